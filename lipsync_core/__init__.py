@@ -1,0 +1,1 @@
+"""Lip sync: make any face speak any speech."""

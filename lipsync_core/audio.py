@@ -1,0 +1,158 @@
+"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame.
+
+Numbers: the front end of Wav2Lip (16 kHz, 50 ms windows every 12.5 ms, 80 Slaney mel bands from 55 to 7600 Hz), as
+pinned there with librosa 0.7.0. All functions are pure and run on the device of their input.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .types import Audio
+
+
+@dataclass(frozen=True, slots=True)
+class MelFeatures:
+    """What a network hears: windows of ``steps`` log-mel columns of ``bands`` bands.
+
+    ``lead_ms``: how long before its video frame a window begins. The public Wav2Lip weights were trained with 40 and are
+    run with 0, so their lips move one frame (40 ms) early; 0 reproduces that, 40 mends it. ``padding``: how the signal
+    continues past its ends; ``reflect`` is what the public weights were trained with, ``constant`` (zeros) is what
+    librosa does from 0.9 on.
+    """
+
+    bands: int = 80
+    steps: int = 16
+    rate: int = 16000
+    n_fft: int = 800
+    hop: int = 200
+    low_hz: float = 55.0
+    high_hz: float = 7600.0
+    lead_ms: int = 0
+    padding: Literal["reflect", "constant"] = "reflect"
+
+
+SILENCE = -4.0  # the value of every band where the sound is below -100 dB (the floor of the normalised scale)
+_PREEMPHASIS = 0.97
+_FLOOR = 1e-5  # magnitude at the -100 dB floor
+_REFERENCE_DB = 20.0
+
+
+def resample(audio: Audio, rate: int) -> Audio:
+    """``audio`` at ``rate`` Hz, band-limited. torchaudio where it imports, else PyAV's resampler."""
+    if audio.rate == rate:
+        return audio
+    try:
+        # Importing it fails beside CPU builds of torch (OSError: libc10_cuda) and beside CUDA builds of another
+        # CUDA version (RuntimeError), so every failure of the import means: not here.
+        from torchaudio.functional import resample as kernel
+    except (ImportError, OSError, RuntimeError):
+        return Audio(_resample_av(audio.samples, audio.rate, rate), rate)
+    return Audio(kernel(audio.samples, audio.rate, rate, lowpass_filter_width=64, rolloff=0.95), rate)
+
+
+def mono(audio: Audio) -> Audio:
+    """The mean of the channels, (1,T)."""
+    return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
+
+
+def mel_length(samples: int, features: MelFeatures = MelFeatures()) -> int:
+    """Columns of a signal of ``samples`` samples: 1 + floor(T / hop)."""
+    return 1 + samples // features.hop
+
+
+def log_mel(audio: Audio, *, first: int = 0, count: int | None = None, features: MelFeatures = MelFeatures()) -> Tensor:
+    """Columns ``first`` .. ``first+count-1`` of the log-mel spectrogram of mono ``audio``: (bands, count) in [-4, 4].
+
+    Only the samples under those columns are read, so a long clip can be heard piece by piece: the pieces equal the
+    whole. Columns outside the signal are silence (-4).
+    """
+    if audio.rate != features.rate or audio.samples.shape[0] != 1:
+        raise ValueError(
+            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {features.rate} Hz: "
+            "use resample() and mono() first"
+        )
+    x = audio.samples[0]
+    total = mel_length(x.shape[0], features)
+    count = total - first if count is None else count
+    begin, end = min(max(first, 0), total), min(max(first + count, 0), total)
+    out = x.new_full((features.bands, max(count, 0)), SILENCE)
+    if end > begin and x.shape[0]:
+        out[:, begin - first : end - first] = _columns(x, begin, end, features)
+    return out
+
+
+def window_start(frame: int, fps: Fraction, features: MelFeatures = MelFeatures()) -> int:
+    """First mel column of video frame ``frame``: floor((frame / fps - lead) * columns per second), in exact arithmetic."""
+    time = Fraction(frame) / fps - Fraction(features.lead_ms, 1000)
+    return math.floor(time * features.rate / features.hop)
+
+
+def mel_windows(
+    audio: Audio, fps: Fraction, start: int, count: int, *, features: MelFeatures = MelFeatures()
+) -> Tensor:
+    """What the generator hears at frames ``start`` .. ``start+count-1``: (count, 1, bands, steps), silence outside."""
+    starts = [window_start(start + i, fps, features) for i in range(count)]
+    if not starts:
+        return audio.samples.new_empty((0, 1, features.bands, features.steps))
+    columns = log_mel(audio, first=starts[0], count=starts[-1] - starts[0] + features.steps, features=features)
+    return torch.stack([columns[:, s - starts[0] : s - starts[0] + features.steps] for s in starts])[:, None]
+
+
+def frame_count(audio: Audio, fps: Fraction) -> int:
+    """Video frames that cover the whole of ``audio``: ceil(seconds * fps), at least 1."""
+    return max(1, math.ceil(Fraction(audio.samples.shape[1], audio.rate) * fps))
+
+
+def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
+    half = features.n_fft // 2
+    index = torch.arange(begin * features.hop - half, (end - 1) * features.hop + half, device=x.device)
+    # float64 where the device has it: float32 rounding shows at the -100 dB floor (2e-4 on a chirp)
+    y = _preemphasised(x if x.device.type == "mps" else x.double(), index, features.padding)
+    window = torch.hann_window(features.n_fft, periodic=True, device=x.device, dtype=y.dtype)
+    spectrum = torch.stft(
+        y, features.n_fft, features.hop, window=window, center=False, return_complex=True
+    ).abs()  # (bins, columns)
+    mel = mel_basis(features).to(spectrum) @ spectrum
+    decibel = 20 * mel.clamp_min(_FLOOR).log10() - _REFERENCE_DB
+    return (8 * (decibel + 100) / 100 - 4).clamp(-4, 4).to(x.dtype)
+
+
+def _preemphasised(x: Tensor, index: Tensor, padding: str) -> Tensor:
+    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x."""
+    n = x.shape[0]
+    if padding == "reflect":
+        period = max(2 * (n - 1), 1)
+        index = index.remainder(period)
+        index = torch.minimum(index, period - index) if n > 1 else index * 0
+    inside = index.clamp(0, n - 1)
+    y = x[inside] - _PREEMPHASIS * x[(inside - 1).clamp_min(0)] * (inside > 0)
+    return y * (index == inside)
+
+
+@functools.lru_cache(maxsize=8)
+def mel_basis(features: MelFeatures = MelFeatures()) -> Tensor:
+    """(bands, n_fft/2+1) triangles on the Slaney mel scale (linear below 1 kHz, logarithmic above), each of unit area
+    (height 2 / width in Hz)."""
+    low, high = _hz_to_mel(features.low_hz), _hz_to_mel(features.high_hz)
+    mels = torch.linspace(low, high, features.bands + 2, dtype=torch.float64)
+    linear, log = mels * (200 / 3), 1000 * torch.exp((mels - 15) * (math.log(6.4) / 27))
+    edges = torch.where(mels < 15, linear, log)
+    bins = torch.arange(features.n_fft // 2 + 1, dtype=torch.float64) * features.rate / features.n_fft
+    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    triangles = torch.minimum(rise, fall).clamp_min(0)
+    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
+
+
+def _hz_to_mel(hz: float) -> float:
+    return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) * 27 / math.log(6.4)
+
+
+def _resample_av(samples: Tensor, source: int, target: int) -> Tensor:
+    raise NotImplementedError

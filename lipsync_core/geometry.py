@@ -1,0 +1,110 @@
+"""Where a face lies in a frame: framings, similarity transforms, crop and un-crop warps.
+
+All functions are batched and run on the device of their input. Coordinates are continuous (pixel i spans [i, i+1)).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+Points = tuple[tuple[float, float], ...]
+
+# Where the five points of an upright face lie in the unit square of an aligned crop: the crop is 2.8 eye distances wide,
+# so that a face with an open mouth and its chin fit, and the middle row runs just under the nose.
+ALIGNED: Points = ((0.32, 0.23), (0.68, 0.23), (0.50, 0.43), (0.365, 0.62), (0.635, 0.62))
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a face is cut out for a network.
+
+    ``box``: the detector's box, axis-aligned, grown by ``pads`` (top, bottom, left, right) source pixels and stretched to
+    the square (the public Wav2Lip weights: pads 0 10 0 0). ``aligned``: a similarity transform that brings the five
+    points closest to ``points`` (unit square).
+    """
+
+    kind: Literal["box", "aligned"] = "aligned"
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    points: Points = ALIGNED
+
+
+def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) -> Tensor:
+    """(N,2,3) matrices that map the pixels of an SxS crop to frame pixels, from boxes (N,4) and points (N,5,2)."""
+    if framing.kind == "box":
+        top, bottom, left, right = framing.pads
+        grown = boxes + boxes.new_tensor([-left, -top, right, bottom])
+        x0, y0, x1, y1 = grown.unbind(-1)
+        zero = torch.zeros_like(x0)
+        rows = [(x1 - x0) / size, zero, x0, zero, (y1 - y0) / size, y0]
+        return torch.stack(rows, -1).view(-1, 2, 3)
+    template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
+    return similarity(template.expand_as(points), points)
+
+
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """(N,2,3) least-squares similarity (rotation, scale, shift; no mirror) that maps points (N,K,2) to points (N,K,2)."""
+    ms, mt = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    s, t = source - ms, target - mt
+    norm = s.square().sum((1, 2)).clamp_min(1e-12)
+    a = (s * t).sum((1, 2)) / norm
+    b = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(1) / norm
+    linear = torch.stack([a, -b, b, a], -1).view(-1, 2, 2)
+    shift = mt[:, 0] - (linear @ ms[:, 0, :, None])[..., 0]
+    return torch.cat([linear, shift[..., None]], -1)
+
+
+def invert(matrix: Tensor) -> Tensor:
+    """The inverse of (N,2,3) affine maps."""
+    linear = torch.linalg.inv(matrix[..., :2])
+    return torch.cat([linear, -linear @ matrix[..., 2:]], -1)
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """The (N,2,3) map that applies ``inner``, then ``outer``."""
+    linear = outer[..., :2] @ inner[..., :2]
+    return torch.cat([linear, outer[..., :2] @ inner[..., 2:] + outer[..., 2:]], -1)
+
+
+def apply(matrix: Tensor, points: Tensor) -> Tensor:
+    """Points (N,K,2) through (N,2,3) maps."""
+    return points @ matrix[..., :2].mT + matrix[..., 2][:, None]
+
+
+def translation(offset: Tensor) -> Tensor:
+    """(N,2,3) maps that shift by ``offset`` (N,2)."""
+    eye = torch.eye(2, device=offset.device, dtype=offset.dtype).expand(offset.shape[0], 2, 2)
+    return torch.cat([eye, offset[..., None]], -1)
+
+
+def warp(
+    pixels: Tensor, source_to_target: Tensor, size: tuple[int, int], *, padding: Literal["zeros", "border"] = "border"
+) -> Tensor:
+    """Bilinear warp of (N,C,h,w) by (N,2,3) maps between continuous pixel coordinates into (N,C,*size) (height, width).
+
+    The map runs from the pixels given to the pixels wanted; nothing is filtered, so shrink with ``shrink`` first.
+    """
+    half = torch.full_like(source_to_target[:, :, 2], 0.5)
+    # kornia counts from pixel centres; ours count from pixel edges
+    centred = compose(translation(-half), compose(source_to_target, translation(half)))
+    return warp_affine(pixels, centred, size, mode="bilinear", padding_mode=padding, align_corners=True)
+
+
+def shrink(pixels: Tensor, scale: float) -> tuple[Tensor, int]:
+    """(N,C,h,w) averaged over k x k pixels, and k: the whole number of source pixels that fall on one target pixel when
+    ``scale`` source pixels do. Keeps a later bilinear warp free of aliasing."""
+    k = max(1, int(scale + 0.25))
+    return (F.avg_pool2d(pixels, k, ceil_mode=True, count_include_pad=False), k) if k > 1 else (pixels, 1)
+
+
+def scale_of(matrix: Tensor) -> Tensor:
+    """(N,) linear magnification of (N,2,3) maps: the square root of the area ratio."""
+    return torch.linalg.det(matrix[..., :2]).abs().sqrt()
+
+
+def corners(size: int, like: Tensor) -> Tensor:
+    """(1,4,2) corners of an SxS crop."""
+    return like.new_tensor([[[0, 0], [size, 0], [size, size], [0, size]]])

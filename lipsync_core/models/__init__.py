@@ -1,0 +1,15 @@
+"""The networks: one file each, its frozen config beside its module. ``MODELS`` names them all."""
+
+from typing import Any
+
+from torch import nn
+
+from .generator import Generator, GeneratorConfig
+from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
+from .sync_expert import SyncExpert, SyncExpertConfig
+
+MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
+    "generator": (GeneratorConfig, Generator),
+    "sync_expert": (SyncExpertConfig, SyncExpert),
+    "quality_discriminator": (QualityDiscriminatorConfig, QualityDiscriminator),
+}

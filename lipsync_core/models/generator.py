@@ -1,0 +1,174 @@
+"""The lip generator of Wav2Lip: a face encoder, an audio encoder and a face decoder with skips.
+
+Layer tables of the preset ``wav2lip``: the public code of "A Lip Sync Expert Is All You Need for Speech to Lip Generation
+In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio import MelFeatures
+from ..geometry import Framing
+from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
+
+_DOWN, _UP = (2, 2), {"stride": (2, 2), "output_padding": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorConfig:
+    """Shape of a generator, and what it expects: its audio features, the framing of its faces, the number of reference
+    frames, the side ``size`` of its crops.
+
+    ``output``: ``paint`` draws every pixel; ``flow`` moves the reference's pixels and paints where that does not do.
+    ``bgr``: the channel order the weights were trained on.
+    """
+
+    face: tuple[Stage, ...]
+    audio: tuple[Stage, ...]
+    decoder: tuple[Stage, ...]
+    head: int
+    size: int = 96
+    output: Literal["paint", "flow"] = "paint"
+    bgr: bool = False
+    references: int = 1
+    features: MelFeatures = MelFeatures()
+    framing: Framing = Framing()
+
+
+WAV2LIP = GeneratorConfig(
+    face=(
+        Stage(16, 7, padding=3),
+        Stage(32, stride=_DOWN, residuals=2),
+        Stage(64, stride=_DOWN, residuals=3),
+        Stage(128, stride=_DOWN, residuals=2),
+        Stage(256, stride=_DOWN, residuals=2),
+        Stage(512, stride=_DOWN, residuals=1),
+        Stage(512, padding=0),
+        Stage(512, 1, padding=0),
+    ),
+    audio=(
+        Stage(32, residuals=2),
+        Stage(64, stride=(3, 1), residuals=2),
+        Stage(128, stride=(3, 3), residuals=2),
+        Stage(256, stride=(3, 2), residuals=1),
+        Stage(512, padding=0),
+        Stage(512, 1, padding=0),
+    ),
+    decoder=(
+        Stage(512, 1, padding=0),
+        Stage(512, padding=0, residuals=1),
+        Stage(512, residuals=2, **_UP),
+        Stage(384, residuals=2, **_UP),
+        Stage(256, residuals=2, **_UP),
+        Stage(128, residuals=2, **_UP),
+        Stage(64, residuals=2, **_UP),
+    ),
+    head=32,
+    bgr=True,
+    framing=Framing("box", pads=(0, 10, 0, 0)),
+)
+
+MINI = GeneratorConfig(
+    face=(
+        Stage(16, 5, padding=2),
+        Stage(32, stride=_DOWN, residuals=1),
+        Stage(48, stride=_DOWN, residuals=1),
+        Stage(80, stride=_DOWN, residuals=1),
+        Stage(128, stride=_DOWN, residuals=1),
+        Stage(192, stride=_DOWN, residuals=1),
+        Stage(256, padding=0),
+        Stage(256, 1, padding=0),
+    ),
+    audio=(
+        Stage(24, residuals=1),
+        Stage(48, stride=(3, 1), residuals=1),
+        Stage(96, stride=(3, 3), residuals=2),
+        Stage(160, stride=(3, 2), residuals=1),
+        Stage(256, padding=0),
+        Stage(256, 1, padding=0),
+    ),
+    decoder=(
+        Stage(256, 1, padding=0),
+        Stage(256, padding=0, residuals=1),
+        Stage(192, residuals=1, **_UP),
+        Stage(128, residuals=1, **_UP),
+        Stage(96, residuals=1, **_UP),
+        Stage(48, residuals=1, **_UP),
+        Stage(24, residuals=1, **_UP),
+    ),
+    head=16,
+    output="flow",
+    features=MelFeatures(lead_ms=80),
+)
+
+
+class Generator(nn.Module):
+    """Redraws the lower half of a face so that it speaks."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        blocks = encoder(3 + 3 * config.references, config.face)
+        blocks[-2:] = [blocks[-2] + blocks[-1]]  # the public keys hold the two last stages in one block
+        self.face_encoder_blocks = nn.ModuleList([nn.Sequential(*block) for block in blocks])
+        self.audio_encoder = flatten(encoder(1, config.audio))
+        skips = [stage.channels for stage in (*config.face[:-2], config.face[-1])]
+        self.face_decoder_blocks = nn.ModuleList()
+        cin = config.audio[-1].channels
+        for k, stage in enumerate(config.decoder):
+            first = UpConv(cin, stage) if k else Conv(cin, stage)
+            self.face_decoder_blocks.append(nn.Sequential(first, *residuals(stage)))
+            cin = stage.channels + skips.pop()
+        planes = 3 if config.output == "paint" else 6
+        self.output_block = nn.Sequential(Conv(cin, Stage(config.head)), nn.Conv2d(config.head, planes, 1))
+
+    def forward(self, mel: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """What the faces look like while speaking.
+
+        mel (N,1,80,16) log-mel in [-4,4]; target (N,3,S,S) the frames to redraw (their lower half is never seen);
+        reference (N,3,S,S) the same person, any pose. RGB in [0,1]. Returns (N,3,S,S) RGB in [0,1].
+        """
+        return self.decode(mel, self.encode(target, reference), target, reference)
+
+    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
+        """The face encoder's features, finest first. A still face needs them only once."""
+        half = self.config.size // 2
+        masked = torch.cat([target[:, :, :half], torch.zeros_like(target[:, :, half:])], 2)
+        if self.config.bgr:
+            masked, reference = masked.flip(1), reference.flip(1)
+        x = torch.cat([masked, reference], 1)
+        skips: list[Tensor] = []
+        for block in self.face_encoder_blocks:
+            x = block(x)
+            skips.append(x)
+        return skips
+
+    def decode(self, mel: Tensor, skips: list[Tensor], target: Tensor, reference: Tensor) -> Tensor:
+        """The frames (N,3,S,S) for sound (N,1,80,16); features, target and reference may have a batch of one."""
+        n = mel.shape[0]
+        x = self.audio_encoder(mel)
+        for block, skip in zip(self.face_decoder_blocks, reversed(skips), strict=True):
+            x = torch.cat([block(x), skip.expand(n, -1, -1, -1)], 1)
+        x = self.output_block(x)
+        if self.config.output == "paint":
+            painted = x.sigmoid()
+            return painted.flip(1) if self.config.bgr else painted
+        return _moved(x.float(), target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
+
+
+def _moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    """planes (N,6,S,S): RGB logits, (x, y) flow and its mask. The upper half is the target's own."""
+    size = planes.shape[-1]
+    half = size // 2
+    planes = planes[:, :, half:]  # only the lower half is redrawn
+    axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
+    flow = planes[:, 3:5].tanh() * 0.5  # at most a quarter of the crop
+    grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], -1)
+    moved = F.grid_sample(reference.to(grid.dtype), grid, padding_mode="border", align_corners=False)
+    mask = planes[:, 5:].sigmoid()
+    lower = mask * moved + (1 - mask) * planes[:, :3].sigmoid()
+    return torch.cat([target[:, :, :half].to(lower.dtype), lower], 2)

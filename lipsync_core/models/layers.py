@@ -1,0 +1,66 @@
+"""Blocks that several networks share."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One convolution that changes the shape, then ``residuals`` that keep it. ``kernel``, ``stride`` and ``padding``
+    are (height, width) alike unless ``stride`` says otherwise; ``output_padding`` matters to up-sampling stages only."""
+
+    channels: int
+    kernel: int = 3
+    stride: tuple[int, int] = (1, 1)
+    padding: int = 1
+    residuals: int = 0
+    output_padding: int = 0
+
+
+class Conv(nn.Module):
+    """Convolution, batch norm, optional skip, ReLU. Keys ``conv_block.0`` and ``.1`` as in the public checkpoints."""
+
+    def __init__(self, cin: int, stage: Stage, *, residual: bool = False) -> None:
+        super().__init__()
+        conv = nn.Conv2d(cin, stage.channels, stage.kernel, stage.stride, stage.padding)
+        self.conv_block = nn.Sequential(conv, nn.BatchNorm2d(stage.channels))
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_block(x)
+        return (y + x if self.residual else y).relu_()
+
+
+class UpConv(nn.Module):
+    """Transposed convolution, batch norm, ReLU."""
+
+    def __init__(self, cin: int, stage: Stage) -> None:
+        super().__init__()
+        conv = nn.ConvTranspose2d(
+            cin, stage.channels, stage.kernel, stage.stride, stage.padding, output_padding=stage.output_padding
+        )
+        self.conv_block = nn.Sequential(conv, nn.BatchNorm2d(stage.channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_block(x).relu_()
+
+
+def residuals(stage: Stage) -> list[nn.Module]:
+    """The shape-keeping 3x3 convolutions that follow a stage's first layer."""
+    keep = Stage(stage.channels)
+    return [Conv(stage.channels, keep, residual=True) for _ in range(stage.residuals)]
+
+
+def encoder(cin: int, stages: tuple[Stage, ...]) -> list[list[nn.Module]]:
+    """The layers of each stage in turn; callers nest or flatten them as the checkpoint's key names want."""
+    blocks: list[list[nn.Module]] = []
+    for stage in stages:
+        blocks.append([Conv(cin, stage), *residuals(stage)])
+        cin = stage.channels
+    return blocks
+
+
+def flatten(blocks: list[list[nn.Module]]) -> nn.Sequential:
+    """All layers of all stages in one numbered row."""
+    return nn.Sequential(*(layer for block in blocks for layer in block))

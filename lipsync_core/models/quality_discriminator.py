@@ -1,0 +1,71 @@
+"""The visual-quality discriminator: is the lower half of this face a photograph?
+
+Layer table of the preset ``wav2lip``: the public Wav2Lip code, 14 113 793 parameters; no normalisation layers.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from .layers import Stage
+
+_DOWN = (2, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class QualityDiscriminatorConfig:
+    """Shape of a discriminator; each inner tuple is one block of layers. ``bgr``: the weights' channel order."""
+
+    blocks: tuple[tuple[Stage, ...], ...]
+    size: int = 96
+    slope: float = 0.01
+    bgr: bool = False
+
+
+WAV2LIP_DISCRIMINATOR = QualityDiscriminatorConfig(
+    blocks=(
+        (Stage(32, 7, padding=3),),
+        (Stage(64, 5, stride=(1, 2), padding=2), Stage(64, 5, padding=2)),
+        (Stage(128, 5, stride=_DOWN, padding=2), Stage(128, 5, padding=2)),
+        (Stage(256, 5, stride=_DOWN, padding=2), Stage(256, 5, padding=2)),
+        (Stage(512, stride=_DOWN), Stage(512)),
+        (Stage(512, stride=_DOWN), Stage(512)),
+        (Stage(512, padding=0), Stage(512, 1, padding=0)),
+    ),
+    bgr=True,
+)
+
+
+class _LeakyConv(nn.Module):
+    def __init__(self, cin: int, stage: Stage, slope: float) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(nn.Conv2d(cin, stage.channels, stage.kernel, stage.stride, stage.padding))
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.leaky_relu_(self.conv_block(x), self.slope)
+
+
+class QualityDiscriminator(nn.Module):
+    """Judges single faces."""
+
+    def __init__(self, config: QualityDiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.face_encoder_blocks = nn.ModuleList()
+        cin = 3
+        for block in config.blocks:
+            layers: list[nn.Module] = []
+            for stage in block:
+                layers.append(_LeakyConv(cin, stage, config.slope))
+                cin = stage.channels
+            self.face_encoder_blocks.append(nn.Sequential(*layers))
+        self.binary_pred = nn.Sequential(nn.Conv2d(cin, 1, 1), nn.Sigmoid())
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """faces (N,3,S,S) RGB in [0,1], of which only the lower half is looked at. Returns (N,1): 1 is a photograph."""
+        x = faces[:, :, faces.shape[2] // 2 :]
+        x = x.flip(1) if self.config.bgr else x
+        for block in self.face_encoder_blocks:
+            x = block(x)
+        return self.binary_pred(x).flatten(1)

@@ -1,0 +1,90 @@
+"""The lip-sync expert: a two-tower network that tells whether lips and sound agree.
+
+Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public Wav2Lip code, 16 435 072 parameters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio import MelFeatures
+from ..geometry import Framing
+from .layers import Stage, encoder, flatten
+
+_DOWN = (2, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncExpertConfig:
+    """Shape of an expert: ``window`` consecutive frames of side ``size`` against one mel window that begins with them.
+
+    ``projection``: channels of a linear layer that ends each tower, 0 for none. Without it the towers end in ReLU and the
+    cosine lies in [0,1], as the paper's BCE on the cosine needs. ``bgr``: the channel order the weights were trained on.
+    """
+
+    face: tuple[Stage, ...]
+    audio: tuple[Stage, ...]
+    window: int = 5
+    size: int = 96
+    projection: int = 0
+    bgr: bool = False
+    features: MelFeatures = MelFeatures()
+    framing: Framing = Framing()
+
+
+WAV2LIP_EXPERT = SyncExpertConfig(
+    face=(
+        Stage(32, 7, padding=3),
+        Stage(64, 5, stride=(1, 2), padding=1, residuals=2),
+        Stage(128, stride=_DOWN, residuals=3),
+        Stage(256, stride=_DOWN, residuals=2),
+        Stage(512, stride=_DOWN, residuals=2),
+        Stage(512, stride=_DOWN),
+        Stage(512, padding=0),
+        Stage(512, 1, padding=0),
+    ),
+    audio=(
+        Stage(32, residuals=2),
+        Stage(64, stride=(3, 1), residuals=2),
+        Stage(128, stride=(3, 3), residuals=2),
+        Stage(256, stride=(3, 2), residuals=2),
+        Stage(512, padding=0),
+        Stage(512, 1, padding=0),
+    ),
+    bgr=True,
+    framing=Framing("box", pads=(0, 10, 0, 0)),
+)
+
+
+class SyncExpert(nn.Module):
+    """Embeds a mel window and the lower halves of ``window`` faces so that agreeing pairs lie close."""
+
+    def __init__(self, config: SyncExpertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.face_encoder = flatten(encoder(3 * config.window, config.face))
+        self.audio_encoder = flatten(encoder(1, config.audio))
+        if config.projection:
+            self.face_encoder.append(nn.Conv2d(config.face[-1].channels, config.projection, 1))
+            self.audio_encoder.append(nn.Conv2d(config.audio[-1].channels, config.projection, 1))
+
+    def forward(self, mel: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """mel (N,1,80,16) in [-4,4]; faces (N,T,3,S,S) RGB in [0,1]. Returns unit vectors (audio (N,D), video (N,D))."""
+        return self.embed_audio(mel), self.embed_video(faces)
+
+    def embed_audio(self, mel: Tensor) -> Tensor:
+        """(N,1,80,16) -> (N,D) unit vectors."""
+        return _unit(self.audio_encoder(mel))
+
+    def embed_video(self, faces: Tensor) -> Tensor:
+        """(N,T,3,S,S) -> (N,D) unit vectors; only the lower half is looked at."""
+        n, t, _, s, _ = faces.shape
+        lower = faces[:, :, :, s // 2 :]
+        lower = lower.flip(2) if self.config.bgr else lower
+        return _unit(self.face_encoder(lower.reshape(n, 3 * t, s - s // 2, s)))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.flatten(1).float(), dim=1)

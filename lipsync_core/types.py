@@ -1,0 +1,114 @@
+"""The values that flow between the rooms.
+
+Conventions, stated once: RGB; frames are interleaved (N,H,W,3), uint8 in [0,255] or float in [0,1]; crops are planar
+(N,3,S,S) float in [0,1]; coordinates are continuous pixels, pixel i spans [i, i+1) (align_corners=False); boxes are
+xyxy, half-open; points are (x, y); matrices are named for what they map; time is a frame index, fps a Fraction, a
+sample rate an int in Hz. ``__post_init__`` checks shapes and dtypes, never values (that would synchronise a GPU).
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+
+def _check(ok: bool, name: str, got: Tensor, wanted: str) -> None:
+    if not ok:
+        raise ValueError(f"{name} is {tuple(got.shape)} {got.dtype}; wanted {wanted}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """Sound: ``samples`` (C,T) float32 in [-1,1] at ``rate`` Hz."""
+
+    samples: Tensor
+    rate: int
+
+    def __post_init__(self) -> None:
+        _check(self.samples.ndim == 2 and self.samples.is_floating_point(), "samples", self.samples, "(C,T) float")
+        if self.rate <= 0:
+            raise ValueError(f"rate is {self.rate} Hz; wanted a positive integer")
+
+
+@dataclass(frozen=True, slots=True)
+class ColourTags:
+    """How decoded YUV maps to light, as the codes of ITU-T H.273; 2 means unspecified. ``full_range``: 0..255 luma."""
+
+    primaries: int = 2
+    transfer: int = 2
+    matrix: int = 2
+    full_range: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """A picture stream: size in px after rotation, constant ``fps``, ``frames`` (None when the container does not say)."""
+
+    width: int
+    height: int
+    fps: Fraction
+    frames: int | None
+    colour: ColourTags = ColourTags()
+    still: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """The unit of streaming: ``pixels`` (N,H,W,3) uint8 or float; ``start`` is the clip index of ``pixels[0]``."""
+
+    pixels: Tensor
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        ok = self.pixels.ndim == 4 and self.pixels.shape[-1] == 3
+        ok = ok and (self.pixels.dtype == torch.uint8 or self.pixels.is_floating_point())
+        _check(ok, "pixels", self.pixels, "(N,H,W,3) uint8 in [0,255] or float in [0,1]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Faces of one image, best first: ``boxes`` (F,4) xyxy; ``points`` (F,5,2) right eye, left eye, nose, right and left
+    mouth corner (the person's right, so image-left first); ``scores`` (F,) in [0,1]."""
+
+    boxes: Tensor
+    points: Tensor
+    scores: Tensor
+
+    def __post_init__(self) -> None:
+        f = self.scores.shape[0]
+        _check(self.scores.ndim == 1, "scores", self.scores, "(F,)")
+        _check(self.boxes.shape == (f, 4), "boxes", self.boxes, f"({f},4)")
+        _check(self.points.shape == (f, 5, 2), "points", self.points, f"({f},5,2)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceTrack:
+    """One person: ``boxes`` (N,4), ``points`` (N,5,2), ``visible`` (N,) bool, for clip frames ``start`` .. ``start+N-1``.
+    Invisible frames pass through untouched; their boxes and points are not meaningful."""
+
+    boxes: Tensor
+    points: Tensor
+    visible: Tensor
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        n = self.visible.shape[0]
+        _check(self.visible.ndim == 1 and self.visible.dtype == torch.bool, "visible", self.visible, "(N,) bool")
+        _check(self.boxes.shape == (n, 4), "boxes", self.boxes, f"({n},4)")
+        _check(self.points.shape == (n, 5, 2), "points", self.points, f"({n},5,2)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceCrops:
+    """Faces as a network sees them: ``pixels`` (N,3,S,S) float in [0,1]; ``crop_to_frame`` (N,2,3) maps crop pixels to
+    frame pixels."""
+
+    pixels: Tensor
+    crop_to_frame: Tensor
+
+    def __post_init__(self) -> None:
+        ok = self.pixels.ndim == 4 and self.pixels.shape[1] == 3 and self.pixels.shape[2] == self.pixels.shape[3]
+        _check(ok and self.pixels.is_floating_point(), "pixels", self.pixels, "(N,3,S,S) float in [0,1]")
+        n = self.pixels.shape[0]
+        _check(self.crop_to_frame.shape == (n, 2, 3), "crop_to_frame", self.crop_to_frame, f"({n},2,3)")
