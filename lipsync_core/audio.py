@@ -52,7 +52,9 @@ def resample(audio: Audio, rate: int) -> Audio:
         # CUDA version (RuntimeError), so every failure of the import means: not here.
         from torchaudio.functional import resample as kernel
     except (ImportError, OSError, RuntimeError):
-        return Audio(_resample_av(audio.samples, audio.rate, rate), rate)
+        from .media import resample_pyav
+
+        return Audio(resample_pyav(audio.samples, audio.rate, rate), rate)
     return Audio(kernel(audio.samples, audio.rate, rate, lowpass_filter_width=64, rolloff=0.95), rate)
 
 
@@ -152,7 +154,3 @@ def mel_basis(features: MelFeatures = MelFeatures()) -> Tensor:
 
 def _hz_to_mel(hz: float) -> float:
     return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) * 27 / math.log(6.4)
-
-
-def _resample_av(samples: Tensor, source: int, target: int) -> Tensor:
-    raise NotImplementedError

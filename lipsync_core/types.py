@@ -85,12 +85,14 @@ class Detections:
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
     """One person: ``boxes`` (N,4), ``points`` (N,5,2), ``visible`` (N,) bool, for clip frames ``start`` .. ``start+N-1``.
-    Invisible frames pass through untouched; their boxes and points are not meaningful."""
+    Invisible frames pass through untouched; their boxes and points are not meaningful. ``scene`` is the clip index at
+    which the scene begins that the track lies in: a cut begins a new scene and new tracks."""
 
     boxes: Tensor
     points: Tensor
     visible: Tensor
     start: int = 0
+    scene: int = 0
 
     def __post_init__(self) -> None:
         n = self.visible.shape[0]

@@ -1,10 +1,10 @@
-"""Label pictures with YuNet and pack them for train/detector.py: one safetensors file of small images, boxes and points.
+"""Label pictures with YuNet and pack them for train/detector.py: images, boxes and points in one safetensors file.
 
-    python train/prepare_detection.py --data ../shared/data --yunet face_detection_yunet_2023mar.onnx --out runs/faces.safetensors
+    python -m train.prepare_detection DATA face_detection_yunet_2023mar.onnx runs/faces.safetensors
 
-Sources are the folders that may teach (`portraits`, `train/*`). YuNet looks at three sizes of each picture and at their
-mirror images, and the answers are averaged: one look at one size scatters by 1 to 2 % of the face. A picture with a face
-that YuNet is unsure about (score 0.3 to 0.7 and no sure face there) is left out, because it would teach either way.
+Sources are the folders of DATA that may teach (`portraits`, `train/*`). YuNet looks at three sizes of each picture and
+at their mirror images, and the answers are averaged, because one look scatters. A picture with a face that YuNet is
+unsure about is left out: it would teach either way.
 """
 
 import argparse
@@ -23,6 +23,11 @@ FLIPPED_POINTS = [1, 0, 2, 4, 3]
 SOURCES = {"portraits": 1, "train/grid_s1": 1, "train/grid_other": 12, "train/other": 12}
 LONE_CLIPS = 60  # pictures of a clip whose person appears in no other clip
 STRIDE_OF_FILES = {"train/grid_s1": 4}
+
+
+def yunet_net(weights: Path) -> cv2.FaceDetectorYN:
+    """YuNet that also reports the faces that it is unsure about."""
+    return cv2.FaceDetectorYN.create(str(weights), "", (320, 320), UNSURE, 0.3, 50)
 
 
 def yunet_rows(net: cv2.FaceDetectorYN, image: np.ndarray, scale: float, flip: bool) -> np.ndarray:
@@ -56,15 +61,11 @@ def label(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray | None:
     """Averaged YuNet faces (F,14) of a picture, or None when there is none or one that YuNet is unsure about."""
     fit = min(1.0, 1280 / max(image.shape[:2]))
     looks = [yunet_rows(net, image, fit * s, flip) for s in (1.0, 0.7, 0.5) for flip in (False, True)]
-    every = np.concatenate(looks)
-    sure = every[every[:, 14] >= SURE]
-    if not len(sure) or not len(looks[0]):
+    first, every = looks[0], np.concatenate(looks)
+    if not len(first) or first[:, 14].min() < SURE:
         return None
-    anchors = looks[0][looks[0][:, 14] >= SURE]
-    if not len(anchors):
-        return None
-    overlap = iou(anchors, every)
-    if (overlap.max(0) < 0.5)[every[:, 14] >= 0.5].any() or (looks[0][:, 14] < SURE).any():
+    overlap = iou(first, every)
+    if (overlap.max(0) < 0.5)[every[:, 14] >= 0.5].any():  # another look saw a face that the first did not
         return None
     merged = [np.average(every[row >= 0.5][:, :14], 0, weights=every[row >= 0.5][:, 14]) for row in overlap]
     return np.stack(merged)
@@ -75,7 +76,7 @@ def pictures(root: Path) -> Iterator[tuple[str, np.ndarray]]:
     for folder, per_clip in SOURCES.items():
         files = sorted(p for p in (root / folder).iterdir() if p.is_file())
         for file in files[:: STRIDE_OF_FILES.get(folder, 1)]:
-            group = "korean" if file.stem.startswith("korean") else file.stem.split("_")[0] if "other" in folder else folder
+            group = file.stem.split("_")[0] if "other" in folder else folder
             count = LONE_CLIPS if folder == "train/other" and group != "korean" else per_clip
             with av.open(str(file)) as container:
                 frames = [f.to_ndarray(format="bgr24") for f in container.decode(video=0)]
@@ -92,14 +93,14 @@ def shrink(image: np.ndarray, faces: np.ndarray, long_side: int) -> tuple[np.nda
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--yunet", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/faces.safetensors"))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("yunet", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--long-side", type=int, default=480)
     args = parser.parse_args()
 
     cv2.setNumThreads(1)
-    net = cv2.FaceDetectorYN.create(str(args.yunet), "", (320, 320), UNSURE, 0.3, 50)
+    net = yunet_net(args.yunet)
     pixels, shapes, groups, faces, owner, seen = [], [], [], [], [], 0
     for group, image in pictures(args.data):
         seen += 1

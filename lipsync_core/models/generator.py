@@ -15,6 +15,7 @@ from ..audio import MelFeatures
 from ..geometry import Framing
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
 
+_SEAM = 2  # rows of context above the lower half, at half resolution
 _DOWN, _UP = (2, 2), {"stride": (2, 2), "output_padding": 1}
 
 
@@ -74,33 +75,33 @@ WAV2LIP = GeneratorConfig(
 
 MINI = GeneratorConfig(
     face=(
-        Stage(16, 5, padding=2),
-        Stage(32, stride=_DOWN, residuals=1),
-        Stage(48, stride=_DOWN, residuals=1),
-        Stage(80, stride=_DOWN, residuals=1),
+        Stage(12, 5, padding=2),
+        Stage(28, stride=_DOWN, residuals=1),
+        Stage(44, stride=_DOWN, residuals=1),
+        Stage(76, stride=_DOWN, residuals=1),
         Stage(128, stride=_DOWN, residuals=1),
         Stage(192, stride=_DOWN, residuals=1),
-        Stage(256, padding=0),
-        Stage(256, 1, padding=0),
+        Stage(224, padding=0),
+        Stage(224, 1, padding=0),
     ),
     audio=(
         Stage(24, residuals=1),
-        Stage(48, stride=(3, 1), residuals=1),
-        Stage(96, stride=(3, 3), residuals=2),
-        Stage(160, stride=(3, 2), residuals=1),
+        Stage(40, stride=(3, 1), residuals=1),
+        Stage(80, stride=(3, 3), residuals=2),
+        Stage(144, stride=(3, 2), residuals=1),
         Stage(256, padding=0),
         Stage(256, 1, padding=0),
     ),
     decoder=(
         Stage(256, 1, padding=0),
-        Stage(256, padding=0, residuals=1),
-        Stage(192, residuals=1, **_UP),
-        Stage(128, residuals=1, **_UP),
-        Stage(96, residuals=1, **_UP),
-        Stage(48, residuals=1, **_UP),
+        Stage(224, padding=0, residuals=1),
+        Stage(168, residuals=1, **_UP),
+        Stage(116, residuals=1, **_UP),
+        Stage(76, residuals=1, **_UP),
+        Stage(42, residuals=1, **_UP),
         Stage(24, residuals=1, **_UP),
     ),
-    head=16,
+    head=18,
     output="flow",
     features=MelFeatures(lead_ms=80),
 )
@@ -152,19 +153,21 @@ class Generator(nn.Module):
         n = mel.shape[0]
         x = self.audio_encoder(mel)
         for block, skip in zip(self.face_decoder_blocks, reversed(skips), strict=True):
-            x = torch.cat([block(x), skip.expand(n, -1, -1, -1)], 1)
+            if self.config.output == "flow" and skip is skips[0]:
+                x = x[:, :, x.shape[2] // 2 - _SEAM :]  # the finest layers draw the lower half alone
+            x = block(x)
+            x = torch.cat([x, skip[:, :, -x.shape[2] :].expand(n, -1, -1, -1)], 1)
         x = self.output_block(x)
         if self.config.output == "paint":
             painted = x.sigmoid()
             return painted.flip(1) if self.config.bgr else painted
-        return _moved(x.float(), target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
+        lower = x[:, :, 2 * _SEAM :].float()
+        return _moved(lower, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
 
 
 def _moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-    """planes (N,6,S,S): RGB logits, (x, y) flow and its mask. The upper half is the target's own."""
-    size = planes.shape[-1]
-    half = size // 2
-    planes = planes[:, :, half:]  # only the lower half is redrawn
+    """planes (N,6,S/2,S): RGB logits, (x, y) flow and its mask for the lower half. The upper half is the target's own."""
+    half, size = planes.shape[2:]
     axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
     flow = planes[:, 3:5].tanh() * 0.5  # at most a quarter of the crop
     grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], -1)

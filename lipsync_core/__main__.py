@@ -1,0 +1,5 @@
+"""`python -m lipsync_core` is `lipsync`."""
+
+from .cli import main
+
+main()

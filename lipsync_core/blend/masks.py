@@ -1,0 +1,47 @@
+"""Masks of the part of a face that is redrawn, in crop space."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MaskKind = Literal["mouth", "lower", "face", "box"]
+
+
+def face_mask(kind: MaskKind, points: Tensor, size: int, *, feather: float = 0.08) -> Tensor:
+    """(N,1,S,S) masks in [0,1] for crops whose five points lie at ``points`` (N,5,2) crop pixels.
+
+    ``mouth``: an ellipse from under the nose to the chin; ``lower``: the lower half of the crop; ``face``: an ellipse over
+    brows and chin; ``box``: the whole crop. ``feather`` is the width of the soft edge as a part of the crop's side; 0 gives
+    a hard one. Soft edges lie inside the crop: its border is 0.
+    """
+    if kind not in ("mouth", "lower", "face", "box"):
+        raise ValueError(f"mask is {kind!r}; wanted mouth, lower, face or box")
+    n = points.shape[0]
+    axis = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
+    if kind in ("mouth", "face"):
+        inside = _ellipse(kind, points, axis)  # signed distance in px, > 0 inside
+    else:
+        inside = points.new_full((n, size, size), float(size))
+        if kind == "lower":
+            inside = inside.minimum((axis - size // 2)[:, None].expand(size, size))
+    if feather <= 0:
+        return (inside > 0)[:, None].to(points.dtype)
+    border = torch.minimum(axis, size - axis)
+    inside = inside.minimum(torch.minimum(border[:, None], border[None]) - 0.5)
+    x = (inside / (feather * size)).clamp(0, 1)
+    return (x * x * (3 - 2 * x))[:, None]
+
+
+def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:
+    """(N,S,S) approximate signed distance to an ellipse that is set by the eyes and the mouth."""
+    eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
+    down = mouth - eyes
+    length = down.norm(dim=1).clamp_min(1e-6)
+    unit = down / length[:, None]
+    # in units of the distance from the eyes to the mouth: the chin lies near 1.6, wide open near 1.9
+    centre, across, along = (1.2, 0.80, 0.70) if kind == "mouth" else (0.75, 0.95, 1.15)
+    offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - (eyes + down * centre)[:, None, None]
+    v = (offset * unit[:, None, None]).sum(-1) / (length * along)[:, None, None]
+    u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (length * across)[:, None, None]
+    return (1 - (u.square() + v.square()).sqrt()) * (length * min(across, along))[:, None, None]

@@ -1,0 +1,84 @@
+"""``lipsync models``: the weight files, bundled and public."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import hub, weights
+
+app = typer.Typer(help="List, inspect, fetch and convert weight files.", no_args_is_help=True)
+
+
+def list_models() -> None:
+    """Every known name, whether it is on this machine, and its licence."""
+    for name, path in weights.BUNDLED.items():
+        state = "bundled" if path.is_file() else "missing"
+        typer.echo(f"{name:14} {state:11} ours")
+    for entry in hub.HUB.values():
+        here = (hub.weights_folder() / entry.filename).is_file()
+        verified = "" if entry.sha256 else "; unverified"
+        typer.echo(f"{entry.name:14} {'here' if here else 'not pulled':11} {entry.title}; {entry.licence}{verified}")
+
+
+def info(name_or_path: Annotated[str, typer.Argument(help="A name of `models list`, or one of our files.")]) -> None:
+    """What a weight file is, where it comes from and what it may be used for."""
+    if name_or_path in hub.HUB:
+        typer.echo(_public(hub.HUB[name_or_path]))
+        return
+    path = weights.weights_file(name_or_path)
+    header = weights.read_header(path)
+    typer.echo(f"{path}: {path.stat().st_size} bytes, {header.kind}")
+    typer.echo(f"licence   {header.licence}\nsource    {header.source}\norigin    {header.sha256 or 'trained by us'}")
+    typer.echo(f"config    {header.config}")
+
+
+def _public(entry: hub.HubFile) -> str:
+    path = hub.weights_folder() / entry.filename
+    rows = {
+        "licence": entry.licence,
+        "sha256": entry.sha256 or "not published: unverified, the hash is recorded at the first pull",
+        "bytes": str(entry.size or "not published"),
+        "from": ", else ".join(f"{repo}/{file}" for repo, file, _ in entry.places),
+        "file": f"{path} ({'here' if path.is_file() else f'not here; lipsync models pull {entry.name}'})",
+    }
+    return "\n".join([f"{entry.name}: {entry.title}", *(f"{key:9} {text}" for key, text in rows.items())])
+
+
+def pull(
+    names: Annotated[list[str], typer.Argument(help="Public names of `models list`.")],
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Take files whose hash nobody has published, and record it.")
+    ] = False,
+) -> None:
+    """Download public weights; the licence is shown first, and the hash is checked."""
+    for name in names:
+        path = hub.pull(
+            name,
+            allow_unverified=allow_unverified,
+            on_progress=_show if sys.stderr.isatty() else None,
+            on_licence=lambda text: typer.echo(f"Licence of {text}", err=True),
+        )
+        typer.echo(path)
+
+
+def _show(done: int, total: int | None) -> None:
+    of = f" of {total / 1e6:.1f}" if total else ""
+    typer.echo(f"\r{done / 1e6:.1f}{of} MB", nl=done == total, err=True)
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A public checkpoint, or the name of a pulled one.")],
+    target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
+) -> None:
+    """Turn a public checkpoint into a file that says what it is."""
+    if target.exists() and not overwrite:
+        raise typer.BadParameter(f"{target} exists; give another name or --overwrite")
+    header = weights.convert(source, target)
+    typer.echo(f"{target}: {header.kind}, licence {header.licence}")
+
+
+for _name, _command in {"list": list_models, "info": info, "pull": pull, "convert": convert}.items():
+    app.command(_name)(_command)

@@ -1,0 +1,293 @@
+"""The edge: paths in, a dubbed file out."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from .audio import frame_count, resample
+from .errors import MediaError
+from .faces import Detector
+from .faces.mini import MiniDetector
+from .faces.s3fd import S3FDDetector
+from .faces.selection import parse_face
+from .faces.selection import select as choose
+from .faces.yunet import YuNetDetector
+from .footage import Footage, Longer, arranged, clip_frames, order
+from .hub import file_sha256
+from .media import AudioSource, VideoWriter, probe, read_audio
+from .models.face_detector import FaceDetector
+from .models.generator import Generator
+from .models.s3fd import S3FD
+from .pipeline import Blend, LipSync
+from .prefetch import ahead, timed
+from .types import Audio, FaceTrack, Frames
+from .weights import load_model, weights_file
+
+Progress = Callable[[str, int, int], None]
+DetectorName = Literal["mini", "yunet", "s3fd"]
+
+_DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the output is written. ``codec`` None: what suits the container (H.264 in MP4). ``veryfast`` because encoding
+    is the slowest stage on a CPU. ``tag``: say in the file's metadata that the picture is generated, and by what."""
+
+    codec: str | None = None
+    crf: float = 18
+    preset: str = "veryfast"
+    tag: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How faces are found: which detector, its least score in (0,1), and whether tracks are kept and reused."""
+
+    detector: DetectorName = "mini"
+    min_score: float = 0.7
+    cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the source's average).
+    ``longer``: what the picture does where the speech outlasts it; a still photo just stays."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    fps: Fraction | None = None
+    longer: Longer = "pingpong"
+
+
+@dataclass(frozen=True, slots=True)
+class DubReport:
+    """What was done: ``frames`` written at ``fps``, of which ``dubbed`` show a redrawn face and ``passed_through`` none;
+    ``faces``: people found (a person counts once a scene); ``seconds`` per stage, which overlap, and in ``total``."""
+
+    out: Path
+    frames: int
+    dubbed: int
+    passed_through: int
+    faces: int
+    fps: Fraction
+    model: str
+    detector: str
+    seconds: dict[str, float]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """One JSON object; fps as "25" or "30000/1001"."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return json.dumps({**values, "out": str(self.out), "fps": str(self.fps)})
+
+
+def dub(
+    face: Path | str,
+    audio: Path | str | Sequence[tuple[Path | str, str]],
+    out: Path | str,
+    *,
+    model: Path | str | Generator = "mini",
+    select: str = "largest",
+    blend: Blend = Blend(),
+    cut: Cut = Cut(),
+    finding: Finding = Finding(),
+    encoding: Encoding = Encoding(),
+    pads: tuple[int, int, int, int] | None = None,
+    lead_ms: int | None = None,
+    device: str = "auto",
+    batch: int = 16,
+    on_progress: Progress | None = None,
+) -> DubReport:
+    """Write ``out``: the video or photo ``face`` with its mouth speaking ``audio``. The output is as long as the speech.
+
+    audio: a file with sound, spoken by the face that ``select`` names (largest | left | right | INDEX | x,y), or a list of
+    (file, face) pairs, heard together. Where it is the face file itself, it is cut with the picture. pads: (top, bottom,
+    left, right) px for models framed by the detector's box. lead_ms: see ``MelFeatures``. batch: frames at a time.
+    on_progress(stage, done, total).
+
+    Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
+    """
+    face, out = Path(face), Path(out)
+    pairs = [(Path(audio), select)] if isinstance(audio, (str, Path)) else [(Path(a), s) for a, s in audio]
+    if not pairs:
+        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
+    selectors = [parse_face(text) for _, text in pairs]
+    say = on_progress or (lambda *_: None)
+    notes = _Notes()
+    with notes.clock("total"):
+        footage = _footage(face, cut)
+        info, target = footage.info, _device(device)
+        generator, name = _generator(model, target)
+        sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms)
+        cuts = [(cut.start, cut.end) if path == face else (Fraction(0), None) for path, _ in pairs]
+        rate = sync.config.features.rate
+        voices = [_voice(path, *span, rate, notes) for (path, _), span in zip(pairs, cuts, strict=True)]
+        wanted = max(frame_count(voice, info.fps) for voice in voices)
+        writer = VideoWriter(
+            out,
+            info,
+            _sound([path for path, _ in pairs], cuts, notes),
+            codec=encoding.codec,
+            crf=encoding.crf,
+            preset=encoding.preset,
+            overwrite=encoding.overwrite,
+            metadata=_tag(name) if encoding.tag else {},
+            extra_tracks_from=None if info.still else face,
+            extra_start=cut.start,
+            on_warning=notes.warn,
+        )
+        with writer:
+            say("find faces", 0, wanted)
+            with notes.clock("find faces"):
+                detector, key = _detector(finding, target)
+                people, length = footage.tracks(detector, stop=1 if info.still else wanted, detector_key=key)
+            count = wanted if info.still or cut.longer != "trim" else min(wanted, length)
+            index = order(length, count, cut.longer)
+            chosen = [arranged(choose(people, selector), length, index) for selector in selectors]
+            frames = _dubbed(sync, footage, voices, chosen, (length, count), cut.longer, batch, notes)
+            written = 0
+            for chunk in ahead(frames):
+                with notes.clock("write"):
+                    writer.write(chunk)
+                written += chunk.pixels.shape[0]
+                say("dub", written, count)
+    dubbed = int(torch.stack([person.visible for person in chosen]).any(0).sum())
+    return DubReport(
+        out, written, dubbed, written - dubbed, len(people), info.fps, name, finding.detector,
+        {stage: round(seconds, 3) for stage, seconds in notes.seconds.items()}, tuple(notes.warnings),
+    )  # fmt: skip
+
+
+def _dubbed(
+    sync: LipSync,
+    footage: Footage,
+    voices: list[Audio],
+    chosen: list[FaceTrack],
+    frames: tuple[int, int],
+    longer: Longer,
+    batch: int,
+    notes: "_Notes",
+) -> Iterator[Frames]:
+    """The output's frames: each voice in turn speaks through its face."""
+    length, count = frames
+    fps = footage.info.fps
+    if footage.info.still:
+        (photo,) = footage.frames(1, 1)
+        pieces = sync.still(photo, voices[0], fps=fps, tracks=chosen[:1], count=count, chunk=batch)
+        rest = list(zip(voices, chosen, strict=True))[1:]
+    else:
+        read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
+        pieces = timed(ahead(read), notes.adder("wait"))
+        rest = list(zip(voices, chosen, strict=True))
+    for voice, person in rest:
+        pieces = sync.stream(pieces, voice, fps=fps, tracks=[person])
+    yield from timed(pieces, notes.adder("generate"))
+    notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
+
+
+class _Notes:
+    """What a run gathers for its report."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def adder(self, stage: str) -> Callable[[float], None]:
+        def add(seconds: float) -> None:
+            self.seconds[stage] += seconds
+
+        return add
+
+    @contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - began
+
+
+def _footage(face: Path, cut: Cut) -> Footage:
+    info = probe(face)
+    if info.still:
+        return Footage(face, replace(info, fps=cut.fps or info.fps))
+    info = replace(info, fps=cut.fps or info.fps)
+    first, stop = clip_frames(cut.start, cut.end, info.fps)
+    if stop is not None and stop <= first:
+        raise ValueError(f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later")
+    return Footage(face, info, first, stop)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here ({error}); wanted auto, cpu, cuda or mps") from error
+
+
+def _generator(model: Path | str | Generator, device: torch.device) -> tuple[Generator, str]:
+    """The network, and its name for reports."""
+    if isinstance(model, Generator):
+        return model.to(device), type(model).__name__
+    loaded = load_model(model, kind="generator", device=device)
+    assert isinstance(loaded, Generator)
+    return loaded, Path(model).name
+
+
+def _detector(finding: Finding, device: torch.device) -> tuple[Detector, tuple[str, str] | None]:
+    """The detector, and what its tracks are kept under: its name with its score, and the hash of its weights."""
+    path = weights_file(_DETECTOR_WEIGHTS[finding.detector])
+    score = finding.min_score
+    key = (f"{finding.detector} {score}", file_sha256(path)) if finding.cache else None
+    if finding.detector == "yunet":
+        return YuNetDetector(path, min_score=score), key
+    network = load_model(path, device=device)
+    if isinstance(network, FaceDetector):
+        return MiniDetector(network, min_score=score), key
+    assert isinstance(network, S3FD)
+    return S3FDDetector(network, min_score=score), key
+
+
+def _voice(path: Path, start: Fraction, end: Fraction | None, rate: int, notes: _Notes) -> Audio:
+    """What the model hears of a file: mono at its rate, resampled while reading so that memory holds no more than that."""
+    first, stop = round(start * rate), None if end is None else round(end * rate)
+    voice = read_audio(path, rate=rate, start=first, stop=stop, on_warning=notes.warn)
+    if voice.samples.shape[1] == 0:
+        raise MediaError(f"{path} has no sound{' after the start of the cut' if start else ''}; give a longer one")
+    return voice
+
+
+def _sound(paths: list[Path], cuts: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
+    """The sound of the output: the one file as it is, or several mixed at the highest of their rates."""
+    if len(paths) == 1:
+        return AudioSource(paths[0], *cuts[0])
+    tracks = [read_audio(path, rate=None, mono=False, on_warning=notes.warn) for path in paths]
+    rate = max(track.rate for track in tracks)
+    tracks = [resample(track, rate).samples[:, round(start * rate) :] for track, (start, _) in zip(tracks, cuts, strict=True)]
+    mixed = torch.zeros(max(t.shape[0] for t in tracks), max(t.shape[1] for t in tracks))
+    for track in tracks:
+        mixed[:, : track.shape[1]] += track  # a mono voice sounds on every side
+    return AudioSource(Audio(mixed.clamp(-1, 1), rate))
+
+
+def _tag(model: str) -> dict[str, str]:
+    maker = f"lipsync-core {version('lipsync-core')}"
+    return {
+        "comment": f"AI-generated: the mouth in this video was made to speak by {maker} with the model {model}.",
+        "lipsync": json.dumps({"generated": "lip movements", "software": maker, "model": model}),
+    }

@@ -1,0 +1,125 @@
+"""Tracks kept between runs, because finding faces is slow and the same clip is dubbed again and again.
+
+One safetensors file per clip and settings, in the user's cache folder; about 60 bytes per face and frame. Any file may
+be deleted at any time.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..types import FaceTrack
+
+_VERSION = 1
+"""Of the file and of what tracking computes: raise it when either changes, and no old entry is read again."""
+
+_log = logging.getLogger("lipsync.faces")
+
+Setting = str | int | float | bool | None
+
+
+def cache_dir() -> Path:
+    """``LIPSYNC_CACHE`` where it is set, else ``lipsync`` in the platform's cache folder: ``LOCALAPPDATA`` on Windows,
+    ``~/Library/Caches`` on macOS, ``XDG_CACHE_HOME`` or ``~/.cache`` elsewhere. It may not exist yet."""
+    if chosen := os.environ.get("LIPSYNC_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        return (Path(local) if local else Path.home() / "AppData" / "Local") / "lipsync" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "lipsync"
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG Base Directory Specification (freedesktop.org) has relative paths ignored.
+    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "lipsync"
+
+
+def track_key(source: Path, *, detector: str, weights_sha256: str, settings: Mapping[str, Setting]) -> str:
+    """The name (64 hex digits) of the tracks of the file ``source``, found by ``detector`` with the weights of that
+    hash, under ``settings``: everything else that changes the tracks, such as fps, reduced size, every, start and end.
+
+    The file is hashed whole: samples of it would miss an edit in place, and 0.7 GB a second (one core of a 2.8 GHz
+    Xeon) is a hundred times faster than looking for faces in it. Its name and date do not matter. Raises OSError if it
+    cannot be read, and TypeError for settings that JSON does not know (a Fraction: hand over its str).
+    """
+    with source.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    parts = {"version": _VERSION, "content": content, "detector": detector, "weights": weights_sha256}
+    text = json.dumps({**parts, "settings": dict(settings)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_tracks(key: str) -> list[FaceTrack] | None:
+    """The tracks stored under ``key``, or None if there are none. A damaged entry counts as none, with a warning."""
+    path = _path(key)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _log.warning("cannot read the stored face tracks %s (%s); finding the faces again", path, error)
+        return None
+    try:
+        return _unpack(load(data), key)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        _log.warning("the stored face tracks %s are damaged (%s); finding the faces again", path, error)
+        return None
+
+
+def store_tracks(key: str, tracks: list[FaceTrack]) -> None:
+    """Stores ``tracks`` under ``key``, replacing what is there in one step. A folder that cannot be written costs a
+    warning, not the run."""
+    path = _path(key)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own for each writer; closed before the rename, as Windows wants it.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key[:8], suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(save(_pack(tracks, key)))
+        temporary.replace(path)
+    except OSError as error:
+        _log.warning("cannot store the face tracks in %s (%s); going on without", path, error)
+    finally:  # also when interrupted
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _path(key: str) -> Path:
+    return cache_dir() / "tracks" / f"{key}.safetensors"
+
+
+def _pack(tracks: list[FaceTrack], key: str) -> dict[str, Tensor]:
+    spans = [(track.start, track.visible.shape[0], track.scene) for track in tracks]
+    tensors = {
+        "spans": torch.tensor(spans, dtype=torch.int64).reshape(-1, 3),  # start, length, scene
+        "boxes": torch.cat([torch.zeros(0, 4), *(track.boxes.float().cpu() for track in tracks)]),
+        "points": torch.cat([torch.zeros(0, 5, 2), *(track.points.float().cpu() for track in tracks)]),
+        "visible": torch.cat([torch.zeros(0, dtype=torch.bool), *(track.visible.cpu() for track in tracks)]),
+    }
+    return {**tensors, "digest": _digest(tensors, key)}
+
+
+def _unpack(tensors: dict[str, Tensor], key: str) -> list[FaceTrack]:
+    if not torch.equal(tensors.pop("digest"), _digest(tensors, key)):
+        raise ValueError("its digest does not fit its content")
+    starts, lengths, scenes = tensors["spans"].T.tolist()
+    parts = (tensors[name].split(lengths) for name in ("boxes", "points", "visible"))
+    return [FaceTrack(*values) for values in zip(*parts, starts, scenes, strict=True)]
+
+
+def _digest(tensors: dict[str, Tensor], key: str) -> Tensor:
+    """(32,) uint8: the format has no checksum of its own."""
+    digest = hashlib.sha256(key.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + str(tuple(tensors[name].shape)).encode() + tensors[name].numpy().tobytes())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

@@ -1,0 +1,93 @@
+"""The ``s3fd`` detector: Wav2Lip's own. Slow (0.8 s for a 640x360 image on two cores), but the one its weights know."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models.s3fd import MINIMUM_SIZE, S3FD, STRIDES
+from ..types import Detections
+
+_VARIANCES = (0.1, 0.2)  # S3FD learned its offsets divided by these: position, log size
+
+# S3FD finds boxes only. Its five points are the average places in a face box: the mean over 396 frontal portraits
+# (members of the US Congress) of the points that YuNet found, relative to YuNet's box, made symmetric. YuNet and S3FD
+# both learned the boxes of WIDER FACE. Standard deviation over the portraits: 0.05 across (nose 0.08), 0.02 down.
+_CANONICAL_POINTS = ((0.265, 0.386), (0.735, 0.386), (0.5, 0.586), (0.297, 0.731), (0.703, 0.731))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class S3FDDetector:
+    """Finds faces with ``model`` (in eval mode, on any device).
+
+    ``min_score`` in [0,1] is the least softmax score of a face, ``max_overlap`` the most intersection over union that
+    two faces may have. The defaults are Wav2Lip's. Its candidates begin at a score of 0.05, but one below ``min_score``
+    can suppress nothing above it, so they are left out from the start: same faces, less work.
+    """
+
+    model: S3FD
+    min_score: float = 0.5
+    max_overlap: float = 0.3
+
+    @torch.inference_mode()
+    def detect(self, pixels: Tensor) -> list[Detections]:
+        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1], best first, on the CPU.
+
+        Boxes may reach beyond the image, as the network draws them. ``points`` are canonical places in the box and say
+        nothing about the pose. Raises ValueError for images with a side below 32 px.
+        """
+        _, height, width, _ = pixels.shape
+        if min(height, width) < MINIMUM_SIZE:
+            raise ValueError(f"images are {width}x{height} px; S3FD wants {MINIMUM_SIZE} px or more each way")
+        weight = next(self.model.parameters())
+        scaled = pixels.to(weight.device, weight.dtype)
+        scaled = scaled / 255 if pixels.dtype == torch.uint8 else scaled
+        boxes, scores = decode(self.model(scaled.permute(0, 3, 1, 2)))
+        return [self._faces(b, s) for b, s in zip(boxes.float().cpu(), scores.float().cpu(), strict=True)]
+
+    def _faces(self, boxes: Tensor, scores: Tensor) -> Detections:
+        likely = (scores > self.min_score).nonzero()[:, 0]
+        likely = likely[scores[likely].argsort(descending=True, stable=True)]
+        kept = likely[_suppress(boxes[likely], self.max_overlap)]
+        return Detections(boxes[kept], canonical_points(boxes[kept]), scores[kept])
+
+
+def decode(maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Boxes (N,K,4) xyxy in image pixels and face scores (N,K) in [0,1] for all K cells of the maps of ``S3FD``."""
+    boxes: list[Tensor] = []
+    scores: list[Tensor] = []
+    for stride, (logits, offsets) in zip(STRIDES, maps, strict=True):
+        _, _, height, width = logits.shape
+        y = torch.arange(height, device=logits.device, dtype=logits.dtype)
+        x = torch.arange(width, device=logits.device, dtype=logits.dtype)
+        cells = torch.stack(torch.meshgrid(x, y, indexing="xy"))  # (2,h,w)
+        anchor = 4.0 * stride  # one square anchor a cell
+        centre = stride * (cells + 0.5) + offsets[:, :2] * _VARIANCES[0] * anchor
+        half = anchor / 2 * torch.exp(offsets[:, 2:] * _VARIANCES[1])
+        boxes.append(torch.cat((centre - half, centre + half), 1).flatten(2))
+        scores.append(logits.softmax(1)[:, 1].flatten(1))
+    return torch.cat(boxes, 2).transpose(1, 2), torch.cat(scores, 1)
+
+
+def canonical_points(boxes: Tensor) -> Tensor:
+    """Where eyes, nose and mouth corners (F,5,2) lie on average in face boxes (F,4)."""
+    places = torch.tensor(_CANONICAL_POINTS, device=boxes.device, dtype=boxes.dtype)
+    return boxes[:, None, :2] + places * (boxes[:, 2:] - boxes[:, :2])[:, None]
+
+
+def _suppress(boxes: Tensor, max_overlap: float) -> Tensor:
+    """Indices of the boxes (K,4), best first, that overlap no better one that is kept. Sides count one pixel more than
+    their difference, as in the original."""
+    area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(1)
+    left = torch.arange(boxes.shape[0])
+    kept: list[int] = []
+    while left.numel() > 0:  # a turn per face, not per candidate
+        best = int(left[0])
+        kept.append(best)
+        low = torch.maximum(boxes[best, :2], boxes[left, :2])
+        high = torch.minimum(boxes[best, 2:], boxes[left, 2:])
+        shared = (high - low + 1).clamp(min=0).prod(1)
+        overlap = shared / (area[best] + area[left] - shared)
+        overlap[0] = torch.inf  # itself
+        left = left[overlap <= max_overlap]
+    return torch.tensor(kept, dtype=torch.long)

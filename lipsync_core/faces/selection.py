@@ -1,0 +1,166 @@
+"""Which of the people in a clip is meant: ``--face largest | left | right | INDEX | x,y``."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import NoFaceError
+from ..types import FaceTrack
+
+_MAIN_SHARE = 0.25  # of the longest time that anybody is visible in the scene: who is there less is no end of the row
+_POINT_MARGIN = 0.5  # of the box's size: how far beside a face a point may be and still mean it
+_LISTED = 8  # people named in an error
+
+
+@dataclass(frozen=True, slots=True)
+class FaceSelector:
+    """A rule that picks a person; see ``parse_face``. ``index`` counts for "index", ``point`` (x, y in source px) for
+    "point"."""
+
+    rule: Literal["largest", "left", "right", "index", "point"] = "largest"
+    index: int = 0
+    point: tuple[float, float] = (0.0, 0.0)
+
+    def __str__(self) -> str:
+        if self.rule == "index":
+            return str(self.index)
+        return f"{self.point[0]:g},{self.point[1]:g}" if self.rule == "point" else self.rule
+
+
+def parse_face(text: str) -> FaceSelector:
+    """Reads ``largest``, ``left``, ``right``, an INDEX from 0 that counts from left to right at first appearance, or
+    ``x,y`` in source pixels, a place on the face when it first appears. Raises ValueError for anything else."""
+    word = text.strip().lower()
+    if word == "largest" or word == "left" or word == "right":
+        return FaceSelector(word)
+    if re.fullmatch(r"[0-9]{1,6}", word):
+        return FaceSelector("index", index=int(word))
+    if pair := re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*,\s*([0-9]+(?:\.[0-9]*)?)", word):
+        return FaceSelector("point", point=(float(pair[1]), float(pair[2])))
+    raise ValueError(
+        f"{text!r} names no face; wanted largest, left, right, an index from 0 (counted from left to right at first "
+        "appearance), or x,y in source pixels, such as 640,200"
+    )
+
+
+def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
+    """The track of the chosen person, from the first frame with a face to the last.
+
+    Nobody is recognised across a cut, so the rule is applied anew in each scene, and the tracks chosen are joined. In a
+    scene where it finds nobody (an INDEX too high, no face at x,y), the person is invisible.
+
+    largest: whoever covers the most picture over the time that they are visible; times when that person is away go to
+    the next largest, if those two are never visible together. left, right: the end of the row at first appearance, of
+    those who are there for at least a quarter of the time of whoever is there longest. INDEX: place in the row of
+    everybody, each where they first appear. x,y: whoever first appears nearest around the point, at most half a face
+    beside it; the earlier one where two do.
+
+    Raises NoFaceError when nobody is chosen in any scene; it says who is there.
+    """
+    scenes: dict[int, list[FaceTrack]] = {}
+    for person in tracks:
+        if bool(person.visible.any()):
+            scenes.setdefault(person.scene, []).append(person)
+    chosen = [person for scene in sorted(scenes) for person in _RULES[selector.rule](scenes[scene], selector)]
+    if not chosen:
+        raise NoFaceError(_nobody(scenes, selector))
+    return _join(chosen)
+
+
+def _largest(people: list[FaceTrack], _: FaceSelector) -> list[FaceTrack]:
+    def covered(person: FaceTrack) -> float:
+        sides = person.boxes[:, 2:] - person.boxes[:, :2]
+        return float(sides.prod(1)[person.visible].sum())
+
+    chosen: list[FaceTrack] = []
+    for person in sorted(people, key=covered, reverse=True):
+        if not any(_meet(person, other) for other in chosen):
+            chosen.append(person)
+    return chosen
+
+
+def _end_of_row(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
+    durations = [int(person.visible.sum()) for person in people]
+    main = [p for p, duration in zip(people, durations, strict=True) if duration >= _MAIN_SHARE * max(durations)]
+    return [_row(main)[0 if selector.rule == "left" else -1]]
+
+
+def _indexed(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
+    return _row(people)[selector.index : selector.index + 1]
+
+
+def _at_point(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
+    point = torch.tensor(selector.point)
+    near: list[tuple[int, float, int]] = []
+    for i, person in enumerate(people):
+        frame, box = _first(person)
+        centre, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        if bool(((point - centre).abs() <= sides * (0.5 + _POINT_MARGIN)).all()):
+            near.append((frame, float((point - centre).norm()), i))
+    return [people[min(near)[2]]] if near else []
+
+
+_RULES: dict[str, Callable[[list[FaceTrack], FaceSelector], list[FaceTrack]]] = {
+    "largest": _largest,
+    "left": _end_of_row,
+    "right": _end_of_row,
+    "index": _indexed,
+    "point": _at_point,
+}
+
+
+def _row(people: list[FaceTrack]) -> list[FaceTrack]:
+    """From left to right at first appearance."""
+    return sorted(people, key=lambda person: _centre(_first(person)[1])[0])
+
+
+def _first(person: FaceTrack) -> tuple[int, Tensor]:
+    """Clip frame and box (4,) of the first appearance."""
+    i = int(person.visible.int().argmax())
+    return person.start + i, person.boxes[i]
+
+
+def _centre(box: Tensor) -> tuple[float, float]:
+    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+
+
+def _meet(a: FaceTrack, b: FaceTrack) -> bool:
+    """Whether some frame shows both."""
+    start, end = max(a.start, b.start), min(a.start + len(a.visible), b.start + len(b.visible))
+    if start >= end:
+        return False
+    return bool((a.visible[start - a.start : end - a.start] & b.visible[start - b.start : end - b.start]).any())
+
+
+def _join(tracks: list[FaceTrack]) -> FaceTrack:
+    """One track of several that never meet."""
+    start = min(track.start for track in tracks)
+    count = max(track.start + len(track.visible) for track in tracks) - start
+    boxes, points = torch.zeros(count, 4), torch.zeros(count, 5, 2)
+    visible = torch.zeros(count, dtype=torch.bool)
+    for track in tracks:
+        frames = track.start - start + track.visible.nonzero()[:, 0]
+        boxes[frames], points[frames] = track.boxes[track.visible], track.points[track.visible]
+        visible[frames] = True
+    return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks))
+
+
+def _nobody(scenes: dict[int, list[FaceTrack]], selector: FaceSelector) -> str:
+    if not scenes:
+        return (
+            "no face was found in any frame; the detector wants a face at least partly turned to the camera, not too "
+            "small: try another detector or a lower score, or crop the picture to the person"
+        )
+    lines: list[str] = []
+    for scene in sorted(scenes):
+        for index, person in enumerate(_row(scenes[scene])):
+            frame, box = _first(person)
+            x, y = _centre(box)
+            lines.append(f"{index} at {x:.0f},{y:.0f} from frame {frame}")
+    listed = "; ".join(lines[:_LISTED]) + (f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")
+    where = "" if len(scenes) == 1 else f" in {len(scenes)} scenes, counted anew in each"
+    return f"no frame has the face {selector}; {len(lines)} found{where}: {listed}. Choose one of these, or largest"

@@ -1,0 +1,118 @@
+"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .faces import Detector
+from .faces.cache import load_tracks, store_tracks, track_key
+from .faces.tracking import detect_tracks, window
+from .media import read_frames
+from .types import FaceTrack, Frames, VideoInfo
+
+Longer = Literal["pingpong", "loop", "hold", "trim"]
+
+_DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
+_DETECT_EVERY = 5  # frames: see detect_tracks
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """Frames ``first`` .. ``stop-1`` (None: to the end) of the file ``path`` at ``info.fps``. Its own frames count from 0."""
+
+    path: Path
+    info: VideoInfo
+    first: int = 0
+    stop: int | None = None
+
+    def frames(self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 16) -> Iterator[Frames]:
+        """``count`` frames, of footage that has ``length``: in the order that ``order`` tells, numbered from 0."""
+        done = 0
+        for piece in self._passes(min(length, count), longer, chunk):
+            pixels = piece.pixels[: count - done]
+            yield Frames(pixels, done)
+            done += pixels.shape[0]
+            if done >= count:
+                return
+
+    def tracks(self, detector: Detector, *, stop: int, detector_key: tuple[str, str] | None) -> tuple[list[FaceTrack], int]:
+        """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
+        weight hash under which the tracks are kept and found again; None looks anew and keeps nothing."""
+        reduction = max(1.0, max(self.info.width, self.info.height) / _DETECT_SIDE)
+        size = (max(1, round(self.info.width / reduction)), max(1, round(self.info.height / reduction)))
+        settings = {"fps": str(self.info.fps), "first": self.first, "stop": stop, "every": _DETECT_EVERY, "side": _DETECT_SIDE}
+        key = None
+        if detector_key is not None:
+            key = track_key(self.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings)
+            if (known := load_tracks(key)) is not None:
+                return known
+        seen = 0
+
+        def counted() -> Iterator[Frames]:
+            nonlocal seen
+            for piece in self._read(0, stop, size=size):
+                seen = piece.start + piece.pixels.shape[0]
+                yield piece
+
+        scale = (self.info.width / size[0], self.info.height / size[1])
+        found = detect_tracks(counted(), detector, scale=scale, every=_DETECT_EVERY, fps=self.info.fps)
+        if key is not None:
+            store_tracks(key, found, seen)
+        return found, seen
+
+    def _read(self, start: int, stop: int, *, size: tuple[int, int] | None = None, chunk: int = 32, reverse: bool = False):
+        end = self.first + stop if self.stop is None else min(self.first + stop, self.stop)
+        pieces = read_frames(
+            self.path, chunk=chunk, fps=self.info.fps, start=self.first + start, stop=end, size=size, reverse=reverse
+        )
+        for piece in pieces:
+            yield Frames(piece.pixels, piece.start - self.first)
+
+    def _passes(self, length: int, longer: Longer, chunk: int) -> Iterator[Frames]:
+        last = None
+        for last in self._read(0, length, chunk=chunk):
+            yield last
+        assert last is not None  # a reader without frames raises
+        backwards = True
+        while longer != "trim":
+            if longer == "hold" or length == 1:
+                yield Frames(last.pixels[-1:].expand(chunk, -1, -1, -1))
+            elif longer == "loop":
+                yield from self._read(0, length, chunk=chunk)
+            else:
+                ends = (1, length - 1) if backwards else (0, length)
+                if ends[1] > ends[0]:
+                    yield from self._read(*ends, chunk=chunk, reverse=backwards)
+                backwards = not backwards
+
+
+def order(length: int, count: int, longer: Longer) -> Tensor:
+    """(count,) which frame of ``length`` is shown at each output frame: ``pingpong`` turns round at both ends without showing
+    them twice, ``loop`` starts again, ``hold`` stays on the last."""
+    index = torch.arange(count)
+    if longer == "loop":
+        return index % length
+    if longer == "pingpong" and length > 1:
+        turn = index % (2 * length - 2)
+        return torch.minimum(turn, 2 * length - 2 - turn)
+    return index.clamp_max(length - 1)
+
+
+def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
+    """The track of output frames that show the source frames ``index``."""
+    whole = window(person, 0, length)
+    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index])
+
+
+def clip_frames(start: Fraction, end: Fraction | None, fps: Fraction) -> tuple[int, int | None]:
+    """The frames shown from ``start`` to ``end`` seconds: nearest boundaries, half a frame up."""
+
+    def nearest(seconds: Fraction) -> int:
+        return int(seconds * fps + Fraction(1, 2))
+
+    return nearest(start), None if end is None else nearest(end)

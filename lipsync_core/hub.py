@@ -1,0 +1,247 @@
+"""Public weight files: where they are, what they must hash to, and how they come onto this machine.
+
+Nothing is ever downloaded unless ``pull`` is called. Files lie flat in one folder, so that a machine without a network
+is served by copying them there. The hashes, repositories and mirrors are the ones published with the files on the Hub.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import WeightsError
+
+log = logging.getLogger("lipsync.hub")
+
+Progress = Callable[[int, int | None], None]
+
+# github.com/Rudrabha/Wav2Lip has no licence file; its README allows "research/personal" use because of LRS2.
+LRS2 = "research and personal use only, never commercial: trained on the BBC's LRS2 (README of Rudrabha/Wav2Lip)"
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One public file. ``places`` are (repository, path, revision), tried in turn. ``sha256`` and ``size`` (bytes) are
+    None where nobody we trust has published them; ``sha256`` None makes the entry unverified."""
+
+    name: str
+    title: str
+    places: tuple[tuple[str, str, str], ...]
+    licence: str
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def filename(self) -> str:
+        return self.places[0][1].rpartition("/")[2]
+
+    @property
+    def record(self) -> Path:
+        """Where the hash of an unverified file is kept from its first pull on, as ``sha256sum -c`` reads it."""
+        return weights_folder() / f"{self.filename}.sha256"
+
+
+_WAV2LIP = "camenduru/Wav2Lip"
+HUB: dict[str, HubFile] = {
+    entry.name: entry
+    for entry in (
+        HubFile(
+            "wav2lip",
+            "Wav2Lip generator",
+            ((_WAV2LIP, "checkpoints/wav2lip.pth", "main"),),
+            LRS2,
+            "b78b681b68ad9fe6c6fb1debc6ff43ad05834a8af8a62ffc4167b7b34ef63c37",
+        ),
+        HubFile(
+            "wav2lip-gan",
+            "Wav2Lip generator, trained with the quality discriminator",
+            ((_WAV2LIP, "checkpoints/wav2lip_gan.pth", "main"), ("Nekochu/Wav2Lip", "wav2lip_gan.pth", "main")),
+            LRS2,
+            "ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8",
+        ),
+        HubFile("expert", "Wav2Lip lip-sync expert", ((_WAV2LIP, "checkpoints/lipsync_expert.pth", "main"),), LRS2),
+        HubFile(
+            "s3fd",
+            "S3FD face detector",
+            ((_WAV2LIP, "checkpoints/s3fd-619a316812.pth", "main"),),
+            "no licence stated for the weights: trained on WIDER FACE, whose pictures are for research",
+            "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
+            89_843_225,
+        ),
+        HubFile(
+            "yunet",
+            "YuNet face detector (ONNX)",
+            (
+                (
+                    "opencv/face_detection_yunet",
+                    "face_detection_yunet_2023mar.onnx",
+                    "3cc26e7f1014a5ee5d74a42acee58bafc9d0a310",
+                ),
+            ),
+            "MIT (README of opencv/face_detection_yunet)",
+            "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+            232_589,
+        ),
+        HubFile(
+            "syncnet",
+            "SyncNet v2 sync scorer",
+            (("ByteDance/LatentSync-1.5", "auxiliary/syncnet_v2.model", "main"),),
+            "no licence stated for the weights: made by Chung and Zisserman (2016) from BBC broadcasts; the code of "
+            "joonson/syncnet_python is MIT",
+        ),
+    )
+}
+
+
+def weights_folder() -> Path:
+    """Where public weights lie: ``LIPSYNC_WEIGHTS``, else ``~/.cache/lipsync``."""
+    return Path(os.environ.get("LIPSYNC_WEIGHTS") or Path.home() / ".cache" / "lipsync")
+
+
+def file_sha256(path: Path) -> str:
+    """The file's sha256 in lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hub_file(name: str) -> HubFile:
+    """The table's entry of that name; WeightsError names the known ones."""
+    if name not in HUB:
+        raise WeightsError(f"no public weights are called {name!r}; known: {', '.join(HUB)}")
+    return HUB[name]
+
+
+def find(name: str) -> Path:
+    """The pulled file of that name, its hash checked now. WeightsError says how to get or mend it."""
+    entry = hub_file(name)
+    path = weights_folder() / entry.filename
+    if not path.is_file():
+        raise WeightsError(f"{name} is not on this machine; run `{_pull_command(entry)}`, or {_by_hand(entry, None)}")
+    wanted = entry.sha256 or _recorded(entry)
+    if wanted is None:
+        raise WeightsError(f"{path} has no recorded hash; run `{_pull_command(entry)}`, which records it")
+    _check_hash(path, wanted)
+    return path
+
+
+def pull(
+    name: str,
+    *,
+    allow_unverified: bool = False,
+    endpoint: str | None = None,
+    on_progress: Progress | None = None,
+    on_licence: Callable[[str], None] = log.warning,
+) -> Path:
+    """Put a public file into ``weights_folder()`` and return its path; nothing is fetched when it already lies there.
+
+    ``endpoint``: the Hub's address (default: ``HF_ENDPOINT``, else huggingface.co). ``on_progress(done, total)`` in
+    bytes. ``on_licence`` gets one sentence before the first download. Entries without a known sha256 need
+    ``allow_unverified``; their hash is written beside the file and checked from then on. Raises WeightsError; a file
+    that is incomplete or has another hash is not kept. A connection that breaks is taken up where it broke.
+    """
+    entry = hub_file(name)
+    path = weights_folder() / entry.filename
+    wanted = entry.sha256 or _recorded(entry)
+    if wanted is None and not allow_unverified:
+        raise WeightsError(
+            f"{name} is unverified: nobody we trust has published its sha256; `{_pull_command(entry)}` takes it as it "
+            "is and records the hash"
+        )
+    if path.is_file():
+        if wanted is None:
+            _write_record(entry, file_sha256(path))
+        return find(name)
+    on_licence(f"{entry.filename}: {entry.licence}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pull-") as staging:
+        fetched = _fetch(entry, Path(staging), wanted, endpoint, on_progress)
+        if wanted is None:
+            _write_record(entry, file_sha256(fetched))
+        fetched.replace(path)
+    return path
+
+
+def _fetch(
+    entry: HubFile, staging: Path, wanted: str | None, endpoint: str | None, on_progress: Progress | None
+) -> Path:
+    """The file in ``staging``, from the first place that has it whole and with the wanted hash."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url  # heavy, and only pulling needs it
+
+    failures: list[str] = []
+    for number, (repo, path, revision) in enumerate(entry.places):
+        url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
+        try:
+            get_hf_file_metadata(url, endpoint=endpoint)  # fails at once where hf_hub_download retries half a minute
+            fetched = hf_hub_download(
+                repo,
+                path,
+                revision=revision,
+                endpoint=endpoint,
+                local_dir=staging / str(number),
+                tqdm_class=_bar(on_progress),
+            )
+            if wanted is not None:
+                _check_hash(Path(fetched), wanted)
+            return Path(fetched)
+        except Exception as error:  # the errors of a broken line belong to whichever HTTP library the Hub client uses
+            log.info("%s: %r", url, error)
+            failures.append(f"{url}: {_first_line(error)}")
+    raise WeightsError(f"cannot pull {entry.name}. " + "; ".join(failures) + f". To do it {_by_hand(entry, endpoint)}")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def _by_hand(entry: HubFile, endpoint: str | None) -> str:
+    repo, path, revision = entry.places[0]
+    host = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    url = f"{host.rstrip('/')}/{repo}/resolve/{revision}/{path}"
+    check = f"check that its sha256 is {entry.sha256} and " if entry.sha256 else ""
+    after = "" if entry.sha256 else f" and run `{_pull_command(entry)}` to record its hash"
+    return f"by hand: download {url}, {check}save it as {weights_folder() / entry.filename}{after}"
+
+
+def _pull_command(entry: HubFile) -> str:
+    return f"lipsync models pull {entry.name}" + ("" if entry.sha256 else " --allow-unverified")
+
+
+def _check_hash(path: Path, wanted: str) -> None:
+    got = file_sha256(path)
+    if got != wanted:
+        raise WeightsError(f"{path.name} has sha256 {got}; wanted {wanted}; delete {path} and pull it again")
+
+
+def _recorded(entry: HubFile) -> str | None:
+    return entry.record.read_text("utf-8").split()[0] if entry.record.is_file() else None
+
+
+def _write_record(entry: HubFile, digest: str) -> None:
+    log.warning("%s is unverified; its sha256 is %s", entry.filename, digest)
+    entry.record.write_text(f"{digest}  {entry.filename}\n", "utf-8")
+
+
+def _bar(on_progress: Progress | None) -> Any:
+    """A progress bar class that draws nothing and reports bytes instead."""
+    from huggingface_hub.utils import tqdm
+
+    most = 0
+
+    class Bar(tqdm):  # pyright: ignore[reportUntypedBaseClass]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **(kwargs | {"disable": True}))
+            self.done = int(kwargs.get("initial") or 0)
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal most
+            self.done += int(n or 0)
+            if on_progress is not None and self.done > most:  # Xet storage counts the same bytes on two bars
+                most = self.done
+                on_progress(self.done, None if self.total is None else int(self.total))
+
+    return Bar

@@ -1,0 +1,46 @@
+"""Losses: pure functions that return unweighted terms. How they are weighed is the recipe's choice."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosine_bce(audio: Tensor, video: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy on the cosine of (N,D) embeddings, labels (N,) 1 = in sync (the paper's expert loss).
+
+    The cosine is clamped to [0,1]: rounding gives 1 + 1e-7, and embeddings that do not end in ReLU give negatives.
+    """
+    cosine = F.cosine_similarity(audio, video, dim=1).clamp(0, 1)
+    return F.binary_cross_entropy(cosine, labels)
+
+
+def sync_loss(audio: Tensor, video: Tensor) -> Tensor:
+    """E_sync of the paper: how far generated lips (N,D) are from their sound (N,D) by the expert's judgement."""
+    return cosine_bce(audio, video, torch.ones_like(audio[:, 0]))
+
+
+def contrastive(audio: Tensor, video: Tensor, starts: Tensor, temperature: Tensor, *, apart: int = 2) -> Tensor:
+    """Which of a clip's windows belongs to which: symmetric cross-entropy over (K,W,D) embeddings of K clips.
+
+    starts (K,W): the windows' first frames. Rivals come from the same clip alone, so that neither voice nor face gives
+    the answer away; those fewer than ``apart`` frames off are neither right nor wrong.
+    """
+    logits = video @ audio.mT / temperature  # (K, W, W)
+    off = (starts[:, :, None] - starts[:, None]).abs()
+    logits = logits.masked_fill((off > 0) & (off < apart), float("-inf"))
+    k, w, _ = logits.shape
+    labels = torch.arange(w, device=logits.device).repeat(k)
+    return (F.cross_entropy(logits.flatten(0, 1), labels) + F.cross_entropy(logits.mT.flatten(0, 1), labels)) / 2
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """BCE of the visual-quality discriminator's (N,1) verdicts on photographs and on generated faces."""
+    return {
+        "real": F.binary_cross_entropy(real, torch.ones_like(real)),
+        "fake": F.binary_cross_entropy(fake, torch.zeros_like(fake)),
+    }
+
+
+def perceptual_loss(fake: Tensor) -> Tensor:
+    """L_gen as the public code has it (non-saturating): BCE of the (N,1) verdicts against 1."""
+    return F.binary_cross_entropy(fake, torch.ones_like(fake))

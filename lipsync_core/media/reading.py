@@ -1,0 +1,267 @@
+"""Pictures in: what a file holds, and its frames at a constant rate."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import dropwhile
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from av.codec.context import ThreadType
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ..errors import MediaError
+from ..types import Frames, VideoInfo
+from .picture import BT709, ToRgb, colour_tags, loss, orientation_of_frame
+from .source import (
+    Warn,
+    decode_picture,
+    first_frame,
+    frame_time,
+    is_still,
+    media_errors,
+    open_source,
+    picture_stream,
+    picture_zero,
+    warner,
+)
+
+STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
+_MAX_FPS = 1000  # above it a header is taken to be wrong
+_REVERSE_BYTES = 256 << 20  # RGB held at once when reading backwards: the more, the fewer frames are decoded twice
+_SEEK_MARGINS = (0, 2, 10, 60)  # seconds: how far before the wanted time to look for a keyframe, one after another
+_SEEK_FROM = 2  # seconds: nearer to the start than this, reading from it is as quick as seeking
+
+T = TypeVar("T")
+
+
+def probe(src: Path | str) -> VideoInfo:
+    """What ``read_frames`` gives by default: size in px (upright; the pixel shape is taken as square), the average rate
+    of the source as an exact Fraction (25 for stills), the number of frames as the header tells it (None where it does
+    not; it may be off by a few), and the colour tags under which the RGB is best written again.
+
+    MediaError when the file is missing, damaged or has no picture.
+    """
+    path = Path(src)
+    with open_source(path) as container, media_errors(path, "cannot be read"):
+        stream = _picture(container, path)
+        frame = first_frame(container, stream)
+        width, height = orientation_of_frame(frame, path).size(frame.width, frame.height)
+        if is_still(container):
+            return VideoInfo(width, height, STILL_FPS, 1, BT709, still=True)
+        fps = _average_rate(container, stream)
+        seconds = _duration(container, stream)
+        count = stream.frames or (None if seconds is None else max(1, _nearest(seconds * fps)))
+        return VideoInfo(width, height, fps, count, colour_tags(frame))
+
+
+def read_frames(
+    src: Path | str,
+    *,
+    chunk: int = 32,
+    fps: Fraction | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    every: int = 1,
+    size: tuple[int, int] | None = None,
+    reverse: bool = False,
+    on_warning: Warn | None = None,
+) -> Iterator[Frames]:
+    """The picture of ``src`` as uint8 RGB at a constant rate, ``chunk`` frames at a time (fewer in the last).
+
+    Clip frame i is the source frame shown at the time (i + 1/2) / fps after the first one, the middle of its own
+    showing, so that time stamps rounded to milliseconds neither drop nor repeat frames and a source at a constant rate
+    passes one to one; missing frames are repeated. Times are exact: nothing drifts over hours.
+
+    fps: frames per second; default the source's average (``probe``). start, stop: clip indices at that rate, half-open;
+    reading begins at the keyframe before. every: only clip indices divisible by it; then ``pixels[k]`` is clip frame
+    ``start + k * every`` of its Frames. reverse: the same frames from the last to the first, in bounded memory; then
+    ``pixels[k]`` is clip frame ``start - k * every``. size: (width, height) px of the upright picture, scaled by area
+    averaging. Transparent parts lie over black; more than 8 bits and HDR become 8-bit SDR BT.709 with a warning.
+
+    A stop past the end is no error. MediaError when the file cannot be read or no frame can be decoded.
+    """
+    if chunk < 1 or every < 1 or start < 0 or (stop is not None and stop < start):
+        raise ValueError(
+            f"chunk={chunk}, every={every}, start={start}, stop={stop}; wanted 1.., 1.., 0 <= start <= stop"
+        )
+    if fps is not None and fps <= 0:
+        raise ValueError(f"fps is {fps}; wanted a positive Fraction")
+    clip = _Clip(Path(src), None if fps is None else Fraction(fps), every, size, warner(on_warning))
+    if reverse:
+        return clip.backwards(start, stop, chunk)
+    return clip.forwards(start, stop, chunk)
+
+
+def spans(timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction) -> Iterator[tuple[int, int, T]]:
+    """Pictures at any times to a constant rate: (time, duration, picture), in seconds from clip frame 0 and in order,
+    become (first, end, picture), shown in clip frames first..end-1. A picture that falls between two clip frames is
+    left out. Exact for any length."""
+    first, end, held = 0, 0, None
+    for time, duration, picture in timed:
+        begin = _nearest(time * fps)
+        if held is not None and begin > first:
+            yield first, begin, held[0]
+        first = begin if held is None else max(first, begin)  # a clock that runs backwards replaces what it showed
+        end = max(1, _nearest((time + duration) * fps))  # a clip has a frame, however short it is
+        held = (picture,)
+    if held is not None and end > first:
+        yield first, end, held[0]
+
+
+@dataclass(slots=True)
+class _Clip:
+    """One file at one rate, for one reader. Every pass opens the file anew."""
+
+    path: Path
+    fps: Fraction | None
+    every: int
+    size: tuple[int, int] | None
+    warn: Warn
+    converter: tuple[ToRgb, tuple[int, int]] | None = None  # kept over the passes: the first HDR frame takes seconds
+
+    def forwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames]:
+        """Clip frames start..stop-1 that ``every`` divides, ``chunk`` at a time."""
+        index = -(-start // self.every) * self.every
+        pixels, filled = None, 0
+        for first, end, frame in self._spans(index, stop):
+            to_rgb, shape = self.converter = self.converter or self._converter(frame)
+            if pixels is None:
+                pixels = torch.empty((chunk, *shape, 3), dtype=torch.uint8)
+            while index < end and index >= first and (stop is None or index < stop):
+                to_rgb(frame, pixels[filled])
+                filled, index = filled + 1, index + self.every
+                if filled == chunk:
+                    yield Frames(pixels, index - filled * self.every)
+                    pixels, filled = torch.empty_like(pixels), 0  # the old ones belong to the receiver
+            if stop is not None and index >= stop:
+                break
+        if pixels is not None and filled:
+            yield Frames(pixels[:filled], index - filled * self.every)
+
+    def backwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames]:
+        """The frames of ``forwards`` from the last to the first, read segment by segment from the end."""
+        every = self.every
+        low = -(-start // every)  # frames are counted in units of ``every`` here
+        high = -(-self._end() // every)
+        high = high if stop is None else min(high, -(-stop // every))
+        step = chunk
+        while high > low:
+            begin = max(low, high - step)
+            segment = next(self.forwards(begin * every, (high - 1) * every + 1, high - begin))
+            for k in range(high - begin, 0, -chunk):
+                yield Frames(segment.pixels[max(0, k - chunk) : k].flip(0), (begin + k - 1) * every)
+            high = begin
+            step = chunk * max(1, _REVERSE_BYTES // (segment.pixels[0].numel() * chunk))
+
+    def _converter(self, frame: VideoFrame) -> tuple[ToRgb, tuple[int, int]]:
+        """What turns decoded frames to RGB, and the (height, width) of the result."""
+        lost = loss(frame)
+        if lost is not None:
+            self.warn(f"{self.path.name}: {lost}")
+        orientation = orientation_of_frame(frame, self.path)
+        width, height = self.size or orientation.size(frame.width, frame.height)
+        return ToRgb(orientation.size(width, height), orientation), (height, width)
+
+    def _end(self) -> int:
+        """The number of clip frames, from the last frames that can be decoded."""
+        with open_source(self.path) as container:
+            stream = _picture(container, self.path)
+            seconds = _duration(container, stream) or Fraction(0)
+            fps = self.fps or _average_rate(container, stream)
+        return max((end for _, end, _ in self._spans(max(0, _nearest(seconds * fps) - 1), None)), default=0)
+
+    def _spans(self, start: int, stop: int | None) -> Iterator[tuple[int, int, VideoFrame]]:
+        """The pictures of at least the clip frames start..stop-1, from the keyframe before."""
+        if stop is not None and stop <= start:
+            return
+        with open_source(self.path) as container, media_errors(self.path, "cannot be read"):
+            stream = _picture(container, self.path)
+            rate = _average_rate(container, stream)
+            fps = self.fps or rate
+            late = start / fps > _SEEK_FROM and not is_still(container)
+            period = Fraction(0) if is_still(container) else 1 / rate
+        zero = picture_zero(self.path) if late else None
+        target = None if zero is None else zero + start / fps
+        yield from spans(self._timed(target, zero, period), fps)
+
+    def _timed(
+        self, target: Fraction | None, zero: Fraction | None, period: Fraction
+    ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
+        """(time, duration, frame), times in seconds after clip frame 0, which ``zero`` (default: the first frame)
+        gives. period: what is added where the file gives no time."""
+        time: Fraction | None = None
+        duration = period
+        for frame in self._decoded(target):
+            stamp = frame_time(frame)
+            if stamp is None:
+                stamp = (zero or Fraction(0)) if time is None else time + duration
+            zero = stamp if zero is None else zero
+            time = stamp
+            if period and frame.duration and frame.time_base is not None:
+                duration = frame.duration * frame.time_base
+            else:
+                duration = period
+            yield time - zero, duration, frame
+        if time is None:
+            raise MediaError(f"{self.path}: no frame of the picture could be decoded")
+
+    def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
+        """Decoded frames from a keyframe at or before ``target`` (seconds of the container's clock; None: from the
+        start) to the end of the file."""
+        for margin in () if target is None else _SEEK_MARGINS:
+            with open_source(self.path) as container:
+                stream = _picture(container, self.path)
+                assert target is not None and stream.time_base is not None
+                try:
+                    container.seek(math.floor((target - margin) / stream.time_base), stream=stream)
+                except FFmpegError:
+                    continue
+                frames = dropwhile(lambda frame: not frame.key_frame, decode_picture(container, stream, self.warn))
+                frame = next(frames, None)
+                # Some demuxers land behind the wanted time (MPEG-PS by a whole group of pictures).
+                if frame is not None and (frame_time(frame) or target + 1) <= target:
+                    yield frame
+                    yield from frames
+                    return
+        with open_source(self.path) as container:
+            stream = _picture(container, self.path)
+            yield from decode_picture(container, stream, self.warn)
+
+
+def _picture(container: InputContainer, path: Path) -> VideoStream:
+    """The picture stream, set to decode on all cores. MediaError when there is none."""
+    stream = picture_stream(container)
+    if stream is None:
+        raise MediaError(f"{path}: holds no picture; wanted a video or a PNG, JPEG or WebP image")
+    stream.thread_type = ThreadType.AUTO
+    return stream
+
+
+def _nearest(value: Fraction) -> int:
+    return math.floor(value + Fraction(1, 2))  # round() goes to even numbers, which makes frames jitter
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Seconds of picture by the header of the stream, else of the file; None when neither says."""
+    if stream.duration and stream.time_base:
+        return stream.duration * stream.time_base
+    return Fraction(container.duration, 1_000_000) if container.duration else None  # AV_TIME_BASE
+
+
+def _average_rate(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Frames per second by the header. A rate that differs from a customary one by less than half a frame over the
+    whole file, and by less than 0.01, was measured on rounded time stamps and is taken for it."""
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rate = next((rate for rate in rates if rate and 0 < rate <= _MAX_FPS), STILL_FPS)
+    seconds = _duration(container, stream) or Fraction(3600)
+    near = (Fraction(n * 1000, d) for n in (_nearest(rate), math.ceil(rate)) for d in (1000, 1001))
+    customary = min(near, key=lambda candidate: abs(candidate - rate))
+    if abs(customary - rate) < min(Fraction(1, 100), 1 / (2 * seconds)):
+        return customary
+    return rate.limit_denominator(100_000)  # encoders and containers hold 32-bit rates

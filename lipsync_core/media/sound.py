@@ -1,0 +1,221 @@
+"""Sound in: any track as float samples on the picture's clock, whole or block by block."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from torch import Tensor
+
+from ..errors import MediaError
+from ..types import Audio
+from .source import Warn, decode_sound, media_errors, open_source, picture_zero, warner
+
+Samples = npt.NDArray[np.float32]  # (C,T)
+
+_BLOCK = 1 << 16  # samples given to the resampler at once
+_SEEK_PREROLL = 1  # seconds decoded and dropped after a seek: decoders carry state (MP3 reservoir, AAC overlap)
+_SEEK_FROM = 4  # seconds: nearer to the start than this, reading from it is as quick as seeking
+# Containers whose seeks land on exact times; others (raw MP3 and AAC) guess from the bit rate and are read through.
+_SEEKABLE = ("mov,", "matroska", "wav", "flac", "ogg", "mpegts")
+_JITTER = Fraction(1, 50)  # seconds: time stamps off by less are rounding, by more a gap in the track
+_LONGEST_GAP = 3600  # seconds of silence that a time stamp may ask for; more is taken to be a damaged time stamp
+
+
+@dataclass(frozen=True, slots=True)
+class SoundInfo:
+    """The first sound track of a file: samples per second, channels, FFmpeg's names of its layout and codec."""
+
+    rate: int
+    channels: int
+    layout: str
+    codec: str
+
+
+def probe_sound(src: Path | str) -> SoundInfo:
+    """What the first sound track of ``src`` holds. MediaError when the file has none or cannot be read."""
+    with open_source(src) as container:
+        stream = _sound_stream(container)
+        return SoundInfo(stream.rate, stream.channels, stream.layout.name, stream.codec_context.name)
+
+
+def sound_zero(src: Path | str) -> Fraction:
+    """When the sound of ``src`` begins, in seconds of the container's clock, encoder priming left out."""
+    with open_source(src) as container, media_errors(Path(src), "the sound cannot be decoded"):
+        stream = _sound_stream(container)
+        for frame in decode_sound(container, stream, lambda _: None):
+            if frame.pts is not None and frame.time_base is not None:
+                return frame.pts * frame.time_base
+    return Fraction(0)
+
+
+def read_audio(
+    src: Path | str,
+    *,
+    rate: int | None = 16000,
+    mono: bool = True,
+    start: int = 0,
+    stop: int | None = None,
+    on_warning: Warn | None = None,
+) -> Audio:
+    """The first sound track of an audio or video file, (1,T) or (C,T) at ``rate`` Hz (None: its own).
+
+    Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: where the sound begins): a track
+    that begins later is led by silence, what sounds earlier is cut, encoder priming is left out, gaps are silent.
+    mono: the mean of the channels. start, stop: samples at the output rate, half-open; a stop past the end is no error.
+
+    MediaError when the file cannot be read, has no sound, or holds NaN or infinite samples.
+    """
+    if start < 0 or (stop is not None and stop < start) or (rate is not None and rate < 1):
+        raise ValueError(f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop")
+    info = probe_sound(src)
+    blocks = list(sound_blocks(src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning))
+    samples = np.concatenate(blocks, axis=1) if blocks else np.zeros((1 if mono else info.channels, 0), np.float32)
+    return Audio(torch.from_numpy(samples), rate or info.rate)
+
+
+def sound_blocks(
+    src: Path | str,
+    *,
+    rate: int | None = None,
+    mono: bool = False,
+    start: int = 0,
+    stop: int | None = None,
+    on_warning: Warn | None = None,
+) -> Iterator[Samples]:
+    """The samples of ``read_audio`` as blocks (C,T) in order, in bounded memory."""
+    path = Path(src)
+    native = probe_sound(path).rate
+    rate = rate or native
+    ratio = Fraction(rate, native)
+    # The filter is heard for `reach` native samples to either side. Beginning at a multiple of the ratio's denominator
+    # puts the filter in the phase that it has when reading from the start, so that parts equal slices of the whole.
+    reach = 0 if rate == native else 128 * max(1, math.ceil(1 / ratio))
+    begin = max(0, math.floor(start / ratio) - reach) // ratio.denominator * ratio.denominator
+    end = None if stop is None else math.ceil(stop / ratio) + reach
+    blocks = cut_blocks(_placed(path, begin, warner(on_warning)), 0, None if end is None else end - begin)
+    if mono:
+        blocks = (block.mean(axis=0, keepdims=True) for block in blocks)
+    done = int(begin * ratio)
+    return cut_blocks(resample_blocks(blocks, native, rate), start - done, None if stop is None else stop - done)
+
+
+def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
+    """``samples`` (C,T) float at ``from_rate`` Hz, as (C, ceil(T * to_rate / from_rate)) at ``to_rate`` Hz;
+    band-limited, without delay. Device and dtype are kept; the work is done on the CPU in float32."""
+    array = samples.detach().cpu().to(torch.float32).numpy()
+    blocks = list(resample_blocks([array], from_rate, to_rate))
+    out = np.concatenate(blocks, axis=1) if blocks else np.zeros((len(array), 0), np.float32)
+    return torch.from_numpy(out).to(samples)
+
+
+def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
+    """``blocks`` (C,T) at ``from_rate`` Hz, as blocks at ``to_rate`` Hz: ceil(T * to_rate / from_rate) samples."""
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    channels: list[AudioResampler] = []
+    taken = given = 0
+    for whole in blocks:
+        channels = channels or [_resampler(to_rate) for _ in whole]
+        for at in range(0, whole.shape[1], _BLOCK):
+            block = whole[:, at : at + _BLOCK]
+            frames = [_mono_frame(row, from_rate, taken) for row in block]
+            taken += block.shape[1]
+            out = np.stack([_pull(channel, frame) for channel, frame in zip(channels, frames, strict=True)])
+            given += out.shape[1]
+            if out.shape[1]:
+                yield out
+    if channels:
+        rest = np.stack([_pull(channel, None) for channel in channels])
+        missing = -(-taken * to_rate // from_rate) - given
+        yield np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, : max(0, missing)]
+
+
+def _resampler(rate: int) -> AudioResampler:
+    # Twice swresample's default length (32): the transition band ends at the new Nyquist frequency.
+    return AudioResampler("fltp", "mono", rate, options={"filter_size": "64", "cutoff": "0.95"})
+
+
+def _mono_frame(samples: Samples, rate: int, at: int) -> AudioFrame:
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+    return frame
+
+
+def _pull(resampler: AudioResampler, frame: AudioFrame | None) -> Samples:
+    parts = [out.to_ndarray()[0] for out in resampler.resample(frame)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)  # pyright: ignore[reportReturnType]
+
+
+def cut_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iterator[Samples]:
+    """Samples start..stop-1 of the concatenation of ``blocks`` (C,T); takes no block past the end."""
+    at = 0
+    for block in blocks:
+        part = block[:, max(0, start - at) : None if stop is None else max(0, stop - at)]
+        at += block.shape[1]
+        if part.shape[1]:
+            yield part
+        if stop is not None and at >= stop:
+            return
+
+
+def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
+    """The track at its own rate from sample ``begin`` of the picture's clock on, gaps filled with silence."""
+    zero = picture_zero(path)
+    at = begin
+    for time, samples, rate in _decoded(path, begin, zero, warn):
+        zero = time if zero is None else zero
+        place = math.floor((time - zero) * rate + Fraction(1, 2))
+        gap = place - at
+        if gap > rate * _LONGEST_GAP:
+            warn(f"{path.name}: the sound jumps by {gap // rate} s, taken for a damaged time stamp")
+        elif gap > (0 if at == begin else rate * _JITTER):
+            yield np.zeros((len(samples), gap), np.float32)
+            at += gap
+        elif at == begin and gap < 0:  # before the wanted start, priming included
+            samples = samples[:, -gap:]
+        if not np.isfinite(samples).all():
+            raise MediaError(f"{path}: NaN or infinite samples near {at / rate:.2f} s; export the sound again")
+        at += samples.shape[1]
+        if samples.shape[1]:
+            yield samples
+
+
+def _decoded(path: Path, begin: int, zero: Fraction | None, warn: Warn) -> Iterator[tuple[Fraction, Samples, int]]:
+    """(time in seconds of the container's clock, samples (C,T), rate) from before sample ``begin`` on."""
+    with open_source(path) as container, media_errors(path, "the sound cannot be decoded"):
+        stream = _sound_stream(container)
+        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
+        if zero is None and stream.start_time is not None and stream.time_base is not None:
+            zero = stream.start_time * stream.time_base
+        if seconds > _SEEK_FROM and zero is not None and container.format.name.startswith(_SEEKABLE):
+            container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
+        rate, channels = stream.rate, stream.channels
+        to_float = AudioResampler("fltp", stream.layout, rate)
+        time: Fraction | None = None
+        for frame in decode_sound(container, stream, warn):
+            following = zero or Fraction(0) if time is None else time
+            known = frame.pts is not None and frame.time_base is not None
+            begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
+            if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
+                raise MediaError(f"{path}: rate or channels of the sound change at {float(begins):.2f} s; convert it")
+            for part in to_float.resample(frame):
+                yield begins, part.to_ndarray(), rate  # pyright: ignore[reportReturnType]
+            time = begins + Fraction(frame.samples, rate)
+        if time is None and begin == 0:
+            raise MediaError(f"{path}: no sound could be decoded from its sound track")
+
+
+def _sound_stream(container: InputContainer) -> AudioStream:
+    if not container.streams.audio:
+        raise MediaError(f"{container.name.removeprefix('file:')}: holds no sound; wanted a file with a sound track")
+    return container.streams.audio[0]

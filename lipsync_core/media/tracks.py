@@ -1,0 +1,229 @@
+"""The tracks beside the picture: sound copied packet by packet or encoded block by block, further tracks copied."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.codec import Codec, CodecContext
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Stream
+
+from ..errors import MediaError
+from ..types import Audio
+from .sound import Samples, cut_blocks, probe_sound, resample_blocks, sound_blocks, sound_zero
+from .source import Warn, open_source, packets, picture_zero
+
+# What players can be expected to play in each container; a superset may be legal. None: anything.
+_COPIED_SOUND: dict[str, frozenset[str] | None] = {
+    ".mp4": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "flac"}),
+    ".m4v": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"}),
+    ".mov": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"}),
+    ".mkv": None,
+    ".webm": frozenset({"opus", "vorbis"}),
+}
+_COPIED_TEXT: dict[str, frozenset[str]] = {
+    ".mp4": frozenset({"mov_text"}),
+    ".m4v": frozenset({"mov_text"}),
+    ".mov": frozenset({"mov_text"}),
+    ".mkv": frozenset(
+        {"subrip", "srt", "ass", "ssa", "webvtt", "dvdsub", "dvd_subtitle", "pgssub", "hdmv_pgs_subtitle"}
+    ),
+    ".webm": frozenset({"webvtt"}),
+}
+SUFFIXES = tuple(_COPIED_SOUND)
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
+_ALIGNED = Fraction(1, 1000)  # seconds that a copied track may begin before the picture without being cut
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioSource:
+    """The sound of an output: the first track of a file, or samples in memory. ``start`` is the time, in seconds after
+    its own sample 0 (see ``read_audio``), that sounds with the first frame written; ``stop`` where it falls silent."""
+
+    source: Path | Audio
+    start: Fraction = Fraction(0)
+    stop: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.stop is not None and self.stop < self.start):
+            raise ValueError(f"start={self.start}, stop={self.stop} s; wanted 0 <= start <= stop")
+        if isinstance(self.source, Audio):
+            samples = self.source.samples
+            if not len(samples):
+                raise ValueError("the audio has no channels; wanted samples (C,T) with C from 1 on")
+            bad = (~torch.isfinite(samples)).any(dim=0).nonzero()
+            if len(bad):
+                at = int(bad[0]) / self.source.rate
+                raise ValueError(
+                    f"{len(bad)} samples of the audio are NaN or infinite, the first at {at:.3f} s; mend it"
+                )
+
+
+def add_sound(out: OutputContainer, suffix: str, sound: AudioSource, stack: ExitStack, warn: Warn) -> "Track":
+    """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is cut at the start."""
+    if isinstance(sound.source, Path) and sound.start == 0 and _can_copy(sound.source, suffix):
+        container = stack.enter_context(open_source(sound.source))
+        zero = picture_zero(sound.source)
+        zero = sound_zero(sound.source) if zero is None else zero
+        return CopiedTracks(out, container, (container.streams.audio[0],), zero, sound.stop, warn)
+    return EncodedTrack(out, suffix, sound, warn)
+
+
+def add_further(
+    out: OutputContainer, suffix: str, source: Path, start: Fraction, stack: ExitStack, warn: Warn
+) -> "Track | None":
+    """Streams of ``out`` for all sound tracks of ``source`` but the first and for its subtitles, as far as ``suffix``
+    can hold them; the others are named in a warning. ``start``: the time in ``source``, in seconds of the picture's
+    clock, that belongs to the first frame written."""
+    container = stack.enter_context(open_source(source))
+    kept: list[Stream] = []
+    for stream in (*container.streams.audio[1:], *container.streams.subtitles):
+        codec = stream.codec_context.name
+        allowed = (_COPIED_SOUND if stream.type == "audio" else _COPIED_TEXT).get(suffix)
+        if allowed is None or codec in allowed:
+            kept.append(stream)
+        else:
+            kind = "sound" if stream.type == "audio" else "subtitle"
+            warn(f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {suffix} cannot hold it")
+    if not kept:
+        return None
+    return CopiedTracks(out, container, tuple(kept), (picture_zero(source) or Fraction(0)) + start, None, warn)
+
+
+class CopiedTracks:
+    """Streams of one file, copied packet by packet. ``zero``: the time of that file's clock at which the first frame
+    is shown; ``stop``: seconds after it from which on nothing is copied."""
+
+    def __init__(
+        self,
+        out: OutputContainer,
+        container: InputContainer,
+        streams: tuple[Stream, ...],
+        zero: Fraction,
+        stop: Fraction | None,
+        warn: Warn,
+    ) -> None:
+        self._out = out
+        self._zero = zero
+        self._stop = stop
+        self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
+        for stream in streams:
+            self._streams[stream.index].metadata.update(stream.metadata)
+        self._packets = packets(container, streams, warn)
+        self._next: Packet[Stream] | None = next(self._packets, None)
+
+    def mux_until(self, until: Fraction) -> None:
+        """Writes what is played before ``until``, seconds after the first frame."""
+        if self._stop is not None:
+            until = min(until, self._stop)
+        while self._next is not None:
+            packet = self._next
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None:
+                base = packet.time_base
+                if stamp * base - self._zero >= until:
+                    return
+                # What ended before the first frame is left out; encoder priming ends exactly there and stays.
+                if (stamp + (packet.duration or 0)) * base >= self._zero:
+                    self._mux(packet, round(self._zero / base), stamp)
+            self._next = next(self._packets, None)
+
+    def _mux(self, packet: "Packet[Stream]", shift: int, stamp: int) -> None:
+        packet.stream = self._streams[packet.stream_index]
+        packet.pts = stamp - shift
+        packet.dts = (packet.dts if packet.dts is not None else stamp) - shift
+        self._out.mux_one(packet)
+
+    def finish(self, end: Fraction) -> None:
+        """Writes the rest, up to ``end`` seconds."""
+        self.mux_until(end)
+
+
+class EncodedTrack:
+    """Sound decoded and encoded again, AAC (Opus in WebM), at its own rate and channels where the encoder can."""
+
+    def __init__(self, out: OutputContainer, suffix: str, sound: AudioSource, warn: Warn) -> None:
+        codec = "libopus" if suffix == ".webm" else "aac"
+        if isinstance(sound.source, Audio):
+            rate, channels, layout = sound.source.rate, len(sound.source.samples), None
+        else:
+            info = probe_sound(sound.source)
+            rate, channels, layout = info.rate, info.channels, info.layout
+        self._rate = _nearest_rate(codec, rate)
+        self._layout = _encodable_layout(codec, self._rate, channels, layout)
+        self._out = out
+        self._stream: AudioStream = out.add_stream(codec, self._rate, layout=self._layout)  # pyright: ignore
+        self._stream.bit_rate = _BITS_PER_CHANNEL * channels  # pyright: ignore[reportAttributeAccessIssue]
+        self._blocks = _blocks(sound, self._rate, warn)
+        self._rest = np.zeros((channels, 0), np.float32)
+        self._at = 0
+
+    def mux_until(self, until: Fraction) -> None:
+        """Writes what is played before ``until``, seconds after the first frame."""
+        wanted = round(until * self._rate)
+        while self._at < wanted:
+            if not self._rest.shape[1]:
+                block = next(self._blocks, None)
+                if block is None:
+                    return
+                self._rest = block
+            part, self._rest = np.split(self._rest, [wanted - self._at], axis=1)
+            frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", self._layout)
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._at, Fraction(1, self._rate)
+            self._at += part.shape[1]
+            self._out.mux(self._stream.encode(frame))
+
+    def finish(self, end: Fraction) -> None:
+        """Writes the rest, up to ``end`` seconds, and what the encoder holds."""
+        self.mux_until(end)
+        self._out.mux(self._stream.encode(None))
+
+
+Track = CopiedTracks | EncodedTrack
+
+
+def _can_copy(path: Path, suffix: str) -> bool:
+    allowed = _COPIED_SOUND[suffix]
+    if allowed is not None and probe_sound(path).codec not in allowed:
+        return False
+    zero = picture_zero(path)
+    return zero is None or sound_zero(path) > zero - _ALIGNED
+
+
+def _nearest_rate(codec: str, rate: int) -> int:
+    """``rate`` if the encoder has it, else the next higher one, else its highest."""
+    rates = Codec(codec, "w").audio_rates
+    return rate if not rates or rate in rates else min((r for r in rates if r > rate), default=max(rates))
+
+
+def _encodable_layout(codec: str, rate: int, channels: int, layout: str | None) -> str:
+    """The channel layout of the source if the encoder takes it, else the customary one for as many channels."""
+    for name in (layout, _LAYOUTS.get(channels)):
+        if name is not None:
+            context = CodecContext.create(codec, "w")
+            context.sample_rate, context.layout = rate, name  # pyright: ignore[reportAttributeAccessIssue]
+            context.format = "fltp" if codec == "aac" else "flt"  # pyright: ignore[reportAttributeAccessIssue]
+            try:
+                context.open()
+            except (FFmpegError, ValueError):
+                continue
+            return name
+    raise MediaError(f"{codec} cannot hold {channels} channels ({layout}); mix the sound down to 8 or fewer")
+
+
+def _blocks(sound: AudioSource, rate: int, warn: Warn) -> Iterator[Samples]:
+    start = round(sound.start * rate)
+    stop = None if sound.stop is None else round(sound.stop * rate)
+    if isinstance(sound.source, Audio):
+        samples = sound.source.samples.detach().cpu().to(torch.float32).numpy()
+        return cut_blocks(resample_blocks([samples], sound.source.rate, rate), start, stop)
+    return sound_blocks(sound.source, rate=rate, start=start, stop=stop, on_warning=warn)

@@ -1,0 +1,191 @@
+"""Pictures and sound out: one file, written under a temporary name and renamed when it is whole."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from ..errors import MediaError
+from ..types import ColourTags, Frames, VideoInfo
+from .picture import BT709, ToYuv, as_bytes, default_matrix
+from .source import Warn, file_url, media_errors, warner
+from .tracks import SUFFIXES, AudioSource, Track, add_further, add_sound
+
+# What is not here is written as 4:2:0, which every player shows.
+_PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}
+_DEFAULT_CODECS = {".webm": "libvpx-vp9"}
+_H264_CODEC = "libx264"
+_FASTSTART = {".mp4", ".m4v", ".mov"}
+
+
+class VideoWriter:
+    """Writes frames and their sound to ``path``; use it in a ``with`` block.
+
+    The file appears under its name when the block ends without an exception; after any exception, a keyboard interrupt
+    included, nothing is left behind. The container follows the suffix: .mp4, .m4v, .mov, .mkv, .webm.
+
+    info: size in px, rate and colour tags of the output; the tags are kept on the stream and decide the RGB to YUV
+    conversion. H.264 in 4:2:0, the only kind that every player shows, has even sizes: an odd width or height is padded
+    by repeating the last column or row, with a warning (lossless RGB codecs keep odd sizes).
+    audio: the sound. It is copied packet by packet where the container takes its codec and it is not cut at its start;
+    otherwise it is encoded as AAC (Opus in WebM) at its own rate. It ends with the picture, a copied track to within
+    one packet. extra_tracks_from: a file whose further sound tracks and subtitles are copied where the container takes
+    them, from ``extra_start`` seconds on; the others are named to ``on_warning``.
+    codec: an FFmpeg encoder; crf and preset are meant for x264, x265 and VP9 (crf alone). metadata: kept in the file.
+
+    MediaError when the file exists and ``overwrite`` is not set, its folder is missing or not writable, the encoder or
+    container is not there, or no frame was written. ValueError for frames of another size.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        info: VideoInfo,
+        audio: AudioSource | None = None,
+        *,
+        codec: str | None = None,
+        crf: float = 18,
+        preset: str = "veryfast",
+        overwrite: bool = False,
+        metadata: Mapping[str, str] | None = None,
+        extra_tracks_from: Path | None = None,
+        extra_start: Fraction = Fraction(0),
+        on_warning: Warn | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._suffix = self._path.suffix.lower()
+        self._overwrite = overwrite
+        self._check_target()
+        self._info = info
+        self._warn = warner(on_warning)
+        self._count = 0
+        self._tracks: list[Track] = []
+        self._partial = self._path.with_name(f".{self._path.stem}.{secrets.token_hex(4)}.part{self._suffix}")
+        codec = codec or _DEFAULT_CODECS.get(self._suffix, _H264_CODEC)
+        with ExitStack() as stack, media_errors(self._path, "cannot be written"):
+            stack.callback(self._discard)
+            self._out = self._open(metadata or {})
+            stack.callback(self._close_quietly)
+            self._stream, self._to_yuv = self._add_picture(codec, crf, preset)
+            if audio is not None:
+                self._tracks.append(add_sound(self._out, self._suffix, audio, stack, self._warn))
+            if extra_tracks_from is not None:
+                further = add_further(self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn)
+                self._tracks += [] if further is None else [further]
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, frames: Frames) -> None:
+        """Appends ``frames``, whose size must be that of ``info``; their ``start`` is not looked at."""
+        n, height, width, _ = frames.pixels.shape
+        if (width, height) != (self._info.width, self._info.height):
+            wanted = f"{self._info.width}x{self._info.height}"
+            raise ValueError(
+                f"frames are {width}x{height} px; wanted {wanted}, the size that the writer was opened with"
+            )
+        images = as_bytes(frames.pixels).numpy()
+        with media_errors(self._path, "cannot be written"):
+            for k in range(n):
+                frame = self._to_yuv(self._padded(images[k]))
+                frame.pts, frame.time_base = self._count, 1 / self._info.fps
+                self._count += 1
+                self._out.mux(self._stream.encode(frame))
+                for track in self._tracks:
+                    track.mux_until(self._count / self._info.fps)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if kind is not None:
+                return
+            if self._count == 0:
+                raise MediaError(f"{self._path}: no frame was written; the input has none, or the cut is empty")
+            with media_errors(self._path, "cannot be finished"):
+                self._out.mux(self._stream.encode(None))
+                for track in self._tracks:
+                    track.finish(self._count / self._info.fps)
+                self._out.close()
+            self._check_target()
+            self._partial.replace(self._path)
+
+    def _check_target(self) -> None:
+        """MediaError when ``path`` may not be written."""
+        path, folder = self._path, self._path.parent
+        if self._suffix not in SUFFIXES:
+            raise MediaError(
+                f"{path}: cannot write {self._suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}"
+            )
+        if not folder.is_dir():
+            raise MediaError(f"{path}: the folder {folder} does not exist; create it first")
+        if path.is_dir() or (path.exists() and not self._overwrite):
+            raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+        if not os.access(folder, os.W_OK):
+            raise MediaError(f"{path}: the folder {folder} is not writable; choose another one")
+
+    def _open(self, metadata: Mapping[str, str]) -> OutputContainer:
+        # use_metadata_tags keeps keys that MP4 has no box for; faststart lets players begin before the end has arrived.
+        options = {"movflags": "use_metadata_tags+faststart"} if self._suffix in _FASTSTART else {}
+        out = av.open(file_url(self._partial), "w", options=options)
+        out.metadata.update(metadata)
+        return out
+
+    def _add_picture(self, codec: str, crf: float, preset: str) -> tuple[VideoStream, ToYuv]:
+        """The picture stream and what turns RGB into its frames."""
+        info = self._info
+        options = {"crf": f"{crf:g}"}
+        if codec.startswith("libx26"):
+            options["preset"] = preset
+        elif codec.startswith("libvpx"):
+            options |= {"deadline": "good", "cpu-used": "4", "row-mt": "1"}
+        else:
+            options = {}
+        try:
+            stream = self._out.add_stream(codec, info.fps, options=options)
+        except ValueError as error:  # unknown codecs and those that the container does not take
+            raise MediaError(f"{self._path}: the codec {codec} cannot be written here ({error})") from error
+        assert isinstance(stream, VideoStream)
+        pixel_format = _PIXEL_FORMATS.get(codec, "yuv420p")
+        subsampled = pixel_format == "yuv420p"
+        self._pad = (info.height % 2, info.width % 2) if subsampled else (0, 0)
+        if any(self._pad):
+            self._warn(f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by repeating the edge")
+        stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
+        stream.pix_fmt = pixel_format
+        context = stream.codec_context
+        context.time_base = 1 / info.fps
+        tags = _written_tags(info.colour, subsampled)
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+        context.colorspace, context.color_range = tags.matrix, 2 if tags.full_range else 1
+        matrix = default_matrix(info.width, info.height) if tags.matrix == 2 else tags.matrix
+        return stream, ToYuv(pixel_format, ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range))
+
+    def _padded(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        bottom, right = self._pad
+        return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else image
+
+    def _close_quietly(self) -> None:
+        with suppress(Exception):  # a broken file is thrown away; its trailer does not matter
+            self._out.close()
+
+    def _discard(self) -> None:
+        self._partial.unlink(missing_ok=True)
+
+
+def _written_tags(colour: ColourTags, yuv: bool) -> ColourTags:
+    """``colour`` as it can be written: YUV needs a matrix that is one, RGB (matrix 0, full range) has none."""
+    if not yuv:
+        return ColourTags(colour.primaries, colour.transfer, 0, True)
+    return BT709 if colour.matrix == 0 else colour

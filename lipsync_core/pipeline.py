@@ -1,0 +1,133 @@
+"""Frames, sound and tracks in; dubbed frames out. No paths, no files; memory does not grow with the clip."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from .audio import mel_windows
+from .blend.colour import match_colour
+from .blend.composite import BlendKind, composite
+from .blend.masks import MaskKind, face_mask
+from .geometry import apply, crop_to_frame, cut, invert
+from .models.generator import Generator
+from .models.layers import fold
+from .types import Audio, FaceCrops, FaceTrack, Frames
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """How a generated mouth joins its frame. ``feather`` is the soft edge's width as a part of the crop's side;
+    ``colour_match`` brings the generated skin to the source's mean and spread."""
+
+    mask: MaskKind = "mouth"
+    kind: BlendKind = "feather"
+    feather: float = 0.08
+    colour_match: bool = False
+
+
+class LipSync:
+    """A generator made ready for inference, and the blend it is put back with.
+
+    ``model`` is folded in place (batch norms into convolutions) and must not be trained further. ``pads`` and ``lead_ms``
+    override what its config says (see ``Framing`` and ``MelFeatures``).
+    """
+
+    def __init__(
+        self,
+        model: Generator,
+        *,
+        blend: Blend = Blend(),
+        pads: tuple[int, int, int, int] | None = None,
+        lead_ms: int | None = None,
+    ) -> None:
+        framing, features = model.config.framing, model.config.features
+        if pads is not None and framing.kind != "box":
+            raise ValueError(f"this model frames faces by their {framing.kind} points; pads apply to box framing alone")
+        framing = framing if pads is None else replace(framing, pads=pads)
+        features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
+        self.config = replace(model.config, framing=framing, features=features)
+        self.blend = blend
+        device = next(model.parameters()).device
+        # oneDNN and cuDNN both run these convolutions faster on interleaved channels
+        self.model = fold(model).to(device, memory_format=torch.channels_last).requires_grad_(False)
+
+    @torch.inference_mode()
+    def stream(
+        self, frames: Iterable[Frames], audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack]
+    ) -> Iterator[Frames]:
+        """``frames`` with the faces of ``tracks`` speaking ``audio`` (mono, at the model's rate); frames in which no track
+        is visible come back as they are. The stream does not depend on how the frames are cut into chunks.
+
+        Every chunk is one batch. Frames lie anywhere; the faces travel to the model's device.
+        """
+        for chunk in frames:
+            for track in tracks:
+                chunk = self._speak(chunk, audio, fps, track)
+            yield chunk
+
+    @torch.inference_mode()
+    def still(
+        self, frame: Frames, audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack], count: int, chunk: int = 32
+    ) -> Iterator[Frames]:
+        """``count`` frames of one still picture: as ``stream`` of the frame repeated, but each face is encoded once."""
+        faces = [self._encode(frame, track) for track in tracks if bool(track.visible[0])]
+        for start in range(0, count, chunk):
+            n = min(chunk, count - start)
+            out = Frames(frame.pixels.expand(n, -1, -1, -1), start)
+            mels = self._mels(audio, fps, start, n)
+            for crops, points, skips in faces:
+                made = self.model.decode(mels, skips, crops.pixels, crops.pixels)
+                out = self._blend(out, made, crops, points)
+            yield out
+
+    def _speak(self, frames: Frames, audio: Audio, fps: Fraction, track: FaceTrack) -> Frames:
+        n = frames.pixels.shape[0]
+        index = torch.arange(n) + frames.start - track.start
+        here = (index >= 0) & (index < len(track.visible))
+        here[here.clone()] = track.visible[index[here]]
+        if not here.any():
+            return frames
+        whole = bool(here.all())
+        chosen = frames if whole else Frames(frames.pixels[here], frames.start)
+        crops, points = self._crop(chosen, track, index[here])
+        mels = self._mels(audio, fps, frames.start, n)[here]
+        made = self.model(mels, crops.pixels, crops.pixels)
+        spoken = self._blend(chosen, made, crops, points)
+        if whole:
+            return spoken
+        pixels = frames.pixels.clone()
+        pixels[here] = spoken.pixels
+        return Frames(pixels, frames.start)
+
+    def _encode(self, frame: Frames, track: FaceTrack) -> tuple[FaceCrops, Tensor, list[Tensor]]:
+        crops, points = self._crop(frame, track, torch.zeros(1, dtype=torch.long))
+        return crops, points, self.model.encode(crops.pixels, crops.pixels)
+
+    def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
+        weight = next(self.model.parameters())
+        mels = mel_windows(audio, fps, start, count, features=self.config.features)
+        return mels.to(weight.device, weight.dtype)
+
+    def _crop(self, frames: Frames, track: FaceTrack, index: Tensor) -> tuple[FaceCrops, Tensor]:
+        """The faces of ``frames`` and their five points in crop pixels."""
+        size, framing = self.config.size, self.config.framing
+        weight = next(self.model.parameters())
+        matrices = crop_to_frame(track.boxes[index].float(), track.points[index].float(), framing, size)
+        pixels = cut(frames.pixels, matrices.to(frames.pixels.device), size, antialias=framing.kind == "aligned")
+        points = apply(invert(matrices), track.points[index].float())
+        pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        return FaceCrops(pixels, matrices), points
+
+    def _blend(self, frames: Frames, made: Tensor, crops: FaceCrops, points: Tensor) -> Frames:
+        n, size = made.shape[0], made.shape[-1]
+        device = frames.pixels.device
+        made = made.to(device, torch.float32)
+        mask = face_mask(self.blend.mask, points.to(device), size, feather=self.blend.feather)
+        if self.blend.colour_match:
+            skin = (face_mask("face", points.to(device), size) * (1 - mask)).expand(n, -1, -1, -1)
+            made = match_colour(made, crops.pixels.to(device, torch.float32), skin)
+        maps = crops.crop_to_frame.to(device).expand(n, -1, -1)
+        return composite(frames, made, crop_to_frame=maps, mask=mask.expand(n, -1, -1, -1), blend=self.blend.kind)

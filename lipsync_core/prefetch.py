@@ -1,0 +1,64 @@
+"""Overlap the stages of a stream: each runs in a thread of its own, a few items ahead of the next."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+    """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception of the maker is raised
+    here; closing this iterator stops and closes the maker. Video codecs and torch let go of the interpreter while they
+    work, so threads are enough."""
+    box: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(kind: str, value: T | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return box.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    break
+            put("end", None)
+        except BaseException as error:  # it belongs to the thread that reads, which raises it
+            put("error", error)
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = box.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(value, BaseException)
+                raise value
+            yield value  # type: ignore[misc]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def timed(items: Iterator[T], add: Callable[[float], None]) -> Iterator[T]:
+    """``items``, telling ``add`` the seconds that each took to make."""
+    while True:
+        began = time.perf_counter()
+        item = next(items, None)
+        add(time.perf_counter() - began)
+        if item is None:
+            return
+        yield item

@@ -1,0 +1,94 @@
+"""Augmentation of identity and of sound, on batches, with explicit random generators.
+
+One draw per clip: every frame of a clip, target and reference alike, gets the same colours and the same warp.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator as Rng
+from torch import Tensor
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def uniform(n: int, low: float, high: float, rng: Rng) -> Tensor:
+    """(n,) uniform in [low, high)."""
+    return torch.rand(n, generator=rng) * (high - low) + low
+
+
+def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) -> Tensor:
+    """(n, size, size, 2) sampling grids of small affine maps with random mirror, for grid_sample over a crop of side ``full``
+    that holds the ``size`` crop in its middle. Strength 1: 6 degrees, 6 % scale, 2.5 % aspect, 3 px."""
+    angle = uniform(n, -6, 6, rng) * strength * math.pi / 180
+    zoom = 1 + uniform(n, -0.06, 0.06, rng) * strength
+    aspect = 1 + uniform(n, -0.025, 0.025, rng) * strength
+    mirror = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)
+    ratio = size / full
+    shift = (torch.rand(n, 2, generator=rng) * 2 - 1) * 3 * strength * 2 / full
+    cos, sin = angle.cos() * zoom * ratio, angle.sin() * zoom * ratio
+    rows = torch.stack([cos * aspect * mirror, -sin, shift[:, 0], sin * aspect * mirror, cos, shift[:, 1]], 1)
+    return F.affine_grid(rows.view(n, 2, 3), [n, 3, size, size], align_corners=False)
+
+
+def recolour(faces: Tensor, rng: Rng) -> Tensor:
+    """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn for each of the K clips."""
+    k = faces.shape[0]
+
+    def draw(low: float, high: float) -> Tensor:
+        return uniform(k, low, high, rng).view(k, 1, 1, 1, 1)
+
+    x = faces.clamp(1e-4, 1) ** draw(-0.45, 0.45).exp()
+    x = x * (1 + (torch.rand(k, 1, 3, 1, 1, generator=rng) - 0.5) * 0.3)
+    grey = (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(2, keepdim=True)
+    x = _turn_hue(x - grey, draw(-0.35, 0.35)) * draw(0.4, 1.4) + grey
+    middle = x.mean((1, 2, 3, 4), keepdim=True)
+    return ((x - middle) * draw(0.7, 1.3) + middle + draw(-0.08, 0.08)).clamp(0, 1)
+
+
+def _turn_hue(chroma: Tensor, angle: Tensor) -> Tensor:
+    # rotation about the grey axis (Rodrigues' formula with the axis (1,1,1)/sqrt 3)
+    r, g, b = chroma.unbind(2)
+    crossed = torch.stack([b - g, r - b, g - r], 2) / math.sqrt(3)
+    along = chroma.mean(2, keepdim=True)
+    return chroma * angle.cos() + crossed * angle.sin() + along * (1 - angle.cos())
+
+
+def degrade(faces: Tensor, rng: Rng) -> Tensor:
+    """(K,N,3,H,W): half of the clips lose detail (down and up again by up to 2.2), a third get noise."""
+    k, n, _, h, w = faces.shape
+    out = faces.clone()
+    for i in range(k):
+        if torch.rand(1, generator=rng) < 0.5:
+            factor = float(uniform(1, 1.0, 2.2, rng))
+            small = (int(h / factor), int(w / factor))
+            shrunk = F.interpolate(faces[i], size=small, mode="bilinear", antialias=True)
+            out[i] = F.interpolate(shrunk, size=(h, w), mode="bilinear")
+        if torch.rand(1, generator=rng) < 0.33:
+            out[i] += torch.randn(n, 3, h, w, generator=rng) * float(uniform(1, 0.0, 0.04, rng))
+    return out.clamp(0, 1)
+
+
+def disguise(mels: Tensor, rng: Rng) -> Tensor:
+    """(K,N,1,B,T) log-mel windows in [-4,4] as another voice in another room, one draw for each of the K clips.
+
+    The scale has 8/100 units a decibel. Pitch and formants: the band axis stretched by up to 12 %; equaliser: a smooth
+    curve of up to 8 dB; gain: up to 12 dB; noise: a coloured floor anywhere below -35 dB.
+    """
+    k, n, _, bands, steps = mels.shape
+    x = mels.reshape(k, n, bands, steps)
+    stretch = (uniform(k, -0.12, 0.12, rng)).exp()
+    band = ((torch.arange(bands) + 0.5)[None] * stretch[:, None]).div(bands).mul(2).sub(1)  # (k, bands)
+    grid = torch.stack([torch.zeros_like(band), band], -1)[:, :, None]  # (k, bands, 1, 2)
+    flat = x.permute(0, 1, 3, 2).reshape(k, n * steps, bands, 1)
+    x = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(k, n, steps, bands)
+    curve = F.interpolate(torch.randn(k, 1, 6, generator=rng) * 0.35, size=bands, mode="linear", align_corners=True)
+    gain = uniform(k, -0.96, 0.96, rng).view(k, 1, 1, 1)
+    x = x + curve[:, :, None] + gain
+    colour = F.interpolate(torch.randn(k, 1, 5, generator=rng) * 0.5, size=bands, mode="linear", align_corners=True)
+    floor = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + colour[:, :, None]
+    noise = floor + torch.randn(k, n, steps, bands, generator=rng) * 0.15
+    decibel = 100 / 8 * math.log(10) / 20  # scale units -> nepers
+    x = torch.logaddexp(2 * x * decibel, 2 * noise * decibel) / (2 * decibel)
+    return x.clamp(-4, 4).permute(0, 1, 3, 2).reshape(k, n, 1, bands, steps)

@@ -1,0 +1,269 @@
+"""Weight files of our own: safetensors that say what they are, and one door for every other kind.
+
+The metadata key ``lipsync`` holds JSON {kind, config, framing, licence, source, sha256}. The config and the framing in
+it build the network, so a file needs nothing beside it.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from . import foreign, hub
+from .errors import WeightsError
+from .models import MODELS
+from .models.generator import WAV2LIP
+from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
+from .models.s3fd import S3FDConfig
+from .models.sync_expert import WAV2LIP_EXPERT
+
+_ASSETS = Path(__file__).parent / "assets"
+BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
+
+# The shapes of the public files, by kind.
+PUBLIC: dict[str, Any] = {
+    "generator": WAV2LIP,
+    "sync_expert": WAV2LIP_EXPERT,
+    "quality_discriminator": WAV2LIP_DISCRIMINATOR,
+    "s3fd": S3FDConfig(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a weight file says of itself. ``kind`` is a key of ``MODELS``; ``config`` its config with the framing in it;
+    ``source`` where the weights come from; ``sha256`` the hash of the file they were converted from, None when they
+    were trained by us."""
+
+    kind: str
+    config: Any
+    licence: str
+    source: str
+    sha256: str | None
+
+    def to_json(self) -> str:
+        config = dataclasses.asdict(self.config)
+        framing = config.pop("framing", None)
+        facts = {"licence": self.licence, "source": self.source, "sha256": self.sha256}
+        return json.dumps({"kind": self.kind, "config": config, "framing": framing, **facts})
+
+
+def header_from_json(text: str) -> Header:
+    """The strict inverse of ``Header.to_json``: an unknown, missing or ill-typed field raises ValueError."""
+    fields = json.loads(text)
+    wanted = {"kind", "config", "framing", "licence", "source", "sha256"}
+    if not isinstance(fields, dict) or set(fields) != wanted or not isinstance(fields["config"], dict):
+        raise ValueError(f"{text[:60]} ...; wanted exactly the fields {', '.join(sorted(wanted))}")
+    kind = _from_json(str, fields["kind"], "kind")
+    if kind not in MODELS:
+        raise ValueError(f"kind {kind!r}; known: {', '.join(MODELS)}")
+    config_type = MODELS[kind][0]
+    framed = "framing" in config_type.__dataclass_fields__
+    if not framed and fields["framing"] is not None:
+        raise ValueError(f"a framing, which {config_type.__name__} has not")
+    parts = fields["config"] | ({"framing": fields["framing"]} if framed else {})
+    config = _from_json(config_type, parts, "config")
+    facts = {key: _from_json(str, fields[key], key) for key in ("licence", "source")}
+    return Header(kind, config, sha256=_from_json(str | None, fields["sha256"], "sha256"), **facts)
+
+
+def _from_json(kind: Any, value: Any, name: str) -> Any:
+    """``value``, as JSON gives it, in the form the annotation ``kind`` wants: tuples and dataclasses, no guessing."""
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _config_from_json(cast(type[Any], kind), value, name)
+    if origin is tuple and isinstance(value, list):
+        each = args[:1] * len(value) if args[1:] == (...,) else args
+        if len(each) == len(value):
+            return tuple(_from_json(k, v, f"{name}[{i}]") for i, (k, v) in enumerate(zip(each, value, strict=True)))
+    if origin is Literal and any(value == arg and type(value) is type(arg) for arg in args):
+        return value
+    if origin in (Union, types.UnionType) and type(None) in args and len(args) == 2:  # X | None
+        return None if value is None else _from_json(next(arg for arg in args if arg is not type(None)), value, name)
+    if kind is float and isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise ValueError(f"{name} is {json.dumps(value)[:60]}; wanted {kind}")
+
+
+def _config_from_json(kind: type[Any], value: Any, name: str) -> Any:
+    hints = get_type_hints(kind)
+    wanted = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(value, dict) or set(value) != set(wanted):
+        got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else json.dumps(value)[:60]
+        raise ValueError(f"{name} has {got}; wanted {sorted(wanted)}")
+    return kind(**{key: _from_json(hints[key], value[key], f"{name}.{key}") for key in wanted})
+
+
+def save_model(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    licence: str,
+    source: str,
+    origin_sha256: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write ``model`` (its class in ``MODELS``, its config at ``model.config``) to ``path``, whole or not at all.
+
+    ``dtype``: what floating tensors are stored as (float16 halves the file); None keeps theirs.
+    """
+    kind = next((key for key, (_, network) in MODELS.items() if type(model) is network), None)
+    if kind is None:
+        raise ValueError(f"{type(model).__name__} is no network of ours; known: {', '.join(MODELS)}")
+    header = Header(kind, model.config, licence, source, origin_sha256)
+    assert header_from_json(header.to_json()) == header  # a config that does not survive must not be written
+    tensors = {key: _stored(tensor, dtype) for key, tensor in model.state_dict().items()}
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, temporary, {"lipsync": header.to_json()})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", wanted, copy=True).contiguous()
+
+
+def read_header(path: str | Path) -> Header:
+    """What one of our files says of itself, without reading its tensors. WeightsError for any other file."""
+    path = Path(path)
+    file_format = foreign.file_format(path)
+    text = _metadata(path) if file_format == "safetensors" else None
+    if text is None:
+        raise WeightsError(f"{path} is a {file_format} without our header; run `lipsync models convert {path} OUT`")
+    try:
+        return header_from_json(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} has a header that this version does not read: {error}; convert it again or update lipsync-core"
+        ) from error
+
+
+def _metadata(path: Path) -> str | None:
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("lipsync")
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is damaged or truncated safetensors ({error}); get it again") from error
+
+
+def weights_file(name_or_path: str | Path) -> Path:
+    """The file of a bundled name, of a public name of ``hub.HUB`` (pulled before, hash checked), or the path itself."""
+    name = str(name_or_path)
+    if name in BUNDLED:
+        return BUNDLED[name]
+    if name in hub.HUB:
+        return hub.find(name)
+    path = Path(name_or_path)
+    if not path.exists() and path.name == name and not path.suffix:
+        names = ", ".join([*BUNDLED, *hub.HUB])
+        raise WeightsError(f"no weights are called {name!r}, and there is no such file; known names: {names}")
+    return path
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    kind: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """The network in a weight file, in eval mode, its floating tensors as ``dtype`` on ``device``.
+
+    ``name_or_path``: ``mini``, ``judge`` or ``face_detector`` (bundled), a public name (``lipsync models list``), or
+    any file of ours or of the public networks. ``kind``: the key of ``MODELS`` that the caller needs. Nothing is
+    downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead.
+    """
+    path = weights_file(name_or_path)
+    if foreign.file_format(path) == "safetensors" and _metadata(path) is not None:
+        header = read_header(path)
+        found, config, tensors = header.kind, header.config, foreign.read_safetensors(path)
+    else:
+        found, config, tensors = _read_foreign(path, kind)
+    if kind is not None and found != kind:
+        raise WeightsError(f"{path} holds {_title(found)}; wanted {_title(kind)}")
+    return _build(found, config, tensors, path).to(device, dtype)
+
+
+def _title(kind: str) -> str:
+    public = next((network.title for network in foreign.NETWORKS if network.kind == kind), None)
+    return f"{public} ({kind})" if public else f"a {kind}"
+
+
+def _read_foreign(path: Path, kind: str | None) -> tuple[str, Any, dict[str, Tensor]]:
+    tensors = foreign.read_tensors(path)
+    network = foreign.recognise(tensors, path)
+    if network.kind is None:
+        wanted = f"; wanted {_title(kind)}" if kind else ""
+        raise WeightsError(f"{path} holds {network.title}, which this version knows but cannot load{wanted}")
+    return network.kind, PUBLIC[network.kind], tensors
+
+
+def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
+    """The network with these weights, in eval mode."""
+    network = MODELS[kind][1]
+    try:
+        with torch.device("meta"):  # shapes without memory: a damaged config could ask for terabytes
+            wanted = network(config).state_dict()
+    except (ValueError, TypeError, LookupError, RuntimeError) as error:
+        raise WeightsError(f"{path} has a config that builds no {network.__name__}: {error}") from error
+    _check_fit(tensors, wanted, path, network.__name__)
+    with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's random numbers stay
+        model = network(config)
+    model.load_state_dict(tensors, strict=True)
+    return model.eval()
+
+
+def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, network: str) -> None:
+    """Names, shapes and number kinds agree, and every number is finite; WeightsError names the first that is not."""
+    missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
+    if missing or extra:
+        raise WeightsError(
+            f"{path} does not fit {network}: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
+            f"{len(extra)} unknown ({', '.join(extra[:3])}); is it of a fork with other layers?"
+        )
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            got, want = tuple(tensor.shape), tuple(wanted[key].shape)
+            raise WeightsError(f"{path}: {key} has shape {got}; wanted {want}; is it of a fork with other sizes?")
+        if tensor.is_floating_point() != wanted[key].is_floating_point():
+            raise WeightsError(f"{path}: {key} is {tensor.dtype}; wanted {wanted[key].dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained")
+
+
+def convert(source: str | Path, target: str | Path) -> Header:
+    """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes into the header.
+
+    Reads the three Wav2Lip networks and S3FD. Licence and source come from the Hub table when the hash is in it. Raises
+    WeightsError; an existing ``target`` is replaced only by a complete file.
+    """
+    path = weights_file(source)
+    digest = hub.file_sha256(path)
+    if foreign.file_format(path) == "safetensors" and _metadata(path) is not None:
+        raise WeightsError(f"{path} is a file of ours already; nothing to convert")
+    kind, config, tensors = _read_foreign(path, None)
+    entry = next((entry for entry in hub.HUB.values() if entry.sha256 == digest), None)
+    licence = entry.licence if entry else _unknown_licence(kind)
+    origin = "/".join(entry.places[0][:2]) if entry else path.name
+    save_model(_build(kind, config, tensors, path), target, licence=licence, source=origin, origin_sha256=digest)
+    return read_header(target)
+
+
+def _unknown_licence(kind: str) -> str:
+    public = {"s3fd": "s3fd"}.get(kind, "wav2lip")
+    return f"not stated by the file; of the public weights: {hub.HUB[public].licence}"

@@ -1,0 +1,121 @@
+"""Stored tracks: they come back as they were, or not at all."""
+
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from lipsync_core.faces.cache import cache_dir, load_tracks, store_tracks, track_key
+from lipsync_core.types import FaceTrack
+
+KEY = "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def people(count: int = 2, frames: int = 50) -> list[FaceTrack]:
+    g = torch.Generator().manual_seed(0)
+    return [
+        FaceTrack(
+            torch.randn(frames + i, 4, generator=g),
+            torch.randn(frames + i, 5, 2, generator=g),
+            torch.rand(frames + i, generator=g) > 0.5,
+            start=7 * i,
+            scene=3 * i,
+        )
+        for i in range(count)
+    ]
+
+
+def same(a: list[FaceTrack] | None, b: list[FaceTrack]) -> bool:
+    return a is not None and all(
+        torch.equal(x.boxes, y.boxes)
+        and torch.equal(x.points, y.points)
+        and torch.equal(x.visible, y.visible)
+        and (x.start, x.scene) == (y.start, y.scene)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 30])
+def test_round_trip(count: int, folder: Path) -> None:
+    assert load_tracks(KEY) is None
+    store_tracks(KEY, people(count))
+    assert same(load_tracks(KEY), people(count))
+    assert [p.name for p in (folder / "tracks").iterdir()] == [f"{KEY}.safetensors"]  # no temporary files
+
+
+def test_damage_is_a_warning_and_is_written_over(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store_tracks(KEY, people())
+    path = folder / "tracks" / f"{KEY}.safetensors"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-5] ^= 1
+    other = whole.replace(b"boxes", b"boxen")
+    for broken in (b"", b"hello", whole[:-1], whole[: len(whole) // 2], bytes(flipped), other, whole[:8] + b"x" * 99):
+        path.write_bytes(broken)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="lipsync.faces"):
+            assert load_tracks(KEY) is None
+        assert "damaged" in caplog.text and str(path) in caplog.text
+    store_tracks(KEY, people())
+    assert same(load_tracks(KEY), people())
+
+
+def test_an_entry_under_another_name_is_not_believed(folder: Path) -> None:
+    store_tracks(KEY, people())
+    (folder / "tracks" / f"{KEY}.safetensors").rename(folder / "tracks" / f"{'cd' * 32}.safetensors")
+    assert load_tracks("cd" * 32) is None
+
+
+def test_concurrent_writers_and_readers_never_see_half_a_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracks = people(4, 2000)
+    store_tracks(KEY, tracks)
+    with ThreadPoolExecutor(8) as pool:
+        writes = [pool.submit(store_tracks, KEY, tracks) for _ in range(20)]
+        reads = [pool.submit(load_tracks, KEY) for _ in range(40)]
+        assert all(write.result() is None for write in writes)
+        assert all(same(read.result(), tracks) for read in reads)
+    assert "damaged" not in caplog.text
+    assert len(list((folder / "tracks").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.write_text("a file where the folder should be")
+    store_tracks(KEY, people())
+    assert "cannot store" in caplog.text and load_tracks(KEY) is None
+
+
+def test_key_follows_content_and_settings(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(bytes(3_000_000))
+    key = track_key(clip, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"})
+    assert len(key) == 64 and set(key) <= set("0123456789abcdef")
+    assert key == track_key(clip, detector="mini", weights_sha256="00", settings={"fps": "25", "every": 5})
+    moved = clip.rename(tmp_path / "other.mkv")
+    assert key == track_key(moved, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"})
+    assert key != track_key(moved, detector="s3fd", weights_sha256="00", settings={"every": 5, "fps": "25"})
+    assert key != track_key(moved, detector="mini", weights_sha256="01", settings={"every": 5, "fps": "25"})
+    assert key != track_key(moved, detector="mini", weights_sha256="00", settings={"every": 4, "fps": "25"})
+    edited = bytearray(3_000_000)
+    edited[1_234_567] = 1  # in the middle, same size
+    moved.write_bytes(edited)
+    assert key != track_key(moved, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"})
+
+
+def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_dir() == tmp_path / "cache"
+    monkeypatch.delenv("LIPSYNC_CACHE")
+    assert cache_dir().is_absolute() and "lipsync" in cache_dir().parts
+    if sys.platform not in ("win32", "darwin"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert cache_dir() == tmp_path / "lipsync"
+        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+        assert cache_dir() == Path.home() / ".cache" / "lipsync"

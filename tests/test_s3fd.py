@@ -1,0 +1,111 @@
+"""S3FD against numbers of the public reference (tests/reference/s3fd_face_alignment.npz) under recipe weights."""
+
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lipsync_core.faces.s3fd import S3FDDetector, canonical_points
+from lipsync_core.models.s3fd import S3FD, S3FDConfig
+
+REFERENCE = np.load(Path(__file__).parent / "reference" / "s3fd_face_alignment.npz")
+
+
+def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
+    """Weights that anybody can make again: drawn by the name of the parameter."""
+    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("bias"):
+        r = 0.1 * r
+    elif len(shape) == 1:
+        r = 1 + 0.1 * r
+    else:
+        r = r * np.sqrt(1.3 / np.prod(shape[1:]))
+    return torch.from_numpy(r.astype(np.float32))
+
+
+def images() -> Tensor:
+    return torch.from_numpy(np.random.RandomState(901).randint(0, 256, (2, 128, 160, 3)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def model() -> S3FD:
+    with torch.device("meta"):
+        shapes = {key: tuple(value.shape) for key, value in S3FD(S3FDConfig()).state_dict().items()}
+    model = S3FD(S3FDConfig()).eval()
+    model.load_state_dict({key: recipe(key, shape) for key, shape in shapes.items()}, strict=True)
+    return model
+
+
+def test_names_and_shapes_are_the_public_file_s() -> None:
+    """The digest is that of sorted lines "name shape" listed from the public file's state dict."""
+    with torch.device("meta"):
+        state = S3FD(S3FDConfig()).state_dict()
+    lines = sorted(f"{key} {list(value.shape)}" for key, value in state.items())
+    assert len(lines) == 65 and sum(value.numel() for value in state.values()) == 22_459_110
+    assert (
+        hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        == "ac2afef7d7e511f8ba7028a833862648f07b4db7946e9a90811c1d7e2f3eb88b"
+    )
+
+
+def test_maps_agree_with_the_reference(model: S3FD) -> None:
+    with torch.inference_mode():
+        maps = model(images().permute(0, 3, 1, 2) / 255)
+    for level, pair in enumerate(maps):
+        for name, got in zip(("cls", "reg"), pair, strict=True):
+            wanted = torch.from_numpy(REFERENCE[f"{name}{level}"])
+            tolerance = 1e-4 * max(1.0, float(wanted.abs().max()))
+            torch.testing.assert_close(got, wanted, atol=tolerance, rtol=0)
+
+
+def test_boxes_agree_with_the_reference(model: S3FD) -> None:
+    for i, found in enumerate(S3FDDetector(model).detect(images())):
+        wanted = torch.from_numpy(REFERENCE[f"det{i}"])
+        assert found.scores.shape == wanted.shape[:1]
+        # Scores near 1 tie in float32, so the order of equals is free: match by position instead.
+        order = torch.cdist(wanted[:, :4].double(), found.boxes.double()).argmin(1)
+        assert order.unique().numel() == len(order)
+        torch.testing.assert_close(found.boxes[order], wanted[:, :4], atol=0.05, rtol=1e-4)
+        torch.testing.assert_close(found.scores[order], wanted[:, 4], atol=1e-5, rtol=0)
+
+
+def test_first_box_is_that_of_wav2lip(model: S3FD) -> None:
+    """The reference was handed the arrays as BGR frames, which it flips to RGB: our frames are RGB from the start."""
+    for found, wanted in zip(S3FDDetector(model).detect(images().flip(3)), REFERENCE["api_boxes_bgr_in"], strict=True):
+        assert found.boxes[0].clamp(min=0).trunc().long().tolist() == wanted.tolist()
+
+
+def test_channel_order_is_the_only_difference_of_bgr(model: S3FD) -> None:
+    trained = S3FD(S3FDConfig(channel_order="bgr")).eval()
+    trained.load_state_dict(model.state_dict())
+    pixels = images()[:1, :64, :64].permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        for (got, _), (wanted, _) in zip(trained(pixels.flip(1)), model(pixels), strict=True):
+            assert torch.equal(got, wanted)
+
+
+def test_float_and_uint8_images_give_the_same_faces(model: S3FD) -> None:
+    whole = S3FDDetector(model).detect(images()[:1])[0]
+    again = S3FDDetector(model).detect(images()[:1].float() / 255)[0]
+    assert torch.equal(whole.boxes, again.boxes) and torch.equal(whole.scores, again.scores)
+
+
+def test_threshold_may_leave_no_face(model: S3FD) -> None:
+    (found,) = S3FDDetector(model, min_score=1.0).detect(images()[:1])
+    assert found.boxes.shape == (0, 4) and found.points.shape == (0, 5, 2) and found.scores.shape == (0,)
+
+
+def test_tiny_images_are_refused(model: S3FD) -> None:
+    with pytest.raises(ValueError, match=r"40x31 px.*32 px or more"):
+        S3FDDetector(model).detect(torch.zeros(1, 31, 40, 3, dtype=torch.uint8))
+
+
+def test_canonical_points_lie_in_the_box_and_mirror() -> None:
+    points = canonical_points(torch.tensor([[10.0, 20.0, 110.0, 140.0]]))[0]
+    assert ((points > torch.tensor([10.0, 20.0])) & (points < torch.tensor([110.0, 140.0]))).all()
+    mirrored = points * torch.tensor([-1.0, 1.0]) + torch.tensor([120.0, 0.0])
+    torch.testing.assert_close(mirrored[[1, 0, 2, 4, 3]], points)
