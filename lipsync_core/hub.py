@@ -68,7 +68,7 @@ HUB: dict[str, HubFile] = {
             "s3fd",
             "S3FD face detector",
             ((_WAV2LIP, "checkpoints/s3fd-619a316812.pth", "main"),),
-            "no licence stated for the weights: trained on WIDER FACE, whose pictures are for research",
+            "none known to us for the weights, which were trained on WIDER FACE; ask its authors before commercial use",
             "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
             89_843_225,
         ),
@@ -90,8 +90,8 @@ HUB: dict[str, HubFile] = {
             "syncnet",
             "SyncNet v2 sync scorer",
             (("ByteDance/LatentSync-1.5", "auxiliary/syncnet_v2.model", "main"),),
-            "no licence stated for the weights: made by Chung and Zisserman (2016) from BBC broadcasts; the code of "
-            "joonson/syncnet_python is MIT",
+            "none known to us for the weights of Chung and Zisserman (2016), which were trained on BBC broadcasts; the "
+            "code of joonson/syncnet_python is MIT",
         ),
     )
 }

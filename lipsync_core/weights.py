@@ -265,5 +265,5 @@ def convert(source: str | Path, target: str | Path) -> Header:
 
 
 def _unknown_licence(kind: str) -> str:
-    public = {"s3fd": "s3fd"}.get(kind, "wav2lip")
-    return f"not stated by the file; of the public weights: {hub.HUB[public].licence}"
+    public = hub.HUB["s3fd" if kind == "s3fd" else "wav2lip"]
+    return f"not stated by the file; of the public weights: {public.licence}"

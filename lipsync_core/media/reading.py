@@ -186,15 +186,16 @@ class _Clip:
             fps = self.fps or rate
             late = start / fps > _SEEK_FROM and not is_still(container)
             period = Fraction(0) if is_still(container) else 1 / rate
+            promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
         zero = picture_zero(self.path) if late else None
         target = None if zero is None else zero + start / fps
-        yield from spans(self._timed(target, zero, period), fps)
+        yield from spans(self._timed(target, zero, period, promised), fps)
 
     def _timed(
-        self, target: Fraction | None, zero: Fraction | None, period: Fraction
+        self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
         """(time, duration, frame), times in seconds after clip frame 0, which ``zero`` (default: the first frame)
-        gives. period: what is added where the file gives no time."""
+        gives. period: what is added where the file gives no time. promised: the header's length, in seconds."""
         time: Fraction | None = None
         duration = period
         for frame in self._decoded(target):
@@ -210,6 +211,12 @@ class _Clip:
             yield time - zero, duration, frame
         if time is None:
             raise MediaError(f"{self.path}: no frame of the picture could be decoded")
+        there = time + duration - (zero or 0)
+        if there < promised - 3 * period:  # headers round, and leave out what an edit list trims
+            wanted = f"{float(promised):.2f} s that its header promises"
+            self.warn(
+                f"{self.path.name}: the picture ends at {float(there):.2f} of the {wanted}; the file is incomplete"
+            )
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
         """Decoded frames from a keyframe at or before ``target`` (seconds of the container's clock; None: from the

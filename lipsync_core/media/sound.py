@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..types import Audio
-from .source import Warn, decode_sound, media_errors, open_source, picture_zero, warner
+from .source import Warn, decode_sound, media_errors, open_source, path_of, picture_zero, warner
 
 Samples = npt.NDArray[np.float32]  # (C,T)
 
@@ -217,5 +217,5 @@ def _decoded(path: Path, begin: int, zero: Fraction | None, warn: Warn) -> Itera
 
 def _sound_stream(container: InputContainer) -> AudioStream:
     if not container.streams.audio:
-        raise MediaError(f"{container.name.removeprefix('file:')}: holds no sound; wanted a file with a sound track")
+        raise MediaError(f"{path_of(container)}: holds no sound; wanted a file with a sound track")
     return container.streams.audio[0]

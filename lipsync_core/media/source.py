@@ -72,6 +72,11 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
         yield container
 
 
+def path_of(container: InputContainer) -> Path:
+    """The file that ``container`` reads."""
+    return Path(container.name.removeprefix("file:"))
+
+
 def is_still(container: InputContainer) -> bool:
     """Whether the file is one picture (PNG, JPEG, WebP, ...) and not a video."""
     name = container.format.name
@@ -93,7 +98,7 @@ def packets(container: InputContainer, streams: tuple[Stream, ...], warn: Warn) 
         try:
             packet = next(demuxed, None)
         except FFmpegError as error:
-            warn(f"{Path(container.name).name}: the file breaks off ({error.strerror}); what is there is used")
+            warn(f"{path_of(container).name}: the file breaks off ({error.strerror}); what is there is used")
             return
         if packet is None:
             return
@@ -118,7 +123,7 @@ def decode_sound(container: InputContainer, stream: AudioStream, warn: Warn) -> 
 def _decode(
     container: InputContainer, stream: VideoStream | AudioStream, warn: Warn, what: str
 ) -> Iterator[VideoFrame | AudioFrame]:
-    damaged = f"{Path(container.name).name}: damaged or incomplete {what}"
+    damaged = f"{path_of(container).name}: damaged or incomplete {what}"
     for packet in chain(packets(container, (stream,), warn), (None,)):
         if packet is not None and packet.is_corrupt:
             warn(damaged)
@@ -141,7 +146,7 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     """The first frame that can be decoded, from the start of the file. MediaError when there is none."""
     for frame in decode_picture(container, stream, lambda _: None):
         return frame
-    raise MediaError(f"{container.name.removeprefix('file:')}: no frame of the picture could be decoded")
+    raise MediaError(f"{path_of(container)}: no frame of the picture could be decoded")
 
 
 def picture_zero(src: Path | str) -> Fraction | None:

@@ -69,11 +69,12 @@ class VideoWriter:
         self._info = info
         self._warn = warner(on_warning)
         self._count = 0
+        self._whole = False
         self._tracks: list[Track] = []
         self._partial = self._path.with_name(f".{self._path.stem}.{secrets.token_hex(4)}.part{self._suffix}")
         codec = codec or _DEFAULT_CODECS.get(self._suffix, _H264_CODEC)
         with ExitStack() as stack, media_errors(self._path, "cannot be written"):
-            stack.callback(self._discard)
+            stack.callback(self._settle)
             self._out = self._open(metadata or {})
             stack.callback(self._close_quietly)
             self._stream, self._to_yuv = self._add_picture(codec, crf, preset)
@@ -118,8 +119,7 @@ class VideoWriter:
                 for track in self._tracks:
                     track.finish(self._count / self._info.fps)
                 self._out.close()
-            self._check_target()
-            self._partial.replace(self._path)
+            self._whole = True
 
     def _check_target(self) -> None:
         """MediaError when ``path`` may not be written."""
@@ -180,8 +180,18 @@ class VideoWriter:
         with suppress(Exception):  # a broken file is thrown away; its trailer does not matter
             self._out.close()
 
-    def _discard(self) -> None:
-        self._partial.unlink(missing_ok=True)
+    def _settle(self) -> None:
+        """Renames a whole file and removes any other; runs when all files are closed, as Windows wants it."""
+        try:
+            if self._whole:
+                self._check_target()
+                self._partial.replace(self._path)
+        except OSError as error:
+            raise MediaError(
+                f"{self._path}: cannot be put in place ({error.strerror}); is it open elsewhere?"
+            ) from error
+        finally:
+            self._partial.unlink(missing_ok=True)
 
 
 def _written_tags(colour: ColourTags, yuv: bool) -> ColourTags:

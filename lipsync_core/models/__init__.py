@@ -4,12 +4,16 @@ from typing import Any
 
 from torch import nn
 
+from .face_detector import FaceDetector, FaceDetectorConfig
 from .generator import Generator, GeneratorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
+from .s3fd import S3FD, S3FDConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
 
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "generator": (GeneratorConfig, Generator),
     "sync_expert": (SyncExpertConfig, SyncExpert),
     "quality_discriminator": (QualityDiscriminatorConfig, QualityDiscriminator),
+    "face_detector": (FaceDetectorConfig, FaceDetector),
+    "s3fd": (S3FDConfig, S3FD),
 }

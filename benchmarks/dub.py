@@ -1,0 +1,147 @@
+"""How fast is a dub, stage by stage, against the wall: a plain transcode of the same clip with the same encoder settings.
+
+    python -m benchmarks.dub CLIP SPEECH [--heights 360 720 1080] [--threads 2]
+
+Prints a table per height: the plain transcode (decode, encode, nothing else), the dub end to end (every stage
+overlapping), each stage alone, everything but the encoder in milliseconds a frame, the peak memory of the dub, and the
+ratio dub / transcode. Ends with the generators alone: ours folded against the same layers unfolded, in one run.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import torch
+
+from lipsync_core.dub import Cut, Encoding, Finding, dub
+from lipsync_core.faces.mini import MiniDetector
+from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.footage import Footage
+from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
+from lipsync_core.models.generator import MINI, WAV2LIP, Generator
+from lipsync_core.models.layers import fold
+from lipsync_core.pipeline import LipSync
+from lipsync_core.types import VideoInfo
+from lipsync_core.weights import load_model
+
+
+def scale(clip: Path, height: int, out: Path) -> VideoInfo:
+    """The clip at ``height`` px."""
+    info = probe(clip)
+    width = round(info.width * height / info.height / 2) * 2
+    info = VideoInfo(width, height, info.fps, None, info.colour)
+    with VideoWriter(out, info, crf=16, preset="veryfast") as writer:
+        for frames in read_frames(clip):
+            pixels = frames.pixels
+            if pixels.shape[1] != height:
+                planes = pixels.permute(0, 3, 1, 2).float()
+                planes = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+                pixels = planes.round().byte().permute(0, 2, 3, 1)
+            writer.write(type(frames)(pixels, frames.start))
+    return info
+
+
+def transcode(source: Path, out: Path) -> tuple[int, float]:
+    """Frames and seconds of decode -> x264 veryfast crf 18 -> MP4, in the decoder's own pixel format."""
+    began, count = time.perf_counter(), 0
+    with av.open(str(source)) as reader, av.open(str(out), "w") as writer:
+        picture = reader.streams.video[0]
+        picture.thread_type = "AUTO"
+        stream = writer.add_stream("libx264", rate=picture.average_rate, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+        for frame in reader.decode(picture):
+            frame.pict_type = 0
+            writer.mux(stream.encode(frame))
+            count += 1
+        writer.mux(stream.encode(None))
+    return count, time.perf_counter() - began
+
+
+def dub_apart(source: Path, speech: Path, out: Path) -> dict:
+    """A dub in a process of its own: its report, with ``peak_mb``."""
+    code = (
+        "import json,sys,resource\nfrom lipsync_core.dub import *\n"
+        "r=dub(sys.argv[1],sys.argv[2],sys.argv[3],finding=Finding(cache=False),encoding=Encoding(overwrite=True),cut=Cut(longer='trim'))\n"
+        "p=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024\n"
+        "print(json.dumps({**json.loads(r.to_json()),'peak_mb':p}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, speech, out], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stages(source: Path, speech: Path) -> dict[str, float]:
+    """Milliseconds a frame of each stage alone, one after another, nothing overlapping."""
+    info = probe(source)
+    footage = Footage(source, info)
+    began = time.perf_counter()
+    pieces = list(footage.frames(10**9, 10**9, longer="trim", chunk=16))
+    count = sum(piece.pixels.shape[0] for piece in pieces)
+    spent = {"read": time.perf_counter() - began}
+    began = time.perf_counter()
+    tracks, _ = footage.tracks(MiniDetector(load_model("face_detector")), stop=count, detector_key=None)
+    spent["find faces"] = time.perf_counter() - began
+    voice = read_audio(speech)
+    sync = LipSync(load_model("mini"))
+    person = select(tracks, parse_face("largest"))
+    began = time.perf_counter()
+    for _ in sync.stream(pieces, voice, fps=info.fps, tracks=[person]):
+        pass
+    spent["generate and blend"] = time.perf_counter() - began
+    return {name: seconds / count * 1000 for name, seconds in spent.items()}
+
+
+@torch.inference_mode()
+def generator_ms(model: Generator, batch: int, *, ready: bool) -> float:
+    """Milliseconds a frame, best of three."""
+    layout = torch.channels_last if ready else torch.contiguous_format
+    model = fold(model) if ready else model.eval()
+    model = model.to(memory_format=layout)
+    mel, face = torch.rand(batch, 1, 80, 16), torch.rand(batch, 3, 96, 96).to(memory_format=layout)
+    model(mel, face, face)
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        model(mel, face, face)
+        best = min(best, time.perf_counter() - began)
+    return best / batch * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("speech", type=Path)
+    parser.add_argument("--heights", type=int, nargs="+", default=[360, 720, 1080])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, PyAV {av.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        for height in args.heights:
+            source = Path(folder) / f"{height}.mp4"
+            scale(args.clip, height, source)
+            count, seconds = transcode(source, Path(folder) / "plain.mp4")
+            report = dub_apart(source, args.speech, Path(folder) / "dub.mp4")
+            speed = report["frames"] / report["seconds"]["total"]
+            alone = stages(source, args.speech)
+            print(f"\n{height}p, {report['frames']} frames, {report['dubbed']} dubbed")
+            print(f"  plain transcode      {count / seconds:7.1f} frames/s")
+            print(f"  dub, end to end      {speed:7.1f} frames/s = {speed / (count / seconds):.0%} of it; {report['peak_mb']:.0f} MB")
+            for name, ms in alone.items():
+                print(f"  {name:20} {ms:7.2f} ms a frame alone ({1000 / ms:.0f} frames/s)")
+            print(f"  all but the encoder  {sum(alone.values()):7.2f} ms a frame")
+    for name, config in {"mini": MINI, "wav2lip": WAV2LIP}.items():
+        for batch in (1, 16):
+            plain = generator_ms(Generator(config), batch, ready=False)
+            ready = generator_ms(Generator(config), batch, ready=True)
+            print(f"{name} generator, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} ms, ratio {plain / ready:.2f}")
+
+
+if __name__ == "__main__":
+    main()
