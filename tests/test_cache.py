@@ -47,13 +47,13 @@ def same(a: list[FaceTrack] | None, b: list[FaceTrack]) -> bool:
 @pytest.mark.parametrize("count", [0, 1, 2, 30])
 def test_round_trip(count: int, folder: Path) -> None:
     assert load_tracks(KEY) is None
-    store_tracks(KEY, people(count))
+    store_tracks(KEY, people(count), 40)
     assert same(load_tracks(KEY), people(count))
     assert [p.name for p in (folder / "tracks").iterdir()] == [f"{KEY}.safetensors"]  # no temporary files
 
 
 def test_damage_is_a_warning_and_is_written_over(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store_tracks(KEY, people())
+    store_tracks(KEY, people(), 40)
     path = folder / "tracks" / f"{KEY}.safetensors"
     whole = path.read_bytes()
     flipped = bytearray(whole)
@@ -65,21 +65,21 @@ def test_damage_is_a_warning_and_is_written_over(folder: Path, caplog: pytest.Lo
         with caplog.at_level(logging.WARNING, logger="lipsync.faces"):
             assert load_tracks(KEY) is None
         assert "damaged" in caplog.text and str(path) in caplog.text
-    store_tracks(KEY, people())
+    store_tracks(KEY, people(), 40)
     assert same(load_tracks(KEY), people())
 
 
 def test_an_entry_under_another_name_is_not_believed(folder: Path) -> None:
-    store_tracks(KEY, people())
+    store_tracks(KEY, people(), 40)
     (folder / "tracks" / f"{KEY}.safetensors").rename(folder / "tracks" / f"{'cd' * 32}.safetensors")
     assert load_tracks("cd" * 32) is None
 
 
 def test_concurrent_writers_and_readers_never_see_half_a_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracks = people(4, 2000)
-    store_tracks(KEY, tracks)
+    store_tracks(KEY, tracks, 40)
     with ThreadPoolExecutor(8) as pool:
-        writes = [pool.submit(store_tracks, KEY, tracks) for _ in range(20)]
+        writes = [pool.submit(store_tracks, KEY, tracks, 40) for _ in range(20)]
         reads = [pool.submit(load_tracks, KEY) for _ in range(40)]
         assert all(write.result() is None for write in writes)
         assert all(same(read.result(), tracks) for read in reads)
@@ -89,7 +89,7 @@ def test_concurrent_writers_and_readers_never_see_half_a_file(folder: Path, capl
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder.write_text("a file where the folder should be")
-    store_tracks(KEY, people())
+    store_tracks(KEY, people(), 40)
     assert "cannot store" in caplog.text and load_tracks(KEY) is None
 
 

@@ -1,42 +1,27 @@
 """S3FD against numbers of the public reference (tests/reference/s3fd_face_alignment.npz) under recipe weights."""
 
 import hashlib
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden import REFERENCE, build, integers
 from torch import Tensor
 
 from lipsync_core.faces.s3fd import S3FDDetector, canonical_points
 from lipsync_core.models.s3fd import S3FD, S3FDConfig
 
-REFERENCE = np.load(Path(__file__).parent / "reference" / "s3fd_face_alignment.npz")
-
-
-def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
-    """Weights that anybody can make again: drawn by the name of the parameter."""
-    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
-    if key.endswith("bias"):
-        r = 0.1 * r
-    elif len(shape) == 1:
-        r = 1 + 0.1 * r
-    else:
-        r = r * np.sqrt(1.3 / np.prod(shape[1:]))
-    return torch.from_numpy(r.astype(np.float32))
+WANTED = np.load(REFERENCE / "s3fd_face_alignment.npz")
 
 
 def images() -> Tensor:
-    return torch.from_numpy(np.random.RandomState(901).randint(0, 256, (2, 128, 160, 3)).astype(np.uint8))
+    return integers(901, (2, 128, 160, 3))
 
 
 @pytest.fixture(scope="module")
 def model() -> S3FD:
-    with torch.device("meta"):
-        shapes = {key: tuple(value.shape) for key, value in S3FD(S3FDConfig()).state_dict().items()}
-    model = S3FD(S3FDConfig()).eval()
-    model.load_state_dict({key: recipe(key, shape) for key, shape in shapes.items()}, strict=True)
+    model = build(S3FD, S3FDConfig())
+    assert isinstance(model, S3FD)
     return model
 
 
@@ -57,14 +42,14 @@ def test_maps_agree_with_the_reference(model: S3FD) -> None:
         maps = model(images().permute(0, 3, 1, 2) / 255)
     for level, pair in enumerate(maps):
         for name, got in zip(("cls", "reg"), pair, strict=True):
-            wanted = torch.from_numpy(REFERENCE[f"{name}{level}"])
+            wanted = torch.from_numpy(WANTED[f"{name}{level}"])
             tolerance = 1e-4 * max(1.0, float(wanted.abs().max()))
             torch.testing.assert_close(got, wanted, atol=tolerance, rtol=0)
 
 
 def test_boxes_agree_with_the_reference(model: S3FD) -> None:
     for i, found in enumerate(S3FDDetector(model).detect(images())):
-        wanted = torch.from_numpy(REFERENCE[f"det{i}"])
+        wanted = torch.from_numpy(WANTED[f"det{i}"])
         assert found.scores.shape == wanted.shape[:1]
         # Scores near 1 tie in float32, so the order of equals is free: match by position instead.
         order = torch.cdist(wanted[:, :4].double(), found.boxes.double()).argmin(1)
@@ -75,7 +60,7 @@ def test_boxes_agree_with_the_reference(model: S3FD) -> None:
 
 def test_first_box_is_that_of_wav2lip(model: S3FD) -> None:
     """The reference was handed the arrays as BGR frames, which it flips to RGB: our frames are RGB from the start."""
-    for found, wanted in zip(S3FDDetector(model).detect(images().flip(3)), REFERENCE["api_boxes_bgr_in"], strict=True):
+    for found, wanted in zip(S3FDDetector(model).detect(images().flip(3)), WANTED["api_boxes_bgr_in"], strict=True):
         assert found.boxes[0].clamp(min=0).trunc().long().tolist() == wanted.tolist()
 
 

@@ -4,12 +4,11 @@ import dataclasses
 import hashlib
 import json
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import golden
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,30 +28,8 @@ SMALL = QualityDiscriminatorConfig(
 FACTS: dict[str, Any] = {"licence": "Apache-2.0", "source": "a test"}
 
 
-def golden(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of these names and shapes that anybody can make again: drawn from the CRC of each name."""
-    return {key: _golden(key, value) for key, value in tensors.items()}
-
-
-def _golden(key: str, like: Tensor) -> Tensor:
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros((), dtype=torch.int64)
-    r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(like.shape)
-    if key.endswith("running_var"):
-        r = 1 + 0.1 * np.abs(r)
-    elif key.endswith(("running_mean", "bias")):
-        r = 0.1 * r
-    elif like.ndim <= 1:
-        r = 1 + 0.1 * r
-    else:
-        r = r * np.sqrt(1.3 / np.prod(like.shape[1:]))
-    return torch.from_numpy(r.astype(np.float32))
-
-
 def small() -> nn.Module:
-    model = QualityDiscriminator(SMALL)
-    model.load_state_dict(golden(model.state_dict()))
-    return model.eval()
+    return golden.build(QualityDiscriminator, SMALL)
 
 
 @pytest.fixture

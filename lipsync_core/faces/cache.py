@@ -58,8 +58,8 @@ def track_key(source: Path, *, detector: str, weights_sha256: str, settings: Map
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load_tracks(key: str) -> list[FaceTrack] | None:
-    """The tracks stored under ``key``, or None if there are none. A damaged entry counts as none, with a warning."""
+def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
+    """The tracks stored under ``key`` and the number of frames that were looked at, or None if there are none. A damaged entry counts as none, with a warning."""
     path = _path(key)
     try:
         data = path.read_bytes()
@@ -75,8 +75,8 @@ def load_tracks(key: str) -> list[FaceTrack] | None:
         return None
 
 
-def store_tracks(key: str, tracks: list[FaceTrack]) -> None:
-    """Stores ``tracks`` under ``key``, replacing what is there in one step. A folder that cannot be written costs a
+def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
+    """Stores ``tracks``, found in ``frames`` frames, under ``key``, replacing what is there in one step. A folder that cannot be written costs a
     warning, not the run."""
     path = _path(key)
     temporary: Path | None = None
@@ -85,7 +85,7 @@ def store_tracks(key: str, tracks: list[FaceTrack]) -> None:
         # A name of its own for each writer; closed before the rename, as Windows wants it.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key[:8], suffix=".part", delete=False) as file:
             temporary = Path(file.name)
-            file.write(save(_pack(tracks, key)))
+            file.write(save(_pack(tracks, frames, key)))
         temporary.replace(path)
     except OSError as error:
         _log.warning("cannot store the face tracks in %s (%s); going on without", path, error)
@@ -98,9 +98,10 @@ def _path(key: str) -> Path:
     return cache_dir() / "tracks" / f"{key}.safetensors"
 
 
-def _pack(tracks: list[FaceTrack], key: str) -> dict[str, Tensor]:
+def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
     spans = [(track.start, track.visible.shape[0], track.scene) for track in tracks]
     tensors = {
+        "frames": torch.tensor(frames),
         "spans": torch.tensor(spans, dtype=torch.int64).reshape(-1, 3),  # start, length, scene
         "boxes": torch.cat([torch.zeros(0, 4), *(track.boxes.float().cpu() for track in tracks)]),
         "points": torch.cat([torch.zeros(0, 5, 2), *(track.points.float().cpu() for track in tracks)]),
@@ -109,12 +110,13 @@ def _pack(tracks: list[FaceTrack], key: str) -> dict[str, Tensor]:
     return {**tensors, "digest": _digest(tensors, key)}
 
 
-def _unpack(tensors: dict[str, Tensor], key: str) -> list[FaceTrack]:
+def _unpack(tensors: dict[str, Tensor], key: str) -> tuple[list[FaceTrack], int]:
     if not torch.equal(tensors.pop("digest"), _digest(tensors, key)):
         raise ValueError("its digest does not fit its content")
     starts, lengths, scenes = tensors["spans"].T.tolist()
     parts = (tensors[name].split(lengths) for name in ("boxes", "points", "visible"))
-    return [FaceTrack(*values) for values in zip(*parts, starts, scenes, strict=True)]
+    tracks = [FaceTrack(*values) for values in zip(*parts, starts, scenes, strict=True)]
+    return tracks, int(tensors["frames"])
 
 
 def _digest(tensors: dict[str, Tensor], key: str) -> Tensor:

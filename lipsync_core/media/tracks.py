@@ -23,7 +23,7 @@ from .source import Warn, open_source, packets, picture_zero
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
 _COPIED_SOUND: dict[str, frozenset[str] | None] = {
-    ".mp4": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "flac"}),
+    ".mp4": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"}),
     ".m4v": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac"}),
     ".mov": frozenset({"aac", "mp3", "mp3float", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"}),
     ".mkv": None,

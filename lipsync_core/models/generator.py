@@ -75,10 +75,10 @@ WAV2LIP = GeneratorConfig(
 
 MINI = GeneratorConfig(
     face=(
-        Stage(12, 5, padding=2),
-        Stage(28, stride=_DOWN, residuals=1),
-        Stage(44, stride=_DOWN, residuals=1),
-        Stage(76, stride=_DOWN, residuals=1),
+        Stage(16, 5, padding=2),
+        Stage(32, stride=_DOWN, residuals=1),
+        Stage(48, stride=_DOWN, residuals=1),
+        Stage(80, stride=_DOWN, residuals=1),
         Stage(128, stride=_DOWN, residuals=1),
         Stage(192, stride=_DOWN, residuals=1),
         Stage(224, padding=0),
@@ -95,13 +95,13 @@ MINI = GeneratorConfig(
     decoder=(
         Stage(256, 1, padding=0),
         Stage(224, padding=0, residuals=1),
-        Stage(168, residuals=1, **_UP),
-        Stage(116, residuals=1, **_UP),
-        Stage(76, residuals=1, **_UP),
-        Stage(42, residuals=1, **_UP),
-        Stage(24, residuals=1, **_UP),
+        Stage(160, residuals=1, **_UP),
+        Stage(112, residuals=1, **_UP),
+        Stage(64, residuals=1, **_UP),
+        Stage(48, residuals=1, **_UP),
+        Stage(16, residuals=1, **_UP),
     ),
-    head=18,
+    head=16,
     output="flow",
     features=MelFeatures(lead_ms=80),
 )
