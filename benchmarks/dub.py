@@ -14,13 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import torch
 
-from lipsync_core.dub import Cut, Encoding, Finding, dub
 from lipsync_core.faces.mini import MiniDetector
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.footage import Footage
@@ -67,7 +65,7 @@ def transcode(source: Path, out: Path) -> tuple[int, float]:
 def dub_apart(source: Path, speech: Path, out: Path) -> dict:
     """A dub in a process of its own: its report, with ``peak_mb``."""
     code = (
-        "import json,sys,resource\nfrom lipsync_core.dub import *\n"
+        "import json,sys,resource\nfrom lipsync_core.dubbing import *\n"
         "r=dub(sys.argv[1],sys.argv[2],sys.argv[3],finding=Finding(cache=False),encoding=Encoding(overwrite=True),cut=Cut(longer='trim'))\n"
         "p=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024\n"
         "print(json.dumps({**json.loads(r.to_json()),'peak_mb':p}))"
@@ -121,7 +119,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, PyAV {av.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, PyAV {av.__version__}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for height in args.heights:
             source = Path(folder) / f"{height}.mp4"
@@ -132,7 +132,9 @@ def main() -> None:
             alone = stages(source, args.speech)
             print(f"\n{height}p, {report['frames']} frames, {report['dubbed']} dubbed")
             print(f"  plain transcode      {count / seconds:7.1f} frames/s")
-            print(f"  dub, end to end      {speed:7.1f} frames/s = {speed / (count / seconds):.0%} of it; {report['peak_mb']:.0f} MB")
+            print(
+                f"  dub, end to end      {speed:7.1f} frames/s = {speed / (count / seconds):.0%} of it; {report['peak_mb']:.0f} MB"
+            )
             for name, ms in alone.items():
                 print(f"  {name:20} {ms:7.2f} ms a frame alone ({1000 / ms:.0f} frames/s)")
             print(f"  all but the encoder  {sum(alone.values()):7.2f} ms a frame")
@@ -140,7 +142,9 @@ def main() -> None:
         for batch in (1, 16):
             plain = generator_ms(Generator(config), batch, ready=False)
             ready = generator_ms(Generator(config), batch, ready=True)
-            print(f"{name} generator, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} ms, ratio {plain / ready:.2f}")
+            print(
+                f"{name} generator, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} ms, ratio {plain / ready:.2f}"
+            )
 
 
 if __name__ == "__main__":

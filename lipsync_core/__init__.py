@@ -1,1 +1,49 @@
-"""Lip sync: make any face speak any speech."""
+"""Lip sync: make any face speak any speech.
+
+Importing this does no I/O and loads no network; torch and the media library come with the first name that needs them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .dubbing import Cut, DubReport, Encoding, Finding, dub
+    from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
+    from .pipeline import Blend, LipSync
+    from .types import Audio, FaceTrack, Frames
+    from .weights import load_model
+
+__all__ = [
+    "Audio",
+    "Blend",
+    "Cut",
+    "DubReport",
+    "Encoding",
+    "FaceTrack",
+    "Finding",
+    "Frames",
+    "LipSync",
+    "LipSyncError",
+    "MediaError",
+    "NoFaceError",
+    "WeightsError",
+    "dub",
+    "load_model",
+]
+
+_HOMES = {
+    "dubbing": ("Cut", "DubReport", "Encoding", "Finding", "dub"),
+    "errors": ("LipSyncError", "MediaError", "NoFaceError", "WeightsError"),
+    "pipeline": ("Blend", "LipSync"),
+    "types": ("Audio", "FaceTrack", "Frames"),
+    "weights": ("load_model",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

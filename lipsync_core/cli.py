@@ -60,7 +60,9 @@ def _pads(text: str | None) -> tuple[int, int, int, int] | None:
     try:
         top, bottom, left, right = (int(part) for part in text.replace(",", " ").split())
     except ValueError:
-        raise typer.BadParameter(f"{text!r} are no pads; wanted 'top bottom left right' in px, such as '0 10 0 0'") from None
+        raise typer.BadParameter(
+            f"{text!r} are no pads; wanted 'top bottom left right' in px, such as '0 10 0 0'"
+        ) from None
     return top, bottom, left, right
 
 
@@ -68,7 +70,9 @@ def _pads(text: str | None) -> tuple[int, int, int, int] | None:
 def dub_command(
     face: Annotated[Path, typer.Argument(help="Video or photo (PNG, JPEG, WebP) with the face.")],
     audio: Annotated[Path | None, typer.Argument(help="Speech: any file with sound.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")] = Path("dubbed.mp4"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")] = Path(
+        "dubbed.mp4"
+    ),
     pair: Annotated[
         list[str] | None, typer.Option(help="FACE=AUDIO, once for each speaker; instead of AUDIO and --face.")
     ] = None,
@@ -88,7 +92,8 @@ def dub_command(
     end: Annotated[str | None, typer.Option(help="Cut the video: to here.")] = None,
     fps: Annotated[str | None, typer.Option(help="Frames per second; the source's average by default.")] = None,
     longer: Annotated[
-        Literal["pingpong", "loop", "hold", "trim"], typer.Option("--when-audio-is-longer", help="What the picture does then.")
+        Literal["pingpong", "loop", "hold", "trim"],
+        typer.Option("--when-audio-is-longer", help="What the picture does then."),
     ] = "pingpong",
     detector: Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")] = "mini",
     min_score: Annotated[float, typer.Option(help="Least score of a face.")] = 0.7,
@@ -103,7 +108,7 @@ def dub_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make the face of a video or photo speak."""
-    from .dub import Cut, Encoding, Finding, dub
+    from .dubbing import Cut, Encoding, Finding, dub
     from .pipeline import Blend
 
     if (audio is None) == (not pair):
@@ -116,7 +121,9 @@ def dub_command(
             model=model,
             select=which,
             blend=Blend(mask, blend, feather, colour_match),
-            cut=Cut(parse_time(start), None if end is None else parse_time(end), parse_fps(fps) if fps else None, longer),
+            cut=Cut(
+                parse_time(start), None if end is None else parse_time(end), parse_fps(fps) if fps else None, longer
+            ),
             finding=Finding(detector, min_score, cache),
             encoding=Encoding(codec, crf, preset, tag, overwrite),
             pads=_pads(pads),

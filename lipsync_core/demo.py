@@ -1,13 +1,12 @@
 """The demo: a photograph that every scikit-image has, a sentence of ours, the bundled weights."""
 
-from fractions import Fraction
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .dub import Encoding, Finding, Progress, dub
+from .dubbing import Encoding, Finding, Progress, dub
 from .errors import MediaError
 from .media import read_frames
 
@@ -26,7 +25,14 @@ def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None 
         raise MediaError(f"{sheet} exists; choose another folder or allow overwriting")
     photo = Path(skimage.data.__file__).parent / "astronaut.png"
     with as_file(files("lipsync_core") / "assets" / "demo.flac") as speech:
-        dub(photo, speech, video, finding=Finding(cache=False), encoding=Encoding(overwrite=overwrite), on_progress=on_progress)
+        dub(
+            photo,
+            speech,
+            video,
+            finding=Finding(cache=False),
+            encoding=Encoding(overwrite=overwrite),
+            on_progress=on_progress,
+        )
     imsave(sheet, contact_sheet(video), check_contrast=False)
     return video, sheet
 

@@ -40,12 +40,20 @@ class Footage:
             if done >= count:
                 return
 
-    def tracks(self, detector: Detector, *, stop: int, detector_key: tuple[str, str] | None) -> tuple[list[FaceTrack], int]:
+    def tracks(
+        self, detector: Detector, *, stop: int, detector_key: tuple[str, str] | None
+    ) -> tuple[list[FaceTrack], int]:
         """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
         weight hash under which the tracks are kept and found again; None looks anew and keeps nothing."""
         reduction = max(1.0, max(self.info.width, self.info.height) / _DETECT_SIDE)
         size = (max(1, round(self.info.width / reduction)), max(1, round(self.info.height / reduction)))
-        settings = {"fps": str(self.info.fps), "first": self.first, "stop": stop, "every": _DETECT_EVERY, "side": _DETECT_SIDE}
+        settings = {
+            "fps": str(self.info.fps),
+            "first": self.first,
+            "stop": stop,
+            "every": _DETECT_EVERY,
+            "side": _DETECT_SIDE,
+        }
         key = None
         if detector_key is not None:
             key = track_key(self.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings)
@@ -65,7 +73,9 @@ class Footage:
             store_tracks(key, found, seen)
         return found, seen
 
-    def _read(self, start: int, stop: int, *, size: tuple[int, int] | None = None, chunk: int = 32, reverse: bool = False):
+    def _read(
+        self, start: int, stop: int, *, size: tuple[int, int] | None = None, chunk: int = 32, reverse: bool = False
+    ):
         end = self.first + stop if self.stop is None else min(self.first + stop, self.stop)
         pieces = read_frames(
             self.path, chunk=chunk, fps=self.info.fps, start=self.first + start, stop=end, size=size, reverse=reverse

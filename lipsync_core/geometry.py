@@ -85,7 +85,7 @@ def warp(
 ) -> Tensor:
     """Bilinear warp of (N,C,h,w) by (N,2,3) maps between continuous pixel coordinates into (N,C,*size) (height, width).
 
-    The map runs from the pixels given to the pixels wanted; nothing is filtered, so shrink with ``shrink`` first.
+    The map runs from the pixels given to the pixels wanted; nothing is filtered, so where it shrinks by 2 or more, average first.
     """
     half = torch.full_like(source_to_target[:, :, 2], 0.5)
     # kornia counts from pixel centres; ours count from pixel edges
@@ -147,11 +147,11 @@ def put(pixels: Tensor, region: Region, patches: Tensor) -> Tensor:
     planes = patches.permute(0, 2, 3, 1)
     if out.dtype == torch.uint8:
         planes = (planes * 255).round_().clamp_(0, 255).to(torch.uint8)
-    for frame, plane, (x, y) in zip(out, planes, region.origin.tolist(), strict=True):
+    for i, (x, y) in enumerate(region.origin.tolist()):
         x0, y0 = max(x, 0), max(y, 0)
         x1, y1 = min(x + region.width, width), min(y + region.height, height)
         if x1 > x0 and y1 > y0:
-            frame[y0:y1, x0:x1] = plane[y0 - y : y1 - y, x0 - x : x1 - x]
+            out[i, y0:y1, x0:x1] = planes[i, y0 - y : y1 - y, x0 - x : x1 - x]
     return out
 
 
@@ -169,7 +169,7 @@ def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) 
         index = torch.tensor([i for i, v in enumerate(shrinks) if v == k], device=pixels.device)
         placed = matrices[index]
         region = region_of(placed, (0, 0, size, size), margin=2 * k)
-        patch = take(pixels[index], region)
+        patch = take(pixels if len(index) == len(pixels) else pixels[index], region)  # indexing copies whole frames
         patch = F.avg_pool2d(patch, k) if k > 1 else patch
         to_patch = compose(translation(-region.origin.to(placed)), placed) / k
         out[index] = warp(patch.to(matrices.dtype), invert(to_patch), (size, size))

@@ -117,7 +117,9 @@ def main() -> None:
         began = time.time()
         faces, mels, starts = draw(clips, weights, rng, k=args.clips, w=args.windows)
         faces, mels = augment(faces, mels, noise)
-        windows = faces[torch.arange(args.clips)[:, None, None], starts[:, :, None] + torch.arange(5)]  # (k,w,5,3,96,96)
+        windows = faces[
+            torch.arange(args.clips)[:, None, None], starts[:, :, None] + torch.arange(5)
+        ]  # (k,w,5,3,96,96)
         loaded = time.time() - began
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
@@ -131,13 +133,22 @@ def main() -> None:
         schedule.step()
         step += 1
         if step % 10 == 0:
-            print(f"{step} loss {loss.item():.3f} t {log_temperature.exp().item():.3f} "
-                  f"{loaded:.2f}+{time.time() - began - loaded:.2f} s", flush=True)
+            print(
+                f"{step} loss {loss.item():.3f} t {log_temperature.exp().item():.3f} "
+                f"{loaded:.2f}+{time.time() - began - loaded:.2f} s",
+                flush=True,
+            )
         if step % 100 == 0 or step == total:
             save_state(args.out / "last.pt", step, parts, {"log_temperature": log_temperature})
             found = offsets_found(model.eval(), held_out)
-            print(step, {s: f"{np.mean([abs(o) <= 1 for o, _ in v]):.2f} of {len(v)} conf {np.mean([c for _, c in v]):.3f}"
-                         for s, v in found.items()}, flush=True)
+            print(
+                step,
+                {
+                    s: f"{np.mean([abs(o) <= 1 for o, _ in v]):.2f} of {len(v)} conf {np.mean([c for _, c in v]):.3f}"
+                    for s, v in found.items()
+                },
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def composite(
     if blend == "paste":
         alpha = (alpha > 0.5).to(alpha.dtype)
     patch = take(frames.pixels, region)
-    return Frames(put(frames.pixels, region, torch.lerp(patch, faces.to(patch.dtype), alpha.to(patch.dtype))), frames.start)
+    return Frames(
+        put(frames.pixels, region, torch.lerp(patch, faces.to(patch.dtype), alpha.to(patch.dtype))), frames.start
+    )
 
 
 def _extent(mask: Tensor) -> tuple[float, float, float, float] | None:

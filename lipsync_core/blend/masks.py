@@ -43,5 +43,7 @@ def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:
     centre, across, along = (1.2, 0.80, 0.70) if kind == "mouth" else (0.75, 0.95, 1.15)
     offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - (eyes + down * centre)[:, None, None]
     v = (offset * unit[:, None, None]).sum(-1) / (length * along)[:, None, None]
-    u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (length * across)[:, None, None]
+    u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (length * across)[
+        :, None, None
+    ]
     return (1 - (u.square() + v.square()).sqrt()) * (length * min(across, along))[:, None, None]

@@ -59,7 +59,8 @@ def track_key(source: Path, *, detector: str, weights_sha256: str, settings: Map
 
 
 def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
-    """The tracks stored under ``key`` and the number of frames that were looked at, or None if there are none. A damaged entry counts as none, with a warning."""
+    """The tracks stored under ``key`` and the number of frames that were looked at, or None if there are none. A damaged
+    entry counts as none, with a warning."""
     path = _path(key)
     try:
         data = path.read_bytes()
@@ -76,8 +77,8 @@ def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
 
 
 def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
-    """Stores ``tracks``, found in ``frames`` frames, under ``key``, replacing what is there in one step. A folder that cannot be written costs a
-    warning, not the run."""
+    """Stores ``tracks``, found in ``frames`` frames, under ``key``, replacing what is there in one step. A folder that
+    cannot be written costs a warning, not the run."""
     path = _path(key)
     temporary: Path | None = None
     try:

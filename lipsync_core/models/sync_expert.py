@@ -5,7 +5,6 @@ Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public 
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

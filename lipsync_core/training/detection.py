@@ -153,12 +153,12 @@ def _placement(source: Picture, *, side: int, rng: torch.Generator) -> tuple[Ten
 
 
 def texture(size: int, rng: torch.Generator) -> Tensor:
-    """(3,size,size) in [0,1] without any face: noise of one octave, soft stripes, checks, or round things, in random
-    colours."""
-    kind = int(torch.randint(4, (), generator=rng))
+    """(3,size,size) in [0,1] without any face: noise of one octave, soft stripes, checks, or (half of the time) round
+    things, in random colours."""
+    kind = int(torch.randint(6, (), generator=rng))
     colours = torch.rand(2, 3, 1, 1, generator=rng)
-    if kind == 3:
-        return _discs(colours[0].repeat(1, size, size), rng)
+    if kind >= 3:
+        return _shapes(colours[0].repeat(1, size, size), rng)
     if kind == 0:
         cells = int(_log_uniform(2, 48, rng))
         noise = torch.rand(1, 3, cells, cells, generator=rng)
@@ -173,16 +173,25 @@ def texture(size: int, rng: torch.Generator) -> Tensor:
     return colours[0] * mix + colours[1] * (1 - mix)
 
 
-def _discs(image: Tensor, rng: torch.Generator) -> Tensor:
-    """``image`` (3,S,S) strewn with 4 to 24 shaded ellipses: as round as heads and cups, and no face."""
+def _shapes(image: Tensor, rng: torch.Generator) -> Tensor:
+    """``image`` (3,S,S) strewn with 4 to 60 round things that are no faces: shaded discs, rings and parts of rings as
+    letters have them, and glows."""
     size = image.shape[-1]
-    axis = torch.arange(size) + 0.5
-    for _ in range(int(torch.randint(4, 25, (), generator=rng))):
+    for _ in range(int(_log_uniform(4, 60, rng))):
         x, y = (size * torch.rand(2, generator=rng)).tolist()
-        radius, aspect = _log_uniform(4, size / 2, rng), _log_uniform(0.6, 1.7, rng)
-        r = ((axis - x) / radius).square() + ((axis[:, None] - y) / (radius * aspect)).square()
+        radius, aspect = _log_uniform(4, size / 3, rng), _log_uniform(0.6, 1.7, rng)
+        x0, x1 = max(0, int(x - radius)), min(size, int(x + radius) + 1)
+        y0, y1 = max(0, int(y - radius * aspect)), min(size, int(y + radius * aspect) + 1)
+        column, row = torch.arange(x0, x1) + 0.5 - x, torch.arange(y0, y1)[:, None] + 0.5 - y
+        r = (column / radius).square() + (row / (radius * aspect)).square()
+        cover = (1 - r).clamp(0, 1)
+        kind = int(torch.randint(3, (), generator=rng))
+        if kind < 2:
+            cover = (cover * radius / 2).clamp(max=1)  # an edge about one pixel wide
+        if kind == 1:
+            cover = cover * (r > _uniform(0.2, 0.7, rng)) * (column < radius * _uniform(0.3, 2, rng))
         shade = torch.rand(3, 1, 1, generator=rng) * (1 - _uniform(0, 0.6, rng) * r.clamp(max=1))
-        image = torch.where(r < 1, shade, image)
+        image[:, y0:y1, x0:x1] = torch.lerp(image[:, y0:y1, x0:x1], shade, cover)
     return image
 
 
@@ -199,13 +208,13 @@ def canvas(draw: "Draw", *, size: int, rng: torch.Generator) -> tuple[Tensor, li
     grid = (1, 1, 2, 2, 3, 4)[int(torch.randint(6, (), generator=rng))]
     side = size // grid
     if _chance(0.5, rng):
-        image = texture(size, rng)
+        image = recolour(texture(size, rng), rng)
     else:
         empty = draw.without_faces(rng)
         image = warp(empty, _placement(empty, side=size, rng=rng)[0], height=size, width=size)[0]
     faces: list[tuple[Tensor, Tensor, int]] = []
     for i in range(grid * grid):
-        if _chance(0.12, rng):
+        if _chance(0.2, rng):
             continue
         source = draw.without_faces(rng) if _chance(0.2, rng) else draw.with_faces(rng)
         x, y = i % grid * side, i // grid * side
@@ -337,14 +346,14 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, Tensor]:
-    """Unweighted terms. ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.5) over cells that are not ignored,
+    """Unweighted terms. ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.25) over cells that are not ignored,
     per positive cell; ``box``: 1 - GIoU; ``edges`` and ``points``: smooth L1 of coordinates in face sizes."""
     positive = assigned >= 0
     count = positive.sum().clamp(min=1)
     wanted = positive.to(cells.logits.dtype)
     p = cells.logits.sigmoid()
     focus = (p * (1 - wanted) + (1 - p) * wanted).square()
-    focal = 0.5 * focus * binary_cross_entropy_with_logits(cells.logits, wanted, reduction="none")
+    focal = (0.75 - 0.5 * wanted) * focus * binary_cross_entropy_with_logits(cells.logits, wanted, reduction="none")
     n, a = positive.nonzero(as_tuple=True)
     face = assigned[n, a]
     boxes, points = truth.boxes[n, face], truth.points[n, face]

@@ -14,8 +14,12 @@ def offset_curve(audio: Tensor, video: Tensor, shifts: int = SHIFTS) -> Tensor:
     have no partner at a shift are left out of its mean."""
     n = video.shape[0]
     similarity = video @ audio.mT  # (N, N)
-    return torch.stack([1 - similarity.diagonal(j).mean() if abs(j) < n else similarity.new_tensor(torch.nan)
-                        for j in range(-shifts, shifts + 1)])
+    return torch.stack(
+        [
+            1 - similarity.diagonal(j).mean() if abs(j) < n else similarity.new_tensor(torch.nan)
+            for j in range(-shifts, shifts + 1)
+        ]
+    )
 
 
 def offset_and_confidence(curve: Tensor) -> tuple[int, float]:

@@ -278,7 +278,9 @@ def _sound(paths: list[Path], cuts: list[tuple[Fraction, Fraction | None]], note
         return AudioSource(paths[0], *cuts[0])
     tracks = [read_audio(path, rate=None, mono=False, on_warning=notes.warn) for path in paths]
     rate = max(track.rate for track in tracks)
-    tracks = [resample(track, rate).samples[:, round(start * rate) :] for track, (start, _) in zip(tracks, cuts, strict=True)]
+    tracks = [
+        resample(track, rate).samples[:, round(start * rate) :] for track, (start, _) in zip(tracks, cuts, strict=True)
+    ]
     mixed = torch.zeros(max(t.shape[0] for t in tracks), max(t.shape[1] for t in tracks))
     for track in tracks:
         mixed[:, : track.shape[1]] += track  # a mono voice sounds on every side

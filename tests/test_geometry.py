@@ -1,0 +1,208 @@
+"""Framings, transforms and warps: exact maps, faithful crops, batches that equal their parts."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lipsync_core.geometry import (
+    ALIGNED,
+    Framing,
+    Region,
+    apply,
+    compose,
+    crop_to_frame,
+    cut,
+    invert,
+    put,
+    region_of,
+    scale_of,
+    similarity,
+    take,
+    translation,
+    warp,
+)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def turn(degrees: float, scale: float, x: float, y: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(1,2,3) rotation and scale about the origin, then a shift."""
+    a = math.radians(degrees)
+    c, s = scale * math.cos(a), scale * math.sin(a)
+    return torch.tensor([[[c, -s, x], [s, c, y]]], dtype=dtype)
+
+
+def smooth(height: int, width: int, period: float = 24.0) -> Tensor:
+    """(1,H,W,3) float picture in [0,1] without detail finer than ``period`` px."""
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    waves = [
+        torch.sin(2 * math.pi * (x * a + y * b) / period + k) for k, (a, b) in enumerate([(1, 0), (0, 1), (0.6, 0.6)])
+    ]
+    return (0.5 + 0.4 * torch.stack(waves, -1))[None]
+
+
+def noisy(n: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """(N,H,W,3) uint8."""
+    return torch.randint(0, 256, (n, height, width, 3), generator=rng(seed), dtype=torch.uint8)
+
+
+def test_similarity_finds_the_map_that_made_the_points() -> None:
+    maps = torch.cat([turn(30, 2.5, 100, -40), turn(-170, 0.1, 0, 7), turn(0, 1, 0, 0)])
+    points = torch.randn(3, 5, 2, generator=rng())
+    torch.testing.assert_close(similarity(points, apply(maps, points)), maps, atol=1e-4, rtol=1e-5)
+
+
+def test_similarity_is_the_least_squares_one() -> None:
+    """The normal equations of [x' = a x - b y + c, y' = b x + a y + d], solved by another road."""
+    source, target = torch.randn(1, 5, 2, generator=rng(1)).double(), torch.randn(1, 5, 2, generator=rng(2)).double()
+    x, y = source[0].unbind(-1)
+    one, zero = torch.ones(5).double(), torch.zeros(5).double()
+    rows = torch.cat([torch.stack([x, -y, one, zero], 1), torch.stack([y, x, zero, one], 1)])
+    a, b, c, d = torch.linalg.lstsq(rows, target[0].T.reshape(-1, 1)).solution[:, 0].tolist()
+    wanted = torch.tensor([[[a, -b, c], [b, a, d]]], dtype=torch.float64)
+    torch.testing.assert_close(similarity(source, target), wanted, atol=1e-9, rtol=0)
+
+
+def test_similarity_of_a_single_place_is_finite() -> None:
+    assert bool(similarity(torch.zeros(1, 5, 2), torch.randn(1, 5, 2, generator=rng())).isfinite().all())
+
+
+def test_maps_invert_compose_and_apply() -> None:
+    one, two = turn(20, 3, 5, -8), turn(-75, 0.4, -2, 30)
+    points = torch.randn(1, 9, 2, generator=rng()) * 50
+    torch.testing.assert_close(apply(invert(one), apply(one, points)), points, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(apply(compose(one, two), points), apply(one, apply(two, points)), atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(compose(one, invert(one)), turn(0, 1, 0, 0), atol=1e-5, rtol=0)
+    assert torch.equal(apply(translation(torch.tensor([[3.0, -1.0]])), points), points + torch.tensor([3.0, -1.0]))
+    torch.testing.assert_close(scale_of(torch.cat([one, two])), torch.tensor([3.0, 0.4]))
+
+
+def test_the_aligned_framing_brings_the_points_home() -> None:
+    template = torch.tensor([ALIGNED])
+    points = apply(turn(25, 180, 300, 200), template)
+    maps = crop_to_frame(torch.zeros(1, 4), points, Framing(), 96)
+    torch.testing.assert_close(apply(maps, template * 96), points, atol=1e-3, rtol=0)
+
+
+def test_the_box_framing_grows_by_its_pads() -> None:
+    boxes = torch.tensor([[20.0, 30.0, 116.0, 158.0]])
+    maps = crop_to_frame(boxes, torch.zeros(1, 5, 2), Framing("box", pads=(1, 10, 2, 3)), 96)
+    corners = apply(maps, torch.tensor([[[0.0, 0.0], [96.0, 96.0]]]))
+    torch.testing.assert_close(corners, torch.tensor([[[18.0, 29.0], [119.0, 168.0]]]))
+
+
+@pytest.mark.parametrize("box", [(20, 30, 116, 126), (11, 7, 91, 135), (40, 40, 80, 90)])
+def test_a_box_crop_is_a_plain_bilinear_resize(box: tuple[int, int, int, int]) -> None:
+    """What the public code does with cv2.resize; at the border of the box it repeats pixels, we read the neighbours."""
+    x0, y0, x1, y1 = box
+    frames = noisy(1, 160, 144)
+    maps = crop_to_frame(torch.tensor([box]).float(), torch.zeros(1, 5, 2), Framing("box"), 96)
+    got = cut(frames, maps, 96, antialias=False)
+    part = frames[:, y0:y1, x0:x1].permute(0, 3, 1, 2) / 255
+    wanted = F.interpolate(part, size=(96, 96), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(got[:, :, 2:-2, 2:-2], wanted[:, :, 2:-2, 2:-2], atol=2e-4, rtol=0)
+
+
+def test_whole_shifts_copy_pixels() -> None:
+    pixels = torch.rand(1, 3, 20, 30, generator=rng())
+    got = warp(pixels, turn(0, 1, 4, -3), (20, 30), padding="zeros")
+    torch.testing.assert_close(got[:, :, :17, 4:], pixels[:, :, 3:, :26], atol=1e-5, rtol=0)
+    assert float(got[:, :, :, :4].abs().max()) < 1e-4 and float(got[:, :, 17:].abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("degrees", [0, 17, -40])
+@pytest.mark.parametrize("scale", [0.9, 1.0, 1.3])
+def test_cropped_and_put_back_is_the_picture(degrees: float, scale: float) -> None:
+    """A picture without fine detail survives the round trip within one level of 255."""
+    frames = smooth(200, 200, period=48)
+    maps = compose(
+        translation(torch.tensor([[100.0, 100.0]])), compose(turn(degrees, scale, 0, 0), turn(0, 1, -48, -48))
+    )
+    back = warp(cut(frames, maps, 96), maps, (200, 200))
+    crop = warp(torch.ones(1, 1, 90, 90), compose(maps, turn(0, 1, 3, 3)), (200, 200), padding="zeros")
+    off = (back - frames.permute(0, 3, 1, 2)).abs() * (crop > 0.999)
+    assert float((crop > 0.999).float().mean()) > 0.1
+    print(f"largest difference: {float(off.max()) * 255:.2f} of 255")
+    assert float(off.max()) <= 1 / 255
+
+
+def faces_of_other_scales() -> Tensor:
+    """(4,2,3) crops of 96 px with 0.5, 1.1, 2.3 and 4.2 frame pixels to a crop pixel, two of them over the border."""
+    maps = [turn(5, 0.5, 40, 30), turn(-8, 1.1, 150, 60), turn(12, 2.3, -20, 40), turn(0, 4.2, 10, -60)]
+    return torch.cat(maps)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_crop_does_not_depend_on_its_neighbours(antialias: bool) -> None:
+    frames, maps = noisy(4, 300, 400), faces_of_other_scales()
+    together = cut(frames, maps, 96, antialias=antialias)
+    for i in range(4):
+        alone = cut(frames[i : i + 1], maps[i : i + 1], 96, antialias=antialias)
+        torch.testing.assert_close(together[i : i + 1], alone, atol=2e-4, rtol=0)
+
+
+def test_antialiasing_averages_what_falls_on_one_pixel() -> None:
+    frames = noisy(1, 384, 384)
+    got = cut(frames, turn(0, 4, 0, 0), 96)
+    wanted = F.avg_pool2d(frames.permute(0, 3, 1, 2) / 255, 4)
+    torch.testing.assert_close(got[:, :, 1:-1, 1:-1], wanted[:, :, 1:-1, 1:-1], atol=2e-4, rtol=0)
+
+
+def test_a_region_covers_its_part_of_every_crop() -> None:
+    maps = faces_of_other_scales()
+    region = region_of(maps, (10, 50, 90, 96))
+    corners = apply(maps, torch.tensor([[[10.0, 50.0], [90.0, 50.0], [90.0, 96.0], [10.0, 96.0]]]).expand(4, -1, -1))
+    assert bool((corners >= region.origin[:, None]).all())
+    assert bool((corners <= (region.origin + torch.tensor([region.width, region.height]))[:, None]).all())
+
+
+def test_take_repeats_the_border_and_put_leaves_what_lies_outside() -> None:
+    frames = noisy(3, 20, 30)
+    region = Region(torch.tensor([[-4, 15], [25, -3], [8, 6]]), 9, 8)
+    patches = take(frames, region)
+    assert patches.shape == (3, 3, 9, 8)
+    assert torch.equal(patches[2], frames[2, 6:15, 8:16].permute(2, 0, 1) / 255)
+    assert torch.equal(patches[0, :, :, 0], frames[0, torch.arange(15, 24).clamp(max=19), 0].T / 255)
+    assert torch.equal(put(frames, region, patches), frames)  # what was taken, put back
+    changed = put(frames, region, torch.zeros_like(patches))
+    assert not changed[0, 15:20, 0:4].any() and not changed[1, 0:6, 25:30].any() and not changed[2, 6:15, 8:16].any()
+    changed[0, 15:20, 0:4], changed[1, 0:6, 25:30], changed[2, 6:15, 8:16] = (
+        frames[0, 15:20, 0:4], frames[1, 0:6, 25:30], frames[2, 6:15, 8:16],
+    )  # fmt: skip
+    assert torch.equal(changed, frames)
+
+
+@pytest.mark.parametrize("origin", [(-50, 3), (3, 400), (1000, -1000)])
+def test_a_region_beyond_the_frame_changes_nothing(origin: tuple[int, int]) -> None:
+    frames = noisy(1, 20, 30)
+    region = Region(torch.tensor([origin]), 5, 5)
+    assert torch.equal(put(frames, region, torch.zeros_like(take(frames, region))), frames)
+
+
+def test_bytes_are_rounded_and_bounded_and_floats_kept() -> None:
+    region = Region(torch.tensor([[0, 0]]), 1, 2)
+    patch = torch.tensor([100.6 / 255, 1.5]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert put(torch.zeros(1, 1, 2, 3, dtype=torch.uint8), region, patch)[0, 0, :, 0].tolist() == [101, 255]
+    floats = put(torch.zeros(1, 1, 2, 3), region, patch)
+    assert torch.equal(floats[0, 0, :, 0], patch[0, 0, 0])
+
+
+def test_put_does_not_write_into_its_input() -> None:
+    frames = noisy(1, 8, 8)
+    kept = frames.clone()
+    put(frames, Region(torch.tensor([[2, 2]]), 3, 3), torch.zeros(1, 3, 3, 3))
+    still = frames[:1].expand(4, -1, -1, -1)  # one picture shown four times shares its memory
+    region = Region(torch.tensor([[i, 0] for i in range(4)]), 2, 2)
+    assert len({tuple(f.flatten().tolist()) for f in put(still, region, torch.zeros(4, 3, 2, 2))}) == 4
+    assert torch.equal(frames, kept)
+
+
+def test_float64_gradients_of_the_warp() -> None:
+    pixels = torch.rand(2, 1, 6, 5, generator=rng(), dtype=torch.float64, requires_grad=True)
+    maps = torch.cat([turn(10, 1.2, 0.7, -0.4, torch.float64), turn(-20, 0.8, 0.3, 0.6, torch.float64)])
+    assert torch.autograd.gradcheck(lambda p: warp(p, maps, (5, 6), padding="zeros"), (pixels,))

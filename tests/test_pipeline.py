@@ -1,0 +1,343 @@
+"""The stream: the same however it is cut, lazy, and nothing but the face is touched."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from golden import build
+from media_samples import level_of, levels, write_video
+from torch import Tensor
+
+from lipsync_core.footage import Footage, arranged, clip_frames, order
+from lipsync_core.geometry import ALIGNED
+from lipsync_core.media import probe
+from lipsync_core.models.generator import MINI, WAV2LIP, Generator
+from lipsync_core.pipeline import Blend, LipSync
+from lipsync_core.prefetch import ahead, timed
+from lipsync_core.types import Audio, FaceTrack, Frames
+
+FPS = Fraction(25)
+COUNT, HEIGHT, WIDTH = 37, 120, 200
+
+
+def mini() -> Generator:
+    """Untrained; the recipe's weights let the sound through to the picture, which PyTorch's own small ones do not."""
+    model = build(Generator, MINI)
+    assert isinstance(model, Generator)
+    return model
+
+
+@pytest.fixture(scope="module")
+def sync() -> LipSync:
+    return LipSync(mini())
+
+
+@pytest.fixture(scope="module")
+def clip() -> Tensor:
+    """(N,H,W,3) uint8, every frame different and smooth, as faces are."""
+    noise = torch.rand(COUNT, 3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(5))
+    pixels = torch.nn.functional.interpolate(noise, size=(HEIGHT, WIDTH), mode="bicubic").clamp(0, 1)
+    return (pixels.permute(0, 2, 3, 1) * 255).to(torch.uint8).contiguous()
+
+
+def voice(seed: int) -> Audio:
+    """1.6 s of syllables: noise that comes and goes."""
+    t = torch.arange(25600) / 16000
+    noise = torch.randn(1, len(t), generator=torch.Generator().manual_seed(seed)) * 0.3
+    return Audio(noise * (torch.sin(2 * torch.pi * (3 + seed) * t + 2 * seed) > 0), 16000)
+
+
+def person(
+    x: float, *, count: int = COUNT, scale: float = 70.0, hidden: slice = slice(0, 0), start: int = 0
+) -> FaceTrack:
+    """Somebody who drifts to the right and nods a little, in frames ``start`` .. ``start+count-1``."""
+    t = torch.arange(count, dtype=torch.float32)[:, None, None]
+    drift = torch.cat([0.4 * t, (t / 5).sin() * 2], -1)
+    points = torch.tensor([ALIGNED]) * scale * (1 + 0.003 * t) + torch.tensor([x, 20.0]) + drift
+    boxes = torch.cat([points.amin(1) - 10, points.amax(1) + 10], 1)
+    visible = torch.ones(count, dtype=torch.bool)
+    visible[hidden] = False
+    return FaceTrack(boxes, points, visible, start)
+
+
+def pieces(pixels: Tensor, size: int) -> Iterator[Frames]:
+    for start in range(0, len(pixels), size):
+        yield Frames(pixels[start : start + size], start)
+
+
+def whole(stream: Iterator[Frames]) -> Tensor:
+    out, at = [], 0
+    for chunk in stream:
+        assert chunk.start == at
+        at += len(chunk.pixels)
+        out.append(chunk.pixels)
+    return torch.cat(out)
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    """Equal but for rounding: convolutions sum in another order at another batch size, which moves a value that lies on
+    the boundary of two levels by one."""
+    off = (a.int() - b.int()).abs()
+    print(f"differ: {int((off > 0).sum())} of {off.numel()} values, by at most {int(off.max())}")
+    assert int(off.max()) <= 1 and float((off > 0).float().mean()) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def dubbed(sync: LipSync, clip: Tensor) -> Tensor:
+    return whole(sync.stream(pieces(clip, COUNT), voice(1), fps=FPS, tracks=[person(20)]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 32])
+def test_the_stream_does_not_depend_on_the_chunks(sync: LipSync, clip: Tensor, dubbed: Tensor, size: int) -> None:
+    close(whole(sync.stream(pieces(clip, size), voice(1), fps=FPS, tracks=[person(20)])), dubbed)
+
+
+def test_faces_change_and_the_rest_does_not(clip: Tensor, dubbed: Tensor) -> None:
+    changed = (dubbed != clip).any(-1)
+    assert bool(changed.any(2).any(1).all())  # every frame speaks
+    track = person(20)
+    for frame, points in zip(changed, track.points, strict=True):
+        y, x = frame.nonzero().unbind(1)
+        assert y.min() > points[0, 1]  # nothing above the eyes
+        assert x.min() > points[:, 0].min() - 40 and x.max() < points[:, 0].max() + 40
+
+
+def test_the_clip_is_not_written_into(sync: LipSync, clip: Tensor) -> None:
+    before = clip.clone()
+    whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=[person(20, hidden=slice(3, 5))]))
+    assert torch.equal(clip, before)
+
+
+@pytest.mark.parametrize("size", [1, 7, COUNT])
+def test_frames_without_the_face_pass_through(sync: LipSync, clip: Tensor, dubbed: Tensor, size: int) -> None:
+    track = person(20, hidden=slice(5, 17))
+    got = whole(sync.stream(pieces(clip, size), voice(1), fps=FPS, tracks=[track]))
+    assert torch.equal(got[5:17], clip[5:17])
+    close(got[track.visible], dubbed[track.visible])
+
+
+def test_a_track_may_begin_late_and_end_early(sync: LipSync, clip: Tensor) -> None:
+    got = whole(sync.stream(pieces(clip, 6), voice(1), fps=FPS, tracks=[person(20, count=9, start=13)]))
+    spoke = (got != clip).flatten(1).any(1)
+    assert spoke.nonzero()[:, 0].tolist() == list(range(13, 22))
+
+
+def test_without_tracks_frames_come_back_as_they_are(sync: LipSync, clip: Tensor) -> None:
+    chunk = Frames(clip, 0)
+    assert next(sync.stream(iter([chunk]), voice(1), fps=FPS, tracks=[])) is chunk
+
+
+def test_two_people_with_two_voices(sync: LipSync, clip: Tensor) -> None:
+    """Each is dubbed as alone: the faces lie apart."""
+    left, right = person(5, scale=50), person(115, scale=50)
+    first = sync.stream(pieces(clip, 7), voice(1), fps=FPS, tracks=[left])
+    both = whole(sync.stream(first, voice(2), fps=FPS, tracks=[right]))
+    only_left = whole(sync.stream(pieces(clip, 7), voice(1), fps=FPS, tracks=[left]))
+    only_right = whole(sync.stream(pieces(clip, 7), voice(2), fps=FPS, tracks=[right]))
+    assert torch.equal(both[:, :, :100], only_left[:, :, :100])
+    assert torch.equal(both[:, :, 100:], only_right[:, :, 100:])
+    assert not torch.equal(only_left[:, :, :100], clip[:, :, :100])
+    swapped = whole(sync.stream(pieces(clip, 7), voice(2), fps=FPS, tracks=[left]))
+    assert int((swapped != only_left).flatten(1).any(1).sum()) > COUNT // 2
+
+
+@pytest.mark.parametrize("size", [1, 5, 32])
+def test_a_still_is_the_stream_of_its_frame(sync: LipSync, clip: Tensor, size: int) -> None:
+    track = person(20, count=1)
+    photo = Frames(clip[:1])
+    got = whole(sync.still(photo, voice(1), fps=FPS, tracks=[track], count=11, chunk=size))
+    repeated = FaceTrack(track.boxes.expand(11, -1), track.points.expand(11, -1, -1), track.visible.expand(11))
+    close(got, whole(sync.stream(pieces(clip[:1].expand(11, -1, -1, -1), 11), voice(1), fps=FPS, tracks=[repeated])))
+    assert torch.equal(photo.pixels, clip[:1])
+    assert not torch.equal(got[1:], got[:-1])  # it speaks
+
+
+def test_a_still_without_a_visible_face_is_shown(sync: LipSync, clip: Tensor) -> None:
+    track = person(20, count=1, hidden=slice(0, 1))
+    got = whole(sync.still(Frames(clip[:1]), voice(1), fps=FPS, tracks=[track], count=3))
+    assert torch.equal(got, clip[:1].expand(3, -1, -1, -1))
+
+
+@pytest.mark.parametrize("blend", [Blend("box", "paste"), Blend("face", "feather", 0.1, True), Blend("lower")])
+def test_every_blend_streams(sync: LipSync, clip: Tensor, blend: Blend) -> None:
+    other = LipSync(mini(), blend=blend)
+    got = [whole(other.stream(pieces(clip[:6], n), voice(1), fps=FPS, tracks=[person(20)])) for n in (2, 6)]
+    close(*got)
+    assert not torch.equal(got[0], clip[:6])
+
+
+def test_float_frames_stay_float(sync: LipSync, clip: Tensor, dubbed: Tensor) -> None:
+    (got,) = sync.stream(iter([Frames(clip[:3] / 255)]), voice(1), fps=FPS, tracks=[person(20)])
+    assert got.pixels.dtype == torch.float32
+    torch.testing.assert_close(got.pixels * 255, dubbed[:3].float(), atol=0.51, rtol=0)
+
+
+def test_pads_and_lead_override_the_config() -> None:
+    assert LipSync(Generator(MINI), lead_ms=120).config.features.lead_ms == 120
+    with pytest.raises(ValueError, match="frames faces by their aligned points; pads apply to box framing alone"):
+        LipSync(Generator(MINI), pads=(0, 1, 2, 3))
+    with torch.device("meta"):
+        public = Generator(WAV2LIP)
+    assert public.config.framing.pads == (0, 10, 0, 0)
+
+
+def test_the_stream_reads_no_further_than_it_must(sync: LipSync, clip: Tensor) -> None:
+    read = 0
+
+    def source() -> Iterator[Frames]:
+        nonlocal read
+        for piece in pieces(clip, 2):
+            read += 1
+            yield piece
+
+    stream = sync.stream(source(), voice(1), fps=FPS, tracks=[person(20)])
+    assert read == 0
+    next(stream)
+    assert read == 1
+    next(stream)
+    assert read == 2
+
+
+# --- the order of frames -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "longer", "wanted"),
+    [
+        (4, "pingpong", [0, 1, 2, 3, 2, 1, 0, 1, 2]),
+        (4, "loop", [0, 1, 2, 3, 0, 1, 2, 3, 0]),
+        (4, "hold", [0, 1, 2, 3, 3, 3, 3, 3, 3]),
+        (2, "pingpong", [0, 1, 0, 1, 0, 1, 0, 1, 0]),
+        (2, "loop", [0, 1, 0, 1, 0, 1, 0, 1, 0]),
+        (2, "hold", [0, 1, 1, 1, 1, 1, 1, 1, 1]),
+        (1, "pingpong", [0] * 9),
+        (1, "loop", [0] * 9),
+        (1, "hold", [0] * 9),
+        (12, "pingpong", [*range(9)]),
+        (9, "trim", [*range(9)]),
+    ],
+)
+def test_order(length: int, longer, wanted: list[int]) -> None:
+    assert order(length, 9, longer).tolist() == wanted
+
+
+@pytest.mark.parametrize("longer", ["pingpong", "loop", "hold"])
+@pytest.mark.parametrize("length", [1, 2, 3, 20])
+def test_footage_shows_its_frames_in_that_order(tmp_path: Path, longer, length: int) -> None:
+    path = write_video(tmp_path / "a.mp4", levels(25))
+    footage = Footage(path, probe(path), first=3, stop=3 + length)
+    shown = whole(footage.frames(length, 47, longer=longer, chunk=8))
+    assert level_of(shown) == (order(length, 47, longer) + 3).tolist()
+
+
+def test_footage_may_be_trimmed_or_cut_short(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", levels(25))
+    footage = Footage(path, probe(path))
+    assert level_of(whole(footage.frames(25, 60, longer="trim", chunk=8))) == list(range(25))
+    assert level_of(whole(footage.frames(25, 11, chunk=8))) == list(range(11))
+
+
+def test_a_track_follows_the_order_of_its_frames() -> None:
+    track = person(20, count=6, start=2, hidden=slice(4, 5))
+    index = order(9, 20, "pingpong")
+    got = arranged(track, 9, index)
+    assert got.start == 0 and len(got.visible) == 20
+    for shown, source in enumerate(index.tolist()):
+        seen = 2 <= source < 8 and source != 6
+        assert bool(got.visible[shown]) == seen
+        if seen:
+            assert torch.equal(got.points[shown], track.points[source - 2])
+
+
+def test_cuts_fall_on_the_nearest_frame() -> None:
+    assert clip_frames(Fraction(1), Fraction(2), Fraction(30000, 1001)) == (30, 60)
+    assert clip_frames(Fraction(0), None, FPS) == (0, None)
+    assert clip_frames(Fraction(1, 50), Fraction(3, 50), FPS) == (1, 2)  # half a frame rounds up
+
+
+# --- stages that overlap -------------------------------------------------------------------------------------------
+
+
+def test_ahead_keeps_the_order_and_works_in_another_thread() -> None:
+    threads = set()
+
+    def source() -> Iterator[int]:
+        for i in range(50):
+            threads.add(threading.get_ident())
+            yield i
+
+    assert list(ahead(source(), depth=3)) == list(range(50))
+    assert threads.isdisjoint({threading.get_ident()})
+    assert list(ahead(iter([]))) == []
+
+
+def test_ahead_stays_within_its_depth() -> None:
+    made = 0
+
+    def source() -> Iterator[int]:
+        nonlocal made
+        for made in range(1, 100):
+            yield made
+
+    stream = ahead(source(), depth=2)
+    for taken in range(1, 20):
+        next(stream)
+        assert made <= taken + 3  # two wait in the queue, one in the maker's hand
+    stream.close()
+
+
+def test_ahead_passes_an_exception_on() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    stream = ahead(source())
+    assert next(stream) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_closing_ahead_closes_the_source() -> None:
+    closed = threading.Event()
+    running = threading.active_count()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.set()
+
+    stream = ahead(source(), depth=1)
+    assert next(stream) == 0
+    stream.close()
+    assert closed.is_set() and threading.active_count() == running
+
+
+def test_an_abandoned_pipeline_of_stages_closes_the_source() -> None:
+    closed = threading.Event()
+    running = threading.active_count()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(1, 1000)
+        finally:
+            closed.set()
+
+    seconds: list[float] = []
+    stages = ahead(timed(ahead(timed(source(), seconds.append)), seconds.append))
+    assert next(stages) == 1
+    stages.close()
+    gc.collect()
+    assert closed.wait(5) and threading.active_count() == running
+
+
+def test_timed_tells_the_time_of_every_item() -> None:
+    seconds: list[float] = []
+    assert list(timed(iter([3, 4]), seconds.append)) == [3, 4]
+    assert len(seconds) >= 2 and all(0 <= s < 5 for s in seconds)
