@@ -47,6 +47,8 @@ def resample(audio: Audio, rate: int) -> Audio:
     """``audio`` at ``rate`` Hz, band-limited. torchaudio where it imports, else PyAV's resampler."""
     if audio.rate == rate:
         return audio
+    if audio.samples.shape[1] == 0:  # torchaudio refuses it
+        return Audio(audio.samples, rate)
     try:
         # Importing it fails beside CPU builds of torch (OSError: libc10_cuda) and beside CUDA builds of another
         # CUDA version (RuntimeError), so every failure of the import means: not here.

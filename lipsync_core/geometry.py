@@ -85,7 +85,8 @@ def warp(
 ) -> Tensor:
     """Bilinear warp of (N,C,h,w) by (N,2,3) maps between continuous pixel coordinates into (N,C,*size) (height, width).
 
-    The map runs from the pixels given to the pixels wanted; nothing is filtered, so where it shrinks by 2 or more, average first.
+    The map runs from the pixels given to the pixels wanted; nothing is filtered, so where it shrinks by 2 or
+    more, average first.
     """
     half = torch.full_like(source_to_target[:, :, 2], 0.5)
     # kornia counts from pixel centres; ours count from pixel edges

@@ -50,9 +50,9 @@ class LipSync:
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
         self.config = replace(model.config, framing=framing, features=features)
         self.blend = blend
-        device = next(model.parameters()).device
         # oneDNN and cuDNN both run these convolutions faster on interleaved channels
-        self.model = fold(model).to(device, memory_format=torch.channels_last).requires_grad_(False)
+        self.model = fold(model).requires_grad_(False)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @torch.inference_mode()
     def stream(

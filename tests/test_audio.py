@@ -202,9 +202,7 @@ def test_resampling_keeps_a_band_limited_sound(kernel, rate: int) -> None:
     limit = 0.85 * min(rate, 16000) / 2
     got = kernel(tones(rate, rate, limit).float(), rate, 16000)
     assert got.shape == (2, 16000)
-    level = snr(got, tones(16000, 16000, limit), edge=400)
-    print(f"{rate} Hz: {level:.1f} dB")
-    assert level > 60
+    assert snr(got, tones(16000, 16000, limit), edge=400) > 80  # PyAV: 100 dB at every rate
 
 
 @pytest.mark.parametrize("kernel", [resample_pyav, torchaudio_kernel], ids=["pyav", "torchaudio"])

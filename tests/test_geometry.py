@@ -127,7 +127,6 @@ def test_cropped_and_put_back_is_the_picture(degrees: float, scale: float) -> No
     crop = warp(torch.ones(1, 1, 90, 90), compose(maps, turn(0, 1, 3, 3)), (200, 200), padding="zeros")
     off = (back - frames.permute(0, 3, 1, 2)).abs() * (crop > 0.999)
     assert float((crop > 0.999).float().mean()) > 0.1
-    print(f"largest difference: {float(off.max()) * 255:.2f} of 255")
     assert float(off.max()) <= 1 / 255
 
 

@@ -201,20 +201,20 @@ def test_an_expert_s_training_step_agrees_with_the_reference(expert: nn.Module) 
     check_norms(expert, wanted["grad_norm"])
 
 
-def sample(n: int, size: int = 96) -> tuple[Tensor, Tensor, Tensor]:
+def sample(n: int) -> tuple[Tensor, Tensor, Tensor]:
     """mel, target, reference."""
-    return uniform(1, (n, 1, 80, 16), -4, 4), uniform(2, (n, 3, size, size)), uniform(3, (n, 3, size, size))
+    return uniform(1, (n, 1, 80, 16), -4, 4), uniform(2, (n, 3, 96, 96)), uniform(3, (n, 3, 96, 96))
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("config", [WAV2LIP, MINI, dataclasses.replace(MINI, output="paint")])
 def test_folding_keeps_the_output(config) -> None:
-    model = build(Generator, config)
-    inputs = sample(2)
+    # in float64: recipe weights swell rounding, and what is asked is whether the numbers are the same
+    model, inputs = build(Generator, config).double(), [x.double() for x in sample(2)]
     whole = model(*inputs)
-    fold(model)
+    fold(model.train())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
-    torch.testing.assert_close(model(*inputs), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(*inputs), whole, atol=1e-6, rtol=0)
 
 
 def macs(model: nn.Module, *inputs: Tensor) -> int:
@@ -264,12 +264,12 @@ def test_the_lower_half_of_the_target_is_never_seen(config) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("config", [WAV2LIP, MINI])
 def test_a_face_encoded_once_speaks_as_if_encoded_every_time(config) -> None:
-    model = build(Generator, config)
-    mel, target, reference = sample(3)
+    model = build(Generator, config).double()
+    mel, target, reference = (x.double() for x in sample(3))
     target, reference = target[:1], reference[:1]
     made = model.decode(mel, model.encode(target, reference), target, reference)
     wanted = model(mel, target.expand(3, -1, -1, -1), reference.expand(3, -1, -1, -1))
-    torch.testing.assert_close(made, wanted, atol=2e-5, rtol=0)  # another batch size, another order of sums
+    torch.testing.assert_close(made, wanted, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("output", ["flow", "paint"])

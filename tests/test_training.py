@@ -214,7 +214,9 @@ def test_the_cosine_is_clamped() -> None:
     assert float(sync_loss(one, other)) == 100  # torch clamps the logarithm of 0 at -100
     assert float(cosine_bce(one, other, torch.zeros(1))) == 0
     wanted = -math.log(0.6)
-    assert float(cosine_bce(torch.tensor([[1.0, 0]]), torch.tensor([[0.6, 0.8]]), torch.ones(1))) == pytest.approx(wanted)
+    assert float(cosine_bce(torch.tensor([[1.0, 0]]), torch.tensor([[0.6, 0.8]]), torch.ones(1))) == pytest.approx(
+        wanted
+    )
 
 
 def test_the_discriminator_s_losses() -> None:

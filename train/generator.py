@@ -24,8 +24,8 @@ from lipsync_core.training.loop import load_state, save_state, warmup_cosine
 from lipsync_core.training.sync import SHIFTS, embed, middle, offset_and_confidence, offset_curve
 from train.expert import TEACHER
 
-WINDOW, FAR = 5, 5  # frames judged together; a reference comes from at least FAR frames away
-WEIGHTS = {"l1": 6.0, "gradient": 3.0, "sync": 0.5, "still_l1": 6.0, "still_sync": 0.25}
+WINDOW, FAR, APART = 5, 5, 3  # frames judged together; a reference is at least FAR frames away, a rival sound APART
+WEIGHTS = {"l1": 10.0, "gradient": 5.0, "sync": 0.3, "still_l1": 10.0, "still_sync": 0.1}
 
 
 @dataclasses.dataclass
@@ -90,13 +90,14 @@ def outside_mouth(size: int) -> Tensor:
 
 
 def sync_terms(expert: SyncExpert, faces: Tensor, sounds: Tensor) -> Tensor:
-    """(k,) cross-entropy of finding the right shift among all, by the expert; neighbours of the right one do not count."""
+    """(k,) cross-entropy of finding the right shift among all, by the expert; those under APART frames off do not count."""
     video = expert.embed_video(faces)
     with torch.no_grad():
         audio = expert.embed_audio(sounds.flatten(0, 1)).view(*sounds.shape[:2], -1)
     logits = (audio @ video[:, :, None])[..., 0] / 0.1
-    logits = torch.cat([logits[:, : SHIFTS - 1], logits[:, SHIFTS : SHIFTS + 1], logits[:, SHIFTS + 2 :]], 1)
-    return F.cross_entropy(logits, torch.full((len(faces),), SHIFTS - 1), reduction="none")
+    off = (torch.arange(2 * SHIFTS + 1) - SHIFTS).abs()
+    rivals = logits.masked_fill((off > 0) & (off < APART), float("-inf"))
+    return F.cross_entropy(rivals, torch.full((len(faces),), SHIFTS), reduction="none")
 
 
 def losses(model: Generator, expert: SyncExpert, batch: Batch) -> dict[str, Tensor]:

@@ -16,7 +16,12 @@ from ..geometry import Framing
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
 
 _SEAM = 2  # rows of context above the lower half, at half resolution
-_DOWN, _UP = (2, 2), {"stride": (2, 2), "output_padding": 1}
+_DOWN = (2, 2)
+
+
+def _up(channels: int, residuals: int) -> Stage:
+    """A stage that doubles height and width."""
+    return Stage(channels, stride=(2, 2), residuals=residuals, output_padding=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,11 @@ WAV2LIP = GeneratorConfig(
     decoder=(
         Stage(512, 1, padding=0),
         Stage(512, padding=0, residuals=1),
-        Stage(512, residuals=2, **_UP),
-        Stage(384, residuals=2, **_UP),
-        Stage(256, residuals=2, **_UP),
-        Stage(128, residuals=2, **_UP),
-        Stage(64, residuals=2, **_UP),
+        _up(512, 2),
+        _up(384, 2),
+        _up(256, 2),
+        _up(128, 2),
+        _up(64, 2),
     ),
     head=32,
     bgr=True,
@@ -97,11 +102,11 @@ MINI = GeneratorConfig(
     decoder=(
         Stage(256, 1, padding=0),
         Stage(224, padding=0, residuals=1),
-        Stage(160, residuals=1, **_UP),
-        Stage(112, residuals=1, **_UP),
-        Stage(64, residuals=1, **_UP),
-        Stage(48, residuals=1, **_UP),
-        Stage(16, residuals=1, **_UP),
+        _up(160, 1),
+        _up(112, 1),
+        _up(64, 1),
+        _up(48, 1),
+        _up(16, 1),
     ),
     head=16,
     output="flow",

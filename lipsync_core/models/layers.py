@@ -1,9 +1,12 @@
 """Blocks that several networks share."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,14 @@ def flatten(blocks: list[list[nn.Module]]) -> nn.Sequential:
     return nn.Sequential(*(layer for block in blocks for layer in block))
 
 
-def fold(model: nn.Module) -> nn.Module:
+def fold(model: M) -> M:
     """``model`` in eval mode with every batch norm folded, in place, into the convolution before it: the same numbers with
     fewer passes over memory. For inference only; the state dict no longer fits a checkpoint."""
     model.eval()
     for layer in model.modules():
         if isinstance(layer, (Conv, UpConv)) and len(layer.conv_block) == 2:
             conv, norm = layer.conv_block
-            assert isinstance(norm, nn.BatchNorm2d)
+            assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(norm, nn.BatchNorm2d)
             fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             layer.conv_block = nn.Sequential(fused)
     return model
