@@ -119,9 +119,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(
-        f"{platform.processor() or platform.machine()}, {args.threads} threads, torch {torch.__version__}, PyAV {av.__version__}"
-    )
+    processor = platform.processor() or platform.machine()
+    print(f"{processor}, {args.threads} threads, torch {torch.__version__}, PyAV {av.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         for height in args.heights:
             source = Path(folder) / f"{height}.mp4"
@@ -132,9 +131,8 @@ def main() -> None:
             alone = stages(source, args.speech)
             print(f"\n{height}p, {report['frames']} frames, {report['dubbed']} dubbed")
             print(f"  plain transcode      {count / seconds:7.1f} frames/s")
-            print(
-                f"  dub, end to end      {speed:7.1f} frames/s = {speed / (count / seconds):.0%} of it; {report['peak_mb']:.0f} MB"
-            )
+            share = speed / (count / seconds)
+            print(f"  dub, end to end      {speed:7.1f} frames/s = {share:.0%} of it; {report['peak_mb']:.0f} MB")
             for name, ms in alone.items():
                 print(f"  {name:20} {ms:7.2f} ms a frame alone ({1000 / ms:.0f} frames/s)")
             print(f"  all but the encoder  {sum(alone.values()):7.2f} ms a frame")
@@ -142,8 +140,9 @@ def main() -> None:
         for batch in (1, 16):
             plain = generator_ms(Generator(config), batch, ready=False)
             ready = generator_ms(Generator(config), batch, ready=True)
+            ratio = plain / ready
             print(
-                f"{name} generator, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} ms, ratio {plain / ready:.2f}"
+                f"{name}, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} ms, ratio {ratio:.2f}"
             )
 
 

@@ -4,7 +4,7 @@ import logging
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from .cli_models import app as models_app
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
+
+if TYPE_CHECKING:
+    from .dubbing import DubReport
 
 app = typer.Typer(
     help="Make any face speak any speech.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -66,46 +69,73 @@ def _pads(text: str | None) -> tuple[int, int, int, int] | None:
     return top, bottom, left, right
 
 
+FaceFile = Annotated[Path, typer.Argument(help="Video or photo (PNG, JPEG, WebP) with the face.")]
+Speech = Annotated[Path | None, typer.Argument(help="Speech: any file with sound.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")]
+Pairs = Annotated[
+    list[str] | None, typer.Option(help="FACE=AUDIO, once for each speaker; instead of AUDIO and --face.")
+]
+Which = Annotated[str, typer.Option("--face", help="largest | left | right | INDEX | x,y")]
+Model = Annotated[str, typer.Option(help="A name (see `lipsync models list`) or a weight file.")]
+Mask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="What is redrawn.")]
+BlendOption = Annotated[Literal["paste", "feather"], typer.Option(help="How it joins its frame.")]
+Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")]
+Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")]
+Pads = Annotated[
+    str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
+]
+Lead = Annotated[
+    int | None, typer.Option(help="Sound heard this long before its frame; 40 mends wav2lip's early lips.")
+]
+Start = Annotated[str, typer.Option(help="Cut the video: from here (seconds or h:m:s).")]
+End = Annotated[str | None, typer.Option(help="Cut the video: to here.")]
+Fps = Annotated[str | None, typer.Option(help="Frames per second; the source's average by default.")]
+LongerOption = Annotated[
+    Literal["pingpong", "loop", "hold", "trim"],
+    typer.Option("--when-audio-is-longer", help="What the picture does then."),
+]
+Detector = Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")]
+MinScore = Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")]
+Cache = Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")]
+Device = Annotated[str, typer.Option(help="auto | cpu | cuda | mps")]
+Batch = Annotated[int, typer.Option(min=1, help="Frames at a time.")]
+Codec = Annotated[str | None, typer.Option(help="FFmpeg encoder; H.264 for MP4 by default.")]
+Crf = Annotated[float, typer.Option(help="Quality, lower is better and larger.")]
+Preset = Annotated[str, typer.Option(help="Encoder preset.")]
+Tag = Annotated[bool, typer.Option(help="Say in the metadata that the picture is generated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
 @app.command("dub")
 def dub_command(
-    face: Annotated[Path, typer.Argument(help="Video or photo (PNG, JPEG, WebP) with the face.")],
-    audio: Annotated[Path | None, typer.Argument(help="Speech: any file with sound.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")] = Path(
-        "dubbed.mp4"
-    ),
-    pair: Annotated[
-        list[str] | None, typer.Option(help="FACE=AUDIO, once for each speaker; instead of AUDIO and --face.")
-    ] = None,
-    which: Annotated[str, typer.Option("--face", help="largest | left | right | INDEX | x,y")] = "largest",
-    model: Annotated[str, typer.Option(help="A name (see `lipsync models list`) or a weight file.")] = "mini",
-    mask: Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="What is redrawn.")] = "mouth",
-    blend: Annotated[Literal["paste", "feather"], typer.Option(help="How it joins its frame.")] = "feather",
-    feather: Annotated[float, typer.Option(help="Width of the soft edge, as a part of the crop.")] = 0.08,
-    colour_match: Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")] = False,
-    pads: Annotated[
-        str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
-    ] = None,
-    lead_ms: Annotated[
-        int | None, typer.Option(help="Sound heard this long before its frame; 40 mends wav2lip's early lips.")
-    ] = None,
-    start: Annotated[str, typer.Option(help="Cut the video: from here (seconds or h:m:s).")] = "0",
-    end: Annotated[str | None, typer.Option(help="Cut the video: to here.")] = None,
-    fps: Annotated[str | None, typer.Option(help="Frames per second; the source's average by default.")] = None,
-    longer: Annotated[
-        Literal["pingpong", "loop", "hold", "trim"],
-        typer.Option("--when-audio-is-longer", help="What the picture does then."),
-    ] = "pingpong",
-    detector: Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")] = "mini",
-    min_score: Annotated[float, typer.Option(help="Least score of a face.")] = 0.7,
-    cache: Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")] = True,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps")] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Frames at a time.")] = 16,
-    codec: Annotated[str | None, typer.Option(help="FFmpeg encoder; H.264 for MP4 by default.")] = None,
-    crf: Annotated[float, typer.Option(help="Quality, lower is better and larger.")] = 18,
-    preset: Annotated[str, typer.Option(help="Encoder preset.")] = "veryfast",
-    tag: Annotated[bool, typer.Option(help="Say in the metadata that the picture is generated.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    face: FaceFile,
+    audio: Speech = None,
+    out: Out = Path("dubbed.mp4"),
+    pair: Pairs = None,
+    which: Which = "largest",
+    model: Model = "mini",
+    mask: Mask = "mouth",
+    blend: BlendOption = "feather",
+    feather: Feather = 0.08,
+    colour_match: Colour = False,
+    pads: Pads = None,
+    lead_ms: Lead = None,
+    start: Start = "0",
+    end: End = None,
+    fps: Fps = None,
+    longer: LongerOption = "pingpong",
+    detector: Detector = "mini",
+    min_score: MinScore = 0.7,
+    cache: Cache = True,
+    device: Device = "auto",
+    batch: Batch = 16,
+    codec: Codec = None,
+    crf: Crf = 18,
+    preset: Preset = "veryfast",
+    tag: Tag = True,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make the face of a video or photo speak."""
     from .dubbing import Cut, Encoding, Finding, dub
@@ -113,34 +143,28 @@ def dub_command(
 
     if (audio is None) == (not pair):
         raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
-    with _progress() as show:
+    speech = audio if audio is not None else [parse_pair(text) for text in pair or []]
+    options: dict[str, Any] = {
+        "blend": Blend(mask, blend, feather, colour_match),
+        "cut": Cut(parse_time(start), parse_time(end) if end else None, parse_fps(fps) if fps else None, longer),
+        "finding": Finding(detector, min_score, cache),
+        "encoding": Encoding(codec, crf, preset, tag, overwrite),
+        "pads": _pads(pads),
+    }
+    with _Bar() as bar:
         report = dub(
             face,
-            audio if audio is not None else [parse_pair(text) for text in pair or []],
+            speech,
             out,
             model=model,
             select=which,
-            blend=Blend(mask, blend, feather, colour_match),
-            cut=Cut(
-                parse_time(start), None if end is None else parse_time(end), parse_fps(fps) if fps else None, longer
-            ),
-            finding=Finding(detector, min_score, cache),
-            encoding=Encoding(codec, crf, preset, tag, overwrite),
-            pads=_pads(pads),
             lead_ms=lead_ms,
             device=device,
             batch=batch,
-            on_progress=show,
+            on_progress=bar,
+            **options,
         )
-    if as_json:
-        print(report.to_json())
-        return
-    table = Table(title=str(report.out), show_header=False)
-    table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
-    table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through without the face")
-    table.add_row("model", f"{report.model}, faces by {report.detector}")
-    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
-    Console().print(table)
+    _print_report(report, as_json)
 
 
 @app.command("demo")
@@ -151,12 +175,26 @@ def demo_command(
     """Dub a photograph with the bundled speech and weights; needs no network."""
     from .demo import demo
 
-    with _progress() as show:
-        video, sheet = demo(folder, overwrite=overwrite, on_progress=show)
+    with _Bar() as bar:
+        video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)
     print(f"wrote {video} and {sheet}")
 
 
-class _progress:
+def _print_report(report: "DubReport", as_json: bool) -> None:
+    if as_json:
+        print(report.to_json())
+        return
+    table = Table(title=str(report.out), show_header=False)
+    table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
+    table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through without the face")
+    table.add_row("model", f"{report.model}, faces by {report.detector}")
+    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
+    for warning in report.warnings:
+        table.add_row("warning", warning)
+    Console().print(table)
+
+
+class _Bar:
     """A progress bar on stderr, as the callback (stage, done, total)."""
 
     def __init__(self) -> None:
@@ -164,7 +202,7 @@ class _progress:
         self._bar = Progress(*columns, console=_errors, transient=True)
         self._task = self._bar.add_task("start", total=None)
 
-    def __enter__(self) -> "_progress":
+    def __enter__(self) -> "_Bar":
         self._bar.start()
         return self
 

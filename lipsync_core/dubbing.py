@@ -4,7 +4,8 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator as Yields
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from .audio import frame_count, resample
 from .errors import MediaError
@@ -126,47 +128,42 @@ def dub(
     say = on_progress or (lambda *_: None)
     notes = _Notes()
     with notes.clock("total"):
-        footage = _footage(face, cut)
-        info, target = footage.info, _device(device)
+        footage, target = _footage(face, cut), _device(device)
         generator, name = _generator(model, target)
         sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms)
-        cuts = [(cut.start, cut.end) if path == face else (Fraction(0), None) for path, _ in pairs]
-        rate = sync.config.features.rate
-        voices = [_voice(path, *span, rate, notes) for (path, _), span in zip(pairs, cuts, strict=True)]
-        wanted = max(frame_count(voice, info.fps) for voice in voices)
-        writer = VideoWriter(
-            out,
-            info,
-            _sound([path for path, _ in pairs], cuts, notes),
-            codec=encoding.codec,
-            crf=encoding.crf,
-            preset=encoding.preset,
-            overwrite=encoding.overwrite,
-            metadata=_tag(name) if encoding.tag else {},
-            extra_tracks_from=None if info.still else face,
-            extra_start=cut.start,
-            on_warning=notes.warn,
-        )
-        with writer:
+        voices = _Voices.read([path for path, _ in pairs], face, cut, sync.config.features.rate, notes)
+        with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
+            wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
             say("find faces", 0, wanted)
             with notes.clock("find faces"):
                 detector, key = _detector(finding, target)
-                people, length = footage.tracks(detector, stop=1 if info.still else wanted, detector_key=key)
-            count = wanted if info.still or cut.longer != "trim" else min(wanted, length)
+                people, length = footage.tracks(detector, stop=wanted, detector_key=key)
+            count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
             index = order(length, count, cut.longer)
             chosen = [arranged(choose(people, selector), length, index) for selector in selectors]
-            frames = _dubbed(sync, footage, voices, chosen, (length, count), cut.longer, batch, notes)
             written = 0
-            for chunk in ahead(frames):
-                with notes.clock("write"):
-                    writer.write(chunk)
-                written += chunk.pixels.shape[0]
-                say("dub", written, count)
+            with closing(
+                ahead(_dubbed(sync, footage, voices.heard, chosen, (length, count), cut.longer, batch, notes))
+            ) as frames:
+                for chunk in frames:
+                    with notes.clock("write"):
+                        writer.write(chunk)
+                    written += chunk.pixels.shape[0]
+                    say("dub", written, count)
     dubbed = int(torch.stack([person.visible for person in chosen]).any(0).sum())
+    seconds = {stage: round(spent, 3) for stage, spent in notes.seconds.items()}
     return DubReport(
-        out, written, dubbed, written - dubbed, len(people), info.fps, name, finding.detector,
-        {stage: round(seconds, 3) for stage, seconds in notes.seconds.items()}, tuple(notes.warnings),
-    )  # fmt: skip
+        out,
+        written,
+        dubbed,
+        written - dubbed,
+        len(people),
+        footage.info.fps,
+        name,
+        finding.detector,
+        seconds,
+        tuple(notes.warnings),
+    )
 
 
 def _dubbed(
@@ -214,7 +211,7 @@ class _Notes:
         return add
 
     @contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
+    def clock(self, stage: str) -> Yields[None, None, None]:
         began = time.perf_counter()
         yield
         self.seconds[stage] += time.perf_counter() - began
@@ -263,8 +260,24 @@ def _detector(finding: Finding, device: torch.device) -> tuple[Detector, tuple[s
     return S3FDDetector(network, min_score=score), key
 
 
-def _voice(path: Path, start: Fraction, end: Fraction | None, rate: int, notes: _Notes) -> Audio:
-    """What the model hears of a file: mono at its rate, resampled while reading so that memory holds no more than that."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Voices:
+    """What the model hears, one by one, and what the output sounds like."""
+
+    heard: list[Audio]
+    sound: AudioSource
+
+    @classmethod
+    def read(cls, paths: list[Path], face: Path, cut: Cut, rate: int, notes: _Notes) -> "_Voices":
+        spans = [(cut.start, cut.end) if path == face else (Fraction(0), None) for path in paths]
+        heard = [_heard(path, *span, rate, notes) for path, span in zip(paths, spans, strict=True)]
+        if len(paths) == 1:
+            return cls(heard, AudioSource(paths[0], *spans[0]))
+        return cls(heard, _mixed(paths, spans, notes))
+
+
+def _heard(path: Path, start: Fraction, end: Fraction | None, rate: int, notes: _Notes) -> Audio:
+    """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
     first, stop = round(start * rate), None if end is None else round(end * rate)
     voice = read_audio(path, rate=rate, start=first, stop=stop, on_warning=notes.warn)
     if voice.samples.shape[1] == 0:
@@ -272,19 +285,37 @@ def _voice(path: Path, start: Fraction, end: Fraction | None, rate: int, notes: 
     return voice
 
 
-def _sound(paths: list[Path], cuts: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
-    """The sound of the output: the one file as it is, or several mixed at the highest of their rates."""
-    if len(paths) == 1:
-        return AudioSource(paths[0], *cuts[0])
+def _mixed(paths: list[Path], spans: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
+    """Several voices at once, at the highest of their rates; held in memory."""
     tracks = [read_audio(path, rate=None, mono=False, on_warning=notes.warn) for path in paths]
     rate = max(track.rate for track in tracks)
-    tracks = [
-        resample(track, rate).samples[:, round(start * rate) :] for track, (start, _) in zip(tracks, cuts, strict=True)
-    ]
-    mixed = torch.zeros(max(t.shape[0] for t in tracks), max(t.shape[1] for t in tracks))
-    for track in tracks:
-        mixed[:, : track.shape[1]] += track  # a mono voice sounds on every side
+    sounds: list[Tensor] = []
+    for track, (start, end) in zip(tracks, spans, strict=True):
+        sounds.append(
+            resample(track, rate).samples[:, round(start * rate) : None if end is None else round(end * rate)]
+        )
+    mixed = torch.zeros(max(t.shape[0] for t in sounds), max(t.shape[1] for t in sounds))
+    for sound in sounds:
+        mixed[:, : sound.shape[1]] += sound  # a mono voice sounds on every side
     return AudioSource(Audio(mixed.clamp(-1, 1), rate))
+
+
+def _writer(
+    out: Path, footage: Footage, sound: AudioSource, start: Fraction, encoding: Encoding, model: str, notes: _Notes
+) -> VideoWriter:
+    return VideoWriter(
+        out,
+        footage.info,
+        sound,
+        codec=encoding.codec,
+        crf=encoding.crf,
+        preset=encoding.preset,
+        overwrite=encoding.overwrite,
+        metadata=_tag(model) if encoding.tag else {},
+        extra_tracks_from=None if footage.info.still else footage.path,
+        extra_start=start,
+        on_warning=notes.warn,
+    )
 
 
 def _tag(model: str) -> dict[str, str]:

@@ -3,13 +3,13 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterator[T], *, depth: int = 2) -> Generator[T, None, None]:
     """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception of the maker is raised
     here; closing this iterator stops and closes the maker. Video codecs and torch let go of the interpreter while they
     work, so threads are enough."""
@@ -53,7 +53,7 @@ def ahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
         thread.join()
 
 
-def timed(items: Iterator[T], add: Callable[[float], None]) -> Iterator[T]:
+def timed(items: Iterator[T], add: Callable[[float], None]) -> Generator[T, None, None]:
     """``items``, telling ``add`` the seconds that each took to make."""
     while True:
         began = time.perf_counter()

@@ -154,16 +154,18 @@ def test_no_device_is_chosen_below_the_edge() -> None:
         assert not any(name.endswith(".cuda") for name, _ in calls(module)), module
 
 
+def body_lines(function: ast.FunctionDef) -> int:
+    """Lines of the statements: a signature with many options and a docstring are long without being complex."""
+    first = function.body[1] if ast.get_docstring(function) and len(function.body) > 1 else function.body[0]
+    return (function.end_lineno or first.lineno) - first.lineno + 1
+
+
 def test_files_and_functions_stay_short() -> None:
     long_files = {
         m: n for m, path in MODULES.items() if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400
     }
-    long_functions = {
-        f"{module}:{node.name}": node.end_lineno - node.lineno + 1
-        for module, tree in TREES.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= 50
-    }
+    functions = ((m, node) for m, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    long_functions = {f"{m}:{node.name}": n for m, node in functions if (n := body_lines(node)) > 50}
     assert (long_files, long_functions) == ({}, {})
 
 

@@ -1,17 +1,19 @@
+import gc
 import io
 import math
+import struct
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from media_samples import click, level_of, levels, write_sound, write_video
 
 from lipsync_core.errors import MediaError
 from lipsync_core.media import probe, read_audio, read_frames
-from lipsync_core.media.picture import Orientation, orientation_of_matrix
 from lipsync_core.media.reading import spans
 
 RATES = [Fraction(24000, 1001), Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(60)]
@@ -156,15 +158,27 @@ def test_photos_are_turned_by_their_exif_orientation(tmp_path: Path, orientation
     assert np.abs(got[0].numpy().astype(int) - upright).mean() < 3
 
 
-def test_display_matrices_become_quarter_turns() -> None:
-    one = 1 << 16
-    for a, b, c, d, expected in [
-        (one, 0, 0, one, Orientation()),
-        (0, one, -one, 0, Orientation(True, True, False)),
-        (-one, 0, 0, one, Orientation(False, True, False)),
-        (64000, 9000, -9000, 64000, Orientation()),
-    ]:
-        assert orientation_of_matrix(np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32)) == expected
+@pytest.mark.parametrize(
+    ("a", "b", "c", "d", "turns"), [(1, 0, 0, 1, 0), (0, 1, -1, 0, -1), (-1, 0, 0, -1, 2), (0, -1, 1, 0, 1)]
+)
+def test_videos_are_turned_by_their_display_matrix(tmp_path: Path, a: int, b: int, c: int, d: int, turns: int) -> None:
+    stored = torch.full((4, 32, 64, 3), 20, dtype=torch.uint8)
+    stored[:, :16, :32, 0] = 220
+    path = write_video(tmp_path / "turned.mp4", stored)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # the matrix of version 0 of the track header, ISO/IEC 14496-12, 8.3.2
+    matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+    data[at : at + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(data)
+    upright = np.rot90(stored.numpy(), turns, axes=(1, 2))
+    assert (probe(path).width, probe(path).height) == (upright.shape[2], upright.shape[1])
+    assert np.abs(whole(path).numpy().astype(int) - upright).mean() < 4
+
+
+def test_a_photo_with_exif_leaves_nothing_for_the_garbage_collector_to_crash_on() -> None:
+    photo = Path(skimage.data.__file__).parent / "astronaut.png"
+    assert probe(photo).still
+    gc.collect()
 
 
 @pytest.mark.parametrize(("width", "height"), [(33, 17), (31, 16), (1, 1), (32, 19)])

@@ -45,7 +45,9 @@ def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]
         for shift in range(-SHIFTS, SHIFTS + 1):
             index = torch.arange(begin, begin + count)
             index = index[(index + shift >= 0) & (index + shift < len(audio))]
-            curve.append(1 - (video[index] * audio[index + shift]).sum(1).mean() if len(index) else torch.tensor(torch.nan))
+            curve.append(
+                1 - (video[index] * audio[index + shift]).sum(1).mean() if len(index) else torch.tensor(torch.nan)
+            )
         found.append(offset_and_confidence(torch.stack(curve)))
     return found
 
@@ -67,7 +69,9 @@ def quality(rebuilt: Tensor, truth: Tensor) -> tuple[float, float]:
 
 
 @torch.inference_mode()
-def examine(clip: Clip, other: Tensor, model: Generator, judge: SyncExpert) -> dict[str, list[tuple[int, float]] | tuple]:
+def examine(
+    clip: Clip, other: Tensor, model: Generator, judge: SyncExpert
+) -> dict[str, list[tuple[int, float]] | tuple]:
     n = len(clip.faces)
     faces = middle(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
     index = list(range(n))
@@ -76,7 +80,9 @@ def examine(clip: Clip, other: Tensor, model: Generator, judge: SyncExpert) -> d
 
     def generate(source: Clip, reference: Tensor) -> Tensor:
         mels = source.mels(index, lead_ms=lead)
-        return torch.cat([model(mels[i : i + 32], faces[i : i + 32], reference[i : i + 32]) for i in range(0, n, 32)]).float()
+        return torch.cat(
+            [model(mels[i : i + 32], faces[i : i + 32], reference[i : i + 32]) for i in range(0, n, 32)]
+        ).float()
 
     audio, video = embed(judge, faces, clip.mels(index))
     said, dubbed = embed(judge, generate(voice, faces), voice.mels(index))
@@ -120,7 +126,10 @@ def main() -> None:
             result = examine(clip, fit[k % len(fit)], model, judge)
             offset, confidence = offset_and_confidence_of_clip(clip, judge)
             kept = split == "val" or abs(offset) <= 1
-            print(f"{split} {clip.name}: own offset {offset}, confidence {confidence:.3f}" + ("" if kept else " (left out)"))
+            print(
+                f"{split} {clip.name}: own offset {offset}, confidence {confidence:.3f}"
+                + ("" if kept else " (left out)")
+            )
             if kept:
                 for kind, values in result.items():
                     groups["seen" if seen else "unseen"][kind] += values

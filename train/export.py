@@ -1,7 +1,7 @@
 """Training runs -> the files that ship.
 
-    python -m train.export generator RUN/last.pt lipsync_core/assets/mini.safetensors
-    python -m train.export judge RUN/last.pt lipsync_core/assets/judge.safetensors
+python -m train.export generator RUN/last.pt lipsync_core/assets/mini.safetensors
+python -m train.export judge RUN/last.pt lipsync_core/assets/judge.safetensors
 """
 
 import argparse

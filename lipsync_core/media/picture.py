@@ -54,23 +54,13 @@ class Orientation:
         return upright[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
 
-def orientation_of_matrix(matrix: npt.NDArray[np.int32]) -> Orientation:
-    """The quarter turn and mirror nearest to a display matrix: 9 integers a b u c d v x y w, where the stored point
-    (x, y) is shown at (a x + c y, b x + d y) (ISO/IEC 14496-12, 6.2.2)."""
-    a, b, _, c, d = (int(v) for v in matrix[:5])
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(False, a < 0, d < 0)
-    return Orientation(True, c < 0, b < 0)
-
-
 def orientation_of_frame(frame: VideoFrame, path: Path) -> Orientation:
-    """How ``frame`` of the file ``path`` is turned upright."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV 18 cannot name all of FFmpeg's side data, EXIF (which photos carry) among them
-        turned = {90: 8, -90: 6, 180: 3, -180: 3}.get(frame.rotation, 1)
-        return Orientation(*_EXIF_ORIENTATIONS.get(_exif_orientation(path) or turned, (False, False, False)))
-    return Orientation() if data is None else orientation_of_matrix(np.frombuffer(data, np.int32))  # pyright: ignore
+    """How ``frame`` of the file ``path`` is turned upright: by the EXIF block of a JPEG, else by the display matrix, of
+    which the nearest quarter turn counts."""
+    # `frame.side_data` is never touched: where it meets side data that PyAV 18 cannot name (EXIF, in photographs), it
+    # raises and leaves an object behind on which the garbage collector crashes.
+    turned = {0: 1, 1: 8, 2: 3, 3: 6}[round(frame.rotation / 90) % 4]
+    return Orientation(*_EXIF_ORIENTATIONS.get(_exif_orientation(path) or turned, (False, False, False)))
 
 
 def _exif_orientation(path: Path) -> int | None:
