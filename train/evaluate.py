@@ -18,12 +18,12 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from lipsync_core.audio import log_mel
 from lipsync_core.media import read_audio
 from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.sync import SHIFTS, embed, middle, offset_and_confidence, offset_curve
-from lipsync_core.audio import log_mel
 from lipsync_core.weights import load_model
 
 WINDOW = 50
@@ -134,7 +134,7 @@ def main() -> None:
                 for kind, values in result.items():
                     groups["seen" if seen else "unseen"][kind] += values
                     by_speaker[f"{'seen' if seen else 'unseen'} {clip.speaker}"][kind] += values
-    for title, found in {**groups, **by_speaker}.items():
+    for title, found in {name: found for name, found in {**groups, **by_speaker}.items() if found}.items():
         print(f"\n**{title}**\n\n| | windows | within one frame (95 %) | confidence |\n|---|---|---|---|")
         for kind in ("real", "dub", "undubbed"):
             print(row(kind, found[kind]))
