@@ -148,7 +148,7 @@ class ToRgb:
         )
         plane = rgb.planes[0]
         channels = 4 if alpha else 3
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)  # pyright: ignore[reportArgumentType]
         image = rows[:, : width * channels].reshape(height, width, channels)
         if alpha:
             opacity = image[..., 3:].astype(np.uint16)

@@ -204,8 +204,8 @@ class _Clip:
                 stamp = (zero or Fraction(0)) if time is None else time + duration
             zero = stamp if zero is None else zero
             time = stamp
-            timed = period and frame.duration and frame.time_base is not None
-            duration = frame.duration * frame.time_base if timed else period
+            own = frame.duration * frame.time_base if frame.time_base is not None else None
+            duration = own if period and own else period
             yield time - zero, duration, frame
         if time is None:
             raise MediaError(f"{self.path}: no frame of the picture could be decoded")

@@ -176,16 +176,16 @@ class Generator(nn.Module):
             painted = x.sigmoid()
             return painted.flip(1) if self.config.bgr else painted
         lower = x[:, :, 2 * _SEAM :].float()
-        return _moved(lower, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
+        return moved(lower, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
 
 
-def _moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+def moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
     """planes (N,6,S/2,S): RGB logits, (x, y) flow and its mask for the lower half. The upper half is the target's own."""
     half, size = planes.shape[2:]
     axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
     flow = planes[:, 3:5].tanh() * 0.5  # at most a quarter of the crop
     grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], -1)
-    moved = F.grid_sample(reference.to(grid.dtype), grid, padding_mode="border", align_corners=False)
+    pulled = F.grid_sample(reference.to(grid.dtype), grid, padding_mode="border", align_corners=False)
     mask = planes[:, 5:].sigmoid()
-    lower = mask * moved + (1 - mask) * planes[:, :3].sigmoid()
+    lower = mask * pulled + (1 - mask) * planes[:, :3].sigmoid()
     return torch.cat([target[:, :, :half].to(lower.dtype), lower], 2)

@@ -1,0 +1,58 @@
+"""Memory does not grow with the length of a clip. Run with -m slow: ten minutes of 720p take a while."""
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from test_dub import tone
+
+from lipsync_core.media import VideoWriter
+from lipsync_core.types import Frames, VideoInfo
+
+# A generator that gives the reference back: what is measured is everything around the network.
+PROGRAM = """
+import json, resource, sys
+from lipsync_core import Cut, Encoding, Finding, dub
+from lipsync_core.models.generator import MINI, Generator
+
+class PassThrough(Generator):
+    def forward(self, mel, target, reference):
+        return reference
+
+report = dub(sys.argv[1], sys.argv[2], sys.argv[3], model=PassThrough(MINI), finding=Finding(cache=False),
+             encoding=Encoding(preset="ultrafast"))
+print(json.dumps([report.frames, report.dubbed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+def footage(path: Path, seconds: int) -> Path:
+    """720p at 25 fps: a face on a grey wall that drifts to and fro."""
+    frame = torch.full((720, 1280, 3), 90, dtype=torch.uint8)
+    frame[100:612, 300:812] = torch.from_numpy(skimage.data.astronaut().copy())
+    with VideoWriter(path, VideoInfo(1280, 720, Fraction(25), None), preset="ultrafast", crf=23) as out:
+        for start in range(0, seconds * 25, 25):
+            shifts = [round(100 * np.sin((start + i) / 50)) for i in range(25)]
+            out.write(Frames(torch.stack([frame.roll(shift, 1) for shift in shifts]), start))
+    return path
+
+
+def peak(folder: Path, seconds: int) -> float:
+    face, speech = footage(folder / f"{seconds}.mp4", seconds), tone(folder / f"{seconds}.wav", seconds)
+    command = [sys.executable, "-c", PROGRAM, str(face), str(speech), str(folder / f"out{seconds}.mp4")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    frames, dubbed, megabytes = json.loads(done.stdout.splitlines()[-1])
+    assert frames == seconds * 25 and dubbed == frames
+    return megabytes
+
+
+@pytest.mark.slow
+def test_ten_minutes_need_no_more_memory_than_one(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="peak memory is read through `resource`, which this system has not")
+    one, ten = peak(tmp_path, 60), peak(tmp_path, 600)
+    assert ten - one < 100, f"one minute peaks at {one:.0f} MB, ten at {ten:.0f} MB"
