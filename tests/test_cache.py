@@ -34,8 +34,11 @@ def people(count: int = 2, frames: int = 50) -> list[FaceTrack]:
     ]
 
 
-def same(a: list[FaceTrack] | None, b: list[FaceTrack]) -> bool:
-    return a is not None and all(
+def same(kept: tuple[list[FaceTrack], int] | None, b: list[FaceTrack]) -> bool:
+    if kept is None:
+        return False
+    a, frames = kept
+    return frames == 40 and all(
         torch.equal(x.boxes, y.boxes)
         and torch.equal(x.points, y.points)
         and torch.equal(x.visible, y.visible)
