@@ -139,7 +139,9 @@ def take(pixels: Tensor, region: Region) -> Tensor:
             patches.append(frame[rows][:, columns])
     stacked = torch.stack(patches)
     if stacked.dtype == torch.uint8:
-        stacked = stacked.float().mul_(1 / 255)  # three times as fast as dividing, and in the frames' own layout
+        stacked = stacked.float().div_(
+            255
+        )  # in the frames' own layout: dividing the permuted view takes three times as long
     return stacked.permute(0, 3, 1, 2)
 
 
