@@ -128,7 +128,7 @@ def dub(
     say = on_progress or (lambda *_: None)
     notes = _Notes()
     with notes.clock("total"):
-        footage, target = _footage(face, cut), _device(device)
+        footage, target = _footage(face, cut, notes), _device(device)
         generator, name = _generator(model, target)
         sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms)
         voices = _Voices.read([path for path, _ in pairs], face, cut, sync.config.features.rate, notes)
@@ -217,15 +217,15 @@ class _Notes:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def _footage(face: Path, cut: Cut) -> Footage:
+def _footage(face: Path, cut: Cut, notes: _Notes) -> Footage:
     info = probe(face)
     if info.still:
-        return Footage(face, replace(info, fps=cut.fps or info.fps))
+        return Footage(face, replace(info, fps=cut.fps or info.fps), on_warning=notes.warn)
     info = replace(info, fps=cut.fps or info.fps)
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
         raise ValueError(f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later")
-    return Footage(face, info, first, stop)
+    return Footage(face, info, first, stop, notes.warn)
 
 
 def _device(name: str) -> torch.device:

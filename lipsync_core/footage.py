@@ -1,6 +1,6 @@
 """The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +29,7 @@ class Footage:
     info: VideoInfo
     first: int = 0
     stop: int | None = None
+    on_warning: Callable[[str], None] | None = None
 
     def frames(self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 16) -> Iterator[Frames]:
         """``count`` frames, of footage that has ``length``: in the order that ``order`` tells, numbered from 0."""
@@ -78,7 +79,14 @@ class Footage:
     ):
         end = self.first + stop if self.stop is None else min(self.first + stop, self.stop)
         pieces = read_frames(
-            self.path, chunk=chunk, fps=self.info.fps, start=self.first + start, stop=end, size=size, reverse=reverse
+            self.path,
+            chunk=chunk,
+            fps=self.info.fps,
+            start=self.first + start,
+            stop=end,
+            size=size,
+            reverse=reverse,
+            on_warning=self.on_warning,
         )
         for piece in pieces:
             yield Frames(piece.pixels, piece.start - self.first)

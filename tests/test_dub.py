@@ -12,6 +12,7 @@ import pytest
 import skimage.data
 import torch
 from av.audio.frame import AudioFrame
+from media_samples import write_video
 
 import lipsync_core
 from lipsync_core import Cut, Encoding, Finding, MediaError, NoFaceError, WeightsError, dub
@@ -121,6 +122,14 @@ def test_frames_without_a_face_pass_through(tmp_path: Path) -> None:
     report = dub(clip(tmp_path / "f.mp4", frames), tone(tmp_path / "a.wav", 2.8), tmp_path / "out.mp4", finding=FRESH)
     assert report.frames == 70 and 25 <= report.dubbed <= 35 and report.passed_through == 70 - report.dubbed
     assert (pixels(report.out)[40:].float() - 90).abs().max() <= 3
+
+
+def test_warnings_of_the_picture_reach_the_report_once(tmp_path: Path) -> None:
+    face = write_video(
+        tmp_path / "ten.mkv", portrait().expand(8, -1, -1, -1), codec="ffv1", pix_fmt="yuv420p10le", options={}
+    )
+    report = dub(face, tone(tmp_path / "a.wav"), tmp_path / "out.mp4", finding=FRESH)  # three passes: find, there, back
+    assert len(report.warnings) == 1 and "10-bit" in report.warnings[0]
 
 
 def test_no_face_is_said_before_anything_is_made(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def quality(rebuilt: Tensor, truth: Tensor) -> tuple[float, float]:
 @torch.inference_mode()
 def examine(
     clip: Clip, other: Tensor, model: Generator, judge: SyncExpert
-) -> dict[str, list[tuple[int, float]] | tuple]:
+) -> tuple[tuple[int, float], dict[str, list]]:
+    """The clip's own (offset, confidence), and by kind the verdicts on its windows and the quality of its rebuilding."""
     n = len(clip.faces)
     faces = middle(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
     index = list(range(n))
@@ -87,7 +88,7 @@ def examine(
     audio, video = embed(judge, faces, clip.mels(index))
     said, dubbed = embed(judge, generate(voice, faces), voice.mels(index))
     far = faces.roll(n // 2, 0)
-    return {
+    return offset_and_confidence(offset_curve(audio, video)), {
         "real": windows(audio, video, n),
         "dub": windows(said, dubbed, n),
         "undubbed": windows(said, video, n),
@@ -123,8 +124,7 @@ def main() -> None:
             if split == "test" and clip.name.startswith("grid_"):
                 continue  # speaker s1 again, whom val holds already
             fit = [v for v in voices if v.shape[1] >= 3.2 * len(clip.faces)] or [torch.cat(voices, 1)]
-            result = examine(clip, fit[k % len(fit)], model, judge)
-            offset, confidence = offset_and_confidence_of_clip(clip, judge)
+            (offset, confidence), result = examine(clip, fit[k % len(fit)], model, judge)
             kept = split == "val" or abs(offset) <= 1
             print(
                 f"{split} {clip.name}: own offset {offset}, confidence {confidence:.3f}"
@@ -142,12 +142,6 @@ def main() -> None:
             psnr, ssim = np.mean(found[kind], 0)
             print(f"\nlower half {kind}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} ({len(found[kind])} clips)", end="")
         print()
-
-
-def offset_and_confidence_of_clip(clip: Clip, judge: SyncExpert) -> tuple[int, float]:
-    n = len(clip.faces)
-    audio, video = embed(judge, middle(clip.frames(0, n)), clip.mels(list(range(n))))
-    return offset_and_confidence(offset_curve(audio, video))
 
 
 if __name__ == "__main__":
