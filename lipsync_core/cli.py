@@ -98,6 +98,10 @@ Detector = Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face d
 MinScore = Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")]
 Cache = Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda | mps")]
+PrecisionOption = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option("--precision", help="auto: bfloat16 where the CPU is built for it."),
+]
 Batch = Annotated[int, typer.Option(min=1, help="Frames at a time.")]
 Codec = Annotated[str | None, typer.Option(help="FFmpeg encoder; H.264 for MP4 by default.")]
 Crf = Annotated[float, typer.Option(help="Quality, lower is better and larger.")]
@@ -129,7 +133,8 @@ def dub_command(
     min_score: MinScore = 0.7,
     cache: Cache = True,
     device: Device = "auto",
-    batch: Batch = 16,
+    precision: PrecisionOption = "auto",
+    batch: Batch = 8,
     codec: Codec = None,
     crf: Crf = 18,
     preset: Preset = "veryfast",
@@ -160,6 +165,7 @@ def dub_command(
             select=which,
             lead_ms=lead_ms,
             device=device,
+            precision=precision,
             batch=batch,
             on_progress=bar,
             **options,

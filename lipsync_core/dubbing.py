@@ -28,6 +28,7 @@ from .hub import file_sha256
 from .media import AudioSource, VideoWriter, probe, read_audio
 from .models.face_detector import FaceDetector
 from .models.generator import Generator
+from .models.precision import Precision
 from .models.s3fd import S3FD
 from .pipeline import Blend, LipSync
 from .prefetch import ahead, timed
@@ -108,14 +109,16 @@ def dub(
     pads: tuple[int, int, int, int] | None = None,
     lead_ms: int | None = None,
     device: str = "auto",
-    batch: int = 16,
+    precision: Precision = "auto",
+    batch: int = 8,
     on_progress: Progress | None = None,
 ) -> DubReport:
     """Write ``out``: the video or photo ``face`` with its mouth speaking ``audio``. The output is as long as the speech.
 
     audio: a file with sound, spoken by the face that ``select`` names (largest | left | right | INDEX | x,y), or a list of
     (file, face) pairs, heard together. Where it is the face file itself, it is cut with the picture. pads: (top, bottom,
-    left, right) px for models framed by the detector's box. lead_ms: see ``MelFeatures``. batch: frames at a time.
+    left, right) px for models framed by the detector's box. lead_ms: see ``MelFeatures``. precision: see
+    ``casting``. batch: frames at a time.
     on_progress(stage, done, total).
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
@@ -130,7 +133,7 @@ def dub(
     with notes.clock("total"):
         footage, target = _footage(face, cut, notes), _device(device)
         generator, name = _generator(model, target)
-        sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms)
+        sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
         voices = _Voices.read([path for path, _ in pairs], face, cut, sync.config.features.rate, notes)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)

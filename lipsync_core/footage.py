@@ -13,6 +13,7 @@ from .faces import Detector
 from .faces.cache import load_tracks, store_tracks, track_key
 from .faces.tracking import detect_tracks, window
 from .media import read_frames
+from .prefetch import ahead
 from .types import FaceTrack, Frames, VideoInfo
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
@@ -64,7 +65,7 @@ class Footage:
 
         def counted() -> Iterator[Frames]:
             nonlocal seen
-            for piece in self._read(0, stop, size=size):
+            for piece in ahead(self._read(0, stop, size=size)):
                 seen = piece.start + piece.pixels.shape[0]
                 yield piece
 

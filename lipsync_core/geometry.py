@@ -104,78 +104,36 @@ def corners(size: int, like: Tensor) -> Tensor:
     return like.new_tensor([[[0, 0], [size, 0], [size, size], [0, size]]])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Region:
-    """A window of one size that moves over the frames: ``origin`` (N,2) integer (x, y) of its corner, which may lie outside
-    the frame, and its ``height`` and ``width`` in px."""
-
-    origin: Tensor
-    height: int
-    width: int
+Box = tuple[int, int, int, int]  # xyxy px, half-open; may reach beyond the frame
 
 
-def region_of(matrices: Tensor, box: tuple[float, float, float, float], *, margin: int = 2) -> Region:
-    """The smallest region that holds the part ``box`` (xyxy, crop pixels) of the crops that (N,2,3) ``crop_to_frame`` maps
-    place in the frames."""
+def bounds(matrices: Tensor, box: tuple[float, float, float, float], *, margin: int = 2) -> list[Box]:
+    """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box`` (xyxy, crop pixels) of its
+    crop, and ``margin`` more on each side."""
     x0, y0, x1, y1 = box
     corners = matrices.new_tensor([[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]])
     placed = apply(matrices, corners.expand(matrices.shape[0], -1, -1))
-    low = placed.amin(1).floor() - margin
-    width, height = (int(v) for v in (placed.amax(1).ceil() + margin - low).amax(0).tolist())
-    return Region(low.long().cpu(), height, width)
-
-
-def take(pixels: Tensor, region: Region) -> Tensor:
-    """The region of frames (N,H,W,3) as planar float (N,3,h,w) in [0,1]; outside the frame its border repeats."""
-    _, height, width, _ = pixels.shape
-    patches: list[Tensor] = []
-    for frame, (x, y) in zip(pixels, region.origin.tolist(), strict=True):
-        x1, y1 = x + region.width, y + region.height
-        if x >= 0 and y >= 0 and x1 <= width and y1 <= height:
-            patches.append(frame[y:y1, x:x1])
-        else:
-            rows = torch.arange(y, y1, device=pixels.device).clamp(0, height - 1)
-            columns = torch.arange(x, x1, device=pixels.device).clamp(0, width - 1)
-            patches.append(frame[rows][:, columns])
-    stacked = torch.stack(patches)
-    if stacked.dtype == torch.uint8:
-        stacked = stacked.float().div_(
-            255
-        )  # in the frames' own layout: dividing the permuted view takes three times as long
-    return stacked.permute(0, 3, 1, 2)
-
-
-def put(pixels: Tensor, region: Region, patches: Tensor) -> Tensor:
-    """A copy of frames (N,H,W,3) whose region holds ``patches`` (N,3,h,w) in [0,1], rounded where the frames are uint8."""
-    out = pixels.clone()
-    _, height, width, _ = out.shape
-    planes = patches.permute(0, 2, 3, 1)
-    if out.dtype == torch.uint8:
-        planes = (planes * 255).round_().clamp_(0, 255).to(torch.uint8)
-    for i, (x, y) in enumerate(region.origin.tolist()):
-        x0, y0 = max(x, 0), max(y, 0)
-        x1, y1 = min(x + region.width, width), min(y + region.height, height)
-        if x1 > x0 and y1 > y0:
-            out[i, y0:y1, x0:x1] = planes[i, y0 - y : y1 - y, x0 - x : x1 - x]
-    return out
+    low, high = placed.amin(1).floor() - margin, placed.amax(1).ceil() + margin
+    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in torch.cat([low, high], 1).tolist()]
 
 
 def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
     """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps.
 
     ``antialias``: average whole blocks of source pixels first where several fall on one crop pixel; without it the crop
-    is the plain bilinear one of the reference.
+    is the plain bilinear one of the reference. Outside the frame its border repeats. Frame by frame: the faces differ in
+    size, and what lies in the cache is quick.
     """
-    # the margin keeps every averaged block whole, so that a crop does not depend on its neighbours in the batch
-    scales = scale_of(matrices).tolist()
-    shrinks = [max(1, int(s + 0.25)) if antialias else 1 for s in scales]
-    out = pixels.new_empty((pixels.shape[0], 3, size, size), dtype=matrices.dtype)
-    for k in sorted(set(shrinks)):
-        index = torch.tensor([i for i, v in enumerate(shrinks) if v == k], device=pixels.device)
-        placed = matrices[index]
-        region = region_of(placed, (0, 0, size, size), margin=2 * k)
-        patch = take(pixels if len(index) == len(pixels) else pixels[index], region)  # indexing copies whole frames
-        patch = F.avg_pool2d(patch, k) if k > 1 else patch
-        to_patch = compose(translation(-region.origin.to(placed)), placed) / k
-        out[index] = warp(patch.to(matrices.dtype), invert(to_patch), (size, size))
-    return out
+    count, height, width, _ = pixels.shape
+    out = pixels.new_empty((count, 3, size, size), dtype=matrices.dtype)
+    for i, scale in enumerate(scale_of(matrices).tolist()):
+        matrix = matrices[i : i + 1]
+        k = max(1, int(scale + 0.25)) if antialias else 1
+        ((x0, y0, x1, y1),) = bounds(matrix, (0, 0, size, size), margin=2 * k)
+        x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+        x1, y1 = max(min(x1, width), x0 + 1), max(min(y1, height), y0 + 1)
+        patch = pixels[i, y0:y1, x0:x1].permute(2, 0, 1)[None].to(matrices.dtype)
+        patch = F.avg_pool2d(patch, k, ceil_mode=True) if k > 1 else patch
+        to_patch = compose(translation(matrix.new_tensor([[-x0, -y0]])), matrix) / k
+        out[i : i + 1] = warp(patch, invert(to_patch), (size, size))
+    return out.div_(255) if pixels.dtype == torch.uint8 else out

@@ -14,6 +14,7 @@ from .blend.masks import MaskKind, face_mask
 from .geometry import apply, crop_to_frame, cut, invert
 from .models.generator import Generator
 from .models.layers import fold
+from .models.precision import Precision, casting
 from .types import Audio, FaceCrops, FaceTrack, Frames
 
 
@@ -32,7 +33,7 @@ class LipSync:
     """A generator made ready for inference, and the blend it is put back with.
 
     ``model`` is folded in place (batch norms into convolutions) and must not be trained further. ``pads`` and ``lead_ms``
-    override what its config says (see ``Framing`` and ``MelFeatures``).
+    override what its config says (see ``Framing`` and ``MelFeatures``); ``precision``: see ``casting``.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class LipSync:
         blend: Blend = Blend(),
         pads: tuple[int, int, int, int] | None = None,
         lead_ms: int | None = None,
+        precision: Precision = "auto",
     ) -> None:
         framing, features = model.config.framing, model.config.features
         if pads is not None and framing.kind != "box":
@@ -50,6 +52,7 @@ class LipSync:
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
         self.config = replace(model.config, framing=framing, features=features)
         self.blend = blend
+        self._casting = casting(next(model.parameters()).device, precision)
         # oneDNN and cuDNN both run these convolutions faster on interleaved channels
         self.model = fold(model).requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -79,7 +82,8 @@ class LipSync:
             out = Frames(frame.pixels.expand(n, -1, -1, -1), start)
             mels = self._mels(audio, fps, start, n)
             for crops, points, skips in faces:
-                made = self.model.decode(mels, skips, crops.pixels, crops.pixels)
+                with self._casting:
+                    made = self.model.decode(mels, skips, crops.pixels, crops.pixels)
                 out = self._blend(out, made, crops, points)
             yield out
 
@@ -94,7 +98,8 @@ class LipSync:
         chosen = frames if whole else Frames(frames.pixels[here], frames.start)
         crops, points = self._crop(chosen, track, index[here])
         mels = self._mels(audio, fps, frames.start, n)[here]
-        made = self.model(mels, crops.pixels, crops.pixels)
+        with self._casting:
+            made = self.model(mels, crops.pixels, crops.pixels)
         spoken = self._blend(chosen, made, crops, points)
         if whole:
             return spoken
@@ -104,7 +109,8 @@ class LipSync:
 
     def _encode(self, frame: Frames, track: FaceTrack) -> tuple[FaceCrops, Tensor, list[Tensor]]:
         crops, points = self._crop(frame, track, torch.zeros(1, dtype=torch.long))
-        return crops, points, self.model.encode(crops.pixels, crops.pixels)
+        with self._casting:
+            return crops, points, self.model.encode(crops.pixels, crops.pixels)
 
     def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())

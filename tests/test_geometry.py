@@ -10,17 +10,14 @@ from torch import Tensor
 from lipsync_core.geometry import (
     ALIGNED,
     Framing,
-    Region,
     apply,
+    bounds,
     compose,
     crop_to_frame,
     cut,
     invert,
-    put,
-    region_of,
     scale_of,
     similarity,
-    take,
     translation,
     warp,
 )
@@ -152,53 +149,40 @@ def test_antialiasing_averages_what_falls_on_one_pixel() -> None:
     torch.testing.assert_close(got[:, :, 1:-1, 1:-1], wanted[:, :, 1:-1, 1:-1], atol=2e-4, rtol=0)
 
 
-def test_a_region_covers_its_part_of_every_crop() -> None:
+def test_bounds_hold_their_part_of_every_crop() -> None:
     maps = faces_of_other_scales()
-    region = region_of(maps, (10, 50, 90, 96))
+    boxes = torch.tensor(bounds(maps, (10, 50, 90, 96), margin=3))
     corners = apply(maps, torch.tensor([[[10.0, 50.0], [90.0, 50.0], [90.0, 96.0], [10.0, 96.0]]]).expand(4, -1, -1))
-    assert bool((corners >= region.origin[:, None]).all())
-    assert bool((corners <= (region.origin + torch.tensor([region.width, region.height]))[:, None]).all())
+    assert torch.equal(boxes[:, :2], corners.amin(1).floor().long() - 3)
+    assert torch.equal(boxes[:, 2:], corners.amax(1).ceil().long() + 3)
 
 
-def test_take_repeats_the_border_and_put_leaves_what_lies_outside() -> None:
-    frames = noisy(3, 20, 30)
-    region = Region(torch.tensor([[-4, 15], [25, -3], [8, 6]]), 9, 8)
-    patches = take(frames, region)
-    assert patches.shape == (3, 3, 9, 8)
-    assert torch.equal(patches[2], frames[2, 6:15, 8:16].permute(2, 0, 1) / 255)
-    assert torch.equal(patches[0, :, :, 0], frames[0, torch.arange(15, 24).clamp(max=19), 0].T / 255)
-    assert torch.equal(put(frames, region, patches), frames)  # what was taken, put back
-    changed = put(frames, region, torch.zeros_like(patches))
-    assert not changed[0, 15:20, 0:4].any() and not changed[1, 0:6, 25:30].any() and not changed[2, 6:15, 8:16].any()
-    changed[0, 15:20, 0:4], changed[1, 0:6, 25:30], changed[2, 6:15, 8:16] = (
-        frames[0, 15:20, 0:4], frames[1, 0:6, 25:30], frames[2, 6:15, 8:16],
-    )  # fmt: skip
-    assert torch.equal(changed, frames)
+@pytest.mark.parametrize("antialias", [True, False])
+def test_outside_the_frame_its_border_repeats(antialias: bool) -> None:
+    frames = noisy(1, 60, 80)
+    wide = torch.nn.functional.pad(frames.permute(0, 3, 1, 2).float(), (300,) * 4, mode="replicate")
+    maps = turn(9, 1.1, 30, 20)  # reaches beyond the right and the lower border
+    wanted = cut(wide.permute(0, 2, 3, 1) / 255, compose(turn(0, 1, 300, 300), maps), 96, antialias=antialias)
+    torch.testing.assert_close(cut(frames, maps, 96, antialias=antialias), wanted, atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("origin", [(-50, 3), (3, 400), (1000, -1000)])
-def test_a_region_beyond_the_frame_changes_nothing(origin: tuple[int, int]) -> None:
-    frames = noisy(1, 20, 30)
-    region = Region(torch.tensor([origin]), 5, 5)
-    assert torch.equal(put(frames, region, torch.zeros_like(take(frames, region))), frames)
+@pytest.mark.parametrize("shift", [(-500, 3), (3, 400), (1000, -1000)])
+@pytest.mark.parametrize("scale", [1, 5])
+def test_a_crop_beyond_the_frame_is_its_border(shift: tuple[int, int], scale: int) -> None:
+    frames = torch.full((1, 20, 30, 3), 51, dtype=torch.uint8)
+    got = cut(frames, turn(0, scale, *shift), 16)
+    torch.testing.assert_close(got, torch.full((1, 3, 16, 16), 0.2), atol=1e-6, rtol=0)
 
 
-def test_bytes_are_rounded_and_bounded_and_floats_kept() -> None:
-    region = Region(torch.tensor([[0, 0]]), 1, 2)
-    patch = torch.tensor([100.6 / 255, 1.5]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
-    assert put(torch.zeros(1, 1, 2, 3, dtype=torch.uint8), region, patch)[0, 0, :, 0].tolist() == [101, 255]
-    floats = put(torch.zeros(1, 1, 2, 3), region, patch)
-    assert torch.equal(floats[0, 0, :, 0], patch[0, 0, 0])
+def test_bytes_and_floats_give_the_same_crop() -> None:
+    frames, maps = noisy(4, 300, 400), faces_of_other_scales()
+    torch.testing.assert_close(cut(frames, maps, 96), cut(frames / 255, maps, 96), atol=1e-5, rtol=0)
 
 
-def test_put_does_not_write_into_its_input() -> None:
-    frames = noisy(1, 8, 8)
-    kept = frames.clone()
-    put(frames, Region(torch.tensor([[2, 2]]), 3, 3), torch.zeros(1, 3, 3, 3))
-    still = frames[:1].expand(4, -1, -1, -1)  # one picture shown four times shares its memory
-    region = Region(torch.tensor([[i, 0] for i in range(4)]), 2, 2)
-    assert len({tuple(f.flatten().tolist()) for f in put(still, region, torch.zeros(4, 3, 2, 2))}) == 4
-    assert torch.equal(frames, kept)
+def test_planes_and_interleaved_pixels_give_the_same_crop() -> None:
+    frames, maps = noisy(4, 300, 400), faces_of_other_scales()
+    planes = frames.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    torch.testing.assert_close(cut(planes, maps, 96), cut(frames, maps, 96), atol=1e-6, rtol=0)
 
 
 def test_float64_gradients_of_the_warp() -> None:

@@ -77,7 +77,7 @@ def augment(faces: torch.Tensor, mels: torch.Tensor, rng: torch.Generator):
     """faces (k,F,3,C,C) uint8 -> (k,F,3,96,96) float, of which only the lower half is filled; mels keep their shape."""
     k, f, _, full, _ = faces.shape
     grid = warp_grid(k, 96, full, rng)[:, 48:].repeat_interleave(f, 0)  # the expert looks at the lower half alone
-    x = faces.flatten(0, 1).float() / 255
+    x = faces.flatten(0, 1).float().mul_(1 / 255)
     x = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
     x = recolour(degrade(x.view(k, f, 3, 48, 96), rng), rng)
     return torch.cat([torch.zeros_like(x), x], 3), disguise(mels, rng)

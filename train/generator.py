@@ -1,14 +1,14 @@
 """Train the generator `mini`: redraw the lower half of a face from sound, taught by a frozen expert.
 
-    python -m train.generator SHARDS OUT --teacher RUN/last.pt [--steps 4000]
+    python -m train.generator SHARDS OUT --teacher RUN/last.pt [--steps 5000]
 
-Each step sees two kinds of clips: talking ones (rebuild the frame: L1, gradients, sync) and photographs with somebody
-else's sound (no truth: sync, and L1 that is weak at the mouth).
+Each step sees two kinds of clips: talking ones (rebuild the frames: L1, gradients, sync) and foreign ones, photographs or
+other footage with somebody else's sound (no truth: sync, and L1 that is weak at the mouth).
 """
 
 import argparse
-import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,124 +24,151 @@ from lipsync_core.training.loop import load_state, save_state, warmup_cosine
 from lipsync_core.training.sync import SHIFTS, embed, middle, offset_and_confidence, offset_curve
 from train.expert import TEACHER
 
-WINDOW, FAR, APART = 5, 5, 3  # frames judged together; a reference is at least FAR frames away, a rival sound APART
+FRAMES, WINDOW = 7, 5  # frames of a clip in a step; the expert judges every window of WINDOW among them, together
+FAR, APART = 5, 3  # a reference is at least FAR frames away, a rival sound APART
 WEIGHTS = {
     "l1": 12.0,
     "gradient": 8.0,
-    "sync": 0.15,
-    "bend": 1.0,
-    "still_l1": 12.0,
-    "still_gradient": 4.0,
-    "still_sync": 0.05,
+    "sync": 0.25,
+    "bend": 0.5,
+    "foreign_l1": 12.0,
+    "foreign_gradient": 3.0,
+    "foreign_sync": 0.1,
 }
 
 
-@dataclasses.dataclass
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """A clip, and what the expert hears at each of its frames and SHIFTS before and after: (N+2*SHIFTS, D)."""
+
+    clip: Clip
+    heard: Tensor
+
+
+@dataclass
 class Batch:
-    target: Tensor  # (k,5,3,96,96)
-    reference: Tensor  # (k,5,3,96,96)
-    mels: Tensor  # (k,5,1,80,16) one window per frame, for the generator
-    sounds: Tensor  # (k,2*SHIFTS+1,1,80,16) the expert's windows at every shift; the middle one is right
+    target: Tensor  # (k,F,3,96,96)
+    reference: Tensor  # (k,F,3,96,96)
+    mels: Tensor  # (k,F,1,80,16) one window per frame, for the generator
+    heard: Tensor  # (k,F-4+2*SHIFTS,D) the expert's vectors of the sound from SHIFTS frames before the clip on
     talking: Tensor  # (k,) bool: the target shows that sound
 
 
+@torch.inference_mode()
+def lessons(clips: list[Clip], expert: SyncExpert) -> list[Lesson]:
+    """The expert is frozen and hears the sound as it is: once is enough."""
+    found = []
+    for clip in clips:
+        mels = clip.mels(list(range(-SHIFTS, len(clip.faces) + SHIFTS)))
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(Lesson(clip, torch.cat([expert.embed_audio(part) for part in mels.split(256)]).clone()))
+    return found
+
+
 def draw(
-    clips: list[Clip], weights: np.ndarray, photos: np.ndarray, rng: np.random.Generator, *, talking: int, still: int
-):
-    targets, references, mels, sounds = [], [], [], []
-    lead = MINI.features.lead_ms
-    for n, i in enumerate(rng.choice(len(clips), talking + still, p=weights)):
-        clip = clips[i]
-        begin = int(rng.integers(0, len(clip.faces) - WINDOW + 1))
-        frames = list(range(begin, begin + WINDOW))
-        mels.append(clip.mels(frames, lead_ms=lead))
-        sounds.append(clip.mels([begin + s for s in range(-SHIFTS, SHIFTS + 1)]))
+    taught: list[Lesson],
+    weights: np.ndarray,
+    photos: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    talking: int,
+    foreign: int,
+) -> Batch:
+    def stretch(clip: Clip) -> int:
+        return int(rng.integers(0, len(clip.faces) - FRAMES + 1))
+
+    targets, references, mels, heard = [], [], [], []
+    for n, i in enumerate(rng.choice(len(taught), talking + foreign, p=weights)):
+        clip, begin = taught[i].clip, stretch(taught[i].clip)
+        mels.append(clip.mels(list(range(begin, begin + FRAMES)), lead_ms=MINI.features.lead_ms))
+        heard.append(taught[i].heard[begin : begin + FRAMES - WINDOW + 1 + 2 * SHIFTS])
         if n < talking:
-            targets.append(clip.frames(begin, WINDOW))
-            far = [j for j in range(len(clip.faces) - WINDOW + 1) if abs(j - begin) >= FAR]
-            references.append(clip.frames(int(rng.choice(far)), WINDOW))
+            targets.append(clip.frames(begin, FRAMES))
+            far = [j for j in range(len(clip.faces) - FRAMES + 1) if abs(j - begin) >= FAR]
+            references.append(clip.frames(int(rng.choice(far)), FRAMES))
         else:
-            photo = torch.from_numpy(np.array(photos[rng.integers(len(photos))])).permute(2, 0, 1)
-            targets.append(photo.expand(WINDOW, -1, -1, -1))
-            references.append(photo.expand(WINDOW, -1, -1, -1))
-    return Batch(
-        torch.stack(targets),
-        torch.stack(references),
-        torch.stack(mels),
-        torch.stack(sounds),
-        torch.arange(talking + still) < talking,
-    )
+            if n % 2:
+                photo = torch.from_numpy(np.array(photos[rng.integers(len(photos))])).permute(2, 0, 1)
+                targets.append(photo.expand(FRAMES, -1, -1, -1))
+            else:
+                other = taught[rng.choice(len(taught), p=weights)].clip
+                targets.append(other.frames(stretch(other), FRAMES))
+            references.append(targets[-1])  # as in use: the frame is its own reference
+    talks = torch.arange(talking + foreign) < talking
+    return Batch(torch.stack(targets), torch.stack(references), torch.stack(mels), torch.stack(heard), talks)
 
 
 def augment(batch: Batch, rng: torch.Generator) -> Batch:
     k, w, _, full, _ = batch.target.shape
     both = torch.cat([batch.target, batch.reference], 1)
     grid = warp_grid(k, 96, full, rng).repeat_interleave(2 * w, 0)
-    faces = F.grid_sample(both.flatten(0, 1).float() / 255, grid, padding_mode="border", align_corners=False)
+    faces = F.grid_sample(both.flatten(0, 1).float().mul_(1 / 255), grid, padding_mode="border", align_corners=False)
     faces = recolour(faces.view(k, 2 * w, 3, 96, 96), rng)
     # the generator hears the voice disguised; the expert, who must judge sharply, hears it as it is
-    return Batch(faces[:, :w], faces[:, w:], disguise(batch.mels, rng), batch.sounds, batch.talking)
+    return Batch(faces[:, :w], faces[:, w:], disguise(batch.mels, rng), batch.heard, batch.talking)
 
 
-def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
-    """L1 between the pictures' horizontal and vertical differences: what blur removes."""
-    d = x - y
+def slopes(d: Tensor) -> Tensor:
+    """Mean size of the horizontal and vertical differences; of an error, what blur leaves in it."""
     return (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
 
 
-def outside_mouth(size: int) -> Tensor:
-    """(1,1,S/2,S) weight that is 0.3 over the mouth and jaw and 1 at the crop's lower corners and sides."""
+def mouth(size: int) -> Tensor:
+    """(1,1,S/2,S): 1 over the mouth and the jaw's middle, falling to 0 well inside the lower half of an aligned crop."""
     y = (torch.arange(size // 2) + 0.5)[:, None] / size + 0.5
     x = (torch.arange(size) + 0.5)[None] / size
-    radius = ((x - 0.5) / 0.33) ** 2 + ((y - 0.70) / 0.26) ** 2
-    return ((radius - 1) * 3).clamp(0.3, 1)[None, None]
+    radius = (((x - 0.5) / 0.27) ** 2 + ((y - 0.70) / 0.20) ** 2).sqrt()
+    return ((1 - radius) * 4).clamp(0, 1)[None, None]
 
 
-def sync_terms(expert: SyncExpert, faces: Tensor, sounds: Tensor) -> Tensor:
-    """(k,) cross-entropy of finding the right shift among all, by the expert; those under APART frames off do not count."""
-    video = expert.embed_video(faces)
-    with torch.no_grad():
-        audio = expert.embed_audio(sounds.flatten(0, 1)).view(*sounds.shape[:2], -1)
-    logits = (audio @ video[:, :, None])[..., 0] / 0.1
+def sync_loss(expert: SyncExpert, faces: Tensor, heard: Tensor) -> Tensor:
+    """(k,) cross-entropy of finding the right shift of faces (k,F,3,96,96) among all, by the expert's mean verdict on
+    their windows; shifts under APART do not count as wrong."""
+    k, frames = faces.shape[:2]
+    count = frames - WINDOW + 1
+    windows = faces[:, torch.arange(count)[:, None] + torch.arange(WINDOW)].flatten(0, 1)
+    video = expert.embed_video(windows).view(k, count, -1)
+    rivals = heard.unfold(1, count, 1)  # (k, 2*SHIFTS+1, D, count)
+    logits = torch.einsum("ksdc,kcd->ks", rivals, video) / (count * 0.1)
     off = (torch.arange(2 * SHIFTS + 1) - SHIFTS).abs()
-    rivals = logits.masked_fill((off > 0) & (off < APART), float("-inf"))
-    return F.cross_entropy(rivals, torch.full((len(faces),), SHIFTS), reduction="none")
+    logits = logits.masked_fill((off > 0) & (off < APART), float("-inf"))
+    return F.cross_entropy(logits, torch.full((k,), SHIFTS), reduction="none")
 
 
 def disturbed(faces: Tensor, rng: torch.Generator) -> Tensor:
-    """Faces (k,5,3,96,96) as the expert saw them in its own training: moved, mirrored, recoloured, blurred. Shown the
+    """Faces (k,F,3,96,96) as the expert saw them in its own training: moved, mirrored, recoloured, blurred. Shown the
     bare output it can be fooled by blots that no face has; what must hold under all of these is a mouth."""
     k, w, _, size, _ = faces.shape
     grid = warp_grid(k, size, size, rng).repeat_interleave(w, 0)
-    moved = F.grid_sample(faces.flatten(0, 1), grid, padding_mode="border", align_corners=False)
-    return degrade(recolour(moved.view_as(faces), rng), rng)
+    shifted = F.grid_sample(faces.flatten(0, 1), grid, padding_mode="border", align_corners=False)
+    return degrade(recolour(shifted.view_as(faces), rng), rng)
 
 
 def losses(model: Generator, expert: SyncExpert, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
     k, w = batch.target.shape[:2]
-    flat = [x.flatten(0, 1) for x in (batch.mels, batch.target, batch.reference)]
-    flat = [flat[0], *(x.contiguous(memory_format=torch.channels_last) for x in flat[1:])]
-    planes: list[Tensor] = []
-    hook = model.output_block.register_forward_hook(lambda *call: planes.append(call[-1]))
-    made = model(*flat).view(k, w, 3, 96, 96)
-    hook.remove()
-    (drawn,) = planes
-    drawn = drawn[:, :, -48:].float()
-    # The expert pulls at the flow alone. Where it may paint, it is pleased by dark blots beside the mouth that no augmentation
-    # rules out; paint is learnt from true frames.
-    pulled = moved(torch.cat([drawn[:, :3].detach(), drawn[:, 3:5], drawn[:, 5:].detach()], 1), flat[1], flat[2])
-    sync = sync_terms(expert, disturbed(pulled.view_as(made), rng), batch.sounds)
+    mels, target, reference = (x.flatten(0, 1) for x in (batch.mels, batch.target, batch.reference))
+    target, reference = (x.contiguous(memory_format=torch.channels_last) for x in (target, reference))
+    drawn = model.draw(mels, model.encode(target, reference))
+    made = moved(drawn, target, reference)
+    # The expert's pull at paint counts over the mouth alone: elsewhere it is pleased by dark blots that no augmentation rules
+    # out. The flow may follow it anywhere.
+    at = mouth(96)
+    painted = [drawn[:, :3], drawn[:, 5:]]
+    colour, mask = (x * at + x.detach() * (1 - at) for x in painted)
+    pulled = moved(torch.cat([colour, drawn[:, 3:5], mask], 1), target, reference)
+    sync = sync_loss(expert, disturbed(pulled.view(k, w, 3, 96, 96), rng), batch.heard)
     talks = batch.talking
-    new, old = made[talks][..., 48:, :].flatten(0, 1), batch.target[talks][..., 48:, :].flatten(0, 1)
-    terms = {"l1": (new - old).abs().mean(), "gradient": gradient_l1(new, old), "sync": sync[talks].mean()}
+    d = (made - target)[:, :, 48:].view(k, w, 3, 48, 96)
     flow = drawn[:, 3:5].tanh()
-    terms["bend"] = (flow[..., 1:] - flow[..., :-1]).abs().mean() + (flow[..., 1:, :] - flow[..., :-1, :]).abs().mean()
-    if not talks.all():
-        new, old = made[~talks][..., 48:, :].flatten(0, 1), batch.target[~talks][..., 48:, :].flatten(0, 1)
-        terms["still_l1"] = ((new - old).abs() * outside_mouth(96)).mean()
-        terms["still_gradient"] = gradient_l1(new, old)
-        terms["still_sync"] = sync[~talks].mean()
-    return terms
+    return {
+        "l1": d[talks].abs().mean(),
+        "gradient": slopes(d[talks]),
+        "sync": sync[talks].mean(),
+        "bend": slopes(flow),
+        "foreign_l1": (d[~talks].abs() * (1 - 0.9 * at)).mean(),
+        "foreign_gradient": slopes(d[~talks] * (1 - 0.7 * at)),
+        "foreign_sync": sync[~talks].mean(),
+    }
 
 
 @torch.inference_mode()
@@ -185,28 +212,29 @@ def main() -> None:
     parser.add_argument("shards", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--talking", type=int, default=12)
-    parser.add_argument("--still", type=int, default=4)
-    parser.add_argument("--sync-from", type=int, default=0, help="first step with the sync terms")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--talking", type=int, default=6)
+    parser.add_argument("--foreign", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", choices=["flow", "paint"], default="flow")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     torch.manual_seed(2)
-    clips = load_clips(args.shards / "train", least=2 * FAR + 2 * WINDOW)
+    clips = load_clips(args.shards / "train", least=2 * (FAR + FRAMES))
     weights = speaker_weights(clips)
     photos = np.load(args.shards / "portraits.npy", mmap_mode="r")
     held_out = load_clips(args.shards / "val", least=65)
     held_out = [c for c in held_out if c.speaker != "s1"] + [c for c in held_out if c.speaker == "s1"][:6]
     expert = SyncExpert(TEACHER).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     load_state(args.teacher, {"model": expert})
-    model = Generator(dataclasses.replace(MINI, output=args.output)).to(memory_format=torch.channels_last)
+    model = Generator(MINI).to(memory_format=torch.channels_last)
     # the teacher's ear already tells visemes apart, and hears the same windows
     heard = {k: v for k, v in expert.audio_encoder.state_dict().items() if k in model.audio_encoder.state_dict()}
     model.audio_encoder.load_state_dict(heard, strict=False)
+    torch.nn.init.zeros_(model.output_block[-1].weight)  # begin as a copy of the reference
+    with torch.no_grad():
+        model.output_block[-1].bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
     )
@@ -214,17 +242,17 @@ def main() -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     step = load_state(args.out / "last.pt", parts)
+    taught = lessons(clips, expert)
     print(f"{len(clips)} clips, {len(photos)} photos, {len(held_out)} held out, from step {step}", flush=True)
     while step < args.steps:
         rng, noise = np.random.default_rng((2, step)), torch.Generator().manual_seed(step)
         began = time.time()
-        batch = augment(draw(clips, weights, photos, rng, talking=args.talking, still=args.still), noise)
+        batch = augment(draw(taught, weights, photos, rng, talking=args.talking, foreign=args.foreign), noise)
         loaded = time.time() - began
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
             terms = losses(model, expert, batch, noise)
-        strength = float(np.clip((step - args.sync_from) / 100, 0, 1))
-        total = sum(WEIGHTS[name] * (strength if "sync" in name else 1) * term for name, term in terms.items())
+        total = sum(WEIGHTS[name] * term for name, term in terms.items())
         optimiser.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

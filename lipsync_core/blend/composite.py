@@ -3,9 +3,10 @@
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import compose, put, region_of, take, translation, warp
+from ..geometry import bounds, compose, translation, warp
 from ..types import Frames
 
 BlendKind = Literal["paste", "feather"]
@@ -17,25 +18,35 @@ def composite(
     """Frames in which the faces are ``generated`` where ``mask`` is 1 and untouched, bit for bit, where it is 0.
 
     generated (N,3,S,S) in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one side
-    (mask above a half or not), ``feather`` mixes. Only the region under the masks is converted to float.
+    (mask above a half or not), ``feather`` mixes. Frame by frame: only the part under a mask is touched, and it fits
+    into the cache.
     """
     counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
     if len(set(counts)) > 1:
         raise ValueError("frames, faces, masks, maps number {}, {}, {}, {}; wanted as many of each".format(*counts))
-    box = _extent(mask)
-    if box is None:
+    extent = _extent(mask)
+    if extent is None:
         return frames
-    region = region_of(crop_to_frame, box)
-    to_patch = compose(translation(-region.origin.to(crop_to_frame)), crop_to_frame)
-    size = (region.height, region.width)
-    faces = warp(generated, to_patch, size)
-    alpha = warp(mask, to_patch, size, padding="zeros")  # outside its crop a mask is 0
-    if blend == "paste":
-        alpha = (alpha > 0.5).to(alpha.dtype)
-    patch = take(frames.pixels, region)
-    return Frames(
-        put(frames.pixels, region, torch.lerp(patch, faces.to(patch.dtype), alpha.to(patch.dtype))), frames.start
+    out = frames.pixels.clone()
+    _, height, width, _ = out.shape
+    full = 255 if out.dtype == torch.uint8 else 1
+    # outside its crop a mask is 0: a rim says so, which the warp's repeated border then carries on
+    layers = torch.cat(
+        [F.pad(generated.clamp(0, 1) * full, (1, 1, 1, 1), mode="replicate"), F.pad(mask, (1, 1, 1, 1))], 1
     )
+    rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((len(out), 2), -1)))
+    for i, (x0, y0, x1, y1) in enumerate(bounds(crop_to_frame, extent)):
+        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
+        if x1 <= x0 or y1 <= y0:
+            continue
+        to_part = compose(translation(crop_to_frame.new_tensor([[-x0, -y0]])), rimmed[i : i + 1])
+        layer = warp(layers[i : i + 1], to_part, (y1 - y0, x1 - x0))[0]
+        face, alpha = layer[:3], layer[3:]
+        here = (i, slice(y0, y1), slice(x0, x1))
+        old = frames.pixels[here].permute(2, 0, 1).to(face.dtype)
+        new = torch.where(alpha > 0.5, face, old) if blend == "paste" else torch.lerp(old, face, alpha)
+        out[here] = (new.round_() if full == 255 else new).permute(1, 2, 0)
+    return Frames(out, frames.start)
 
 
 def _extent(mask: Tensor) -> tuple[float, float, float, float] | None:

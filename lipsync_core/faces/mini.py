@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..models.face_detector import Cells, FaceDetector
+from ..models.precision import casting
 from ..types import Detections
 
 # A cell must be this likely, as a share of `min_score`, to help to place a face that another cell found.
@@ -45,7 +46,8 @@ class MiniDetector:
         weight = next(self._model.parameters())
         images = _reduce(pixels.permute(0, 3, 1, 2).to(weight.device), self._long_side)  # (N,3,h,w)
         ratio = torch.tensor([width / images.shape[3], height / images.shape[2]])
-        cells = self._model(images.to(weight.dtype))
+        with casting(weight.device):
+            cells = self._model(images.to(weight.dtype))
         each = zip(*(part.float().cpu() for part in cells), strict=True)
         return [self._faces(Cells(*one), ratio) for one in each]
 

@@ -76,7 +76,8 @@ def read_frames(
 
     Clip frame i is the source frame shown at the time (i + 1/2) / fps after the first one, the middle of its own
     showing, so that time stamps rounded to milliseconds neither drop nor repeat frames and a source at a constant rate
-    passes one to one; missing frames are repeated. Times are exact: nothing drifts over hours.
+    passes one to one; missing frames are repeated. Times are exact: nothing drifts over hours. The pixels are views of
+    planes, which decoders, networks and encoders all work on.
 
     fps: frames per second; default the source's average (``probe``). start, stop: clip indices at that rate, half-open;
     reading begins at the keyframe before. every: only clip indices divisible by it; then ``pixels[k]`` is clip frame
@@ -132,7 +133,7 @@ class _Clip:
         for first, end, frame in self._spans(index, stop):
             to_rgb, shape = self.converter = self.converter or self._converter(frame)
             if pixels is None:
-                pixels = torch.empty((chunk, *shape, 3), dtype=torch.uint8)
+                pixels = torch.empty((chunk, 3, *shape), dtype=torch.uint8).permute(0, 2, 3, 1)
             while index < end and index >= first and (stop is None or index < stop):
                 to_rgb(frame, pixels[filled])
                 filled, index = filled + 1, index + self.every

@@ -172,9 +172,9 @@ class VideoWriter:
         matrix = default_matrix(info.width, info.height) if tags.matrix == 2 else tags.matrix
         return stream, ToYuv(pixel_format, ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range))
 
-    def _padded(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _padded(self, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         bottom, right = self._pad
-        return np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else image
+        return np.pad(planes, ((0, 0), (0, bottom), (0, right)), mode="edge") if bottom or right else planes
 
     def _close_quietly(self) -> None:
         with suppress(Exception):  # a broken file is thrown away; its trailer does not matter

@@ -162,6 +162,15 @@ class Generator(nn.Module):
     def decode(self, mel: Tensor, skips: list[Tensor], target: Tensor, reference: Tensor) -> Tensor:
         """The frames (N,3,S,S) for sound (N,1,80,16); features, target and reference may have a batch of one."""
         n = mel.shape[0]
+        planes = self.draw(mel, skips)
+        if self.config.output == "flow":
+            return moved(planes, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
+        painted = planes.sigmoid()
+        return painted.flip(1) if self.config.bgr else painted
+
+    def draw(self, mel: Tensor, skips: list[Tensor]) -> Tensor:
+        """The planes that ``decode`` makes its picture of: (N,3,S,S) logits of colours, or (N,6,S/2,S) for ``moved``."""
+        n = mel.shape[0]
         x = audio = self.audio_encoder(mel)
         for k, (block, skip) in enumerate(zip(self.face_decoder_blocks, reversed(skips), strict=True)):
             if self.config.output == "flow" and skip is skips[0]:
@@ -172,11 +181,7 @@ class Generator(nn.Module):
                 x = x * (1 + scale) + shift
             x = torch.cat([x, skip[:, :, -x.shape[2] :].expand(n, -1, -1, -1)], 1)
         x = self.output_block(x)
-        if self.config.output == "paint":
-            painted = x.sigmoid()
-            return painted.flip(1) if self.config.bgr else painted
-        lower = x[:, :, 2 * _SEAM :].float()
-        return moved(lower, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
+        return x[:, :, 2 * _SEAM :].float() if self.config.output == "flow" else x
 
 
 def moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:

@@ -33,26 +33,30 @@ def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) 
 
 
 def recolour(faces: Tensor, rng: Rng) -> Tensor:
-    """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn for each of the K clips."""
+    """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn for each of the K clips.
+    All but the gamma is linear, hence one 3x3 matrix and one offset a clip."""
     k = faces.shape[0]
 
     def draw(low: float, high: float) -> Tensor:
-        return uniform(k, low, high, rng).view(k, 1, 1, 1, 1)
+        return uniform(k, low, high, rng)[:, None, None]
 
-    x = faces.clamp(1e-4, 1) ** draw(-0.45, 0.45).exp()
-    x = x * (1 + (torch.rand(k, 1, 3, 1, 1, generator=rng) - 0.5) * 0.3)
-    grey = (x * x.new_tensor(_LUMA).view(3, 1, 1)).sum(2, keepdim=True)
-    x = _turn_hue(x - grey, draw(-0.35, 0.35)) * draw(0.4, 1.4) + grey
-    middle = x.mean((1, 2, 3, 4), keepdim=True)
-    return ((x - middle) * draw(0.7, 1.3) + middle + draw(-0.08, 0.08)).clamp(0, 1)
+    gamma = draw(-0.45, 0.45).exp()[..., None, None]
+    gain = torch.diag_embed(1 + (torch.rand(k, 3, generator=rng) - 0.5) * 0.3)
+    grey = torch.tensor(_LUMA).expand(3, 3)
+    turn = _hue_turn(draw(-0.35, 0.35)) * draw(0.4, 1.4)
+    colour = (turn @ (torch.eye(3) - grey) + grey) @ gain
+    contrast = draw(0.7, 1.3)
+    x = faces.clamp(1e-4, 1) ** gamma
+    middle = (colour @ x.mean((1, 3, 4))[..., None]).mean(1, keepdim=True)
+    offset = (1 - contrast) * middle + draw(-0.08, 0.08)
+    x = (contrast * colour)[:, None] @ x.flatten(3) + offset[:, None]
+    return x.view_as(faces).clamp(0, 1)
 
 
-def _turn_hue(chroma: Tensor, angle: Tensor) -> Tensor:
-    # rotation about the grey axis (Rodrigues' formula with the axis (1,1,1)/sqrt 3)
-    r, g, b = chroma.unbind(2)
-    crossed = torch.stack([b - g, r - b, g - r], 2) / math.sqrt(3)
-    along = chroma.mean(2, keepdim=True)
-    return chroma * angle.cos() + crossed * angle.sin() + along * (1 - angle.cos())
+def _hue_turn(angle: Tensor) -> Tensor:
+    """(K,3,3) rotations about the grey axis by (K,1,1) radians: Rodrigues' formula with the axis (1,1,1)/sqrt 3."""
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    return angle.cos() * torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) / 3
 
 
 def degrade(faces: Tensor, rng: Rng) -> Tensor:
