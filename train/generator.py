@@ -33,7 +33,7 @@ WEIGHTS = {
     "bend": 0.5,
     "foreign_l1": 12.0,
     "foreign_gradient": 3.0,
-    "foreign_sync": 0.1,
+    "foreign_sync": 0.3,
 }
 
 
@@ -104,6 +104,7 @@ def augment(batch: Batch, rng: torch.Generator) -> Batch:
     grid = warp_grid(k, 96, full, rng).repeat_interleave(2 * w, 0)
     faces = F.grid_sample(both.flatten(0, 1).float().mul_(1 / 255), grid, padding_mode="border", align_corners=False)
     faces = recolour(faces.view(k, 2 * w, 3, 96, 96), rng)
+    faces[~batch.talking] = degrade(faces[~batch.talking], rng)  # not where the truth is learnt from
     # the generator hears the voice disguised; the expert, who must judge sharply, hears it as it is
     return Batch(faces[:, :w], faces[:, w:], disguise(batch.mels, rng), batch.heard, batch.talking)
 
@@ -213,8 +214,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--talking", type=int, default=6)
-    parser.add_argument("--foreign", type=int, default=2)
+    parser.add_argument("--talking", type=int, default=4)
+    parser.add_argument("--foreign", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..types import FaceTrack
 
-_VERSION = 1
+_VERSION = 2
 """Of the file and of what tracking computes: raise it when either changes, and no old entry is read again."""
 
 _log = logging.getLogger("lipsync.faces")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..geometry import apply, cut
 from ..models.face_detector import Cells, FaceDetector
 from ..models.precision import casting
 from ..types import Detections
@@ -15,6 +16,11 @@ _HELPER_SCORE = 0.5
 # Cells whose boxes overlap the best one by this much speak of the same face, and their answers are averaged as in
 # BlazeFace (Bazarevsky et al. 2019, "tie resolution"): that steadies the points from frame to frame.
 _SAME_FACE = 0.6
+# The second look: an upright crop this much wider than the face, and its side in px. It brings the points from 6.5-8.2 % of
+# the distance of the eyes to 3.2-3.5 on the val rows, where it was chosen, and from 9.0-9.9 to 7.6-7.8 on the test rows
+# (train/evaluate_detector.py), for 14 % more work a face.
+_LOOK, _LOOK_SIDE = 2.4, 128
+_MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face
 
 
 class MiniDetector:
@@ -49,7 +55,8 @@ class MiniDetector:
         with casting(weight.device):
             cells = self._model(images.to(weight.dtype))
         each = zip(*(part.float().cpu() for part in cells), strict=True)
-        return [self._faces(Cells(*one), ratio) for one in each]
+        faces = [self._faces(Cells(*one), ratio) for one in each]
+        return [self._second_look(picture, found) for picture, found in zip(pixels, faces, strict=True)]
 
     def _faces(self, cells: Cells, ratio: Tensor) -> Detections:
         scores = cells.logits.sigmoid()  # (A,)
@@ -62,6 +69,37 @@ class MiniDetector:
         shares = shares / shares.sum(1, keepdim=True)
         points = (shares @ points.flatten(1)).unflatten(1, (5, 2)) * ratio
         return Detections(shares @ boxes * ratio.repeat(2), points, scores[kept])
+
+    def _second_look(self, picture: Tensor, found: Detections) -> Detections:
+        """``found`` with its points from a closer look at each face and at its mirror image: a network this small errs to
+        one side, and the mirror's error is on the other."""
+        count = len(found.scores)
+        if not count:
+            return found
+        centre, size = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2, found.boxes[:, 2:] - found.boxes[:, :2]
+        side = size.amax(1) * _LOOK
+        maps = torch.eye(2, 3).repeat(count, 1, 1) * (side / _LOOK_SIDE)[:, None, None]
+        maps[:, :, 2] = centre - side[:, None] / 2
+        weight = next(self._model.parameters())
+        crops = cut(picture.expand(count, -1, -1, -1), maps.to(picture.device), _LOOK_SIDE)
+        crops = crops.to(weight.device, weight.dtype)
+        with casting(weight.device):
+            cells = self._model(torch.cat([crops, crops.flip(3)]))
+        scores, boxes, points = (
+            cells.logits.float().sigmoid().cpu(),
+            cells.boxes.float().cpu(),
+            cells.points.float().cpu(),
+        )
+        off = ((boxes[..., :2] + boxes[..., 2:]) / 2 - _LOOK_SIDE / 2).abs().amax(-1)
+        shares = scores * (off < _LOOK_SIDE / 6)  # a neighbour's face may be in the crop as well
+        shares = shares * (shares >= shares.amax(1, keepdim=True) * _HELPER_SCORE)
+        sure = shares.amax(1) >= self._min_score * _HELPER_SCORE
+        looks = torch.einsum("fa,fapc->fpc", shares / shares.sum(1, keepdim=True).clamp_min(1e-6), points)
+        straight, mirrored = looks.chunk(2)
+        mirrored = torch.stack([_LOOK_SIDE - mirrored[..., 0], mirrored[..., 1]], -1)[:, _MIRRORED]
+        closer = apply(maps, (straight + mirrored) / 2)
+        both = (sure[:count] & sure[count:])[:, None, None]
+        return Detections(found.boxes, torch.where(both, closer, found.points), found.scores)
 
 
 def _reduce(images: Tensor, long_side: int) -> Tensor:
