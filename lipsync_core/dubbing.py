@@ -1,6 +1,7 @@
 """The edge: paths in, a dubbed file out."""
 
 import json
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ from .prefetch import ahead, timed
 from .types import Audio, FaceTrack, Frames
 from .weights import load_model, weights_file
 
+_log = logging.getLogger("lipsync.dub")
 Progress = Callable[[str, int, int], None]
 DetectorName = Literal["mini", "yunet", "s3fd"]
 
@@ -206,6 +208,7 @@ class _Notes:
     def warn(self, message: str) -> None:
         if message not in self.warnings:
             self.warnings.append(message)
+            _log.warning("%s", message)
 
     def adder(self, stage: str) -> Callable[[float], None]:
         def add(seconds: float) -> None:

@@ -124,12 +124,15 @@ def test_frames_without_a_face_pass_through(tmp_path: Path) -> None:
     assert (pixels(report.out)[40:].float() - 90).abs().max() <= 3
 
 
-def test_warnings_of_the_picture_reach_the_report_once(tmp_path: Path) -> None:
+def test_warnings_of_the_picture_reach_the_log_and_the_report_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     face = write_video(
         tmp_path / "ten.mkv", portrait().expand(8, -1, -1, -1), codec="ffv1", pix_fmt="yuv420p10le", options={}
     )
     report = dub(face, tone(tmp_path / "a.wav"), tmp_path / "out.mp4", finding=FRESH)  # three passes: find, there, back
     assert len(report.warnings) == 1 and "10-bit" in report.warnings[0]
+    assert [record.message for record in caplog.records] == list(report.warnings)
 
 
 def test_no_face_is_said_before_anything_is_made(tmp_path: Path) -> None:

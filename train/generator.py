@@ -16,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lipsync_core.losses import discriminator_loss, perceptual_loss
 from lipsync_core.models.generator import MINI, Generator, moved
+from lipsync_core.models.layers import Stage
+from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
@@ -27,14 +30,24 @@ from train.expert import TEACHER
 FRAMES, WINDOW = 7, 5  # frames of a clip in a step; the expert judges every window of WINDOW among them, together
 FAR, APART = 5, 3  # a reference is at least FAR frames away, a rival sound APART
 WEIGHTS = {
-    "l1": 12.0,
-    "gradient": 8.0,
-    "sync": 0.25,
+    "l1": 20.0,
+    "gradient": 10.0,
+    "sync": 0.2,
     "bend": 0.5,
     "foreign_l1": 12.0,
     "foreign_gradient": 3.0,
     "foreign_sync": 0.3,
+    "photograph": 0.1,
 }
+# Looks at patches of about 30 px: whether they could be of a photograph. Without it the expert is paid in dark blots.
+DISCRIMINATOR = QualityDiscriminatorConfig(
+    blocks=(
+        (Stage(32, 5, stride=(2, 2), padding=2),),
+        (Stage(64, stride=(2, 2)),),
+        (Stage(96, stride=(2, 2)), Stage(96)),
+    ),
+    slope=0.2,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +158,10 @@ def disturbed(faces: Tensor, rng: torch.Generator) -> Tensor:
     return degrade(recolour(shifted.view_as(faces), rng), rng)
 
 
-def losses(model: Generator, expert: SyncExpert, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+def losses(
+    model: Generator, expert: SyncExpert, critic: QualityDiscriminator, batch: Batch, rng: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The generator's terms, and what it made (k*F,3,96,96)."""
     k, w = batch.target.shape[:2]
     mels, target, reference = (x.flatten(0, 1) for x in (batch.mels, batch.target, batch.reference))
     target, reference = (x.contiguous(memory_format=torch.channels_last) for x in (target, reference))
@@ -161,7 +177,7 @@ def losses(model: Generator, expert: SyncExpert, batch: Batch, rng: torch.Genera
     talks = batch.talking
     d = (made - target)[:, :, 48:].view(k, w, 3, 48, 96)
     flow = drawn[:, 3:5].tanh()
-    return {
+    terms = {
         "l1": d[talks].abs().mean(),
         "gradient": slopes(d[talks]),
         "sync": sync[talks].mean(),
@@ -169,7 +185,9 @@ def losses(model: Generator, expert: SyncExpert, batch: Batch, rng: torch.Genera
         "foreign_l1": (d[~talks].abs() * (1 - 0.9 * at)).mean(),
         "foreign_gradient": slopes(d[~talks] * (1 - 0.7 * at)),
         "foreign_sync": sync[~talks].mean(),
+        "photograph": perceptual_loss(critic(made).float()),
     }
+    return terms, made
 
 
 @torch.inference_mode()
@@ -241,7 +259,10 @@ def main() -> None:
     )
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
+    critic = QualityDiscriminator(DISCRIMINATOR).to(memory_format=torch.channels_last)
+    critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=args.lr / 4, betas=(0.5, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
     step = load_state(args.out / "last.pt", parts)
     taught = lessons(clips, expert)
     print(f"{len(clips)} clips, {len(photos)} photos, {len(held_out)} held out, from step {step}", flush=True)
@@ -252,7 +273,8 @@ def main() -> None:
         loaded = time.time() - began
         model.train()
         with torch.autocast("cpu", torch.bfloat16):
-            terms = losses(model, expert, batch, noise)
+            critic.requires_grad_(False)
+            terms, made = losses(model, expert, critic, batch, noise)
         total = sum(WEIGHTS[name] * term for name, term in terms.items())
         optimiser.zero_grad()
         total.backward()
@@ -260,6 +282,14 @@ def main() -> None:
         optimiser.step()
         schedule.step()
         average.update_parameters(model)
+        critic.requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16):
+            real, fake = critic(batch.target.flatten(0, 1)).float(), critic(made.detach()).float()
+        verdict = discriminator_loss(real, fake)
+        critic_optimiser.zero_grad()
+        (verdict["real"] + verdict["fake"]).backward()
+        critic_optimiser.step()
+        terms |= {f"critic_{name}": term for name, term in verdict.items()}
         step += 1
         if step % 10 == 0:
             text = " ".join(f"{name} {term.item():.4f}" for name, term in terms.items())

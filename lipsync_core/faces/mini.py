@@ -16,8 +16,8 @@ _HELPER_SCORE = 0.5
 # Cells whose boxes overlap the best one by this much speak of the same face, and their answers are averaged as in
 # BlazeFace (Bazarevsky et al. 2019, "tie resolution"): that steadies the points from frame to frame.
 _SAME_FACE = 0.6
-# The second look: an upright crop this much wider than the face, and its side in px. It brings the points from 6.5-8.2 % of
-# the distance of the eyes to 3.2-3.5 on the val rows, where it was chosen, and from 9.0-9.9 to 7.6-7.8 on the test rows
+# The second look: an upright crop this much wider than the face, and its side in px, both chosen on the val rows. It brings
+# the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there, and from 8.8-13.0 to 8.3-8.7 on the test rows
 # (train/evaluate_detector.py), for 14 % more work a face.
 _LOOK, _LOOK_SIDE = 2.4, 128
 _MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face

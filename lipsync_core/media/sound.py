@@ -77,9 +77,22 @@ def read_audio(
     if start < 0 or (stop is not None and stop < start) or (rate is not None and rate < 1):
         raise ValueError(f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop")
     info = probe_sound(src)
-    blocks = list(sound_blocks(src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning))
-    samples = np.concatenate(blocks, axis=1) if blocks else np.zeros((1 if mono else info.channels, 0), np.float32)
-    return Audio(torch.from_numpy(samples), rate or info.rate)
+    blocks = sound_blocks(src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning)
+    return Audio(torch.from_numpy(_joined(blocks, 1 if mono else info.channels)), rate or info.rate)
+
+
+def _joined(blocks: Iterable[Samples], channels: int) -> Samples:
+    """One array that doubles when it is full: a list of thousands of blocks would leave the heap in pieces, and joining it
+    would hold everything twice."""
+    samples, count = np.empty((channels, _BLOCK), np.float32), 0
+    for block in blocks:
+        end = count + block.shape[1]
+        if end > samples.shape[1]:
+            samples, full = np.empty((channels, 2 * end), np.float32), samples
+            samples[:, :count] = full[:, :count]
+        samples[:, count:end] = block
+        count = end
+    return samples[:, :count]
 
 
 def sound_blocks(

@@ -29,15 +29,16 @@ _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
 def warner(on_warning: Warn | None) -> Warn:
-    """A function that logs each different warning once and hands it to ``on_warning``."""
+    """A function that hands each different warning once to ``on_warning``, or logs it where there is none."""
     seen: set[str] = set()
 
     def warn(message: str) -> None:
         if message not in seen:
             seen.add(message)
-            _log.warning("%s", message)
             if on_warning is not None:
                 on_warning(message)
+            else:
+                _log.warning("%s", message)
 
     return warn
 
