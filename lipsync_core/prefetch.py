@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], *, depth: int = 2) -> Generator[T, None, None]:
+def ahead(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
     """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception of the maker is raised
     here; closing this iterator stops and closes the maker. Video codecs and torch let go of the interpreter while they
     work, so threads are enough."""

@@ -21,7 +21,7 @@ from lipsync_core.models.generator import MINI, Generator, moved
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
 from lipsync_core.training.loop import load_state, save_state, warmup_cosine
 from lipsync_core.training.sync import SHIFTS, embed, middle, offset_and_confidence, offset_curve
@@ -65,6 +65,7 @@ class Batch:
     mels: Tensor  # (k,F,1,80,16) one window per frame, for the generator
     heard: Tensor  # (k,F-4+2*SHIFTS,D) the expert's vectors of the sound from SHIFTS frames before the clip on
     talking: Tensor  # (k,) bool: the target shows that sound
+    photo: Tensor  # (k,) bool: the target is one picture
 
 
 @torch.inference_mode()
@@ -107,19 +108,23 @@ def draw(
                 other = taught[rng.choice(len(taught), p=weights)].clip
                 targets.append(other.frames(stretch(other), FRAMES))
             references.append(targets[-1])  # as in use: the frame is its own reference
-    talks = torch.arange(talking + foreign) < talking
-    return Batch(torch.stack(targets), torch.stack(references), torch.stack(mels), torch.stack(heard), talks)
+    number = torch.arange(talking + foreign)
+    talks = number < talking
+    photo = ~talks & (number % 2 == 1)
+    return Batch(torch.stack(targets), torch.stack(references), torch.stack(mels), torch.stack(heard), talks, photo)
 
 
 def augment(batch: Batch, rng: torch.Generator) -> Batch:
     k, w, _, full, _ = batch.target.shape
     both = torch.cat([batch.target, batch.reference], 1)
-    grid = warp_grid(k, 96, full, rng).repeat_interleave(2 * w, 0)
+    grid = warp_grid(k, 96, full, rng)[:, None].repeat(1, w, 1, 1, 1)
+    grid[batch.photo] = grimace(grid[batch.photo].flatten(0, 1), w, rng).unflatten(0, (-1, w))
+    grid = grid.repeat(1, 2, 1, 1, 1).flatten(0, 1)  # the reference as the target
     faces = F.grid_sample(both.flatten(0, 1).float().mul_(1 / 255), grid, padding_mode="border", align_corners=False)
     faces = recolour(faces.view(k, 2 * w, 3, 96, 96), rng)
     faces[~batch.talking] = degrade(faces[~batch.talking], rng)  # not where the truth is learnt from
     # the generator hears the voice disguised; the expert, who must judge sharply, hears it as it is
-    return Batch(faces[:, :w], faces[:, w:], disguise(batch.mels, rng), batch.heard, batch.talking)
+    return Batch(faces[:, :w], faces[:, w:], disguise(batch.mels, rng), batch.heard, batch.talking, batch.photo)
 
 
 def slopes(d: Tensor) -> Tensor:

@@ -32,6 +32,18 @@ def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) 
     return F.affine_grid(rows.view(n, 2, 3), [n, 3, size, size], align_corners=False)
 
 
+def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
+    """(K*frames,S,S,2) sampling grids of K clips over aligned crops, whose mouths and chins now wander at random, by up to
+    about 8 % of the crop up and down and 15 % in width. Makes photographs move, so that what moves can be unlearnt."""
+    count = grid.shape[0] // frames
+    wander = torch.randn(count, 2, 2 + frames // 3, generator=rng) * uniform(count, 0, 1, rng).view(-1, 1, 1)
+    wander = F.interpolate(wander, size=frames, mode="linear", align_corners=True).clamp(-2, 2)
+    down, wide = wander.permute(1, 0, 2).reshape(2, -1, 1, 1)
+    x, y = grid.unbind(-1)
+    near = torch.exp(-((x / 0.4).square() + ((y - 0.35) / 0.3).square()))  # centred between the lips and the chin
+    return torch.stack([x * (1 + 0.08 * wide * near), y - 0.08 * down * near], -1)
+
+
 def recolour(faces: Tensor, rng: Rng) -> Tensor:
     """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn for each of the K clips.
     All but the gamma is linear, hence one 3x3 matrix and one offset a clip."""
