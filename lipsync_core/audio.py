@@ -117,7 +117,8 @@ def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
     half = features.n_fft // 2
     index = torch.arange(begin * features.hop - half, (end - 1) * features.hop + half, device=x.device)
     # float64 where the device has it: float32 rounding shows at the -100 dB floor (2e-4 on a chirp)
-    y = _preemphasised(x if x.device.type == "mps" else x.double(), index, features.padding)
+    dtype = x.dtype if x.device.type == "mps" else torch.float64
+    y = _preemphasised(x, index, features.padding, dtype)
     window = torch.hann_window(features.n_fft, periodic=True, device=x.device, dtype=y.dtype)
     spectrum = torch.stft(
         y, features.n_fft, features.hop, window=window, center=False, return_complex=True
@@ -127,15 +128,16 @@ def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
     return (8 * (decibel + 100) / 100 - 4).clamp(-4, 4).to(x.dtype)
 
 
-def _preemphasised(x: Tensor, index: Tensor, padding: str) -> Tensor:
-    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x."""
+def _preemphasised(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) -> Tensor:
+    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x; only these samples are converted."""
     n = x.shape[0]
     if padding == "reflect":
         period = max(2 * (n - 1), 1)
         index = index.remainder(period)
         index = torch.minimum(index, period - index) if n > 1 else index * 0
     inside = index.clamp(0, n - 1)
-    y = x[inside] - _PREEMPHASIS * x[(inside - 1).clamp_min(0)] * (inside > 0)
+    before = x[(inside - 1).clamp_min(0)].to(dtype)
+    y = x[inside].to(dtype) - _PREEMPHASIS * before * (inside > 0)
     return y * (index == inside)
 
 

@@ -81,6 +81,9 @@ Mask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="Wh
 BlendOption = Annotated[Literal["paste", "feather"], typer.Option(help="How it joins its frame.")]
 Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")]
 Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")]
+OwnPixels = Annotated[
+    bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its 96 px.")
+]
 Pads = Annotated[
     str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
 ]
@@ -123,6 +126,7 @@ def dub_command(
     blend: BlendOption = "feather",
     feather: Feather = 0.08,
     colour_match: Colour = False,
+    own_pixels: OwnPixels = True,
     pads: Pads = None,
     lead_ms: Lead = None,
     start: Start = "0",
@@ -150,7 +154,7 @@ def dub_command(
         raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
     speech = audio if audio is not None else [parse_pair(text) for text in pair or []]
     options: dict[str, Any] = {
-        "blend": Blend(mask, blend, feather, colour_match),
+        "blend": Blend(mask, blend, feather, colour_match, own_pixels),
         "cut": Cut(parse_time(start), parse_time(end) if end else None, parse_fps(fps) if fps else None, longer),
         "finding": Finding(detector, min_score, cache),
         "encoding": Encoding(codec, crf, preset, tag, overwrite),

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .audio import mel_windows
 from .blend.colour import match_colour
-from .blend.composite import BlendKind, composite
+from .blend.composite import BlendKind, Movement, composite
 from .blend.masks import MaskKind, face_mask
 from .geometry import apply, crop_to_frame, cut, invert
-from .models.generator import Generator
+from .models.generator import Generator, unpacked
 from .models.layers import fold
 from .models.precision import Precision, casting
 from .types import Audio, FaceCrops, FaceTrack, Frames
@@ -21,12 +22,15 @@ from .types import Audio, FaceCrops, FaceTrack, Frames
 @dataclass(frozen=True, slots=True)
 class Blend:
     """How a generated mouth joins its frame. ``feather`` is the soft edge's width as a part of the crop's side;
-    ``colour_match`` brings the generated skin to the source's mean and spread."""
+    ``colour_match`` brings the generated skin to the source's mean and spread. ``own_pixels``: a model that moves pixels
+    (``mini``) moves those of the frame at its own resolution, which keeps large faces sharp; without it, or with
+    ``colour_match``, the crop that it makes is enlarged."""
 
     mask: MaskKind = "mouth"
     kind: BlendKind = "feather"
     feather: float = 0.08
     colour_match: bool = False
+    own_pixels: bool = True
 
 
 class LipSync:
@@ -82,9 +86,7 @@ class LipSync:
             out = Frames(frame.pixels.expand(n, -1, -1, -1), start)
             mels = self._mels(audio, fps, start, n)
             for crops, points, skips in faces:
-                with self._casting:
-                    made = self.model.decode(mels, skips, crops.pixels, crops.pixels)
-                out = self._blend(out, made, crops, points)
+                out = self._blend(out, *self._make(mels, crops, skips), crops, points)
             yield out
 
     def _speak(self, frames: Frames, audio: Audio, fps: Fraction, track: FaceTrack) -> Frames:
@@ -98,9 +100,7 @@ class LipSync:
         chosen = frames if whole else Frames(frames.pixels[here], frames.start)
         crops, points = self._crop(chosen, track, index[here])
         mels = self._mels(audio, fps, frames.start, n)[here]
-        with self._casting:
-            made = self.model(mels, crops.pixels, crops.pixels)
-        spoken = self._blend(chosen, made, crops, points)
+        spoken = self._blend(chosen, *self._make(mels, crops), crops, points)
         if whole:
             return spoken
         pixels = frames.pixels.clone()
@@ -111,6 +111,27 @@ class LipSync:
         crops, points = self._crop(frame, track, torch.zeros(1, dtype=torch.long))
         with self._casting:
             return crops, points, self.model.encode(crops.pixels, crops.pixels)
+
+    def _make(
+        self, mels: Tensor, crops: FaceCrops, skips: list[Tensor] | None = None
+    ) -> tuple[Tensor, Movement | None]:
+        """The generated faces (N,3,S,S); from a model that moves pixels what it paints, and how to move the frame's own.
+        ``skips``: the faces as encoded before."""
+        pixels = crops.pixels
+        moves = self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
+        with self._casting:
+            if not moves:
+                whole = (
+                    self.model(mels, pixels, pixels)
+                    if skips is None
+                    else self.model.decode(mels, skips, pixels, pixels)
+                )
+                return whole, None
+            planes = self.model.draw(mels, skips or self.model.encode(pixels, pixels))
+        paint, offset, share = unpacked(planes)
+        above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
+        movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
+        return F.pad(paint, above, mode="replicate"), movement
 
     def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())
@@ -127,7 +148,9 @@ class LipSync:
         pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
         return FaceCrops(pixels, matrices), points
 
-    def _blend(self, frames: Frames, made: Tensor, crops: FaceCrops, points: Tensor) -> Frames:
+    def _blend(
+        self, frames: Frames, made: Tensor, movement: Movement | None, crops: FaceCrops, points: Tensor
+    ) -> Frames:
         n, size = made.shape[0], made.shape[-1]
         device = frames.pixels.device
         made = made.to(device, torch.float32)
@@ -135,5 +158,13 @@ class LipSync:
         if self.blend.colour_match:
             skin = (face_mask("face", points.to(device), size) * (1 - mask)).expand(n, -1, -1, -1)
             made = match_colour(made, crops.pixels.to(device, torch.float32), skin)
-        maps = crops.crop_to_frame.to(device).expand(n, -1, -1)
-        return composite(frames, made, crop_to_frame=maps, mask=mask.expand(n, -1, -1, -1), blend=self.blend.kind)
+        if movement is not None:
+            movement = Movement(movement.offset.to(device), movement.share.to(device))
+        return composite(
+            frames,
+            made,
+            crop_to_frame=crops.crop_to_frame.to(device).expand(n, -1, -1),
+            mask=mask.expand(n, -1, -1, -1),
+            blend=self.blend.kind,
+            movement=movement,
+        )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core.blend.colour import match_colour
-from lipsync_core.blend.composite import composite
+from lipsync_core.blend.composite import Movement, composite
 from lipsync_core.blend.masks import MaskKind, face_mask
 from lipsync_core.geometry import ALIGNED, compose, translation
 from lipsync_core.types import Frames
@@ -248,3 +248,35 @@ def test_float64_gradients_of_the_colour_match() -> None:
     source = 0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=rng(1), dtype=torch.float64)
     weight = torch.rand(1, 1, 4, 4, generator=rng(2), dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda g: match_colour(g, source, weight, limit=0.9), (made,))
+
+
+def still(n: int) -> Movement:
+    return Movement(torch.zeros(n, 2, SIZE, SIZE), torch.ones(n, 1, SIZE, SIZE))
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_pixels_that_do_not_move_stay(floating: bool) -> None:
+    """At the frame's own resolution: noise would not survive a crop and its enlargement."""
+    before, mask = frames(3, floating=floating), torch.ones(3, 1, SIZE, SIZE)
+    after = composite(before, generated(3), crop_to_frame=placed(3), mask=mask, movement=still(3))
+    off = (after.pixels.float() - before.pixels.float()).abs() * (1 if floating else 1 / 255)
+    assert off.max() <= (1e-4 if floating else 1.01 / 255)
+
+
+def test_pixels_are_moved_by_the_crops_scale() -> None:
+    before, maps = frames(1), compose(whole(20, 10), torch.tensor([[[1.5, 0.0, 0.0], [0.0, 1.5, 0.0]]]))
+    movement = Movement(torch.tensor([2.0, -4.0]).view(1, 2, 1, 1).expand(1, 2, SIZE, SIZE), still(1).share)
+    mask = torch.ones(1, 1, SIZE, SIZE)
+    after = composite(before, generated(1), crop_to_frame=maps, mask=mask, movement=movement).pixels
+    # 2 and -4 px of the crop are 3 and -6 px of the frame
+    assert torch.equal(after[:, 20:60, 30:70], before.pixels[:, 14:54, 33:73])
+    assert torch.equal(after[:, :9], before.pixels[:, :9])
+
+
+def test_where_nothing_is_moved_the_paint_shows() -> None:
+    before, made, mask = frames(2), generated(2), torch.ones(2, 1, SIZE, SIZE)
+    painted = Movement(torch.randn(2, 2, SIZE, SIZE, generator=rng(5)), torch.zeros(2, 1, SIZE, SIZE))
+    wanted = composite(before, made, crop_to_frame=placed(2), mask=mask)
+    assert torch.equal(
+        composite(before, made, crop_to_frame=placed(2), mask=mask, movement=painted).pixels, wanted.pixels
+    )

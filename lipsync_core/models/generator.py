@@ -185,12 +185,19 @@ class Generator(nn.Module):
 
 
 def moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-    """planes (N,6,S/2,S): RGB logits, (x, y) flow and its mask for the lower half. The upper half is the target's own."""
+    """The faces (N,3,S,S) that planes (N,6,S/2,S), as drawn, make of a reference. The upper half is the target's own."""
     half, size = planes.shape[2:]
+    paint, flow, share = unpacked(planes)
     axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
-    flow = planes[:, 3:5].tanh() * 0.5  # at most a quarter of the crop
+    flow = flow * (2 / size)
     grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], -1)
     pulled = F.grid_sample(reference.to(grid.dtype), grid, padding_mode="border", align_corners=False)
-    mask = planes[:, 5:].sigmoid()
-    lower = mask * pulled + (1 - mask) * planes[:, :3].sigmoid()
+    lower = share * pulled + (1 - share) * paint
     return torch.cat([target[:, :, :half].to(lower.dtype), lower], 2)
+
+
+def unpacked(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What drawn planes (N,6,S/2,S) say of the lower half: the paint, RGB in [0,1]; where the reference's pixels come from,
+    (x, y) in crop pixels from here, at most a quarter of the crop away; and their share in [0,1], the rest being paint."""
+    size = planes.shape[3]
+    return planes[:, :3].sigmoid(), planes[:, 3:5].tanh() * (size / 4), planes[:, 5:].sigmoid()
