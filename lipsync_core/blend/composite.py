@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import bounds, compose, translation, warp
+from ..geometry import apply, bounds, compose, translation, warp
 from ..types import Frames
 
 BlendKind = Literal["paste", "feather"]
@@ -49,8 +49,8 @@ def composite(
     # outside its crop a mask is 0: a rim says so, which the warp's repeated border then carries on
     layers = [F.pad(mask, (1, 1, 1, 1)), F.pad(generated.clamp(0, 1) * full, (1, 1, 1, 1), mode="replicate")]
     if movement is not None:
-        offset = torch.einsum("nij,njhw->nihw", crop_to_frame[:, :, :2], movement.offset)  # in frame pixels
-        layers.append(F.pad(torch.cat([movement.share, offset], 1), (1, 1, 1, 1), mode="replicate"))
+        share, offset = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (movement.share, movement.offset))
+        layers += [share, _sources(offset, crop_to_frame)]
     stack = torch.cat(layers, 1)
     rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((len(out), 2), -1)))
     for i, (x0, y0, x1, y1) in enumerate(bounds(crop_to_frame, extent)):
@@ -59,28 +59,33 @@ def composite(
             continue
         to_part = compose(translation(crop_to_frame.new_tensor([[-x0, -y0]])), rimmed[i : i + 1])
         layer = warp(stack[i : i + 1], to_part, (y1 - y0, x1 - x0))[0]
-        alpha, face, share, offset = layer[:1], layer[1:4], layer[4:5], layer[5:]
+        alpha, face, share, source = layer[:1], layer[1:4], layer[4:5], layer[5:]
         here = (i, slice(y0, y1), slice(x0, x1))
         old = frames.pixels[here].permute(2, 0, 1).to(face.dtype)
         if movement is not None:
-            face = torch.lerp(face, _pulled(frames.pixels[i], (x0, y0), offset), share)
+            face = torch.lerp(face, _pulled(frames.pixels[i], source), share)
         new = torch.where(alpha > 0.5, face, old) if blend == "paste" else torch.lerp(old, face, alpha)
         out[here] = (new.round_() if full == 255 else new).permute(1, 2, 0)
     return Frames(out, frames.start)
 
 
-def _pulled(frame: Tensor, origin: tuple[int, int], offset: Tensor) -> Tensor:
-    """(3,h,w) the pixels of a frame (H,W,3) that lie ``offset`` (2,h,w) px from the part at ``origin``."""
+def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
+    """(N,2,S+2,S+2) where in its frame each place of a crop and its rim takes its pixel from: ``offset`` crop px away."""
+    axis = torch.arange(offset.shape[3], device=offset.device, dtype=offset.dtype) - 0.5
+    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset
+    return apply(crop_to_frame, places.flatten(2).mT).mT.unflatten(2, offset.shape[2:])
+
+
+def _pulled(frame: Tensor, source: Tensor) -> Tensor:
+    """(3,h,w) the pixels of a frame (H,W,3) at ``source`` (2,h,w), which is overwritten."""
     height, width, _ = frame.shape
-    _, h, w = offset.shape
-    reach = int(offset.abs().amax()) + 2
-    x0, y0 = max(origin[0] - reach, 0), max(origin[1] - reach, 0)
-    x1, y1 = min(origin[0] + w + reach, width), min(origin[1] + h + reach, height)
-    patch = frame[y0:y1, x0:x1].permute(2, 0, 1)[None].to(offset.dtype)
-    x = torch.arange(w, device=frame.device) + (origin[0] - x0 + 0.5) + offset[0]
-    y = torch.arange(h, device=frame.device)[:, None] + (origin[1] - y0 + 0.5) + offset[1]
-    grid = torch.stack([x * (2 / (x1 - x0)) - 1, y * (2 / (y1 - y0)) - 1], -1)
-    return F.grid_sample(patch, grid[None], padding_mode="border", align_corners=False)[0]
+    low, high = source.amin((1, 2)).tolist(), source.amax((1, 2)).tolist()
+    x0, y0 = (min(max(int(low[k]) - 1, 0), size - 1) for k, size in ((0, width), (1, height)))
+    x1, y1 = max(min(int(high[0]) + 2, width), x0 + 1), max(min(int(high[1]) + 2, height), y0 + 1)
+    patch = frame[y0:y1, x0:x1].permute(2, 0, 1)[None].to(source.dtype)
+    unit = source.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
+    grid = source.sub_(source.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)
+    return F.grid_sample(patch, grid.permute(1, 2, 0)[None], padding_mode="border", align_corners=False)[0]
 
 
 def _extent(mask: Tensor) -> tuple[float, float, float, float] | None:
