@@ -16,6 +16,7 @@ from lipsync_core.footage import Footage, arranged, clip_frames, order
 from lipsync_core.geometry import ALIGNED
 from lipsync_core.media import probe
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
+from lipsync_core.models.precision import Precision
 from lipsync_core.pipeline import Blend, LipSync
 from lipsync_core.prefetch import ahead, timed
 from lipsync_core.types import Audio, FaceTrack, Frames
@@ -341,3 +342,35 @@ def test_timed_tells_the_time_of_every_item() -> None:
     seconds: list[float] = []
     assert list(timed(iter([3, 4]), seconds.append)) == [3, 4]
     assert len(seconds) >= 2 and all(0 <= s < 5 for s in seconds)
+
+
+def test_own_pixels_and_crops_agree_where_both_have_the_same_resolution(clip: Tensor) -> None:
+    face = clip[:, :96, 40:136]  # the frame is the crop, so that nothing can come from beyond it
+    points = (torch.tensor([ALIGNED]) * 96).expand(COUNT, -1, -1)
+    boxes = torch.cat([points.amin(1), points.amax(1)], 1)
+    track = FaceTrack(boxes, points, torch.ones(COUNT, dtype=torch.bool))
+
+    def stream(own: bool) -> Tensor:
+        sync = LipSync(mini(), blend=Blend(own_pixels=own), precision="float32")
+        return whole(sync.stream(pieces(face, 16), voice(1), fps=FPS, tracks=[track]))
+
+    own, enlarged = stream(True), stream(False)
+    off = (own.int() - enlarged.int()).abs()
+    off[:, 47:49] = 0  # the seam of the halves: one mixes two rows there, the other what they are made of
+    assert (own != face).any() and off.max() <= 1
+
+
+def test_bfloat16_is_close_to_float32(clip: Tensor, dubbed: Tensor) -> None:
+    def stream(precision: Precision) -> Tensor:
+        sync = LipSync(mini(), precision=precision)
+        return whole(sync.stream(pieces(clip, 16), voice(1), fps=FPS, tracks=[person(20)]))
+
+    exact, rough = stream("float32"), stream("bfloat16")
+    off = (exact.int() - rough.int()).abs().float()
+    assert off.max() > 0 and off.mean() < 0.2
+    assert torch.equal(dubbed, exact) or torch.equal(dubbed, rough)  # auto is one of them
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="float16"):
+        LipSync(mini(), precision="float16")  # type: ignore[arg-type]
