@@ -17,7 +17,7 @@ from lipsync_core.types import Frames, VideoInfo
 
 # A generator that gives the reference back: what is measured is everything around the network.
 PROGRAM = """
-import json, resource, sys
+import dataclasses, json, resource, sys
 from lipsync_core import Cut, Encoding, Finding, dub
 from lipsync_core.models.generator import MINI, Generator
 
@@ -25,7 +25,8 @@ class PassThrough(Generator):
     def forward(self, mel, target, reference):
         return reference
 
-report = dub(sys.argv[1], sys.argv[2], sys.argv[3], model=PassThrough(MINI), finding=Finding(cache=False),
+model = PassThrough(dataclasses.replace(MINI, output="paint"))
+report = dub(sys.argv[1], sys.argv[2], sys.argv[3], model=model, finding=Finding(cache=False),
              encoding=Encoding(preset="ultrafast"))
 print(json.dumps([report.frames, report.dubbed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 """

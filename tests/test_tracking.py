@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lipsync_core.faces import tracking
 from lipsync_core.faces.scenes import CutState, scene_cuts
 from lipsync_core.faces.tracking import detect_tracks, smooth, track, window
 from lipsync_core.types import Detections, FaceTrack, Frames
@@ -290,3 +291,10 @@ def test_no_frames_and_nonsense_steps() -> None:
     assert detect_tracks([], WhiteSquares(), scale=1.0, every=5, fps=Fraction(25)) == []
     with pytest.raises(ValueError, match="every is 0"):
         detect_tracks([], WhiteSquares(), scale=1.0, every=0, fps=Fraction(25))
+
+
+def test_long_tracks_are_smoothed_as_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(101, 14, generator=torch.Generator().manual_seed(2))
+    whole = smooth(values, 3.0)
+    monkeypatch.setattr(tracking, "_SMOOTHED_AT_ONCE", 7)
+    torch.testing.assert_close(smooth(values, 3.0), whole, atol=1e-6, rtol=0)

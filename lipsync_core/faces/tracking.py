@@ -22,6 +22,8 @@ _VELOCITY_SPAN = 3  # sightings from which the velocity is taken
 
 _LEAST_SIGHTINGS = 3
 
+_SMOOTHED_AT_ONCE = 2048  # frames
+
 SMOOTHING_SECONDS = 0.12
 """Standard deviation of the smoother of ``detect_tracks``: the strongest that costs no accuracy. With YuNet on every
 fifth frame, rms distance to what it finds in the frames between / jitter (second difference), in % of the face's size:
@@ -129,6 +131,18 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
     if sigma < 0.3 or count <= 3:  # the neighbours weigh nothing; a parabola meets three points exactly
         return values
     radius = max(2, math.ceil(3 * sigma))
+    parts: list[Tensor] = []
+    for begin in range(
+        0, count, _SMOOTHED_AT_ONCE
+    ):  # piece by piece with the neighbours that count: the same, in less memory
+        first, end = max(0, begin - radius), begin + _SMOOTHED_AT_ONCE
+        parts.append(_parabolas(values[first : end + radius], sigma, radius)[begin - first : end - first])
+    return torch.cat(parts)
+
+
+def _parabolas(values: Tensor, sigma: float, radius: int) -> Tensor:
+    """(N,C) at each frame the value there of the parabola that fits ``radius`` neighbours to each side best."""
+    count = values.shape[0]
     offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = torch.exp(-0.5 * (offset / sigma) ** 2)
     powers = weight * (offset / radius) ** torch.arange(5)[:, None]  # (5, 2 radius + 1)
