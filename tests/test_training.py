@@ -13,7 +13,7 @@ from lipsync_core.audio import MelFeatures, log_mel, mel_windows
 from lipsync_core.losses import contrastive, cosine_bce, discriminator_loss, perceptual_loss, sync_loss
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
 from lipsync_core.training.loop import load_state, save_state, warmup_cosine
 from lipsync_core.training.sync import embed, middle, offset_and_confidence, offset_curve
@@ -103,6 +103,16 @@ def test_one_colour_for_all_frames_of_a_clip() -> None:
     torch.testing.assert_close(got, got[:, :1].expand_as(got))
     assert torch.equal(got, recolour(faces, rng(1))) and not torch.equal(got, recolour(faces, rng(2)))
     assert all(float((got[i] - faces[i]).abs().mean()) > 0.01 for i in range(3))
+
+
+def test_a_grimace_moves_the_mouth_and_nothing_far_from_it() -> None:
+    still = warp_grid(2, 96, 96, rng(), strength=0).repeat_interleave(7, 0)
+    moved = grimace(still, 7, rng(1)).view(2, 7, 96, 96, 2)
+    off = (moved - still.view_as(moved)).norm(dim=-1) * 48  # px
+    assert off[:, :, 65].amax() > 1 and off.amax() < 12
+    assert off[:, :, :24].amax() < 0.5
+    assert (moved[:, 1:] - moved[:, :-1]).abs().amax() > 0  # it goes on moving
+    assert torch.equal(moved, grimace(still, 7, rng(1)).view_as(moved))
 
 
 def test_degrading_keeps_shape_and_range() -> None:
