@@ -1,6 +1,7 @@
 """The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -67,9 +68,10 @@ class Footage:
 
         def counted() -> Iterator[Frames]:
             nonlocal seen
-            for piece in ahead(self._read(0, stop, size=size, chunk=_DETECT_CHUNK)):
-                seen = piece.start + piece.pixels.shape[0]
-                yield piece
+            with closing(ahead(self._read(0, stop, size=size, chunk=_DETECT_CHUNK))) as pieces:
+                for piece in pieces:
+                    seen = piece.start + piece.pixels.shape[0]
+                    yield piece
 
         scale = (self.info.width / size[0], self.info.height / size[1])
         found = detect_tracks(counted(), detector, scale=scale, every=_DETECT_EVERY, fps=self.info.fps)

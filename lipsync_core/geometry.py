@@ -129,11 +129,14 @@ def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) 
     for i, scale in enumerate(scale_of(matrices).tolist()):
         matrix = matrices[i : i + 1]
         k = max(1, int(scale + 0.25)) if antialias else 1
-        ((x0, y0, x1, y1),) = bounds(matrix, (0, 0, size, size), margin=2 * k)
-        x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-        x1, y1 = max(min(x1, width), x0 + 1), max(min(y1, height), y0 + 1)
+        ((left, top, right, bottom),) = bounds(matrix, (0, 0, size, size), margin=2 * k)
+        x0, y0 = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+        x1, y1 = max(min(right, width), x0 + 1), max(min(bottom, height), y0 + 1)
         patch = pixels[i, y0:y1, x0:x1].permute(2, 0, 1)[None].to(matrices.dtype)
-        patch = F.avg_pool2d(patch, k, ceil_mode=True) if k > 1 else patch
+        if k > 1:
+            outside = [max(0, n) for n in (x0 - left, right - x1, y0 - top, bottom - y1)]
+            patch = F.avg_pool2d(F.pad(patch, outside, mode="replicate") if any(outside) else patch, k)
+            x0, y0 = x0 - outside[0], y0 - outside[2]
         to_patch = compose(translation(matrix.new_tensor([[-x0, -y0]])), matrix) / k
         out[i : i + 1] = warp(patch, invert(to_patch), (size, size))
     return out.div_(255) if pixels.dtype == torch.uint8 else out

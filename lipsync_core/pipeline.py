@@ -56,10 +56,11 @@ class LipSync:
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
         self.config = replace(model.config, framing=framing, features=features)
         self.blend = blend
-        self._casting = casting(next(model.parameters()).device, precision)
+        self._precision: Precision = precision
         # oneDNN and cuDNN both run these convolutions faster on interleaved channels
         self.model = fold(model).requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._casting()  # refuses what cannot be
 
     @torch.inference_mode()
     def stream(
@@ -109,7 +110,7 @@ class LipSync:
 
     def _encode(self, frame: Frames, track: FaceTrack) -> tuple[FaceCrops, Tensor, list[Tensor]]:
         crops, points = self._crop(frame, track, torch.zeros(1, dtype=torch.long))
-        with self._casting:
+        with self._casting():
             return crops, points, self.model.encode(crops.pixels, crops.pixels)
 
     def _make(
@@ -119,7 +120,7 @@ class LipSync:
         ``skips``: the faces as encoded before."""
         pixels = crops.pixels
         moves = self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
-        with self._casting:
+        with self._casting():
             if not moves:
                 whole = (
                     self.model(mels, pixels, pixels)
@@ -132,6 +133,9 @@ class LipSync:
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
         return F.pad(paint, above, mode="replicate"), movement
+
+    def _casting(self) -> torch.autocast:
+        return casting(next(self.model.parameters()), self._precision)
 
     def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())

@@ -280,3 +280,13 @@ def test_where_nothing_is_moved_the_paint_shows() -> None:
     assert torch.equal(
         composite(before, made, crop_to_frame=placed(2), mask=mask, movement=painted).pixels, wanted.pixels
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_mask_0_keeps_every_bit_of_other_floats(dtype: torch.dtype) -> None:
+    before = Frames(torch.rand(1, 90, 110, 3, generator=rng(4), dtype=torch.float64).to(dtype), 0)
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., 5], mask[..., -5] = 1, 1  # what lies between them is written with what was there
+    after = composite(before, generated(1), crop_to_frame=whole(10, 5), mask=mask)
+    assert torch.equal(after.pixels[:, :, 20:50], before.pixels[:, :, 20:50])
+    assert not torch.equal(after.pixels, before.pixels)

@@ -118,7 +118,8 @@ def test_a_mirrored_image_gives_mirrored_faces(mini: MiniDetector, astronaut: to
 
 def test_bytes_and_floats_agree(mini: MiniDetector, astronaut: torch.Tensor) -> None:
     for a, b in zip(mini.detect(astronaut), mini.detect(astronaut.float() / 255), strict=True):
-        torch.testing.assert_close(a.points, b.points, atol=1e-3, rtol=0)
+        # px; where the network runs in bfloat16 the last bit of a pixel may turn the rounding of its neighbours
+        torch.testing.assert_close(a.points, b.points, atol=0.2, rtol=0)
         torch.testing.assert_close(a.scores, b.scores, atol=1e-4, rtol=0)
 
 

@@ -158,10 +158,11 @@ def test_bounds_hold_their_part_of_every_crop() -> None:
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-def test_outside_the_frame_its_border_repeats(antialias: bool) -> None:
-    frames = noisy(1, 60, 80)
+@pytest.mark.parametrize("scale", [1.1, 4])
+def test_outside_the_frame_its_border_repeats(antialias: bool, scale: float) -> None:
+    frames = noisy(1, 61, 83)
     wide = torch.nn.functional.pad(frames.permute(0, 3, 1, 2).float(), (300,) * 4, mode="replicate")
-    maps = turn(9, 1.1, 30, 20)  # reaches beyond the right and the lower border
+    maps = turn(9, scale, 30, 20)  # reaches beyond the right and the lower border
     wanted = cut(wide.permute(0, 2, 3, 1) / 255, compose(turn(0, 1, 300, 300), maps), 96, antialias=antialias)
     torch.testing.assert_close(cut(frames, maps, 96, antialias=antialias), wanted, atol=2e-3, rtol=0)
 

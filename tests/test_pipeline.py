@@ -374,3 +374,9 @@ def test_bfloat16_is_close_to_float32(clip: Tensor, dubbed: Tensor) -> None:
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="float16"):
         LipSync(mini(), precision="float16")  # type: ignore[arg-type]
+
+
+def test_bfloat16_wants_float32_weights(clip: Tensor) -> None:
+    with pytest.raises(ValueError, match="float32"):
+        LipSync(mini().half(), precision="bfloat16")
+    whole(LipSync(mini().half()).stream(pieces(clip[:4], 4), voice(1), fps=FPS, tracks=[person(20, count=4)]))

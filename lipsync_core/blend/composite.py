@@ -61,9 +61,11 @@ def composite(
         layer = warp(stack[i : i + 1], to_part, (y1 - y0, x1 - x0))[0]
         alpha, face, share, source = layer[:1], layer[1:4], layer[4:5], layer[5:]
         here = (i, slice(y0, y1), slice(x0, x1))
-        old = frames.pixels[here].permute(2, 0, 1).to(face.dtype)
+        old = frames.pixels[here].permute(2, 0, 1)
+        old = old.to(torch.promote_types(old.dtype, face.dtype))
         if movement is not None:
             face = torch.lerp(face, _pulled(frames.pixels[i], source), share)
+        face, alpha = face.to(old.dtype), alpha.to(old.dtype)
         new = torch.where(alpha > 0.5, face, old) if blend == "paste" else torch.lerp(old, face, alpha)
         out[here] = (new.round_() if full == 255 else new).permute(1, 2, 0)
     return Frames(out, frames.start)

@@ -52,7 +52,7 @@ class MiniDetector:
         weight = next(self._model.parameters())
         images = _reduce(pixels.permute(0, 3, 1, 2).to(weight.device), self._long_side)  # (N,3,h,w)
         ratio = torch.tensor([width / images.shape[3], height / images.shape[2]])
-        with casting(weight.device):
+        with casting(weight):
             cells = self._model(images.to(weight.dtype))
         each = zip(*(part.float().cpu() for part in cells), strict=True)
         faces = [self._faces(Cells(*one), ratio) for one in each]
@@ -83,7 +83,7 @@ class MiniDetector:
         weight = next(self._model.parameters())
         crops = cut(picture.expand(count, -1, -1, -1), maps.to(picture.device), _LOOK_SIDE)
         crops = crops.to(weight.device, weight.dtype)
-        with casting(weight.device):
+        with casting(weight):
             cells = self._model(torch.cat([crops, crops.flip(3)]))
         scores, boxes, points = (
             cells.logits.float().sigmoid().cpu(),

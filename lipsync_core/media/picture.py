@@ -51,7 +51,7 @@ class Orientation:
         return (height, width) if self.transpose else (width, height)
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A view of ``image`` (H,W) or (H,W,3), upright."""
+        """A view of ``image`` (H,W), upright."""
         upright = image.swapaxes(0, 1) if self.transpose else image
         return upright[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
@@ -141,7 +141,7 @@ class ToRgb:
             frame,
             width=width,
             height=height,
-            format="rgba" if alpha else "gbrp",
+            format="gbrap" if alpha else "gbrp",
             src_colorspace=None if frame.format.is_rgb else _matrix(frame),
             interpolation=_EXACT if (frame.width, frame.height) == self._size else Interpolation.AREA,
             dst_color_range=ColorRange.JPEG,
@@ -149,14 +149,12 @@ class ToRgb:
             dst_color_primaries=ColorPrimaries.BT709 if wide else None,
             threads=1,
         )
-        if alpha:
-            image = _array(rgb.planes[0], 4 * width).reshape(height, width, 4)
-            opacity = image[..., 3:].astype(np.uint16)
-            image = ((image[..., :3] * opacity + 127) // 255).astype(np.uint8)
-            np.copyto(out.numpy(), self._orientation.apply(image))
-            return
-        for channel, plane in zip(_GBR, rgb.planes, strict=True):
-            np.copyto(out[..., channel].numpy(), self._orientation.apply(_array(plane, width)))
+        opacity = _array(rgb.planes[3], width).astype(np.uint16) if alpha else None
+        for channel, plane in zip(_GBR, rgb.planes[:3], strict=True):
+            values = _array(plane, width)
+            if opacity is not None:
+                values = ((values * opacity + 127) // 255).astype(np.uint8)
+            np.copyto(out[..., channel].numpy(), self._orientation.apply(values))
 
 
 def _array(plane: VideoPlane, width: int) -> npt.NDArray[np.uint8]:

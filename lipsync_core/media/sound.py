@@ -82,8 +82,7 @@ def read_audio(
 
 
 def _joined(blocks: Iterable[Samples], channels: int) -> Samples:
-    """One array that doubles when it is full: a list of thousands of blocks would leave the heap in pieces, and joining it
-    would hold everything twice."""
+    """One array that doubles when it is full: a list of thousands of blocks would leave the heap in pieces."""
     samples, count = np.empty((channels, _BLOCK), np.float32), 0
     for block in blocks:
         end = count + block.shape[1]
