@@ -63,15 +63,17 @@ def transcode(source: Path, out: Path) -> tuple[int, float]:
 
 
 def dub_apart(source: Path, speech: Path, out: Path) -> dict:
-    """A dub in a process of its own: its report, with ``peak_mb``."""
+    """`lipsync dub` in a process of its own: its report, with ``peak_mb`` where the system tells it (Linux)."""
     code = (
-        "import json,sys,resource\nfrom lipsync_core.dubbing import *\n"
-        "r=dub(sys.argv[1],sys.argv[2],sys.argv[3],finding=Finding(cache=False),encoding=Encoding(overwrite=True),cut=Cut(longer='trim'))\n"
-        "p=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024\n"
-        "print(json.dumps({**json.loads(r.to_json()),'peak_mb':p}))"
+        "import re,sys\nfrom pathlib import Path\nfrom lipsync_core.cli import app\n"
+        "app(['dub',*sys.argv[1:3],'-o',sys.argv[3],'--json','--no-cache','--overwrite','--when-audio-is-longer','trim'],"
+        "standalone_mode=False)\n"
+        "status=Path('/proc/self/status')\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+)',status.read_text())[1] if status.exists() else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, source, speech, out], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    report, peak = done.stdout.splitlines()[-2:]
+    return {**json.loads(report), "peak_mb": int(peak) / 1024}
 
 
 def stages(source: Path, speech: Path) -> dict[str, float]:

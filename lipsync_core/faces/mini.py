@@ -56,7 +56,7 @@ class MiniDetector:
             cells = self._model(images.to(weight.dtype))
         each = zip(*(part.float().cpu() for part in cells), strict=True)
         faces = [self._faces(Cells(*one), ratio) for one in each]
-        return [self._second_look(picture, found) for picture, found in zip(pixels, faces, strict=True)]
+        return self._second_look(pixels, faces)
 
     def _faces(self, cells: Cells, ratio: Tensor) -> Detections:
         scores = cells.logits.sigmoid()  # (A,)
@@ -70,36 +70,40 @@ class MiniDetector:
         points = (shares @ points.flatten(1)).unflatten(1, (5, 2)) * ratio
         return Detections(shares @ boxes * ratio.repeat(2), points, scores[kept])
 
-    def _second_look(self, picture: Tensor, found: Detections) -> Detections:
-        """``found`` with its points from a closer look at each face and at its mirror image: a network this small errs to
-        one side, and the mirror's error is on the other."""
-        count = len(found.scores)
-        if not count:
-            return found
-        centre, size = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2, found.boxes[:, 2:] - found.boxes[:, :2]
+    def _second_look(self, pixels: Tensor, faces: list[Detections]) -> list[Detections]:
+        """``faces`` with their points from a closer look at each and at its mirror image: a network this small errs to one
+        side, and the mirror's error is on the other."""
+        counts = [len(found.scores) for found in faces]
+        if not any(counts):
+            return faces
+        boxes = torch.cat([found.boxes for found in faces])
+        centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         side = size.amax(1) * _LOOK
-        maps = torch.eye(2, 3).repeat(count, 1, 1) * (side / _LOOK_SIDE)[:, None, None]
+        maps = torch.eye(2, 3).repeat(len(boxes), 1, 1) * (side / _LOOK_SIDE)[:, None, None]
         maps[:, :, 2] = centre - side[:, None] / 2
         weight = next(self._model.parameters())
-        crops = cut(picture.expand(count, -1, -1, -1), maps.to(picture.device), _LOOK_SIDE)
-        crops = crops.to(weight.device, weight.dtype)
+        pictures = pixels.repeat_interleave(torch.tensor(counts, device=pixels.device), 0)
+        crops = cut(pictures, maps.to(pixels.device), _LOOK_SIDE).to(weight.device, weight.dtype)
         with casting(weight):
             cells = self._model(torch.cat([crops, crops.flip(3)]))
-        scores, boxes, points = (
-            cells.logits.float().sigmoid().cpu(),
-            cells.boxes.float().cpu(),
-            cells.points.float().cpu(),
-        )
-        off = ((boxes[..., :2] + boxes[..., 2:]) / 2 - _LOOK_SIDE / 2).abs().amax(-1)
-        shares = scores * (off < _LOOK_SIDE / 6)  # a neighbour's face may be in the crop as well
-        shares = shares * (shares >= shares.amax(1, keepdim=True) * _HELPER_SCORE)
-        sure = shares.amax(1) >= self._min_score * _HELPER_SCORE
-        looks = torch.einsum("fa,fapc->fpc", shares / shares.sum(1, keepdim=True).clamp_min(1e-6), points)
-        straight, mirrored = looks.chunk(2)
+        points, sure = self._looked(Cells(*(part.float().cpu() for part in cells)))
+        straight, mirrored = points.chunk(2)
         mirrored = torch.stack([_LOOK_SIDE - mirrored[..., 0], mirrored[..., 1]], -1)[:, _MIRRORED]
         closer = apply(maps, (straight + mirrored) / 2)
-        both = (sure[:count] & sure[count:])[:, None, None]
-        return Detections(found.boxes, torch.where(both, closer, found.points), found.scores)
+        both = (sure[: len(boxes)] & sure[len(boxes) :])[:, None, None]
+        settled = torch.where(both, closer, torch.cat([found.points for found in faces]))
+        return [
+            Detections(found.boxes, own, found.scores) for found, own in zip(faces, settled.split(counts), strict=True)
+        ]
+
+    def _looked(self, cells: Cells) -> tuple[Tensor, Tensor]:
+        """Points (F,5,2) of the face in the middle of each crop, in its pixels, and whether there is one (F,)."""
+        off = ((cells.boxes[..., :2] + cells.boxes[..., 2:]) / 2 - _LOOK_SIDE / 2).abs().amax(-1)
+        shares = cells.logits.sigmoid() * (off < _LOOK_SIDE / 6)  # a neighbour's face may be in the crop as well
+        shares = shares * (shares >= shares.amax(1, keepdim=True) * _HELPER_SCORE)
+        sure = shares.amax(1) >= self._min_score * _HELPER_SCORE
+        shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-6)
+        return torch.einsum("fa,fapc->fpc", shares, cells.points), sure
 
 
 def _reduce(images: Tensor, long_side: int) -> Tensor:
