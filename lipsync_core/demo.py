@@ -10,6 +10,8 @@ from .dubbing import Encoding, Finding, Progress, dub
 from .errors import MediaError
 from .media import read_frames
 
+_HEAD = (slice(0, 224), slice(112, 336))  # where it is in the photograph
+
 
 def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None = None) -> tuple[Path, Path]:
     """Write ``demo.mp4`` and a contact sheet ``demo.png`` into ``folder``; returns their paths.
@@ -33,15 +35,18 @@ def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None 
             encoding=Encoding(overwrite=overwrite),
             on_progress=on_progress,
         )
-    imsave(sheet, contact_sheet(video), check_contrast=False)
+    imsave(sheet, contact_sheet(video, _HEAD), check_contrast=False)
     return video, sheet
 
 
-def contact_sheet(video: Path, *, columns: int = 4, rows: int = 2, every: int = 4, first: int = 8) -> np.ndarray:
-    """(rows*h, columns*w, 3) uint8: every ``every``-th frame of ``video`` from ``first`` on, in reading order."""
+def contact_sheet(
+    video: Path, part: tuple[slice, slice], *, columns: int = 4, rows: int = 2, every: int = 4, first: int = 8
+) -> np.ndarray:
+    """(rows*h, columns*w, 3) uint8: the ``part`` (rows, columns) of every ``every``-th frame of ``video`` from ``first``
+    on, in reading order."""
     count = columns * rows
     pieces = read_frames(video, start=first, stop=first + count * every, every=every)
-    tiles = torch.cat([piece.pixels for piece in pieces])
+    tiles = torch.cat([piece.pixels[:, *part] for piece in pieces])
     tiles = torch.cat([tiles, tiles.new_zeros(max(0, count - len(tiles)), *tiles.shape[1:])])[:count]
     _, h, w, _ = tiles.shape
     return tiles.view(rows, columns, h, w, 3).permute(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3).numpy()
