@@ -236,6 +236,28 @@ def test_10_bits_become_8_with_one_warning(tmp_path: Path, caplog: pytest.LogCap
     assert level_of(pixels) == list(range(5))
 
 
+@pytest.mark.parametrize(("width", "height"), [(33, 16), (32, 17), (33, 17)])
+def test_hdr_colours_do_not_depend_on_odd_sizes(tmp_path: Path, width: int, height: int) -> None:
+    colour = torch.tensor([119, 173, 37], dtype=torch.uint8)
+    means = []
+    for w, h in ((32, 16), (width, height)):
+        path, pixels = tmp_path / f"{w}x{h}.mkv", colour.expand(2, h, w, 3).contiguous()
+        write_video(path, pixels, codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=(9, 16, 9, 1))
+        got = torch.cat([part.pixels for part in read_frames(path)]).float()
+        assert got.std((0, 1, 2)).max() < 1
+        means.append(got.mean((0, 1, 2)))
+    torch.testing.assert_close(means[1], means[0], atol=1.5, rtol=0)
+
+
+@pytest.mark.parametrize("shade", [40, 128, 220])
+def test_alpha_video_is_as_bright_as_without(tmp_path: Path, shade: int) -> None:
+    """swscale's fast path, which alpha once fell into, was 1.4 levels darker."""
+    pixels = torch.full((2, 16, 32, 3), shade, dtype=torch.uint8)
+    path = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="yuva420p", options={})
+    got = torch.cat([part.pixels for part in read_frames(path)]).float()
+    assert (got.mean() - shade).abs() < 1
+
+
 # ITU-R BT.2408: HDR reference white, 203 cd/m2, is the code value 0.58 of PQ and 0.75 of HLG.
 @pytest.mark.parametrize(("transfer", "white", "name"), [(16, 0.58, "PQ"), (18, 0.75, "HLG")])
 def test_hdr_white_becomes_sdr_white_with_one_warning(tmp_path: Path, transfer: int, white: float, name: str) -> None:

@@ -129,6 +129,7 @@ class ToRgb:
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
         self._size = size
         self._orientation = orientation
+        self._widener = VideoReformatter()
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, out: Tensor) -> None:
@@ -137,6 +138,9 @@ class ToRgb:
         width, height = self._size
         alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
         wide = _is_wide(frame)
+        if wide and frame.width % 2 and not frame.format.is_rgb:
+            # swscale 9.5 converts colours wrongly where chroma is halved over an odd width
+            frame = self._widener.reformat(frame, format="yuv444p10le", threads=1)
         rgb = self._scaler.reformat(
             frame,
             width=width,
