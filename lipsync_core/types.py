@@ -1,9 +1,10 @@
 """The values that flow between the rooms.
 
-Conventions, stated once: RGB; frames are interleaved (N,H,W,3), uint8 in [0,255] or float in [0,1]; crops are planar
-(N,3,S,S) float in [0,1]; coordinates are continuous pixels, pixel i spans [i, i+1) (align_corners=False); boxes are
-xyxy, half-open; points are (x, y); matrices are named for what they map; time is a frame index, fps a Fraction, a
-sample rate an int in Hz. ``__post_init__`` checks shapes and dtypes, never values (that would synchronise a GPU).
+Conventions, stated once: RGB; frames are (N,H,W,3), in memory interleaved or (what files give, and quicker) views of
+planes, uint8 in [0,255] or float in [0,1]; crops are planar (N,3,S,S) float in [0,1]; coordinates are continuous pixels,
+pixel i spans [i, i+1) (align_corners=False); boxes are xyxy, half-open; points are (x, y); matrices are named for what they
+map; time is a frame index, fps a Fraction, a sample rate an int in Hz. ``__post_init__`` checks shapes and dtypes, never
+values (that would synchronise a GPU).
 """
 
 from dataclasses import dataclass
