@@ -12,7 +12,7 @@ def casting(weight: Tensor, precision: Precision = "auto") -> torch.autocast:
     """The context in which a network with such weights runs.
 
     ``auto`` takes bfloat16 for the convolutions of float32 networks where a CPU has matrix units for it (Intel AMX): twice
-    as fast there, and 0.03 levels of 255 away on average (`mini` on eight faces, at most 26 in one pixel at an edge).
+    as fast there, and 0.02 levels of 255 away on average (`mini` on eight faces, at most 2.6 in one pixel).
     Elsewhere a network runs as its weights are. ValueError for bfloat16 where the weights are not float32.
     """
     if precision not in ("auto", "float32", "bfloat16"):
