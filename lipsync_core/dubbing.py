@@ -120,8 +120,7 @@ def dub(
     audio: a file with sound, spoken by the face that ``select`` names (largest | left | right | INDEX | x,y), or a list of
     (file, face) pairs, heard together. Where it is the face file itself, it is cut with the picture. pads: (top, bottom,
     left, right) px for models framed by the detector's box. lead_ms: see ``MelFeatures``. precision: the
-    generator's; see ``casting``. batch: frames at a time.
-    on_progress(stage, done, total).
+    generator's; see ``casting``. batch: frames at a time. on_progress(stage, done, total).
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """

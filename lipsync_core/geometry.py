@@ -99,11 +99,6 @@ def scale_of(matrix: Tensor) -> Tensor:
     return torch.linalg.det(matrix[..., :2]).abs().sqrt()
 
 
-def corners(size: int, like: Tensor) -> Tensor:
-    """(1,4,2) corners of an SxS crop."""
-    return like.new_tensor([[[0, 0], [size, 0], [size, size], [0, size]]])
-
-
 Box = tuple[int, int, int, int]  # xyxy px, half-open; may reach beyond the frame
 
 
@@ -115,6 +110,12 @@ def bounds(matrices: Tensor, box: tuple[float, float, float, float], *, margin: 
     placed = apply(matrices, corners.expand(matrices.shape[0], -1, -1))
     low, high = placed.amin(1).floor() - margin, placed.amax(1).ceil() + margin
     return [(int(a), int(b), int(c), int(d)) for a, b, c, d in torch.cat([low, high], 1).tolist()]
+
+
+def within(box: Box, width: int, height: int) -> Box:
+    """The part of ``box`` that lies in a frame; where none does, the frame's pixels nearest to it."""
+    x0, y0 = min(max(box[0], 0), width - 1), min(max(box[1], 0), height - 1)
+    return x0, y0, max(min(box[2], width), x0 + 1), max(min(box[3], height), y0 + 1)
 
 
 def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
@@ -130,8 +131,7 @@ def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) 
         matrix = matrices[i : i + 1]
         k = max(1, int(scale + 0.25)) if antialias else 1
         ((left, top, right, bottom),) = bounds(matrix, (0, 0, size, size), margin=2 * k)
-        x0, y0 = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
-        x1, y1 = max(min(right, width), x0 + 1), max(min(bottom, height), y0 + 1)
+        x0, y0, x1, y1 = within((left, top, right, bottom), width, height)
         patch = pixels[i, y0:y1, x0:x1].permute(2, 0, 1)[None].to(matrices.dtype)
         if k > 1:
             outside = [max(0, n) for n in (x0 - left, right - x1, y0 - top, bottom - y1)]

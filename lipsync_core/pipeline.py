@@ -121,14 +121,10 @@ class LipSync:
         pixels = crops.pixels
         moves = self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
         with self._casting():
+            skips = self.model.encode(pixels, pixels) if skips is None else skips
             if not moves:
-                whole = (
-                    self.model(mels, pixels, pixels)
-                    if skips is None
-                    else self.model.decode(mels, skips, pixels, pixels)
-                )
-                return whole, None
-            planes = self.model.draw(mels, skips or self.model.encode(pixels, pixels))
+                return self.model.decode(mels, skips, pixels, pixels), None
+            planes = self.model.draw(mels, skips)
         paint, offset, share = unpacked(planes)
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))

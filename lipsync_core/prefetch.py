@@ -13,25 +13,25 @@ def ahead(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
     """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception of the maker is raised
     here; closing this iterator stops and closes the maker. Video codecs and torch let go of the interpreter while they
     work, so threads are enough."""
-    box: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+    box: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)  # an item, the maker's error, or the end
     stopped = threading.Event()
 
-    def put(kind: str, value: T | BaseException | None) -> None:
+    def put(message: tuple[T] | BaseException | None) -> None:
         while not stopped.is_set():
             try:
-                return box.put((kind, value), timeout=0.1)
+                return box.put(message, timeout=0.1)
             except queue.Full:
                 continue
 
     def make() -> None:
         try:
             for item in items:
-                put("item", item)
+                put((item,))
                 if stopped.is_set():
                     break
-            put("end", None)
+            put(None)
         except BaseException as error:  # it belongs to the thread that reads, which raises it
-            put("error", error)
+            put(error)
         finally:
             close = getattr(items, "close", None)
             if close is not None:
@@ -41,13 +41,12 @@ def ahead(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
     thread.start()
     try:
         while True:
-            kind, value = box.get()
-            if kind == "end":
+            message = box.get()
+            if message is None:
                 return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]
+            if isinstance(message, BaseException):
+                raise message
+            yield message[0]
     finally:
         stopped.set()
         thread.join()

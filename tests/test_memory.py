@@ -23,7 +23,7 @@ from lipsync_core import Cut, Encoding, Finding, dub
 from lipsync_core.models.generator import MINI, Generator
 
 class PassThrough(Generator):
-    def forward(self, mel, target, reference):
+    def decode(self, mel, skips, target, reference):
         return reference
 
 model = PassThrough(dataclasses.replace(MINI, output="paint"))

@@ -75,7 +75,7 @@ def lessons(clips: list[Clip], expert: SyncExpert) -> list[Lesson]:
     for clip in clips:
         mels = clip.mels(list(range(-SHIFTS, len(clip.faces) + SHIFTS)))
         with torch.autocast("cpu", torch.bfloat16):
-            found.append(Lesson(clip, torch.cat([expert.embed_audio(part) for part in mels.split(256)]).clone()))
+            found.append(Lesson(clip, torch.cat([expert.embed_audio(part) for part in mels.split(256)])))
     return found
 
 
@@ -91,27 +91,26 @@ def draw(
     def stretch(clip: Clip) -> int:
         return int(rng.integers(0, len(clip.faces) - FRAMES + 1))
 
-    targets, references, mels, heard = [], [], [], []
+    targets, references, mels, heard, photo = [], [], [], [], []
     for n, i in enumerate(rng.choice(len(taught), talking + foreign, p=weights)):
         clip, begin = taught[i].clip, stretch(taught[i].clip)
         mels.append(clip.mels(list(range(begin, begin + FRAMES)), lead_ms=MINI.features.lead_ms))
         heard.append(taught[i].heard[begin : begin + FRAMES - WINDOW + 1 + 2 * SHIFTS])
+        photo.append(n >= talking and n % 2 == 1)
         if n < talking:
             targets.append(clip.frames(begin, FRAMES))
             far = [j for j in range(len(clip.faces) - FRAMES + 1) if abs(j - begin) >= FAR]
             references.append(clip.frames(int(rng.choice(far)), FRAMES))
         else:
-            if n % 2:
-                photo = torch.from_numpy(np.array(photos[rng.integers(len(photos))])).permute(2, 0, 1)
-                targets.append(photo.expand(FRAMES, -1, -1, -1))
+            if photo[-1]:
+                picture = torch.from_numpy(np.array(photos[rng.integers(len(photos))])).permute(2, 0, 1)
+                targets.append(picture.expand(FRAMES, -1, -1, -1))
             else:
                 other = taught[rng.choice(len(taught), p=weights)].clip
                 targets.append(other.frames(stretch(other), FRAMES))
             references.append(targets[-1])  # as in use: the frame is its own reference
-    number = torch.arange(talking + foreign)
-    talks = number < talking
-    photo = ~talks & (number % 2 == 1)
-    return Batch(torch.stack(targets), torch.stack(references), torch.stack(mels), torch.stack(heard), talks, photo)
+    stacked = [torch.stack(part) for part in (targets, references, mels, heard)]
+    return Batch(*stacked, torch.arange(talking + foreign) < talking, torch.tensor(photo))
 
 
 def augment(batch: Batch, rng: torch.Generator) -> Batch:

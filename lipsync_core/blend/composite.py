@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, bounds, compose, translation, warp
+from ..geometry import apply, bounds, compose, translation, warp, within
 from ..types import Frames
 
 BlendKind = Literal["paste", "feather"]
@@ -81,9 +81,8 @@ def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
 def _pulled(frame: Tensor, source: Tensor) -> Tensor:
     """(3,h,w) the pixels of a frame (H,W,3) at ``source`` (2,h,w), which is overwritten."""
     height, width, _ = frame.shape
-    low, high = source.amin((1, 2)).tolist(), source.amax((1, 2)).tolist()
-    x0, y0 = (min(max(int(low[k]) - 1, 0), size - 1) for k, size in ((0, width), (1, height)))
-    x1, y1 = max(min(int(high[0]) + 2, width), x0 + 1), max(min(int(high[1]) + 2, height), y0 + 1)
+    left, top, right, bottom = (int(v) for v in torch.cat([source.amin((1, 2)), source.amax((1, 2))]).tolist())
+    x0, y0, x1, y1 = within((left - 1, top - 1, right + 2, bottom + 2), width, height)
     patch = frame[y0:y1, x0:x1].permute(2, 0, 1)[None].to(source.dtype)
     unit = source.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
     grid = source.sub_(source.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)

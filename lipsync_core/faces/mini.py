@@ -18,7 +18,7 @@ _HELPER_SCORE = 0.5
 _SAME_FACE = 0.6
 # The second look: an upright crop this much wider than the face, and its side in px, both chosen on the val rows. It brings
 # the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there, and from 8.8-13.0 to 8.3-8.7 on the test rows
-# (train/evaluate_detector.py), for 14 % more work a face.
+# (train/evaluate_detector.py). One face costs 7.5 ms on top of the 10.7 of a 640x360 picture (bfloat16, one thread).
 _LOOK, _LOOK_SIDE = 2.4, 128
 _MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face
 
@@ -82,8 +82,9 @@ class MiniDetector:
         maps = torch.eye(2, 3).repeat(len(boxes), 1, 1) * (side / _LOOK_SIDE)[:, None, None]
         maps[:, :, 2] = centre - side[:, None] / 2
         weight = next(self._model.parameters())
-        pictures = pixels.repeat_interleave(torch.tensor(counts, device=pixels.device), 0)
-        crops = cut(pictures, maps.to(pixels.device), _LOOK_SIDE).to(weight.device, weight.dtype)
+        each = zip(pixels, maps.to(pixels.device).split(counts), strict=True)
+        crops = torch.cat([cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each])
+        crops = crops.to(weight.device, weight.dtype)
         with casting(weight):
             cells = self._model(torch.cat([crops, crops.flip(3)]))
         points, sure = self._looked(Cells(*(part.float().cpu() for part in cells)))

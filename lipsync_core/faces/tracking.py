@@ -131,10 +131,8 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
     if sigma < 0.3 or count <= 3:  # the neighbours weigh nothing; a parabola meets three points exactly
         return values
     radius = max(2, math.ceil(3 * sigma))
-    parts: list[Tensor] = []
-    for begin in range(
-        0, count, _SMOOTHED_AT_ONCE
-    ):  # piece by piece with the neighbours that count: the same, in less memory
+    parts: list[Tensor] = []  # piece by piece, with the neighbours that count: the same in less memory
+    for begin in range(0, count, _SMOOTHED_AT_ONCE):
         first, end = max(0, begin - radius), begin + _SMOOTHED_AT_ONCE
         parts.append(_parabolas(values[first : end + radius], sigma, radius)[begin - first : end - first])
     return torch.cat(parts)
