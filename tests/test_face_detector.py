@@ -166,7 +166,8 @@ def test_overlap_of_boxes() -> None:
 
 @pytest.mark.slow
 def test_speed_at_320x192(mini: MiniDetector) -> None:
-    """10 ms on two cores; the median of 50, so that a busy machine does not decide."""
+    """10 ms on two cores; the median of 50, so that a busy machine does not decide. Without a face: each adds a second
+    look (see the card)."""
     image = torch.zeros(1, 192, 320, 3, dtype=torch.uint8)
     times = []
     for _ in range(60):
