@@ -115,3 +115,28 @@ class FaceCrops:
         _check(ok and self.pixels.is_floating_point(), "pixels", self.pixels, "(N,3,S,S) float in [0,1]")
         n = self.pixels.shape[0]
         _check(self.crop_to_frame.shape == (n, 2, 3), "crop_to_frame", self.crop_to_frame, f"({n},2,3)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SyncScore:
+    """How well lips and sound agree. ``offset_frames`` > 0: the sound is early (leads the picture) and is repaired by
+    delaying it offset/fps seconds; None where the curve tells nothing, and ``reason`` says why. ``curve`` (2K+1,) mean
+    distance with the sound taken K-j frames earlier, j = 0..2K, NaN where nothing was compared; ``distance`` its
+    minimum, ``confidence`` its median minus that; ``frame_confidence`` (N,) the same, frame by frame. ``search_frames``: K.
+    ``uncertainty``: standard error of the offset in frames (None: not to be had). Figures of two ``scorer``s do not compare."""
+
+    scorer: str
+    offset_frames: int | None
+    offset_ms: float | None
+    distance: float
+    confidence: float
+    frame_confidence: Tensor
+    curve: Tensor
+    search_frames: int
+    uncertainty: float | None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.curve.shape == (2 * self.search_frames + 1,), "curve", self.curve, "(2*search_frames+1,)")
+        if (self.offset_frames is None) == (self.reason is None):
+            raise ValueError("a score has either an offset or a reason for having none")
