@@ -33,7 +33,7 @@ from .models.precision import Precision
 from .models.s3fd import S3FD
 from .pipeline import Blend, LipSync
 from .prefetch import ahead, timed
-from .types import Audio, FaceTrack, Frames
+from .types import Audio, FaceTrack, Frames, YuvFrames
 from .weights import load_model, weights_file
 
 _log = logging.getLogger("lipsync.dub")
@@ -120,7 +120,7 @@ def dub(
     audio: a file with sound, spoken by the face that ``select`` names (largest | left | right | INDEX | x,y), or a list of
     (file, face) pairs, heard together. Where it is the face file itself, it is cut with the picture. pads: (top, bottom,
     left, right) px for models framed by the detector's box. lead_ms: see ``MelFeatures``. precision: the
-    generator's; see ``casting``. batch: frames at a time. on_progress(stage, done, total).
+    generator's; see ``arithmetic``. batch: frames at a time. on_progress(stage, done, total).
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """
@@ -179,7 +179,7 @@ def _dubbed(
     longer: Longer,
     batch: int,
     notes: "_Notes",
-) -> Iterator[Frames]:
+) -> Iterator[Frames | YuvFrames]:
     """The output's frames: each voice in turn speaks through its face."""
     length, count = frames
     fps = footage.info.fps

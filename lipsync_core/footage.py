@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,9 @@ from torch import Tensor
 from .faces import Detector
 from .faces.cache import load_tracks, store_tracks, track_key
 from .faces.tracking import detect_tracks, window
-from .media import read_frames
+from .media import read_coded, read_frames
 from .prefetch import ahead
-from .types import FaceTrack, Frames, VideoInfo
+from .types import FaceTrack, Frames, VideoInfo, YuvFrames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
 
@@ -35,12 +35,15 @@ class Footage:
     stop: int | None = None
     on_warning: Callable[[str], None] | None = None
 
-    def frames(self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 8) -> Iterator[Frames]:
-        """``count`` frames, of footage that has ``length``: in the order that ``order`` tells, numbered from 0."""
+    def frames(
+        self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 8
+    ) -> Iterator[Frames | YuvFrames]:
+        """``count`` frames, of footage that has ``length``: in the order that ``order`` tells, numbered from 0; as the file
+        codes them where it can be (``read_coded``)."""
         done = 0
         for piece in self._passes(min(length, count), longer, chunk):
             pixels = piece.pixels[: count - done]
-            yield Frames(pixels, done)
+            yield replace(piece, pixels=pixels, start=done)
             done += pixels.shape[0]
             if done >= count:
                 return
@@ -68,10 +71,20 @@ class Footage:
 
         def counted() -> Iterator[Frames]:
             nonlocal seen
-            with closing(ahead(self._read(0, stop, size=size, chunk=_DETECT_CHUNK))) as pieces:
+            first, end = self.first, self._end(stop)
+            small = read_frames(
+                self.path,
+                chunk=_DETECT_CHUNK,
+                fps=self.info.fps,
+                start=first,
+                stop=end,
+                size=size,
+                on_warning=self.on_warning,
+            )
+            with closing(ahead(small)) as pieces:
                 for piece in pieces:
-                    seen = piece.start + piece.pixels.shape[0]
-                    yield piece
+                    seen = piece.start - first + piece.pixels.shape[0]
+                    yield Frames(piece.pixels, piece.start - first)
 
         scale = (self.info.width / size[0], self.info.height / size[1])
         found = detect_tracks(counted(), detector, scale=scale, every=_DETECT_EVERY, fps=self.info.fps)
@@ -79,22 +92,22 @@ class Footage:
             store_tracks(key, found, seen)
         return found, seen
 
-    def _read(self, start: int, stop: int, *, size: tuple[int, int] | None = None, chunk: int, reverse: bool = False):
-        end = self.first + stop if self.stop is None else min(self.first + stop, self.stop)
-        pieces = read_frames(
+    def _end(self, stop: int) -> int:
+        """The file's own number of the frame ``stop``, within the footage."""
+        return self.first + stop if self.stop is None else min(self.first + stop, self.stop)
+
+    def _read(self, start: int, stop: int, *, chunk: int, reverse: bool = False) -> Iterator[Frames | YuvFrames]:
+        return read_coded(
             self.path,
             chunk=chunk,
             fps=self.info.fps,
             start=self.first + start,
-            stop=end,
-            size=size,
+            stop=self._end(stop),
             reverse=reverse,
             on_warning=self.on_warning,
         )
-        for piece in pieces:
-            yield Frames(piece.pixels, piece.start - self.first)
 
-    def _passes(self, length: int, longer: Longer, chunk: int) -> Iterator[Frames]:
+    def _passes(self, length: int, longer: Longer, chunk: int) -> Iterator[Frames | YuvFrames]:
         last = None
         for last in self._read(0, length, chunk=chunk):
             yield last
@@ -102,7 +115,7 @@ class Footage:
         backwards = True
         while longer != "trim":
             if longer == "hold" or length == 1:
-                yield Frames(last.pixels[-1:].expand(chunk, -1, -1, -1))
+                yield replace(last, pixels=last.pixels[-1:].expand(chunk, *last.pixels.shape[1:]))
             elif longer == "loop":
                 yield from self._read(0, length, chunk=chunk)
             else:

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 Points = tuple[tuple[float, float], ...]
@@ -88,10 +87,29 @@ def warp(
     The map runs from the pixels given to the pixels wanted; nothing is filtered, so where it shrinks by 2 or
     more, average first.
     """
-    half = torch.full_like(source_to_target[:, :, 2], 0.5)
-    # kornia counts from pixel centres; ours count from pixel edges
-    centred = compose(translation(-half), compose(source_to_target, translation(half)))
-    return warp_affine(pixels, centred, size, mode="bilinear", padding_mode=padding, align_corners=True)
+    n, _, h, w = pixels.shape
+    squares = unit_maps(invert(source_to_target), [(w, h)] * n, [(size[1], size[0])] * n)
+    return sample(pixels, squares, size, padding=padding)
+
+
+def unit_maps(target_to_source: Tensor, sources: list[tuple[int, int]], targets: list[tuple[int, int]]) -> Tensor:
+    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample`` takes. Sizes are (width, height)."""
+    into = 2 / target_to_source.new_tensor(sources).view(-1, 2, 1)
+    out = target_to_source.new_tensor(targets).view(-1, 1, 2) / 2
+    linear = target_to_source[..., :2] * out
+    shift = target_to_source[..., 2:] + linear.sum(-1, keepdim=True)
+    return torch.cat([linear * into, shift * into - 1], -1)
+
+
+def sample(
+    pixels: Tensor, squares: Tensor, size: tuple[int, int], *, padding: Literal["zeros", "border"] = "border"
+) -> Tensor:
+    """(N,C,h,w) bilinearly at the places that (N,2,3) ``unit_maps`` give to (N,C,*size). For many small pictures, whose maps
+    are best made all at once."""
+    x, y = (((torch.arange(k, device=squares.device) + 0.5) * 2 / k - 1).to(squares.dtype) for k in (size[1], size[0]))
+    across, along = squares[:, :, :1] * x, squares[:, :, 1:2] * y + squares[:, :, 2:]  # (N,2,w), (N,2,h)
+    grid = across[:, :, None] + along[..., None]  # planes in memory: ten times as quick as torch's affine_grid
+    return F.grid_sample(pixels, grid.permute(0, 2, 3, 1), padding_mode=padding, align_corners=False)
 
 
 def scale_of(matrix: Tensor) -> Tensor:
@@ -119,24 +137,34 @@ def within(box: Box, width: int, height: int) -> Box:
 
 
 def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
-    """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps.
+    """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps; see ``cut_planes``."""
+    out = cut_planes(pixels.permute(0, 3, 1, 2), matrices, size, antialias=antialias)
+    return out.div_(255) if pixels.dtype == torch.uint8 else out
+
+
+def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
+    """Crops (N,C,S,S) of planes (N,C,H,W), placed by (N,2,3) ``crop_to_frame`` maps: float, in the planes' own values.
 
     ``antialias``: average whole blocks of source pixels first where several fall on one crop pixel; without it the crop
     is the plain bilinear one of the reference. Outside the frame its border repeats. Frame by frame: the faces differ in
     size, and what lies in the cache is quick.
     """
-    count, height, width, _ = pixels.shape
-    out = pixels.new_empty((count, 3, size, size), dtype=matrices.dtype)
-    for i, scale in enumerate(scale_of(matrices).tolist()):
-        matrix = matrices[i : i + 1]
-        k = max(1, int(scale + 0.25)) if antialias else 1
-        ((left, top, right, bottom),) = bounds(matrix, (0, 0, size, size), margin=2 * k)
-        x0, y0, x1, y1 = within((left, top, right, bottom), width, height)
-        patch = pixels[i, y0:y1, x0:x1].permute(2, 0, 1)[None].to(matrices.dtype)
+    count, channels, height, width = planes.shape
+    out = matrices.new_empty((count, channels, size, size))
+    steps = [max(1, int(scale + 0.25)) if antialias else 1 for scale in scale_of(matrices).tolist()]
+    boxes = bounds(matrices, (0, 0, size, size), margin=0)
+    parts = [
+        within((x0 - 2 * k, y0 - 2 * k, x1 + 2 * k, y1 + 2 * k), width, height)
+        for (x0, y0, x1, y1), k in zip(boxes, steps, strict=True)
+    ]
+    blocks = [(-(-(x1 - x0) // k), -(-(y1 - y0) // k)) for (x0, y0, x1, y1), k in zip(parts, steps, strict=True)]
+    corners = translation(-matrices.new_tensor([part[:2] for part in parts]).view(-1, 2))
+    to_blocks = compose(corners, matrices) / matrices.new_tensor(steps)[:, None, None]
+    squares = unit_maps(to_blocks, blocks, [(size, size)] * count)
+    for i, ((x0, y0, x1, y1), k) in enumerate(zip(parts, steps, strict=True)):
+        patch = planes[i : i + 1, :, y0:y1, x0:x1].to(matrices.dtype)
         if k > 1:
-            outside = [max(0, n) for n in (x0 - left, right - x1, y0 - top, bottom - y1)]
-            patch = F.avg_pool2d(F.pad(patch, outside, mode="replicate") if any(outside) else patch, k)
-            x0, y0 = x0 - outside[0], y0 - outside[2]
-        to_patch = compose(translation(matrix.new_tensor([[-x0, -y0]])), matrix) / k
-        out[i : i + 1] = warp(patch, invert(to_patch), (size, size))
-    return out.div_(255) if pixels.dtype == torch.uint8 else out
+            rest = (0, (x0 - x1) % k, 0, (y0 - y1) % k)  # the last block of a row may be cut short by the frame's end
+            patch = F.avg_pool2d(F.pad(patch, rest, mode="replicate") if any(rest) else patch, k)
+        out[i : i + 1] = sample(patch, squares[i : i + 1], (size, size))
+    return out

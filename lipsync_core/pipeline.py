@@ -1,5 +1,6 @@
 """Frames, sound and tracks in; dubbed frames out. No paths, no files; memory does not grow with the clip."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,11 +13,12 @@ from .audio import mel_windows
 from .blend.colour import match_colour
 from .blend.composite import BlendKind, Movement, composite
 from .blend.masks import MaskKind, face_mask
-from .geometry import apply, crop_to_frame, cut, invert
+from .geometry import apply, crop_to_frame, cut, cut_planes, invert
 from .models.generator import Generator, unpacked
 from .models.layers import fold
-from .models.precision import Precision, casting
-from .types import Audio, FaceCrops, FaceTrack, Frames
+from .models.precision import Precision, arithmetic
+from .types import AnyFrames, Audio, FaceCrops, FaceTrack, Frames, YuvFrames
+from .yuv import to_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class LipSync:
     """A generator made ready for inference, and the blend it is put back with.
 
     ``model`` is folded in place (batch norms into convolutions) and must not be trained further. ``pads`` and ``lead_ms``
-    override what its config says (see ``Framing`` and ``MelFeatures``); ``precision``: see ``casting``.
+    override what its config says (see ``Framing`` and ``MelFeatures``); ``precision``: see ``arithmetic``.
     """
 
     def __init__(
@@ -56,16 +58,18 @@ class LipSync:
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
         self.config = replace(model.config, framing=framing, features=features)
         self.blend = blend
-        self._precision: Precision = precision
         # oneDNN and cuDNN both run these convolutions faster on interleaved channels
         self.model = fold(model).requires_grad_(False)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._casting()  # refuses what cannot be
+        weight = next(self.model.parameters())
+        dtype = arithmetic(weight, precision)
+        if dtype != weight.dtype:  # a copy: the caller's numbers stay
+            self.model = copy.deepcopy(self.model).to(dtype)
 
     @torch.inference_mode()
     def stream(
-        self, frames: Iterable[Frames], audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack]
-    ) -> Iterator[Frames]:
+        self, frames: Iterable[AnyFrames], audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack]
+    ) -> Iterator[AnyFrames]:
         """``frames`` with the faces of ``tracks`` speaking ``audio`` (mono, at the model's rate); frames in which no track
         is visible come back as they are. The stream does not depend on how the frames are cut into chunks.
 
@@ -78,19 +82,19 @@ class LipSync:
 
     @torch.inference_mode()
     def still(
-        self, frame: Frames, audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack], count: int, chunk: int = 32
-    ) -> Iterator[Frames]:
+        self, frame: AnyFrames, audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack], count: int, chunk: int = 32
+    ) -> Iterator[AnyFrames]:
         """``count`` frames of one still picture: as ``stream`` of the frame repeated, but each face is encoded once."""
         faces = [self._encode(frame, track) for track in tracks if bool(track.visible[0])]
         for start in range(0, count, chunk):
             n = min(chunk, count - start)
-            out = Frames(frame.pixels.expand(n, -1, -1, -1), start)
+            out = replace(frame, pixels=frame.pixels.expand(n, *frame.pixels.shape[1:]), start=start)
             mels = self._mels(audio, fps, start, n)
             for crops, points, skips in faces:
                 out = self._blend(out, *self._make(mels, crops, skips), crops, points)
             yield out
 
-    def _speak(self, frames: Frames, audio: Audio, fps: Fraction, track: FaceTrack) -> Frames:
+    def _speak(self, frames: AnyFrames, audio: Audio, fps: Fraction, track: FaceTrack) -> AnyFrames:
         n = frames.pixels.shape[0]
         index = torch.arange(n) + frames.start - track.start
         here = (index >= 0) & (index < len(track.visible))
@@ -98,7 +102,7 @@ class LipSync:
         if not here.any():
             return frames
         whole = bool(here.all())
-        chosen = frames if whole else Frames(frames.pixels[here], frames.start)
+        chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         crops, points = self._crop(chosen, track, index[here])
         mels = self._mels(audio, fps, frames.start, n)[here]
         spoken = self._blend(chosen, *self._make(mels, crops), crops, points)
@@ -106,12 +110,11 @@ class LipSync:
             return spoken
         pixels = frames.pixels.clone()
         pixels[here] = spoken.pixels
-        return Frames(pixels, frames.start)
+        return replace(frames, pixels=pixels)
 
-    def _encode(self, frame: Frames, track: FaceTrack) -> tuple[FaceCrops, Tensor, list[Tensor]]:
+    def _encode(self, frame: Frames | YuvFrames, track: FaceTrack) -> tuple[FaceCrops, Tensor, list[Tensor]]:
         crops, points = self._crop(frame, track, torch.zeros(1, dtype=torch.long))
-        with self._casting():
-            return crops, points, self.model.encode(crops.pixels, crops.pixels)
+        return crops, points, self._skips(crops)
 
     def _make(
         self, mels: Tensor, crops: FaceCrops, skips: list[Tensor] | None = None
@@ -119,38 +122,38 @@ class LipSync:
         """The generated faces (N,3,S,S); from a model that moves pixels what it paints, and how to move the frame's own.
         ``skips``: the faces as encoded before."""
         pixels = crops.pixels
+        skips = self._skips(crops) if skips is None else skips
         moves = self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
-        with self._casting():
-            skips = self.model.encode(pixels, pixels) if skips is None else skips
-            if not moves:
-                return self.model.decode(mels, skips, pixels, pixels), None
-            planes = self.model.draw(mels, skips)
+        if not moves:
+            return self.model.decode(mels, skips, pixels, pixels), None
+        planes = self.model.draw(mels, skips)
         paint, offset, share = unpacked(planes)
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
         return F.pad(paint, above, mode="replicate"), movement
 
-    def _casting(self) -> torch.autocast:
-        return casting(next(self.model.parameters()), self._precision)
+    def _skips(self, crops: FaceCrops) -> list[Tensor]:
+        pixels = crops.pixels.to(next(self.model.parameters()).dtype)
+        return self.model.encode(pixels, pixels)
 
     def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())
         mels = mel_windows(audio, fps, start, count, features=self.config.features)
         return mels.to(weight.device, weight.dtype)
 
-    def _crop(self, frames: Frames, track: FaceTrack, index: Tensor) -> tuple[FaceCrops, Tensor]:
+    def _crop(self, frames: Frames | YuvFrames, track: FaceTrack, index: Tensor) -> tuple[FaceCrops, Tensor]:
         """The faces of ``frames`` and their five points in crop pixels."""
         size, framing = self.config.size, self.config.framing
         weight = next(self.model.parameters())
         matrices = crop_to_frame(track.boxes[index].float(), track.points[index].float(), framing, size)
-        pixels = cut(frames.pixels, matrices.to(frames.pixels.device), size, antialias=framing.kind == "aligned")
+        pixels = _cut(frames, matrices.to(frames.pixels.device), size, antialias=framing.kind == "aligned")
         points = apply(invert(matrices), track.points[index].float())
-        pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        pixels = pixels.to(weight.device, memory_format=torch.channels_last)
         return FaceCrops(pixels, matrices), points
 
     def _blend(
-        self, frames: Frames, made: Tensor, movement: Movement | None, crops: FaceCrops, points: Tensor
-    ) -> Frames:
+        self, frames: AnyFrames, made: Tensor, movement: Movement | None, crops: FaceCrops, points: Tensor
+    ) -> AnyFrames:
         n, size = made.shape[0], made.shape[-1]
         device = frames.pixels.device
         made = made.to(device, torch.float32)
@@ -168,3 +171,12 @@ class LipSync:
             blend=self.blend.kind,
             movement=movement,
         )
+
+
+def _cut(frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool) -> Tensor:
+    """Crops (N,3,S,S) RGB in [0,1]; of coded frames only they are ever converted to it."""
+    if isinstance(frames, Frames):
+        return cut(frames.pixels, matrices, size, antialias=antialias)
+    luma = cut_planes(frames.luma, matrices, size, antialias=antialias)
+    chroma = cut_planes(frames.chroma, matrices / 2, size, antialias=antialias)
+    return to_rgb(torch.cat([luma, chroma], 1), frames.colour)

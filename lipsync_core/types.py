@@ -9,6 +9,7 @@ values (that would synchronise a GPU).
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -65,6 +66,35 @@ class Frames:
         ok = self.pixels.ndim == 4 and self.pixels.shape[-1] == 3
         ok = ok and (self.pixels.dtype == torch.uint8 or self.pixels.is_floating_point())
         _check(ok, "pixels", self.pixels, "(N,H,W,3) uint8 in [0,255] or float in [0,1]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class YuvFrames:
+    """Frames as most files hold them, half the bytes and nothing lost on the way through: ``pixels`` (N,H*3/2,W) uint8, the
+    first H rows luma, in the rest (2,H/2,W/2) chroma (blue, red), coded as ``colour`` says. H and W are even."""
+
+    pixels: Tensor
+    colour: ColourTags
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        ok = self.pixels.ndim == 3 and self.pixels.dtype == torch.uint8
+        ok = ok and self.pixels.shape[1] % 3 == 0 and self.pixels.shape[2] % 2 == 0
+        _check(ok, "pixels", self.pixels, "(N,H*3/2,W) uint8 with even H and W")
+
+    @property
+    def luma(self) -> Tensor:
+        """(N,1,H,W), a view."""
+        return self.pixels[:, None, : self.pixels.shape[1] * 2 // 3]
+
+    @property
+    def chroma(self) -> Tensor:
+        """(N,2,H/2,W/2), a view."""
+        n, rows, width = self.pixels.shape
+        return self.pixels[:, rows * 2 // 3 :].view(n, 2, rows // 3, width // 2)
+
+
+AnyFrames = TypeVar("AnyFrames", bound=Frames | YuvFrames)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

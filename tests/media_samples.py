@@ -17,7 +17,7 @@ def levels(count: int, *, width: int = 32, height: int = 16) -> torch.Tensor:
 
 
 def level_of(frames: torch.Tensor) -> list[int]:
-    """Which frame of ``levels`` each one is."""
+    """Which frame of ``levels`` each RGB one is."""
     return [round((float(frame.float().mean()) - 16) / 3) for frame in frames]
 
 

@@ -19,7 +19,7 @@ from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.precision import Precision
 from lipsync_core.pipeline import Blend, LipSync
 from lipsync_core.prefetch import ahead, timed
-from lipsync_core.types import Audio, FaceTrack, Frames
+from lipsync_core.types import Audio, FaceTrack, Frames, YuvFrames
 
 FPS = Fraction(25)
 COUNT, HEIGHT, WIDTH = 37, 120, 200
@@ -34,7 +34,7 @@ def mini() -> Generator:
 
 @pytest.fixture(scope="module")
 def sync() -> LipSync:
-    return LipSync(mini())
+    return LipSync(mini(), precision="float32")  # in bfloat16 the last bit depends on the size of the batch
 
 
 @pytest.fixture(scope="module")
@@ -225,20 +225,28 @@ def test_order(length: int, longer, wanted: list[int]) -> None:
     assert order(length, 9, longer).tolist() == wanted
 
 
+def luma(stream: Iterator[Frames | YuvFrames]) -> Tensor:
+    """(N,H,W) of coded frames, on the scale of RGB."""
+    coded = list(stream)
+    assert all(isinstance(chunk, YuvFrames) for chunk in coded)
+    assert [chunk.start for chunk in coded] == [sum(len(c.pixels) for c in coded[:i]) for i in range(len(coded))]
+    return torch.cat([chunk.luma[:, 0] for chunk in coded if isinstance(chunk, YuvFrames)]).sub(16.0).mul(255 / 219)
+
+
 @pytest.mark.parametrize("longer", ["pingpong", "loop", "hold"])
 @pytest.mark.parametrize("length", [1, 2, 3, 20])
 def test_footage_shows_its_frames_in_that_order(tmp_path: Path, longer, length: int) -> None:
     path = write_video(tmp_path / "a.mp4", levels(25))
     footage = Footage(path, probe(path), first=3, stop=3 + length)
-    shown = whole(footage.frames(length, 47, longer=longer, chunk=8))
+    shown = luma(footage.frames(length, 47, longer=longer, chunk=8))
     assert level_of(shown) == (order(length, 47, longer) + 3).tolist()
 
 
 def test_footage_may_be_trimmed_or_cut_short(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", levels(25))
     footage = Footage(path, probe(path))
-    assert level_of(whole(footage.frames(25, 60, longer="trim", chunk=8))) == list(range(25))
-    assert level_of(whole(footage.frames(25, 11, chunk=8))) == list(range(11))
+    assert level_of(luma(footage.frames(25, 60, longer="trim", chunk=8))) == list(range(25))
+    assert level_of(luma(footage.frames(25, 11, chunk=8))) == list(range(11))
 
 
 def test_a_track_follows_the_order_of_its_frames() -> None:
@@ -360,7 +368,7 @@ def test_own_pixels_and_crops_agree_where_both_have_the_same_resolution(clip: Te
     assert (own != face).any() and off.max() <= 1
 
 
-def test_bfloat16_is_close_to_float32(clip: Tensor, dubbed: Tensor) -> None:
+def test_bfloat16_is_close_to_float32(clip: Tensor) -> None:
     def stream(precision: Precision) -> Tensor:
         sync = LipSync(mini(), precision=precision)
         return whole(sync.stream(pieces(clip, 16), voice(1), fps=FPS, tracks=[person(20)]))
@@ -368,7 +376,7 @@ def test_bfloat16_is_close_to_float32(clip: Tensor, dubbed: Tensor) -> None:
     exact, rough = stream("float32"), stream("bfloat16")
     off = (exact.int() - rough.int()).abs().float()
     assert off.max() > 0 and off.mean() < 0.2
-    assert torch.equal(dubbed, exact) or torch.equal(dubbed, rough)  # auto is one of them
+    assert any(torch.equal(stream("auto"), one) for one in (exact, rough))
 
 
 def test_an_unknown_precision_is_refused() -> None:

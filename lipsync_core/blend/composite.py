@@ -1,14 +1,15 @@
 """Put generated faces back into their frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, bounds, compose, translation, warp, within
-from ..types import Frames
+from ..geometry import apply, bounds, compose, invert, sample, translation, unit_maps, within
+from ..types import AnyFrames, YuvFrames
+from ..yuv import from_rgb
 
 BlendKind = Literal["paste", "feather"]
 
@@ -23,19 +24,19 @@ class Movement:
 
 
 def composite(
-    frames: Frames,
+    frames: AnyFrames,
     generated: Tensor,
     *,
     crop_to_frame: Tensor,
     mask: Tensor,
     blend: BlendKind = "feather",
     movement: Movement | None = None,
-) -> Frames:
+) -> AnyFrames:
     """Frames in which the faces are ``generated`` where ``mask`` is 1 and untouched, bit for bit, where it is 0.
 
-    generated (N,3,S,S) in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one side
-    (mask above a half or not), ``feather`` mixes. movement: moves the frames' own pixels, at their own resolution. Frame
-    by frame: only the part under a mask is touched, and it fits into the cache.
+    generated (N,3,S,S) RGB in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one
+    side (mask above a half or not), ``feather`` mixes. movement: moves the frames' own pixels, at their own resolution.
+    Frame by frame: only the part under a mask is touched, and it fits into the cache.
     """
     counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
     if len(set(counts)) > 1:
@@ -43,32 +44,62 @@ def composite(
     extent = _extent(mask)
     if extent is None:
         return frames
-    out = frames.pixels.clone()
-    _, height, width, _ = out.shape
-    full = 255 if out.dtype == torch.uint8 else 1
-    # outside its crop a mask is 0: a rim says so, which the warp's repeated border then carries on
-    layers = [F.pad(mask, (1, 1, 1, 1)), F.pad(generated.clamp(0, 1) * full, (1, 1, 1, 1), mode="replicate")]
+    out = replace(frames, pixels=frames.pixels.clone())
+    made = generated.clamp(0, 1)
+    if isinstance(frames, YuvFrames) and isinstance(out, YuvFrames):
+        made = from_rgb(made, frames.colour)
+        sides = [(frames.luma, out.luma, made[:, :1], 1.0), (frames.chroma, out.chroma, made[:, 1:], 0.5)]
+    else:
+        made = made * (255 if out.pixels.dtype == torch.uint8 else 1)
+        sides = [(frames.pixels.permute(0, 3, 1, 2), out.pixels.permute(0, 3, 1, 2), made, 1.0)]
+    for old, new, face, share in sides:
+        layers = _layers(face, mask, movement, crop_to_frame * share)
+        _put(old, new, layers, crop_to_frame * share, extent, blend)
+    return out
+
+
+def _layers(face: Tensor, mask: Tensor, movement: Movement | None, crop_to_frame: Tensor) -> Tensor:
+    """(N,K,S+2,S+2) what is warped into a frame: the mask, the face's C planes and, of a movement, the share and the place
+    in the frame (x, y) that each pixel comes from. Outside its crop a mask is 0: a rim says so, which the warp's repeated
+    border then carries on."""
+    layers = [F.pad(mask, (1, 1, 1, 1)), F.pad(face, (1, 1, 1, 1), mode="replicate")]
     if movement is not None:
         share, offset = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (movement.share, movement.offset))
         layers += [share, _sources(offset, crop_to_frame)]
-    stack = torch.cat(layers, 1)
-    rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((len(out), 2), -1)))
-    for i, (x0, y0, x1, y1) in enumerate(bounds(crop_to_frame, extent)):
-        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-        if x1 <= x0 or y1 <= y0:
+    return torch.cat(layers, 1)
+
+
+def _put(
+    planes: Tensor,
+    out: Tensor,
+    layers: Tensor,
+    crop_to_frame: Tensor,
+    extent: tuple[float, float, float, float],
+    blend: BlendKind,
+) -> None:
+    """Writes into ``out`` (N,C,H,W), a copy of ``planes``, what ``layers`` make of them."""
+    n, channels, height, width = planes.shape
+    rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((n, 2), -1)))
+    parts = [
+        (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in bounds(crop_to_frame, extent)
+    ]
+    sizes = [(max(x1 - x0, 0), max(y1 - y0, 0)) for x0, y0, x1, y1 in parts]
+    corners = crop_to_frame.new_tensor([part[:2] for part in parts])
+    from_part = compose(invert(rimmed), translation(corners))
+    squares = unit_maps(from_part, [(layers.shape[3], layers.shape[2])] * n, sizes)
+    for i, ((x0, y0, x1, y1), (w, h)) in enumerate(zip(parts, sizes, strict=True)):
+        if w == 0 or h == 0:
             continue
-        to_part = compose(translation(crop_to_frame.new_tensor([[-x0, -y0]])), rimmed[i : i + 1])
-        layer = warp(stack[i : i + 1], to_part, (y1 - y0, x1 - x0))[0]
-        alpha, face, share, source = layer[:1], layer[1:4], layer[4:5], layer[5:]
-        here = (i, slice(y0, y1), slice(x0, x1))
-        old = frames.pixels[here].permute(2, 0, 1)
+        layer = sample(layers[i : i + 1], squares[i : i + 1], (h, w))[0]
+        alpha, face, share, source = layer.split([1, channels, *([1, 2] if len(layer) > channels + 1 else [0, 0])])
+        here = (i, slice(None), slice(y0, y1), slice(x0, x1))
+        old = planes[here]
         old = old.to(torch.promote_types(old.dtype, face.dtype))
-        if movement is not None:
-            face = torch.lerp(face, _pulled(frames.pixels[i], source), share)
+        if len(source):
+            face = torch.lerp(face, _pulled(planes[i], source), share)
         face, alpha = face.to(old.dtype), alpha.to(old.dtype)
         new = torch.where(alpha > 0.5, face, old) if blend == "paste" else torch.lerp(old, face, alpha)
-        out[here] = (new.round_() if full == 255 else new).permute(1, 2, 0)
-    return Frames(out, frames.start)
+        out[here] = new if out.is_floating_point() else new.round_()
 
 
 def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
@@ -78,12 +109,12 @@ def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
     return apply(crop_to_frame, places.flatten(2).mT).mT.unflatten(2, offset.shape[2:])
 
 
-def _pulled(frame: Tensor, source: Tensor) -> Tensor:
-    """(3,h,w) the pixels of a frame (H,W,3) at ``source`` (2,h,w), which is overwritten."""
-    height, width, _ = frame.shape
+def _pulled(planes: Tensor, source: Tensor) -> Tensor:
+    """(C,h,w) the values of planes (C,H,W) at ``source`` (2,h,w), which is overwritten."""
+    _, height, width = planes.shape
     left, top, right, bottom = (int(v) for v in torch.cat([source.amin((1, 2)), source.amax((1, 2))]).tolist())
     x0, y0, x1, y1 = within((left - 1, top - 1, right + 2, bottom + 2), width, height)
-    patch = frame[y0:y1, x0:x1].permute(2, 0, 1)[None].to(source.dtype)
+    patch = planes[None, :, y0:y1, x0:x1].to(source.dtype)
     unit = source.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
     grid = source.sub_(source.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)
     return F.grid_sample(patch, grid.permute(1, 2, 0)[None], padding_mode="border", align_corners=False)[0]

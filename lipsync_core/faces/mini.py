@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from ..geometry import apply, cut
 from ..models.face_detector import Cells, FaceDetector
-from ..models.precision import casting
+from ..models.precision import arithmetic
 from ..types import Detections
 
 # A cell must be this likely, as a share of `min_score`, to help to place a face that another cell found.
@@ -39,7 +39,8 @@ class MiniDetector:
                 f"got min_score {min_score} and long_side {long_side}; wanted 0 < min_score < 1, long_side >= 1"
             )
         # channels_last: a third faster on CPUs than planar memory
-        self._model = model.folded().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        dtype = arithmetic(next(model.parameters()))
+        self._model = model.folded().to(dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._min_score = min_score
         self._max_overlap = max_overlap
         self._long_side = long_side
@@ -52,8 +53,7 @@ class MiniDetector:
         weight = next(self._model.parameters())
         images = _reduce(pixels.permute(0, 3, 1, 2).to(weight.device), self._long_side)  # (N,3,h,w)
         ratio = torch.tensor([width / images.shape[3], height / images.shape[2]])
-        with casting(weight):
-            cells = self._model(images.to(weight.dtype))
+        cells = self._model(images.to(weight.dtype))
         each = zip(*(part.float().cpu() for part in cells), strict=True)
         faces = [self._faces(Cells(*one), ratio) for one in each]
         return self._second_look(pixels, faces)
@@ -85,8 +85,7 @@ class MiniDetector:
         each = zip(pixels, maps.to(pixels.device).split(counts), strict=True)
         crops = torch.cat([cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each])
         crops = crops.to(weight.device, weight.dtype)
-        with casting(weight):
-            cells = self._model(torch.cat([crops, crops.flip(3)]))
+        cells = self._model(torch.cat([crops, crops.flip(3)]))
         points, sure = self._looked(Cells(*(part.float().cpu() for part in cells)))
         straight, mirrored = points.chunk(2)
         mirrored = torch.stack([_LOOK_SIDE - mirrored[..., 0], mirrored[..., 1]], -1)[:, _MIRRORED]

@@ -3,7 +3,7 @@
 Only this package imports ``av``.
 """
 
-from .reading import probe, read_frames
+from .reading import probe, read_coded, read_frames
 from .sound import SoundInfo, probe_sound, read_audio, resample_pyav
 from .tracks import AudioSource
 from .writing import VideoWriter
@@ -15,6 +15,7 @@ __all__ = [
     "probe",
     "probe_sound",
     "read_audio",
+    "read_coded",
     "read_frames",
     "resample_pyav",
 ]

@@ -12,7 +12,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpolation, VideoReformatter
 from torch import Tensor
 
-from ..types import ColourTags
+from ..types import ColourTags, Frames, YuvFrames
+from ..yuv import MATRICES
 
 # Without the flag swscale takes a fast path whose RGB is about one luma step too dark: after RGB and back, luma was at
 # 47.6 dB instead of 54.4 (measured on 720p H.264, swscale 9.5). Planar RGB, because it costs 1.6 ms a frame there and
@@ -23,7 +24,7 @@ _GBR = (1, 2, 0)  # the channels of the planes of "gbrp"
 BT709 = ColourTags(primaries=1, transfer=1, matrix=1, full_range=False)
 _HDR_TRANSFER = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
 _BT2020 = 9  # ITU-T H.273: primaries 9, matrix 9 (and 10, constant luminance)
-_YUV_MATRICES = frozenset({1, 4, 5, 6, 7})  # H.273 table 4: those that swscale computes in both directions
+_CODED = {"yuv420p": False, "yuvj420p": True}  # the formats that `YuvFrames` hold, and whether their range is full
 _UNSPECIFIED = 2
 
 # EXIF 2.32, tag 0x0112: (transpose, mirror x, mirror y) that make the stored picture upright.
@@ -89,7 +90,7 @@ def _exif_orientation(path: Path) -> int | None:
 def _matrix(frame: VideoFrame) -> int:
     """The code of the matrix that decodes ``frame``; where the file is silent, what players assume: BT.709 for high
     definition and BT.601 below."""
-    if frame.colorspace in _YUV_MATRICES or frame.colorspace in {_BT2020, 10}:
+    if frame.colorspace in MATRICES or frame.colorspace in {_BT2020, 10}:
         return frame.colorspace
     return default_matrix(frame.width, frame.height)
 
@@ -107,7 +108,7 @@ def _is_wide(frame: VideoFrame) -> bool:
 def colour_tags(frame: VideoFrame) -> ColourTags:
     """The tags under which the RGB of ``frame`` is best written again: its own, or BT.709 where it was converted to
     it, holds RGB, or has a matrix that swscale cannot compute."""
-    if frame.format.is_rgb or _is_wide(frame) or frame.colorspace not in _YUV_MATRICES | {_UNSPECIFIED}:
+    if frame.format.is_rgb or _is_wide(frame) or frame.colorspace not in MATRICES | {_UNSPECIFIED}:
         return BT709
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     return ColourTags(frame.color_primaries, frame.color_trc, frame.colorspace, full)
@@ -123,7 +124,7 @@ def loss(frame: VideoFrame) -> str | None:
 
 
 class ToRgb:
-    """Decoded frames to RGB tensors of one size. ``size``: the stored size (before orientation), px; scaled within
+    """Decoded frames to ``Frames`` of one size. ``size``: the stored (width, height) before orientation, px; scaled within
     the same swscale pass, by area averaging."""
 
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
@@ -132,7 +133,15 @@ class ToRgb:
         self._widener = VideoReformatter()
         self._scaler = VideoReformatter()
 
-    def __call__(self, frame: VideoFrame, out: Tensor) -> None:
+    def empty(self, count: int) -> Tensor:
+        """Room for ``count`` frames, planes in memory."""
+        width, height = self._orientation.size(*self._size)
+        return torch.empty((count, 3, height, width), dtype=torch.uint8).permute(0, 2, 3, 1)
+
+    def frames(self, pixels: Tensor, start: int) -> Frames:
+        return Frames(pixels, start)
+
+    def write(self, frame: VideoFrame, out: Tensor) -> None:
         """Writes the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that is a view of planes; transparent parts
         lie over black."""
         width, height = self._size
@@ -161,6 +170,54 @@ class ToRgb:
             np.copyto(out[..., channel].numpy(), self._orientation.apply(values))
 
 
+class ToCoded:
+    """Decoded frames to ``YuvFrames`` of the size of ``first``, without any conversion where all are like it."""
+
+    @staticmethod
+    def takes(frame: VideoFrame) -> bool:
+        """Whether such frames can stay as they are coded: 8 bits, 4:2:0, even size, a matrix that we compute."""
+        even = frame.width % 2 == 0 and frame.height % 2 == 0
+        return frame.format.name in _CODED and even and not _is_wide(frame) and _matrix(frame) in MATRICES
+
+    def __init__(self, first: VideoFrame, orientation: Orientation) -> None:
+        full = _CODED[first.format.name] or first.color_range == ColorRange.JPEG
+        self._shape = (first.format.name, first.width, first.height)
+        self._colour = ColourTags(first.color_primaries, first.color_trc, _matrix(first), full)
+        self._orientation = orientation
+        self._scaler = VideoReformatter()
+
+    def empty(self, count: int) -> Tensor:
+        width, height = self._orientation.size(*self._shape[1:])
+        return torch.empty((count, height * 3 // 2, width), dtype=torch.uint8)
+
+    def frames(self, pixels: Tensor, start: int) -> YuvFrames:
+        return YuvFrames(pixels, self._colour, start)
+
+    def write(self, frame: VideoFrame, out: Tensor) -> None:
+        name, width, height = self._shape
+        if (frame.format.name, frame.width, frame.height) != self._shape:  # the stream changes on its way
+            frame = self._scaler.reformat(
+                frame,
+                width=width,
+                height=height,
+                format=name,
+                src_colorspace=None if frame.format.is_rgb else _matrix(frame),
+                dst_colorspace=self._colour.matrix,
+                dst_color_range=_range(self._colour),
+                interpolation=Interpolation.AREA,
+                threads=1,
+            )
+        for plane, part in zip(frame.planes, coded_planes(out), strict=True):
+            np.copyto(part, self._orientation.apply(_array(plane, plane.width)))
+
+
+def coded_planes(pixels: Tensor) -> list[npt.NDArray[np.uint8]]:
+    """Luma (H,W), blue and red chroma (H/2,W/2) of one of ``YuvFrames``: views of ``pixels`` (H*3/2,W) on the CPU."""
+    rows, width = pixels.shape
+    chroma = pixels[rows * 2 // 3 :].view(2, rows // 3, width // 2).numpy()
+    return [pixels[: rows * 2 // 3].numpy(), chroma[0], chroma[1]]
+
+
 def _array(plane: VideoPlane, width: int) -> npt.NDArray[np.uint8]:
     """The rows of ``plane`` without their padding: (H, width), sharing its memory."""
     rows = np.frombuffer(memoryview(plane), np.uint8)  # pyright: ignore[reportArgumentType]
@@ -168,28 +225,55 @@ def _array(plane: VideoPlane, width: int) -> npt.NDArray[np.uint8]:
 
 
 class ToYuv:
-    """RGB arrays to frames for the encoder, in ``colour``'s matrix and range."""
+    """RGB and coded arrays to frames for the encoder, in ``colour``'s matrix and range."""
 
     def __init__(self, pixel_format: str, colour: ColourTags) -> None:
         self._format = pixel_format
         self._colour = colour
         self._scaler = VideoReformatter()
 
-    def __call__(self, planes: npt.NDArray[np.uint8]) -> VideoFrame:
-        """``planes`` (3,H,W), red first; for subsampled formats odd sizes are padded by repeating the edge."""
+    def rgb(self, planes: npt.NDArray[np.uint8]) -> VideoFrame:
+        """``planes`` (3,H,W), red first."""
         _, height, width = planes.shape
         frame = VideoFrame(width, height, "gbrp")
         for channel, plane in zip(_GBR, frame.planes, strict=True):
             np.copyto(_array(plane, width), planes[channel])
-        colour = self._colour
+        return self._coded(frame)
+
+    def coded(self, pixels: Tensor, colour: ColourTags) -> VideoFrame:
+        """``pixels`` (H*3/2,W) of ``YuvFrames`` coded as ``colour`` says: copied where the encoder wants them so."""
+        rows, width = pixels.shape
+        frame = VideoFrame(width, rows * 2 // 3, "yuv420p")
+        for plane, part in zip(frame.planes, coded_planes(pixels), strict=True):
+            np.copyto(_array(plane, plane.width), part)
+        wanted = (self._format, self._colour.matrix, self._colour.full_range)
+        if ("yuv420p", colour.matrix, colour.full_range) == wanted:
+            return frame
+        # by way of planar RGB: every shorter way of swscale is a step or two too dark
+        rgb = self._scaler.reformat(
+            frame,
+            format="gbrp",
+            src_colorspace=colour.matrix,
+            src_color_range=_range(colour),
+            dst_color_range=ColorRange.JPEG,
+            interpolation=_EXACT,
+            threads=1,
+        )
+        return self._coded(rgb)
+
+    def _coded(self, frame: VideoFrame) -> VideoFrame:
         return self._scaler.reformat(
             frame,
             format=self._format,
-            dst_colorspace=colour.matrix,
-            dst_color_range=ColorRange.JPEG if colour.full_range else ColorRange.MPEG,
+            dst_colorspace=self._colour.matrix,
+            dst_color_range=_range(self._colour),
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
+
+
+def _range(colour: ColourTags) -> ColorRange:
+    return ColorRange.JPEG if colour.full_range else ColorRange.MPEG
 
 
 def as_bytes(pixels: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import torch
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -16,8 +15,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..types import Frames, VideoInfo
-from .picture import BT709, ToRgb, colour_tags, loss, orientation_of_frame
+from ..types import Frames, VideoInfo, YuvFrames
+from .picture import BT709, ToCoded, ToRgb, colour_tags, loss, orientation_of_frame
 from .source import (
     Warn,
     decode_picture,
@@ -87,16 +86,46 @@ def read_frames(
 
     A stop past the end is no error. MediaError when the file cannot be read or no frame can be decoded.
     """
+    clip = _clip(src, fps, every, size, chunk, start, stop, on_warning)
+    frames = clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
+    return cast(Iterator[Frames], frames)  # nothing else comes of a clip that is not ``coded``
+
+
+def read_coded(
+    src: Path | str,
+    *,
+    chunk: int = 32,
+    fps: Fraction | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    reverse: bool = False,
+    on_warning: Warn | None = None,
+) -> Iterator[Frames | YuvFrames]:
+    """``read_frames``, but a file in 8-bit 4:2:0 of even size keeps its own numbers: all that comes is ``YuvFrames``. From
+    any other comes RGB."""
+    clip = _clip(src, fps, 1, None, chunk, start, stop, on_warning, coded=True)
+    return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
+
+
+def _clip(
+    src: Path | str,
+    fps: Fraction | None,
+    every: int,
+    size: tuple[int, int] | None,
+    chunk: int,
+    start: int,
+    stop: int | None,
+    on_warning: Warn | None,
+    *,
+    coded: bool = False,
+) -> "_Clip":
     if chunk < 1 or every < 1 or start < 0 or (stop is not None and stop < start):
         raise ValueError(
             f"chunk={chunk}, every={every}, start={start}, stop={stop}; wanted 1.., 1.., 0 <= start <= stop"
         )
     if fps is not None and fps <= 0:
         raise ValueError(f"fps is {fps}; wanted a positive Fraction")
-    clip = _Clip(Path(src), None if fps is None else Fraction(fps), every, size, warner(on_warning))
-    if reverse:
-        return clip.backwards(start, stop, chunk)
-    return clip.forwards(start, stop, chunk)
+    return _Clip(Path(src), None if fps is None else Fraction(fps), every, size, warner(on_warning), coded)
 
 
 def spans(timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction) -> Iterator[tuple[int, int, T]]:
@@ -124,28 +153,28 @@ class _Clip:
     every: int
     size: tuple[int, int] | None
     warn: Warn
-    converter: tuple[ToRgb, tuple[int, int]] | None = None  # kept over the passes: the first HDR frame takes seconds
+    coded: bool
+    converter: ToRgb | ToCoded | None = None  # kept over the passes: the first HDR frame takes seconds
 
-    def forwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames]:
+    def forwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames | YuvFrames]:
         """Clip frames start..stop-1 that ``every`` divides, ``chunk`` at a time."""
         index = -(-start // self.every) * self.every
-        pixels, filled = None, 0
+        converter, pixels, filled = self.converter, None, 0
         for first, end, frame in self._spans(index, stop):
-            to_rgb, shape = self.converter = self.converter or self._converter(frame)
-            if pixels is None:
-                pixels = torch.empty((chunk, 3, *shape), dtype=torch.uint8).permute(0, 2, 3, 1)
+            converter = self.converter = converter or self._converter(frame)
+            pixels = converter.empty(chunk) if pixels is None else pixels  # those handed out belong to the receiver
             while index < end and index >= first and (stop is None or index < stop):
-                to_rgb(frame, pixels[filled])
+                converter.write(frame, pixels[filled])
                 filled, index = filled + 1, index + self.every
                 if filled == chunk:
-                    yield Frames(pixels, index - filled * self.every)
-                    pixels, filled = torch.empty_like(pixels), 0  # the old ones belong to the receiver
+                    yield converter.frames(pixels, index - filled * self.every)
+                    pixels, filled = converter.empty(chunk), 0
             if stop is not None and index >= stop:
                 break
-        if pixels is not None and filled:
-            yield Frames(pixels[:filled], index - filled * self.every)
+        if converter is not None and pixels is not None and filled:
+            yield converter.frames(pixels[:filled], index - filled * self.every)
 
-    def backwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames]:
+    def backwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames | YuvFrames]:
         """The frames of ``forwards`` from the last to the first, read segment by segment from the end."""
         every = self.every
         low = -(-start // every)  # frames are counted in units of ``every`` here
@@ -156,18 +185,21 @@ class _Clip:
             begin = max(low, high - step)
             segment = next(self.forwards(begin * every, (high - 1) * every + 1, high - begin))
             for k in range(high - begin, 0, -chunk):
-                yield Frames(segment.pixels[max(0, k - chunk) : k].flip(0), (begin + k - 1) * every)
+                pixels = segment.pixels[max(0, k - chunk) : k].flip(0)
+                yield replace(segment, pixels=pixels, start=(begin + k - 1) * every)
             high = begin
             step = chunk * max(1, _REVERSE_BYTES // (segment.pixels[0].numel() * chunk))
 
-    def _converter(self, frame: VideoFrame) -> tuple[ToRgb, tuple[int, int]]:
-        """What turns decoded frames to RGB, and the (height, width) of the result."""
+    def _converter(self, frame: VideoFrame) -> ToRgb | ToCoded:
+        """What turns decoded frames to tensors."""
         lost = loss(frame)
         if lost is not None:
             self.warn(f"{self.path.name}: {lost}")
         orientation = orientation_of_frame(frame, self.path)
+        if self.coded and ToCoded.takes(frame):
+            return ToCoded(frame, orientation)
         width, height = self.size or orientation.size(frame.width, frame.height)
-        return ToRgb(orientation.size(width, height), orientation), (height, width)
+        return ToRgb(orientation.size(width, height), orientation)
 
     def _end(self) -> int:
         """The number of clip frames, from the last frames that can be decoded."""

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +13,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import OutputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..types import ColourTags, Frames, VideoInfo
+from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .picture import BT709, ToYuv, as_bytes, default_matrix
 from .source import Warn, file_url, media_errors, warner
 from .tracks import SUFFIXES, AudioSource, Track, add_further, add_sound
@@ -88,23 +89,29 @@ class VideoWriter:
     def __enter__(self) -> Self:
         return self
 
-    def write(self, frames: Frames) -> None:
+    def write(self, frames: Frames | YuvFrames) -> None:
         """Appends ``frames``, whose size must be that of ``info``; their ``start`` is not looked at."""
-        n, height, width, _ = frames.pixels.shape
+        height, width = frames.luma.shape[2:] if isinstance(frames, YuvFrames) else frames.pixels.shape[1:3]
         if (width, height) != (self._info.width, self._info.height):
             wanted = f"{self._info.width}x{self._info.height}"
             raise ValueError(
                 f"frames are {width}x{height} px; wanted {wanted}, the size that the writer was opened with"
             )
-        images = as_bytes(frames.pixels).numpy()
         with media_errors(self._path, "cannot be written"):
-            for k in range(n):
-                frame = self._to_yuv(self._padded(images[k]))
+            for frame in self._pictures(frames):
                 frame.pts, frame.time_base = self._count, 1 / self._info.fps
                 self._count += 1
                 self._out.mux(self._stream.encode(frame))
                 for track in self._tracks:
                     track.mux_until(self._count / self._info.fps)
+
+    def _pictures(self, frames: Frames | YuvFrames) -> Iterator[VideoFrame]:
+        if isinstance(frames, YuvFrames):
+            for pixels in frames.pixels.cpu():
+                yield self._to_yuv.coded(pixels, frames.colour)
+            return
+        for planes in as_bytes(frames.pixels).numpy():
+            yield self._to_yuv.rgb(self._padded(planes))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

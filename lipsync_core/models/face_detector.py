@@ -55,8 +55,8 @@ class Separable(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.pointwise(self.depthwise(x).relu())
-        return (x + y if self.residual else y).relu()
+        y = self.pointwise(self.depthwise(x).relu_())
+        return (x + y if self.residual else y).relu_()
 
 
 class FaceDetector(nn.Module):
@@ -67,7 +67,11 @@ class FaceDetector(nn.Module):
         self.config = config
         first, second = config.stem
         self.stem = nn.Sequential(
-            _conv(3, first, stride=2), nn.ReLU(), _conv(first, second, stride=2), nn.ReLU(), Separable(second, second)
+            _conv(3, first, stride=2),
+            nn.ReLU(inplace=True),
+            _conv(first, second, stride=2),
+            nn.ReLU(inplace=True),
+            Separable(second, second),
         )
         ins = (second, *config.widths[:-1])
         # 5x5 kernels where maps are small: the coarse levels must see whole large faces

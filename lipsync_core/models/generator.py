@@ -178,7 +178,7 @@ class Generator(nn.Module):
             x = block(x)
             if self.config.modulated:
                 scale, shift = self.modulation[k](audio).chunk(2, 1)
-                x = x * (1 + scale) + shift
+                x = torch.addcmul(shift, x, 1 + scale)
             x = torch.cat([x, skip[:, :, -x.shape[2] :].expand(n, -1, -1, -1)], 1)
         x = self.output_block(x)
         return x[:, :, 2 * _SEAM :].float() if self.config.output == "flow" else x
