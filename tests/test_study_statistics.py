@@ -26,7 +26,9 @@ BASEBALL = """
 
 
 def table(text: str) -> np.ndarray:
-    return np.array([[np.nan if cell == "." else float(cell) for cell in row.split()] for row in text.strip().split("\n")])
+    return np.array(
+        [[np.nan if cell == "." else float(cell) for cell in row.split()] for row in text.strip().split("\n")]
+    )
 
 
 def pairwise(wins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +94,11 @@ def test_the_interval_covers_the_mean_of_crossed_raters_and_clips() -> None:
     take votes for independent would about half the time."""
     chance, raters, clips, held = np.random.default_rng(2), 14, 12, 0
     for trial in range(200):
-        votes = chance.normal(0, 0.5, (raters, 1)) + chance.normal(0, 0.5, (1, clips)) + chance.normal(0, 0.5, (raters, clips))
+        votes = (
+            chance.normal(0, 0.5, (raters, 1))
+            + chance.normal(0, 0.5, (1, clips))
+            + chance.normal(0, 0.5, (raters, clips))
+        )
         means = [r @ votes @ c / (r.sum() * c.sum()) for r, c in resamplings(raters, clips, 300, seed=trial)]
         low, high = interval(np.array(means))
         held += bool(low <= 0 <= high)

@@ -28,6 +28,7 @@ function element(name, attributes = {}, ...children) {
 function say(text, warn = false) {
   $("status").textContent = text;
   $("status").classList.toggle("warn", warn);
+  if (warn) $("status").scrollIntoView({ block: "nearest" });
 }
 
 function show(id) {
@@ -61,8 +62,8 @@ async function load() {
   $("where").textContent = `Question ${task.done + 1} of ${task.total}`;
   $("progress").max = task.total;
   $("progress").value = task.done;
-  build();
   show("judging");
+  build();
   restoreDraft();
   say("");
   $("title").focus({ preventScroll: true });
@@ -97,6 +98,14 @@ function build() {
   listen(0);
   showPlaying();
   markCurrent();
+  fitScrolling();
+}
+
+/* What is scrolled to must not hide behind the clips where they stay on top. */
+function fitScrolling() {
+  const stage = document.querySelector(".stage");
+  const covered = getComputedStyle(stage).position === "sticky" ? stage.offsetHeight + 8 : 0;
+  document.documentElement.style.scrollPaddingTop = `${covered}px`;
 }
 
 function radio(name, value, label, text, ...extra) {
@@ -159,7 +168,7 @@ function listen(place) {
     figure.classList.toggle("heard", k === place);
     const button = figure.querySelector("button");
     button.setAttribute("aria-pressed", k === place);
-    button.querySelector(".hint").textContent = k === place ? "you hear this one" : "tap to hear";
+    button.querySelector(".hint").textContent = k === place ? "sound on" : "tap to hear";
   });
 }
 
@@ -234,7 +243,7 @@ function complete() {
   const unseen = task.media.findIndex((_, place) => !watched.has(place));
   if (unseen >= 0) {
     say(`Please play clip ${letter(unseen)} to its end first.`, true);
-    $("play").focus();
+    $("play").focus({ preventScroll: true });
     return false;
   }
   const missing = open();
@@ -311,4 +320,5 @@ $("form").addEventListener("submit", (event) => {
 });
 $("unplayable").addEventListener("click", () => save({ task: task.task, preferred: null, ratings: [] }));
 document.addEventListener("keydown", onKey);
+addEventListener("resize", fitScrolling);
 load();
