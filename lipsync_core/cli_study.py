@@ -1,6 +1,7 @@
 """``lipsync study``: people judge methods side by side."""
 
 import csv
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,8 @@ def serve(
     from .evaluation.study.server import serve as serve_study
 
     def ready() -> None:
-        base = (url or f"http://{host}:{port}").rstrip("/")
+        name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+        base = (url or f"http://{name}:{port}").rstrip("/")
         links = folder / "links.csv"
         if not links.is_file():  # the owner may keep it elsewhere
             typer.echo(f"serving {base}; {links} is not here, so no links are shown")

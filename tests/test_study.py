@@ -343,6 +343,19 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
     assert report_study(created.folder).to_json() == report.to_json()
 
 
+def test_a_method_that_nobody_has_seen_yet_has_no_figures(tmp_path: Path) -> None:
+    created = build(tmp_path, clips=1, raters=1)
+    with opened(created.folder, writing=True) as db:
+        question = next_question(db, 0)
+        assert question is not None
+        record(db, 0, question.task, Vote(0, (GOOD, GOOD)))
+    report = report_study(created.folder)
+    (unseen,) = (m for m in report.methods if m.shown == 0)
+    figures = [unseen.share, unseen.strength, *unseen.opinions.values()]
+    assert all(f.value is None and f.low is None for f in figures)
+    assert f"| {unseen.method} | none | none | none | 0 of 0: none | none |" in report.to_markdown()
+
+
 def run(*args: object, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["study", *map(str, args)])
     assert result.exit_code == code, result.output
@@ -366,6 +379,7 @@ def test_the_commands(tmp_path: Path) -> None:
             record(db, rater, question.task, Vote(0, (GOOD, GOOD)))
     text = run("report", study, "--out", tmp_path / "out")
     assert "0 of 4 raters finished; 3 of 8 screens are answered" in text and "method-best" in text
+    assert "| Krippendorff's alpha | none | none | none |" in text
     found = json.loads(run("report", study, "--json", "--out", tmp_path / "out"))
     assert found["votes"] == 3 and found["methods"][0]["opinions"]["sync"]["value"] == 4
     assert found["agreement"]["sync"]["value"] is None  # everybody gave the same: 0/0

@@ -139,7 +139,7 @@ def _appearing(folder: Path) -> Generator[Path]:
     """A new folder under a temporary name beside ``folder``, renamed when the block ends, removed if it raises."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    part.mkdir()
+    part.mkdir(mode=0o700)  # links and votes are for the owner's eyes
     try:
         yield part
         part.rename(folder)

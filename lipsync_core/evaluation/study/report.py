@@ -178,12 +178,13 @@ def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
         drawn.append(_figures(votes, *weights))
     opinions, shares = (_estimates(figures[k], np.stack([d[k] for d in drawn]), voted) for k in (0, 1))
     members = _members(votes)
+    shown = members[votes.choices[:, 2]].sum(0)
+    strength = bradley_terry(members, figures[2], half_votes=HALF_VOTES)
     strengths = _estimates(
-        bradley_terry(members, figures[2], half_votes=HALF_VOTES),
+        np.where(shown > 0, strength, np.nan),
         bradley_terry(members, np.stack([d[2] for d in drawn]), half_votes=HALF_VOTES, tolerance=1e-6),
         voted,
     )
-    shown = members[votes.choices[:, 2]].sum(0)
     won = np.bincount(votes.choices[:, 3], minlength=len(votes.methods))
     return tuple(
         MethodReport(

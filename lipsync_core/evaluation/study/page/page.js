@@ -28,6 +28,7 @@ function element(name, attributes = {}, ...children) {
 function say(text, warn = false) {
   $("status").textContent = text;
   $("status").classList.toggle("warn", warn);
+  fitScrolling();
   if (warn) $("status").scrollIntoView({ block: "nearest" });
 }
 
@@ -207,8 +208,8 @@ function choose(name, value) {
 }
 
 function focusRow(row) {
-  (row.querySelector("input:checked") ?? row.querySelector("input")).focus();
-  row.scrollIntoView({ block: "nearest" });
+  (row.querySelector("input:checked") ?? row.querySelector("input")).focus({ preventScroll: true });
+  row.closest("fieldset").scrollIntoView({ block: "nearest" });
   markCurrent();
 }
 
