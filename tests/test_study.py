@@ -146,6 +146,7 @@ def test_the_page_is_closed_to_others_and_works_offline(server: Server, two_rate
     assert (headers["referrer-policy"], headers["x-content-type-options"]) == ("no-referrer", "nosniff")
     assert (headers["cache-control"], headers["x-frame-options"]) == ("no-store", "DENY")
     assert "set-cookie" not in headers
+    assert server.ask("GET", f"{link}/task")[1]["cache-control"] == "no-store"
     for name in ("page.css", "page.js"):
         status, headers, body = server.ask("GET", f"/page/{name}")
         assert status == 200 and b"http" not in body and headers["content-type"].startswith("text/")

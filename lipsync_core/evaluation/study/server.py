@@ -103,9 +103,7 @@ def _page(request: "Request") -> "Response":
     from starlette.responses import FileResponse
 
     _rater(request)
-    return FileResponse(
-        _PAGE / "page.html", media_type="text/html; charset=utf-8", headers={"cache-control": "no-store"}
-    )
+    return FileResponse(_PAGE / "page.html", media_type="text/html; charset=utf-8")
 
 
 def _asset(request: "Request") -> "Response":
