@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .cli_models import app as models_app
+from .cli_study import app as study_app
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Make any face speak any speech.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 app.add_typer(models_app, name="models")
+app.add_typer(study_app, name="study")
 
 _EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
 _errors = Console(stderr=True)

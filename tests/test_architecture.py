@@ -25,7 +25,8 @@ FLOORS = [
     {"pipeline", "prefetch", "training"},
     {"footage"},
     {"dubbing"},
-    {"demo", "cli", "cli_models"},
+    {"evaluation"},
+    {"demo", "cli", "cli_models", "cli_study"},
     {"__main__", "__init__"},
 ]
 # Rooms that live on tensors alone: files are the edge's affair.

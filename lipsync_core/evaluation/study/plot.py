@@ -1,0 +1,70 @@
+"""The report on paper: a table, JSON, and a picture of the scores and strengths with their intervals."""
+
+import secrets
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .report import Estimate, StudyReport
+from .store import QUESTIONS, SCALE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = ("#1f5f8b", "#c2703d", "#4f7f52")
+
+
+def save_report(report: StudyReport, folder: Path) -> None:
+    """Write report.md, report.json and report.png into ``folder``, replacing what was there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"report.md": report.to_markdown(), "report.json": report.to_json() + "\n"}.items():
+        with _replacing(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
+    with _replacing(folder / "report.png") as part:
+        plot_report(report, part)
+
+
+@contextmanager
+def _replacing(path: Path) -> Generator[Path]:
+    """A temporary name beside ``path``, which takes its place when the block ends, and is removed if it raises."""
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def plot_report(report: StudyReport, out: Path) -> None:
+    """Draw ``report`` into ``out`` (.png, .svg or .pdf)."""
+    from matplotlib.figure import Figure
+
+    names = [m.method for m in report.methods]
+    figure = Figure(figsize=(9.5, 1.8 + 0.62 * len(names)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2], sharey=True)
+    for k, question in enumerate(QUESTIONS):
+        shift = 0.2 * (k - 1)
+        _points(left, [m.opinions[question] for m in report.methods], shift, _COLOURS[k], question)
+    _points(right, [m.strength for m in report.methods], -0.1, _COLOURS[0], "strength (Bradley-Terry)")
+    _points(right, [m.share for m in report.methods], 0.1, _COLOURS[1], "share of its screens")
+    left.set(xlim=(SCALE[0] - 0.1, SCALE[-1] + 0.1), xticks=list(SCALE), xlabel="mean opinion score")
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    right.set(xlim=(-0.03, 1.03), xlabel="preferred")
+    for axes in (left, right):
+        axes.grid(axis="x", color="#e4e2de")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(length=0)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8.5)
+    figure.savefig(out, dpi=150)
+
+
+def _points(axes: "Axes", estimates: Sequence[Estimate], shift: float, colour: str, label: str) -> None:
+    """A dot for each estimate that has a value and a line for each that has an interval, one row below the other."""
+    rows = [(i + shift, e.value, e.low, e.high) for i, e in enumerate(estimates) if e.value is not None]
+    axes.plot([r[1] for r in rows], [r[0] for r in rows], "o", color=colour, label=label, markersize=5)
+    for y, _, low, high in rows:
+        if low is not None and high is not None:
+            axes.plot([low, high], [y, y], color=colour, linewidth=1.6)

@@ -1,0 +1,265 @@
+"""The votes, unblinded: opinion scores, preference and agreement, each with its interval. Only here do methods have names.
+
+Intervals are percentiles of a bootstrap that draws raters and clips anew, both (the "pigeonhole" bootstrap of Owen
+2007): each rater judges many clips and each clip is judged by many raters, so votes are not independent, as an interval
+from Student's t would take them to be, and would come out too narrow.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .statistics import (
+    LEVEL,
+    Floats,
+    Ints,
+    bradley_terry,
+    interval,
+    krippendorff_alpha,
+    resampled_units,
+    resamplings,
+)
+from .store import QUESTIONS, StudyError, opened
+
+RESAMPLINGS = 2000
+HALF_VOTES = 0.5  # as if every pair had met once more, and drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure and its 95 % interval; None where there are no votes, or too few raters or clips for an interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MethodReport:
+    """One method. ``opinions``: mean score 1..5 for each question, of ``ratings`` votes. ``share``: of the ``shown``
+    screens that it was on, those where it was preferred. ``strength``: Bradley-Terry, the chance to be preferred if all
+    methods stood side by side."""
+
+    method: str
+    ratings: int
+    opinions: Mapping[str, Estimate]
+    shown: int
+    preferred: int
+    share: Estimate
+    strength: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """The outcome. ``finished`` of ``raters`` answered everything; ``votes`` of ``tasks`` screens are answered, of them
+    ``unplayable`` without a judgement. ``agreement``: Krippendorff's ordinal alpha for each question. ``places``: how
+    often each place, from the left, was preferred; far from even, it says that raters favour a side."""
+
+    title: str
+    raters: int
+    finished: int
+    tasks: int
+    votes: int
+    unplayable: int
+    methods: tuple[MethodReport, ...]
+    agreement: Mapping[str, Estimate]
+    places: tuple[int, ...]
+
+    def to_json(self) -> str:
+        method = {"level": LEVEL, "intervals": "bootstrap over raters and clips", "resamplings": RESAMPLINGS}
+        method |= {"agreement": "Krippendorff's alpha, ordinal; interval over clips", "half_votes": HALF_VOTES}
+        return json.dumps({**asdict(self), "statistics": method}, indent=2, ensure_ascii=False, allow_nan=False)
+
+    def to_markdown(self) -> str:
+        """A table of the methods and one of the agreement, with a sentence on what the votes are."""
+        heads = ["method", *QUESTIONS, "preferred", "strength"]
+        lines = [f"# {self.title}", "", self._sentence(), "", _row(heads), _row(["---"] * len(heads))]
+        for m in self.methods:
+            opinions = [_figure(m.opinions[q], 2) for q in QUESTIONS]
+            share = f"{m.preferred} of {m.shown}: {_figure(m.share, 2)}"
+            lines.append(_row([m.method.replace("|", "\\|"), *opinions, share, _figure(m.strength, 2)]))
+        lines += ["", _row(["agreement", *QUESTIONS]), _row(["---"] * 4)]
+        lines.append(_row(["Krippendorff's alpha", *(_figure(self.agreement[q], 2) for q in QUESTIONS)]))
+        return "\n".join([*lines, ""])
+
+    def _sentence(self) -> str:
+        unplayable = f", {self.unplayable} of them skipped because a clip did not play" if self.unplayable else ""
+        places = ", ".join(str(n) for n in self.places)
+        return (
+            f"{self.finished} of {self.raters} raters finished; {self.votes} of {self.tasks} screens are answered{unplayable}. "
+            f"Preferred by place from the left: {places}. In brackets the 95 % interval (bootstrap over raters and clips; "
+            "of alpha over clips). Scores run from 1 to 5; the strength (Bradley-Terry) is the chance to be preferred "
+            "with all methods side by side."
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Votes:
+    """Every rating (columns rater, clip, method, question, value) and every choice (rater, clip, set, method)."""
+
+    methods: tuple[str, ...]
+    ratings: Ints  # (N,5)
+    choices: Ints  # (K,4)
+    members: Sequence[tuple[int, ...]]  # of each set
+    raters: int
+    clips: int
+
+
+def report_study(folder: Path) -> StudyReport:
+    """What the votes in ``folder`` say so far. StudyError where there are none. Reads only; the study may go on."""
+    with opened(folder) as db:
+        votes = _read(db)
+        (title,) = db.execute("SELECT title FROM study").fetchone()
+        counts = {name: _count(db, query) for name, query in _COUNTS.items()}
+        widest = _count(db, "SELECT max(place) + 1 FROM shown")
+        places = [_count(db, f"SELECT count(*) FROM vote WHERE preferred = {place}") for place in range(widest)]
+    if not len(votes.choices):
+        raise StudyError(f"{folder} has no votes yet; serve it with: lipsync study serve {folder}")
+    return StudyReport(
+        title=title, methods=_methods(votes), agreement=_agreement(votes), places=tuple(places), **counts
+    )
+
+
+_COUNTS = {
+    "raters": "SELECT count(*) FROM rater",
+    "finished": "SELECT count(*) FROM rater WHERE NOT EXISTS (SELECT 1 FROM task WHERE task.rater = rater.id "
+    "AND task.id NOT IN (SELECT task FROM vote))",
+    "tasks": "SELECT count(*) FROM task",
+    "votes": "SELECT count(*) FROM vote",
+    "unplayable": "SELECT count(*) FROM vote WHERE preferred IS NULL",
+}
+
+
+def _count(db: sqlite3.Connection, query: str) -> int:
+    return db.execute(query).fetchone()[0]
+
+
+def _read(db: sqlite3.Connection) -> _Votes:
+    names = tuple(name for (name,) in db.execute("SELECT name FROM method ORDER BY id"))
+    ratings = db.execute(
+        "SELECT task.rater, media.clip, media.method, rating.question, rating.value FROM rating "
+        "JOIN task ON task.id = rating.task JOIN shown USING (task, place) JOIN media ON media.id = shown.media"
+    ).fetchall()
+    screens: dict[str, tuple[int, int, list[int], int]] = {}
+    for task, rater, clip, method, chosen in db.execute(
+        "SELECT task.id, task.rater, media.clip, media.method, vote.preferred = shown.place FROM vote "
+        "JOIN task ON task.id = vote.task JOIN shown ON shown.task = task.id JOIN media ON media.id = shown.media "
+        "WHERE vote.preferred IS NOT NULL"
+    ):
+        _, _, shown, winner = screens.get(task, (rater, clip, [], -1))
+        screens[task] = (rater, clip, [*shown, method], method if chosen else winner)
+    members = sorted({tuple(sorted(shown)) for _, _, shown, _ in screens.values()})
+    choices = [(r, c, members.index(tuple(sorted(shown))), winner) for r, c, shown, winner in screens.values()]
+    return _Votes(
+        names,
+        np.array([(r, c, m, QUESTIONS.index(q), v) for r, c, m, q, v in ratings], np.int64).reshape(-1, 5),
+        np.array(choices, np.int64).reshape(-1, 4),
+        members,
+        _count(db, "SELECT count(*) FROM rater"),
+        _count(db, "SELECT count(*) FROM clip"),
+    )
+
+
+def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
+    """Each method's figures. Only raters and clips with votes are drawn anew: the others say nothing."""
+    voted = np.unique(votes.choices[:, 0]), np.unique(votes.choices[:, 1])
+    sizes = (votes.raters, votes.clips)
+    figures = _figures(votes, np.ones(sizes[0]), np.ones(sizes[1]))
+    drawn: list[tuple[Floats, Floats, Floats]] = []
+    for counts in resamplings(len(voted[0]), len(voted[1]), RESAMPLINGS):
+        weights = [np.zeros(size) for size in sizes]
+        for weight, who, count in zip(weights, voted, counts, strict=True):
+            weight[who] = count
+        drawn.append(_figures(votes, *weights))
+    opinions, shares = (_estimates(figures[k], np.stack([d[k] for d in drawn]), voted) for k in (0, 1))
+    members = _members(votes)
+    shown = members[votes.choices[:, 2]].sum(0)
+    strength = bradley_terry(members, figures[2], half_votes=HALF_VOTES)
+    strengths = _estimates(
+        np.where(shown > 0, strength, np.nan),
+        bradley_terry(members, np.stack([d[2] for d in drawn]), half_votes=HALF_VOTES, tolerance=1e-6),
+        voted,
+    )
+    won = np.bincount(votes.choices[:, 3], minlength=len(votes.methods))
+    return tuple(
+        MethodReport(
+            name,
+            int((votes.ratings[:, 2] == m).sum()) // len(QUESTIONS),
+            {q: opinions[m * len(QUESTIONS) + k] for k, q in enumerate(QUESTIONS)},
+            int(shown[m]),
+            int(won[m]),
+            shares[m],
+            strengths[m],
+        )
+        for m, name in enumerate(votes.methods)
+    )
+
+
+def _members(votes: _Votes) -> NDArray[np.bool_]:
+    return np.array([[m in group for m in range(len(votes.methods))] for group in votes.members])
+
+
+def _figures(votes: _Votes, of_rater: Floats, of_clip: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean opinions (M*Q,), preference shares (M,) and weighted wins (S,M) with each vote weighing as its rater times its
+    clip; NaN where nothing weighs."""
+    m, q, s = len(votes.methods), len(QUESTIONS), len(votes.members)
+    rater, clip, method, question, value = votes.ratings.T
+    weight = of_rater[rater] * of_clip[clip]
+    cell = method * q + question
+    total, sums = (np.bincount(cell, w, minlength=m * q) for w in (weight, weight * value))
+    rater, clip, group, chosen = votes.choices.T
+    weight = of_rater[rater] * of_clip[clip]
+    wins = np.bincount(group * m + chosen, weight, minlength=s * m).reshape(s, m)
+    shown = np.bincount(group, weight, minlength=s) @ _members(votes)
+    with np.errstate(all="ignore"):
+        return sums / total, wins.sum(0) / shown, wins.astype(np.float64)
+
+
+def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> list[Estimate]:
+    """``values`` (K,) with the intervals of ``samples`` (B,K); no interval from a single rater or clip."""
+    known = np.where(np.isnan(values), 0.0, samples)  # those without votes have no interval either
+    low, high = interval(known)
+    alone = min(len(voted[0]), len(voted[1])) < 2
+    return [
+        Estimate(None, None, None)
+        if np.isnan(v)
+        else Estimate(float(v), *((None, None) if alone else (float(a), float(b))))
+        for v, a, b in zip(values, low, high, strict=True)
+    ]
+
+
+def _agreement(votes: _Votes) -> dict[str, Estimate]:
+    """For each question alpha over all units (a clip of a method)."""
+    result: dict[str, Estimate] = {}
+    count = len(votes.methods)
+    for k, question in enumerate(QUESTIONS):
+        table = np.full((votes.raters, votes.clips * count), np.nan)
+        rater, clip, method, _, value = votes.ratings[votes.ratings[:, 3] == k].T
+        table[rater, clip * count + method] = value
+        alpha = krippendorff_alpha(table)
+        rated = np.flatnonzero((~np.isnan(table)).any(0))
+        clips = rated // count
+        if alpha is None or len(np.unique(clips)) < 2:
+            result[question] = Estimate(alpha, None, None)
+            continue
+        low, high = interval(resampled_units(table[:, rated], krippendorff_alpha, clips, RESAMPLINGS)[:, None])
+        result[question] = Estimate(alpha, float(low[0]), float(high[0]))
+    return result
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(estimate: Estimate, digits: int) -> str:
+    if estimate.value is None:
+        return "none"
+    text = f"{estimate.value:.{digits}f}"
+    if estimate.low is None or estimate.high is None:
+        return text
+    return f"{text} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
