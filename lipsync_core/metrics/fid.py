@@ -10,6 +10,7 @@ from torch import Tensor
 from ..geometry import within
 from ..models.inception import FEATURES, Inception, folded
 from ..types import FaceTrack, Frames
+from .faces import visible
 
 Region = Literal["face", "frame"]
 Side = Literal["real", "generated"]
@@ -105,12 +106,8 @@ class FID:
         if (track is None) != (self.region == "frame"):
             raise ValueError(f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}")
         waiting = self._images[side]
-        for i, pixels in enumerate(frames.pixels):
-            if track is not None:
-                index = frames.start + i - track.start
-                if not 0 <= index < len(track.visible) or not track.visible[index]:
-                    continue
-                pixels = _face(pixels, track.boxes[index])
+        faces = frames.pixels if track is None else (_face(pixels, box) for _, pixels, box, _ in visible(frames, track))
+        for pixels in faces:
             waiting.append(self._image(pixels))
             if len(waiting) == _BATCH:
                 self._streams[side].update(self._features(waiting))
