@@ -22,8 +22,8 @@ from lipsync_core.metrics.protocol import (
     track_scores,
     whole_frame_score,
 )
-from lipsync_core.metrics.syncnet_scorer import embed_lips, embed_sound
-from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
+from lipsync_core.metrics.syncnet_scorer import BATCH, embed_lips, embed_sound
+from lipsync_core.models.syncnet import WINDOW, SyncNet, SyncNetConfig
 from lipsync_core.types import Audio, Detections, Frames, SyncScore
 
 SCORES = np.load(REFERENCE / "lse.npz")
@@ -123,7 +123,7 @@ def test_pictures_are_not_kept(syncnet: SyncNet) -> None:
     for chunk in footage(140, height=224, width=224, chunk=16):
         score.update(chunk.pixels)
         kept.append(sum(v.untyped_storage().nbytes() for v in vars(score).values() if isinstance(v, Tensor)))
-    assert max(kept) < (25 + 16) * 224 * 224 * 3 and score.compute().frame_confidence.shape == (115,)
+    assert max(kept) < (BATCH + WINDOW + 16) * 224 * 224 * 3 and score.compute().frame_confidence.shape == (115,)
 
 
 # ---- OpenCV's bilinear

@@ -1,32 +1,32 @@
 """SyncNet as a scorer of the exact mode: its embeddings, window by window."""
 
 from fractions import Fraction
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..audio import mfcc
 from ..geometry import Framing
-from ..models.syncnet import COLUMNS, COLUMNS_PER_FRAME, FPS, SIZE, WINDOW, SyncNet
+from ..models.layers import fold
+from ..models.syncnet import COLUMNS, COLUMNS_PER_FRAME, FPS, RATE, SIZE, WINDOW, SyncNet
 from ..types import Audio
 
-BATCH = 20  # windows at once: as many as the reference takes, 240 MB of activations; more is no quicker on CPUs
+BATCH = 8  # windows at once: the quickest of 4 to 40 on one core, and little memory
 
 
 class SyncNetScorer:
-    """Embeds faces and sound with ``model`` (in eval mode, on any device; ``layers.fold`` makes it a tenth quicker), which
-    was trained on 25 frames a second and windows of 5. Agreement is a small Euclidean distance."""
+    """SyncNet, which was trained on windows of 5 frames at 25 frames a second, as a scorer. Its vectors are hundreds long,
+    and so are distances. The model is folded in place and must not be trained further."""
 
     name: str = "syncnet"
     fps: Fraction = FPS
     window: int = WINDOW
+    rate: int = RATE
     size: int = SIZE
     framing: Framing = Framing("square")
-    distance: Literal["cosine", "l2"] = "l2"
 
     def __init__(self, model: SyncNet) -> None:
-        self.model = model
+        self.model = fold(model).requires_grad_(False)
 
     def embed_video(self, crops: Tensor) -> Tensor:
         """``crops`` (N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU, one for each frame that begins a window."""
