@@ -35,8 +35,7 @@ class SyncNetScorer:
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
         """Mono 16 kHz ``audio`` -> (count, 1024) on the CPU, for the windows that begin with frames ``start`` ..
         ``start+count-1``; outside the signal there is silence."""
-        columns = COLUMNS_PER_FRAME * (count - 1) + COLUMNS if count > 0 else 0
-        return embed_sound(self.model, mfcc(audio, first=COLUMNS_PER_FRAME * start, count=columns))
+        return embed_sound(self.model, audio, start, count)
 
 
 @torch.inference_mode()
@@ -52,10 +51,13 @@ def embed_lips(model: SyncNet, crops: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def embed_sound(model: SyncNet, cepstra: Tensor) -> Tensor:
-    """(13,T) of ``audio.mfcc`` -> (floor((T-20)/4)+1, 1024) on the CPU; none from fewer than 20 columns."""
+def embed_sound(model: SyncNet, audio: Audio, start: int, count: int) -> Tensor:
+    """As ``SyncNetScorer.embed_audio``. Only a few windows of sound are worked on at a time."""
     like = next(model.parameters())
-    if cepstra.shape[1] < COLUMNS:
-        return torch.empty(0, model.config.embedding)
-    windows = cepstra.unfold(1, COLUMNS, COLUMNS_PER_FRAME).movedim(1, 0)[:, None]  # (n,1,13,20)
-    return torch.cat([model.embed_audio(few.to(like)).float().cpu() for few in windows.split(BATCH)])
+    out = torch.empty(count, model.config.embedding)
+    for done in range(0, count, BATCH):
+        columns = COLUMNS_PER_FRAME * (min(BATCH, count - done) - 1) + COLUMNS
+        cepstra = mfcc(audio, first=COLUMNS_PER_FRAME * (start + done), count=columns)
+        windows = cepstra.unfold(1, COLUMNS, COLUMNS_PER_FRAME).movedim(1, 0)[:, None]  # (n,1,13,20)
+        out[done : done + BATCH] = model.embed_audio(windows.to(like))
+    return out
