@@ -86,21 +86,10 @@ def translation(offset: Tensor) -> Tensor:
     return torch.cat([eye, offset[..., None]], -1)
 
 
-def warp(
-    pixels: Tensor, source_to_target: Tensor, size: tuple[int, int], *, padding: Literal["zeros", "border"] = "border"
-) -> Tensor:
-    """Bilinear warp of (N,C,h,w) by (N,2,3) maps between continuous pixel coordinates into (N,C,*size) (height, width).
-
-    The map runs from the pixels given to the pixels wanted; nothing is filtered, so where it shrinks by 2 or
-    more, average first.
-    """
-    n, _, h, w = pixels.shape
-    squares = unit_maps(invert(source_to_target), [(w, h)] * n, [(size[1], size[0])] * n)
-    return sample(pixels, squares, size, padding=padding)
-
-
 def unit_maps(target_to_source: Tensor, sources: list[tuple[int, int]], targets: list[tuple[int, int]]) -> Tensor:
-    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample`` takes. Sizes are (width, height)."""
+    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample`` takes. Sizes are (width, height).
+
+    torch's own warps, and not kornia's: with its 0.12 ms a call those took 2 of 11 ms a 720p frame."""
     into = 2 / target_to_source.new_tensor(sources).view(-1, 2, 1)
     out = target_to_source.new_tensor(targets).view(-1, 1, 2) / 2
     linear = target_to_source[..., :2] * out
@@ -111,8 +100,8 @@ def unit_maps(target_to_source: Tensor, sources: list[tuple[int, int]], targets:
 def sample(
     pixels: Tensor, squares: Tensor, size: tuple[int, int], *, padding: Literal["zeros", "border"] = "border"
 ) -> Tensor:
-    """(N,C,h,w) bilinearly at the places that (N,2,3) ``unit_maps`` give to (N,C,*size). For many small pictures, whose maps
-    are best made all at once."""
+    """(N,C,h,w) bilinearly at the places that (N,2,3) ``unit_maps`` give to (N,C,*size) (height, width). Nothing is filtered:
+    where it shrinks by 2 or more, average first."""
     x, y = (((torch.arange(k, device=squares.device) + 0.5) * 2 / k - 1).to(squares.dtype) for k in (size[1], size[0]))
     across, along = squares[:, :, :1] * x, squares[:, :, 1:2] * y + squares[:, :, 2:]  # (N,2,w), (N,2,h)
     grid = across[:, :, None] + along[..., None]  # planes in memory: ten times as quick as torch's affine_grid

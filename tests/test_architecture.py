@@ -193,7 +193,7 @@ import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 import lipsync_core
-heavy = {"torch", "av", "torchaudio", "cv2", "kornia", "skimage", "huggingface_hub"} & set(sys.modules)
+heavy = {"torch", "av", "torchaudio", "cv2", "skimage", "huggingface_hub"} & set(sys.modules)
 files = [p for p in opened if p.endswith((".safetensors", ".pth", ".onnx", ".flac"))]
 print(sorted(heavy), files)
 """

@@ -16,10 +16,11 @@ from lipsync_core.geometry import (
     crop_to_frame,
     cut,
     invert,
+    sample,
     scale_of,
     similarity,
     translation,
-    warp,
+    unit_maps,
 )
 
 
@@ -125,6 +126,13 @@ def test_cropped_and_put_back_is_the_picture(degrees: float, scale: float) -> No
     off = (back - frames.permute(0, 3, 1, 2)).abs() * (crop > 0.999)
     assert float((crop > 0.999).float().mean()) > 0.1
     assert float(off.max()) <= 1 / 255
+
+
+def warp(pixels: Tensor, source_to_target: Tensor, size: tuple[int, int], *, padding="border") -> Tensor:
+    """(N,C,h,w) through maps between pixels."""
+    n, _, h, w = pixels.shape
+    squares = unit_maps(invert(source_to_target), [(w, h)] * n, [(size[1], size[0])] * n)
+    return sample(pixels, squares, size, padding=padding)
 
 
 def faces_of_other_scales() -> Tensor:

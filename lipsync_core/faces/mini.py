@@ -20,6 +20,7 @@ _SAME_FACE = 0.6
 # the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there, and from 8.8-13.0 to 8.3-8.7 on the test rows
 # (train/evaluate_detector.py). One face costs 7.5 ms on top of the 10.7 of a 640x360 picture (bfloat16, one thread).
 _LOOK, _LOOK_SIDE = 2.4, 128
+_GREY = 127.5  # the middle of a byte
 _MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face
 
 
@@ -40,7 +41,7 @@ class MiniDetector:
             )
         # channels_last: a third faster on CPUs than planar memory
         dtype = arithmetic(next(model.parameters()))
-        self._model = model.folded().to(dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._model = model.folded(_GREY).to(dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._min_score = min_score
         self._max_overlap = max_overlap
         self._long_side = long_side
@@ -53,7 +54,7 @@ class MiniDetector:
         weight = next(self._model.parameters())
         images = _reduce(pixels.permute(0, 3, 1, 2).to(weight.device), self._long_side)  # (N,3,h,w)
         ratio = torch.tensor([width / images.shape[3], height / images.shape[2]])
-        cells = self._model(images.to(weight.dtype))
+        cells = self._model.look(images.to(weight.dtype).sub_(_GREY))
         each = zip(*(part.float().cpu() for part in cells), strict=True)
         faces = [self._faces(Cells(*one), ratio) for one in each]
         return self._second_look(pixels, faces)
@@ -84,8 +85,8 @@ class MiniDetector:
         weight = next(self._model.parameters())
         each = zip(pixels, maps.to(pixels.device).split(counts), strict=True)
         crops = torch.cat([cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each])
-        crops = crops.to(weight.device, weight.dtype)
-        cells = self._model(torch.cat([crops, crops.flip(3)]))
+        crops = crops.mul_(2 * _GREY).sub_(_GREY).to(weight.device, weight.dtype)
+        cells = self._model.look(torch.cat([crops, crops.flip(3)]))
         points, sure = self._looked(Cells(*(part.float().cpu() for part in cells)))
         straight, mirrored = points.chunk(2)
         mirrored = torch.stack([_LOOK_SIDE - mirrored[..., 0], mirrored[..., 1]], -1)[:, _MIRRORED]
@@ -107,16 +108,17 @@ class MiniDetector:
 
 
 def _reduce(images: Tensor, long_side: int) -> Tensor:
-    """(N,3,H,W) uint8 or float to float in [0,1], at most ``long_side`` px long, without aliasing."""
+    """(N,3,H,W) uint8, or float in [0,1], to 0..255 of either kind, at most ``long_side`` px long, without aliasing."""
     height, width = images.shape[-2:]
     whole = images.dtype == torch.uint8
+    images = images if whole else images * 255
     if max(height, width) > long_side:
         scale = long_side / max(height, width)
         size = max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
         if whole and images.device.type != "cpu":  # bytes are resized on CPUs only, and there several times faster
             images = images.float()
         images = interpolate(images, size=size, mode="bilinear", antialias=True)
-    return images.float() / 255 if whole else images
+    return images
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
