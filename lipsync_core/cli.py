@@ -1,7 +1,6 @@
 """The command line: arguments -> functions, and their errors -> exit codes."""
 
 import logging
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -152,6 +151,7 @@ def dub_command(
     """Make the face of a video or photo speak."""
     from .dubbing import Cut, Encoding, Finding, dub
     from .pipeline import Blend
+    from .prefetch import share_cores
 
     if (audio is None) == (not pair):
         raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
@@ -163,7 +163,7 @@ def dub_command(
         "encoding": Encoding(codec, crf, preset, tag, overwrite),
         "pads": _pads(pads),
     }
-    _share_cores()
+    share_cores()
     with Bar() as bar:
         report = dub(
             face,
@@ -179,15 +179,6 @@ def dub_command(
             **options,
         )
     _print_report(report, as_json)
-
-
-def _share_cores() -> None:
-    """The decoder, the networks and the encoder work at the same time: with a thread for every core in each they are in
-    each other's way (720p on two cores: 41 frames/s with one thread for the networks, 36 with two)."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:  # else somebody has chosen
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
 
 
 @app.command("demo")
