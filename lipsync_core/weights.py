@@ -25,6 +25,7 @@ from .models.generator import WAV2LIP
 from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
 from .models.s3fd import S3FDConfig
 from .models.sync_expert import WAV2LIP_EXPERT
+from .models.syncnet import SyncNetConfig
 
 _ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
@@ -35,6 +36,7 @@ PUBLIC: dict[str, Any] = {
     "sync_expert": WAV2LIP_EXPERT,
     "quality_discriminator": WAV2LIP_DISCRIMINATOR,
     "s3fd": S3FDConfig(),
+    "syncnet": SyncNetConfig(),
 }
 
 
@@ -210,7 +212,7 @@ def _read_foreign(path: Path, kind: str | None) -> tuple[str, Any, dict[str, Ten
     if network.kind is None:
         wanted = f"; wanted {_title(kind)}" if kind else ""
         raise WeightsError(f"{path} holds {network.title}, which this version knows but cannot load{wanted}")
-    return network.kind, PUBLIC[network.kind], tensors
+    return network.kind, network.config or PUBLIC[network.kind], foreign.our_names(network, tensors)
 
 
 def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
@@ -249,8 +251,8 @@ def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path
 def convert(source: str | Path, target: str | Path) -> Header:
     """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes into the header.
 
-    Reads the three Wav2Lip networks and S3FD. Licence and source come from the Hub table when the hash is in it. Raises
-    WeightsError; an existing ``target`` is replaced only by a complete file.
+    Reads the three Wav2Lip networks, SyncNet and both S3FD. Licence and source come from the Hub table when the hash is
+    in it. Raises WeightsError; an existing ``target`` is replaced only by a complete file.
     """
     path = weights_file(source)
     digest = hub.file_sha256(path)
@@ -265,5 +267,5 @@ def convert(source: str | Path, target: str | Path) -> Header:
 
 
 def _unknown_licence(kind: str) -> str:
-    public = hub.HUB["s3fd" if kind == "s3fd" else "wav2lip"]
+    public = hub.HUB[kind if kind in hub.HUB else "wav2lip"]
     return f"not stated by the file; of the public weights: {public.licence}"

@@ -69,7 +69,7 @@ def score_tracks(
                     part.boxes[here].float(), part.points[here].float(), scorer.framing, scorer.size
                 )
                 pixels = chunk.pixels if bool(here.all()) else chunk.pixels[here]
-                crops = cut(pixels, matrices, scorer.size, antialias=scorer.framing.kind == "aligned")
+                crops = cut(pixels, matrices, scorer.size, antialias=scorer.framing.kind != "box")
                 for first, last in _runs(here):
                     begin = int(here[:first].sum())
                     meter.update(crops[begin : begin + last - first], chunk.start + first)

@@ -9,6 +9,7 @@ from .generator import Generator, GeneratorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from .s3fd import S3FD, S3FDConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
+from .syncnet import SyncNet, SyncNetConfig
 
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "generator": (GeneratorConfig, Generator),
@@ -16,4 +17,5 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "quality_discriminator": (QualityDiscriminatorConfig, QualityDiscriminator),
     "face_detector": (FaceDetectorConfig, FaceDetector),
     "s3fd": (S3FDConfig, S3FD),
+    "syncnet": (SyncNetConfig, SyncNet),
 }
