@@ -58,7 +58,7 @@ def offset(score: SyncScore) -> str:
 def table_of_clips(clips: Iterable[Path], scorer: Scorer) -> dict[Path, tuple[FaceTrack, SyncScore]]:
     print("| clip | frames | offset | ± | distance | confidence | halves |\n|---|---|---|---|---|---|---|")
     found: dict[Path, tuple[FaceTrack, SyncScore]] = {}
-    near = agree = 0
+    near = known = agree = 0
     for clip in clips:
         try:
             sound, tracks = read_audio(clip, on_warning=lambda _: None), tracks_of(clip, scorer.fps)
@@ -74,9 +74,12 @@ def table_of_clips(clips: Iterable[Path], scorer: Scorer) -> dict[Path, tuple[Fa
             )
             found.setdefault(clip, (track, whole))
             near += whole.offset_frames is not None and abs(whole.offset_frames) <= 1
-            known = [half.offset_frames for half in both if half.offset_frames is not None]
-            agree += len(known) == 2 and abs(known[0] - known[1]) <= 1
-    print(f"\n{near} tracks within one frame of 0; of {agree} both halves have a verdict and agree within one\n")
+            first, second = (half.offset_frames for half in both)
+            if first is not None and second is not None:
+                known, agree = known + 1, agree + (abs(first - second) <= 1)
+    print(
+        f"\n{near} tracks within one frame of 0; of {known} both halves have a verdict, of {agree} within one frame\n"
+    )
     return found
 
 
