@@ -24,7 +24,6 @@ from .metrics.protocol import reference_tracks, track_scores, whole_frame_score
 from .metrics.scorers import ExpertScorer, Scorer
 from .metrics.sync import score_tracks
 from .metrics.syncnet_scorer import SyncNetScorer
-from .models.layers import fold
 from .models.s3fd import S3FD
 from .models.sync_expert import SyncExpert
 from .models.syncnet import SyncNet
@@ -174,7 +173,7 @@ def load_scorer(name: str | Path, device: torch.device) -> Scorer:
     """The scorer in a bundled, pulled or given weight file, named for reports as the caller named it."""
     model = load_model(name, device=device)
     if isinstance(model, SyncNet):
-        return SyncNetScorer(fold(model))
+        return SyncNetScorer(model)
     if not isinstance(model, SyncExpert):
         raise ValueError(
             f"{name} holds a {type(model).__name__}, which scores nothing; wanted judge, syncnet or an expert"

@@ -10,7 +10,6 @@ import torch
 from golden import REFERENCE, build, integers
 from torch import Tensor
 
-from lipsync_core.audio import mfcc
 from lipsync_core.geometry import resize_bytes
 from lipsync_core.metrics.protocol import (
     ReferenceScore,
@@ -22,8 +21,8 @@ from lipsync_core.metrics.protocol import (
     track_scores,
     whole_frame_score,
 )
-from lipsync_core.metrics.syncnet_scorer import embed_lips, embed_sound
-from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
+from lipsync_core.metrics.syncnet_scorer import BATCH, embed_lips, embed_sound
+from lipsync_core.models.syncnet import WINDOW, SyncNet, SyncNetConfig
 from lipsync_core.types import Audio, Detections, Frames, SyncScore
 
 SCORES = np.load(REFERENCE / "lse.npz")
@@ -76,6 +75,16 @@ def test_scores_agree_with_the_reference(name: str, count: int, shift: int, nois
     assert score.scorer == "syncnet" and score.search_frames == 15
 
 
+def test_long_clips_are_scored_as_short_ones() -> None:
+    generator = torch.Generator().manual_seed(1)
+    lip, sound = (torch.randn(2050, 8, generator=generator) for _ in "ab")
+    score = lse(lip, sound)
+    for j in (0, 15, 17, 30):
+        padded = torch.cat((torch.zeros(15, 8), sound, torch.zeros(15, 8)))[j : j + 2050]
+        wanted = (lip - padded + 1e-6).norm(dim=1).mean()
+        torch.testing.assert_close(score.curve[j], wanted)
+
+
 def test_lips_and_sound_must_be_of_the_same_frames() -> None:
     with pytest.raises(ValueError, match=r"lip is \(3, 4\), sound \(2, 4\)"):
         lse(torch.zeros(3, 4), torch.zeros(2, 4))
@@ -105,7 +114,7 @@ def test_the_score_is_that_of_its_windows(syncnet: SyncNet) -> None:
         0, 3, 1, 2
     )
     lips = embed_lips(syncnet, resized.float() / 255)[:45]
-    sound = embed_sound(syncnet, mfcc(speech(52)))[:45]
+    sound = embed_sound(syncnet, speech(52), 0, 45)
     got, wanted = whole_frame_score([clip], speech(52), syncnet), lse(lips, sound)
     torch.testing.assert_close(got.curve, wanted.curve, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(got.frame_confidence, wanted.frame_confidence, atol=2e-3, rtol=1e-5)
@@ -123,7 +132,7 @@ def test_pictures_are_not_kept(syncnet: SyncNet) -> None:
     for chunk in footage(140, height=224, width=224, chunk=16):
         score.update(chunk.pixels)
         kept.append(sum(v.untyped_storage().nbytes() for v in vars(score).values() if isinstance(v, Tensor)))
-    assert max(kept) < (25 + 16) * 224 * 224 * 3 and score.compute().frame_confidence.shape == (115,)
+    assert max(kept) < (BATCH + WINDOW + 16) * 224 * 224 * 3 and score.compute().frame_confidence.shape == (115,)
 
 
 # ---- OpenCV's bilinear

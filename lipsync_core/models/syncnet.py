@@ -20,6 +20,9 @@ WINDOW = 5
 SIZE = 224
 """Side of its pictures in px."""
 
+RATE = 16000
+"""Hz of the sound."""
+
 COLUMNS = 20
 """Columns of cepstra (100 a second) that it hears at once."""
 
@@ -40,7 +43,7 @@ class SyncNetConfig:
 
 class StackedConv(nn.Conv3d):
     """A convolution over time, height and width whose kernel covers all the time there is: the same sums as one over
-    height and width with the frames stacked as channels, which is far quicker. (N,C*T,H,W) -> (N,D,h,w)."""
+    height and width with the frames stacked as channels, which is quicker. (N,C*T,H,W) -> (N,D,h,w)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(input, self.weight.flatten(1, 2), self.bias, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
@@ -84,10 +87,19 @@ class SyncNet(nn.Module):
 
     def embed_video(self, lips: Tensor) -> Tensor:
         """(N,3,5,224,224) RGB in [0,1] -> (N,1024). Not normalised: lengths are in the hundreds."""
-        stacked = lips.flip(1).flatten(1, 2) * 255  # trained on OpenCV's BGR bytes
-        # on CPUs half the time: 46.5 ms a window as written by its authors, 25 so and folded (one thread, batch 20)
-        stacked = stacked.contiguous(memory_format=torch.channels_last)
-        return self.netfclip(self.netcnnlip(stacked).flatten(1))
+        # One pass over the pictures: colours and frames as the innermost axis, which is quicker on CPUs, and the weights,
+        # not the pictures, turned to the BGR bytes of OpenCV that they were trained on. On one core a window takes
+        # 35 ms with its authors' 3-d convolutions, 25 so, 22 when folded (batch 20), 20 in batches of 8.
+        stacked = lips.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
+        first = self.netcnnlip[0]
+        assert isinstance(first, nn.Conv3d)
+        seen = F.conv2d(
+            stacked.contiguous(memory_format=torch.channels_last),
+            (first.weight.flip(1) * 255).flatten(1, 2),
+            first.bias,
+            stride=2,
+        )
+        return self.netfclip(self.netcnnlip[1:](seen).flatten(1))
 
 
 def _normed(conv: nn.Conv2d | nn.Conv3d) -> list[nn.Module]:
