@@ -75,12 +75,13 @@ class ScoreReport:
         return json.dumps({"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]})
 
     def best(self) -> TrackScore:
-        """The track that is surest of its offset. LipSyncError when none has one."""
-        found = [track for track in self.tracks if track.score.uncertainty is not None]
+        """The track that is surest of its offset; in mode reference, which has no uncertainty, the most confident.
+        LipSyncError when none has an offset."""
+        found = [track for track in self.tracks if track.score.offset_frames is not None]
         if not found:
             reasons = "; ".join(dict.fromkeys(track.score.reason or "" for track in self.tracks))
             raise LipSyncError(f"{self.video}: no face has an offset that could be mended ({reasons})")
-        return min(found, key=lambda track: (track.score.uncertainty, -track.score.confidence))
+        return min(found, key=lambda track: (track.score.uncertainty or 0, -track.score.confidence))
 
 
 def _track_json(track: TrackScore) -> dict[str, Any]:

@@ -189,6 +189,8 @@ def test_the_surest_track_is_mended_by() -> None:
     tracks = tuple(TrackScore(0, 9, one, (5, 5)) for one in [PLAIN, *others])
     report = ScoreReport("judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ())
     assert report.best().score.offset_frames == 2
+    unsaid = tuple(replace(track, score=replace(track.score, uncertainty=None)) for track in tracks)
+    assert replace(report, mode="reference", tracks=unsaid).best().score.offset_frames == 2
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:
