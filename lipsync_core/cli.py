@@ -1,7 +1,6 @@
 """The command line: arguments -> functions, and their errors -> exit codes."""
 
 import logging
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .cli_models import app as models_app
+from .cli_progress import Bar
+from .cli_score import score_command
 from .cli_study import app as study_app
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(study_app, name="study")
+app.command("score")(score_command)
 
 _EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
 _errors = Console(stderr=True)
@@ -152,6 +153,7 @@ def dub_command(
     """Make the face of a video or photo speak."""
     from .dubbing import Cut, Encoding, Finding, dub
     from .pipeline import Blend
+    from .prefetch import share_cores
 
     if (audio is None) == (not pair):
         raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
@@ -163,8 +165,8 @@ def dub_command(
         "encoding": Encoding(codec, crf, preset, tag, overwrite),
         "pads": _pads(pads),
     }
-    _share_cores()
-    with _Bar() as bar:
+    share_cores()
+    with Bar() as bar:
         report = dub(
             face,
             speech,
@@ -181,15 +183,6 @@ def dub_command(
     _print_report(report, as_json)
 
 
-def _share_cores() -> None:
-    """The decoder, the networks and the encoder work at the same time: with a thread for every core in each they are in
-    each other's way (720p on two cores: 41 frames/s with one thread for the networks, 36 with two)."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:  # else somebody has chosen
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
-
-
 @app.command("demo")
 def demo_command(
     folder: Annotated[Path, typer.Argument(help="Where demo.mp4 and demo.png go.")] = Path(),
@@ -198,7 +191,7 @@ def demo_command(
     """Dub a photograph with the bundled speech and weights; needs no network."""
     from .demo import demo
 
-    with _Bar() as bar:
+    with Bar() as bar:
         video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)
     print(f"wrote {video} and {sheet}")
 
@@ -215,25 +208,6 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     for warning in report.warnings:
         table.add_row("warning", warning)
     Console().print(table)
-
-
-class _Bar:
-    """A progress bar on stderr, as the callback (stage, done, total)."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=_errors, transient=True)
-        self._task = self._bar.add_task("start", total=None)
-
-    def __enter__(self) -> "_Bar":
-        self._bar.start()
-        return self
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 def main() -> None:

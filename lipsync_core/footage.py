@@ -39,7 +39,7 @@ class Footage:
         self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 8
     ) -> Iterator[Frames | YuvFrames]:
         """``count`` frames, of footage that has ``length``: in the order that ``order`` tells, numbered from 0; as the file
-        codes them where it can be (``read_coded``)."""
+        codes them where that can be (``read_coded``)."""
         done = 0
         for piece in self._passes(min(length, count), longer, chunk):
             pixels = piece.pixels[: count - done]

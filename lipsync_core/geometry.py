@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .types import Frames, YuvFrames
+from .yuv import to_rgb
+
 Points = tuple[tuple[float, float], ...]
 
 # Where the five points of an upright face lie in the unit square of an aligned crop: the crop is 2.4 eye distances wide,
@@ -163,6 +166,15 @@ def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) 
     """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps; see ``cut_planes``."""
     out = cut_planes(pixels.permute(0, 3, 1, 2), matrices, size, antialias=antialias)
     return out.div_(255) if pixels.dtype == torch.uint8 else out
+
+
+def cut_frames(frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
+    """``cut`` of frames as they are; of coded ones only the crops are ever converted to RGB."""
+    if isinstance(frames, Frames):
+        return cut(frames.pixels, matrices, size, antialias=antialias)
+    luma = cut_planes(frames.luma, matrices, size, antialias=antialias)
+    chroma = cut_planes(frames.chroma, matrices / 2, size, antialias=antialias)
+    return to_rgb(torch.cat([luma, chroma], 1), frames.colour)
 
 
 def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:

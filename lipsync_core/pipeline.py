@@ -13,12 +13,11 @@ from .audio import mel_windows
 from .blend.colour import match_colour
 from .blend.composite import BlendKind, Movement, composite
 from .blend.masks import MaskKind, face_mask
-from .geometry import apply, crop_to_frame, cut, cut_planes, invert
+from .geometry import apply, crop_to_frame, cut_frames, invert
 from .models.generator import Generator, unpacked
 from .models.layers import fold
 from .models.precision import Precision, arithmetic
 from .types import AnyFrames, Audio, FaceCrops, FaceTrack, Frames, YuvFrames
-from .yuv import to_rgb
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ class LipSync:
         size, framing = self.config.size, self.config.framing
         weight = next(self.model.parameters())
         matrices = crop_to_frame(track.boxes[index].float(), track.points[index].float(), framing, size)
-        pixels = _cut(frames, matrices.to(frames.pixels.device), size, antialias=framing.kind == "aligned")
+        pixels = cut_frames(frames, matrices.to(frames.pixels.device), size, antialias=framing.kind == "aligned")
         points = apply(invert(matrices), track.points[index].float())
         pixels = pixels.to(weight.device, memory_format=torch.channels_last)
         return FaceCrops(pixels, matrices), points
@@ -171,12 +170,3 @@ class LipSync:
             blend=self.blend.kind,
             movement=movement,
         )
-
-
-def _cut(frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool) -> Tensor:
-    """Crops (N,3,S,S) RGB in [0,1]; of coded frames only they are ever converted to it."""
-    if isinstance(frames, Frames):
-        return cut(frames.pixels, matrices, size, antialias=antialias)
-    luma = cut_planes(frames.luma, matrices, size, antialias=antialias)
-    chroma = cut_planes(frames.chroma, matrices / 2, size, antialias=antialias)
-    return to_rgb(torch.cat([luma, chroma], 1), frames.colour)

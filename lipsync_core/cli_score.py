@@ -1,0 +1,106 @@
+"""``lipsync score``: do lips and sound agree, and the file in which they do."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .cli_progress import Bar
+
+if TYPE_CHECKING:
+    from .scoring import ScoreReport
+
+
+def score_command(
+    video: Annotated[Path, typer.Argument(help="Video with a face.")],
+    audio: Annotated[Path | None, typer.Argument(help="Sound; the video's own by default.")] = None,
+    scorer: Annotated[str, typer.Option(help="judge (bundled), syncnet, or a weight file.")] = "judge",
+    mode: Annotated[
+        Literal["exact", "reference"],
+        typer.Option(help="reference: as the public scripts compute LSE-D and LSE-C; SyncNet alone."),
+    ] = "exact",
+    whole_frame: Annotated[
+        bool, typer.Option("--whole-frame", help="With reference: the frames are faces already (LRS2, LRS3, LRW).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write the video with its sound moved into sync.")] = None,
+    detector: Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")] = "mini",
+    min_score: Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")] = 0.7,
+    cache: Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")] = True,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+) -> None:
+    """Say by how many frames the sound is early or late, for every face."""
+    from .finding import Finding
+    from .prefetch import share_cores
+    from .scoring import score
+
+    for out in (plot, fix):
+        if out is not None and out.exists() and not overwrite:
+            raise typer.BadParameter(f"{out} exists; give another name or --overwrite")
+    finding = Finding(detector, min_score, cache)
+    share_cores()
+    with Bar() as on_progress:
+        report = score(
+            video,
+            audio,
+            scorer=scorer,
+            mode=mode,
+            whole_frame=whole_frame,
+            finding=finding,
+            device=device,
+            on_progress=on_progress,
+        )
+    typer.echo(report.to_json()) if as_json else _print(report)
+    if plot is not None:
+        _plot(report, plot, overwrite)
+    if fix is not None:
+        _fix(report, fix, overwrite)
+
+
+def _print(report: "ScoreReport") -> None:
+    from .scoring import verdict
+
+    table = Table(
+        title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, frames of {report.scorer_fps} fps"
+    )
+    names = ("LSE-D", "LSE-C") if report.mode == "reference" else ("distance", "confidence")
+    for column in ("face", "seen", "offset", "±", "searched", *names):
+        table.add_column(column, justify="right")
+    for track in report.tracks:
+        score = track.score
+        face = f"{track.centre[0]},{track.centre[1]}"
+        typer.echo(f"face at {face}, frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}")
+        table.add_row(
+            face,
+            f"{track.first_frame} to {track.last_frame}",
+            "none" if score.offset_frames is None else f"{score.offset_frames:+d}",
+            "" if score.uncertainty is None else f"{score.uncertainty:.1f}",
+            f"±{score.search_frames}",
+            f"{score.distance:.3f}",
+            f"{score.confidence:.3f}",
+        )
+    Console().print(table)
+
+
+def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
+    from .score_plot import plot
+
+    plot(report, path, overwrite=overwrite)
+    typer.echo(f"wrote {path}", err=True)
+
+
+def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
+    from .scoring import shift_sound, verdict
+
+    best = report.best().score
+    assert best.offset_frames is not None and best.offset_ms is not None
+    for track in report.tracks:
+        if abs((track.score.offset_ms or best.offset_ms) - best.offset_ms) > 1000 / report.scorer_fps:
+            where = f"the face at {track.centre[0]},{track.centre[1]}, frames {track.first_frame} to {track.last_frame}"
+            typer.echo(f"one shift does not mend all: {where}: {verdict(track.score, report.fps)}", err=True)
+    shift_sound(report.video, out, best.offset_frames, report.scorer_fps, audio=report.audio, overwrite=overwrite)
+    typer.echo(f"wrote {out}, its sound moved by {best.offset_ms:+.0f} ms (> 0: later)", err=True)
