@@ -198,8 +198,7 @@ def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool =
     squares = unit_maps(to_blocks, blocks, [(size, size)] * count)
     for i, ((x0, y0, x1, y1), k) in enumerate(zip(parts, steps, strict=True)):
         patch = planes[i : i + 1, :, y0:y1, x0:x1].to(matrices.dtype)
-        if k > 1:
-            rest = (0, (x0 - x1) % k, 0, (y0 - y1) % k)  # the last block of a row may be cut short by the frame's end
-            patch = F.avg_pool2d(F.pad(patch, rest, mode="replicate") if any(rest) else patch, k)
+        if k > 1:  # the frame's end may cut the last block of a row short
+            patch = F.avg_pool2d(patch, k, ceil_mode=True, count_include_pad=False)
         out[i : i + 1] = sample(patch, squares[i : i + 1], (size, size))
     return out

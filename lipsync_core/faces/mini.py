@@ -20,6 +20,7 @@ _SAME_FACE = 0.6
 # the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there, and from 8.8-13.0 to 8.3-8.7 on the test rows
 # (train/evaluate_detector.py). One face costs 7.5 ms on top of the 10.7 of a 640x360 picture (bfloat16, one thread).
 _LOOK, _LOOK_SIDE = 2.4, 128
+_LOOK_LEVELS = 2  # a face of 128 / 2.4 px lies between those of strides 8 and 16
 _GREY = 127.5  # the middle of a byte
 _MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face
 
@@ -86,7 +87,7 @@ class MiniDetector:
         each = zip(pixels, maps.to(pixels.device).split(counts), strict=True)
         crops = torch.cat([cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each])
         crops = crops.mul_(2 * _GREY).sub_(_GREY).to(weight.device, weight.dtype)
-        cells = self._model.look(torch.cat([crops, crops.flip(3)]))
+        cells = self._model.look(torch.cat([crops, crops.flip(3)]), levels=_LOOK_LEVELS)
         points, sure = self._looked(Cells(*(part.float().cpu() for part in cells)))
         straight, mirrored = points.chunk(2)
         mirrored = torch.stack([_LOOK_SIDE - mirrored[..., 0], mirrored[..., 1]], -1)[:, _MIRRORED]

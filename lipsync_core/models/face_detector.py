@@ -93,8 +93,9 @@ class FaceDetector(nn.Module):
     def forward(self, images: Tensor) -> Cells:
         return self.look(images * 2 - 1)
 
-    def look(self, x: Tensor) -> Cells:
-        """``forward`` of pictures in [-1,1]; of a copy made by ``folded(127.5)``: in [-127.5,127.5]."""
+    def look(self, x: Tensor, *, levels: int = len(STRIDES)) -> Cells:
+        """``forward`` of pictures in [-1,1]; of a copy made by ``folded(127.5)``: in [-127.5,127.5]. ``levels``: only so many,
+        from the finest on, look for faces."""
         x = self.stem(x)
         maps: list[Tensor] = []
         for stage, lateral in zip(self.stages, self.laterals, strict=True):
@@ -105,7 +106,7 @@ class FaceDetector(nn.Module):
             above = interpolate(maps[fine + 1], scale_factor=2.0, mode="nearest")
             maps[fine] = maps[fine] + above[..., :h, :w]
         cells: list[Cells] = []
-        for level, merge, stride in zip(maps, self.merges, STRIDES, strict=True):
+        for level, merge, stride in list(zip(maps, self.merges, STRIDES, strict=True))[:levels]:
             y = self.tower(merge(level))
             cells.append(_decode(self.score(y), self.shape(y), stride))
         return Cells(*(torch.cat(parts, 1) for parts in zip(*cells, strict=True)))
