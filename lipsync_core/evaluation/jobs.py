@@ -232,7 +232,6 @@ def _on_ray(
 def _ray() -> Any:
     try:
         import ray
-        import ray.util
     except ImportError as error:
         raise LipSyncError(
             f"Ray is not here ({error}); install it with pip install 'lipsync-core[ray]', or leave --ray out"

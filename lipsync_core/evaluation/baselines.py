@@ -1,0 +1,44 @@
+"""What any method must beat, beside the real video and the undubbed one: the clip's own mouth at the wrong time."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+
+from ..blend.composite import composite
+from ..blend.masks import face_mask
+from ..footage import Footage
+from ..geometry import Framing, apply, crop_to_frame, cut, invert
+from ..types import FaceTrack, Frames
+
+_CROP = 256  # px: about as large as faces are in footage, so that the copy stays sharp
+_FRAMING = Framing()
+
+
+def copied_mouth(footage: Footage, person: FaceTrack, count: int) -> Iterator[Frames]:
+    """The first ``count`` frames of ``footage``, each with the mouth of another moment: frame i has that of frame
+    i + count/2 (past the end counted on from the first), placed and blended like a generated one.
+
+    Real pixels that know nothing of the sound: what the blend alone costs in looks, and what chance gives in sync.
+    ``person``: the face, from frame 0. A frame that does not show it, or whose partner does not, stays as it is.
+    """
+    half = count // 2
+    later, earlier = replace(footage, first=footage.first + half), footage
+    own = footage.frames(count, count, longer="trim", chunk=1)
+    partners = chain(
+        later.frames(count - half, count - half, longer="trim", chunk=1),
+        earlier.frames(half, half, longer="trim", chunk=1) if half else (),
+    )
+    for i, (frame, partner) in enumerate(zip(own, partners, strict=True)):
+        yield _copied(frame, partner, person, i, (i + half) % count)
+
+
+def _copied(frame: Frames, partner: Frames, person: FaceTrack, here: int, there: int) -> Frames:
+    if not (person.visible[here] and person.visible[there]):
+        return frame
+    to_frame, to_partner = (
+        crop_to_frame(person.boxes[i : i + 1].float(), person.points[i : i + 1].float(), _FRAMING, _CROP)
+        for i in (here, there)
+    )
+    mouth = cut(partner.pixels, to_partner, _CROP)
+    points = apply(invert(to_frame), person.points[here : here + 1].float())
+    return composite(frame, mouth, crop_to_frame=to_frame, mask=face_mask("mouth", points, _CROP))
