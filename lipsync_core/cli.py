@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from .cli_models import app as models_app
+from .cli_progress import Bar
+from .cli_score import score_command
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Make any face speak any speech.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 app.add_typer(models_app, name="models")
+app.command("score")(score_command)
 
 _EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
 _errors = Console(stderr=True)
@@ -162,7 +164,7 @@ def dub_command(
         "pads": _pads(pads),
     }
     _share_cores()
-    with _Bar() as bar:
+    with Bar() as bar:
         report = dub(
             face,
             speech,
@@ -196,7 +198,7 @@ def demo_command(
     """Dub a photograph with the bundled speech and weights; needs no network."""
     from .demo import demo
 
-    with _Bar() as bar:
+    with Bar() as bar:
         video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)
     print(f"wrote {video} and {sheet}")
 
@@ -213,25 +215,6 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     for warning in report.warnings:
         table.add_row("warning", warning)
     Console().print(table)
-
-
-class _Bar:
-    """A progress bar on stderr, as the callback (stage, done, total)."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=_errors, transient=True)
-        self._task = self._bar.add_task("start", total=None)
-
-    def __enter__(self) -> "_Bar":
-        self._bar.start()
-        return self
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 def main() -> None:

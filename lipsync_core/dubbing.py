@@ -11,36 +11,26 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .audio import frame_count, resample
 from .errors import MediaError
-from .faces import Detector
-from .faces.mini import MiniDetector
-from .faces.s3fd import S3FDDetector
 from .faces.selection import parse_face
 from .faces.selection import select as choose
-from .faces.yunet import YuNetDetector
+from .finding import Finding, device_named, load_detector
 from .footage import Footage, Longer, arranged, clip_frames, order
-from .hub import file_sha256
 from .media import AudioSource, VideoWriter, probe, read_audio
-from .models.face_detector import FaceDetector
 from .models.generator import Generator
 from .models.precision import Precision
-from .models.s3fd import S3FD
 from .pipeline import Blend, LipSync
 from .prefetch import ahead, timed
 from .types import Audio, FaceTrack, Frames
-from .weights import load_model, weights_file
+from .weights import load_model
 
 _log = logging.getLogger("lipsync.dub")
 Progress = Callable[[str, int, int], None]
-DetectorName = Literal["mini", "yunet", "s3fd"]
-
-_DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +43,6 @@ class Encoding:
     preset: str = "veryfast"
     tag: bool = True
     overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """How faces are found: which detector, its least score in (0,1), and whether tracks are kept and reused."""
-
-    detector: DetectorName = "mini"
-    min_score: float = 0.7
-    cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +113,7 @@ def dub(
     say = on_progress or (lambda *_: None)
     notes = _Notes()
     with notes.clock("total"):
-        footage, target = _footage(face, cut, notes), _device(device)
+        footage, target = _footage(face, cut, notes), device_named(device)
         generator, name = _generator(model, target)
         sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
         voices = _Voices.read([path for path, _ in pairs], face, cut, sync.config.features.rate, notes)
@@ -140,7 +121,7 @@ def dub(
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
             say("find faces", 0, wanted)
             with notes.clock("find faces"):
-                detector, key = _detector(finding, target)
+                detector, key = load_detector(finding, target)
                 people, length = footage.tracks(detector, stop=wanted, detector_key=key)
             count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
             index = order(length, count, cut.longer)
@@ -233,15 +214,6 @@ def _footage(face: Path, cut: Cut, notes: _Notes) -> Footage:
     return Footage(face, info, first, stop, notes.warn)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here ({error}); wanted auto, cpu, cuda or mps") from error
-
-
 def _generator(model: Path | str | Generator, device: torch.device) -> tuple[Generator, str]:
     """The network, and its name for reports."""
     if isinstance(model, Generator):
@@ -249,20 +221,6 @@ def _generator(model: Path | str | Generator, device: torch.device) -> tuple[Gen
     loaded = load_model(model, kind="generator", device=device)
     assert isinstance(loaded, Generator)
     return loaded, Path(model).name
-
-
-def _detector(finding: Finding, device: torch.device) -> tuple[Detector, tuple[str, str] | None]:
-    """The detector, and what its tracks are kept under: its name with its score, and the hash of its weights."""
-    path = weights_file(_DETECTOR_WEIGHTS[finding.detector])
-    score = finding.min_score
-    key = (f"{finding.detector} {score}", file_sha256(path)) if finding.cache else None
-    if finding.detector == "yunet":
-        return YuNetDetector(path, min_score=score), key
-    network = load_model(path, device=device)
-    if isinstance(network, FaceDetector):
-        return MiniDetector(network, min_score=score), key
-    assert isinstance(network, S3FD)
-    return S3FDDetector(network, min_score=score), key
 
 
 @dataclass(frozen=True, slots=True, eq=False)

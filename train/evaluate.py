@@ -20,10 +20,11 @@ from torch import Tensor
 
 from lipsync_core.audio import log_mel
 from lipsync_core.media import read_audio
+from lipsync_core.metrics.sync import SEARCH, offset_and_confidence, offset_curve
 from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.sync import SHIFTS, embed, middle, offset_and_confidence, offset_curve
+from lipsync_core.training.sync import embed, middle
 from lipsync_core.weights import load_model
 
 WINDOW = 50
@@ -42,7 +43,7 @@ def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]
     for begin in range(0, frames - WINDOW + 1, WINDOW):
         count = WINDOW - 4
         curve = []
-        for shift in range(-SHIFTS, SHIFTS + 1):
+        for shift in range(-SEARCH, SEARCH + 1):
             index = torch.arange(begin, begin + count)
             index = index[(index + shift >= 0) & (index + shift < len(audio))]
             curve.append(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipsync_core.losses import discriminator_loss, perceptual_loss
+from lipsync_core.metrics.sync import SEARCH, offset_and_confidence, offset_curve
 from lipsync_core.models.generator import MINI, Generator, moved
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
@@ -24,7 +25,7 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
 from lipsync_core.training.loop import load_state, save_state, warmup_cosine
-from lipsync_core.training.sync import SHIFTS, embed, middle, offset_and_confidence, offset_curve
+from lipsync_core.training.sync import embed, middle
 from train.expert import TEACHER
 
 FRAMES, WINDOW = 7, 5  # frames of a clip in a step; the expert judges every window of WINDOW among them, together
@@ -52,7 +53,7 @@ DISCRIMINATOR = QualityDiscriminatorConfig(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """A clip, and what the expert hears at each of its frames and SHIFTS before and after: (N+2*SHIFTS, D)."""
+    """A clip, and what the expert hears at each of its frames and SEARCH before and after: (N+2*SEARCH, D)."""
 
     clip: Clip
     heard: Tensor
@@ -63,7 +64,7 @@ class Batch:
     target: Tensor  # (k,F,3,96,96)
     reference: Tensor  # (k,F,3,96,96)
     mels: Tensor  # (k,F,1,80,16) one window per frame, for the generator
-    heard: Tensor  # (k,F-4+2*SHIFTS,D) the expert's vectors of the sound from SHIFTS frames before the clip on
+    heard: Tensor  # (k,F-4+2*SEARCH,D) the expert's vectors of the sound from SEARCH frames before the clip on
     talking: Tensor  # (k,) bool: the target shows that sound
     photo: Tensor  # (k,) bool: the target is one picture
 
@@ -73,7 +74,7 @@ def lessons(clips: list[Clip], expert: SyncExpert) -> list[Lesson]:
     """The expert is frozen and hears the sound as it is: once is enough."""
     found = []
     for clip in clips:
-        mels = clip.mels(list(range(-SHIFTS, len(clip.faces) + SHIFTS)))
+        mels = clip.mels(list(range(-SEARCH, len(clip.faces) + SEARCH)))
         with torch.autocast("cpu", torch.bfloat16):
             found.append(Lesson(clip, torch.cat([expert.embed_audio(part) for part in mels.split(256)])))
     return found
@@ -95,7 +96,7 @@ def draw(
     for n, i in enumerate(rng.choice(len(taught), talking + foreign, p=weights)):
         clip, begin = taught[i].clip, stretch(taught[i].clip)
         mels.append(clip.mels(list(range(begin, begin + FRAMES)), lead_ms=MINI.features.lead_ms))
-        heard.append(taught[i].heard[begin : begin + FRAMES - WINDOW + 1 + 2 * SHIFTS])
+        heard.append(taught[i].heard[begin : begin + FRAMES - WINDOW + 1 + 2 * SEARCH])
         photo.append(n >= talking and n % 2 == 1)
         if n < talking:
             targets.append(clip.frames(begin, FRAMES))
@@ -146,11 +147,11 @@ def sync_loss(expert: SyncExpert, faces: Tensor, heard: Tensor) -> Tensor:
     count = frames - WINDOW + 1
     windows = faces[:, torch.arange(count)[:, None] + torch.arange(WINDOW)].flatten(0, 1)
     video = expert.embed_video(windows).view(k, count, -1)
-    rivals = heard.unfold(1, count, 1)  # (k, 2*SHIFTS+1, D, count)
+    rivals = heard.unfold(1, count, 1)  # (k, 2*SEARCH+1, D, count)
     logits = torch.einsum("ksdc,kcd->ks", rivals, video) / (count * 0.1)
-    off = (torch.arange(2 * SHIFTS + 1) - SHIFTS).abs()
+    off = (torch.arange(2 * SEARCH + 1) - SEARCH).abs()
     logits = logits.masked_fill((off > 0) & (off < APART), float("-inf"))
-    return F.cross_entropy(logits, torch.full((k,), SHIFTS), reduction="none")
+    return F.cross_entropy(logits, torch.full((k,), SEARCH), reduction="none")
 
 
 def disturbed(faces: Tensor, rng: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ Only this package imports ``av``.
 """
 
 from .reading import probe, read_frames
+from .shifting import write_shifted
 from .sound import SoundInfo, probe_sound, read_audio, resample_pyav
 from .tracks import AudioSource
 from .writing import VideoWriter
@@ -17,4 +18,5 @@ __all__ = [
     "read_audio",
     "read_frames",
     "resample_pyav",
+    "write_shifted",
 ]

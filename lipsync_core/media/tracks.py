@@ -41,19 +41,24 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
 SUFFIXES = tuple(_COPIED_SOUND)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
+_REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)
 _ALIGNED = Fraction(1, 1000)  # seconds that a copied track may begin before the picture without being cut
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioSource:
     """The sound of an output: the first track of a file, or samples in memory. ``start`` is the time, in seconds after
-    its own sample 0 (see ``read_audio``), that sounds with the first frame written; ``stop`` where it falls silent."""
+    its own sample 0 (see ``read_audio``), that sounds with the first frame written, after ``lead`` seconds of silence;
+    ``stop`` where it falls silent."""
 
     source: Path | Audio
     start: Fraction = Fraction(0)
     stop: Fraction | None = None
+    lead: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
+        if self.lead < 0:
+            raise ValueError(f"lead={self.lead} s; wanted 0 or more (an earlier sound: a later start)")
         if self.start < 0 or (self.stop is not None and self.stop < self.start):
             raise ValueError(f"start={self.start}, stop={self.stop} s; wanted 0 <= start <= stop")
         if isinstance(self.source, Audio):
@@ -69,8 +74,8 @@ class AudioSource:
 
 
 def add_sound(out: OutputContainer, suffix: str, sound: AudioSource, stack: ExitStack, warn: Warn) -> "Track":
-    """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is cut at the start."""
-    if isinstance(sound.source, Path) and sound.start == 0 and _can_copy(sound.source, suffix):
+    """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is cut or put before it."""
+    if isinstance(sound.source, Path) and sound.start == sound.lead == 0 and _can_copy(sound.source, suffix):
         container = stack.enter_context(open_source(sound.source))
         zero = picture_zero(sound.source)
         zero = sound_zero(sound.source) if zero is None else zero
@@ -118,7 +123,7 @@ class CopiedTracks:
         self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
         for stream in streams:
             self._streams[stream.index].metadata.update(stream.metadata)
-        self._packets = packets(container, streams, warn)
+        self._packets = _dated(packets(container, streams, warn))
         self._next: Packet[Stream] | None = next(self._packets, None)
 
     def mux_until(self, until: Fraction) -> None:
@@ -148,6 +153,27 @@ class CopiedTracks:
         self.mux_until(end)
 
 
+def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
+    """``found``, where the first packets of a picture, whose frames may be stored in another order than shown, are decoded
+    one after another: Matroska leaves their decoding times out, MPEG-PS repeats the first. Counted back from the
+    first that is sure."""
+    held: list[Packet[Stream]] = []
+    sure = False
+    for packet in found:
+        if sure or packet.stream.type != "video":
+            yield packet
+            continue
+        held.append(packet)
+        if (len(held) > 1 and packet.dts is not None) or len(held) == _REORDERED:
+            sure = True
+            for earlier, later in zip(held[-2::-1], held[:0:-1], strict=True):
+                if later.dts is not None and (earlier.dts is None or earlier.dts >= later.dts):
+                    earlier.dts = later.dts - max(1, earlier.duration or 0)
+            yield from held
+            held.clear()
+    yield from held
+
+
 class EncodedTrack:
     """Sound decoded and encoded again, AAC (Opus in WebM), at its own rate and channels where the encoder can."""
 
@@ -164,7 +190,7 @@ class EncodedTrack:
         self._stream: AudioStream = out.add_stream(codec, self._rate, layout=self._layout)  # pyright: ignore
         self._stream.bit_rate = _BITS_PER_CHANNEL * channels  # pyright: ignore[reportAttributeAccessIssue]
         self._blocks = _blocks(sound, self._rate, warn)
-        self._rest = np.zeros((channels, 0), np.float32)
+        self._rest = np.zeros((channels, round(sound.lead * self._rate)), np.float32)
         self._at = 0
 
     def mux_until(self, until: Fraction) -> None:

@@ -1,7 +1,5 @@
 """Pictures and sound out: one file, written under a temporary name and renamed when it is whole."""
 
-import os
-import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -19,13 +17,13 @@ from ..errors import MediaError
 from ..types import ColourTags, Frames, VideoInfo
 from .picture import BT709, ToYuv, as_bytes, default_matrix
 from .source import Warn, file_url, media_errors, warner
-from .tracks import SUFFIXES, AudioSource, Track, add_further, add_sound
+from .target import check_target, container_options, partial_of, put_in_place
+from .tracks import AudioSource, Track, add_further, add_sound
 
 # What is not here is written as 4:2:0, which every player shows.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}
 _DEFAULT_CODECS = {".webm": "libvpx-vp9"}
 _H264_CODEC = "libx264"
-_FASTSTART = {".mp4", ".m4v", ".mov"}
 
 
 class VideoWriter:
@@ -65,13 +63,13 @@ class VideoWriter:
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
         self._overwrite = overwrite
-        self._check_target()
+        check_target(self._path, overwrite=overwrite)
         self._info = info
         self._warn = warner(on_warning)
         self._count = 0
         self._whole = False
         self._tracks: list[Track] = []
-        self._partial = self._path.with_name(f".{self._path.stem}.{secrets.token_hex(4)}.part{self._suffix}")
+        self._partial = partial_of(self._path)
         codec = codec or _DEFAULT_CODECS.get(self._suffix, _H264_CODEC)
         with ExitStack() as stack, media_errors(self._path, "cannot be written"):
             stack.callback(self._settle)
@@ -121,24 +119,8 @@ class VideoWriter:
                 self._out.close()
             self._whole = True
 
-    def _check_target(self) -> None:
-        """MediaError when ``path`` may not be written."""
-        path, folder = self._path, self._path.parent
-        if self._suffix not in SUFFIXES:
-            raise MediaError(
-                f"{path}: cannot write {self._suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}"
-            )
-        if not folder.is_dir():
-            raise MediaError(f"{path}: the folder {folder} does not exist; create it first")
-        if path.is_dir() or (path.exists() and not self._overwrite):
-            raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
-        if not os.access(folder, os.W_OK):
-            raise MediaError(f"{path}: the folder {folder} is not writable; choose another one")
-
     def _open(self, metadata: Mapping[str, str]) -> OutputContainer:
-        # use_metadata_tags keeps keys that MP4 has no box for; faststart lets players begin before the end has arrived.
-        options = {"movflags": "use_metadata_tags+faststart"} if self._suffix in _FASTSTART else {}
-        out = av.open(file_url(self._partial), "w", options=options)
+        out = av.open(file_url(self._partial), "w", options=container_options(self._path))
         out.metadata.update(metadata)
         return out
 
@@ -181,15 +163,10 @@ class VideoWriter:
             self._out.close()
 
     def _settle(self) -> None:
-        """Renames a whole file and removes any other; runs when all files are closed, as Windows wants it."""
+        """Renames a whole file and removes any other; runs when all files are closed."""
         try:
             if self._whole:
-                self._check_target()
-                self._partial.replace(self._path)
-        except OSError as error:
-            raise MediaError(
-                f"{self._path}: cannot be put in place ({error.strerror}); is it open elsewhere?"
-            ) from error
+                put_in_place(self._partial, self._path, overwrite=self._overwrite)
         finally:
             self._partial.unlink(missing_ok=True)
 

@@ -3,31 +3,9 @@
 import torch
 from torch import Tensor
 
+from ..metrics.sync import offset_and_confidence, offset_curve
 from ..models.sync_expert import SyncExpert
 from .clips import Clip
-
-SHIFTS = 15  # frames to each side, as in SyncNet's public evaluation
-
-
-def offset_curve(audio: Tensor, video: Tensor, shifts: int = SHIFTS) -> Tensor:
-    """(2*shifts+1,) mean cosine distance of video (N,D) to the audio (N,D) that lies j-shifts frames later; windows that
-    have no partner at a shift are left out of its mean."""
-    n = video.shape[0]
-    similarity = video @ audio.mT  # (N, N)
-    return torch.stack(
-        [
-            1 - similarity.diagonal(j).mean() if abs(j) < n else similarity.new_tensor(torch.nan)
-            for j in range(-shifts, shifts + 1)
-        ]
-    )
-
-
-def offset_and_confidence(curve: Tensor) -> tuple[int, float]:
-    """The offset in frames (> 0: the sound is early) and median minus minimum of the curve."""
-    middle = curve.shape[0] // 2
-    known = curve[~curve.isnan()]
-    best = int(torch.where(curve.isnan(), torch.inf, curve).argmin())
-    return middle - best, float(known.median() - known.min())
 
 
 @torch.inference_mode()

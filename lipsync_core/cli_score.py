@@ -1,0 +1,89 @@
+"""``lipsync score``: do lips and sound agree, and the file in which they do."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .cli_progress import Bar
+
+if TYPE_CHECKING:
+    from .scoring import ScoreReport
+
+
+def score_command(
+    video: Annotated[Path, typer.Argument(help="Video with a face.")],
+    audio: Annotated[Path | None, typer.Argument(help="Sound; the video's own by default.")] = None,
+    scorer: Annotated[str, typer.Option(help="judge (bundled), syncnet, or a weight file.")] = "judge",
+    mode: Annotated[
+        Literal["exact", "reference"],
+        typer.Option(help="reference: as the public scripts compute LSE-D and LSE-C; SyncNet alone."),
+    ] = "exact",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write the video with its sound moved into sync.")] = None,
+    detector: Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")] = "mini",
+    min_score: Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")] = 0.7,
+    cache: Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")] = True,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+) -> None:
+    """Say by how many frames the sound is early or late, for every face."""
+    from .finding import Finding
+    from .scoring import score
+
+    for out in (plot, fix):
+        if out is not None and out.exists() and not overwrite:
+            raise typer.BadParameter(f"{out} exists; give another name or --overwrite")
+    finding = Finding(detector, min_score, cache)
+    with Bar() as on_progress:
+        report = score(video, audio, scorer=scorer, mode=mode, finding=finding, device=device, on_progress=on_progress)
+    typer.echo(report.to_json()) if as_json else _print(report)
+    if plot is not None:
+        _plot(report, plot, overwrite)
+    if fix is not None:
+        _fix(report, fix, overwrite)
+
+
+def _print(report: "ScoreReport") -> None:
+    from .scoring import verdict
+
+    table = Table(title=f"{report.video.name}, by {report.scorer} ({report.mode})")
+    for column in ("frames", "face at", "verdict", "distance", "confidence", "± frames", "searched"):
+        table.add_column(column, overflow="fold")
+    for track in report.tracks:
+        score = track.score
+        table.add_row(
+            f"{track.first_frame} to {track.last_frame}",
+            f"{track.centre[0]},{track.centre[1]}",
+            verdict(score, report.fps),
+            f"{score.distance:.3f}",
+            f"{score.confidence:.3f}",
+            "" if score.uncertainty is None else f"{score.uncertainty:.1f}",
+            f"±{score.search_frames}",
+        )
+    for warning in report.warnings:
+        table.caption = f"{table.caption}\n{warning}" if table.caption else warning
+    Console().print(table)
+
+
+def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
+    from .score_plot import plot
+
+    plot(report, path, overwrite=overwrite)
+    typer.echo(f"wrote {path}", err=True)
+
+
+def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
+    from .scoring import shift_sound, verdict
+
+    best = report.best().score
+    assert best.offset_frames is not None and best.offset_ms is not None
+    for track in report.tracks:
+        if abs((track.score.offset_ms or best.offset_ms) - best.offset_ms) > 1000 / report.scorer_fps:
+            where = f"the face at {track.centre[0]},{track.centre[1]}, frames {track.first_frame} to {track.last_frame}"
+            typer.echo(f"one shift does not mend all: {where}: {verdict(track.score, report.fps)}", err=True)
+    shift_sound(report.video, out, best.offset_frames, report.scorer_fps, audio=report.audio, overwrite=overwrite)
+    typer.echo(f"wrote {out}, its sound moved by {best.offset_ms:+.0f} ms (> 0: later)", err=True)

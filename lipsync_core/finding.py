@@ -1,0 +1,52 @@
+"""What every command that looks for faces chooses: a detector, and a device."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from .faces import Detector
+from .faces.mini import MiniDetector
+from .faces.s3fd import S3FDDetector
+from .faces.yunet import YuNetDetector
+from .hub import file_sha256
+from .models.face_detector import FaceDetector
+from .models.s3fd import S3FD
+from .weights import load_model, weights_file
+
+DetectorName = Literal["mini", "yunet", "s3fd"]
+
+_DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How faces are found: which detector, its least score in (0,1), and whether tracks are kept and reused."""
+
+    detector: DetectorName = "mini"
+    min_score: float = 0.7
+    cache: bool = True
+
+
+def load_detector(finding: Finding, device: torch.device) -> tuple[Detector, tuple[str, str] | None]:
+    """The detector, and what its tracks are kept under: its name with its score, and the hash of its weights."""
+    path = weights_file(_DETECTOR_WEIGHTS[finding.detector])
+    score = finding.min_score
+    key = (f"{finding.detector} {score}", file_sha256(path)) if finding.cache else None
+    if finding.detector == "yunet":
+        return YuNetDetector(path, min_score=score), key
+    network = load_model(path, device=device)
+    if isinstance(network, FaceDetector):
+        return MiniDetector(network, min_score=score), key
+    assert isinstance(network, S3FD)
+    return S3FDDetector(network, min_score=score), key
+
+
+def device_named(name: str) -> torch.device:
+    """``auto`` (CUDA, else MPS, else the CPU) or a device of torch; ValueError where it cannot be used."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here ({error}); wanted auto, cpu, cuda or mps") from error

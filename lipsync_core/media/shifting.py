@@ -1,0 +1,75 @@
+"""A clip with its sound earlier or later: the picture's packets as they are, the sound cut to the sample."""
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from ..errors import MediaError
+from .sound import probe_sound
+from .source import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
+from .target import check_target, container_options, partial_of, put_in_place
+from .tracks import AudioSource, CopiedTracks, Track, add_further, add_sound
+
+_STEP = 1  # seconds of one track that are written before the next has its turn
+_END = Fraction(1 << 40)  # seconds: later than anything
+
+
+def write_shifted(
+    src: Path | str,
+    out: Path | str,
+    delay: Fraction,
+    *,
+    audio: Path | str | None = None,
+    overwrite: bool = False,
+    on_warning: Warn | None = None,
+) -> None:
+    """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that of ``audio``) ``delay``
+    seconds later. > 0: silence is put before it; < 0: its beginning is cut off. Nothing is cut at the end, where the
+    sound may outlast the picture. Further sound tracks and subtitles are copied as they are.
+
+    The sound is moved by whole samples and therefore encoded again, AAC (Opus in WebM); with ``delay`` 0 it is copied where
+    the container takes it. MediaError when ``src`` has no picture or no sound, when the container of ``out`` cannot
+    hold the picture's codec, or when ``out`` cannot be written.
+    """
+    src, out = Path(src), Path(out)
+    source = src if audio is None else Path(audio)
+    warn = warner(on_warning)
+    probe_sound(source)  # raises for a file without sound
+    check_target(out, overwrite=overwrite)
+    partial = partial_of(out)
+    sound = AudioSource(source, start=max(-delay, Fraction(0)), lead=max(delay, Fraction(0)))
+    try:
+        with media_errors(out, "cannot be written"), ExitStack() as stack:
+            reader = stack.enter_context(open_source(src))
+            stream, zero = picture_stream(reader), picture_zero(src)
+            if stream is None or zero is None:
+                raise MediaError(f"{src}: holds no picture; wanted a video")
+            writer = stack.enter_context(av.open(file_url(partial), "w", options=container_options(out)))
+            writer.metadata.update(reader.metadata)
+            _check_codec(writer, stream, out)
+            suffix = out.suffix.lower()
+            tracks: list[Track] = [
+                CopiedTracks(writer, reader, (stream,), zero, None, warn),
+                add_sound(writer, suffix, sound, stack, warn),
+            ]
+            further = add_further(writer, suffix, src, Fraction(0), stack, warn)
+            tracks += [] if further is None else [further]
+            seconds = int((stream.duration or 0) * (stream.time_base or 0))
+            for until in range(_STEP, seconds, _STEP):
+                for track in tracks:
+                    track.mux_until(Fraction(until))
+            for track in tracks:
+                track.finish(_END)
+        put_in_place(partial, out, overwrite=overwrite)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_codec(writer: OutputContainer, stream: VideoStream, out: Path) -> None:
+    codec = stream.codec_context.name
+    if codec not in writer.supported_codecs:
+        raise MediaError(f"{out}: {out.suffix} cannot hold the picture's codec {codec} as it is; write an .mkv instead")

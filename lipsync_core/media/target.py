@@ -1,0 +1,40 @@
+"""The file that a writer makes: under a temporary name until it is whole."""
+
+import os
+import secrets
+from pathlib import Path
+
+from ..errors import MediaError
+from .tracks import SUFFIXES
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """MediaError when ``path`` may not be written."""
+    folder, suffix = path.parent, path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise MediaError(f"{path}: cannot write {suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}")
+    if not folder.is_dir():
+        raise MediaError(f"{path}: the folder {folder} does not exist; create it first")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+    if not os.access(folder, os.W_OK):
+        raise MediaError(f"{path}: the folder {folder} is not writable; choose another one")
+
+
+def partial_of(path: Path) -> Path:
+    """A temporary name beside ``path``, with its suffix, which tells FFmpeg the container."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")
+
+
+def put_in_place(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Renames the whole file ``partial``, closed by now, as Windows wants it."""
+    check_target(path, overwrite=overwrite)
+    try:
+        partial.replace(path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be put in place ({error.strerror}); is it open elsewhere?") from error
+
+
+def container_options(path: Path) -> dict[str, str]:
+    """use_metadata_tags keeps keys that MP4 has no box for; faststart lets players begin before the end has arrived."""
+    return {"movflags": "use_metadata_tags+faststart"} if path.suffix.lower() in {".mp4", ".m4v", ".mov"} else {}

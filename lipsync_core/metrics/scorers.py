@@ -1,0 +1,74 @@
+"""Networks that judge lip sync, behind one face: crops and sound in, embeddings out."""
+
+from fractions import Fraction
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..audio import mel_windows
+from ..geometry import Framing
+from ..models.layers import fold
+from ..models.precision import casting
+from ..models.sync_expert import SyncExpert
+from ..types import Audio
+
+
+class Scorer(Protocol):
+    """Lips and sound as vectors that lie close (L2) where they belong together.
+
+    ``name``: for reports; figures of two scorers do not compare. ``fps``: the rate at which it looks. ``window``: frames
+    in one look; a window of sound lasts as long. ``rate``: Hz of the sound. ``size``, ``framing``: its crops.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fps(self) -> Fraction: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def rate(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def framing(self) -> Framing: ...
+
+    def embed_video(self, crops: Tensor) -> Tensor:
+        """Crops (N,3,S,S) RGB in [0,1] of consecutive frames -> (N-window+1, D) on the CPU."""
+        ...
+
+    def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
+        """The windows of sound (mono, at ``rate``) that begin with the frames start .. start+count-1 at ``fps``: (count, D)
+        on the CPU."""
+        ...
+
+
+class ExpertScorer:
+    """A lip-sync expert as a scorer. Its vectors have length 1, so distances lie in [0, 2] (towers that end in ReLU:
+    at most 1.41). The model is folded in place and must not be trained further."""
+
+    def __init__(self, model: SyncExpert, name: str) -> None:
+        config = model.config
+        self._model = fold(model).requires_grad_(False)
+        self._model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._features = config.features
+        self.name = name
+        self.window, self.size, self.framing = config.window, config.size, config.framing
+        self.rate = config.features.rate
+        # a window of sound lasts as long as the window of frames that it was trained beside
+        self.fps = Fraction(config.window * config.features.rate, config.features.steps * config.features.hop)
+
+    @torch.inference_mode()
+    def embed_video(self, crops: Tensor) -> Tensor:
+        weight = next(self._model.parameters())
+        windows = crops.unfold(0, self.window, 1).permute(0, 4, 1, 2, 3)  # (N-window+1, window, 3, S, S)
+        with casting(weight):
+            return self._model.embed_video(windows.to(weight.device, weight.dtype)).float().cpu()
+
+    @torch.inference_mode()
+    def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
+        weight = next(self._model.parameters())
+        mels = mel_windows(audio, self.fps, start, count, features=self._features)
+        with casting(weight):
+            return self._model.embed_audio(mels.to(weight.device, weight.dtype)).float().cpu()

@@ -1,0 +1,66 @@
+"""A picture of a score: confidence over time, and the curve that the offset was read from."""
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .errors import MediaError
+from .scoring import ScoreReport, TrackScore, verdict
+from .types import SyncScore
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 10.0, 2.6  # inches; the height of one track
+
+
+def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
+    """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it cannot be written."""
+    from matplotlib.figure import Figure
+
+    if path.exists() and not overwrite:
+        raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+    rows = len(report.tracks)
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * rows + 0.6), layout="constrained")
+    figure.suptitle(f"{report.video.name}: {report.scorer}, mode {report.mode}")
+    axes = figure.subplots(rows, 2, squeeze=False, width_ratios=(3, 2))
+    for track, (over_time, curve) in zip(report.tracks, axes, strict=True):
+        _draw_time(over_time, track, report)
+        _draw_curve(curve, track.score)
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        figure.savefig(partial, dpi=120)
+        partial.replace(path)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
+        raise MediaError(f"{path}: the plot cannot be written ({error}); wanted .png, .svg or .pdf") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _draw_time(axes: "Axes", track: TrackScore, report: ScoreReport) -> None:
+    score = track.score
+    begin = float(track.first_frame / report.fps)
+    seconds = begin + torch.arange(len(score.frame_confidence)) / float(report.scorer_fps)
+    axes.plot(seconds, score.frame_confidence, color="C0", linewidth=1.2)
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    axes.set_xlim(begin, float((track.last_frame + 1) / report.fps))
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("confidence")
+    axes.set_title(
+        f"frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}", fontsize=9, wrap=True
+    )
+
+
+def _draw_curve(axes: "Axes", score: SyncScore) -> None:
+    offsets = score.search_frames - torch.arange(len(score.curve))
+    axes.plot(offsets, score.curve, color="C0", marker=".", linewidth=1.2)
+    if score.offset_frames is not None:
+        axes.axvline(score.offset_frames, color="C3", linewidth=1)
+        if score.uncertainty is not None:
+            span = (score.offset_frames - score.uncertainty, score.offset_frames + score.uncertainty)
+            axes.axvspan(*span, color="C3", alpha=0.15, linewidth=0)
+    axes.set_xlabel("offset in frames (> 0: sound early)")
+    axes.set_ylabel("mean distance")
+    axes.set_title(f"distance {score.distance:.3f}, confidence {score.confidence:.3f}", fontsize=9)

@@ -1,0 +1,223 @@
+"""The edge: paths in, a report on lip sync out; and the file that is in sync."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .errors import LipSyncError, MediaError, NoFaceError
+from .finding import Finding, device_named, load_detector
+from .footage import Footage
+from .media import probe, read_audio, write_shifted
+from .metrics.scorers import ExpertScorer, Scorer
+from .metrics.sync import score_tracks
+from .models.sync_expert import SyncExpert
+from .prefetch import ahead
+from .types import Audio, FaceTrack, Frames, SyncScore
+from .weights import load_model
+
+_log = logging.getLogger("lipsync.score")
+Progress = Callable[[str, int, int], None]
+Mode = Literal["exact", "reference"]
+
+SHORTEST = Fraction(1, 2)  # seconds of picture
+_CHUNK = 32  # frames read and looked at together
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackScore:
+    """One face: seen from ``first_frame`` to ``last_frame`` (inclusive) of the video at its own rate, mostly at ``centre``
+    (x, y in px, as ``lipsync dub --face x,y`` takes it)."""
+
+    first_frame: int
+    last_frame: int
+    score: SyncScore
+    centre: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreReport:
+    """The score of every face track of ``video``, in the order of their appearance.
+
+    ``scorer``, ``mode``: figures of two scorers, or of two modes, do not compare. ``fps``: the video's own rate, in which
+    the tracks' first and last frames count. ``scorer_fps``: the rate at which the scorer looks, in whose frames offsets,
+    search and uncertainty count, because whole frames of 30 or 60 fps are finer or coarser than what it can tell; a
+    scorer's 3 frames at 25 fps are 120 ms in any file. ``audio``: the sound's file where it was another one.
+    """
+
+    scorer: str
+    mode: Mode
+    video: Path
+    audio: Path | None
+    fps: Fraction
+    scorer_fps: Fraction
+    tracks: tuple[TrackScore, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """{"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms", "distance", "confidence",
+        "search_frames", "uncertainty"}]}; without an offset these are null and "reason" says why."""
+        return json.dumps({"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]})
+
+    def best(self) -> TrackScore:
+        """The track that is surest of its offset. LipSyncError when none has one."""
+        found = [track for track in self.tracks if track.score.uncertainty is not None]
+        if not found:
+            reasons = "; ".join(dict.fromkeys(track.score.reason or "" for track in self.tracks))
+            raise LipSyncError(f"{self.video}: no face has an offset that could be mended ({reasons})")
+        return min(found, key=lambda track: (track.score.uncertainty, -track.score.confidence))
+
+
+def _track_json(track: TrackScore) -> dict[str, Any]:
+    score = track.score
+    values: dict[str, Any] = {
+        "first_frame": track.first_frame,
+        "last_frame": track.last_frame,
+        "offset_frames": score.offset_frames,
+        "offset_ms": score.offset_ms,
+        "distance": _number(score.distance),
+        "confidence": _number(score.confidence),
+        "search_frames": score.search_frames,
+        "uncertainty": score.uncertainty,
+    }
+    return values if score.reason is None else {**values, "reason": score.reason}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
+
+
+def verdict(score: SyncScore, fps: Fraction) -> str:
+    """The offset in words, such as "sound is 3 frames early (120 ms)"; frames of a video at ``fps``, its own rate."""
+    if score.offset_ms is None:
+        return f"no verdict: {score.reason}"
+    if score.offset_ms == 0:
+        return "in sync"
+    frames = abs(score.offset_ms) * float(fps) / 1000
+    way = "early" if score.offset_ms > 0 else "late"
+    plural = "frame" if round(frames, 1) == 1 else "frames"
+    return f"sound is {round(frames, 1):g} {plural} {way} ({abs(score.offset_ms):.0f} ms)"
+
+
+def score(
+    video: Path | str,
+    audio: Path | str | None = None,
+    *,
+    scorer: str | Path = "judge",
+    mode: Mode = "exact",
+    finding: Finding = Finding(),
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> ScoreReport:
+    """How well lips and sound of ``video`` agree, or its lips and the sound of the file ``audio``; every face track is
+    scored. Memory holds one chunk of frames, some 200 bytes per frame and face, the sound and its embeddings.
+
+    scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), or a file of such weights. mode: ``exact``, or
+    ``reference``, what the public scripts compute, with SyncNet alone. on_progress(stage, done, total).
+
+    Raises NoFaceError, MediaError (no sound, less than half a second of picture, sound shorter than the scorer's window),
+    WeightsError, ValueError.
+    """
+    video, say = Path(video), on_progress or (lambda *_: None)
+    source = video if audio is None else Path(audio)
+    warnings: list[str] = []
+
+    def warn(message: str) -> None:
+        if message not in warnings:
+            warnings.append(message)
+            _log.warning("%s", message)
+
+    if mode not in ("exact", "reference"):
+        raise ValueError(f"mode is {mode!r}; wanted exact or reference")
+    target = device_named(device)
+    judge = load_scorer(scorer, target)
+    if mode == "reference":
+        raise ValueError(
+            f"mode reference is SyncNet's own protocol, and the scorer is {judge.name}; take the scorer syncnet "
+            "(lipsync models pull syncnet), or mode exact"
+        )
+    info = probe(video)
+    if info.still:
+        raise MediaError(f"{video}: a photograph does not move; wanted a video")
+    sound = _sound(source, judge, warn)
+    footage = Footage(video, replace(info, fps=judge.fps), on_warning=warn)
+    tracks, length = _faces(footage, finding, target, say)
+    with closing(_frames(footage, length, say)) as frames:
+        scores = score_tracks(frames, sound, judge, tracks=tracks)
+    found = tuple(_placed(track, one, judge.fps, info.fps) for track, one in zip(tracks, scores, strict=True))
+    other = None if audio is None else source
+    return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, found, tuple(warnings))
+
+
+def load_scorer(name: str | Path, device: torch.device) -> Scorer:
+    """The scorer in a bundled, pulled or given weight file, named for reports as the caller named it."""
+    model = load_model(name, device=device)
+    if not isinstance(model, SyncExpert):
+        raise ValueError(
+            f"{name} holds {type(model).__name__}, which scores nothing; wanted judge, syncnet or an expert"
+        )
+    return ExpertScorer(model, Path(name).name)
+
+
+def shift_sound(
+    video: Path | str,
+    out: Path | str,
+    offset_frames: int,
+    fps: Fraction,
+    *,
+    audio: Path | str | None = None,
+    overwrite: bool = False,
+    on_warning: Callable[[str], None] | None = None,
+) -> None:
+    """Write ``out``: the picture of ``video`` as it is, its sound (or that of ``audio``) ``offset_frames`` / ``fps`` seconds
+    later (< 0: earlier). With a score's ``offset_frames`` and its scorer's ``fps`` the result is in sync. MediaError."""
+    delay = offset_frames / Fraction(fps)
+    write_shifted(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
+
+
+def _sound(path: Path, judge: Scorer, warn: Callable[[str], None]) -> Audio:
+    sound = read_audio(path, rate=judge.rate, on_warning=warn)
+    seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
+    if seconds < wanted:
+        raise MediaError(f"{path}: the sound lasts {float(seconds):.2f} s; wanted {float(wanted):g} s or more")
+    return sound
+
+
+def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progress) -> tuple[list[FaceTrack], int]:
+    """Every face track, and the number of frames."""
+    say("find faces", 0, footage.info.frames or 0)
+    detector, key = load_detector(finding, device)
+    tracks, length = footage.tracks(detector, stop=sys.maxsize, detector_key=key)
+    if length < math.floor(SHORTEST * footage.info.fps):
+        seconds = float(length / footage.info.fps)
+        raise MediaError(f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more")
+    if not tracks:
+        raise NoFaceError(
+            f"{footage.path}: no face in {length} frames; lower the least score (now {finding.min_score}) or take "
+            "another detector"
+        )
+    return tracks, length
+
+
+def _frames(footage: Footage, length: int, say: Progress) -> Generator[Frames, None, None]:
+    with closing(ahead(footage.frames(length, length, chunk=_CHUNK))) as pieces:
+        for piece in pieces:
+            yield piece
+            say("score", piece.start + piece.pixels.shape[0], length)
+
+
+def _placed(track: FaceTrack, score: SyncScore, looked: Fraction, own: Fraction) -> TrackScore:
+    """``score`` with the place of ``track``, whose frames count at ``looked`` fps, in frames at ``own`` fps."""
+    ends = (track.start, track.start + len(track.visible))
+    first, end = (math.floor(frame / looked * own + Fraction(1, 2)) for frame in ends)
+    boxes = track.boxes[track.visible]
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
+    return TrackScore(first, max(first, end - 1), score, (round(x), round(y)))
