@@ -44,7 +44,7 @@ NETWORKS = (
     Network("the S3FD face detector", "s3fd", ("conv1_1.", "conv3_3_norm.", "conv3_3_norm_mbox_conf.")),
     Network("the SyncNet v2 sync scorer", None, ("netcnnaud.", "netcnnlip.", "netfcaud.")),
     Network("syncnet_python's S3FD face detector (sfd_face)", None, ("vgg.0.", "L2Norm3_3.", "loc.", "conf.")),
-    Network("the FID Inception network", None, ("Conv2d_1a_3x3.", "Mixed_7c.", "fc.")),
+    Network("the FID Inception network", "fid_inception", ("Conv2d_1a_3x3.", "Mixed_7c.", "fc.")),
 )
 
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"  # pickled magic number 0x1950a86a20f9469cfc6c

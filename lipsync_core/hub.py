@@ -93,6 +93,14 @@ HUB: dict[str, HubFile] = {
             "none known to us for the weights of Chung and Zisserman (2016), which were trained on BBC broadcasts; the "
             "code of joonson/syncnet_python is MIT",
         ),
+        HubFile(  # pytorch-fid and torch-fidelity publish the same bytes under pt_inception-... and weights-inception-...
+            "fid-inception",
+            "FID Inception network",
+            (("toshas/torch-fidelity", "weights-inception-2015-12-05-6726825d.pth", "main"),),
+            "Apache-2.0, as pytorch-fid publishes it; TensorFlow's inception-2015-12-05, trained on ImageNet",
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            95_628_359,
+        ),
     )
 }
 

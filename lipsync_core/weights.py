@@ -22,6 +22,7 @@ from . import foreign, hub
 from .errors import WeightsError
 from .models import MODELS
 from .models.generator import WAV2LIP
+from .models.inception import InceptionConfig
 from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
 from .models.s3fd import S3FDConfig
 from .models.sync_expert import WAV2LIP_EXPERT
@@ -35,6 +36,7 @@ PUBLIC: dict[str, Any] = {
     "sync_expert": WAV2LIP_EXPERT,
     "quality_discriminator": WAV2LIP_DISCRIMINATOR,
     "s3fd": S3FDConfig(),
+    "fid_inception": InceptionConfig(),
 }
 
 
@@ -249,8 +251,8 @@ def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path
 def convert(source: str | Path, target: str | Path) -> Header:
     """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes into the header.
 
-    Reads the three Wav2Lip networks and S3FD. Licence and source come from the Hub table when the hash is in it. Raises
-    WeightsError; an existing ``target`` is replaced only by a complete file.
+    Reads the public networks that ``PUBLIC`` has a shape for. Licence and source come from the Hub table when the hash is
+    in it. Raises WeightsError; an existing ``target`` is replaced only by a complete file.
     """
     path = weights_file(source)
     digest = hub.file_sha256(path)
@@ -265,5 +267,5 @@ def convert(source: str | Path, target: str | Path) -> Header:
 
 
 def _unknown_licence(kind: str) -> str:
-    public = hub.HUB["s3fd" if kind == "s3fd" else "wav2lip"]
+    public = hub.HUB[{"s3fd": "s3fd", "fid_inception": "fid-inception"}.get(kind, "wav2lip")]
     return f"not stated by the file; of the public weights: {public.licence}"

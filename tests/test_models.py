@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from lipsync_core.losses import cosine_bce, discriminator_loss, perceptual_loss, sync_loss
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
+from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.layers import fold
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert
 
 KEYS = json.loads((REFERENCE / "state_dict_keys.json").read_text())
 PUBLIC = {
+    "fid_inception": (Inception, InceptionConfig()),
     "Wav2Lip": (Generator, WAV2LIP),
     "SyncNet_color": (SyncExpert, WAV2LIP_EXPERT),
     "Wav2Lip_disc_qual": (QualityDiscriminator, WAV2LIP_DISCRIMINATOR),

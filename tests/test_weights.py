@@ -238,7 +238,6 @@ def test_a_fork_of_another_size_is_told_apart(tmp_path: Path) -> None:
 
 FOREIGN = {
     "the SyncNet v2 sync scorer": ("netcnnaud.0.weight", "netcnnlip.0.weight", "netfcaud.0.weight"),
-    "the FID Inception network": ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.bn.bias", "fc.weight"),
 }
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from .face_detector import FaceDetector, FaceDetectorConfig
 from .generator import Generator, GeneratorConfig
+from .inception import Inception, InceptionConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from .s3fd import S3FD, S3FDConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
@@ -16,4 +17,5 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "quality_discriminator": (QualityDiscriminatorConfig, QualityDiscriminator),
     "face_detector": (FaceDetectorConfig, FaceDetector),
     "s3fd": (S3FDConfig, S3FD),
+    "fid_inception": (InceptionConfig, Inception),
 }

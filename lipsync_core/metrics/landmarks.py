@@ -1,0 +1,101 @@
+"""LMD: how far lips are from where the true ones are, with the dense landmarks of a model that the user has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import WeightsError
+from ..geometry import apply, cut
+from ..types import FaceTrack, Frames
+from .values import FrameValues, mean
+
+_SIZE = 192  # px of the network's input
+_POINTS = 106
+_LIPS = slice(52, 72)  # in the 106-point layout: corners 52 and 61, outer and inner contours between
+_MARGIN = 1.5  # the crop's side, in longer sides of the detector's box
+
+
+class LandmarkModel:
+    """Lips by InsightFace's 106-point network ``2d106det.onnx``, which comes with its model packs (buffalo_l and others;
+    non-commercial use), run by OpenCV.
+
+    The contract, checked when the file is opened: one input (1,3,192,192) float RGB in [0,255], a square around the centre of
+    the face's box with 1.5 times its longer side, upright; one output of 212 numbers, (x, y) of 106 points in [-1,1] over
+    that square. Raises WeightsError for a file that is missing, no ONNX, or of other sizes, and ImportError without OpenCV.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import cv2
+        except ImportError as error:
+            raise ImportError("landmarks need OpenCV: pip install opencv-python-headless") from error
+        if not path.is_file():
+            raise WeightsError(f"no file {path}; wanted InsightFace's 2d106det.onnx")
+        self.path = path
+        try:
+            # read here, not there: OpenCV opens no path beyond the ASCII ones on Windows
+            self._net = cv2.dnn.readNetFromONNX(bytearray(path.read_bytes()))  # pyright: ignore[reportArgumentType, reportCallIssue]
+            count = self._forward(torch.zeros(1, 3, _SIZE, _SIZE)).numel()
+        except cv2.error as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise WeightsError(
+                f"OpenCV cannot run {path} on a 192x192 px picture ({reason}); wanted InsightFace's 2d106det.onnx"
+            ) from error
+        if count != 2 * _POINTS:
+            raise WeightsError(f"{path} gives {count} numbers for a face; wanted 212: InsightFace's 2d106det.onnx")
+
+    def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
+        """(clip index, lips (20,2) in frame px) of each frame in which the face of ``track`` is visible."""
+        for i, pixels in enumerate(frames.pixels):
+            index = frames.start + i - track.start
+            if 0 <= index < len(track.visible) and bool(track.visible[index]):
+                square = _square(track.boxes[index].float()[None])
+                crop = cut(pixels[None].cpu(), square, _SIZE) * 255
+                points = (self._forward(crop).view(1, _POINTS, 2) + 1) * (_SIZE / 2)
+                yield frames.start + i, apply(square, points)[0, _LIPS]
+
+    def _forward(self, crop: Tensor) -> Tensor:
+        self._net.setInput(crop.numpy())
+        return torch.from_numpy(self._net.forward()).float()
+
+
+class LandmarkDistance(FrameValues):
+    """LMD (Chen et al. 2018): the mean distance between corresponding lip points of the true and the generated face, after
+    their centres are laid upon each other. ``model`` None measures nothing.
+
+    Here in hundredths of the distance between the eyes, so that large and small faces compare; papers give px of
+    their own crops.
+    """
+
+    def __init__(self, model: LandmarkModel | None) -> None:
+        super().__init__()
+        self.model = model
+
+    def update(self, real: Frames, generated: Frames, track: FaceTrack) -> None:
+        """The same frames, true and generated, and one track for both; those without the face do not count."""
+        if real.pixels.shape != generated.pixels.shape or real.start != generated.start:
+            got = (
+                f"{tuple(real.pixels.shape)} from {real.start}, {tuple(generated.pixels.shape)} from {generated.start}"
+            )
+            raise ValueError(f"frames are {got}; wanted the same frames twice")
+        if self.model is None:
+            return
+        pairs = zip(self.model.lips(real, track), self.model.lips(generated, track), strict=True)
+        for (index, wanted), (_, got) in pairs:
+            right, left = track.points[index - track.start, :2].float().cpu()
+            apart = ((got - got.mean(0)) - (wanted - wanted.mean(0))).norm(dim=1).mean()
+            self.values.append(100 * float(apart / (left - right).norm().clamp_min(1e-6)))
+
+    def compute(self) -> float | None:
+        """The mean over frames; None without a model or without a face."""
+        return mean(self.values)
+
+
+def _square(boxes: Tensor) -> Tensor:
+    """(N,2,3) ``crop_to_frame`` maps of the network's upright squares around boxes (N,4)."""
+    centre, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    scale = sides.amax(1).clamp_min(1) * (_MARGIN / _SIZE)
+    linear = torch.eye(2) * scale[:, None, None]
+    return torch.cat([linear, (centre - scale[:, None] * (_SIZE / 2))[..., None]], -1)

@@ -1,0 +1,68 @@
+"""PSNR and SSIM: how close pictures are to the true ones, where the truth is known (a clip dubbed with its own speech)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .values import FrameValues, mean
+
+_SSIM_SIGMA_PX = 1.5  # Wang et al. 2004: Gaussian windows of 11 px, sigma 1.5
+_SSIM_WINDOW_PX = 11
+
+
+class PSNR(FrameValues):
+    """Peak signal-to-noise ratio, of the squared error over all frames (what encoders print as global PSNR)."""
+
+    def update(self, real: Tensor, generated: Tensor) -> None:
+        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1]. ValueError where shapes differ."""
+        for a, b in zip(*_pairs(real, generated), strict=True):
+            self.values.append(float((_unit(a) - _unit(b)).square().mean()))
+
+    def compute(self) -> float | None:
+        """In dB; infinite where all pictures are equal, None without any."""
+        error = mean(self.values)
+        if error is None:
+            return None
+        return -10 * math.log10(error) if error > 0 else math.inf
+
+
+class SSIM(FrameValues):
+    """Structural similarity, the mean over frames and channels, as Wang et al. (2004) define it and scikit-image computes it
+    (Gaussian windows, population covariance)."""
+
+    def update(self, real: Tensor, generated: Tensor) -> None:
+        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1], at least 11 px high and wide.
+        ValueError where they are smaller or their shapes differ."""
+        from skimage.metrics import structural_similarity  # slow to import, and only this needs it
+
+        reals, fakes = _pairs(real, generated)
+        if min(real.shape[1:3]) < _SSIM_WINDOW_PX:
+            raise ValueError(f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {_SSIM_WINDOW_PX}")
+        for a, b in zip(reals, fakes, strict=True):
+            value = structural_similarity(
+                _unit(a).numpy(),
+                _unit(b).numpy(),
+                channel_axis=2,
+                data_range=1.0,
+                gaussian_weights=True,
+                sigma=_SSIM_SIGMA_PX,
+                use_sample_covariance=False,
+            )
+            self.values.append(float(value))  # pyright: ignore[reportArgumentType]
+
+    def compute(self) -> float | None:
+        """In [-1,1], 1 for equal pictures; None without any."""
+        return mean(self.values)
+
+
+def _pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    if real.shape != generated.shape or real.ndim != 4 or real.shape[-1] != 3:
+        got = f"{tuple(real.shape)} and {tuple(generated.shape)}"
+        raise ValueError(f"pictures are {got}; wanted two (N,H,W,3) of one shape: cut or resize them alike first")
+    return real.cpu(), generated.cpu()
+
+
+def _unit(picture: Tensor) -> Tensor:
+    """One picture as float64 in [0,1]."""
+    return picture.double() / 255 if picture.dtype == torch.uint8 else picture.double()

@@ -1,0 +1,136 @@
+"""LMD through an ONNX file written here byte by byte: known points in, a known distance out, and every wrong file."""
+
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from lipsync_core.errors import WeightsError
+from lipsync_core.metrics.landmarks import LandmarkDistance, LandmarkModel
+from lipsync_core.types import FaceTrack, Frames
+
+
+def varint(n: int) -> bytes:
+    return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
+
+
+def field(number: int, value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def floats(name: str, shape: tuple[int, ...], values: list[float]) -> bytes:
+    dims = b"".join(field(1, n) for n in shape)
+    return dims + field(2, 1) + field(8, name) + field(9, struct.pack(f"<{len(values)}f", *values))
+
+
+def node(kind: str, inputs: list[str], output: str) -> bytes:
+    return b"".join(field(1, name) for name in inputs) + field(2, output) + field(3, output) + field(4, kind)
+
+
+def tensor_info(name: str, shape: tuple[int, ...]) -> bytes:
+    dims = b"".join(field(1, field(1, n)) for n in shape)
+    return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
+
+
+def onnx(slope: list[list[float]], base: list[float]) -> bytes:
+    """A network whose outputs are ``base`` plus ``slope`` (3, outputs) times the picture's mean red, green and blue."""
+    count = len(base)
+    graph = b"".join(
+        [
+            field(1, node("GlobalAveragePool", ["data"], "pooled")),
+            field(1, node("Flatten", ["pooled"], "flat")),
+            field(1, node("Gemm", ["flat", "slope", "base"], "fc1")),
+            field(2, "landmarks"),
+            field(5, floats("slope", (3, count), [v for row in slope for v in row])),
+            field(5, floats("base", (count,), base)),
+            field(11, tensor_info("data", (1, 3, 192, 192))),
+            field(12, tensor_info("fc1", (1, count))),
+        ]
+    )
+    return field(1, 8) + field(2, "test") + field(7, graph) + field(8, field(2, 13))
+
+
+def network(tmp_path: Path) -> LandmarkModel:
+    """Red opens the mouth: upper lips (52..61) rise and lower ones sink by mean red / 255 * 0.1; green shifts all points."""
+    red, green = [0.0] * 212, [0.001] * 212
+    for point in range(52, 72):
+        red[2 * point + 1] = (-0.1 if point < 62 else 0.1) / 255
+    path = tmp_path / "Sprechmünder 2d106det.onnx"  # any path
+    path.write_bytes(onnx([red, green, [0.0] * 212], [0.01 * (i % 7) for i in range(212)]))
+    return LandmarkModel(path)
+
+
+def clip(red: int, green: int = 0, count: int = 9) -> Frames:
+    pixels = torch.zeros(count, 50, 60, 3, dtype=torch.uint8)
+    pixels[..., 0], pixels[..., 1] = red, green
+    return Frames(pixels, 2)
+
+
+def face(count: int = 9) -> FaceTrack:
+    boxes = torch.tensor([[10.0, 8.0, 42.0, 40.0]]).repeat(count, 1)
+    points = torch.tensor([[[20.0, 20.0], [30.0, 20.0], [25.0, 26.0], [21.0, 32.0], [29.0, 32.0]]]).repeat(count, 1, 1)
+    visible = torch.ones(count, dtype=torch.bool)
+    visible[3] = False
+    return FaceTrack(boxes, points, visible, start=2)
+
+
+pytest.importorskip("cv2", reason="landmarks need OpenCV")
+
+
+def test_lips_lie_where_the_network_says(tmp_path: Path) -> None:
+    found = dict(network(tmp_path).lips(clip(0), face()))
+    assert sorted(found) == [2, 3, 4, 6, 7, 8, 9, 10]
+    # the square is 48 px wide around (26, 24), so -1..1 spans 2..50 across; point 52 has the numbers 104 and 105
+    wanted = torch.tensor([2 + 24 * (1 + 0.01 * (104 % 7)), 0 + 24 * (1 + 0.01 * (105 % 7))])
+    torch.testing.assert_close(found[2][0], wanted, atol=1e-3, rtol=0)
+    assert found[2].shape == (20, 2)
+
+
+def test_distance_by_hand(tmp_path: Path) -> None:
+    """Full red moves each lip by 0.1 * 24 px = 2.4 px; the eyes are 10 px apart."""
+    metric = LandmarkDistance(network(tmp_path))
+    metric.update(clip(0), clip(255), face())
+    assert metric.compute() == pytest.approx(24, abs=1e-3) and len(metric.values) == 8
+
+
+def test_where_the_whole_mouth_lies_does_not_count(tmp_path: Path) -> None:
+    metric = LandmarkDistance(network(tmp_path))
+    metric.update(clip(0), clip(0, green=200), face())
+    assert metric.compute() == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+def test_batches_change_no_bit(tmp_path: Path, chunk: int) -> None:
+    model = network(tmp_path)
+    whole, pieces = LandmarkDistance(model), LandmarkDistance(model)
+    real, fake = clip(10), clip(90)
+    fake.pixels[4:] += 50
+    whole.update(real, fake, face())
+    for i in range(0, 9, chunk):
+        pieces.update(*(Frames(f.pixels[i : i + chunk], 2 + i) for f in (real, fake)), face())
+    assert pieces.compute() == whole.compute() is not None
+
+
+def test_no_model_measures_nothing() -> None:
+    metric = LandmarkDistance(None)
+    metric.update(clip(0), clip(255), face())
+    assert metric.compute() is None
+    with pytest.raises(ValueError, match="wanted the same frames twice"):
+        metric.update(clip(0), clip(0, count=3), face())
+
+
+def test_wrong_files_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    with pytest.raises(WeightsError, match=r"no file .*x\.onnx; wanted InsightFace's 2d106det\.onnx"):
+        LandmarkModel(path)
+    path.write_bytes(onnx([[0.0] * 136] * 3, [0.0] * 136))
+    with pytest.raises(WeightsError, match="gives 136 numbers for a face; wanted 212"):
+        LandmarkModel(path)
+    for content in (b"", b"no network", onnx([[0.0] * 212] * 3, [0.0] * 212)[:100]):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match="OpenCV cannot run"):
+            LandmarkModel(path)
