@@ -7,10 +7,11 @@ from itertools import chain
 from ..blend.composite import composite
 from ..blend.masks import face_mask
 from ..footage import Footage
-from ..geometry import Framing, apply, crop_to_frame, cut, invert
+from ..geometry import Framing, apply, crop_to_frame, cut, invert, scale_of
 from ..types import FaceTrack, Frames
 
-_CROP = 256  # px: about as large as faces are in footage, so that the copy stays sharp
+_DETAIL = 2  # pixels of the copy for each of the frame: moved twice between pixels, it would be blurred by half
+_CROP_PX = (64, 512)
 _FRAMING = Framing()
 
 
@@ -35,10 +36,10 @@ def copied_mouth(footage: Footage, person: FaceTrack, count: int) -> Iterator[Fr
 def _copied(frame: Frames, partner: Frames, person: FaceTrack, here: int, there: int) -> Frames:
     if not (person.visible[here] and person.visible[there]):
         return frame
-    to_frame, to_partner = (
-        crop_to_frame(person.boxes[i : i + 1].float(), person.points[i : i + 1].float(), _FRAMING, _CROP)
-        for i in (here, there)
-    )
-    mouth = cut(partner.pixels, to_partner, _CROP)
-    points = apply(invert(to_frame), person.points[here : here + 1].float())
-    return composite(frame, mouth, crop_to_frame=to_frame, mask=face_mask("mouth", points, _CROP))
+    boxes, points = person.boxes[[here, there]].float(), person.points[[here, there]].float()
+    side = _DETAIL * float(scale_of(crop_to_frame(boxes, points, _FRAMING, 1))[0])
+    size = min(max(round(side), _CROP_PX[0]), _CROP_PX[1])
+    maps = crop_to_frame(boxes, points, _FRAMING, size)
+    mouth = cut(partner.pixels, maps[1:], size)
+    mask = face_mask("mouth", apply(invert(maps[:1]), points[:1]), size)
+    return composite(frame, mouth, crop_to_frame=maps[:1], mask=mask)

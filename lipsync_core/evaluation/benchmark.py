@@ -40,8 +40,8 @@ _CHUNK = 16  # frames read at once
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``: names
-    or weight files. ``scorer`` and ``mode``: see ``score``.
+    """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``:
+    names or weight files. ``scorer`` and ``mode``: see ``score``.
 
     ``mode`` reference dubs as the paper's scripts do: 25 fps, no pads, no last frame for which the sound ends inside its
     window, and a pair whose video is shorter than its speech, or that has a frame without a face, fails. Otherwise ``dub``
@@ -61,7 +61,9 @@ class Benchmark:
     def __post_init__(self) -> None:
         names = [*BASELINES, *self.methods]
         if len(set(names)) < len(names):
-            raise ValueError(f"methods {', '.join(names)}; wanted models of different names, none named like a baseline")
+            raise ValueError(
+                f"methods {', '.join(names)}; wanted models of different names, none named like a baseline"
+            )
 
     @property
     def methods(self) -> dict[str, str]:
@@ -104,8 +106,8 @@ def fid_missing() -> str | None:
     """Why there is no FID: its network is not here. None where it is."""
     try:
         weights_file("fid-inception")
-    except WeightsError as error:
-        return str(error)
+    except WeightsError:
+        return "its network is not on this machine; lipsync models pull fid-inception"
     return None
 
 
@@ -132,7 +134,9 @@ class Bench:
         out.parent.mkdir(parents=True, exist_ok=True)
         self._make(arguments["method"], scene, out)
         finding = replace(self.plan.finding, cache=False)  # nobody will look for faces in these files again
-        report = score(out, scorer=self.plan.scorer, mode=self.plan.mode, finding=finding, device=self.plan.device)
+        # the scripts score the real files themselves; else they are encoded and cut like the others
+        scored = scene.footage.path if arguments["method"] == "real" and self.plan.mode == "reference" else out
+        report = score(scored, scorer=self.plan.scorer, mode=self.plan.mode, finding=finding, device=self.plan.device)
         return {
             "out": out.relative_to(self.plan.out).as_posix(),
             "frames": scene.count,

@@ -124,7 +124,7 @@ def _embedded(
     """Window by window what the expert makes of the largest face, by frames seen, and of the sound from there on."""
     footage = Footage(path, replace(probe(path), fps=scorer.fps))
     detector, key = load_detector(finding, device_named(device))
-    people, length = footage.tracks(detector, stop=sys.maxsize, detector_key=key)
+    people, _ = footage.tracks(detector, stop=sys.maxsize, detector_key=key)
     person = select(people, FaceSelector())
     away = (~person.visible).nonzero()
     first, count = person.start, min(int(away[0]) if len(away) else len(person.visible), most)

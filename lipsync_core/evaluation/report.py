@@ -36,7 +36,7 @@ def write_report(
     in words; ``unpaired``: files that were left out of the draw, with the reasons."""
     methods = [_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
     distance, confidence = names_of_scores(plan)
-    title = f"{plan.scorer}, mode {plan.mode}"
+    title = f"{Path(plan.scorer).name}, mode {plan.mode}"
     text = "\n\n".join(
         [
             "# Benchmark",
@@ -116,14 +116,14 @@ def _explained(plan: Benchmark) -> str:
     ]
     missing = fid_missing()
     if missing:
-        lines.append(f"- FID: null, because its network is not here: {missing}")
+        lines.append(f"- FID: null, because {missing}")
     else:
         lines.append(
             f"- FID of {plan.region}s, against the real frames of the same pairs; * biased upwards: fewer images than the "
             f"{FEATURES} features."
         )
     if names_of_scores(plan)[0] != "LSE-D":
-        lines.append(f"- Distance and confidence are those of {plan.scorer}; they are not LSE-D and LSE-C.")
+        lines.append(f"- Distance and confidence are those of {Path(plan.scorer).name}; they are not LSE-D and LSE-C.")
     return "\n".join(lines)
 
 

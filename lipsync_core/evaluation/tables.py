@@ -26,7 +26,9 @@ class Mean:
 
     def percent(self) -> str:
         """A share in percent."""
-        return f"{100 * self.mean:.1f}" + ("" if math.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]")
+        return f"{100 * self.mean:.1f}" + (
+            "" if math.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        )
 
 
 def mean_with_interval(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
@@ -61,7 +63,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its columns padded to line up; a bar in a cell is escaped."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
