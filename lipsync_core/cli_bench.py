@@ -24,7 +24,7 @@ class OptionalAddress(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         filled: list[str] = []
-        for arg, following in zip(args, [*args[1:], "--"], strict=True):
+        for arg, following in zip(args, [*args[1:], "--"], strict=False):
             filled += [arg, _LOCAL] if arg == "--ray" and following.startswith("-") else [arg]
         return super().parse_args(ctx, filled)
 

@@ -59,7 +59,7 @@ class Benchmark:
     finding: Finding = Finding()
 
     def __post_init__(self) -> None:
-        names = [*BASELINES, *self.methods]
+        names = [*BASELINES, *(Path(model).stem for model in self.models)]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"methods {', '.join(names)}; wanted models of different names, none named like a baseline"

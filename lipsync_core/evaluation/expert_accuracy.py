@@ -107,14 +107,14 @@ def expert_accuracy(
         try:
             vision, sound = _embedded(path, scorer, seen, frames, finding, device)
             chance = random.Random(f"{seed} {name}")
-            found.append({(s, k): _trials(vision[s], sound, k, apart, chance) for s in seen for k in averaged})
+            found.append({(s, k): trials(vision[s], sound, k, apart, chance) for s in seen for k in averaged})
         except (LipSyncError, ValueError) as error:
             skipped[name] = str(error)
         if on_progress is not None:
             on_progress(done + 1, len(paths))
     if len(found) < 2:
         raise LipSyncError(f"{len(found)} usable clips below {folder}; wanted two or more. Skipped: {skipped}")
-    rows = [_row(s, k, [clip[s, k] for clip in found]) for s in seen for k in averaged]
+    rows = [accuracy(s, k, [clip[s, k] for clip in found]) for s in seen for k in averaged]
     return ExpertReport(expert, scorer.window, apart, len(found), skipped, tuple(rows))
 
 
@@ -150,8 +150,9 @@ def _seen(crops: Tensor, width: int, scorer: Scorer) -> Tensor:
     return torch.cat([scorer.embed_video(crops[i + shown]) for i in range(crops.shape[0] - span + 1)])
 
 
-def _trials(video: Tensor, sound: Tensor, averaged: int, apart: int, chance: random.Random) -> Trials:
-    """One decision about each run of ``averaged`` windows; runs do not overlap."""
+def trials(video: Tensor, sound: Tensor, averaged: int, apart: int, chance: random.Random) -> Trials:
+    """One decision about each run of ``averaged`` windows of video (N,D) and sound (A,D), which begin together; runs do not
+    overlap. ValueError where the clip is too short for one."""
     count = min(video.shape[0], sound.shape[0])
     distances = torch.cdist(video[:count].double(), sound.double())
     true: list[Tensor] = []
@@ -167,7 +168,8 @@ def _trials(video: Tensor, sound: Tensor, averaged: int, apart: int, chance: ran
     return torch.stack(true), torch.stack(false)
 
 
-def _row(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
+def accuracy(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
+    """The row of these clips; at least two."""
     halves = (clips[0::2], clips[1::2])
     thresholds = {0: _threshold(halves[1]), 1: _threshold(halves[0])}  # each half is judged by the other's
     right: list[tuple[float, float]] = []
@@ -176,8 +178,8 @@ def _row(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
         limit = thresholds[i % 2]
         right.append((float((true < limit).sum() + (false >= limit).sum()), 2.0 * len(true)))
         nearer.append((float((true < false).sum()), float(len(true))))
-    trials = sum(len(true) for true, _ in clips)
-    return Accuracy(seen, averaged, ratio_with_interval(right), ratio_with_interval(nearer), trials)
+    count = sum(len(true) for true, _ in clips)
+    return Accuracy(seen, averaged, ratio_with_interval(right), ratio_with_interval(nearer), count)
 
 
 def _threshold(clips: Sequence[Trials]) -> float:

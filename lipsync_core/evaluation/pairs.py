@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ..errors import LipSyncError, MediaError
-from ..media import probe, read_audio
+from ..media import probe, read_audio, read_frames
 
 Order = Literal["auto", "audio-video", "video-audio"]
 
 _SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 _SOUNDS = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav")
+_SMALL = (16, 16)  # px: frames are read to be counted, because what headers say of length may be off by a few
 _LEAST_SPEECH = Fraction(1, 2)  # seconds: no scorer says anything of less
 
 
@@ -140,14 +141,11 @@ def _lengths(root: Path) -> tuple[dict[str, Fraction], dict[str, Fraction], dict
     unusable: dict[str, str] = {}
     for name in names:
         try:
-            info = probe(root / name)
+            count = sum(piece.pixels.shape[0] for piece in read_frames(root / name, size=_SMALL))
+            shown[name] = count / probe(root / name).fps
         except MediaError as error:
             unusable[name] = str(error)
             continue
-        if info.frames is None:
-            unusable[name] = "its length is not known"
-            continue
-        shown[name] = info.frames / info.fps
         try:
             sound = read_audio(root / name)
         except MediaError:

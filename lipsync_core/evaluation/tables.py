@@ -103,7 +103,9 @@ def plot_distributions(panels: Mapping[str, Mapping[str, Sequence[float]]], titl
             found = np.asarray(values.get(method, ()), np.float64)
             if not found.size:
                 continue
-            axes.boxplot(found, positions=[row], vert=False, widths=0.6, showfliers=False, manage_ticks=False)
+            low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
+            axes.broken_barh([(low, high - low)], (row - 0.3, 0.6), facecolor="none", edgecolor="black")
+            axes.plot([middle, middle], [row - 0.3, row + 0.3], color="black")
             axes.plot(found, row + spread.uniform(-0.22, 0.22, found.size), ".", alpha=0.45, markersize=5)
             axes.plot(found.mean(), row, "D", color="black", markersize=5)
         axes.set_yticks(range(len(methods)), [f"{name} ({len(values.get(name, ()))})" for name in methods])
