@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from .cli_dub import dub_as_told, dub_command, share_cores
+from .cli_dub import dub_as_told, dub_command
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def expert_command(
 ) -> None:
     """Say how often an expert tells sound in sync from sound that is not (the paper's table 3)."""
     from .evaluation.expert_accuracy import expert_accuracy
+    from .prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
@@ -265,6 +266,8 @@ def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
 
 def _threads(threads: int | None, cluster: "Cluster | None") -> int | None:
     """What `dub` takes on this machine where nothing is said; None where that is Ray's affair, or ours already."""
+    from .prefetch import share_cores
+
     if threads is None and cluster is None:
         share_cores()
     return threads

@@ -1,6 +1,5 @@
 """``lipsync dub``: its options, and what they mean to ``dub``."""
 
-import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -139,6 +138,8 @@ def dub_command(
 ) -> None:
     """Make the face of a video or photo speak."""
     options = dict(locals())  # by the names of the parameters, as rows of `batch` give them too
+    from .prefetch import share_cores
+
     share_cores()
     with Bar() as bar:
         report = dub_as_told(options, on_progress=bar)
@@ -175,15 +176,6 @@ def dub_as_told(
         batch=o.batch,
         on_progress=on_progress,
     )
-
-
-def share_cores() -> None:
-    """The decoder, the networks and the encoder work at the same time: with a thread for every core in each they are in
-    each other's way (720p on two cores: 41 frames/s with one thread for the networks, 36 with two)."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:  # else somebody has chosen
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
 
 
 def _print_report(report: "DubReport", as_json: bool) -> None:

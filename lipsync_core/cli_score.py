@@ -32,12 +32,14 @@ def score_command(
 ) -> None:
     """Say by how many frames the sound is early or late, for every face."""
     from .finding import Finding
+    from .prefetch import share_cores
     from .scoring import score
 
     for out in (plot, fix):
         if out is not None and out.exists() and not overwrite:
             raise typer.BadParameter(f"{out} exists; give another name or --overwrite")
     finding = Finding(detector, min_score, cache)
+    share_cores()
     with Bar() as on_progress:
         report = score(video, audio, scorer=scorer, mode=mode, finding=finding, device=device, on_progress=on_progress)
     typer.echo(report.to_json()) if as_json else _print(report)
@@ -50,22 +52,24 @@ def score_command(
 def _print(report: "ScoreReport") -> None:
     from .scoring import verdict
 
-    table = Table(title=f"{report.video.name}, by {report.scorer} ({report.mode})")
-    for column in ("frames", "face at", "verdict", "distance", "confidence", "± frames", "searched"):
-        table.add_column(column, overflow="fold")
+    table = Table(
+        title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, frames of {report.scorer_fps} fps"
+    )
+    for column in ("face", "seen", "offset", "±", "searched", "distance", "confidence"):
+        table.add_column(column, justify="right")
     for track in report.tracks:
         score = track.score
+        face = f"{track.centre[0]},{track.centre[1]}"
+        typer.echo(f"face at {face}, frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}")
         table.add_row(
+            face,
             f"{track.first_frame} to {track.last_frame}",
-            f"{track.centre[0]},{track.centre[1]}",
-            verdict(score, report.fps),
-            f"{score.distance:.3f}",
-            f"{score.confidence:.3f}",
+            "none" if score.offset_frames is None else f"{score.offset_frames:+d}",
             "" if score.uncertainty is None else f"{score.uncertainty:.1f}",
             f"±{score.search_frames}",
+            f"{score.distance:.3f}",
+            f"{score.confidence:.3f}",
         )
-    for warning in report.warnings:
-        table.caption = f"{table.caption}\n{warning}" if table.caption else warning
     Console().print(table)
 
 

@@ -31,9 +31,9 @@ def write_shifted(
     seconds later. > 0: silence is put before it; < 0: its beginning is cut off. Nothing is cut at the end, where the
     sound may outlast the picture. Further sound tracks and subtitles are copied as they are.
 
-    The sound is moved by whole samples and therefore encoded again, AAC (Opus in WebM); with ``delay`` 0 it is copied where
-    the container takes it. MediaError when ``src`` has no picture or no sound, when the container of ``out`` cannot
-    hold the picture's codec, or when ``out`` cannot be written.
+    The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded again, AAC (Opus in WebM);
+    with ``delay`` 0 it is copied where the container takes it. MediaError when ``src`` has no picture or no sound, when
+    the container of ``out`` cannot hold the picture's codec, or when ``out`` cannot be written.
     """
     src, out = Path(src), Path(out)
     source = src if audio is None else Path(audio)
