@@ -6,7 +6,7 @@ import torch
 from golden import REFERENCE, build, integers
 from torch import Tensor
 
-from lipsync_core.metrics.fid import FID, Moments, MomentStream, frechet_distance
+from lipsync_core.metrics.fid import FID, Moments, MomentStream, features, frechet_distance
 from lipsync_core.models.inception import Inception, InceptionConfig, folded
 from lipsync_core.types import FaceTrack, Frames
 

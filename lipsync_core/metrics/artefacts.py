@@ -7,7 +7,6 @@ absolute threshold: compare a dub with its own undubbed clip, tracked once, at o
 
 import functools
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 
 import torch
@@ -18,6 +17,7 @@ from ..audio import mono
 from ..blend.masks import face_mask
 from ..geometry import ALIGNED, Framing, apply, crop_to_frame, cut, invert, scale_of
 from ..types import Audio, FaceTrack, Frames
+from .faces import visible
 from .values import FrameValues, mean, median
 
 _SIZE = 96  # px of a stabilised crop: motion is coarse, and fine grain only adds noise
@@ -28,13 +28,13 @@ class Sharpness(FrameValues):
     """Fine detail of the mouth against that of the rest of the face, both at the resolution of the frame: the root mean
     square of the Laplacian inside the mouth's mask over that between it and the face's outline.
 
-    Real footage: 0.6 to 1.1 (nine clips); its mouth blurred by a Gaussian of sigma 1 px halves that, 2 px quarters it. Noise
-    and codec treat both regions alike and cancel.
+    Real footage: 0.62 to 1.11 (nine clips). Its mouth blurred by a Gaussian of sigma 1 px keeps 37 to 50 % of that, 2 px 17
+    to 29 %; redrawn from 96 px, on faces of 190 px and more, 32 to 49 %. Noise and codec treat both regions alike.
     """
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
         """Frames with the face of ``track``; those where it is not visible do not count."""
-        for _, pixels, points in _visible(frames, track):
+        for _, pixels, _, points in visible(frames, track):
             matrix, size = _native(points)
             luma = _luma(cut(pixels[None], matrix.to(pixels.device), size))
             placed = apply(invert(matrix), points[None])
@@ -63,7 +63,7 @@ class _Stabilised(FrameValues):
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
         """The next frames of one clip (one object per clip; ``merge`` them) with the face of ``track``."""
-        for index, pixels, points in _visible(frames, track):
+        for index, pixels, _, points in visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
             luma = _smoothed(_luma(cut(pixels[None], matrix.to(pixels.device), _SIZE)))
             if index != self._next:
@@ -99,7 +99,9 @@ class MouthMotion(_Stabilised):
     """Motion of the mouth where the speech is silent: how much the old lips leak through.
 
     ``silent`` (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbours count. Head motion is fitted
-    on cheeks and nose and taken out, and what remains there (noise) is taken off the mouth's.
+    on cheeks and nose and taken out, and what remains there (noise) is taken off the mouth's. One photo moved like the head
+    of a real clip, its face found anew, gives 0.1 to 0.7; the same clips 2.4 to 13 where
+    they talk and 0.7 where one is silent.
     """
 
     def __init__(self, silent: Tensor, fps: Fraction) -> None:
@@ -126,9 +128,9 @@ def silent_frames(
     """(count,) bool: video frames in which nobody speaks, so that lips have no reason to move.
 
     A frame is quiet where the RMS of its sound lies ``below_db`` under the clip's loud frames (their 95th percentile), or
-    under ``floor_db`` dBFS: recordings rest 25 to 50 dB under their vowels, so a fixed level alone would miss a noisy
-    room. It is silent where also everything within ``margin_ms`` is quiet: lips close for 50 to 150 ms in the midst of speech
-    and open before it begins. Past its end the sound is silent.
+    under ``floor_db`` dBFS: most recordings rest 25 to 50 dB under their vowels, at a level of their own; a louder room has
+    no silence to measure in. It is silent where also everything within ``margin_ms`` is quiet: lips close for 50 to 150 ms
+    in the midst of speech and open before it begins. Past its end the sound is silent.
     """
     power = torch.zeros(count, dtype=torch.float64)
     sound = mono(audio).samples[0].double()
@@ -144,14 +146,6 @@ def silent_frames(
     noisy = (level >= max(loud + below_db, floor_db)).double()
     reach = math.ceil(Fraction(margin_ms, 1000) * fps)
     return F.max_pool1d(noisy[None, None], 2 * reach + 1, 1, reach)[0, 0] == 0
-
-
-def _visible(frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(clip index, pixels (H,W,3), points (5,2)) of each frame that shows the face."""
-    for i, pixels in enumerate(frames.pixels):
-        index = frames.start + i - track.start
-        if 0 <= index < len(track.visible) and bool(track.visible[index]):
-            yield frames.start + i, pixels, track.points[index].cpu().float()
 
 
 def _native(points: Tensor) -> tuple[Tensor, int]:

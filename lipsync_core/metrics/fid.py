@@ -11,6 +11,7 @@ from torch import Tensor
 from ..geometry import within
 from ..models.inception import FEATURES, Inception, folded
 from ..types import FaceTrack, Frames
+from .faces import visible
 
 Region = Literal["face", "frame"]
 Side = Literal["real", "generated"]
@@ -149,12 +150,8 @@ def features(network: Inception, frames: Iterable[Frames], *, track: FaceTrack |
 
 def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
     """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself: sizes may differ."""
-    for i, pixels in enumerate(frames.pixels):
-        if track is not None:
-            index = frames.start + i - track.start
-            if not 0 <= index < len(track.visible) or not track.visible[index]:
-                continue
-            pixels = _face(pixels, track.boxes[index])
+    faces = frames.pixels if track is None else (_face(pixels, box) for _, pixels, box, _ in visible(frames, track))
+    for pixels in faces:
         image = pixels.permute(2, 0, 1)[None].float()
         image = image / 255 if pixels.dtype == torch.uint8 else image
         yield F.interpolate(image, [network.config.size] * 2, mode="bilinear", align_corners=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..geometry import apply, cut
 from ..types import FaceTrack, Frames
+from .faces import visible
 from .values import FrameValues, mean
 
 _SIZE = 192  # px of the network's input
@@ -48,13 +49,11 @@ class LandmarkModel:
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
         """(clip index, lips (20,2) in frame px) of each frame in which the face of ``track`` is visible."""
-        for i, pixels in enumerate(frames.pixels):
-            index = frames.start + i - track.start
-            if 0 <= index < len(track.visible) and bool(track.visible[index]):
-                square = _square(track.boxes[index].float()[None])
-                crop = cut(pixels[None].cpu(), square, _SIZE) * 255
-                points = (self._forward(crop).view(1, _POINTS, 2) + 1) * (_SIZE / 2)
-                yield frames.start + i, apply(square, points)[0, _LIPS]
+        for index, pixels, box, _ in visible(frames, track):
+            square = _square(box[None])
+            crop = cut(pixels[None].cpu(), square, _SIZE) * 255
+            points = (self._forward(crop).view(1, _POINTS, 2) + 1) * (_SIZE / 2)
+            yield index, apply(square, points)[0, _LIPS]
 
     def _forward(self, crop: Tensor) -> Tensor:
         self._net.setInput(crop.numpy())
