@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import skimage.data
 import torch
+from golden import build
 from media_samples import levels, write_video
+from safetensors.torch import load_file
 
+from lipsync_core import hub
 from lipsync_core.audio import log_mel
 from lipsync_core.evaluation.baselines import copied_mouth
 from lipsync_core.evaluation.benchmark import Benchmark, frames_of_scripts
@@ -20,7 +23,9 @@ from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.evaluation.report import names_of_scores, write_report
 from lipsync_core.footage import Footage
 from lipsync_core.media import AudioSource, VideoWriter, probe, probe_sound, read_frames
+from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
+from lipsync_core.weights import save_model
 
 PAIRS = [Pair("short.mp4", "long.mp4"), Pair("short.mp4", "gone.mp4")]
 METHODS = ["real", "undubbed", "copied mouth", "mini"]
@@ -101,7 +106,10 @@ def test_the_report_counts_failures_and_keeps_the_paper_apart(done: tuple[Benchm
     assert rows["Wav2Lip"][1].strip() == "6.386 / 7.789 / 4.887" and rows["Real"][0].strip() == "7.012 / 6.931 / –"
     ours = page.split("## The paper")[0]
     assert (
-        "LSE-D ↓" not in ours and "4 failures" in ours and "1: not drawn" in ours and "network is not on this" in ours
+        "LSE-D ↓" not in ours
+        and "Failures: 4" in ours
+        and "- not drawn: 1" in ours
+        and "network is not on this" in ours
     )
     image = (plan.out / "distributions.png").read_bytes()
     assert image.startswith(b"\x89PNG") and len(image) > 10_000
@@ -120,6 +128,28 @@ def test_weights_of_another_hash_are_another_job(done: tuple[Benchmark, list[Out
     assert jobs[3].arguments["sha256"] and jobs[0].arguments["scorer_sha256"]
     with pytest.raises(ValueError, match="different names"):
         replace(plan, models=("mini", "elsewhere/mini.safetensors"))
+
+
+def test_with_its_network_there_is_a_fid_that_says_how_weak_it_is(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network has its layers, small pictures, and weights made up here: what it says means nothing, but it says it."""
+    path = tmp_path / hub.HUB["fid-inception"].filename
+    network = build(Inception, InceptionConfig(size=75))
+    save_model(network, path, licence="none", source="made up", dtype=torch.float16)
+    monkeypatch.setenv("LIPSYNC_WEIGHTS", str(tmp_path))
+    monkeypatch.setitem(hub.HUB, "fid-inception", replace(hub.HUB["fid-inception"], sha256=hub.file_sha256(path)))
+    plan = Benchmark(root, tmp_path / "results", models=())
+    outcomes = run_jobs(plan.jobs(PAIRS[:1]), plan.prepare, tmp_path / "r.jsonl", attempts=1, threads=1)
+    for outcome in outcomes:
+        assert outcome.result is not None, outcome.error
+        found = load_file(plan.out / outcome.result["fid_features"])["features"]
+        assert found.shape == (outcome.result["frames"], 2048)
+    page = write_report(plan, outcomes, pairs="one")
+    rows = [line.split("|") for line in page.split("\n## ")[0].splitlines() if line.startswith("| ")]
+    cells = {row[1].strip(): row[7].strip() for row in rows}
+    assert cells["undubbed"].endswith("*")
+    assert cells["real"] == "–" and float(cells["copied mouth"].removesuffix("*")) >= 0 and "biased upwards" in page
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'lipsync-core[ray]'")

@@ -87,8 +87,8 @@ def test_a_benchmark_from_pairs_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "results"
     words = ["bench", "--root", str(root), "--out", str(out), "--seed", "2"]
     first = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert first.exit_code == 0 and (out / "pairs.txt").read_text(encoding="utf-8") == "short.mp4 long.mp4\n"
-    assert "1 drawn with seed 2" in first.stdout and "1 files without a pair" in first.stdout
+    assert first.exit_code == 0 and (out / "pairs.txt").read_text(encoding="utf-8") == "long.mp4 short.mp4\n"
+    assert "1 drawn with seed 2" in first.stdout and "without a pair of their own: 1" in first.stdout
     lines = (out / "results.jsonl").read_bytes()
     second = CliRunner().invoke(app, words, catch_exceptions=False)
     assert second.stdout == first.stdout and (out / "results.jsonl").read_bytes() == lines

@@ -82,7 +82,7 @@ def test_every_pair_there_is_comes_once(root: Path, tmp_path: Path) -> None:
     assert draw_pairs(root, count=2).unpaired.items() >= {"broken.mp4": drawn.unpaired["broken.mp4"]}.items()
     assert sum(reason == "not drawn" for reason in draw_pairs(root, count=2).unpaired.values()) == 3
     write_pairs(drawn.pairs, tmp_path / "pairs.txt")
-    assert read_pairs(tmp_path / "pairs.txt", order="audio-video") == list(drawn.pairs)
+    assert read_pairs(tmp_path / "pairs.txt") == list(drawn.pairs)
 
 
 def test_a_folder_that_allows_no_pair_is_told(tmp_path: Path) -> None:

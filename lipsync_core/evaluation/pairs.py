@@ -12,6 +12,8 @@ from ..media import probe, read_audio, read_frames
 
 Order = Literal["auto", "audio-video", "video-audio"]
 
+NOT_DRAWN = "not drawn"
+
 _SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 _SOUNDS = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav")
 _SMALL = (16, 16)  # px: frames are read to be counted, because what headers say of length may be off by a few
@@ -117,17 +119,17 @@ def draw_pairs(root: Path, *, seed: int = 0, count: int | None = None) -> Drawn:
     if wanted > len(pairs):
         raise LipSyncError(f"{wanted} pairs are wanted, and {root} allows {len(pairs)}; give fewer, or more videos")
     shown = {pair.video for pair in pairs[:wanted]}
-    unpaired |= {name: "not drawn" for name in videos if name not in shown}
+    unpaired |= {name: NOT_DRAWN for name in videos if name not in shown}
     return Drawn(tuple(pairs[:wanted]), unpaired)
 
 
 def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
-    """``pairs`` as a list that ``read_pairs`` reads with the order audio-video."""
+    """``pairs`` as a list that ``read_pairs`` reads back: with suffixes, so the video stands first."""
     for name in [name for pair in pairs for name in (pair.audio, pair.video)]:
         if len(name.split()) != 1:
             raise LipSyncError(f"{name!r} cannot stand in a list of pairs, whose names have no white space; rename it")
     partial = path.with_name(f".{path.name}.part")
-    partial.write_text("".join(f"{pair.audio} {pair.video}\n" for pair in pairs), encoding="utf-8")
+    partial.write_text("".join(f"{pair.video} {pair.audio}\n" for pair in pairs), encoding="utf-8")
     partial.replace(path)
 
 

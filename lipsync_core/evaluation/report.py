@@ -1,6 +1,5 @@
 """What a benchmark found: a page with its table beside the paper's, and plots."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,10 @@ from ..metrics.fid import MomentStream, frechet_distance
 from ..models.inception import FEATURES
 from .benchmark import BASELINES, Benchmark, fid_missing
 from .jobs import Outcome
+from .pairs import NOT_DRAWN
 from .tables import markdown, mean_with_interval, paper_table, plot_distributions
 
-_ERRORS_SHOWN = 20
+_SHOWN = 20  # failures, and files left out, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,11 @@ def write_report(
     partial = plan.out / ".table.md.part"
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(plan.out / "table.md")
-    quantities = {distance: "distance", confidence: "confidence", "offset, frames": "offset_frames"}
+    quantities = {
+        distance: "distance",
+        confidence: "confidence",
+        "offset, frames (where there is a verdict)": "offset_frames",
+    }
     quantities["mouth sharpness / face sharpness"] = "sharpness"
     panels = {label: {method.name: method.values(key) for method in methods} for label, key in quantities.items()}
     plot_distributions(panels, title, plan.out / "distributions.png")
@@ -128,17 +132,18 @@ def _explained(plan: Benchmark) -> str:
 
 
 def _left_out(methods: Sequence[_Method], unpaired: Mapping[str, str]) -> list[str]:
-    parts: list[str] = []
-    failures = [outcome for method in methods for outcome in method.failures]
-    if failures:
-        shown = [f"- {outcome.id}: {outcome.error}".replace("\n", " ") for outcome in failures[:_ERRORS_SHOWN]]
-        more = len(failures) - len(shown)
-        shown += [f"- and {more} more; see results.jsonl"] if more else []
-        parts += [f"## {len(failures)} failures", "\n".join(shown)]
+    failures = {outcome.id: str(outcome.error) for method in methods for outcome in method.failures}
+    told = {name: reason for name, reason in unpaired.items() if reason != NOT_DRAWN}
+    rest = len(unpaired) - len(told)
+    parts = [f"## Failures: {len(failures)}", *_listed(failures)]
     if unpaired:
-        reasons = Counter(reason if len(reason) < 40 else "cannot be read or paired" for reason in unpaired.values())
-        parts += [
-            f"## {len(unpaired)} files without a pair of their own",
-            "\n".join(f"- {count}: {reason}" for reason, count in reasons.most_common()),
-        ]
+        parts += [f"## Files without a pair of their own: {len(unpaired)}", *_listed(told)]
+        parts += [f"- {NOT_DRAWN}: {rest}"] if rest else []
     return parts
+
+
+def _listed(reasons: Mapping[str, str]) -> list[str]:
+    lines = [f"- {name}: {' '.join(reason.split())}" for name, reason in reasons.items()]
+    more = len(lines) - _SHOWN
+    lines = [*lines[:_SHOWN], f"- and {more} more"] if more > 0 else lines
+    return ["\n".join(lines)] if lines else []
