@@ -36,13 +36,15 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How the output is written. ``codec`` None: what suits the container (H.264 in MP4). ``veryfast`` because encoding
-    is the slowest stage on a CPU. ``tag``: say in the file's metadata that the picture is generated, and by what."""
+    is the slowest stage on a CPU. ``tag``: say in the file's metadata that the picture is generated, and by what.
+    ``repeatable``: see ``VideoWriter``."""
 
     codec: str | None = None
     crf: float = 18
     preset: str = "veryfast"
     tag: bool = True
     overwrite: bool = False
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,7 @@ def _writer(
         codec=encoding.codec,
         crf=encoding.crf,
         preset=encoding.preset,
+        repeatable=encoding.repeatable,
         overwrite=encoding.overwrite,
         metadata=_tag(model) if encoding.tag else {},
         extra_tracks_from=None if footage.info.still else footage.path,

@@ -165,13 +165,13 @@ class Bench:
 
     def _make(self, method: str, scene: "_Scene", out: Path) -> None:
         """Writes the video of a method."""
-        footage, encoding = scene.footage, Encoding(overwrite=True)
+        footage, encoding = scene.footage, Encoding(overwrite=True, repeatable=True)
         if method in BASELINES:
             plain = footage.frames(scene.count, scene.count, longer="trim", chunk=_CHUNK)
             pieces = copied_mouth(footage, scene.person, scene.count) if method == "copied mouth" else plain
             sound = AudioSource(footage.path if method == "real" else scene.audio)
             with VideoWriter(
-                out, footage.info, sound, crf=encoding.crf, preset=encoding.preset, overwrite=True
+                out, footage.info, sound, crf=encoding.crf, preset=encoding.preset, repeatable=True, overwrite=True
             ) as writer:
                 for piece in pieces:
                     writer.write(piece)
