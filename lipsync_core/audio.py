@@ -1,7 +1,8 @@
-"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame.
+"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame; cepstra for SyncNet.
 
 Numbers: the front end of Wav2Lip (16 kHz, 50 ms windows every 12.5 ms, 80 Slaney mel bands from 55 to 7600 Hz), as
-pinned there with librosa 0.7.0. All functions are pure and run on the device of their input.
+pinned there with librosa 0.7.0; that of SyncNet as python_speech_features 0.6 makes it. All functions are pure and run
+on the device of their input.
 """
 
 import functools
@@ -76,12 +77,7 @@ def log_mel(audio: Audio, *, first: int = 0, count: int | None = None, features:
     Only the samples under those columns are read, so a long clip can be heard piece by piece: the pieces equal the
     whole. Columns outside the signal are silence (-4).
     """
-    if audio.rate != features.rate or audio.samples.shape[0] != 1:
-        raise ValueError(
-            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {features.rate} Hz: "
-            "use resample() and mono() first"
-        )
-    x = audio.samples[0]
+    x = _only_channel(audio, features.rate)
     total = mel_length(x.shape[0], features)
     count = total - first if count is None else count
     begin, end = min(max(first, 0), total), min(max(first + count, 0), total)
@@ -89,6 +85,15 @@ def log_mel(audio: Audio, *, first: int = 0, count: int | None = None, features:
     if end > begin and x.shape[0]:
         out[:, begin - first : end - first] = _columns(x, begin, end, features)
     return out
+
+
+def _only_channel(audio: Audio, rate: int) -> Tensor:
+    if audio.rate != rate or audio.samples.shape[0] != 1:
+        raise ValueError(
+            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {rate} Hz: "
+            "use resample() and mono() first"
+        )
+    return audio.samples[0]
 
 
 def window_start(frame: int, fps: Fraction, features: MelFeatures = MelFeatures()) -> int:
@@ -158,3 +163,60 @@ def mel_basis(features: MelFeatures = MelFeatures()) -> Tensor:
 
 def _hz_to_mel(hz: float) -> float:
     return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) * 27 / math.log(6.4)
+
+
+# ---- SyncNet's front end: 25 ms every 10 ms without a window function, 26 mel filters up to 8 kHz, 13 cepstra
+
+_MFCC_RATE, _MFCC_FRAME, _MFCC_HOP, _MFCC_FFT = 16000, 400, 160, 512
+_MFCC_FILTERS, _CEPSTRA, _LIFTER = 26, 13, 22
+_INT16 = 32768
+_EPSILON = 2.0**-52  # stands in for zero before the logarithm
+
+
+def mfcc_length(samples: int) -> int:
+    """Columns of a signal of ``samples`` samples: one, and one for each 160 or part of them after the first 400."""
+    return 1 + max(0, math.ceil((samples - _MFCC_FRAME) / _MFCC_HOP))
+
+
+def mfcc(audio: Audio, *, first: int = 0, count: int | None = None) -> Tensor:
+    """Columns ``first`` .. ``first+count-1`` of the cepstra of mono 16 kHz ``audio``, 100 a second: (13, count), the log
+    energy and twelve coefficients, in the numbers of samples rounded to int16, which SyncNet was trained on.
+
+    Only the samples under those columns are read: the pieces equal the whole. Outside the signal there is silence (-36
+    and zeros).
+    """
+    x = _only_channel(audio, _MFCC_RATE)
+    count = mfcc_length(x.shape[0]) - first if count is None else count
+    if count <= 0:
+        return x.new_empty((_CEPSTRA, 0))
+    begin, end = first * _MFCC_HOP, (first + count - 1) * _MFCC_HOP + _MFCC_FRAME
+    low, high = (min(max(place, 0), x.shape[0]) for place in (begin - 1, end))  # one more: the emphasis looks back
+    piece = x[low:high] if high > low else x.new_zeros(1)
+    piece = (piece * _INT16).round().clamp(-_INT16, _INT16 - 1)
+    dtype = x.dtype if x.device.type == "mps" else torch.float64
+    y = _preemphasised(piece, torch.arange(begin - low, end - low, device=x.device), "constant", dtype)
+    power = torch.fft.rfft(y.unfold(0, _MFCC_FRAME, _MFCC_HOP), _MFCC_FFT).abs().square() / _MFCC_FFT  # (count, 257)
+    filtered = power @ mfcc_filters().to(power).mT
+    energy, filtered = (torch.where(value == 0, _EPSILON, value).log() for value in (power.sum(1), filtered))
+    return torch.cat((energy[:, None], filtered @ _cosines().to(power)), 1).mT.to(x.dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def mfcc_filters() -> Tensor:
+    """(26, 257) triangles of height one between neighbouring of 28 places, even on the mel scale 2595 log10(1 + f/700) from
+    0 to 8000 Hz and rounded down to whole bins."""
+    mels = torch.linspace(0, 2595 * math.log10(1 + _MFCC_RATE / 2 / 700), _MFCC_FILTERS + 2, dtype=torch.float64)
+    places = ((_MFCC_FFT + 1) * 700 * (10 ** (mels / 2595) - 1) / _MFCC_RATE).floor()[:, None]
+    bins = torch.arange(_MFCC_FFT // 2 + 1, dtype=torch.float64)
+    rise = (bins - places[:-2]) / (places[1:-1] - places[:-2])
+    fall = (places[2:] - bins) / (places[2:] - places[1:-1])
+    return torch.minimum(rise, fall).clamp_min(0)
+
+
+@functools.lru_cache(maxsize=1)
+def _cosines() -> Tensor:
+    """(26, 12): coefficients 1 to 12 of the orthonormal cosine transform (DCT-II), each lifted by 1 + 11 sin(pi k / 22)."""
+    k = torch.arange(1, _CEPSTRA, dtype=torch.float64)
+    angles = (2 * torch.arange(_MFCC_FILTERS, dtype=torch.float64)[:, None] + 1) * k / (2 * _MFCC_FILTERS) * math.pi
+    lift = 1 + _LIFTER / 2 * torch.sin(math.pi * k / _LIFTER)
+    return angles.cos() * math.sqrt(2 / _MFCC_FILTERS) * lift

@@ -21,6 +21,9 @@ def score_command(
         Literal["exact", "reference"],
         typer.Option(help="reference: as the public scripts compute LSE-D and LSE-C; SyncNet alone."),
     ] = "exact",
+    whole_frame: Annotated[
+        bool, typer.Option("--whole-frame", help="With reference: the frames are faces already (LRS2, LRS3, LRW).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")] = None,
     fix: Annotated[Path | None, typer.Option(help="Write the video with its sound moved into sync.")] = None,
@@ -41,7 +44,16 @@ def score_command(
     finding = Finding(detector, min_score, cache)
     share_cores()
     with Bar() as on_progress:
-        report = score(video, audio, scorer=scorer, mode=mode, finding=finding, device=device, on_progress=on_progress)
+        report = score(
+            video,
+            audio,
+            scorer=scorer,
+            mode=mode,
+            whole_frame=whole_frame,
+            finding=finding,
+            device=device,
+            on_progress=on_progress,
+        )
     typer.echo(report.to_json()) if as_json else _print(report)
     if plot is not None:
         _plot(report, plot, overwrite)
@@ -55,7 +67,8 @@ def _print(report: "ScoreReport") -> None:
     table = Table(
         title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, frames of {report.scorer_fps} fps"
     )
-    for column in ("face", "seen", "offset", "±", "searched", "distance", "confidence"):
+    names = ("LSE-D", "LSE-C") if report.mode == "reference" else ("distance", "confidence")
+    for column in ("face", "seen", "offset", "±", "searched", *names):
         table.add_column(column, justify="right")
     for track in report.tracks:
         score = track.score

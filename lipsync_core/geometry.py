@@ -24,10 +24,11 @@ class Framing:
 
     ``box``: the detector's box, axis-aligned, grown by ``pads`` (top, bottom, left, right) source pixels and stretched to
     the square (the public Wav2Lip weights: pads 0 10 0 0). ``aligned``: a similarity transform that brings the five
-    points closest to ``points`` (unit square).
+    points closest to ``points`` (unit square). ``square``: what syncnet_python cuts out for SyncNet, a square of 1.4
+    times the longer side of the box, with 0.2 of that side more below the middle of the box than above it.
     """
 
-    kind: Literal["box", "aligned"] = "aligned"
+    kind: Literal["box", "aligned", "square"] = "aligned"
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     points: Points = ALIGNED
 
@@ -41,6 +42,12 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
         zero = torch.zeros_like(x0)
         rows = [(x1 - x0) / size, zero, x0, zero, (y1 - y0) / size, y0]
         return torch.stack(rows, -1).view(-1, 2, 3)
+    if framing.kind == "square":
+        low, high = boxes[:, :2], boxes[:, 2:]
+        longer = (high - low).amax(1, keepdim=True)
+        corner = (low + high) / 2 - longer * boxes.new_tensor([0.7, 0.5])
+        linear = torch.eye(2, device=boxes.device, dtype=boxes.dtype) * (1.4 * longer / size)[..., None]
+        return torch.cat([linear, corner[..., None]], -1)
     template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
     return similarity(template.expand_as(points), points)
 
@@ -92,6 +99,33 @@ def warp(
     # kornia counts from pixel centres; ours count from pixel edges
     centred = compose(translation(-half), compose(source_to_target, translation(half)))
     return warp_affine(pixels, centred, size, mode="bilinear", padding_mode=padding, align_corners=True)
+
+
+def resize_bytes(pixels: Tensor, size: tuple[int, int], *, step: tuple[float, float] | None = None) -> Tensor:
+    """(N,H,W,C) uint8, or float in [0,1] rounded to that, in ``size`` (height, width): uint8, bilinear and unfiltered, with
+    the fixed-point rounding of OpenCV's ``INTER_LINEAR``, because the public scores were measured on such pictures.
+    ``step``: source pixels to one of the result (default: the ratio of the sizes)."""
+    _, height, width, _ = pixels.shape
+    pixels = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
+    step = step or (height / size[0], width / size[1])
+    rows, below, down = _neighbours(height, size[0], step[0], pixels.device)
+    columns, beyond, across = _neighbours(width, size[1], step[1], pixels.device)
+
+    def mixed(lines: Tensor) -> Tensor:  # weights have 11 bits, and sums keep 4 bits less
+        picked = pixels[:, lines]
+        return (picked[:, :, columns] * across[:, :1] + picked[:, :, beyond] * across[:, 1:]) >> 4
+
+    upper, lower = (down[:, i, None, None] * mixed(lines) >> 16 for i, lines in enumerate((rows, below)))
+    return ((upper + lower + 2) >> 2).to(torch.uint8)
+
+
+def _neighbours(count: int, wanted: int, step: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """For ``wanted`` pixels ``step`` apart: the pixel before and after (wanted,), and both weights in 1/2048 (wanted,2)."""
+    place = ((torch.arange(wanted, device=device) + 0.5).double() * step - 0.5).float()
+    before = place.floor()
+    rest = place - before
+    weights = (torch.stack((1 - rest, rest), 1) * 2048).round().int()
+    return before.long().clamp(0, count - 1), (before.long() + 1).clamp(0, count - 1), weights
 
 
 def scale_of(matrix: Tensor) -> Tensor:

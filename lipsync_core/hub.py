@@ -46,6 +46,9 @@ class HubFile:
 
 
 _WAV2LIP = "camenduru/Wav2Lip"
+# Copies of what syncnet_python's download_model.sh fetches from robots.ox.ac.uk/~vgg/software/lipsync/data. The hashes
+# are those that several projects measured on the files of both places and published.
+_LATENTSYNC = ("ByteDance/LatentSync-1.6", "ByteDance/LatentSync-1.5")
 HUB: dict[str, HubFile] = {
     entry.name: entry
     for entry in (
@@ -89,9 +92,19 @@ HUB: dict[str, HubFile] = {
         HubFile(
             "syncnet",
             "SyncNet v2 sync scorer",
-            (("ByteDance/LatentSync-1.5", "auxiliary/syncnet_v2.model", "main"),),
+            tuple((repo, "auxiliary/syncnet_v2.model", "main") for repo in _LATENTSYNC),
             "none known to us for the weights of Chung and Zisserman (2016), which were trained on BBC broadcasts; the "
             "code of joonson/syncnet_python is MIT",
+            "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+            54_573_114,
+        ),
+        HubFile(
+            "sfd_face",
+            "S3FD face detector of syncnet_python",
+            tuple((repo, "auxiliary/sfd_face.pth", "main") for repo in _LATENTSYNC),
+            "none known to us for the weights, which were trained on WIDER FACE; the code of joonson/syncnet_python is MIT",
+            "d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
+            89_844_381,
         ),
         HubFile(  # pytorch-fid and torch-fidelity publish the same bytes under pt_inception-... and weights-inception-...
             "fid-inception",

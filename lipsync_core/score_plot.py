@@ -48,9 +48,8 @@ def _draw_time(axes: "Axes", track: TrackScore, report: ScoreReport) -> None:
     axes.set_xlim(begin, float((track.last_frame + 1) / report.fps))
     axes.set_xlabel("seconds")
     axes.set_ylabel("confidence")
-    axes.set_title(
-        f"frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}", fontsize=9, wrap=True
-    )
+    x, y = track.centre
+    axes.set_title(f"face at {x},{y}: {verdict(score, report.fps)}", fontsize=9, wrap=True)
 
 
 def _draw_curve(axes: "Axes", score: SyncScore) -> None:

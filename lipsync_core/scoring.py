@@ -12,16 +12,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from .errors import LipSyncError, MediaError, NoFaceError
+from .faces.s3fd import syncnet_detector
+from .faces.scenes import scene_cuts
 from .finding import Finding, device_named, load_detector
 from .footage import Footage
 from .media import probe, read_audio, write_shifted
+from .metrics.protocol import reference_tracks, track_scores, whole_frame_score
 from .metrics.scorers import ExpertScorer, Scorer
 from .metrics.sync import score_tracks
+from .metrics.syncnet_scorer import SyncNetScorer
+from .models.s3fd import S3FD
 from .models.sync_expert import SyncExpert
+from .models.syncnet import SyncNet
 from .prefetch import ahead
-from .types import Audio, FaceTrack, Frames, SyncScore
+from .types import Audio, Detections, FaceTrack, Frames, SyncScore
 from .weights import load_model
 
 _log = logging.getLogger("lipsync.score")
@@ -68,12 +75,13 @@ class ScoreReport:
         return json.dumps({"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]})
 
     def best(self) -> TrackScore:
-        """The track that is surest of its offset. LipSyncError when none has one."""
-        found = [track for track in self.tracks if track.score.uncertainty is not None]
+        """The track that is surest of its offset; in mode reference, which has no uncertainty, the most confident.
+        LipSyncError when none has an offset."""
+        found = [track for track in self.tracks if track.score.offset_frames is not None]
         if not found:
             reasons = "; ".join(dict.fromkeys(track.score.reason or "" for track in self.tracks))
             raise LipSyncError(f"{self.video}: no face has an offset that could be mended ({reasons})")
-        return min(found, key=lambda track: (track.score.uncertainty, -track.score.confidence))
+        return min(found, key=lambda track: (track.score.uncertainty or 0, -track.score.confidence))
 
 
 def _track_json(track: TrackScore) -> dict[str, Any]:
@@ -113,6 +121,7 @@ def score(
     *,
     scorer: str | Path = "judge",
     mode: Mode = "exact",
+    whole_frame: bool = False,
     finding: Finding = Finding(),
     device: str = "auto",
     on_progress: Progress | None = None,
@@ -121,7 +130,9 @@ def score(
     scored. Memory holds one chunk of frames, some 200 bytes per frame and face, the sound and its embeddings.
 
     scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), or a file of such weights. mode: ``exact``, or
-    ``reference``, what the public scripts compute, with SyncNet alone. on_progress(stage, done, total).
+    ``reference``, what the public scripts compute (LSE-D and LSE-C), with SyncNet alone: faces are found by its own
+    detector, ``sfd_face``, and ``finding`` does not count; with ``whole_frame``, as for LRS2, LRS3 and LRW, whose frames are
+    faces already, none is looked for. on_progress(stage, done, total).
 
     Raises NoFaceError, MediaError (no sound, less than half a second of picture, sound shorter than the scorer's window),
     WeightsError, ValueError.
@@ -139,7 +150,7 @@ def score(
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
     target = device_named(device)
     judge = load_scorer(scorer, target)
-    if mode == "reference":
+    if mode == "reference" and not isinstance(judge, SyncNetScorer):
         raise ValueError(
             f"mode reference is SyncNet's own protocol, and the scorer is {judge.name}; take the scorer syncnet "
             "(lipsync models pull syncnet), or mode exact"
@@ -149,20 +160,24 @@ def score(
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     sound = _sound(source, judge, warn)
     footage = Footage(video, replace(info, fps=judge.fps), on_warning=warn)
-    tracks, length = _faces(footage, finding, target, say)
-    with closing(_frames(footage, length, say)) as frames:
-        scores = score_tracks(frames, sound, judge, tracks=tracks)
-    found = tuple(_placed(track, one, judge.fps, info.fps) for track, one in zip(tracks, scores, strict=True))
+    if mode == "reference":
+        assert isinstance(judge, SyncNetScorer)
+        found = _reference(footage, sound, judge, whole_frame, target, say)
+    else:
+        found = _exact(footage, sound, judge, finding, target, say)
+    tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = None if audio is None else source
-    return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, found, tuple(warnings))
+    return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warnings))
 
 
 def load_scorer(name: str | Path, device: torch.device) -> Scorer:
     """The scorer in a bundled, pulled or given weight file, named for reports as the caller named it."""
     model = load_model(name, device=device)
+    if isinstance(model, SyncNet):
+        return SyncNetScorer(model)
     if not isinstance(model, SyncExpert):
         raise ValueError(
-            f"{name} holds {type(model).__name__}, which scores nothing; wanted judge, syncnet or an expert"
+            f"{name} holds a {type(model).__name__}, which scores nothing; wanted judge, syncnet or an expert"
         )
     return ExpertScorer(model, Path(name).name)
 
@@ -191,6 +206,20 @@ def _sound(path: Path, judge: Scorer, warn: Callable[[str], None]) -> Audio:
     return sound
 
 
+def _exact(
+    footage: Footage, sound: Audio, judge: Scorer, finding: Finding, device: torch.device, say: Progress
+) -> list[TrackScore]:
+    """The score of every face, its frames counted at the scorer's rate."""
+    tracks, length = _faces(footage, finding, device, say)
+    with closing(_frames(footage, length, "score", say)) as frames:
+        scores = score_tracks(frames, sound, judge, tracks=tracks)
+    found: list[TrackScore] = []
+    for track, one in zip(tracks, scores, strict=True):
+        last = track.start + len(track.visible) - 1
+        found.append(TrackScore(track.start, last, one, _centre(track.boxes[track.visible])))
+    return found
+
+
 def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progress) -> tuple[list[FaceTrack], int]:
     """Every face track, and the number of frames."""
     say("find faces", 0, footage.info.frames or 0)
@@ -207,17 +236,56 @@ def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progre
     return tracks, length
 
 
-def _frames(footage: Footage, length: int, say: Progress) -> Generator[Frames, None, None]:
-    with closing(ahead(footage.frames(length, length, chunk=_CHUNK))) as pieces:
+def _reference(
+    footage: Footage, sound: Audio, judge: SyncNetScorer, whole_frame: bool, device: torch.device, say: Progress
+) -> list[TrackScore]:
+    """The same by the public scripts' protocol."""
+    length = footage.info.frames or 0
+    if whole_frame:
+        with closing(_frames(footage, length, "score", say)) as frames:
+            score = whole_frame_score(frames, sound, judge.model)
+        middle = (footage.info.width // 2, footage.info.height // 2)
+        last = max(0, len(score.frame_confidence) + judge.window - 2)  # of the last window
+        return [TrackScore(0, last, score, middle)]
+    network = load_model("sfd_face", kind="s3fd", device=device)
+    assert isinstance(network, S3FD)
+    detector, found, cuts, state = syncnet_detector(network), list[Detections](), list[Tensor](), None
+    with closing(_frames(footage, length, "find faces", say)) as frames:
+        for chunk in frames:
+            found += detector.detect(chunk.pixels)
+            begins, state = scene_cuts(chunk.pixels, state)
+            cuts.append(begins)
+    tracks = reference_tracks(found, torch.cat(cuts))
+    if not tracks:
+        raise NoFaceError(
+            f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more than 100 frames (4 s) of "
+            f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames where they are faces"
+        )
+    with closing(_frames(footage, length, "score", say)) as frames:
+        scores = track_scores(frames, sound, tracks, judge.model)
+    return [
+        TrackScore(track.first_frame, track.last_frame, one, _centre(track.boxes))
+        for track, one in zip(tracks, scores, strict=True)
+    ]
+
+
+def _frames(footage: Footage, length: int, stage: str, say: Progress) -> Generator[Frames, None, None]:
+    """All frames; ``length`` as far as it is known."""
+    everything = footage.frames(sys.maxsize, sys.maxsize, longer="trim", chunk=_CHUNK)
+    with closing(ahead(everything)) as pieces:
         for piece in pieces:
             yield piece
-            say("score", piece.start + piece.pixels.shape[0], length)
+            done = piece.start + piece.pixels.shape[0]
+            say(stage, done, max(done, length))
 
 
-def _placed(track: FaceTrack, score: SyncScore, looked: Fraction, own: Fraction) -> TrackScore:
-    """``score`` with the place of ``track``, whose frames count at ``looked`` fps, in frames at ``own`` fps."""
-    ends = (track.start, track.start + len(track.visible))
-    first, end = (math.floor(frame / looked * own + Fraction(1, 2)) for frame in ends)
-    boxes = track.boxes[track.visible]
+def _centre(boxes: Tensor) -> tuple[int, int]:
     x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
-    return TrackScore(first, max(first, end - 1), score, (round(x), round(y)))
+    return round(x), round(y)
+
+
+def _at_rate(track: TrackScore, looked: Fraction, own: Fraction) -> TrackScore:
+    """``track``, whose frames count at ``looked`` fps, in frames at ``own`` fps."""
+    frames = (track.first_frame, track.last_frame + 1)
+    first, end = (math.floor(frame / looked * own + Fraction(1, 2)) for frame in frames)
+    return replace(track, first_frame=first, last_frame=max(first, end - 1))

@@ -26,6 +26,7 @@ from .models.inception import InceptionConfig
 from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
 from .models.s3fd import S3FDConfig
 from .models.sync_expert import WAV2LIP_EXPERT
+from .models.syncnet import SyncNetConfig
 
 _ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
@@ -37,6 +38,7 @@ PUBLIC: dict[str, Any] = {
     "quality_discriminator": WAV2LIP_DISCRIMINATOR,
     "s3fd": S3FDConfig(),
     "fid_inception": InceptionConfig(),
+    "syncnet": SyncNetConfig(),
 }
 
 
@@ -195,7 +197,7 @@ def load_model(
         header = read_header(path)
         found, config, tensors = header.kind, header.config, foreign.read_safetensors(path)
     else:
-        found, config, tensors = _read_foreign(path, kind)
+        found, config, tensors = _read_foreign(path)
     if kind is not None and found != kind:
         raise WeightsError(f"{path} holds {_title(found)}; wanted {_title(kind)}")
     return _build(found, config, tensors, path).to(device, dtype)
@@ -206,13 +208,10 @@ def _title(kind: str) -> str:
     return f"{public} ({kind})" if public else f"a {kind}"
 
 
-def _read_foreign(path: Path, kind: str | None) -> tuple[str, Any, dict[str, Tensor]]:
+def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     tensors = foreign.read_tensors(path)
     network = foreign.recognise(tensors, path)
-    if network.kind is None:
-        wanted = f"; wanted {_title(kind)}" if kind else ""
-        raise WeightsError(f"{path} holds {network.title}, which this version knows but cannot load{wanted}")
-    return network.kind, PUBLIC[network.kind], tensors
+    return network.kind, network.config or PUBLIC[network.kind], foreign.our_names(network, tensors)
 
 
 def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
@@ -258,7 +257,7 @@ def convert(source: str | Path, target: str | Path) -> Header:
     digest = hub.file_sha256(path)
     if foreign.file_format(path) == "safetensors" and _metadata(path) is not None:
         raise WeightsError(f"{path} is a file of ours already; nothing to convert")
-    kind, config, tensors = _read_foreign(path, None)
+    kind, config, tensors = _read_foreign(path)
     entry = next((entry for entry in hub.HUB.values() if entry.sha256 == digest), None)
     licence = entry.licence if entry else _unknown_licence(kind)
     origin = "/".join(entry.places[0][:2]) if entry else path.name
@@ -267,5 +266,5 @@ def convert(source: str | Path, target: str | Path) -> Header:
 
 
 def _unknown_licence(kind: str) -> str:
-    public = hub.HUB[{"s3fd": "s3fd", "fid_inception": "fid-inception"}.get(kind, "wav2lip")]
+    public = hub.HUB[{"fid_inception": "fid-inception"}.get(kind, kind if kind in hub.HUB else "wav2lip")]
     return f"not stated by the file; of the public weights: {public.licence}"

@@ -48,7 +48,7 @@ def test_info_of_a_public_name_tells_where_it_comes_from(folder: Path) -> None:
     text = run("info", "wav2lip-gan")
     assert "camenduru/Wav2Lip/checkpoints/wav2lip_gan.pth, else Nekochu/Wav2Lip/wav2lip_gan.pth" in text
     assert "ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8" in text
-    assert "lipsync models pull wav2lip-gan" in text and "unverified" in run("info", "syncnet")
+    assert "lipsync models pull wav2lip-gan" in text and "unverified" in run("info", "expert")
 
 
 def test_info_of_a_file_tells_its_header(folder: Path) -> None:

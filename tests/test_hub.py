@@ -247,7 +247,7 @@ def test_an_unknown_name_lists_the_known() -> None:
 
 
 def test_table() -> None:
-    assert {name for name, entry in hub.HUB.items() if entry.sha256 is None} == {"expert", "syncnet"}
+    assert {name for name, entry in hub.HUB.items() if entry.sha256 is None} == {"expert"}
     for entry in hub.HUB.values():
         assert entry.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
     assert len({entry.filename for entry in hub.HUB.values()}) == len(hub.HUB)  # they share one folder

@@ -61,3 +61,35 @@ def test_ten_minutes_need_no_more_memory_than_one(tmp_path: Path) -> None:
         pytest.skip("peak memory is read in /proc, which this system has not")
     one, ten = peak(tmp_path, 60), peak(tmp_path, 600)
     assert ten - one < 100, f"one minute peaks at {one:.0f} MB, ten at {ten:.0f} MB"
+
+
+SCORING = """
+import re, sys
+from pathlib import Path
+import torch
+from lipsync_core.metrics.protocol import ReferenceTrack, track_scores, whole_frame_score
+from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
+from lipsync_core.types import Audio, Frames
+
+count = int(sys.argv[1])
+small = dict(lip=(2, 2, 2, 2, 2, 4), audio=(2, 2, 2, 2, 2, 4), hidden=4)  # embeddings of full length
+syncnet = SyncNet(SyncNetConfig(**small)).eval()
+pixels = torch.randint(0, 256, (32, 180, 320, 3), dtype=torch.uint8)
+audio = Audio(torch.zeros(1, 640 * count), 16000)
+track = ReferenceTrack(0, torch.zeros(count, 4), torch.tensor([[160.0, 90.0, 60.0]]).double().expand(count, 3))
+for score in (whole_frame_score, lambda frames, *rest: track_scores(frames, rest[0], [track], rest[1])[0]):
+    done = score((Frames(pixels.clone(), start) for start in range(0, count, 32)), audio, syncnet)
+    assert len(done.frame_confidence) == count - 5
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_reference_scores_keep_embeddings_and_no_pictures() -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("peak memory is read in /proc, which this system has not")
+    few, many = (
+        float(subprocess.run([sys.executable, "-c", SCORING, n], capture_output=True, text=True, check=True).stdout)
+        for n in ("320", "3200")
+    )
+    assert many - few < 200, f"320 frames peak at {few:.0f} MB, 3200 at {many:.0f} MB"  # as pictures 434 MB more

@@ -1,14 +1,17 @@
-"""S3FD against numbers of the public reference (tests/reference/s3fd_face_alignment.npz) under recipe weights."""
+"""S3FD against numbers of the public references (tests/reference/s3fd_*.npz) under recipe weights."""
 
 import hashlib
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from golden import REFERENCE, build, integers
+from golden import REFERENCE, build, integers, recipe
 from torch import Tensor
 
-from lipsync_core.faces.s3fd import S3FDDetector, canonical_points
+from lipsync_core import foreign
+from lipsync_core.faces.s3fd import S3FDDetector, canonical_points, syncnet_detector
 from lipsync_core.models.s3fd import S3FD, S3FDConfig
 
 WANTED = np.load(REFERENCE / "s3fd_face_alignment.npz")
@@ -94,3 +97,46 @@ def test_canonical_points_lie_in_the_box_and_mirror() -> None:
     assert ((points > torch.tensor([10.0, 20.0])) & (points < torch.tensor([110.0, 140.0]))).all()
     mirrored = points * torch.tensor([-1.0, 1.0]) + torch.tensor([120.0, 0.0])
     torch.testing.assert_close(mirrored[[1, 0, 2, 4, 3]], points)
+
+
+# ---- the detector of syncnet_python: the same network with other weights, names and details
+
+
+@pytest.fixture(scope="module")
+def syncnet_s3fd() -> S3FD:
+    """Recipe weights under the names of ``sfd_face.pth``."""
+    keys = json.loads((REFERENCE / "state_dict_keys.json").read_text(encoding="utf-8"))["s3fd_syncnet_python"]["keys"]
+    public = {key: recipe(key, tuple(shape)) for key, (shape, _) in keys.items()}
+    network = foreign.recognise(public, REFERENCE)
+    model = S3FD(network.config)
+    model.load_state_dict(foreign.our_names(network, public), strict=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("score", [0.5, 0.9])
+def test_boxes_agree_with_syncnet_python(syncnet_s3fd: S3FD, scale: float, score: float) -> None:
+    wanted = torch.from_numpy(np.load(REFERENCE / "s3fd_syncnet_python.npz")[f"det_s{scale:g}_th{score}"]).float()
+    detector = replace(syncnet_detector(syncnet_s3fd), scale=scale, min_score=score)
+    (found,) = detector.detect(integers(902, (240, 320, 3))[None])
+    torch.testing.assert_close(found.boxes, wanted[:, :4], atol=0.05, rtol=0)
+    torch.testing.assert_close(found.scores, wanted[:, 4], atol=1e-5, rtol=0)
+
+
+def test_the_reference_looks_at_a_quarter_of_the_size(syncnet_s3fd: S3FD) -> None:
+    detector = syncnet_detector(syncnet_s3fd)
+    assert (detector.scale, detector.min_score, detector.max_overlap, detector.then_overlap) == (0.25, 0.9, 0.3, 0.1)
+    pixels = integers(903, (1, 112, 134, 3))
+    (found,) = replace(detector, min_score=0.1).detect(pixels)  # 28 px is the least
+    (again,) = replace(detector, min_score=0.1).detect(pixels.float() / 255)
+    assert torch.equal(found.boxes, again.boxes) and found.scores.numel() > 0
+    with pytest.raises(ValueError, match=r"134x108 px; S3FD wants 112 px"):
+        detector.detect(pixels[:, :108])
+
+
+def test_a_second_suppression_leaves_out_what_the_first_let_pass(syncnet_s3fd: S3FD) -> None:
+    detector = replace(syncnet_detector(syncnet_s3fd), scale=1.0, min_score=0.5)
+    (twice,) = detector.detect(integers(902, (240, 320, 3))[None])
+    (once,) = replace(detector, then_overlap=1.0).detect(integers(902, (240, 320, 3))[None])
+    assert 0 < len(twice.boxes) < len(once.boxes)
+    assert all(any(torch.equal(box, other) for other in once.boxes) for box in twice.boxes)

@@ -18,10 +18,13 @@ import lipsync_core
 from lipsync_core.cli import app
 from lipsync_core.dubbing import Finding, dub
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
-from lipsync_core.media import AudioSource, VideoWriter, probe, read_frames, write_shifted
+from lipsync_core.media import AudioSource, VideoWriter, probe, read_audio, read_frames, write_shifted
+from lipsync_core.metrics.protocol import whole_frame_score
+from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.score_plot import plot
 from lipsync_core.scoring import ScoreReport, TrackScore, score, shift_sound, verdict
 from lipsync_core.types import Frames, SyncScore, VideoInfo
+from lipsync_core.weights import load_model, save_model
 
 ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"
 SPEECH = Path(lipsync_core.__file__).parent / "assets" / "demo.flac"
@@ -142,6 +145,33 @@ def test_half_a_second_gives_a_score_or_a_reason(talk: Path, tmp_path: Path) -> 
     assert (found.offset_frames is None) == (found.reason is not None)
 
 
+@pytest.fixture(scope="module")
+def syncnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the public network's shape with weights that know nothing."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "syncnet.safetensors"
+    save_model(SyncNet(SyncNetConfig()).eval(), path, licence="none", source="test", dtype=torch.float16)
+    return path
+
+
+def test_the_reference_protocol_reads_files(talk: Path, tmp_path: Path, syncnet: Path) -> None:
+    short = cropped(talk, tmp_path / "short.mp4", stop=14)
+    report = score(short, scorer=syncnet, mode="reference", whole_frame=True)
+    network = load_model(syncnet)
+    assert isinstance(network, SyncNet)
+    wanted = whole_frame_score(read_frames(short), read_audio(short), network)
+    found = only(report)
+    assert (report.scorer, report.mode, found.scorer) == ("syncnet", "reference", "syncnet")
+    assert (report.tracks[0].first_frame, report.tracks[0].last_frame) == (0, 12)
+    assert found.distance == pytest.approx(wanted.distance, rel=1e-3) and found.search_frames == 15
+    assert found.offset_frames == wanted.offset_frames
+
+
+def test_syncnet_scores_in_exact_mode_too(talk: Path, tmp_path: Path, syncnet: Path) -> None:
+    found = only(score(cropped(talk, tmp_path / "short.mp4", stop=16), scorer=syncnet, finding=FRESH))
+    assert found.scorer == "syncnet" and found.search_frames < 15 and found.distance > 0
+
+
 PLAIN = SyncScore("judge", 3, 120.0, 1.0, 0.5, torch.zeros(9), torch.zeros(5), 2, 0.4)
 
 
@@ -159,6 +189,8 @@ def test_the_surest_track_is_mended_by() -> None:
     tracks = tuple(TrackScore(0, 9, one, (5, 5)) for one in [PLAIN, *others])
     report = ScoreReport("judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ())
     assert report.best().score.offset_frames == 2
+    unsaid = tuple(replace(track, score=replace(track.score, uncertainty=None)) for track in tracks)
+    assert replace(report, mode="reference", tracks=unsaid).best().score.offset_frames == 2
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:

@@ -236,22 +236,6 @@ def test_a_fork_of_another_size_is_told_apart(tmp_path: Path) -> None:
         weights.load_model(path)
 
 
-FOREIGN = {
-    "the SyncNet v2 sync scorer": ("netcnnaud.0.weight", "netcnnlip.0.weight", "netfcaud.0.weight"),
-}
-
-
-@pytest.mark.parametrize("title", FOREIGN)
-def test_known_networks_without_a_room_here_are_named(tmp_path: Path, title: str) -> None:
-    path = tmp_path / "x.pth"
-    torch.save(dict.fromkeys(FOREIGN[title], torch.zeros(1)), path)
-    for use in (weights.load_model, lambda path: weights.convert(path, tmp_path / "y")):
-        with pytest.raises(WeightsError, match=f"holds {title}, which this version knows but cannot load"):
-            use(path)
-    with pytest.raises(WeightsError, match=r"cannot load; wanted a Wav2Lip generator \(generator\)"):
-        weights.load_model(path, kind="generator")
-
-
 def test_read_header_of_a_foreign_file_names_the_command(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save(small().state_dict(), path)

@@ -1,11 +1,13 @@
-"""The ``s3fd`` detector: Wav2Lip's own. Slow (0.8 s for a 640x360 image on two cores), but the one its weights know."""
+"""The ``s3fd`` detector: Wav2Lip's own. Slow (0.8 s for a 640x360 image on two cores), but the one its weights know.
+``syncnet_detector`` is the one of syncnet_python, which the reference scores need."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..models.s3fd import MINIMUM_SIZE, S3FD, STRIDES
+from ..geometry import resize_bytes
+from ..models.s3fd import S3FD, STRIDES
 from ..types import Detections
 
 _VARIANCES = (0.1, 0.2)  # S3FD learned its offsets divided by these: position, log size
@@ -23,33 +25,57 @@ class S3FDDetector:
     ``min_score`` in [0,1] is the least softmax score of a face, ``max_overlap`` the most intersection over union that
     two faces may have. The defaults are Wav2Lip's. Its candidates begin at a score of 0.05, but one below ``min_score``
     can suppress nothing above it, so they are left out from the start: same faces, less work.
+
+    ``scale``: images are looked at in this size, shrunk as OpenCV does. ``then_overlap``: what is left after suppressing
+    at ``max_overlap`` is suppressed once more at this one. ``extra_px``: what overlaps add to the sides of boxes.
     """
 
     model: S3FD
     min_score: float = 0.5
     max_overlap: float = 0.3
+    scale: float = 1.0
+    then_overlap: float = 1.0
+    extra_px: float = 1.0
 
     @torch.inference_mode()
     def detect(self, pixels: Tensor) -> list[Detections]:
         """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1], best first, on the CPU.
 
         Boxes may reach beyond the image, as the network draws them. ``points`` are canonical places in the box and say
-        nothing about the pose. Raises ValueError for images with a side below 32 px.
+        nothing about the pose. Raises ValueError for images with a side below 32 px (28 for syncnet_python's network),
+        once they are scaled.
         """
         _, height, width, _ = pixels.shape
-        if min(height, width) < MINIMUM_SIZE:
-            raise ValueError(f"images are {width}x{height} px; S3FD wants {MINIMUM_SIZE} px or more each way")
+        seen = pixels if self.scale == 1 else self._shrunk(pixels)
+        _, seen_height, seen_width, _ = seen.shape
+        if min(seen_height, seen_width) < self.model.config.minimum_size:
+            least = self.model.config.minimum_size / self.scale
+            raise ValueError(f"images are {width}x{height} px; S3FD wants {least:.0f} px or more each way")
         weight = next(self.model.parameters())
-        scaled = pixels.to(weight.device, weight.dtype)
-        scaled = scaled / 255 if pixels.dtype == torch.uint8 else scaled
+        scaled = seen.to(weight.device, weight.dtype)
+        scaled = scaled / 255 if seen.dtype == torch.uint8 else scaled
         boxes, scores = decode(self.model(scaled.permute(0, 3, 1, 2)))
+        boxes = boxes * boxes.new_tensor([width / seen_width, height / seen_height]).repeat(2)
         return [self._faces(b, s) for b, s in zip(boxes.float().cpu(), scores.float().cpu(), strict=True)]
+
+    def _shrunk(self, pixels: Tensor) -> Tensor:
+        _, height, width, _ = pixels.shape
+        size = round(height * self.scale), round(width * self.scale)
+        return resize_bytes(pixels, size, step=(1 / self.scale, 1 / self.scale))
 
     def _faces(self, boxes: Tensor, scores: Tensor) -> Detections:
         likely = (scores > self.min_score).nonzero()[:, 0]
         likely = likely[scores[likely].argsort(descending=True, stable=True)]
-        kept = likely[_suppress(boxes[likely], self.max_overlap)]
+        kept = likely[_suppress(boxes[likely], self.max_overlap, self.extra_px)]
+        if self.then_overlap < 1:
+            kept = kept[_suppress(boxes[kept], self.then_overlap, self.extra_px)]
         return Detections(boxes[kept], canonical_points(boxes[kept]), scores[kept])
+
+
+def syncnet_detector(model: S3FD) -> S3FDDetector:
+    """The detector of syncnet_python with its network (``SYNCNET_S3FD``, weights ``sfd_face``): scores above 0.9 in images
+    of a quarter of the side, suppressed at 0.3 and again at 0.1."""
+    return S3FDDetector(model, min_score=0.9, max_overlap=0.3, scale=0.25, then_overlap=0.1, extra_px=0.0)
 
 
 def decode(maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -75,10 +101,10 @@ def canonical_points(boxes: Tensor) -> Tensor:
     return boxes[:, None, :2] + places * (boxes[:, 2:] - boxes[:, :2])[:, None]
 
 
-def _suppress(boxes: Tensor, max_overlap: float) -> Tensor:
-    """Indices of the boxes (K,4), best first, that overlap no better one that is kept. Sides count one pixel more than
-    their difference, as in the original."""
-    area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(1)
+def _suppress(boxes: Tensor, max_overlap: float, extra_px: float) -> Tensor:
+    """Indices of the boxes (K,4), best first, that overlap no better one that is kept. Sides count ``extra_px`` more than
+    their difference (in Wav2Lip's original one pixel)."""
+    area = (boxes[:, 2:] - boxes[:, :2] + extra_px).prod(1)
     left = torch.arange(boxes.shape[0])
     kept: list[int] = []
     while left.numel() > 0:  # a turn per face, not per candidate
@@ -86,7 +112,7 @@ def _suppress(boxes: Tensor, max_overlap: float) -> Tensor:
         kept.append(best)
         low = torch.maximum(boxes[best, :2], boxes[left, :2])
         high = torch.minimum(boxes[best, 2:], boxes[left, 2:])
-        shared = (high - low + 1).clamp(min=0).prod(1)
+        shared = (high - low + extra_px).clamp(min=0).prod(1)
         overlap = shared / (area[best] + area[left] - shared)
         overlap[0] = torch.inf  # itself
         left = left[overlap <= max_overlap]

@@ -1,0 +1,1 @@
+"""How good a dubbed clip is: sync and image quality, on tensors."""

@@ -10,6 +10,7 @@ from .inception import Inception, InceptionConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from .s3fd import S3FD, S3FDConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
+from .syncnet import SyncNet, SyncNetConfig
 
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "generator": (GeneratorConfig, Generator),
@@ -18,4 +19,5 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "face_detector": (FaceDetectorConfig, FaceDetector),
     "s3fd": (S3FDConfig, S3FD),
     "fid_inception": (InceptionConfig, Inception),
+    "syncnet": (SyncNetConfig, SyncNet),
 }

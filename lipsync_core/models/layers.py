@@ -1,10 +1,11 @@
 """Blocks that several networks share."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -71,13 +72,18 @@ def flatten(blocks: list[list[nn.Module]]) -> nn.Sequential:
 
 
 def fold(model: M) -> M:
-    """``model`` in eval mode with every batch norm folded, in place, into the convolution before it: the same numbers with
+    """``model`` in eval mode with every batch norm folded, in place, into the layer before it: the same numbers with
     fewer passes over memory. For inference only; the state dict no longer fits a checkpoint."""
     model.eval()
-    for layer in model.modules():
-        if isinstance(layer, (Conv, UpConv)) and len(layer.conv_block) == 2:
-            conv, norm = layer.conv_block
-            assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(norm, nn.BatchNorm2d)
-            fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
-            layer.conv_block = nn.Sequential(fused)
+    for row in [layer for layer in model.modules() if isinstance(layer, nn.Sequential)]:
+        for i, (layer, norm) in enumerate(pairwise(list(row))):
+            if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                row[i], row[i + 1] = _fused(layer, norm), nn.Identity()
     return model
+
+
+def _fused(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return fuse_linear_bn_eval(layer, norm)
+    assert isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
+    return fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))

@@ -1,6 +1,7 @@
 """S3FD, the face detector of Wav2Lip (Zhang et al., ICCV 2017: "S3FD: Single Shot Scale-invariant Face Detector").
 
-Parameter names are those of the public file ``s3fd-619a316812.pth``, so that it loads strictly.
+Parameter names are those of the public file ``s3fd-619a316812.pth``, so that it loads strictly. syncnet_python has the
+same network with other weights and three other details: ``SYNCNET_S3FD``.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,6 @@ from torch.nn import functional as F
 STRIDES = (4, 8, 16, 32, 64, 128)
 """Image pixels per cell of each of the six maps."""
 
-MINIMUM_SIZE = 32
-"""The shortest image side in px that survives five halvings."""
-
 
 @dataclass(frozen=True, slots=True)
 class S3FDConfig:
@@ -23,7 +21,8 @@ class S3FDConfig:
 
     ``channel_order`` is the order in which the network sees the colours. It was trained on BGR, and
     ``means`` are its BGR means; Wav2Lip hands it RGB and subtracts the same three numbers all the same. "rgb" does as
-    Wav2Lip does, "bgr" as in training.
+    Wav2Lip does, "bgr" as in training. ``fc6_padding`` and ``fc6_dilation``: padding 3 without dilation lets the map grow
+    by 4 px each way, which the weights of Wav2Lip expect. ``ceil_third_pool``: the third pool rounds odd sides up.
     """
 
     stages: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -32,6 +31,18 @@ class S3FDConfig:
     extra: tuple[tuple[int, int], ...] = ((256, 512), (128, 256))
     means: tuple[float, float, float] = (104.0, 117.0, 123.0)
     channel_order: Literal["rgb", "bgr"] = "rgb"
+    fc6_padding: int = 3
+    fc6_dilation: int = 1
+    ceil_third_pool: bool = False
+
+    @property
+    def minimum_size(self) -> int:
+        """The shortest image side in px that survives five halvings."""
+        return 28 if self.ceil_third_pool else 32
+
+
+SYNCNET_S3FD = S3FDConfig(means=(123.0, 117.0, 104.0), fc6_padding=6, fc6_dilation=6, ceil_third_pool=True)
+"""The S3FD of joonson/syncnet_python, file ``sfd_face.pth``."""
 
 
 class ChannelNorm(nn.Module):
@@ -58,8 +69,7 @@ class S3FD(nn.Module):
             for i in range(1, count + 1):
                 self.add_module(f"conv{stage}_{i}", nn.Conv2d(width, channels, 3, padding=1))
                 width = channels
-        # Padding 3 without dilation: the map grows by 4 px each way. So it is in Wav2Lip, and the weights expect it.
-        self.fc6 = nn.Conv2d(width, config.fc, 3, padding=3)
+        self.fc6 = nn.Conv2d(width, config.fc, 3, padding=config.fc6_padding, dilation=config.fc6_dilation)
         self.fc7 = nn.Conv2d(config.fc, config.fc, 1)
         width = config.fc
         for stage, (narrow, channels) in enumerate(config.extra, 6):
@@ -75,8 +85,9 @@ class S3FD(nn.Module):
             self.add_module(f"{name}_mbox_loc", nn.Conv2d(channels, 4, 3, padding=1))
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """``pixels`` (N,3,H,W) float RGB in [0,1], H and W at least 32. Per level: logits (N,2,h,w) of background and
-        face, and offsets (N,4,h,w) of the box against the cell's anchor (centre x, y, then log width, height)."""
+        """``pixels`` (N,3,H,W) float RGB in [0,1], H and W at least ``minimum_size``. Per level: logits (N,2,h,w) of
+        background and face, and offsets (N,4,h,w) of the box against the cell's anchor (centre x, y, then log width,
+        height)."""
         if self.config.channel_order == "bgr":
             pixels = pixels.flip(1)
         maps: list[tuple[Tensor, Tensor]] = []
@@ -94,7 +105,7 @@ class S3FD(nn.Module):
                 x = F.relu(self._layer(f"conv{stage}_{i}", x))
             if stage >= 3:
                 sources.append(self._layer(f"conv{stage}_3_norm", x))
-            x = F.max_pool2d(x, 2)
+            x = F.max_pool2d(x, 2, ceil_mode=stage == 3 and self.config.ceil_third_pool)
         x = F.relu(self.fc7(F.relu(self.fc6(x))))
         sources.append(x)
         for stage in range(6, 6 + len(self.config.extra)):
@@ -111,3 +122,16 @@ class S3FD(nn.Module):
 
 
 _SOURCES = ("conv3_3_norm", "conv4_3_norm", "conv5_3_norm", "fc7", "conv6_2", "conv7_2")
+
+# The convolutions of the five stages, and their places in syncnet_python's row of layers, in which pools and ReLUs count.
+_VGG = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
+_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+
+SYNCNET_NAMES = {
+    **{f"vgg.{place}": f"conv{name}" for place, name in zip(_PLACES, _VGG, strict=True)},
+    **{"vgg.31": "fc6", "vgg.33": "fc7"},
+    **{f"L2Norm{name}": f"conv{name}_norm" for name in ("3_3", "4_3", "5_3")},
+    **{f"extras.{i}": f"conv{name}" for i, name in enumerate(("6_1", "6_2", "7_1", "7_2"))},
+    **{f"{head}.{i}": f"{source}_mbox_{head}" for head in ("loc", "conf") for i, source in enumerate(_SOURCES)},
+}
+"""What ``sfd_face.pth`` calls our layers: its name -> ours."""
