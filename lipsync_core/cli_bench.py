@@ -57,6 +57,10 @@ def bench_command(
     mode: Annotated[
         Literal["exact", "reference"], typer.Option(help="reference: dub and score as the paper's scripts do.")
     ] = "exact",
+    whole_frame: Annotated[
+        bool,
+        typer.Option("--whole-frame", help="Mode reference: score frames that are faces already (LRS2, LRS3, LRW)."),
+    ] = False,
     fid: Annotated[Literal["face", "frame"], typer.Option(help="What FID looks at.")] = "face",
     ray: Ray = None,
     workers: Workers = None,
@@ -72,7 +76,9 @@ def bench_command(
     from .evaluation.pairs import draw_pairs, read_pairs, write_pairs
     from .evaluation.report import write_report
 
-    plan = Benchmark(root.resolve(), out.resolve(), tuple(model or ["mini"]), scorer, mode, fid, device, batch)
+    plan = Benchmark(
+        root.resolve(), out.resolve(), tuple(model or ["mini"]), scorer, mode, whole_frame, fid, device, batch
+    )
     cluster = _cluster(ray, workers)
     out.mkdir(parents=True, exist_ok=True)
     if pairs is not None:

@@ -119,6 +119,10 @@ def test_only_syncnet_in_the_reference_protocol_gives_lse(done: tuple[Benchmark,
     plan = done[0]
     assert names_of_scores(replace(plan, scorer="syncnet", mode="reference")) == ("LSE-D", "LSE-C")
     assert names_of_scores(replace(plan, scorer="syncnet"))[0] == names_of_scores(plan)[0] == "distance"
+    with pytest.raises(ValueError, match="wanted the scorer syncnet, not judge"):
+        replace(plan, mode="reference").prepare()
+    with pytest.raises(ValueError, match="wanted mode reference with them"):
+        replace(plan, whole_frame=True)
 
 
 def test_weights_of_another_hash_are_another_job(done: tuple[Benchmark, list[Outcome]]) -> None:

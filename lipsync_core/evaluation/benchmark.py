@@ -21,9 +21,10 @@ from ..hub import file_sha256
 from ..media import AudioSource, VideoWriter, probe, read_audio
 from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
+from ..metrics.syncnet_scorer import SyncNetScorer
 from ..models.generator import Generator
 from ..models.inception import Inception
-from ..scoring import Mode, ScoreReport, score
+from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack
 from ..weights import load_model, weights_file
 from .baselines import copied_mouth
@@ -43,6 +44,8 @@ class Benchmark:
     """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``:
     names or weight files. ``scorer`` and ``mode``: see ``score``.
 
+    ``whole_frame``: the paper's way with LRS2, LRS3 and LRW, in mode reference alone.
+
     ``mode`` reference dubs as the paper's scripts do: 25 fps, no pads, no last frame for which the sound ends inside its
     window, and a pair whose video is shorter than its speech, or that has a frame without a face, fails. Otherwise ``dub``
     does as it does by default, and ends where the shorter of picture and sound does. ``region``: what FID looks at.
@@ -53,12 +56,15 @@ class Benchmark:
     models: tuple[str, ...] = ("mini",)
     scorer: str = "judge"
     mode: Mode = "exact"
+    whole_frame: bool = False
     region: Region = "face"
     device: str = "auto"
     batch: int = 8
     finding: Finding = Finding()
 
     def __post_init__(self) -> None:
+        if self.whole_frame and self.mode != "reference":
+            raise ValueError("whole frames are scored by the paper's scripts; wanted mode reference with them")
         names = [*BASELINES, *(Path(model).stem for model in self.models)]
         if len(set(names)) < len(names):
             raise ValueError(
@@ -78,6 +84,7 @@ class Benchmark:
             "scorer": self.scorer,
             "scorer_sha256": file_sha256(weights_file(self.scorer)),
             "mode": self.mode,
+            "whole_frame": self.whole_frame,
             "finding": f"{self.finding.detector} {self.finding.min_score}",
             "fid": None if fid_missing() else self.region,
         }
@@ -117,6 +124,8 @@ class Bench:
     def __init__(self, plan: Benchmark) -> None:
         self.plan = plan
         self.device = device_named(plan.device)
+        if plan.mode == "reference" and not isinstance(load_scorer(plan.scorer, self.device), SyncNetScorer):
+            raise ValueError(f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}")
         self.generators = {name: self._loaded(model, "generator", Generator) for name, model in plan.methods.items()}
         self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
         self.detector, self.key = load_detector(plan.finding, self.device)
@@ -136,7 +145,14 @@ class Bench:
         finding = replace(self.plan.finding, cache=False)  # nobody will look for faces in these files again
         # the scripts score the real files themselves; else they are encoded and cut like the others
         scored = scene.footage.path if arguments["method"] == "real" and self.plan.mode == "reference" else out
-        report = score(scored, scorer=self.plan.scorer, mode=self.plan.mode, finding=finding, device=self.plan.device)
+        report = score(
+            scored,
+            scorer=self.plan.scorer,
+            mode=self.plan.mode,
+            whole_frame=self.plan.whole_frame,
+            finding=finding,
+            device=self.plan.device,
+        )
         return {
             "out": out.relative_to(self.plan.out).as_posix(),
             "frames": scene.count,

@@ -36,7 +36,7 @@ def write_report(
     in words; ``unpaired``: files that were left out of the draw, with the reasons."""
     methods = [_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
     distance, confidence = names_of_scores(plan)
-    title = f"{Path(plan.scorer).name}, mode {plan.mode}"
+    title = f"{Path(plan.scorer).name}, mode {plan.mode}{', whole frames' if plan.whole_frame else ''}"
     text = "\n\n".join(
         [
             "# Benchmark",
@@ -65,10 +65,8 @@ def write_report(
 
 
 def names_of_scores(plan: Benchmark) -> tuple[str, str]:
-    """LSE-D and LSE-C are SyncNet's in the public protocol, and nobody else's."""
-    if plan.scorer == "syncnet" and plan.mode == "reference":
-        return "LSE-D", "LSE-C"
-    return "distance", "confidence"
+    """LSE-D and LSE-C are SyncNet's in the public protocol, which mode reference is, and nobody else's."""
+    return ("LSE-D", "LSE-C") if plan.mode == "reference" else ("distance", "confidence")
 
 
 def _method(name: str, outcomes: Sequence[Outcome]) -> _Method:
