@@ -1,7 +1,7 @@
 """The paper's benchmark: pairs of face and speech, methods that dub them, and what scorers say of the results."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,14 +18,14 @@ from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector
 from ..footage import Footage
 from ..hub import file_sha256
-from ..media import AudioSource, VideoWriter, probe, read_audio
+from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
 from ..metrics.syncnet_scorer import SyncNetScorer
 from ..models.generator import Generator
 from ..models.inception import Inception
 from ..scoring import Mode, ScoreReport, load_scorer, score
-from ..types import FaceTrack
+from ..types import FaceTrack, Frames, VideoInfo
 from ..weights import load_model, weights_file
 from .baselines import copied_mouth
 from .jobs import Job
@@ -142,9 +142,11 @@ class Bench:
         out = self.plan.out / "videos" / arguments["method"] / f"{arguments['pair']:05}.mp4"
         out.parent.mkdir(parents=True, exist_ok=True)
         self._make(arguments["method"], scene, out)
+        real = arguments["method"] == "real"
+        seen = scene.video if real else out  # the truth is what the file shows, not our encoding of it
         finding = replace(self.plan.finding, cache=False)  # nobody will look for faces in these files again
         # the scripts score the real files themselves; else they are encoded and cut like the others
-        scored = scene.footage.path if arguments["method"] == "real" and self.plan.mode == "reference" else out
+        scored = scene.video if real and self.plan.mode == "reference" else out
         report = score(
             scored,
             scorer=self.plan.scorer,
@@ -158,8 +160,8 @@ class Bench:
             "frames": scene.count,
             "without_face": scene.count - int(scene.person.visible.sum()),
             **_scored(report),
-            **self._look(scene.footage if arguments["method"] == "real" else replace(scene.footage, path=out), scene),
-            "fid_features": self._features(arguments, scene, out),
+            **_looks(scene.frames(seen), scene.person),
+            "fid_features": self._features(arguments, scene, seen),
         }
 
     def _scene(self, video: Path, audio: Path) -> "_Scene":
@@ -177,25 +179,25 @@ class Bench:
             raise LipSyncError(f"{video} has {count} frames; the speech wants {wanted}")
         if scripts and away:
             raise LipSyncError(f"{video} shows no face in {away} of {count} frames")
-        return _Scene(footage, audio, count, person)
+        return _Scene(video, footage.info, audio, count, person)
 
     def _make(self, method: str, scene: "_Scene", out: Path) -> None:
         """Writes the video of a method."""
-        footage, encoding = scene.footage, Encoding(overwrite=True, repeatable=True)
+        encoding, fps = Encoding(overwrite=True, repeatable=True), scene.info.fps
         if method in BASELINES:
-            plain = footage.frames(scene.count, scene.count, longer="trim", chunk=_CHUNK)
-            pieces = copied_mouth(footage, scene.person, scene.count) if method == "copied mouth" else plain
-            sound = AudioSource(footage.path if method == "real" else scene.audio)
+            copied = method == "copied mouth"
+            pieces = copied_mouth(scene.video, fps, scene.person, scene.count) if copied else scene.frames(scene.video)
+            sound = AudioSource(scene.video if method == "real" else scene.audio)
             with VideoWriter(
-                out, footage.info, sound, crf=encoding.crf, preset=encoding.preset, repeatable=True, overwrite=True
+                out, scene.info, sound, crf=encoding.crf, preset=encoding.preset, repeatable=True, overwrite=True
             ) as writer:
                 for piece in pieces:
                     writer.write(piece)
             return
-        generator, fps = self.generators[method], footage.info.fps
+        generator = self.generators[method]
         boxed = self.plan.mode == "reference" and generator.config.framing.kind == "box"
         dub(
-            footage.path,
+            scene.video,
             scene.audio,
             out,
             model=generator,
@@ -208,21 +210,12 @@ class Bench:
             batch=self.plan.batch,
         )
 
-    def _look(self, footage: Footage, scene: "_Scene") -> dict[str, float | None]:
-        sharpness, jitter = Sharpness(), BorderJitter()
-        for piece in footage.frames(scene.count, scene.count, longer="trim", chunk=_CHUNK):
-            sharpness.update(piece, scene.person)
-            jitter.update(piece, scene.person)
-        return {"sharpness": sharpness.compute(), "border_jitter": jitter.compute()}
-
-    def _features(self, arguments: Mapping[str, Any], scene: "_Scene", out: Path) -> str | None:
-        """The file with the FID features of a video; those of the real one are of its own file, not of what we encoded."""
+    def _features(self, arguments: Mapping[str, Any], scene: "_Scene", video: Path) -> str | None:
+        """The file with the FID features of ``video``."""
         if self.inception is None:
             return None
-        footage = scene.footage if arguments["method"] == "real" else replace(scene.footage, path=out)
-        frames = footage.frames(scene.count, scene.count, longer="trim", chunk=_CHUNK)
         track = scene.person if self.plan.region == "face" else None
-        found = features(self.inception, frames, track=track)
+        found = features(self.inception, scene.frames(video), track=track)
         path = self.plan.out / "features" / arguments["method"] / f"{arguments['pair']:05}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"features": found}, path)
@@ -231,12 +224,26 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """A pair, looked at: the first ``count`` frames of ``footage`` are dubbed with ``audio``, in them ``person``."""
+    """A pair, looked at: the first ``count`` frames of ``video`` at the rate of ``info`` are dubbed with ``audio``, in them
+    ``person``."""
 
-    footage: Footage
+    video: Path
+    info: VideoInfo
     audio: Path
     count: int
     person: FaceTrack
+
+    def frames(self, video: Path) -> Iterator[Frames]:
+        """These frames of another file."""
+        return read_frames(video, chunk=_CHUNK, fps=self.info.fps, stop=self.count)
+
+
+def _looks(frames: Iterable[Frames], person: FaceTrack) -> dict[str, float | None]:
+    sharpness, jitter = Sharpness(), BorderJitter()
+    for piece in frames:
+        sharpness.update(piece, person)
+        jitter.update(piece, person)
+    return {"sharpness": sharpness.compute(), "border_jitter": jitter.compute()}
 
 
 def frames_of_scripts(samples: int) -> int:

@@ -16,7 +16,7 @@ from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector
 from ..footage import Footage
 from ..geometry import crop_to_frame, cut
-from ..media import probe, read_audio
+from ..media import probe, read_audio, read_frames
 from ..metrics.scorers import Scorer
 from ..metrics.sync import hear
 from ..scoring import load_scorer
@@ -130,8 +130,8 @@ def _embedded(
     first, count = person.start, min(int(away[0]) if len(away) else len(person.visible), most)
     person = window(person, first, count)
     crops: list[Tensor] = []
-    for piece in replace(footage, first=first).frames(count, count, longer="trim", chunk=_CHUNK):
-        here = slice(piece.start, piece.start + piece.pixels.shape[0])
+    for piece in read_frames(path, chunk=_CHUNK, fps=scorer.fps, start=first, stop=first + count):
+        here = slice(piece.start - first, piece.start - first + piece.pixels.shape[0])
         maps = crop_to_frame(person.boxes[here].float(), person.points[here].float(), scorer.framing, scorer.size)
         crops.append(cut(piece.pixels, maps, scorer.size, antialias=scorer.framing.kind == "aligned"))
     sound = hear(read_audio(path, rate=scorer.rate), scorer)[first:]
