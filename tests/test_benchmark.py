@@ -21,8 +21,9 @@ from lipsync_core.evaluation.benchmark import Benchmark, frames_of_scripts
 from lipsync_core.evaluation.jobs import Cluster, Outcome, run_jobs
 from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.evaluation.report import names_of_scores, write_report
-from lipsync_core.media import AudioSource, VideoWriter, probe_sound, read_frames
+from lipsync_core.media import AudioSource, VideoWriter, probe_sound, read_audio, read_frames
 from lipsync_core.models.inception import Inception, InceptionConfig
+from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from lipsync_core.weights import save_model
 
@@ -122,6 +123,25 @@ def test_only_syncnet_in_the_reference_protocol_gives_lse(done: tuple[Benchmark,
         replace(plan, mode="reference").prepare()
     with pytest.raises(ValueError, match="wanted mode reference with them"):
         replace(plan, whole_frame=True)
+
+
+def test_the_reference_mode_dubs_and_scores_as_the_scripts_do(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With SyncNet's layers and weights made up here."""
+    path = tmp_path / hub.HUB["syncnet"].filename
+    save_model(build(SyncNet, SyncNetConfig()), path, licence="none", source="made up")
+    monkeypatch.setenv("LIPSYNC_WEIGHTS", str(tmp_path))
+    monkeypatch.setitem(hub.HUB, "syncnet", replace(hub.HUB["syncnet"], sha256=hub.file_sha256(path)))
+    plan = Benchmark(root, tmp_path / "out", scorer="syncnet", mode="reference", whole_frame=True)
+    pairs = [Pair("short.mp4", "long.mp4"), Pair("long.mp4", "short.mp4")]
+    outcomes = run_jobs(plan.jobs(pairs), plan.prepare, tmp_path / "r.jsonl", attempts=1, threads=1)
+    wanted = frames_of_scripts(read_audio(root / "short.mp4").samples.shape[1])
+    assert [outcome.result and outcome.result["frames"] for outcome in outcomes[:4]] == [wanted] * 4
+    assert sum(piece.pixels.shape[0] for piece in read_frames(plan.out / "videos/mini/00000.mp4")) == wanted < 22
+    assert all("has 22 frames; the speech wants" in str(outcome.error) for outcome in outcomes[4:])
+    page = write_report(plan, outcomes, pairs="two")
+    assert "LSE-D ↓" in page.split("\n## ")[0] and "syncnet, mode reference, whole frames" in page
 
 
 def test_weights_of_another_hash_are_another_job(done: tuple[Benchmark, list[Outcome]]) -> None:
