@@ -2,185 +2,33 @@
 
 import logging
 import sys
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from .cli_bench import OptionalAddress, batch_command, bench_command, expert_command
+from .cli_dub import dub_command
 from .cli_models import app as models_app
 from .cli_progress import Bar
 from .cli_score import score_command
 from .cli_study import app as study_app
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
 
-if TYPE_CHECKING:
-    from .dubbing import DubReport
-
 app = typer.Typer(
     help="Make any face speak any speech.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 app.add_typer(models_app, name="models")
 app.add_typer(study_app, name="study")
+app.command("dub")(dub_command)
+app.command("bench", cls=OptionalAddress)(bench_command)
+app.command("batch", cls=OptionalAddress)(batch_command)
+app.command("expert")(expert_command)
 app.command("score")(score_command)
 
 _EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
 _errors = Console(stderr=True)
-
-
-def parse_time(text: str) -> Fraction:
-    """Seconds, m:s or h:m:s, each part a decimal number, as an exact number of seconds."""
-    parts = text.split(":")
-    try:
-        values = [Fraction(part) for part in parts]
-    except (ValueError, ZeroDivisionError):
-        values = []
-    if not 1 <= len(values) <= 3 or any(v < 0 for v in values) or any(v >= 60 for v in values[1:]):
-        raise typer.BadParameter(f"{text!r} is no time; wanted seconds or h:m:s, such as 12.5 or 0:01:30")
-    return sum((v * 60**k for k, v in enumerate(reversed(values))), Fraction(0))
-
-
-def parse_fps(text: str) -> Fraction:
-    """A frame rate such as 25, 29.97 or 30000/1001."""
-    try:
-        fps = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        fps = Fraction(0)
-    if not 0 < fps <= 1000:
-        raise typer.BadParameter(f"{text!r} is no frame rate; wanted a number or a ratio, such as 25 or 30000/1001")
-    return fps
-
-
-def parse_pair(text: str) -> tuple[Path, str]:
-    """FACE=AUDIO -> (audio, face)."""
-    face, equals, audio = text.partition("=")
-    if not equals or not audio:
-        raise typer.BadParameter(f"{text!r} is no pair; wanted FACE=AUDIO, such as left=anna.wav")
-    return Path(audio), face
-
-
-def _pads(text: str | None) -> tuple[int, int, int, int] | None:
-    if text is None:
-        return None
-    try:
-        top, bottom, left, right = (int(part) for part in text.replace(",", " ").split())
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} are no pads; wanted 'top bottom left right' in px, such as '0 10 0 0'"
-        ) from None
-    return top, bottom, left, right
-
-
-FaceFile = Annotated[Path, typer.Argument(help="Video or photo (PNG, JPEG, WebP) with the face.")]
-Speech = Annotated[Path | None, typer.Argument(help="Speech: any file with sound.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")]
-Pairs = Annotated[
-    list[str] | None, typer.Option(help="FACE=AUDIO, once for each speaker; instead of AUDIO and --face.")
-]
-Which = Annotated[str, typer.Option("--face", help="largest | left | right | INDEX | x,y")]
-Model = Annotated[str, typer.Option(help="A name (see `lipsync models list`) or a weight file.")]
-Mask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="What is redrawn.")]
-BlendOption = Annotated[Literal["paste", "feather"], typer.Option(help="How it joins its frame.")]
-Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")]
-Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")]
-OwnPixels = Annotated[
-    bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its 96 px.")
-]
-Pads = Annotated[
-    str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
-]
-Lead = Annotated[
-    int | None, typer.Option(help="Sound heard this long before its frame; 40 mends wav2lip's early lips.")
-]
-Start = Annotated[str, typer.Option(help="Cut the video: from here (seconds or h:m:s).")]
-End = Annotated[str | None, typer.Option(help="Cut the video: to here.")]
-Fps = Annotated[str | None, typer.Option(help="Frames per second; the source's average by default.")]
-LongerOption = Annotated[
-    Literal["pingpong", "loop", "hold", "trim"],
-    typer.Option("--when-audio-is-longer", help="What the picture does then."),
-]
-Detector = Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")]
-MinScore = Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")]
-Cache = Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")]
-Device = Annotated[str, typer.Option(help="auto | cpu | cuda | mps")]
-PrecisionOption = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option("--precision", help="auto: bfloat16 where the CPU is built for it."),
-]
-Batch = Annotated[int, typer.Option(min=1, help="Frames at a time.")]
-Codec = Annotated[str | None, typer.Option(help="FFmpeg encoder; H.264 for MP4 by default.")]
-Crf = Annotated[float, typer.Option(help="Quality, lower is better and larger.")]
-Preset = Annotated[str, typer.Option(help="Encoder preset.")]
-Tag = Annotated[bool, typer.Option(help="Say in the metadata that the picture is generated.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-
-
-@app.command("dub")
-def dub_command(
-    face: FaceFile,
-    audio: Speech = None,
-    out: Out = Path("dubbed.mp4"),
-    pair: Pairs = None,
-    which: Which = "largest",
-    model: Model = "mini",
-    mask: Mask = "mouth",
-    blend: BlendOption = "feather",
-    feather: Feather = 0.08,
-    colour_match: Colour = False,
-    own_pixels: OwnPixels = True,
-    pads: Pads = None,
-    lead_ms: Lead = None,
-    start: Start = "0",
-    end: End = None,
-    fps: Fps = None,
-    longer: LongerOption = "pingpong",
-    detector: Detector = "mini",
-    min_score: MinScore = 0.7,
-    cache: Cache = True,
-    device: Device = "auto",
-    precision: PrecisionOption = "auto",
-    batch: Batch = 8,
-    codec: Codec = None,
-    crf: Crf = 18,
-    preset: Preset = "veryfast",
-    tag: Tag = True,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make the face of a video or photo speak."""
-    from .dubbing import Cut, Encoding, Finding, dub
-    from .pipeline import Blend
-    from .prefetch import share_cores
-
-    if (audio is None) == (not pair):
-        raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
-    speech = audio if audio is not None else [parse_pair(text) for text in pair or []]
-    options: dict[str, Any] = {
-        "blend": Blend(mask, blend, feather, colour_match, own_pixels),
-        "cut": Cut(parse_time(start), parse_time(end) if end else None, parse_fps(fps) if fps else None, longer),
-        "finding": Finding(detector, min_score, cache),
-        "encoding": Encoding(codec, crf, preset, tag, overwrite),
-        "pads": _pads(pads),
-    }
-    share_cores()
-    with Bar() as bar:
-        report = dub(
-            face,
-            speech,
-            out,
-            model=model,
-            select=which,
-            lead_ms=lead_ms,
-            device=device,
-            precision=precision,
-            batch=batch,
-            on_progress=bar,
-            **options,
-        )
-    _print_report(report, as_json)
 
 
 @app.command("demo")
@@ -194,20 +42,6 @@ def demo_command(
     with Bar() as bar:
         video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)
     print(f"wrote {video} and {sheet}")
-
-
-def _print_report(report: "DubReport", as_json: bool) -> None:
-    if as_json:
-        print(report.to_json())
-        return
-    table = Table(title=str(report.out), show_header=False)
-    table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
-    table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through without the face")
-    table.add_row("model", f"{report.model}, faces by {report.detector}")
-    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
-    for warning in report.warnings:
-        table.add_row("warning", warning)
-    Console().print(table)
 
 
 def main() -> None:

@@ -36,13 +36,15 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """How the output is written. ``codec`` None: what suits the container (H.264 in MP4). ``veryfast`` because encoding
-    is the slowest stage on a CPU. ``tag``: say in the file's metadata that the picture is generated, and by what."""
+    is the slowest stage on a CPU. ``tag``: say in the file's metadata that the picture is generated, and by what.
+    ``repeatable``: see ``VideoWriter``."""
 
     codec: str | None = None
     crf: float = 18
     preset: str = "veryfast"
     tag: bool = True
     overwrite: bool = False
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def dub(
     out: Path | str,
     *,
     model: Path | str | Generator = "mini",
+    model_name: str | None = None,
     select: str = "largest",
     blend: Blend = Blend(),
     cut: Cut = Cut(),
@@ -100,8 +103,9 @@ def dub(
 
     audio: a file with sound, spoken by the face that ``select`` names (largest | left | right | INDEX | x,y), or a list of
     (file, face) pairs, heard together. Where it is the face file itself, it is cut with the picture. pads: (top, bottom,
-    left, right) px for models framed by the detector's box. lead_ms: see ``MelFeatures``. precision: the
-    generator's; see ``arithmetic``. batch: frames at a time. on_progress(stage, done, total).
+    left, right) px for models framed by the detector's box. model_name: for the report and the file, instead of the
+    model's own. lead_ms: see ``MelFeatures``. precision: the generator's; see ``arithmetic``. batch: frames at a time.
+    on_progress(stage, done, total).
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """
@@ -114,7 +118,7 @@ def dub(
     notes = _Notes()
     with notes.clock("total"):
         footage, target = _footage(face, cut, notes), device_named(device)
-        generator, name = _generator(model, target)
+        generator, name = _generator(model, model_name, target)
         sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
         voices = _Voices.read([path for path, _ in pairs], face, cut, sync.config.features.rate, notes)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
@@ -214,13 +218,13 @@ def _footage(face: Path, cut: Cut, notes: _Notes) -> Footage:
     return Footage(face, info, first, stop, notes.warn)
 
 
-def _generator(model: Path | str | Generator, device: torch.device) -> tuple[Generator, str]:
+def _generator(model: Path | str | Generator, name: str | None, device: torch.device) -> tuple[Generator, str]:
     """The network, and its name for reports."""
     if isinstance(model, Generator):
-        return model.to(device), type(model).__name__
+        return model.to(device), name or type(model).__name__
     loaded = load_model(model, kind="generator", device=device)
     assert isinstance(loaded, Generator)
-    return loaded, Path(model).name
+    return loaded, name or Path(model).name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -273,6 +277,7 @@ def _writer(
         codec=encoding.codec,
         crf=encoding.crf,
         preset=encoding.preset,
+        repeatable=encoding.repeatable,
         overwrite=encoding.overwrite,
         metadata=_tag(model) if encoding.tag else {},
         extra_tracks_from=None if footage.info.still else footage.path,

@@ -6,7 +6,7 @@ import torch
 from golden import REFERENCE, build, integers
 from torch import Tensor
 
-from lipsync_core.metrics.fid import FID, Moments, MomentStream, frechet_distance
+from lipsync_core.metrics.fid import FID, Moments, MomentStream, features, frechet_distance
 from lipsync_core.models.inception import Inception, InceptionConfig, folded
 from lipsync_core.types import FaceTrack, Frames
 
@@ -170,3 +170,16 @@ def test_float_frames_are_the_same_pictures(tiny: Inception) -> None:
     whole.update(pictures(3), "real")
     again.update(Frames(pictures(3).pixels / 255), "real")
     torch.testing.assert_close(whole.moments("real").mean, again.moments("real").mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("face", [None, track(17)], ids=["frame", "face"])
+def test_features_kept_in_files_give_the_same_moments(tiny: Inception, face: FaceTrack | None) -> None:
+    pieces = [Frames(pictures(18).pixels[i : i + 5], i) for i in range(0, 18, 5)]
+    fid, stream = FID(tiny, region="frame" if face is None else "face"), MomentStream()
+    for piece in pieces:
+        fid.update(piece, "real", track=face)
+    stream.update(features(tiny, pieces, track=face))
+    a, b = fid.moments("real"), stream.compute()
+    assert a.count == b.count == (18 if face is None else 16)
+    torch.testing.assert_close(a.mean, b.mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(a.scatter, b.scatter, rtol=0, atol=1e-5)

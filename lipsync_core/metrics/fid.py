@@ -1,5 +1,6 @@
 """Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid computes it, from moments that stream and merge."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,18 +107,17 @@ class FID:
         if (track is None) != (self.region == "frame"):
             raise ValueError(f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}")
         waiting = self._images[side]
-        faces = frames.pixels if track is None else (_face(pixels, box) for _, pixels, box, _ in visible(frames, track))
-        for pixels in faces:
-            waiting.append(self._image(pixels))
+        for image in _images(frames, track, self._network):
+            waiting.append(image)
             if len(waiting) == _BATCH:
-                self._streams[side].update(self._features(waiting))
+                self._streams[side].update(_embedded(waiting, self._network))
                 waiting.clear()
 
     def moments(self, side: Side) -> Moments:
         """Of all images of that side up to now: what a worker sends home."""
         waiting = self._images[side]
         done = self._streams[side].compute()
-        return done.merged(Moments.of(self._features(waiting))) if waiting else done
+        return done.merged(Moments.of(_embedded(waiting, self._network))) if waiting else done
 
     def merge(self, side: Side, moments: Moments) -> None:
         """Count what another worker has seen as well."""
@@ -131,17 +131,37 @@ class FID:
         note = f"{few} images for {FEATURES} features: the distance is biased upwards" if few <= FEATURES else None
         return FIDResult(distance, self.region, real.count, fake.count, note)
 
-    def _image(self, pixels: Tensor) -> Tensor:
-        """(1,3,S,S) one picture (H,W,3) as the network takes it, stretched by itself so that sizes may differ."""
+
+def features(network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None) -> Tensor:
+    """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept and counted elsewhere. Of the
+    faces of ``track``, or of whole frames. ``network`` is folded in place."""
+    network = folded(network)
+    waiting: list[Tensor] = []
+    found: list[Tensor] = []
+    for piece in frames:
+        for image in _images(piece, track, network):
+            waiting.append(image)
+            if len(waiting) == _BATCH:
+                found.append(_embedded(waiting, network))
+                waiting.clear()
+    found += [_embedded(waiting, network)] if waiting else []
+    return torch.cat([torch.zeros(0, FEATURES), *(some.float().cpu() for some in found)])
+
+
+def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
+    """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself: sizes may differ."""
+    faces = frames.pixels if track is None else (_face(pixels, box) for _, pixels, box, _ in visible(frames, track))
+    for pixels in faces:
         image = pixels.permute(2, 0, 1)[None].float()
         image = image / 255 if pixels.dtype == torch.uint8 else image
-        return F.interpolate(image, [self._network.config.size] * 2, mode="bilinear", align_corners=False)
+        yield F.interpolate(image, [network.config.size] * 2, mode="bilinear", align_corners=False)
 
-    @torch.inference_mode()
-    def _features(self, images: list[Tensor]) -> Tensor:
-        weight = next(self._network.parameters())
-        batch = torch.cat(images).to(weight.device, weight.dtype, memory_format=torch.channels_last)
-        return self._network(batch)
+
+@torch.inference_mode()
+def _embedded(images: list[Tensor], network: Inception) -> Tensor:
+    weight = next(network.parameters())
+    batch = torch.cat(images).to(weight.device, weight.dtype, memory_format=torch.channels_last)
+    return network(batch)
 
 
 class MomentStream:

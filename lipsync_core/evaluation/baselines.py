@@ -1,0 +1,44 @@
+"""What any method must beat, beside the real video and the undubbed one: the clip's own mouth at the wrong time."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+from ..blend.composite import composite
+from ..blend.masks import face_mask
+from ..geometry import Framing, apply, crop_to_frame, cut, invert, scale_of
+from ..media import read_frames
+from ..types import FaceTrack, Frames
+
+_DETAIL = 2  # pixels of the copy for each of the frame: moved twice between pixels, it would be blurred by half
+_CROP_PX = (64, 512)
+_FRAMING = Framing()
+
+
+def copied_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iterator[Frames]:
+    """The first ``count`` frames of a video at ``fps``, each with the mouth of another moment: frame i has that of frame
+    i + count/2 (past the end counted on from the first), placed and blended like a generated one.
+
+    Real pixels that know nothing of the sound: what the blend alone costs in looks, and what chance gives in sync.
+    ``person``: the face, from frame 0. A frame that does not show it, or whose partner does not, stays as it is.
+    """
+    half = count // 2
+    own, later, earlier = (
+        read_frames(path, chunk=1, fps=fps, start=start, stop=stop)
+        for start, stop in ((0, count), (half, count), (0, half))
+    )
+    for i, (frame, partner) in enumerate(zip(own, chain(later, earlier), strict=True)):
+        yield _copied(frame, partner, person, i, (i + half) % count)
+
+
+def _copied(frame: Frames, partner: Frames, person: FaceTrack, here: int, there: int) -> Frames:
+    if not (person.visible[here] and person.visible[there]):
+        return frame
+    boxes, points = person.boxes[[here, there]].float(), person.points[[here, there]].float()
+    side = _DETAIL * float(scale_of(crop_to_frame(boxes, points, _FRAMING, 1))[0])
+    size = min(max(round(side), _CROP_PX[0]), _CROP_PX[1])
+    maps = crop_to_frame(boxes, points, _FRAMING, size)
+    mouth = cut(partner.pixels, maps[1:], size)
+    mask = face_mask("mouth", apply(invert(maps[:1]), points[:1]), size)
+    return composite(frame, mouth, crop_to_frame=maps[:1], mask=mask)

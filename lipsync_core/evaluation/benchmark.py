@@ -1,0 +1,270 @@
+"""The paper's benchmark: pairs of face and speech, methods that dub them, and what scorers say of the results."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import save_file
+from torch import nn
+
+from ..audio import frame_count, mel_length
+from ..dubbing import Cut, Encoding, dub
+from ..errors import LipSyncError, WeightsError
+from ..faces.selection import FaceSelector, select
+from ..faces.tracking import window
+from ..finding import Finding, device_named, load_detector
+from ..footage import Footage
+from ..hub import file_sha256
+from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
+from ..metrics.artefacts import BorderJitter, Sharpness
+from ..metrics.fid import Region, features
+from ..metrics.syncnet_scorer import SyncNetScorer
+from ..models.generator import Generator
+from ..models.inception import Inception
+from ..scoring import Mode, ScoreReport, load_scorer, score
+from ..types import FaceTrack, Frames, VideoInfo
+from ..weights import load_model, weights_file
+from .baselines import copied_mouth
+from .jobs import Job
+from .pairs import Pair
+
+BASELINES = ("real", "undubbed", "copied mouth")
+Network = TypeVar("Network", bound=nn.Module)
+
+_SCRIPT_FPS = Fraction(25)
+_SCRIPT_COLUMNS = 16  # of the mel spectrogram in one window
+_CHUNK = 16  # frames read at once
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``:
+    names or weight files. ``scorer`` and ``mode``: see ``score``.
+
+    ``whole_frame``: the paper's way with LRS2, LRS3 and LRW, in mode reference alone.
+
+    ``mode`` reference dubs as the paper's scripts do: 25 fps, no pads, no last frame for which the sound ends inside its
+    window, and a pair whose video is shorter than its speech, or that has a frame without a face, fails. Otherwise ``dub``
+    does as it does by default, and ends where the shorter of picture and sound does. ``region``: what FID looks at.
+    """
+
+    root: Path
+    out: Path
+    models: tuple[str, ...] = ("mini",)
+    scorer: str = "judge"
+    mode: Mode = "exact"
+    whole_frame: bool = False
+    region: Region = "face"
+    device: str = "auto"
+    batch: int = 8
+    finding: Finding = Finding()
+
+    def __post_init__(self) -> None:
+        if self.whole_frame and self.mode != "reference":
+            raise ValueError("whole frames are scored by the paper's scripts; wanted mode reference with them")
+        names = [*BASELINES, *(Path(model).stem for model in self.models)]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"methods {', '.join(names)}; wanted models of different names, none named like a baseline"
+            )
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """The models by the names under which tables show them."""
+        return {Path(model).stem: model for model in self.models}
+
+    def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
+        """One for each pair and method, pair by pair. What its result depends on is in its arguments: weights by their hash.
+        Raises WeightsError where they are not here."""
+        weights = {name: file_sha256(weights_file(model)) for name, model in self.methods.items()}
+        common = {
+            "scorer": self.scorer,
+            "scorer_sha256": file_sha256(weights_file(self.scorer)),
+            "mode": self.mode,
+            "whole_frame": self.whole_frame,
+            "finding": f"{self.finding.detector} {self.finding.min_score}",
+            "fid": None if fid_missing() else self.region,
+        }
+        return [
+            Job(
+                f"{number:05} {method}",
+                {
+                    "pair": number,
+                    "audio": pair.audio,
+                    "video": pair.video,
+                    "method": method,
+                    "sha256": weights.get(method),
+                    **common,
+                },
+            )
+            for number, pair in enumerate(pairs)
+            for method in (*BASELINES, *weights)
+        ]
+
+    def prepare(self) -> "Bench":
+        """What does the jobs, with its models loaded."""
+        return Bench(self)
+
+
+def fid_missing() -> str | None:
+    """Why there is no FID: its network is not here. None where it is."""
+    try:
+        weights_file("fid-inception")
+    except WeightsError:
+        return "its network is not on this machine; lipsync models pull fid-inception"
+    return None
+
+
+class Bench:
+    """Does the jobs of a ``Benchmark``: dubs, scores, looks."""
+
+    def __init__(self, plan: Benchmark) -> None:
+        self.plan = plan
+        self.device = device_named(plan.device)
+        if plan.mode == "reference" and not isinstance(load_scorer(plan.scorer, self.device), SyncNetScorer):
+            raise ValueError(f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}")
+        self.generators = {name: self._loaded(model, "generator", Generator) for name, model in plan.methods.items()}
+        self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
+        self.detector, self.key = load_detector(plan.finding, self.device)
+
+    def _loaded(self, name: str, kind: str, wanted: type[Network]) -> Network:
+        network = load_model(name, kind=kind, device=self.device)
+        assert isinstance(network, wanted)
+        return network
+
+    def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of one job: the video's path below ``out``, its frames and those without the face, what ``score`` says
+        of its longest face track, sharpness and border jitter, the file of its FID features or null."""
+        scene = self._scene(self.plan.root / arguments["video"], self.plan.root / arguments["audio"])
+        out = self.plan.out / "videos" / arguments["method"] / f"{arguments['pair']:05}.mp4"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        self._make(arguments["method"], scene, out)
+        real = arguments["method"] == "real"
+        seen = scene.video if real else out  # the truth is what the file shows, not our encoding of it
+        finding = replace(self.plan.finding, cache=False)  # nobody will look for faces in these files again
+        # the scripts score the real files themselves; else they are encoded and cut like the others
+        scored = scene.video if real and self.plan.mode == "reference" else out
+        report = score(
+            scored,
+            scorer=self.plan.scorer,
+            mode=self.plan.mode,
+            whole_frame=self.plan.whole_frame,
+            finding=finding,
+            device=self.plan.device,
+        )
+        return {
+            "out": out.relative_to(self.plan.out).as_posix(),
+            "frames": scene.count,
+            "without_face": scene.count - int(scene.person.visible.sum()),
+            **_scored(report),
+            **_looks(scene.frames(seen), scene.person),
+            "fid_features": self._features(arguments, scene, seen),
+        }
+
+    def _scene(self, video: Path, audio: Path) -> "_Scene":
+        info = probe(video)
+        scripts = self.plan.mode == "reference"
+        footage = Footage(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
+        sound = read_audio(audio)
+        wanted = frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
+        if wanted < 1:
+            raise LipSyncError(f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame")
+        people, count = footage.tracks(self.detector, stop=wanted, detector_key=self.key)
+        person = window(select(people, FaceSelector()), 0, count)
+        away = count - int(person.visible.sum())
+        if scripts and count < wanted:
+            raise LipSyncError(f"{video} has {count} frames; the speech wants {wanted}")
+        if scripts and away:
+            raise LipSyncError(f"{video} shows no face in {away} of {count} frames")
+        return _Scene(video, footage.info, audio, count, person)
+
+    def _make(self, method: str, scene: "_Scene", out: Path) -> None:
+        """Writes the video of a method."""
+        encoding, fps = Encoding(overwrite=True, repeatable=True), scene.info.fps
+        if method in BASELINES:
+            copied = method == "copied mouth"
+            pieces = copied_mouth(scene.video, fps, scene.person, scene.count) if copied else scene.frames(scene.video)
+            sound = AudioSource(scene.video if method == "real" else scene.audio)
+            with VideoWriter(
+                out, scene.info, sound, crf=encoding.crf, preset=encoding.preset, repeatable=True, overwrite=True
+            ) as writer:
+                for piece in pieces:
+                    writer.write(piece)
+            return
+        generator = self.generators[method]
+        boxed = self.plan.mode == "reference" and generator.config.framing.kind == "box"
+        dub(
+            scene.video,
+            scene.audio,
+            out,
+            model=generator,
+            model_name=method,
+            cut=Cut(end=scene.count / fps, fps=fps, longer="trim"),
+            finding=self.plan.finding,
+            encoding=encoding,
+            pads=(0, 0, 0, 0) if boxed else None,
+            device=self.plan.device,
+            batch=self.plan.batch,
+        )
+
+    def _features(self, arguments: Mapping[str, Any], scene: "_Scene", video: Path) -> str | None:
+        """The file with the FID features of ``video``."""
+        if self.inception is None:
+            return None
+        track = scene.person if self.plan.region == "face" else None
+        found = features(self.inception, scene.frames(video), track=track)
+        path = self.plan.out / "features" / arguments["method"] / f"{arguments['pair']:05}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": found}, path)
+        return path.relative_to(self.plan.out).as_posix()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
+    """A pair, looked at: the first ``count`` frames of ``video`` at the rate of ``info`` are dubbed with ``audio``, in them
+    ``person``."""
+
+    video: Path
+    info: VideoInfo
+    audio: Path
+    count: int
+    person: FaceTrack
+
+    def frames(self, video: Path) -> Iterator[Frames]:
+        """These frames of another file."""
+        return read_frames(video, chunk=_CHUNK, fps=self.info.fps, stop=self.count)
+
+
+def _looks(frames: Iterable[Frames], person: FaceTrack) -> dict[str, float | None]:
+    sharpness, jitter = Sharpness(), BorderJitter()
+    for piece in frames:
+        sharpness.update(piece, person)
+        jitter.update(piece, person)
+    return {"sharpness": sharpness.compute(), "border_jitter": jitter.compute()}
+
+
+def frames_of_scripts(samples: int) -> int:
+    """How many frames the paper's evaluation scripts make for ``samples`` at 16 kHz: frame i at 25 fps as long as 16 mel
+    columns from floor(16 i / 5) on are there, and no last frame beyond."""
+    return max(0, -(-5 * (mel_length(samples) - _SCRIPT_COLUMNS + 1) // 16))
+
+
+def _scored(report: ScoreReport) -> dict[str, Any]:
+    """The longest of the tracks, the first of equals; those of bystanders are counted."""
+    best = max(report.tracks, key=lambda track: track.last_frame - track.first_frame)
+    found = best.score
+    if not math.isfinite(found.distance):
+        raise LipSyncError(f"no score: {found.reason}")
+    return {
+        "tracks": len(report.tracks),
+        "offset_frames": found.offset_frames,
+        "distance": found.distance,
+        "confidence": found.confidence,
+        "search_frames": found.search_frames,
+        "uncertainty": found.uncertainty,
+        "reason": found.reason,
+        "warnings": list(report.warnings),
+    }

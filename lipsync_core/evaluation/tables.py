@@ -1,0 +1,116 @@
+"""Means with their intervals, as tables in Markdown and as plots; and what the paper reports."""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+_DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The mean of ``count`` values and its 95 % interval; NaN without values, and an interval takes two."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "–"
+        return f"{self.mean:.3f}" + ("" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
+
+    def percent(self) -> str:
+        """A share in percent."""
+        return f"{100 * self.mean:.1f}" + (
+            "" if math.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        )
+
+
+def mean_with_interval(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
+    """The mean of ``values`` and its percentile bootstrap interval: 95 % of the means of ``draws`` samples of the same
+    size, drawn with replacement; the seed is fixed, so the same values give the same interval."""
+    count = len(values)
+    if count < 2:
+        return Mean(values[0] if values else math.nan, math.nan, math.nan, count)
+    chance = random.Random(seed)
+    means = sorted(fmean(chance.choices(values, k=count)) for _ in range(draws))
+    cut = round(0.025 * draws)
+    return Mean(fmean(values), means[cut], means[-1 - cut], count)
+
+
+def ratio_with_interval(parts: Sequence[tuple[float, float]], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
+    """Sum of hits over sum of trials of independent ``parts`` (hits, trials), such as clips, and the bootstrap interval over
+    parts: trials within one are alike, and counting each as independent would promise too much."""
+    if not parts:
+        return Mean(math.nan, math.nan, math.nan, 0)
+    chance = random.Random(seed)
+
+    def ratio(some: Sequence[tuple[float, float]]) -> float:
+        return sum(hits for hits, _ in some) / sum(trials for _, trials in some)
+
+    ratios = sorted(ratio(chance.choices(parts, k=len(parts))) for _ in range(draws))
+    cut = round(0.025 * draws)
+    low, high = (ratios[cut], ratios[-1 - cut]) if len(parts) > 1 else (math.nan, math.nan)
+    return Mean(ratio(parts), low, high, len(parts))
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its columns padded to line up; a bar in a cell is escaped."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+# Table 1 of the paper (Prajwal et al. 2020, arXiv 2008.10010): LSE-D, LSE-C, FID on LRW, LRS2 and LRS3.
+PAPER: Mapping[str, tuple[tuple[str, str, str], ...]] = {
+    "Speech2Vid": (("13.14", "1.762", "11.15"), ("14.23", "1.587", "12.32"), ("13.97", "1.681", "11.91")),
+    "LipGAN": (("10.05", "3.350", "2.833"), ("10.33", "3.199", "4.861"), ("10.65", "3.193", "4.732")),
+    "Wav2Lip": (("6.512", "7.490", "3.189"), ("6.386", "7.789", "4.887"), ("6.652", "7.887", "4.844")),
+    "Wav2Lip + GAN": (("6.774", "7.263", "2.475"), ("6.469", "7.781", "4.446"), ("6.986", "7.574", "4.350")),
+    "Real": (("7.012", "6.931", "–"), ("6.736", "7.838", "–"), ("6.956", "7.592", "–")),
+}
+SETS = ("LRW", "LRS2", "LRS3")
+
+
+def paper_table() -> str:
+    """The paper's rows, LSE-D / LSE-C / FID for each data set."""
+    header = ["method", *(f"{name} LSE-D / LSE-C / FID" for name in SETS)]
+    return markdown(header, [[name, *(" / ".join(figures) for figures in row)] for name, row in PAPER.items()])
+
+
+def plot_distributions(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:
+    """One panel for each quantity, in it for each method every value as a dot, the box of the middle half with the
+    median, and the mean as a diamond; as PNG."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(method for panel in panels.values() for method in panel))
+    figure = Figure(figsize=(4.6 * len(panels), 1.6 + 0.55 * len(methods)), layout="constrained")
+    FigureCanvasAgg(figure)
+    spread = np.random.default_rng(0)
+    for axes, (quantity, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for row, method in enumerate(methods):
+            found = np.asarray(values.get(method, ()), np.float64)
+            if not found.size:
+                continue
+            low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
+            axes.broken_barh([(low, high - low)], (row - 0.3, 0.6), facecolor="none", edgecolor="black")
+            axes.plot([middle, middle], [row - 0.3, row + 0.3], color="black")
+            axes.plot(found, row + spread.uniform(-0.22, 0.22, found.size), ".", alpha=0.45, markersize=5)
+            axes.plot(found.mean(), row, "D", color="black", markersize=5)
+        axes.set_yticks(range(len(methods)), [f"{name} ({len(values.get(name, ()))})" for name in methods])
+        axes.set_ylim(len(methods) - 0.5, -0.5)
+        axes.set_xlabel(quantity)
+        axes.grid(axis="x", alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,137 @@
+"""Lists of jobs: here and on Ray, resumed, tried again, failures kept."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lipsync_core
+from lipsync_core.errors import LipSyncError
+from lipsync_core.evaluation.jobs import Cluster, Job, read_outcomes, run_jobs, share
+
+JOBS = [Job(f"{i:02}", {"number": i}) for i in range(6)]
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'lipsync-core[ray]'")
+
+
+def squares() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    return lambda arguments: {"square": arguments["number"] ** 2}
+
+
+class Broken:
+    """Fails at 3 always, at 4 as long as no file tells that it was tried before, and takes its process along at 5."""
+
+    def __init__(self, folder: Path, *, deadly: bool = False) -> None:
+        self.folder, self.deadly = folder, deadly
+
+    def __call__(self) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        return self.work
+
+    def work(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        number = arguments["number"]
+        tried = self.folder / f"tried-{number}"
+        if number == 3 or (number == 4 and not tried.exists()):
+            tried.touch()
+            raise RuntimeError(f"no {number} today")
+        if number == 5 and self.deadly:
+            os._exit(1)
+        return {"square": number**2}
+
+
+def test_results_are_lines_and_come_back_in_order(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    results = tmp_path / "new folder" / "results.jsonl"
+    outcomes = run_jobs(JOBS, squares, results, on_progress=lambda done, total: told.append((done, total)))
+    assert [outcome.result for outcome in outcomes] == [{"square": i * i} for i in range(6)]
+    assert told == [(i, 6) for i in range(7)]
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == [job.id for job in JOBS] and lines[2]["result"] == {"square": 4}
+
+
+def test_a_run_resumes_where_it_was_cut_off_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    run_jobs(JOBS[:4], squares, results)
+    whole = results.read_bytes()
+    results.write_bytes(whole[:-20])
+    calls: list[int] = []
+
+    def counted() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        return lambda arguments: calls.append(arguments["number"]) or {"square": arguments["number"] ** 2}
+
+    outcomes = run_jobs(JOBS, counted, results)
+    assert calls == [3, 4, 5] and [outcome.result for outcome in outcomes] == [{"square": i * i} for i in range(6)]
+    assert results.read_bytes().startswith(whole[: whole.index(b'{"id": "03"')])
+    assert len(read_outcomes(results)) == 6
+
+
+def test_failures_are_tried_again_and_kept(tmp_path: Path) -> None:
+    outcomes = run_jobs(JOBS, Broken(tmp_path), tmp_path / "r.jsonl", attempts=2)
+    assert [(o.attempts, o.error) for o in outcomes[2:5]] == [(1, None), (2, "RuntimeError: no 3 today"), (2, None)]
+    assert outcomes[3].result is None and outcomes[4].result == {"square": 16}
+    kept = run_jobs(JOBS, squares, tmp_path / "r.jsonl")
+    assert kept[3].error == "RuntimeError: no 3 today"  # done is done
+    assert run_jobs(JOBS, squares, tmp_path / "r.jsonl", again=True)[3].result == {"square": 9}
+
+
+def test_other_arguments_are_another_job(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    run_jobs(JOBS, squares, results)
+    (outcome,) = run_jobs([Job("02", {"number": 7})], squares, results)
+    assert outcome.result == {"square": 49} and read_outcomes(results)["02"].result == {"square": 49}
+
+
+def test_a_damaged_line_is_told(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"id": "00"}\n', encoding="utf-8")
+    with pytest.raises(LipSyncError, match=r"r\.jsonl, line 1"):
+        run_jobs(JOBS, squares, tmp_path / "r.jsonl")
+    with pytest.raises(ValueError, match="same id"):
+        run_jobs([JOBS[0], JOBS[0]], squares, tmp_path / "s.jsonl")
+
+
+@pytest.mark.parametrize("text", ["pairs.txt", "host", "", "ftp://host:1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no address"):
+        Cluster(text)
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers find these tests and the library that they test."""
+    folders = [Path(__file__).parent, Path(lipsync_core.__file__).parents[1]]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+
+
+@needs_ray
+@pytest.mark.usefixtures("importable")
+def test_two_workers_of_ray_do_what_is_done_here_and_survive_one_that_dies(tmp_path: Path) -> None:
+    results = tmp_path / "ray.jsonl"
+    outcomes = run_jobs(JOBS, Broken(tmp_path, deadly=True), results, cluster=Cluster("local", 2))
+    assert [o.result and o.result["square"] for o in outcomes] == [0, 1, 4, None, 16, None]
+    assert outcomes[3].error == "RuntimeError: no 3 today" and "its worker died" in str(outcomes[5].error)
+    assert set(read_outcomes(results)) == {job.id for job in JOBS}
+    rest = run_jobs(JOBS, squares, results, again=True, cluster=Cluster("local", 2))
+    assert [o.result for o in rest] == [{"square": i * i} for i in range(6)]
+
+
+@needs_ray
+@pytest.mark.usefixtures("importable")
+def test_workers_that_cannot_begin_are_told(tmp_path: Path) -> None:
+    with pytest.raises(LipSyncError, match="cannot begin: nothing to work with"):
+        run_jobs(JOBS, unprepared, tmp_path / "r.jsonl", cluster=Cluster("local", 1))
+
+
+def unprepared() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    raise RuntimeError("nothing to work with")
+
+
+def test_workers_share_the_cluster() -> None:
+    assert share(Cluster("auto"), {"CPU": 16.0}, 4, 100) == (4, 4, 0)
+    assert share(Cluster("auto"), {"CPU": 16.0, "GPU": 2.0}, 1, 100) == (2, 1, 1)
+    assert share(Cluster("auto", 5), {"CPU": 16.0, "GPU": 2.0}, 1, 100) == (5, 1, 1 / 3)
+    assert share(Cluster("auto"), {"CPU": 16.0}, 1, 3) == (3, 1, 0)
+    for cluster, threads in ((Cluster("auto", 5), 4), (Cluster("auto"), 32)):
+        with pytest.raises(ValueError, match="do not fit the 16 cores"):
+            share(cluster, {"CPU": 16.0}, threads, 100)
