@@ -6,6 +6,7 @@ the centre of a face, where that face's box is, and where its five points are.
 """
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -119,17 +120,20 @@ class FaceDetector(nn.Module):
             if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
                 conv, norm = module
                 assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-                module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+                module[0] = fuse_conv_bn_eval(conv, norm)
+                del module[1]
         first = next(model.parameters())
         first.data.div_(full)
         return model
 
 
+@functools.lru_cache(maxsize=64)
 def cell_centres(height: int, width: int, *, stride: int, device: torch.device | None = None) -> Tensor:
-    """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row."""
-    y = (torch.arange(height, device=device) + 0.5) * stride
-    x = (torch.arange(width, device=device) + 0.5) * stride
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+    """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row. Kept: it is not to be written into."""
+    with torch.inference_mode(False):  # what is kept may be used in training later
+        y = (torch.arange(height, device=device) + 0.5) * stride
+        x = (torch.arange(width, device=device) + 0.5) * stride
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
 
 
 def _decode(score: Tensor, shape: Tensor, stride: int) -> Cells:
