@@ -219,13 +219,11 @@ def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn
     network = MODELS[kind][1]
     try:
         with torch.device("meta"):  # shapes without memory: a damaged config could ask for terabytes
-            wanted = network(config).state_dict()
+            model = network(config)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
         raise WeightsError(f"{path} has a config that builds no {network.__name__}: {error}") from error
-    _check_fit(tensors, wanted, path, network.__name__)
-    with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's random numbers stay
-        model = network(config)
-    model.load_state_dict(tensors, strict=True)
+    _check_fit(tensors, model.state_dict(), path, network.__name__)
+    model.load_state_dict(tensors, strict=True, assign=True)  # nothing is drawn at random only to be overwritten
     return model.eval()
 
 

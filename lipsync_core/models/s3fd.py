@@ -63,7 +63,6 @@ class S3FD(nn.Module):
     def __init__(self, config: S3FDConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("means", torch.tensor(config.means), persistent=False)
         width = 3
         for stage, (channels, count) in enumerate(zip(config.stages, config.convolutions, strict=True), 1):
             for i in range(1, count + 1):
@@ -91,7 +90,8 @@ class S3FD(nn.Module):
         if self.config.channel_order == "bgr":
             pixels = pixels.flip(1)
         maps: list[tuple[Tensor, Tensor]] = []
-        for name, features in zip(_SOURCES, self._features(pixels * 255 - self._means()), strict=True):
+        means = pixels.new_tensor(self.config.means)[:, None, None]
+        for name, features in zip(_SOURCES, self._features(pixels * 255 - means), strict=True):
             logits = self._layer(f"{name}_mbox_conf", features)
             face = logits[:, -1:]
             background = logits[:, :-1].amax(1, keepdim=True)  # "max-out": the likeliest kind of background counts
@@ -116,9 +116,6 @@ class S3FD(nn.Module):
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         return self.get_submodule(name)(x)
-
-    def _means(self) -> Tensor:
-        return self.get_buffer("means")[:, None, None]
 
 
 _SOURCES = ("conv3_3_norm", "conv4_3_norm", "conv5_3_norm", "fc7", "conv6_2", "conv7_2")
