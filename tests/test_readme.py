@@ -31,12 +31,13 @@ def test_the_commands_and_their_options_exist() -> None:
         words = shlex.split(line, comments=True)
         if words[:1] == ["lipsync"]:
             command = commands[words[1]]
+            command = getattr(command, "commands", {}).get(words[2], command)
             known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
             assert {w for w in words if w.startswith("-")} <= known, line
         else:
             assert words[:2] == ["python3", "bootstrap.py"] and words[2] in {"demo", "test"}
     options = set(re.findall(r"`(--[a-z-]+)", README))
-    known = {o for p in commands["dub"].params for o in (*p.opts, *p.secondary_opts)}
+    known = {o for command in commands.values() for p in command.params for o in (*p.opts, *p.secondary_opts)}
     assert options <= known
 
 
