@@ -18,7 +18,7 @@ _HELPER_SCORE = 0.5
 _SAME_FACE = 0.6
 # The second look: an upright crop this much wider than the face, and its side in px, both chosen on the val rows. It brings
 # the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there, and from 8.8-13.0 to 8.3-8.7 on the test rows
-# (train/evaluate_detector.py). One face costs 7.5 ms on top of the 10.7 of a 640x360 picture (bfloat16, one thread).
+# (train/evaluate_detector.py). One face costs 3 ms on top of the 8.5 of a 640x360 picture (bfloat16, one thread).
 _LOOK, _LOOK_SIDE = 2.4, 128
 _LOOK_LEVELS = 2  # a face of 128 / 2.4 px lies between those of strides 8 and 16
 _GREY = 127.5  # the middle of a byte
