@@ -12,6 +12,7 @@ from .cli_bench import OptionalAddress, batch_command, bench_command, expert_com
 from .cli_dub import dub_command
 from .cli_models import app as models_app
 from .cli_progress import Bar
+from .cli_quality import quality_command
 from .cli_score import score_command
 from .cli_study import app as study_app
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
@@ -25,6 +26,7 @@ app.command("dub")(dub_command)
 app.command("bench", cls=OptionalAddress)(bench_command)
 app.command("batch", cls=OptionalAddress)(batch_command)
 app.command("expert")(expert_command)
+app.command("quality")(quality_command)
 app.command("score")(score_command)
 
 _EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}

@@ -24,10 +24,10 @@ FLOORS = [
     {"hub", "foreign", "weights", "losses"},
     {"pipeline", "prefetch", "training", "metrics"},
     {"footage", "finding"},
-    {"dubbing", "scoring"},
+    {"dubbing", "scoring", "measuring"},
     {"evaluation"},
     {
-        *("cli", "cli_bench", "cli_dub", "cli_models", "cli_progress", "cli_score", "cli_study"),
+        *("cli", "cli_bench", "cli_dub", "cli_models", "cli_progress", "cli_quality", "cli_score", "cli_study"),
         *("demo", "score_plot"),
     },
     {"__main__", "__init__"},

@@ -1,9 +1,10 @@
-"""Which frames show the face that is measured."""
+"""Which frames show the face that is measured, and where in them."""
 
 from collections.abc import Iterator
 
 from torch import Tensor
 
+from ..geometry import within
 from ..types import FaceTrack, Frames
 
 
@@ -14,3 +15,11 @@ def visible(frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor, Ten
         index = frames.start + i - track.start
         if 0 <= index < len(track.visible) and bool(track.visible[index]):
             yield frames.start + i, pixels, track.boxes[index].cpu().float(), track.points[index].cpu().float()
+
+
+def boxed(pixels: Tensor, box: Tensor) -> Tensor:
+    """The part of (H,W,3) pixels in a box (4,), to whole pixels, and what of it lies in the frame."""
+    height, width, _ = pixels.shape
+    left, top, right, bottom = (round(float(v)) for v in box)
+    x0, y0, x1, y1 = within((left, top, right, bottom), width, height)
+    return pixels[y0:y1, x0:x1]

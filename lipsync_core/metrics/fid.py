@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import within
 from ..models.inception import FEATURES, Inception, folded
 from ..types import FaceTrack, Frames
-from .faces import visible
+from .faces import boxed, visible
 
 Region = Literal["face", "frame"]
 Side = Literal["real", "generated"]
@@ -150,7 +149,7 @@ def features(network: Inception, frames: Iterable[Frames], *, track: FaceTrack |
 
 def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
     """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself: sizes may differ."""
-    faces = frames.pixels if track is None else (_face(pixels, box) for _, pixels, box, _ in visible(frames, track))
+    faces = frames.pixels if track is None else (boxed(pixels, box) for _, pixels, box, _ in visible(frames, track))
     for pixels in faces:
         image = pixels.permute(2, 0, 1)[None].float()
         image = image / 255 if pixels.dtype == torch.uint8 else image
@@ -186,11 +185,3 @@ class MomentStream:
     def compute(self) -> Moments:
         """Of everything up to now; more may follow."""
         return self._done.merged(Moments.of(torch.stack(self._rows))) if self._rows else self._done
-
-
-def _face(pixels: Tensor, box: Tensor) -> Tensor:
-    """The part of (H,W,3) pixels in a box, to whole pixels, and what of it lies in the frame."""
-    height, width, _ = pixels.shape
-    left, top, right, bottom = (round(float(v)) for v in box)
-    x0, y0, x1, y1 = within((left, top, right, bottom), width, height)
-    return pixels[y0:y1, x0:x1]

@@ -8,7 +8,7 @@ from torch import Tensor
 from .values import FrameValues, mean
 
 _SSIM_SIGMA_PX = 1.5  # Wang et al. 2004: Gaussian windows of 11 px, sigma 1.5
-_SSIM_WINDOW_PX = 11
+SSIM_WINDOW_PX = 11
 
 
 class PSNR(FrameValues):
@@ -37,8 +37,8 @@ class SSIM(FrameValues):
         from skimage.metrics import structural_similarity  # slow to import, and only this needs it
 
         reals, fakes = _pairs(real, generated)
-        if min(real.shape[1:3]) < _SSIM_WINDOW_PX:
-            raise ValueError(f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {_SSIM_WINDOW_PX}")
+        if min(real.shape[1:3]) < SSIM_WINDOW_PX:
+            raise ValueError(f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {SSIM_WINDOW_PX}")
         for a, b in zip(reals, fakes, strict=True):
             value = structural_similarity(
                 _unit(a).numpy(),

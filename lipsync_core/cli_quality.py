@@ -1,0 +1,80 @@
+"""``lipsync quality``: how good the picture of a dub is, by itself or beside the true one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .cli_dub import AsJson, Cache, Detector, Device, MinScore, Which
+from .cli_progress import Bar
+
+if TYPE_CHECKING:
+    from .measuring import QualityReport
+
+_MEANING = {
+    "sharpness": ("mouth sharpness", "detail of the mouth over that of the face; ↑"),
+    "border_jitter": ("border jitter", "levels per frame squared at the seam; ↓"),
+    "mouth_motion": ("motion in silence", "levels per 1/25 s; ↓"),
+    "psnr_db": ("PSNR", "dB, of the {region}; ↑"),
+    "ssim": ("SSIM", "of the {region}, 1 is equal; ↑"),
+    "lmd": ("LMD", "hundredths of the distance between the eyes; ↓"),
+    "fid": ("FID", "of the {region}; ↓"),
+}
+
+
+def quality_command(
+    video: Annotated[Path, typer.Argument(help="Video with a face, such as a dub.")],
+    real: Annotated[Path | None, typer.Argument(help="The same clip undubbed, or the truth; of the same size.")] = None,
+    which: Which = "largest",
+    region: Annotated[
+        Literal["face", "frame"], typer.Option(help="What PSNR, SSIM and FID look at: the detector's box, or all.")
+    ] = "face",
+    landmarks: Annotated[
+        Path | None, typer.Option(help="InsightFace's 2d106det.onnx, for LMD; wants the true video.")
+    ] = None,
+    as_json: AsJson = False,
+    detector: Detector = "mini",
+    min_score: MinScore = 0.7,
+    cache: Cache = True,
+    device: Device = "auto",
+) -> None:
+    """Measure blur, a trembling seam, and lips that move in silence; and how far the picture is from the true one."""
+    from .finding import Finding
+    from .measuring import measure
+    from .prefetch import share_cores
+
+    share_cores()
+    with Bar() as on_progress:
+        report = measure(
+            video,
+            real,
+            face=which,
+            region=region,
+            landmarks=landmarks,
+            finding=Finding(detector, min_score, cache),
+            device=device,
+            on_progress=on_progress,
+        )
+    typer.echo(report.to_json()) if as_json else _print(report)
+
+
+def _print(report: "QualityReport") -> None:
+    x, y = report.centre
+    seen = f"face at {x},{y} in {report.with_face} of {report.frames} frames at {float(report.fps):g} fps"
+    table = Table(title=f"{report.video.name}: {seen}")
+    table.add_column("")
+    table.add_column("video", justify="right")
+    if report.real is not None:
+        table.add_column("real", justify="right")
+    table.add_column("unit; better")
+    for name, figure in report.figures.items():
+        title, meaning = _MEANING[name]
+        values = [figure.value] if report.real is None else [figure.value, figure.real]
+        cells = ["–" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(title, *cells, meaning.format(region=report.region))
+    Console().print(table)
+    for name, figure in report.figures.items():
+        if figure.reason is not None:
+            typer.echo(f"{_MEANING[name][0]}: {figure.reason}")

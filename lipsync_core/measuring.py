@@ -1,0 +1,311 @@
+"""The edge of image quality: paths in; out comes how good a clip looks, by itself and beside the true one."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import MediaError, WeightsError
+from .faces.selection import parse_face, select
+from .finding import Finding, device_named, load_detector
+from .footage import Footage
+from .media import probe, read_audio, read_frames
+from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness, silent_frames
+from .metrics.faces import boxed, visible
+from .metrics.fid import FID, Region
+from .metrics.landmarks import LandmarkDistance, LandmarkModel
+from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX
+from .models.inception import Inception
+from .prefetch import ahead
+from .types import FaceTrack, Frames, VideoInfo
+from .weights import load_model
+
+_log = logging.getLogger("lipsync.quality")
+Progress = Callable[[str, int, int], None]
+
+_CHUNK = 4  # frames of each file read together: every metric looks at one at a time, and 4K has 25 MB each
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a metric says of the video and, where it needs no truth, of the true clip (``real``). ``reason``: why one of the
+    two is None where it might be a number, or infinite."""
+
+    value: float | None
+    real: float | None = None
+    reason: str | None = None
+
+    def to_values(self) -> dict[str, Any]:
+        """For JSON, which has no infinity: {"value", "real"}, and "reason" where there is one."""
+        values = {"value": _finite(self.value), "real": _finite(self.real)}
+        return values if self.reason is None else {**values, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QualityReport:
+    """How the face mostly at ``centre`` (x, y in px, as ``--face`` takes it) looks in ``video``, seen in ``with_face`` of
+    the ``frames`` that were looked at, at ``fps``.
+
+    ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the video and of ``real``;
+    with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``, ``fid``, all three of the ``region`` (figures of
+    two regions do not compare), and ``lmd``.
+    """
+
+    video: Path
+    real: Path | None
+    region: Region | None
+    fps: Fraction
+    frames: int
+    with_face: int
+    centre: tuple[int, int]
+    figures: Mapping[str, Figure]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """One JSON object; "figures" holds {"value", "real"} by name, null for what is missing or infinite, and then
+        "reason" says why. fps as "25" or "30000/1001"."""
+        values = {
+            "video": str(self.video),
+            "real": None if self.real is None else str(self.real),
+            "region": self.region,
+            "fps": str(self.fps),
+            "frames": self.frames,
+            "with_face": self.with_face,
+            "centre": self.centre,
+            "figures": {name: figure.to_values() for name, figure in self.figures.items()},
+            "warnings": self.warnings,
+        }
+        return json.dumps(values, allow_nan=False)
+
+
+def measure(
+    video: Path | str,
+    real: Path | str | None = None,
+    *,
+    face: str = "largest",
+    region: Region = "face",
+    landmarks: Path | str | None = None,
+    finding: Finding = Finding(),
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> QualityReport:
+    """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence; and, against ``real``,
+    the same clip undubbed or the truth, how far it is from that. Memory holds a few frames of each file, some 200 bytes
+    per frame, the sound, and for FID 130 MB.
+
+    With ``real`` the frames of both are taken at its rate, up to the end of the shorter, the face is looked for in it
+    alone, and motion in silence is that in the silence of ``video`` in both. face: whom, as ``dub`` takes it (largest | left
+    | right | INDEX | x,y). region: what PSNR, SSIM and FID look at: the detector's box of the face, or the frame.
+    landmarks: InsightFace's 2d106det.onnx, for LMD. FID comes with the weights ``fid-inception``, pulled before. What
+    cannot be had is None in the report, with the reason. on_progress(stage, done, total).
+
+    Raises NoFaceError, MediaError, WeightsError, ValueError (among others for two files of different sizes).
+    """
+    video, say = Path(video), on_progress or (lambda *_: None)
+    truth = None if real is None else Path(real)
+    warnings: list[str] = []
+
+    def warn(message: str) -> None:
+        if message not in warnings:
+            warnings.append(message)
+            _log.warning("%s", message)
+
+    selector, target = parse_face(face), device_named(device)
+    if region not in ("face", "frame"):
+        raise ValueError(f"region is {region!r}; wanted face or frame")
+    if truth is None and landmarks is not None:
+        raise ValueError("landmarks tell how far lips are from the true ones; give the true video as well")
+    info, share = _alike(video, truth, warn)
+    likeness = None if truth is None else _Likeness(region, landmarks, target)
+    say("find faces", 0, info.frames or 0)
+    detector, key = load_detector(finding, target)
+    people, length = Footage(truth or video, info, on_warning=warn).tracks(detector, stop=sys.maxsize, detector_key=key)
+    person = select(people, selector)
+    silent, silence = _silence(video, info.fps, math.ceil(length * share))
+    looks = [_Looks(silent, info.fps) for _ in range(1 if truth is None else 2)]
+    done = 0
+    with closing(_together([video] if truth is None else [video, truth], info.fps, warn)) as pieces:
+        for piece in pieces:
+            for look, frames in zip(looks, piece, strict=True):
+                look.update(frames, person)
+            if likeness is not None:
+                likeness.update(piece[1], piece[0], person)
+            done += piece[0].pixels.shape[0]
+            say("measure", done, max(done, length))
+    figures = _artefacts(looks, silence)
+    if likeness is not None:
+        figures.update(likeness.figures(warn))
+    with_face = int(person.visible[: max(0, done - person.start)].sum())
+    shown = None if truth is None else region
+    return QualityReport(video, truth, shown, info.fps, done, with_face, _centre(person), figures, tuple(warnings))
+
+
+class _Looks:
+    """The metrics of one file that need no truth."""
+
+    def __init__(self, silent: Tensor, fps: Fraction) -> None:
+        self._metrics = {
+            "sharpness": Sharpness(),
+            "border_jitter": BorderJitter(),
+            "mouth_motion": MouthMotion(silent, fps),
+        }
+
+    def update(self, frames: Frames, person: FaceTrack) -> None:
+        for metric in self._metrics.values():
+            metric.update(frames, person)
+
+    def compute(self) -> dict[str, float | None]:
+        return {name: metric.compute() for name, metric in self._metrics.items()}
+
+
+class _Likeness:
+    """The metrics that compare with the truth."""
+
+    def __init__(self, region: Region, landmarks: Path | str | None, device: torch.device) -> None:
+        self._region: Region = region
+        self._psnr, self._ssim = PSNR(), SSIM()
+        self._lmd = LandmarkDistance(None if landmarks is None else LandmarkModel(Path(landmarks)))
+        self._fid, self._no_fid = _fid(region, device)
+        self._small = 0
+
+    def update(self, real: Frames, made: Frames, person: FaceTrack) -> None:
+        """The same frames, true and made."""
+        for truth, picture in self._pictures(real, made, person):
+            if min(truth.shape[:2]) < SSIM_WINDOW_PX:
+                self._small += 1
+                continue
+            self._psnr.update(truth[None], picture[None])
+            self._ssim.update(truth[None], picture[None])
+        self._lmd.update(real, made, person)
+        if self._fid is not None:
+            track = person if self._region == "face" else None
+            self._fid.update(real, "real", track=track)
+            self._fid.update(made, "generated", track=track)
+
+    def _pictures(self, real: Frames, made: Frames, person: FaceTrack) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._region == "frame":
+            yield from zip(real.pixels, made.pixels, strict=True)
+            return
+        for index, pixels, box, _ in visible(real, person):
+            yield boxed(pixels, box), boxed(made.pixels[index - made.start], box)
+
+    def figures(self, warn: Callable[[str], None]) -> dict[str, Figure]:
+        """``warn`` hears what makes them weak."""
+        if self._small:
+            warn(f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and SSIM")
+        nothing = "no frame shows the face"
+        psnr, ssim, lmd = self._psnr.compute(), self._ssim.compute(), self._lmd.compute()
+        without = "no landmark model was given" if self._lmd.model is None else nothing
+        equal = "all pictures are equal: infinite" if psnr == math.inf else None
+        return {
+            "psnr_db": Figure(psnr, reason=nothing if psnr is None else equal),
+            "ssim": Figure(ssim, reason=nothing if ssim is None else None),
+            "lmd": Figure(lmd, reason=without if lmd is None else None),
+            "fid": self._distance(warn),
+        }
+
+    def _distance(self, warn: Callable[[str], None]) -> Figure:
+        if self._fid is None:
+            return Figure(None, reason=self._no_fid)
+        count = self._fid.moments("real").count
+        if count < 2:
+            return Figure(None, reason=f"{count} pictures; wanted at least 2")
+        result = self._fid.compute()
+        if result.note is not None:
+            warn(f"FID: {result.note}")
+        return Figure(result.distance)
+
+
+def _alike(video: Path, real: Path | None, warn: Callable[[str], None]) -> tuple[VideoInfo, Fraction]:
+    """The picture that is looked at, and how much of its length ``video`` has, as far as headers tell (1: all)."""
+    infos = [probe(path) for path in (video, real) if path is not None]
+    for path, info in zip((video, real), infos, strict=False):
+        if info.still:
+            raise MediaError(f"{path}: a photograph does not move; wanted a video")
+    ours, theirs = infos[0], infos[-1]
+    if (ours.width, ours.height) != (theirs.width, theirs.height):
+        raise ValueError(
+            f"{video} has {ours.width}x{ours.height} px and {real} has {theirs.width}x{theirs.height}; wanted the same "
+            "clip at one size: scale the true one as the other was, and compare again"
+        )
+    if ours.fps != theirs.fps:
+        warn(
+            f"{video} has {ours.fps} fps, {real} has {theirs.fps}: the first is looked at with frames dropped or repeated"
+        )
+    if ours.frames is None or theirs.frames is None:
+        return theirs, Fraction(1)
+    return theirs, min(Fraction(1), ours.frames / ours.fps / (theirs.frames / theirs.fps))
+
+
+def _silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
+    """(count,) bool: in which frames nobody speaks; and the reason where no motion comes of them."""
+    try:
+        sound = read_audio(video)
+    except MediaError as error:
+        return torch.zeros(count, dtype=torch.bool), str(error)
+    silent = silent_frames(sound, fps, count)
+    if not bool((silent[1:] & silent[:-1]).any()):
+        return silent, "the sound is never silent in two frames on end"
+    return silent, "the face is not seen in two silent frames on end"
+
+
+def _together(paths: list[Path], fps: Fraction, warn: Callable[[str], None]) -> Generator[list[Frames], None, None]:
+    """The same frames of each file, up to the end of the shortest."""
+    done = 0
+    readers = [ahead(read_frames(path, fps=fps, chunk=_CHUNK, on_warning=warn)) for path in paths]
+    with closing(readers[0]), closing(readers[-1]):
+        for piece in zip_longest(*readers):
+            found = [frames for frames in piece if frames is not None]
+            counts = [0 if frames is None else frames.pixels.shape[0] for frames in piece]
+            common = min(counts)
+            if common:
+                yield [Frames(frames.pixels[:common], frames.start) for frames in found]
+            done += common
+            if common < max(counts):
+                warn(f"{' and '.join(map(str, paths))} differ in length: {done} frames are compared")
+                return
+
+
+def _artefacts(looks: list[_Looks], silence: str) -> dict[str, Figure]:
+    reasons = {
+        "sharpness": "no frame shows the face, or all are flat there",
+        "border_jitter": "the face is not seen in three frames on end",
+        "mouth_motion": silence,
+    }
+    found = [look.compute() for look in looks]
+    figures: dict[str, Figure] = {}
+    for name, reason in reasons.items():
+        values = [one[name] for one in found]
+        real = values[1] if len(values) > 1 else None
+        figures[name] = Figure(values[0], real, reason if None in values else None)
+    return figures
+
+
+def _fid(region: Region, device: torch.device) -> tuple[FID | None, str | None]:
+    """The metric, or why there is none."""
+    try:
+        network = load_model("fid-inception", kind="fid_inception", device=device)
+    except WeightsError as error:
+        return None, str(error)
+    assert isinstance(network, Inception)
+    return FID(network, region=region), None
+
+
+def _centre(person: FaceTrack) -> tuple[int, int]:
+    boxes = person.boxes[person.visible]
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
+    return round(x), round(y)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
