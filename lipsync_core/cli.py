@@ -51,6 +51,6 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         app()
-    except (LipSyncError, ValueError) as error:
+    except (LipSyncError, ValueError, ImportError) as error:  # ImportError: of an optional package, which it names
         _errors.print(f"lipsync: {error}", style="red", markup=False, highlight=False)
         sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1))
