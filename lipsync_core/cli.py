@@ -52,5 +52,5 @@ def main() -> None:
     try:
         app()
     except (LipSyncError, ValueError, ImportError) as error:  # ImportError: of an optional package, which it names
-        _errors.print(f"lipsync: {error}", style="red", markup=False, highlight=False)
+        _errors.print(f"lipsync: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1))

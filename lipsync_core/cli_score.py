@@ -35,12 +35,16 @@ def score_command(
 ) -> None:
     """Say by how many frames the sound is early or late, for every face."""
     from .finding import Finding
+    from .media import check_target, refuse_inputs
     from .prefetch import share_cores
+    from .score_plot import check_plot
     from .scoring import score
 
-    for out in (plot, fix):
-        if out is not None and out.exists() and not overwrite:
-            raise typer.BadParameter(f"{out} exists; give another name or --overwrite")
+    if plot is not None:
+        check_plot(plot, overwrite=overwrite)
+    if fix is not None:
+        check_target(fix, overwrite=overwrite)
+        refuse_inputs(fix, video, *([] if audio is None else [audio]))
     finding = Finding(detector, min_score, cache)
     share_cores()
     with Bar() as on_progress:

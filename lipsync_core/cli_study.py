@@ -53,7 +53,7 @@ def create(
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{made.folder}: {made.clips} clips, {raters} raters, {made.tasks} screens to judge")
-    typer.echo(f"{made.links} has one secret link for each rater; next: lipsync study serve {made.folder}")
+    typer.echo(f'{made.links} has one secret link for each rater; next: lipsync study serve "{made.folder}"')
 
 
 def serve(

@@ -21,7 +21,7 @@ from .faces.selection import parse_face
 from .faces.selection import select as choose
 from .finding import Finding, device_named, load_detector
 from .footage import Footage, Longer, arranged, clip_frames, order
-from .media import AudioSource, VideoWriter, probe, read_audio
+from .media import AudioSource, VideoWriter, probe, read_audio, refuse_inputs
 from .models.generator import Generator
 from .models.precision import Precision
 from .pipeline import Blend, LipSync
@@ -113,6 +113,7 @@ def dub(
     pairs = [(Path(audio), select)] if isinstance(audio, (str, Path)) else [(Path(a), s) for a, s in audio]
     if not pairs:
         raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
+    refuse_inputs(out, face, *(path for path, _ in pairs))
     selectors = [parse_face(text) for _, text in pairs]
     say = on_progress or (lambda *_: None)
     notes = _Notes()

@@ -131,7 +131,7 @@ def resize_bytes(pixels: Tensor, size: tuple[int, int], *, step: tuple[float, fl
 
 def _neighbours(count: int, wanted: int, step: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """For ``wanted`` pixels ``step`` apart: the pixel before and after (wanted,), and both weights in 1/2048 (wanted,2)."""
-    place = ((torch.arange(wanted, device=device) + 0.5).double() * step - 0.5).float()
+    place = ((torch.arange(wanted) + 0.5).double() * step - 0.5).float().to(device)  # MPS has no float64
     before = place.floor()
     rest = place - before
     weights = (torch.stack((1 - rest, rest), 1) * 2048).round().int()

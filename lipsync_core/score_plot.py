@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 10.0, 2.6  # inches; the height of one track
 
 
+def check_plot(path: Path, *, overwrite: bool) -> None:
+    """MediaError when ``path`` is nothing that ``plot`` could write."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise MediaError(f"{path}: a plot is a .png, .svg or .pdf; name it so")
+    if not path.parent.is_dir():
+        raise MediaError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+
+
 def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it cannot be written."""
     from matplotlib.figure import Figure
 
-    if path.exists() and not overwrite:
-        raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+    check_plot(path, overwrite=overwrite)
     rows = len(report.tracks)
     figure = Figure(figsize=(_WIDTH, _HEIGHT * rows + 0.6), layout="constrained")
     figure.suptitle(f"{report.video.name}: {report.scorer}, mode {report.mode}")
@@ -33,8 +42,8 @@ def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     try:
         figure.savefig(partial, dpi=120)
         partial.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
-        raise MediaError(f"{path}: the plot cannot be written ({error}); wanted .png, .svg or .pdf") from error
+    except OSError as error:
+        raise MediaError(f"{path}: the plot cannot be written ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)
 

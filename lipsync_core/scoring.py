@@ -148,6 +148,8 @@ def score(
 
     if mode not in ("exact", "reference"):
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
+    if whole_frame and mode != "reference":
+        raise ValueError("whole frames are scored by the public scripts alone; wanted mode reference with them")
     target = device_named(device)
     judge = load_scorer(scorer, target)
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
@@ -231,8 +233,8 @@ def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progre
         raise MediaError(f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more")
     if not tracks:
         raise NoFaceError(
-            f"{footage.path}: no face in {length} frames; lower the least score (now {finding.min_score}) or take "
-            "another detector"
+            f"{footage.path}: no face in {length} frames; lower --min-score (now {finding.min_score}) or take another "
+            "--detector"
         )
     return tracks, length
 

@@ -71,7 +71,8 @@ class Frames:
 @dataclass(frozen=True, slots=True, eq=False)
 class YuvFrames:
     """Frames as most files hold them, half the bytes and nothing lost on the way through: ``pixels`` (N,H*3/2,W) uint8, the
-    first H rows luma, in the rest (2,H/2,W/2) chroma (blue, red), coded as ``colour`` says. H and W are even."""
+    first H rows luma, in the rest (2,H/2,W/2) chroma (blue, red), coded as ``colour`` says. H and W are even. Chroma is
+    taken to lie amid its four pixels of luma; most files place it half a pixel to the left, which nobody sees."""
 
     pixels: Tensor
     colour: ColourTags

@@ -12,18 +12,19 @@ MATRICES = frozenset(_SHARES)
 
 def from_rgb(rgb: Tensor, colour: ColourTags) -> Tensor:
     """(N,3,h,w) RGB in [0,1] as luma, blue and red chroma on the scale of 8-bit codes, unrounded."""
-    linear, offset = _code(colour, rgb)
-    return torch.einsum("cd,ndhw->nchw", linear, rgb) + offset
+    linear, offset = _code(colour)
+    return torch.einsum("cd,ndhw->nchw", linear.to(rgb), rgb) + offset.to(rgb)
 
 
 def to_rgb(codes: Tensor, colour: ColourTags) -> Tensor:
     """The inverse of ``from_rgb``, clamped to [0,1]."""
-    linear, offset = _code(colour, codes)
-    return torch.einsum("cd,ndhw->nchw", torch.linalg.inv(linear), codes - offset).clamp_(0, 1)
+    linear, offset = _code(colour)
+    return torch.einsum("cd,ndhw->nchw", torch.linalg.inv(linear).to(codes), codes - offset.to(codes)).clamp_(0, 1)
 
 
-def _code(colour: ColourTags, like: Tensor) -> tuple[Tensor, Tensor]:
-    """RGB in [0,1] -> codes: a matrix (3,3) and an offset (3,1,1)."""
+def _code(colour: ColourTags) -> tuple[Tensor, Tensor]:
+    """RGB in [0,1] -> codes: a matrix (3,3) and an offset (3,1,1), float32 and inverted on the CPU alike, since not every
+    device can."""
     if colour.matrix not in _SHARES:
         raise ValueError(f"matrix code {colour.matrix}; wanted one of {sorted(_SHARES)} (ITU-T H.273, table 4)")
     red, blue = _SHARES[colour.matrix]
@@ -33,4 +34,4 @@ def _code(colour: ColourTags, like: Tensor) -> tuple[Tensor, Tensor]:
     # H.273 section 8.3: 219 steps of luma from 16 and 224 of chroma round 128, or 255 of both
     steps = torch.tensor([255.0, 255.0, 255.0] if colour.full_range else [219.0, 224.0, 224.0], dtype=torch.float64)
     offset = torch.tensor([0.0 if colour.full_range else 16.0, 128.0, 128.0])
-    return (linear * steps[:, None]).to(like), offset[:, None, None].to(like)
+    return (linear * steps[:, None]).float(), offset[:, None, None]

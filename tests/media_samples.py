@@ -46,8 +46,11 @@ def write_video(
             stream.set_display_rotation(rotation)
         for i, image in enumerate(pixels.numpy()):
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame = frame.reformat(
-                format=pix_fmt, dst_colorspace={2: 5, 6: 5}.get(tags[2], tags[2]), dst_color_range=tags[3] or 1
+            frame = frame.reformat(  # in one thread: swscale's slices spoil rows of odd width for each other
+                format=pix_fmt,
+                threads=1,
+                dst_colorspace={2: 5, 6: 5}.get(tags[2], tags[2]),
+                dst_color_range=tags[3] or 1,
             )
             frame.pts = i if stamps is None else round(stamps[i] / tick)
             frame.time_base = tick

@@ -152,6 +152,14 @@ def test_an_existing_file_is_not_touched(tmp_path: Path) -> None:
     assert probe(out).frames == 5
 
 
+def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
+    speech = tone(tmp_path / "a.mp4", 0.2)
+    before = speech.read_bytes()
+    with pytest.raises(MediaError, match="is what is read"):
+        dub(ASTRONAUT, speech, tmp_path / "." / "a.mp4", finding=FRESH, encoding=Encoding(overwrite=True))
+    assert speech.read_bytes() == before
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         if stage == "dub":

@@ -194,7 +194,7 @@ def still(path: Path, image: np.ndarray, pixel_format: str, codec: str) -> Path:
     context.height, context.width = image.shape[:2]
     context.pix_fmt, context.time_base = pixel_format, Fraction(1, 25)
     frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
-    frame = frame.reformat(format=pixel_format)
+    frame = frame.reformat(format=pixel_format, threads=1)
     frame.pts = 0
     path.write_bytes(b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]))
     return path

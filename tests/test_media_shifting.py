@@ -90,8 +90,11 @@ def test_a_rotated_picture_stays_rotated(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     src = clip(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="is what is read"):
+        write_shifted(src, src, Fraction(0), overwrite=True)
+    (tmp_path / "c.mp4").touch()
     with pytest.raises(MediaError, match="exists already"):
-        write_shifted(src, src, Fraction(0))
+        write_shifted(src, tmp_path / "c.mp4", Fraction(0))
     with pytest.raises(MediaError, match=r"webm cannot hold .*h264.*mkv"):
         write_shifted(src, tmp_path / "b.webm", Fraction(0))
     silent = write_video(tmp_path / "silent.mp4", moving(5))

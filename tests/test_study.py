@@ -1,6 +1,7 @@
 """The human study without a browser: the plan's balance, what the server tells and keeps, and what the report finds."""
 
 import json
+import socket
 import sqlite3
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from lipsync_core.errors import MediaError
 from lipsync_core.evaluation.study.create import Created, create_study
 from lipsync_core.evaluation.study.plan import draw_plan, latin_rows
 from lipsync_core.evaluation.study.report import report_study
-from lipsync_core.evaluation.study.server import application
+from lipsync_core.evaluation.study.server import application, serve
 from lipsync_core.evaluation.study.store import (
     QUESTIONS,
     AlreadyVoted,
@@ -394,6 +395,23 @@ def test_another_version_of_the_file_is_refused(tmp_path: Path) -> None:
         db.execute("UPDATE study SET version = 99")
     with pytest.raises(StudyError, match="is of version 99; this program reads 1"), opened(created.folder):
         pass
+
+
+def test_a_broken_file_is_refused_with_words(tmp_path: Path) -> None:
+    (tmp_path / "study.sqlite").write_bytes(b"no database at all" * 50)
+    with pytest.raises(StudyError, match="is no study"), opened(tmp_path):
+        pass
+
+
+def test_a_port_in_use_is_told_before_the_links(tmp_path: Path) -> None:
+    created = build(tmp_path, clips=1, raters=1, methods=2)
+    told: list[bool] = []
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as taken,
+        pytest.raises(StudyError, match="give another --port"),
+    ):
+        serve(created.folder, port=taken.getsockname()[1], on_ready=lambda: told.append(True))
+    assert not told
 
 
 def test_the_application_says_which_packages_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

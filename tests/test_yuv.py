@@ -92,25 +92,57 @@ def test_coded_frames_are_converted_where_the_output_is_not_coded_so(tmp_path: P
         assert (again.pixels.float() - wanted.pixels.float()).abs().mean() < 1.5
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_what_no_mask_covers_keeps_its_codes(tmp_path: Path, moved: bool) -> None:
-    frames = coded(tmp_path / "a.mp4", smooth(2), tags=(1, 1, 1, 1))
+def masked(frames: YuvFrames, generated: torch.Tensor, movement: Movement | None = None) -> YuvFrames:
+    """``generated`` over luma 48..80 x 28..60."""
     mask = torch.zeros(2, 1, 48, 48)
     mask[:, :, 8:40, 8:40] = 1
-    generated = torch.tensor([0.9, 0.2, 0.1])[None, :, None, None].expand(2, 3, 48, 48)
-    movement = Movement(torch.zeros(2, 2, 48, 48), torch.ones(2, 1, 48, 48)) if moved else None
     place = translation(torch.tensor([[40.0, 20.0]] * 2))
-    out = composite(frames, generated, crop_to_frame=place, mask=mask, movement=movement)
+    return composite(frames, generated, crop_to_frame=place, mask=mask, movement=movement)
+
+
+def plain(*rgb: float) -> torch.Tensor:
+    return torch.tensor(rgb)[None, :, None, None].expand(2, 3, 48, 48)
+
+
+def test_what_no_mask_covers_keeps_its_codes(tmp_path: Path) -> None:
+    frames = coded(tmp_path / "a.mp4", smooth(2), tags=(1, 1, 1, 1))
+    generated = plain(0.9, 0.2, 0.1)
+    out = masked(frames, generated)
     luma, chroma = out.luma != frames.luma, (out.chroma != frames.chroma).any(1)
-    if moved:  # by nothing: every pixel stays where it was
-        assert (out.pixels.int() - frames.pixels.int()).abs().max() <= 1
-        return
     assert luma[:, 0, 30:58, 50:78].float().mean() > 0.9 and chroma[:, 15:29, 25:39].float().mean() > 0.9
     luma[:, :, 27:61, 47:81] = False
     chroma[:, 13:31, 23:41] = False
     assert not luma.any() and not chroma.any()
     got = torch.stack([out.luma[0, 0, 44, 64], *out.chroma[0, :, 22, 32]]).float()
     torch.testing.assert_close(got, from_rgb(generated[:1], BT709)[0, :, 0, 0].round())
+
+
+def test_pixels_moved_by_nothing_stay(tmp_path: Path) -> None:
+    frames = coded(tmp_path / "a.mp4", smooth(2), tags=(1, 1, 1, 1))
+    out = masked(frames, plain(0.9, 0.2, 0.1), Movement(torch.zeros(2, 2, 48, 48), torch.ones(2, 1, 48, 48)))
+    assert (out.pixels.int() - frames.pixels.int()).abs().max() <= 1  # the interpolation's rounding
+
+
+@pytest.mark.parametrize(("rgb", "channel"), [((0.0, 0.0, 1.0), 0), ((1.0, 0.0, 0.0), 1)])
+def test_full_range_chroma_ends_at_255(tmp_path: Path, rgb: tuple[float, float, float], channel: int) -> None:
+    frames = coded(tmp_path / "a.mp4", smooth(2), tags=(1, 1, 1, 2))
+    assert frames.colour.full_range
+    assert masked(frames, plain(*rgb)).chroma[0, channel, 22, 32] == 255  # 255.5 by the formula
+
+
+def test_colours_hold_where_their_code_changes_on_the_way(tmp_path: Path) -> None:
+    times = [Fraction(i, 25) for i in range(20)]
+    write_video(tmp_path / "a.ts", smooth(10), tags=(1, 1, 1, 1), stamps=times[:10])
+    write_video(tmp_path / "b.ts", smooth(10), tags=(5, 6, 5, 2), stamps=times[10:])
+    path = tmp_path / "c.ts"
+    path.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    read = [frames for frames in read_coded(path, fps=Fraction(25), chunk=1) if isinstance(frames, YuvFrames)]
+    assert len(read) >= 18 and {frames.colour.matrix for frames in read} == {1}
+    for k in (2, len(read) - 2):
+        chroma = torch.nn.functional.interpolate(read[k].chroma.float(), scale_factor=2, mode="bilinear")
+        rgb = to_rgb(torch.cat([read[k].luma.float(), chroma], 1), read[k].colour)[0].permute(1, 2, 0) * 255
+        off = (rgb[None] - smooth(10).float()).abs().flatten(1).mean(1)
+        assert off.min() < 2  # one of the pictures that were written
 
 
 def test_coded_and_rgb_frames_speak_alike(tmp_path: Path) -> None:

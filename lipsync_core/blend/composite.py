@@ -99,7 +99,7 @@ def _put(
             face = torch.lerp(face, _pulled(planes[i], source), share)
         face, alpha = face.to(old.dtype), alpha.to(old.dtype)
         new = torch.where(alpha > 0.5, face, old) if blend == "paste" else torch.lerp(old, face, alpha)
-        out[here] = new if out.is_floating_point() else new.round_()
+        out[here] = new if out.is_floating_point() else new.round_().clamp_(0, 255)  # full-range chroma reaches 255.5
 
 
 def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:

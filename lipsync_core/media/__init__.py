@@ -6,6 +6,7 @@ Only this package imports ``av``.
 from .reading import probe, read_coded, read_frames
 from .shifting import write_shifted
 from .sound import SoundInfo, probe_sound, read_audio, resample_pyav
+from .target import check_target, refuse_inputs
 from .tracks import AudioSource
 from .writing import VideoWriter
 
@@ -13,11 +14,13 @@ __all__ = [
     "AudioSource",
     "SoundInfo",
     "VideoWriter",
+    "check_target",
     "probe",
     "probe_sound",
     "read_audio",
     "read_coded",
     "read_frames",
+    "refuse_inputs",
     "resample_pyav",
     "write_shifted",
 ]

@@ -24,7 +24,7 @@ _GBR = (1, 2, 0)  # the channels of the planes of "gbrp"
 BT709 = ColourTags(primaries=1, transfer=1, matrix=1, full_range=False)
 _HDR_TRANSFER = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
 _BT2020 = 9  # ITU-T H.273: primaries 9, matrix 9 (and 10, constant luminance)
-_CODED = {"yuv420p": False, "yuvj420p": True}  # the formats that `YuvFrames` hold, and whether their range is full
+_CODED = {"yuv420p", "yuvj420p"}  # the formats that `YuvFrames` hold
 _UNSPECIFIED = 2
 
 # EXIF 2.32, tag 0x0112: (transpose, mirror x, mirror y) that make the stored picture upright.
@@ -110,8 +110,12 @@ def colour_tags(frame: VideoFrame) -> ColourTags:
     it, holds RGB, or has a matrix that swscale cannot compute."""
     if frame.format.is_rgb or _is_wide(frame) or frame.colorspace not in MATRICES | {_UNSPECIFIED}:
         return BT709
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    return ColourTags(frame.color_primaries, frame.color_trc, frame.colorspace, full)
+    return ColourTags(frame.color_primaries, frame.color_trc, frame.colorspace, _is_full(frame))
+
+
+def _is_full(frame: VideoFrame) -> bool:
+    """Whether luma runs from 0 to 255."""
+    return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
 def loss(frame: VideoFrame) -> str | None:
@@ -180,35 +184,31 @@ class ToCoded:
         return frame.format.name in _CODED and even and not _is_wide(frame) and _matrix(frame) in MATRICES
 
     def __init__(self, first: VideoFrame, orientation: Orientation) -> None:
-        full = _CODED[first.format.name] or first.color_range == ColorRange.JPEG
-        self._shape = (first.format.name, first.width, first.height)
-        self._colour = ColourTags(first.color_primaries, first.color_trc, _matrix(first), full)
+        self._size = (first.width, first.height)
+        self._colour = ColourTags(first.color_primaries, first.color_trc, _matrix(first), _is_full(first))
         self._orientation = orientation
-        self._scaler = VideoReformatter()
+        self._rgb = ToRgb(self._size, Orientation())
+        self._back = ToYuv("yuv420p", self._colour)
 
     def empty(self, count: int) -> Tensor:
-        width, height = self._orientation.size(*self._shape[1:])
+        width, height = self._orientation.size(*self._size)
         return torch.empty((count, height * 3 // 2, width), dtype=torch.uint8)
 
     def frames(self, pixels: Tensor, start: int) -> YuvFrames:
         return YuvFrames(pixels, self._colour, start)
 
     def write(self, frame: VideoFrame, out: Tensor) -> None:
-        name, width, height = self._shape
-        if (frame.format.name, frame.width, frame.height) != self._shape:  # the stream changes on its way
-            frame = self._scaler.reformat(
-                frame,
-                width=width,
-                height=height,
-                format=name,
-                src_colorspace=None if frame.format.is_rgb else _matrix(frame),
-                dst_colorspace=self._colour.matrix,
-                dst_color_range=_range(self._colour),
-                interpolation=Interpolation.AREA,
-                threads=1,
-            )
+        if not self._alike(frame):  # the stream changes on its way
+            rgb = self._rgb.empty(1)[0]
+            self._rgb.write(frame, rgb)
+            frame = self._back.rgb(rgb.permute(2, 0, 1).numpy())
         for plane, part in zip(frame.planes, coded_planes(out), strict=True):
             np.copyto(part, self._orientation.apply(_array(plane, plane.width)))
+
+    def _alike(self, frame: VideoFrame) -> bool:
+        """Whether the numbers of ``frame`` mean what those of the first one mean."""
+        same = (_matrix(frame), _is_full(frame)) == (self._colour.matrix, self._colour.full_range)
+        return same and self.takes(frame) and (frame.width, frame.height) == self._size
 
 
 def coded_planes(pixels: Tensor) -> list[npt.NDArray[np.uint8]]:
@@ -267,7 +267,7 @@ class ToYuv:
             format=self._format,
             dst_colorspace=self._colour.matrix,
             dst_color_range=_range(self._colour),
-            interpolation=Interpolation.BILINEAR,
+            interpolation=_EXACT,
             threads=1,
         )
 

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from ..errors import MediaError
 from .sound import probe_sound
 from .source import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
-from .target import check_target, container_options, partial_of, put_in_place
+from .target import check_target, container_options, partial_of, put_in_place, refuse_inputs
 from .tracks import AudioSource, CopiedTracks, Track, add_further, add_sound
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
@@ -38,6 +38,7 @@ def write_shifted(
     src, out = Path(src), Path(out)
     source = src if audio is None else Path(audio)
     warn = warner(on_warning)
+    refuse_inputs(out, src, source)
     probe_sound(source)  # raises for a file without sound
     check_target(out, overwrite=overwrite)
     partial = partial_of(out)

@@ -61,6 +61,8 @@ def file_url(path: Path) -> str:
 def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
     """``src`` opened for reading and closed at the end. MediaError when it is missing, empty or not media."""
     path = Path(src)
+    if path.is_dir():
+        raise MediaError(f"{path} is a folder; wanted a file")
     if not path.is_file():
         raise MediaError(f"{path}: no such file; check the name")
     if path.stat().st_size == 0:

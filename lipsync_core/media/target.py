@@ -21,6 +21,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise MediaError(f"{path}: the folder {folder} is not writable; choose another one")
 
 
+def refuse_inputs(path: Path, *inputs: Path) -> None:
+    """MediaError when ``path`` is one of the ``inputs``: whatever may be overwritten, those may not."""
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise MediaError(f"{path} is what is read; write to another file")
+
+
 def partial_of(path: Path) -> Path:
     """A temporary name beside ``path``, with its suffix, which tells FFmpeg the container."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")

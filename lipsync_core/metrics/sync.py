@@ -143,7 +143,10 @@ class SyncMeter:
         if self._silent:
             reason = "the sound is silent"
         elif confidence <= max(chance, _ROUNDING * float(curve.min())):
-            reason = f"the curve is flat: its confidence is {confidence:.3f}, and chance alone reaches {chance:.3f}"
+            reason = (
+                f"the curve is flat: no offset stands out, with a confidence of {confidence:.3f} where chance alone "
+                f"reaches {chance:.3f}"
+            )
         by_frame = _by_frame(curve.median() - distances[:, search - offset], starts, self._scorer.window)
         ms = float(1000 * offset / self._scorer.fps)
         found = (offset, ms, error) if reason is None else (None, None, None)

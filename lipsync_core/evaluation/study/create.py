@@ -137,9 +137,12 @@ def _copied(path: Path, folder: Path) -> str:
 @contextmanager
 def _appearing(folder: Path) -> Generator[Path]:
     """A new folder under a temporary name beside ``folder``, renamed when the block ends, removed if it raises."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    part.mkdir(mode=0o700)  # links and votes are for the owner's eyes
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir(mode=0o700)  # links and votes are for the owner's eyes
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be made ({error.strerror}); give a folder that can") from error
     try:
         yield part
         part.rename(folder)

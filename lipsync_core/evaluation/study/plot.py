@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .report import Estimate, StudyReport
-from .store import QUESTIONS, SCALE
+from .store import QUESTIONS, SCALE, StudyError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,10 @@ _COLOURS = ("#1f5f8b", "#c2703d", "#4f7f52")
 
 def save_report(report: StudyReport, folder: Path) -> None:
     """Write report.md, report.json and report.png into ``folder``, replacing what was there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{folder} is no folder for a report ({error.strerror}); give another --out") from error
     for name, text in {"report.md": report.to_markdown(), "report.json": report.to_json() + "\n"}.items():
         with _replacing(folder / name) as part:
             part.write_text(text, encoding="utf-8")

@@ -2,7 +2,10 @@
 vote in a rater's name, and no page that lists anything."""
 
 import json
+import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +58,27 @@ def serve(
     app = application(folder)
     import uvicorn
 
-    on_ready()
     # No access log: it would hold the raters' links.
-    uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning", server_header=False)
+    config = uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning", server_header=False)
+    with _listening(host, port) as listener, suppress(KeyboardInterrupt):
+        on_ready()
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at this address, before anybody is told of it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StudyError(
+            f"{host}:{port} cannot be served ({error.strerror}); is it in use? give another --port or --host"
+        ) from error
+    return listener
 
 
 def application(folder: Path) -> "Starlette":

@@ -96,8 +96,11 @@ def opened(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connecti
     if not path.is_file():
         raise StudyError(f"{folder} holds no study.sqlite; build the study with: lipsync study create {folder}")
     with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
-        durable(db)
-        (version,) = db.execute("SELECT version FROM study").fetchone()
+        try:
+            durable(db)
+            (version,) = db.execute("SELECT version FROM study").fetchone()
+        except (sqlite3.DatabaseError, TypeError) as error:  # TypeError: an empty table
+            raise StudyError(f"{path} is no study ({error}); restore it from a copy") from error
         if version != VERSION:
             raise StudyError(f"{path} is of version {version}; this program reads {VERSION}")
         db.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
