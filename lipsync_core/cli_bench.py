@@ -176,6 +176,8 @@ def read_rows(path: Path) -> "list[Job]":
     BadParameter for columns that `dub` has not, for cells that it would not take, and for outputs that two rows name."""
     from .evaluation.jobs import Job
 
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; wanted a CSV file with the columns face, audio and out")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

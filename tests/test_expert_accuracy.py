@@ -60,7 +60,7 @@ def test_a_folder_is_told_row_by_row_with_what_was_skipped(tmp_path: Path) -> No
     (tmp_path / "empty.mp4").write_bytes(b"nothing")
     with pytest.raises(LipSyncError, match=r"1 of 3 videos below .* are usable") as error:
         expert_accuracy(tmp_path)
-    assert "\n- 2 skipped: the file " in str(error.value) and "{" not in str(error.value)
+    assert "\n- 2 skipped: cannot be opened" in str(error.value) and "{" not in str(error.value)
 
 
 def test_folders_without_videos_are_told(tmp_path: Path) -> None:

@@ -126,10 +126,8 @@ def expert_accuracy(
 
 def _grouped(folder: Path, skipped: Mapping[str, str]) -> str:
     """Why clips were skipped, the commonest reasons first; a reason that names its clip is told without."""
-    counts = Counter(
-        reason.replace(str(folder / name), "the file").replace(Path(name).name, "the file")
-        for name, reason in skipped.items()
-    )
+    paths = {str(folder / name): reason for name, reason in skipped.items()}
+    counts = Counter(reason.removeprefix(f"{path}: ").replace(path, "the file") for path, reason in paths.items())
     lines = [f"\n- {count} skipped: {reason}" for reason, count in counts.most_common(_NAMED)]
     more = len(counts) - len(lines)
     return "".join([":" if lines else "", *lines, f"\n- and {more} other reasons" if more else ""])
