@@ -2,21 +2,24 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from .cli_dub import dub_as_told, dub_command
+from .cli_dub import dub_arguments, dub_as_told, dub_command, parse_pair
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
-    from .evaluation.jobs import Cluster, Job
+    from .evaluation.jobs import Cluster, Job, Outcome, Work
+    from .evaluation.pairs import Pair
     from .models.generator import Generator
 
 _LOCAL = "local"
+_INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
 
 
 class OptionalAddress(TyperCommand):
@@ -72,34 +75,37 @@ def bench_command(
 ) -> None:
     """Dub pairs of faces and strangers' speech, score them, and set them beside the paper."""
     from .evaluation.benchmark import Benchmark
-    from .evaluation.jobs import run_jobs
-    from .evaluation.pairs import draw_pairs, read_pairs, write_pairs
+    from .evaluation.pairs import draw_pairs, read_pairs
     from .evaluation.report import write_report
 
     plan = Benchmark(
         root.resolve(), out.resolve(), tuple(model or ["mini"]), scorer, mode, whole_frame, fid, device, batch
     )
     cluster = _cluster(ray, workers)
-    out.mkdir(parents=True, exist_ok=True)
-    if pairs is not None:
-        chosen, unpaired, source = read_pairs(pairs, order=order), {}, pairs.name
+    listed = None if pairs is None else read_pairs(pairs, order=order)
+    # with its models loaded, because reading all videos for the draw takes long; Ray's workers may have other devices
+    bench = (plan if cluster is None else replace(plan, device="cpu")).prepare()
+    if listed is not None and pairs is not None:
+        chosen, unpaired, source = listed, {}, pairs.name
     else:
         drawn = draw_pairs(root, seed=seed, count=count)
         chosen, unpaired, source = drawn.pairs, drawn.unpaired, f"{len(drawn.pairs)} drawn with seed {seed}"
-        write_pairs(chosen, out / "pairs.txt")
-    with Bar() as bar:
-        outcomes = run_jobs(
-            plan.jobs(chosen),
-            plan.prepare,
-            out / "results.jsonl",
-            attempts=attempts,
-            again=again,
-            threads=_threads(threads, cluster),
-            cluster=cluster,
-            on_progress=lambda done, total: bar("jobs", done, total),
-        )
+    _make_folder(out, None if listed else chosen)
+    outcomes = run_and_tell(
+        plan.jobs(chosen),
+        plan.prepare if cluster else lambda: bench,
+        out / "results.jsonl",
+        stage="jobs",
+        attempts=attempts,
+        again=again,
+        still=plan.holds,
+        threads=_threads(threads, cluster),
+        cluster=cluster,
+    )
     typer.echo(write_report(plan, outcomes, pairs=source, unpaired=unpaired))
     typer.echo(f"wrote {out / 'table.md'} and distributions.png; every result is in results.jsonl", err=True)
+    if all(outcome.error is not None for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 def batch_command(
@@ -116,21 +122,20 @@ def batch_command(
     Paths count from the folder of JOBS. Columns are named as the options of `dub` without dashes; `which` is its --face.
     Switches say true or false, empty cells mean the default, several values of one cell are parted by ";".
     """
-    from .evaluation.jobs import run_jobs
-
     cluster = _cluster(ray, workers)
+    rows = read_rows(jobs)
     results = results or jobs.with_suffix(".results.jsonl")
-    with Bar() as bar:
-        outcomes = run_jobs(
-            read_rows(jobs),
-            DubRows,
-            results,
-            attempts=attempts,
-            again=again,
-            threads=_threads(threads, cluster),
-            cluster=cluster,
-            on_progress=lambda done, total: bar("clips", done, total),
-        )
+    outcomes = run_and_tell(
+        rows,
+        DubRows,
+        results,
+        stage="clips",
+        attempts=attempts,
+        again=again,
+        still=lambda outcome: outcome.result is not None and Path(outcome.result["out"]).is_file(),
+        threads=_threads(threads, cluster),
+        cluster=cluster,
+    )
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         typer.echo(f"{outcome.id}: {outcome.error}", err=True)
@@ -168,30 +173,61 @@ def expert_command(
 
 def read_rows(path: Path) -> "list[Job]":
     """The jobs of a CSV file, one a row, named by what they write: their arguments are those of `lipsync dub`. Raises
-    BadParameter for columns that `dub` has not and for outputs that two rows name."""
+    BadParameter for columns that `dub` has not, for cells that it would not take, and for outputs that two rows name."""
     from .evaluation.jobs import Job
 
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder; wanted a CSV file with the columns face, audio and out")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise typer.BadParameter(f"{path} cannot be read as CSV ({error})") from error
-    options = {name.lower().strip().lstrip("-").replace("-", "_"): name for name in columns}
-    known = {parameter.name: parameter for parameter in _dub_parser().params}
-    wrong = [name for key, name in options.items() if key not in known or key in ("as_json", "help")]
-    missing = [name for name in ("face", "out") if name not in options]
-    if wrong or missing:
-        raise typer.BadParameter(f"{path}: columns {wrong} are no options of dub, and {missing} are missing")
+    (_, header), *rows = lines or [(1, [])]
+    columns = _columns(path, header)
+    if not rows:
+        raise typer.BadParameter(f"{path} has no rows below its header; wanted one for each clip")
     found: list[Job] = []
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise typer.BadParameter(f"{path}, line {number} has not as many cells as the {len(columns)} columns")
-        cells = {key: row[name].strip() for key, name in options.items()}
-        found.append(Job(cells["out"], {"folder": str(path.parent.resolve()), **cells}))
-    if twice := {job.id for job in found if sum(other.id == job.id for other in found) > 1}:
-        raise typer.BadParameter(f"{path}: several rows write {', '.join(sorted(twice))}")
+    written: dict[Path, int] = {}
+    dub_rows = DubRows()
+    for number, row in rows:
+        if len(row) != len(columns):
+            raise typer.BadParameter(
+                f"{path}, line {number} has {len(row)} cells; wanted {len(columns)}, as the header"
+            )
+        cells = {key: cell.strip() for key, cell in zip(columns, row, strict=True)}
+        job = Job(cells["out"], {"folder": str(path.parent.resolve()), **cells})
+        try:
+            out = dub_rows.options(job.arguments)["out"].resolve()
+        except (ValueError, typer.BadParameter) as error:
+            raise typer.BadParameter(f"{path}, line {number}: {_words_of(error)}") from error
+        if out in written:
+            raise typer.BadParameter(f"{path}, lines {written[out]} and {number} both write {cells['out']}")
+        written[out] = number
+        found.append(job)
     return found
+
+
+def _columns(path: Path, header: list[str]) -> list[str]:
+    """The columns as the parameters of ``dub_command`` are named."""
+    names = [name.lower().strip().lstrip("-").replace("-", "_") for name in header]
+    known = {parameter.name for parameter in _dub_parser().params} - {"as_json", "help"}
+    problems = {
+        "no options of dub": [repr(name) for name in header if names[header.index(name)] not in known],
+        "missing": [name for name in ("face", "out") if name not in names],
+        "there twice": sorted({name for name in names if names.count(name) > 1}),
+    }
+    said = "; ".join(f"{problem}: {', '.join(found)}" for problem, found in problems.items() if found)
+    if said:
+        hint = "; its columns are parted by semicolons, wanted commas" if ";" in "".join(header) else ""
+        raise typer.BadParameter(f"{path}, columns {said}{hint}")
+    return names
+
+
+def _words_of(error: Exception) -> str:
+    """What an error says, with the option that typer knows it to be about."""
+    return error.format_message() if isinstance(error, typer.BadParameter) else str(error)
 
 
 class DubRows:
@@ -203,28 +239,36 @@ class DubRows:
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The report of one dub, as JSON; its seconds are those of the whole run of the job."""
-        options = self._options(arguments)
+        options = self.options(arguments)
         report = dub_as_told(options, model=self._model(options["model"], options["device"]))
         told = json.loads(report.to_json())
         del told["seconds"]
         return told
 
-    def _options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as the parameters of ``dub_command``. Raises BadParameter and ValueError for what that would not take."""
+        from .faces.selection import parse_face
+
         folder, cells = Path(arguments["folder"]), {key: arguments[key] for key in arguments if key != "folder"}
+        if missing := [name for name in ("face", "out") if not cells[name]]:
+            raise ValueError(f"no {' and no '.join(missing)}; wanted a file")
         words: list[str] = []
         for parameter in self._parser.params:
             words += _words(parameter, cells.get(parameter.name, ""))
-        try:
-            with self._parser.make_context("dub", words) as context:
-                options = dict(context.params)
-        except typer.BadParameter as error:
-            raise ValueError(error.format_message()) from error  # which names the option
+        files = [cells[name] for name in ("face", "audio") if cells.get(name)]
+        with self._parser.make_context(
+            "dub", [*words, "--", *files]
+        ) as context:  # -- because names may begin with a dash
+            options = dict(context.params)
         for name in ("face", "audio", "out"):
             options[name] = options[name] and folder / options[name]
         if (folder / options["model"]).is_file():
             options["model"] = str(folder / options["model"])
         pairs = [text.partition("=") for text in options["pair"] or []]
         options["pair"] = [f"{face}={folder / audio}" if audio else face for face, _, audio in pairs]
+        dub_arguments(options)
+        for face in [options["which"], *(parse_pair(text)[1] for text in options["pair"])]:
+            parse_face(face)
         return options
 
     def _model(self, name: str, device: str) -> "Generator":
@@ -240,11 +284,9 @@ class DubRows:
 
 
 def _words(parameter: Any, cell: str) -> list[str]:
-    """A cell as words of the command line."""
-    if not cell:
+    """A cell as words of the command line, where it is an option's."""
+    if not cell or parameter.param_type_name == "argument":
         return []
-    if parameter.param_type_name == "argument":
-        return [cell]
     if not parameter.is_flag:
         values = cell.split(";") if parameter.multiple else [cell]
         return [f"{parameter.opts[0]}={value.strip()}" for value in values]
@@ -260,6 +302,50 @@ def _dub_parser() -> TyperCommand:
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
     return command
+
+
+def _make_folder(out: Path, drawn: "Sequence[Pair] | None") -> None:
+    """The folder for results, and in it the pairs that were drawn."""
+    from .errors import LipSyncError
+    from .evaluation.pairs import write_pairs
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if drawn is not None:
+            write_pairs(list(drawn), out / "pairs.txt")
+    except OSError as error:
+        raise LipSyncError(f"{out} cannot be a folder for results ({error}); give another with --out") from error
+
+
+def run_and_tell(
+    jobs: "Sequence[Job]",
+    prepare: "Callable[[], Work]",
+    results: Path,
+    *,
+    stage: str,
+    again: bool = False,
+    **how: Any,
+) -> "list[Outcome]":
+    """``run_jobs`` under a bar, with words about the failures that it kept and, at Ctrl-C, about how much is done."""
+    from .evaluation.jobs import read_outcomes, run_jobs
+
+    before, finished = read_outcomes(results), 0
+
+    def say(done: int, total: int) -> None:
+        nonlocal finished
+        finished = done
+        bar(stage, done, total)
+
+    try:
+        with Bar() as bar:
+            outcomes = run_jobs(jobs, prepare, results, again=again, on_progress=say, **how)
+    except KeyboardInterrupt:
+        typer.echo(f"{finished} of {len(jobs)} done; run it again to go on", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    kept = sum(outcome.error is not None and before.get(outcome.id) == outcome for outcome in outcomes)
+    if kept and not again:
+        typer.echo(f"{kept} failed before and were not tried again; --retry-failed does", err=True)
+    return outcomes
 
 
 def _cluster(address: str | None, workers: int | None) -> "Cluster | None":

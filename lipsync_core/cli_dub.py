@@ -151,31 +151,40 @@ def dub_as_told(
 ) -> "DubReport":
     """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and parsed by it; ``model``:
     the generator that they name, where somebody holds it."""
-    from .dubbing import Cut, Encoding, Finding, dub
+    from .dubbing import dub
+
+    arguments = dub_arguments(options)
+    if model is not None:
+        arguments["model"] = model
+    return dub(**arguments, on_progress=on_progress)
+
+
+def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
+    from .dubbing import Cut, Encoding, Finding
     from .pipeline import Blend
 
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):
         raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
     start, end = parse_time(o.start), parse_time(o.end) if o.end else None
-    return dub(
-        o.face,
-        o.audio if o.audio is not None else [parse_pair(text) for text in o.pair],
-        o.out,
-        model=model or o.model,
-        model_name=Path(o.model).name,
-        select=o.which,
-        blend=Blend(o.mask, o.blend, o.feather, o.colour_match, o.own_pixels),
-        cut=Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
-        finding=Finding(o.detector, o.min_score, o.cache),
-        encoding=Encoding(o.codec, o.crf, o.preset, o.tag, o.overwrite),
-        pads=_pads(o.pads),
-        lead_ms=o.lead_ms,
-        device=o.device,
-        precision=o.precision,
-        batch=o.batch,
-        on_progress=on_progress,
-    )
+    return {
+        "face": o.face,
+        "audio": o.audio if o.audio is not None else [parse_pair(text) for text in o.pair],
+        "out": o.out,
+        "model": o.model,
+        "model_name": Path(o.model).name,
+        "select": o.which,
+        "blend": Blend(o.mask, o.blend, o.feather, o.colour_match, o.own_pixels),
+        "cut": Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
+        "finding": Finding(o.detector, o.min_score, o.cache),
+        "encoding": Encoding(o.codec, o.crf, o.preset, o.tag, o.overwrite),
+        "pads": _pads(o.pads),
+        "lead_ms": o.lead_ms,
+        "device": o.device,
+        "precision": o.precision,
+        "batch": o.batch,
+    }
 
 
 def _print_report(report: "DubReport", as_json: bool) -> None:

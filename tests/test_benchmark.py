@@ -111,8 +111,21 @@ def test_the_report_counts_failures_and_keeps_the_paper_apart(done: tuple[Benchm
         and "- not drawn: 1" in ours
         and "network is not on this" in ours
     )
+    (reason,) = [line for line in ours.splitlines() if line.startswith("- 00001")]
+    assert reason.startswith("- 00001, all methods: ") and "gone.mp4" in reason
     image = (plan.out / "distributions.png").read_bytes()
     assert image.startswith(b"\x89PNG") and len(image) > 10_000
+
+
+def test_a_pair_that_fails_leaves_no_video_of_an_earlier_run(root: Path, tmp_path: Path) -> None:
+    plan = Benchmark(root, tmp_path, models=())
+    stale = [tmp_path / "videos/real/00001.mp4", tmp_path / "features/real/00001.safetensors"]
+    for path in stale:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"of other pairs")
+    job = plan.jobs(PAIRS)[3]
+    (outcome,) = run_jobs([job], plan.prepare, tmp_path / "r.jsonl", attempts=1, threads=1)
+    assert job.id == "00001 real" and outcome.error and not any(path.exists() for path in stale)
 
 
 def test_only_syncnet_in_the_reference_protocol_gives_lse(done: tuple[Benchmark, list[Outcome]]) -> None:

@@ -57,5 +57,16 @@ def test_a_folder_is_told_row_by_row_with_what_was_skipped(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="5 frames of judge's window"):
         expert_accuracy(tmp_path, seen=(7,))
     (tmp_path / "0.mp4").unlink()
-    with pytest.raises(LipSyncError, match="1 usable clips"):
+    (tmp_path / "empty.mp4").write_bytes(b"nothing")
+    with pytest.raises(LipSyncError, match=r"1 of 3 videos below .* are usable") as error:
         expert_accuracy(tmp_path)
+    assert "\n- 2 skipped: cannot be opened" in str(error.value) and "{" not in str(error.value)
+
+
+def test_folders_without_videos_are_told(tmp_path: Path) -> None:
+    with pytest.raises(LipSyncError, match=r"0 of 0 videos .* wanted two or more$"):
+        expert_accuracy(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("file", "none"):
+        with pytest.raises(LipSyncError, match="is no folder; wanted one with videos"):
+            expert_accuracy(tmp_path / name)

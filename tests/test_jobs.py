@@ -83,12 +83,31 @@ def test_other_arguments_are_another_job(tmp_path: Path) -> None:
     assert outcome.result == {"square": 49} and read_outcomes(results)["02"].result == {"square": 49}
 
 
+def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    run_jobs(JOBS, Broken(tmp_path), results, attempts=1)
+    whole = results.read_bytes()
+    run_jobs(JOBS, squares, results, still=lambda outcome: outcome.id != "02")
+    lines = results.read_bytes().removeprefix(whole).splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["02"]  # failures made nothing that could be gone
+
+
+def test_errors_of_ours_stand_without_the_names_of_their_classes(tmp_path: Path) -> None:
+    def refuses(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        raise LipSyncError("no face") if arguments["number"] else KeyError("pads")
+
+    outcomes = run_jobs(JOBS[:2], lambda: refuses, tmp_path / "r.jsonl")
+    assert [outcome.error for outcome in outcomes] == ["KeyError: 'pads'", "no face"]
+
+
 def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"id": "00"}\n', encoding="utf-8")
     with pytest.raises(LipSyncError, match=r"r\.jsonl, line 1"):
         run_jobs(JOBS, squares, tmp_path / "r.jsonl")
     with pytest.raises(ValueError, match="same id"):
         run_jobs([JOBS[0], JOBS[0]], squares, tmp_path / "s.jsonl")
+    with pytest.raises(LipSyncError, match="cannot be read"):
+        run_jobs(JOBS, squares, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["pairs.txt", "host", "", "ftp://host:1"])

@@ -33,11 +33,29 @@ def test_lists_with_suffixes_give_the_video_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a b\nc\n", "line 2 has 1 names"), ("a b.mp4\n", "1 of 2 names have a suffix"), ("\n", "holds no pairs")],
+    [
+        ("a b\nc\n", "line 2 has 1 names"),
+        ("a b.mp4\n", "1 of 2 names have a suffix"),
+        ("# a b\n", "holds no pairs"),
+        ("a b\n\n./a b\n", "line 3 repeats the pair of line 1"),
+        ("a b\na/../../b c\n", r"line 2: a/../../b leads out of the root"),
+        ("/a.mp4\tb.mp4\n", "line 1: /a.mp4 leads out of the root"),
+    ],
 )
 def test_other_lists_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(LipSyncError, match=said):
         read_pairs(listed(tmp_path, text))
+
+
+def test_lists_of_our_own_carry_any_name(tmp_path: Path) -> None:
+    pairs = [Pair("#one.mp4", "two words/a  b.mp4"), Pair("ünï.mp4", " #.mkv"), Pair("a\u2028b.mp4", "#two.mp4")]
+    write_pairs(pairs, tmp_path / "pairs.txt")
+    assert read_pairs(tmp_path / "pairs.txt") == pairs
+    commented = listed(tmp_path, "# of our own\na/../b.mp4 c.mp4\n")
+    assert read_pairs(commented) == [Pair("c.mp4", "a/../b.mp4")]
+    for name in ("a\tb.mp4", "a\nb.mp4", "\udc80.mp4"):
+        with pytest.raises(LipSyncError, match="no list of pairs can hold"):
+            write_pairs([Pair(name, "c.mp4")], tmp_path / "pairs.txt")
 
 
 def clip(path: Path, frames: int, *, speech: float | None) -> None:

@@ -28,7 +28,7 @@ from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack, Frames, VideoInfo
 from ..weights import load_model, weights_file
 from .baselines import copied_mouth
-from .jobs import Job
+from .jobs import Job, Outcome
 from .pairs import Pair
 
 BASELINES = ("real", "undubbed", "copied mouth")
@@ -105,8 +105,14 @@ class Benchmark:
         ]
 
     def prepare(self) -> "Bench":
-        """What does the jobs, with its models loaded."""
+        """What does the jobs, with its models loaded. Raises LipSyncError and ValueError where root, models or scorer are
+        not what is wanted."""
         return Bench(self)
+
+    def holds(self, outcome: Outcome) -> bool:
+        """Whether the files that a job's result names are still there."""
+        result = outcome.result or {}
+        return all((self.out / name).is_file() for name in (result.get("out"), result.get("fid_features")) if name)
 
 
 def fid_missing() -> str | None:
@@ -124,7 +130,9 @@ class Bench:
     def __init__(self, plan: Benchmark) -> None:
         self.plan = plan
         self.device = device_named(plan.device)
-        if plan.mode == "reference" and not isinstance(load_scorer(plan.scorer, self.device), SyncNetScorer):
+        if not plan.root.is_dir():
+            raise LipSyncError(f"{plan.root} is no folder; wanted the one below which the videos lie")
+        if not isinstance(load_scorer(plan.scorer, self.device), SyncNetScorer) and plan.mode == "reference":
             raise ValueError(f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}")
         self.generators = {name: self._loaded(model, "generator", Generator) for name, model in plan.methods.items()}
         self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
@@ -137,9 +145,21 @@ class Bench:
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The result of one job: the video's path below ``out``, its frames and those without the face, what ``score`` says
-        of its longest face track, sharpness and border jitter, the file of its FID features or null."""
+        of its longest face track, sharpness and border jitter, the file of its FID features or null. Where it fails, it
+        leaves none of these files, not even an earlier run's."""
+        name = f"{arguments['method']}/{arguments['pair']:05}"
+        out, features = self.plan.out / f"videos/{name}.mp4", self.plan.out / f"features/{name}.safetensors"
+        out.unlink(missing_ok=True)
+        features.unlink(missing_ok=True)
+        try:
+            return self._result(arguments, out, features)
+        except BaseException:
+            out.unlink(missing_ok=True)
+            features.unlink(missing_ok=True)
+            raise
+
+    def _result(self, arguments: Mapping[str, Any], out: Path, features: Path) -> dict[str, Any]:
         scene = self._scene(self.plan.root / arguments["video"], self.plan.root / arguments["audio"])
-        out = self.plan.out / "videos" / arguments["method"] / f"{arguments['pair']:05}.mp4"
         out.parent.mkdir(parents=True, exist_ok=True)
         self._make(arguments["method"], scene, out)
         real = arguments["method"] == "real"
@@ -161,7 +181,7 @@ class Bench:
             "without_face": scene.count - int(scene.person.visible.sum()),
             **_scored(report),
             **_looks(scene.frames(seen), scene.person),
-            "fid_features": self._features(arguments, scene, seen),
+            "fid_features": self._features(scene, seen, features),
         }
 
     def _scene(self, video: Path, audio: Path) -> "_Scene":
@@ -210,16 +230,15 @@ class Bench:
             batch=self.plan.batch,
         )
 
-    def _features(self, arguments: Mapping[str, Any], scene: "_Scene", video: Path) -> str | None:
-        """The file with the FID features of ``video``."""
+    def _features(self, scene: "_Scene", video: Path, out: Path) -> str | None:
+        """Writes the FID features of ``video`` to ``out``, where there is a network for them."""
         if self.inception is None:
             return None
         track = scene.person if self.plan.region == "face" else None
         found = features(self.inception, scene.frames(video), track=track)
-        path = self.plan.out / "features" / arguments["method"] / f"{arguments['pair']:05}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": found}, path)
-        return path.relative_to(self.plan.out).as_posix()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": found}, out)
+        return out.relative_to(self.plan.out).as_posix()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

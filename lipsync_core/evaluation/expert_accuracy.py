@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ SEEN = (1, 3, 5)  # frames, as in the paper's table
 AVERAGED = (1, 5)  # windows
 _SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 _CHUNK = 32
+_NAMED = 5  # reasons why there are no usable clips
 
 Trials = tuple[Tensor, Tensor]
 """Distances of one clip's windows to the sound that belongs to them, and to sound that does not; (N,) both."""
@@ -93,6 +95,8 @@ def expert_accuracy(
     For every window one decision about its own sound and one about sound that begins at least ``apart`` frames earlier or
     later, drawn at random. Raises LipSyncError with fewer than two usable clips, ValueError for widths beyond the expert's.
     """
+    if not folder.is_dir():
+        raise LipSyncError(f"{folder} is no folder; wanted one with videos in sync")
     scorer = load_scorer(expert, device_named(device))
     if apart < 1 or min(averaged) < 1 or not all(1 <= width <= scorer.window for width in seen):
         raise ValueError(
@@ -113,9 +117,20 @@ def expert_accuracy(
         if on_progress is not None:
             on_progress(done + 1, len(paths))
     if len(found) < 2:
-        raise LipSyncError(f"{len(found)} usable clips below {folder}; wanted two or more. Skipped: {skipped}")
+        raise LipSyncError(
+            f"{len(found)} of {len(paths)} videos below {folder} are usable; wanted two or more{_grouped(folder, skipped)}"
+        )
     rows = [accuracy(s, k, [clip[s, k] for clip in found]) for s in seen for k in averaged]
     return ExpertReport(expert, scorer.window, apart, len(found), skipped, tuple(rows))
+
+
+def _grouped(folder: Path, skipped: Mapping[str, str]) -> str:
+    """Why clips were skipped, the commonest reasons first; a reason that names its clip is told without."""
+    paths = {str(folder / name): reason for name, reason in skipped.items()}
+    counts = Counter(reason.removeprefix(f"{path}: ").replace(path, "the file") for path, reason in paths.items())
+    lines = [f"\n- {count} skipped: {reason}" for reason, count in counts.most_common(_NAMED)]
+    more = len(counts) - len(lines)
+    return "".join([":" if lines else "", *lines, f"\n- and {more} other reasons" if more else ""])
 
 
 def _embedded(

@@ -76,6 +76,7 @@ def run_jobs(
     *,
     attempts: int = 2,
     again: bool = False,
+    still: Callable[[Outcome], bool] | None = None,
     threads: int | None = None,
     cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -83,9 +84,9 @@ def run_jobs(
     """Does ``jobs`` and returns their outcomes in their order; each is appended to ``results`` as it comes.
 
     ``prepare`` makes what does a job, once here or once in each Ray actor: it holds the models. A job that ``results``
-    has a line for, with the same arguments, is not done again, unless ``again`` asks for those that failed. A job that
-    raises is tried ``attempts`` times, and its failure is a line too. threads: of torch, in each worker (None: left
-    as it is here, 1 on Ray). on_progress(done, total).
+    has a line for, with the same arguments, is not done again, unless ``again`` asks for those that failed, or ``still``
+    says of its outcome that what it made is no longer there. A job that raises is tried ``attempts`` times, and its
+    failure is a line too. threads: of torch, in each worker (None: left as it is here, 1 on Ray). on_progress(done, total).
 
     Raises LipSyncError when ``results`` is damaged or cannot be written, and when Ray is wanted and not there.
     """
@@ -93,6 +94,10 @@ def run_jobs(
         raise ValueError("two jobs have the same id; wanted each once")
     known = read_outcomes(results)
     done = {job.id: known[job.id] for job in jobs if job.id in known and _holds(known[job.id], job, again)}
+    gone = {id for id, outcome in done.items() if still and outcome.result is not None and not still(outcome)}
+    if gone:
+        _log.warning("%s: what %d jobs made is gone; they are done again", results, len(gone))
+        done = {id: outcome for id, outcome in done.items() if id not in gone}
     todo = [job for job in jobs if job.id not in done]
     if changed := sum(job.id in known and known[job.id].arguments != job.arguments for job in todo):
         _log.warning("%s: %d jobs were done with other settings and are done again", results, changed)
@@ -119,6 +124,8 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
         data = path.read_bytes()
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise LipSyncError(f"{path} cannot be read ({error}); name another file for results") from error
     found: dict[str, Outcome] = {}
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
@@ -161,7 +168,8 @@ def _attempt(work: Work, job: Job, attempts: int) -> Outcome:
         try:
             result = work(job.arguments)
         except Exception as problem:  # whatever it is belongs into the results, and the other jobs go on
-            error = f"{type(problem).__name__}: {problem}"
+            error = str(problem) if isinstance(problem, (LipSyncError, ValueError)) else ""
+            error = error or f"{type(problem).__name__}: {problem}"  # a stranger's words alone may say too little
             _log.debug("%s, attempt %d of %d", job.id, attempt, attempts, exc_info=True)
         else:
             return Outcome(job.id, job.arguments, result, None, attempt, _since(began), platform.node())

@@ -1,5 +1,6 @@
 """Who speaks what: the public lists of pairs, and lists of our own by the paper's rule."""
 
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ NOT_DRAWN = "not drawn"
 _SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 _SOUNDS = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav")
 _SMALL = (16, 16)  # px: frames are read to be counted, because what headers say of length may be off by a few
+_UNFIT = "has a tab, a line break or a letter beyond Unicode, which no list of pairs can hold; rename it"
 _LEAST_SPEECH = Fraction(1, 2)  # seconds: no scorer says anything of less
 
 
@@ -37,33 +39,47 @@ class Drawn:
 
 
 def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
-    """The pairs of a list: two names a line, parted by white space; empty lines count for nothing.
+    """The pairs of a list: two names a line, parted by a tab where the line has one, else by white space. Empty lines and
+    those that begin with "#" count for nothing.
 
     The public lists for LRW, LRS2 and LRS3 give the audio first and no suffix (".mp4" is meant); those of ReSyncED give
     the video first, and suffixes. ``auto`` tells them apart by that. Raises LipSyncError for a list that cannot be read
-    so, ValueError for an unknown order.
+    so, for names that lead out of the root folder and for a pair that comes twice, ValueError for an unknown order.
     """
     if order not in ("auto", "audio-video", "video-audio"):
         raise ValueError(f"order is {order!r}; wanted auto, audio-video or video-audio")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LipSyncError(f"{path} cannot be read as a list of pairs ({error})") from error
-    named: list[tuple[str, str]] = []
-    for number, line in enumerate(lines, 1):
-        match line.split():
-            case []:
-                continue
-            case [first, second]:
-                named.append((first, second))
-            case names:
-                raise LipSyncError(f"{path}, line {number} has {len(names)} names; wanted two, parted by white space")
+    named: dict[int, tuple[str, str]] = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        names = [name.strip() for name in line.split("\t") if name.strip()] if "\t" in line else line.split()
+        if len(names) != 2:
+            raise LipSyncError(
+                f"{path}, line {number} has {len(names)} names; wanted two, parted by a tab or white space"
+            )
+        if outside := next(filter(_leads_out, names), None):
+            raise LipSyncError(f"{path}, line {number}: {outside} leads out of the root folder; wanted names below it")
+        named[number] = names[0], names[1]
     if not named:
-        raise LipSyncError(f"{path} holds no pairs; wanted two names a line, parted by white space")
+        raise LipSyncError(f"{path} holds no pairs; wanted two names a line, parted by a tab or white space")
     if order == "auto":
-        order = _order(path, [name for names in named for name in names])
-    whole = [(_with_suffix(first), _with_suffix(second)) for first, second in named]
-    return [Pair(a, b) if order == "audio-video" else Pair(b, a) for a, b in whole]
+        order = _order(path, [name for names in named.values() for name in names])
+    found: dict[Pair, int] = {}
+    for number, names in named.items():
+        first, second = map(_with_suffix, names)
+        pair = Pair(first, second) if order == "audio-video" else Pair(second, first)
+        if pair in found:
+            raise LipSyncError(f"{path}, line {number} repeats the pair of line {found[pair]}; wanted each once")
+        found[pair] = number
+    return list(found)
+
+
+def _leads_out(name: str) -> bool:
+    return bool(Path(name).anchor) or Path(os.path.normpath(name)).parts[:1] == ("..",)
 
 
 def _order(path: Path, names: list[str]) -> Order:
@@ -81,6 +97,7 @@ def _has_suffix(name: str) -> bool:
 
 
 def _with_suffix(name: str) -> str:
+    name = PurePosixPath(name).as_posix()
     return name if _has_suffix(name) else f"{name}.mp4"
 
 
@@ -124,13 +141,23 @@ def draw_pairs(root: Path, *, seed: int = 0, count: int | None = None) -> Drawn:
 
 
 def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
-    """``pairs`` as a list that ``read_pairs`` reads back: with suffixes, so the video stands first."""
+    """``pairs`` as a list that ``read_pairs`` reads back: with suffixes, so the video stands first, and parted by tabs."""
     for name in [name for pair in pairs for name in (pair.audio, pair.video)]:
-        if len(name.split()) != 1:
-            raise LipSyncError(f"{name!r} cannot stand in a list of pairs, whose names have no white space; rename it")
+        if not _fits_a_line(name):
+            raise LipSyncError(f"{name!a} {_UNFIT}")
     partial = path.with_name(f".{path.name}.part")
-    partial.write_text("".join(f"{pair.video} {pair.audio}\n" for pair in pairs), encoding="utf-8")
+    lines = [f"{_guarded(pair.video)}\t{_guarded(pair.audio)}\n" for pair in pairs]
+    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     partial.replace(path)
+
+
+def _fits_a_line(name: str) -> bool:
+    return not set(name) & set("\t\r\n") and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _guarded(name: str) -> str:
+    """A name that would be read as a comment, or lose its first space, in other words."""
+    return f"./{name}" if name.startswith("#") or name[:1].isspace() else name
 
 
 def _lengths(root: Path) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
@@ -142,6 +169,9 @@ def _lengths(root: Path) -> tuple[dict[str, Fraction], dict[str, Fraction], dict
     spoken: dict[str, Fraction] = {}
     unusable: dict[str, str] = {}
     for name in names:
+        if not _fits_a_line(name):
+            unusable[ascii(name)] = f"its name {_UNFIT}"
+            continue
         try:
             count = sum(piece.pixels.shape[0] for piece in read_frames(root / name, size=_SMALL))
             shown[name] = count / probe(root / name).fps

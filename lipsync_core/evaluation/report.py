@@ -130,14 +130,26 @@ def _explained(plan: Benchmark) -> str:
 
 
 def _left_out(methods: Sequence[_Method], unpaired: Mapping[str, str]) -> list[str]:
-    failures = {outcome.id: str(outcome.error) for method in methods for outcome in method.failures}
+    count = sum(len(method.failures) for method in methods)
     told = {name: reason for name, reason in unpaired.items() if reason != NOT_DRAWN}
     rest = len(unpaired) - len(told)
-    parts = [f"## Failures: {len(failures)}", *_listed(failures)]
+    parts = [f"## Failures: {count}", *_listed(_failures(methods))]
     if unpaired:
         parts += [f"## Files without a pair of their own: {len(unpaired)}", *_listed(told)]
         parts += [f"- {NOT_DRAWN}: {rest}"] if rest else []
     return parts
+
+
+def _failures(methods: Sequence[_Method]) -> dict[str, str]:
+    """Errors by what they befell: a pair where all methods fail alike, else its pair and method."""
+    pairs: dict[int, list[Outcome]] = {}
+    for outcome in (outcome for method in methods for outcome in method.failures):
+        pairs.setdefault(outcome.arguments["pair"], []).append(outcome)
+    told: dict[str, str] = {}
+    for pair, failures in sorted(pairs.items()):
+        alike = len(failures) == len(methods) and len({outcome.error for outcome in failures}) == 1
+        told |= {f"{pair:05}, all methods" if alike else outcome.id: str(outcome.error) for outcome in failures}
+    return told
 
 
 def _listed(reasons: Mapping[str, str]) -> list[str]:
