@@ -88,7 +88,7 @@ def bench_command(
     if listed is not None and pairs is not None:
         chosen, unpaired, source = listed, {}, pairs.name
     else:
-        drawn = draw_pairs(root, seed=seed, count=count)
+        drawn = draw_pairs(root, seed=seed, count=count, leave=out / "videos")
         chosen, unpaired, source = drawn.pairs, drawn.unpaired, f"{len(drawn.pairs)} drawn with seed {seed}"
     _make_folder(out, None if listed else chosen)
     outcomes = run_and_tell(

@@ -92,6 +92,12 @@ def test_a_draw_depends_on_its_seed_alone(root: Path) -> None:
     assert len({draw_pairs(root, seed=seed).pairs for seed in range(4)}) > 1
 
 
+def test_earlier_dubs_are_not_drawn_from(root: Path) -> None:
+    drawn = draw_pairs(root, leave=root / "a")
+    assert sorted(pair.video for pair in drawn.pairs) == ["25.mkv", "35.mkv", "mute.mp4"]
+    assert not any("a/" in name for name in (*(pair.audio for pair in drawn.pairs), *drawn.unpaired))
+
+
 def test_every_pair_there_is_comes_once(root: Path, tmp_path: Path) -> None:
     drawn = draw_pairs(root, count=1 + 2 + 3 + 4 + 5)
     assert len(set(drawn.pairs)) == 15 and all(pair.audio != pair.video for pair in drawn.pairs)

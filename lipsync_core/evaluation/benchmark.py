@@ -81,6 +81,7 @@ class Benchmark:
         Raises WeightsError where they are not here."""
         weights = {name: file_sha256(weights_file(model)) for name, model in self.methods.items()}
         common = {
+            "root": str(self.root),
             "scorer": self.scorer,
             "scorer_sha256": file_sha256(weights_file(self.scorer)),
             "mode": self.mode,

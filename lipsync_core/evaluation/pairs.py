@@ -101,17 +101,18 @@ def _with_suffix(name: str) -> str:
     return name if _has_suffix(name) else f"{name}.mp4"
 
 
-def draw_pairs(root: Path, *, seed: int = 0, count: int | None = None) -> Drawn:
+def draw_pairs(root: Path, *, seed: int = 0, count: int | None = None, leave: Path | None = None) -> Drawn:
     """Pairs by the paper's rule: for each video below ``root`` the speech of another one, drawn at random among those
     that are shorter. The same files and seed give the same pairs on every machine.
 
     No pair comes twice. ``count``: how many pairs; more than there are videos give each several, as long as there are
-    others to speak; None: one for each video. Files that cannot be read, show no picture, or are not longer than any
-    other one that speaks are left out and told of. Raises LipSyncError when no pair can be drawn.
+    others to speak; None: one for each video. ``leave``: a folder whose files do not count, such as that of earlier dubs.
+    Files that cannot be read, show no picture, or are not longer than any other one that speaks are left out and told of.
+    Raises LipSyncError when no pair can be drawn.
     """
     if count is not None and count < 1:
         raise ValueError(f"{count} pairs; wanted at least 1")
-    lengths, speaking, unpaired = _lengths(root)
+    lengths, speaking, unpaired = _lengths(root, leave)
     chance = random.Random(seed)
     partners: dict[str, list[str]] = {}
     for name, seconds in lengths.items():
@@ -160,11 +161,16 @@ def _guarded(name: str) -> str:
     return f"./{name}" if name.startswith("#") or name[:1].isspace() else name
 
 
-def _lengths(root: Path) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
+def _lengths(root: Path, leave: Path | None) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
     """Seconds of picture and of sound of the videos below ``root`` by name, in order, and what could not be used."""
     if not root.is_dir():
         raise LipSyncError(f"{root} is no folder; wanted one with videos")
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]
+    names = sorted(
+        path.relative_to(root).as_posix()
+        for path in files
+        if leave is None or not path.resolve().is_relative_to(leave.resolve())
+    )
     shown: dict[str, Fraction] = {}
     spoken: dict[str, Fraction] = {}
     unusable: dict[str, str] = {}
