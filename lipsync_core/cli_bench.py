@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from .cli_dub import dub_arguments, dub_as_told, dub_command, parse_pair
+from .cli_dub import Device, dub_arguments, dub_as_told, dub_command, parse_pair
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Workers on Ray; by def
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the networks in each worker.")]
 Attempts = Annotated[int, typer.Option(min=1, help="How often a job is tried.")]
 Again = Annotated[bool, typer.Option("--retry-failed", help="Do again what failed in an earlier run.")]
-Device = Annotated[str, typer.Option(help="auto | cpu | cuda | mps")]
 
 
 def bench_command(

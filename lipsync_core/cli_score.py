@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .cli_dub import Cache, Detector, Device, MinScore
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def score_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")] = None,
     fix: Annotated[Path | None, typer.Option(help="Write the video with its sound moved into sync.")] = None,
-    detector: Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")] = "mini",
-    min_score: Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")] = 0.7,
-    cache: Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")] = True,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda | mps")] = "auto",
+    detector: Detector = "mini",
+    min_score: MinScore = 0.7,
+    cache: Cache = True,
+    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
 ) -> None:
     """Say by how many frames the sound is early or late, for every face."""

@@ -24,6 +24,7 @@ from .footage import Footage, Longer, arranged, clip_frames, order
 from .media import AudioSource, VideoWriter, probe, read_audio, refuse_inputs
 from .models.generator import Generator
 from .models.precision import Precision
+from .notes import Warnings
 from .pipeline import Blend, LipSync
 from .prefetch import ahead, timed
 from .types import Audio, FaceTrack, Frames, YuvFrames
@@ -152,7 +153,7 @@ def dub(
         name,
         finding.detector,
         seconds,
-        tuple(notes.warnings),
+        tuple(notes.warn.messages),
     )
 
 
@@ -188,12 +189,7 @@ class _Notes:
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        if message not in self.warnings:
-            self.warnings.append(message)
-            _log.warning("%s", message)
+        self.warn = Warnings(_log)
 
     def adder(self, stage: str) -> Callable[[float], None]:
         def add(seconds: float) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import MediaError, WeightsError
-from .faces.selection import parse_face, select
+from .faces.selection import parse_face, select, usual_centre
 from .finding import Finding, device_named, load_detector
 from .footage import Footage
 from .media import probe, read_audio, read_frames
@@ -26,6 +26,7 @@ from .metrics.fid import FID, Region
 from .metrics.landmarks import LandmarkDistance, LandmarkModel
 from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX
 from .models.inception import Inception
+from .notes import Warnings
 from .prefetch import ahead
 from .types import FaceTrack, Frames, VideoInfo
 from .weights import load_model
@@ -113,13 +114,7 @@ def measure(
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     truth = None if real is None else Path(real)
-    warnings: list[str] = []
-
-    def warn(message: str) -> None:
-        if message not in warnings:
-            warnings.append(message)
-            _log.warning("%s", message)
-
+    warn = Warnings(_log)
     selector, target = parse_face(face), device_named(device)
     if region not in ("face", "frame"):
         raise ValueError(f"region is {region!r}; wanted face or frame")
@@ -147,7 +142,17 @@ def measure(
         figures.update(likeness.figures(warn))
     with_face = int(person.visible[: max(0, done - person.start)].sum())
     shown = None if truth is None else region
-    return QualityReport(video, truth, shown, info.fps, done, with_face, _centre(person), figures, tuple(warnings))
+    return QualityReport(
+        video,
+        truth,
+        shown,
+        info.fps,
+        done,
+        with_face,
+        usual_centre(person.boxes[person.visible]),
+        figures,
+        tuple(warn.messages),
+    )
 
 
 class _Looks:
@@ -299,12 +304,6 @@ def _fid(region: Region, device: torch.device) -> tuple[FID | None, str | None]:
         return None, str(error)
     assert isinstance(network, Inception)
     return FID(network, region=region), None
-
-
-def _centre(person: FaceTrack) -> tuple[int, int]:
-    boxes = person.boxes[person.visible]
-    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
-    return round(x), round(y)
 
 
 def _finite(value: float | None) -> float | None:

@@ -15,7 +15,7 @@ from .blend.composite import BlendKind, Movement, composite
 from .blend.masks import MaskKind, face_mask
 from .geometry import apply, crop_to_frame, cut_frames, invert
 from .models.generator import Generator, unpacked
-from .models.layers import fold
+from .models.layers import ready
 from .models.precision import Precision, arithmetic
 from .types import AnyFrames, Audio, FaceCrops, FaceTrack, Frames, YuvFrames
 
@@ -57,9 +57,7 @@ class LipSync:
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
         self.config = replace(model.config, framing=framing, features=features)
         self.blend = blend
-        # oneDNN and cuDNN both run these convolutions faster on interleaved channels
-        self.model = fold(model).requires_grad_(False)
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model = ready(model)
         weight = next(self.model.parameters())
         dtype = arithmetic(weight, precision)
         if dtype != weight.dtype:  # a copy: the caller's numbers stay

@@ -1,12 +1,12 @@
 """A picture of a score: confidence over time, and the curve that the offset was read from."""
 
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from .errors import MediaError
+from .replacing import replacing
 from .scoring import ScoreReport, TrackScore, verdict
 from .types import SyncScore
 
@@ -38,14 +38,11 @@ def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     for track, (over_time, curve) in zip(report.tracks, axes, strict=True):
         _draw_time(over_time, track, report)
         _draw_curve(curve, track.score)
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
-        figure.savefig(partial, dpi=120)
-        partial.replace(path)
+        with replacing(path) as part:
+            figure.savefig(part, dpi=120)
     except OSError as error:
         raise MediaError(f"{path}: the plot cannot be written ({error.strerror})") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _draw_time(axes: "Axes", track: TrackScore, report: ScoreReport) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .errors import LipSyncError, MediaError, NoFaceError
 from .faces.s3fd import syncnet_detector
 from .faces.scenes import scene_cuts
+from .faces.selection import usual_centre
 from .finding import Finding, device_named, load_detector
 from .footage import Footage
 from .media import probe, read_audio, read_frames, write_shifted
@@ -27,6 +28,7 @@ from .metrics.syncnet_scorer import SyncNetScorer
 from .models.s3fd import S3FD
 from .models.sync_expert import SyncExpert
 from .models.syncnet import SyncNet
+from .notes import Warnings
 from .prefetch import ahead
 from .types import AnyFrames, Audio, Detections, FaceTrack, Frames, SyncScore
 from .weights import load_model
@@ -119,7 +121,7 @@ def score(
     video: Path | str,
     audio: Path | str | None = None,
     *,
-    scorer: str | Path = "judge",
+    scorer: str | Path | Scorer = "judge",
     mode: Mode = "exact",
     whole_frame: bool = False,
     finding: Finding = Finding(),
@@ -129,29 +131,23 @@ def score(
     """How well lips and sound of ``video`` agree, or its lips and the sound of the file ``audio``; every face track is
     scored. Memory holds one chunk of frames, some 200 bytes per frame and face, the sound and its embeddings.
 
-    scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), or a file of such weights. mode: ``exact``, or
-    ``reference``, what the public scripts compute (LSE-D and LSE-C), with SyncNet alone: faces are found by its own
-    detector, ``sfd_face``, and ``finding`` does not count; with ``whole_frame``, as for LRS2, LRS3 and LRW, whose frames are
-    faces already, none is looked for. on_progress(stage, done, total).
+    scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), a file of such weights, or what ``load_scorer`` made of
+    one, on its own device. mode: ``exact``, or ``reference``, what the public scripts compute (LSE-D and LSE-C), with
+    SyncNet alone: faces are found by its own detector, ``sfd_face``, and ``finding`` does not count; with ``whole_frame``,
+    as for LRS2, LRS3 and LRW, whose frames are faces already, none is looked for. on_progress(stage, done, total).
 
     Raises NoFaceError, MediaError (no sound, less than half a second of picture, sound shorter than the scorer's window),
     WeightsError, ValueError.
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     source = video if audio is None else Path(audio)
-    warnings: list[str] = []
-
-    def warn(message: str) -> None:
-        if message not in warnings:
-            warnings.append(message)
-            _log.warning("%s", message)
-
+    warn = Warnings(_log)
     if mode not in ("exact", "reference"):
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
     if whole_frame and mode != "reference":
         raise ValueError("whole frames are scored by the public scripts alone; wanted mode reference with them")
     target = device_named(device)
-    judge = load_scorer(scorer, target)
+    judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
         raise ValueError(
             f"mode reference is SyncNet's own protocol, and the scorer is {judge.name}; take the scorer syncnet "
@@ -169,7 +165,7 @@ def score(
         found = _exact(footage, sound, judge, finding, target, say)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = None if audio is None else source
-    return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warnings))
+    return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages))
 
 
 def load_scorer(name: str | Path, device: torch.device) -> Scorer:
@@ -219,7 +215,7 @@ def _exact(
     found: list[TrackScore] = []
     for track, one in zip(tracks, scores, strict=True):
         last = track.start + len(track.visible) - 1
-        found.append(TrackScore(track.start, last, one, _centre(track.boxes[track.visible])))
+        found.append(TrackScore(track.start, last, one, usual_centre(track.boxes[track.visible])))
     return found
 
 
@@ -271,7 +267,7 @@ def _reference(
     with closing(frames_of("score")) as frames:
         scores = track_scores(frames, sound, tracks, judge.model)
     return [
-        TrackScore(track.first_frame, track.last_frame, one, _centre(track.boxes))
+        TrackScore(track.first_frame, track.last_frame, one, usual_centre(track.boxes))
         for track, one in zip(tracks, scores, strict=True)
     ]
 
@@ -283,11 +279,6 @@ def _told(frames: Iterator[AnyFrames], length: int, stage: str, say: Progress) -
             yield piece
             done = piece.start + piece.pixels.shape[0]
             say(stage, done, max(done, length))
-
-
-def _centre(boxes: Tensor) -> tuple[int, int]:
-    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
-    return round(x), round(y)
 
 
 def _at_rate(track: TrackScore, looked: Fraction, own: Fraction) -> TrackScore:

@@ -7,7 +7,6 @@ it build the network, so a file needs nothing beside it.
 import dataclasses
 import json
 import math
-import os
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
 from .models.s3fd import S3FDConfig
 from .models.sync_expert import WAV2LIP_EXPERT
 from .models.syncnet import SyncNetConfig
+from .replacing import replacing
 
 _ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
@@ -128,13 +128,8 @@ def save_model(
     header = Header(kind, model.config, licence, source, origin_sha256)
     assert header_from_json(header.to_json()) == header  # a config that does not survive must not be written
     tensors = {key: _stored(tensor, dtype) for key, tensor in model.state_dict().items()}
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, temporary, {"lipsync": header.to_json()})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(Path(path)) as part:
+        save_file(tensors, part, {"lipsync": header.to_json()})
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -7,7 +7,8 @@ from golden import REFERENCE, build, integers
 from torch import Tensor
 
 from lipsync_core.metrics.fid import FID, Moments, MomentStream, features, frechet_distance
-from lipsync_core.models.inception import Inception, InceptionConfig, folded
+from lipsync_core.models.inception import Inception, InceptionConfig
+from lipsync_core.models.layers import ready
 from lipsync_core.types import FaceTrack, Frames
 
 WANTED = np.load(REFERENCE / "fid.npz")
@@ -29,7 +30,7 @@ def test_features_agree_with_the_reference_and_folding_keeps_them(network: Incep
     torch.testing.assert_close(network(pixels), wanted, atol=1e-4, rtol=0)
     torch.testing.assert_close(seen["six"], torch.from_numpy(WANTED["block2_mean"]), atol=1e-4, rtol=0)
     hook.remove()
-    torch.testing.assert_close(folded(network)(pixels), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ready(network)(pixels), wanted, atol=1e-4, rtol=0)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
 
 

@@ -53,8 +53,8 @@ def composite(
         made = made * (255 if out.pixels.dtype == torch.uint8 else 1)
         sides = [(frames.pixels.permute(0, 3, 1, 2), out.pixels.permute(0, 3, 1, 2), made, 1.0)]
     for old, new, face, share in sides:
-        layers = _layers(face, mask, movement, crop_to_frame * share)
-        _put(old, new, layers, crop_to_frame * share, extent, blend)
+        placed = crop_to_frame * share
+        _put(old, new, _layers(face, mask, movement, placed), placed, extent, blend)
     return out
 
 

@@ -133,7 +133,8 @@ class Bench:
         self.device = device_named(plan.device)
         if not plan.root.is_dir():
             raise LipSyncError(f"{plan.root} is no folder; wanted the one below which the videos lie")
-        if not isinstance(load_scorer(plan.scorer, self.device), SyncNetScorer) and plan.mode == "reference":
+        self.scorer = load_scorer(plan.scorer, self.device)
+        if not isinstance(self.scorer, SyncNetScorer) and plan.mode == "reference":
             raise ValueError(f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}")
         self.generators = {name: self._loaded(model, "generator", Generator) for name, model in plan.methods.items()}
         self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
@@ -170,7 +171,7 @@ class Bench:
         scored = scene.video if real and self.plan.mode == "reference" else out
         report = score(
             scored,
-            scorer=self.plan.scorer,
+            scorer=self.scorer,
             mode=self.plan.mode,
             whole_frame=self.plan.whole_frame,
             finding=finding,

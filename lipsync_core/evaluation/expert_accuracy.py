@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LipSyncError
+from ..faces import Detector
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector
@@ -103,13 +104,14 @@ def expert_accuracy(
             f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; wanted 1 or more, and widths up to the "
             f"{scorer.window} frames of {expert}'s window"
         )
+    detector, key = load_detector(finding, device_named(device))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     found: list[Mapping[tuple[int, int], Trials]] = []
     skipped: dict[str, str] = {}
     for done, path in enumerate(paths):
         name = path.relative_to(folder).as_posix()
         try:
-            vision, sound = _embedded(path, scorer, seen, frames, finding, device)
+            vision, sound = _embedded(path, scorer, seen, frames, detector, key)
             chance = random.Random(f"{seed} {name}")
             found.append({(s, k): trials(vision[s], sound, k, apart, chance) for s in seen for k in averaged})
         except (LipSyncError, ValueError) as error:
@@ -134,11 +136,10 @@ def _grouped(folder: Path, skipped: Mapping[str, str]) -> str:
 
 
 def _embedded(
-    path: Path, scorer: Scorer, seen: Sequence[int], most: int, finding: Finding, device: str
+    path: Path, scorer: Scorer, seen: Sequence[int], most: int, detector: Detector, key: tuple[str, str] | None
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Window by window what the expert makes of the largest face, by frames seen, and of the sound from there on."""
     footage = Footage(path, replace(probe(path), fps=scorer.fps))
-    detector, key = load_detector(finding, device_named(device))
     people, _ = footage.tracks(detector, stop=sys.maxsize, detector_key=key)
     person = select(people, FaceSelector())
     away = (~person.visible).nonzero()

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..errors import LipSyncError, MediaError
 from ..media import probe, read_audio, read_frames
+from ..replacing import replacing
 
 Order = Literal["auto", "audio-video", "video-audio"]
 
@@ -146,10 +147,9 @@ def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
     for name in [name for pair in pairs for name in (pair.audio, pair.video)]:
         if not _fits_a_line(name):
             raise LipSyncError(f"{name!a} {_UNFIT}")
-    partial = path.with_name(f".{path.name}.part")
     lines = [f"{_guarded(pair.video)}\t{_guarded(pair.audio)}\n" for pair in pairs]
-    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-    partial.replace(path)
+    with replacing(path) as part:
+        part.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _fits_a_line(name: str) -> bool:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from ..metrics.fid import MomentStream, frechet_distance
 from ..models.inception import FEATURES
+from ..replacing import replacing
 from .benchmark import BASELINES, Benchmark, fid_missing
 from .jobs import Outcome
 from .pairs import NOT_DRAWN
@@ -50,9 +51,8 @@ def write_report(
             paper_table(),
         ]
     )
-    partial = plan.out / ".table.md.part"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(plan.out / "table.md")
+    with replacing(plan.out / "table.md") as part:
+        part.write_text(text + "\n", encoding="utf-8")
     quantities = {
         distance: "distance",
         confidence: "confidence",
@@ -60,7 +60,8 @@ def write_report(
     }
     quantities["mouth sharpness / face sharpness"] = "sharpness"
     panels = {label: {method.name: method.values(key) for method in methods} for label, key in quantities.items()}
-    plot_distributions(panels, title, plan.out / "distributions.png")
+    with replacing(plan.out / "distributions.png") as part:
+        plot_distributions(panels, title, part)
     return text
 
 

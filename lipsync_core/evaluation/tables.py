@@ -2,10 +2,13 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _DRAWS = 2000
 
@@ -34,29 +37,27 @@ class Mean:
 def mean_with_interval(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
     """The mean of ``values`` and its percentile bootstrap interval: 95 % of the means of ``draws`` samples of the same
     size, drawn with replacement; the seed is fixed, so the same values give the same interval."""
-    count = len(values)
-    if count < 2:
-        return Mean(values[0] if values else math.nan, math.nan, math.nan, count)
-    chance = random.Random(seed)
-    means = sorted(fmean(chance.choices(values, k=count)) for _ in range(draws))
-    cut = round(0.025 * draws)
-    return Mean(fmean(values), means[cut], means[-1 - cut], count)
+    return _with_interval(values, fmean, draws, seed)
 
 
 def ratio_with_interval(parts: Sequence[tuple[float, float]], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
     """Sum of hits over sum of trials of independent ``parts`` (hits, trials), such as clips, and the bootstrap interval over
     parts: trials within one are alike, and counting each as independent would promise too much."""
-    if not parts:
-        return Mean(math.nan, math.nan, math.nan, 0)
-    chance = random.Random(seed)
 
     def ratio(some: Sequence[tuple[float, float]]) -> float:
         return sum(hits for hits, _ in some) / sum(trials for _, trials in some)
 
-    ratios = sorted(ratio(chance.choices(parts, k=len(parts))) for _ in range(draws))
+    return _with_interval(parts, ratio, draws, seed)
+
+
+def _with_interval(items: Sequence[T], statistic: Callable[[Sequence[T]], float], draws: int, seed: int) -> Mean:
+    count = len(items)
+    if count < 2:
+        return Mean(statistic(items) if items else math.nan, math.nan, math.nan, count)
+    chance = random.Random(seed)
+    found = sorted(statistic(chance.choices(items, k=count)) for _ in range(draws))
     cut = round(0.025 * draws)
-    low, high = (ratios[cut], ratios[-1 - cut]) if len(parts) > 1 else (math.nan, math.nan)
-    return Mean(ratio(parts), low, high, len(parts))
+    return Mean(statistic(items), found[cut], found[-1 - cut], count)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -124,6 +124,12 @@ def _first(person: FaceTrack) -> tuple[int, Tensor]:
     return person.start + i, person.boxes[i]
 
 
+def usual_centre(boxes: Tensor) -> tuple[int, int]:
+    """Where the face of boxes (N,4) mostly is: x, y in whole px, as ``--face x,y`` takes it."""
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
+    return round(x), round(y)
+
+
 def _centre(box: Tensor) -> tuple[float, float]:
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 

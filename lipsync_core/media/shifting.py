@@ -9,9 +9,10 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from ..replacing import partial_of
 from .sound import probe_sound
 from .source import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
-from .target import check_target, container_options, partial_of, put_in_place, refuse_inputs
+from .target import check_target, container_options, put_in_place, refuse_inputs
 from .tracks import AudioSource, CopiedTracks, Track, add_further, add_sound
 
 _STEP = 1  # seconds of one track that are written before the next has its turn

@@ -1,7 +1,6 @@
 """The file that a writer makes: under a temporary name until it is whole."""
 
 import os
-import secrets
 from pathlib import Path
 
 from ..errors import MediaError
@@ -26,11 +25,6 @@ def refuse_inputs(path: Path, *inputs: Path) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise MediaError(f"{path} is what is read; write to another file")
-
-
-def partial_of(path: Path) -> Path:
-    """A temporary name beside ``path``, with its suffix, which tells FFmpeg the container."""
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")
 
 
 def put_in_place(partial: Path, path: Path, *, overwrite: bool) -> None:

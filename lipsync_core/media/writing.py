@@ -15,10 +15,11 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from ..replacing import partial_of
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .picture import BT709, ToYuv, as_bytes, default_matrix
 from .source import Warn, file_url, media_errors, warner
-from .target import check_target, container_options, partial_of, put_in_place
+from .target import check_target, container_options, put_in_place
 from .tracks import AudioSource, Track, add_further, add_sound
 
 # What is not here is written as 4:2:0, which every player shows.

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.inception import FEATURES, Inception, folded
+from ..models.inception import FEATURES, Inception
+from ..models.layers import ready
 from ..types import FaceTrack, Frames
 from .faces import boxed, visible
 
@@ -97,7 +98,7 @@ class FID:
         if region not in ("face", "frame"):
             raise ValueError(f"region is {region!r}; wanted face or frame")
         self.region: Region = region
-        self._network = folded(network)
+        self._network = ready(network)
         self._images: dict[Side, list[Tensor]] = {"real": [], "generated": []}
         self._streams = {"real": MomentStream(), "generated": MomentStream()}
 
@@ -134,7 +135,7 @@ class FID:
 def features(network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None) -> Tensor:
     """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept and counted elsewhere. Of the
     faces of ``track``, or of whole frames. ``network`` is folded in place."""
-    network = folded(network)
+    network = ready(network)
     waiting: list[Tensor] = []
     found: list[Tensor] = []
     for piece in frames:

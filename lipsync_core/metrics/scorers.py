@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..audio import mel_windows
 from ..geometry import Framing
-from ..models.layers import fold
+from ..models.layers import ready
 from ..models.precision import casting
 from ..models.sync_expert import SyncExpert
 from ..types import Audio
@@ -50,8 +50,7 @@ class ExpertScorer:
 
     def __init__(self, model: SyncExpert, name: str) -> None:
         config = model.config
-        self._model = fold(model).requires_grad_(False)
-        self._model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._model = ready(model)
         self._features = config.features
         self.name = name
         self.window, self.size, self.framing = config.window, config.size, config.framing

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .layers import fold
 
 STRIDES = (8, 16, 32, 64)
 # A face of `FACE_IN_CELLS` times a level's stride is what that level's size output calls 0: the middle (geometric) of
@@ -115,13 +116,7 @@ class FaceDetector(nn.Module):
     def folded(self, full: float = 1) -> "FaceDetector":
         """A copy for inference: BatchNorm folded into the convolutions, in eval mode. ``full``: what 1 is to ``look``; with
         127.5 it takes bytes less 127.5, which bfloat16 holds exactly."""
-        model = copy.deepcopy(self).eval()
-        for module in model.modules():
-            if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
-                conv, norm = module
-                assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-                module[0] = fuse_conv_bn_eval(conv, norm)
-                del module[1]
+        model = fold(copy.deepcopy(self))
         first = next(model.parameters())
         first.data.div_(full)
         return model

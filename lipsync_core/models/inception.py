@@ -5,13 +5,13 @@ network in its pooling branches, which changes every feature. Parameter names ar
 ``pt_inception-2015-12-05-6726825d.pth``, so that it loads strictly.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 FEATURES = 2048
 """Numbers per image."""
@@ -51,18 +51,17 @@ class _Path:
     pool: Literal["none", "average", "max", "half"] = "none"
 
 
-class NormConv(nn.Module):
+class NormConv(nn.Sequential):
     """Convolution, batch norm (epsilon 0.001, as in TensorFlow), ReLU."""
 
     def __init__(
         self, cin: int, channels: int, kernel: tuple[int, int], *, stride: int = 1, padding: tuple[int, int] = (0, 0)
     ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(cin, channels, kernel, stride, padding, bias=False)
-        self.bn: nn.Module = nn.BatchNorm2d(channels, eps=1e-3)
+        conv = nn.Conv2d(cin, channels, kernel, stride, padding, bias=False)
+        super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels, eps=1e-3)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(super().forward(input), inplace=True)
 
 
 class Mixed(nn.Module):
@@ -203,15 +202,3 @@ class Inception(nn.Module):
         for name in self._blocks:
             x = self.get_submodule(name)(x)
         return x.mean((2, 3))
-
-
-def folded(model: Inception) -> Inception:
-    """``model`` in eval mode with every batch norm folded, in place, into its convolution, and its maps interleaved
-    (channels last): the same numbers to rounding, quicker. For inference only; the state dict no longer fits the file."""
-    model.eval()
-    for layer in model.modules():
-        if isinstance(layer, NormConv) and isinstance(layer.bn, nn.BatchNorm2d):
-            layer.conv = fuse_conv_bn_eval(layer.conv, layer.bn)
-            layer.bn = nn.Identity()
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return model.requires_grad_(False)

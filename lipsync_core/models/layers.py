@@ -1,9 +1,9 @@
 """Blocks that several networks share."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -76,9 +76,19 @@ def fold(model: M) -> M:
     fewer passes over memory. For inference only; the state dict no longer fits a checkpoint."""
     model.eval()
     for row in [layer for layer in model.modules() if isinstance(layer, nn.Sequential)]:
-        for i, (layer, norm) in enumerate(pairwise(list(row))):
+        for i in reversed(range(1, len(row))):
+            norm = row[i]
             if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                row[i], row[i + 1] = _fused(layer, norm), nn.Identity()
+                row[i - 1] = _fused(row[i - 1], norm)
+                del row[i]  # an empty layer in its place would cost a call
+    return model
+
+
+def ready(model: M) -> M:
+    """``model`` folded in place, without gradients, its channels interleaved, on which oneDNN and cuDNN run convolutions
+    faster."""
+    fold(model).requires_grad_(False)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model
 
 

@@ -1,11 +1,10 @@
 """The report on paper: a table, JSON, and a picture of the scores and strengths with their intervals."""
 
-import secrets
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...replacing import replacing
 from .report import Estimate, StudyReport
 from .store import QUESTIONS, SCALE, StudyError
 
@@ -22,21 +21,10 @@ def save_report(report: StudyReport, folder: Path) -> None:
     except OSError as error:
         raise StudyError(f"{folder} is no folder for a report ({error.strerror}); give another --out") from error
     for name, text in {"report.md": report.to_markdown(), "report.json": report.to_json() + "\n"}.items():
-        with _replacing(folder / name) as part:
+        with replacing(folder / name) as part:
             part.write_text(text, encoding="utf-8")
-    with _replacing(folder / "report.png") as part:
+    with replacing(folder / "report.png") as part:
         plot_report(report, part)
-
-
-@contextmanager
-def _replacing(path: Path) -> Generator[Path]:
-    """A temporary name beside ``path``, which takes its place when the block ends, and is removed if it raises."""
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def plot_report(report: StudyReport, out: Path) -> None:
