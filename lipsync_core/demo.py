@@ -1,6 +1,5 @@
 """The demo: a photograph that every scikit-image has, a sentence of ours, the bundled weights."""
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from .dubbing import Encoding, Finding, Progress, dub
 from .errors import MediaError
 from .media import read_frames
 
+SPEECH = Path(__file__).parent / "assets" / "demo.flac"
 _HEAD = (slice(0, 224), slice(112, 336))  # where it is in the photograph
 
 
@@ -26,15 +26,14 @@ def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None 
     if sheet.exists() and not overwrite:
         raise MediaError(f"{sheet} exists; choose another folder or allow overwriting")
     photo = Path(skimage.data.__file__).parent / "astronaut.png"
-    with as_file(files("lipsync_core") / "assets" / "demo.flac") as speech:
-        dub(
-            photo,
-            speech,
-            video,
-            finding=Finding(cache=False),
-            encoding=Encoding(overwrite=overwrite),
-            on_progress=on_progress,
-        )
+    dub(
+        photo,
+        SPEECH,
+        video,
+        finding=Finding(cache=False),
+        encoding=Encoding(overwrite=overwrite),
+        on_progress=on_progress,
+    )
     imsave(sheet, contact_sheet(video, _HEAD), check_contrast=False)
     return video, sheet
 
