@@ -1,4 +1,4 @@
-"""Renew workflows/*.json from workflows/api/*.json: the host's own page makes the nodes, we put them in their places.
+"""Renew workflows/*.json and subgraphs/*.json from workflows/api/*.json: the host's page makes the nodes, we place them.
 
     COMFYUI_DIR=... python tests/host/make_templates.py [URL of a running ComfyUI that has this pack]
 
@@ -6,6 +6,7 @@ Take the oldest ComfyUI that we support: newer ones read its files, not always t
 """
 
 import json
+import re
 import sys
 import tempfile
 import uuid
@@ -101,6 +102,40 @@ groups.forEach(([name, columns], index) => {
 return JSON.stringify(app.graph.serialize())
 """
 
+# The blueprint: three nodes of a template in one, with (name, type, node, its input) for each input.
+BLUEPRINT = "Dub video"
+INPUTS = [
+    ("video", "VIDEO", "LipSync_Wav2LipGenerate", "media"),
+    ("audio", "AUDIO", "LipSync_Wav2LipGenerate", "audio"),
+    ("tracks", "LIPSYNC_TRACKS", "LipSync_Wav2LipGenerate", "tracks"),
+    ("model", "COMBO", "LipSync_LoadLipSyncModel", "model"),
+    ("mask", "COMBO", "LipSync_BlendSettings", "mask"),
+    ("colour_match", "BOOLEAN", "LipSync_BlendSettings", "colour_match"),
+    ("longer", "COMBO", "LipSync_Wav2LipGenerate", "longer"),
+]
+ABOUT = {
+    "BlueprintDescription": "A video speaks other words: model, mask and generation in one node.",
+    "BlueprintSearchAliases": ["lip sync", "lipsync", "wav2lip", "dub"],
+}
+WRAP = """
+const [inputs, name] = arguments
+const { subgraph, node } = app.graph.convertToSubgraph(new Set(app.graph.nodes))
+const find = type => subgraph.nodes.find(inner => inner.type === type)
+for (const [input, type, owner, slot] of inputs)
+  subgraph.addInput(input, type).connect(find(owner).inputs.find(i => i.name === slot), find(owner))
+const last = find('LipSync_Wav2LipGenerate')
+subgraph.addOutput('video', 'VIDEO').connect(last.outputs[0], last)
+subgraph.name = node.title = name
+node.pos = [0, 0]
+node.setSize([300, node.computeSize()[1]])
+find('LipSync_LoadLipSyncModel').pos = [0, 0]
+find('LipSync_BlendSettings').pos = [0, 160]
+last.pos = [360, 0]
+subgraph.inputNode.pos = [-220, 0]
+subgraph.outputNode.pos = [740, 0]
+return JSON.stringify(app.graph.serialize())
+"""
+
 
 @contextmanager
 def page(folder: Path) -> Iterator[Browser]:
@@ -126,12 +161,32 @@ def workflow(browser: Browser, name: str, api: dict[str, Any]) -> dict[str, Any]
     return {**graph, "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "extra": {}}
 
 
+def blueprint(browser: Browser, api: dict[str, Any]) -> dict[str, Any]:
+    """The template's nodes between media and file as one subgraph."""
+    inner = {key: node for key, node in api.items() if node["class_type"] in {owner for _, _, owner, _ in INPUTS}}
+    for node in inner.values():
+        node["inputs"] = {k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in inner}
+    browser.run("return app.loadApiJson(arguments[0], arguments[1])", inner, BLUEPRINT)
+    text: str = browser.run(WRAP, INPUTS, BLUEPRINT)
+    for index, random in enumerate(dict.fromkeys(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))):
+        text = text.replace(random, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{BLUEPRINT} {index}")))
+    return {**json.loads(text), "extra": ABOUT}
+
+
+def write(path: Path, graph: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        json.dumps(graph, indent=1) + "\n", encoding="utf-8"
+    )  # ASCII: some hosts read it as the system's code
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, page(Path(folder)) as browser:
         for name in PLANS:
             api = json.loads((ROOT / f"workflows/api/{name}.json").read_text(encoding="utf-8"))
-            text = json.dumps(workflow(browser, name, api), indent=1) + "\n"
-            (ROOT / f"workflows/{name}.json").write_text(text, encoding="utf-8")
+            write(ROOT / f"workflows/{name}.json", workflow(browser, name, api))
+            if name == "Dub a video":
+                write(ROOT / f"subgraphs/{BLUEPRINT}.json", blueprint(browser, api))
 
 
 if __name__ == "__main__":
