@@ -119,7 +119,7 @@ class Client:
             time.sleep(0.02)
 
     def _outcome(self, prompt_id: str, entry: dict[str, Any]) -> Outcome:
-        told = {kind: data for kind, data in entry["status"]["messages"]}
+        told = dict(entry["status"]["messages"])
         end = {"execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted"}
         (kind,) = told.keys() & end.keys()
         mine = [e for e in list(self.events) if isinstance(e.data, dict) and e.data.get("prompt_id") == prompt_id]
