@@ -92,9 +92,9 @@ class Client:
         self.post("/interrupt", {})
 
     def wait(self, prompt_id: str, *, seconds: float = 120) -> Outcome:
-        """Until the prompt is in the history: that lags behind the event that it has ended."""
+        """Until the prompt is in the history and the socket has told that nothing of it runs: either may come last."""
         begun = time.monotonic()
-        while not (found := self.get(f"/history/{prompt_id}")):
+        while not (found := self.get(f"/history/{prompt_id}")) or not self._told_of_the_end(prompt_id):
             assert self.server.process.poll() is None, f"the host died:\n{self.server.log()[-4000:]}"
             assert time.monotonic() < begun + seconds, (
                 f"no end after {seconds} s; the host says\n{self.server.log()[-2000:]}"
@@ -117,6 +117,10 @@ class Client:
             ended = self.get(f"/history/{prompt_id}")
             assert not ended and time.monotonic() < end, f"no {kind} of {prompt_id}: {json.dumps(ended)[-1500:]}"
             time.sleep(0.02)
+
+    def _told_of_the_end(self, prompt_id: str) -> bool:
+        ends = [e.data for e in list(self.events) if e.kind == "executing" and e.data["node"] is None]
+        return any(data.get("prompt_id") == prompt_id for data in ends)
 
     def _outcome(self, prompt_id: str, entry: dict[str, Any]) -> Outcome:
         told = dict(entry["status"]["messages"])
