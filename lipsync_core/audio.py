@@ -66,6 +66,16 @@ def mono(audio: Audio) -> Audio:
     return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
 
 
+def shifted(audio: Audio, delay_s: Fraction) -> Audio:
+    """``audio`` sounding ``delay_s`` seconds later (< 0: earlier), to the nearest sample and as long as before: what leaves
+    one end is lost, silence comes in at the other."""
+    length = audio.samples.shape[1]
+    delay = max(-length, min(length, math.floor(delay_s * audio.rate + Fraction(1, 2))))
+    out = torch.zeros_like(audio.samples)
+    out[:, max(delay, 0) : length + min(delay, 0)] = audio.samples[:, max(-delay, 0) : length - max(delay, 0)]
+    return Audio(out, audio.rate)
+
+
 def mel_length(samples: int, features: MelFeatures = MelFeatures()) -> int:
     """Columns of a signal of ``samples`` samples: 1 + floor(T / hop)."""
     return 1 + samples // features.hop

@@ -1,4 +1,5 @@
-"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it."""
+"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it; in a file, or
+as pictures in memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,20 +10,42 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .faces import Detector
 from .faces.cache import load_tracks, store_tracks, track_key
-from .faces.tracking import detect_tracks, window
-from .media import read_coded, read_frames
+from .faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
+from .media import probe, read_coded, read_frames
 from .prefetch import ahead
 from .types import FaceTrack, Frames, VideoInfo, YuvFrames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
+Found = Callable[[int], None]
+"""Hears how many frames were searched."""
 
 _DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
-_DETECT_EVERY = 5  # frames: see detect_tracks
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of footage, in pieces.
-_DETECT_CHUNK = 2 * _DETECT_EVERY
+_DETECT_CHUNK = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How closely faces are followed: the detector looks at ``every``-th frame, and tracks are smoothed over
+    ``smoothing`` seconds (0: not at all). See ``detect_tracks``."""
+
+    every: int = 5
+    smoothing: float = SMOOTHING_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the source's average).
+    ``longer``: what the picture does where the speech outlasts it; a still photo just stays."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    fps: Fraction | None = None
+    longer: Longer = "pingpong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +71,33 @@ class Footage:
             if done >= count:
                 return
 
+    def rgb(self, *, chunk: int) -> Iterator[Frames]:
+        """All frames, once, as RGB."""
+        read = read_frames(
+            self.path, chunk=chunk, fps=self.info.fps, start=self.first, stop=self.stop, on_warning=self.on_warning
+        )
+        for piece in read:
+            yield Frames(piece.pixels, piece.start - self.first)
+
     def tracks(
-        self, detector: Detector, *, stop: int, detector_key: tuple[str, str] | None
+        self,
+        detector: Detector,
+        *,
+        stop: int,
+        detector_key: tuple[str, str] | None,
+        pace: Pace = Pace(),
+        on_found: Found | None = None,
     ) -> tuple[list[FaceTrack], int]:
         """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
         weight hash under which the tracks are kept and found again; None looks anew and keeps nothing."""
-        reduction = max(1.0, max(self.info.width, self.info.height) / _DETECT_SIDE)
-        size = (max(1, round(self.info.width / reduction)), max(1, round(self.info.height / reduction)))
+        size = _reduced(self.info.width, self.info.height)
         settings = {
             "fps": str(self.info.fps),
             "first": self.first,
             "stop": stop,
-            "every": _DETECT_EVERY,
+            "every": pace.every,
             "side": _DETECT_SIDE,
+            **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
         }
         key = None
         if detector_key is not None:
@@ -85,9 +122,13 @@ class Footage:
                 for piece in pieces:
                     seen = piece.start - first + piece.pixels.shape[0]
                     yield Frames(piece.pixels, piece.start - first)
+                    if on_found is not None:
+                        on_found(seen)
 
         scale = (self.info.width / size[0], self.info.height / size[1])
-        found = detect_tracks(counted(), detector, scale=scale, every=_DETECT_EVERY, fps=self.info.fps)
+        found = detect_tracks(
+            counted(), detector, scale=scale, every=pace.every, fps=self.info.fps, smoothing=pace.smoothing
+        )
         if key is not None:
             store_tracks(key, found, seen)
         return found, seen
@@ -123,6 +164,57 @@ class Footage:
                 if ends[1] > ends[0]:
                     yield from self._read(*ends, chunk=chunk, reverse=backwards)
                 backwards = not backwards
+
+
+def opened(path: Path, cut: Cut, *, on_warning: Callable[[str], None] | None = None) -> Footage:
+    """What ``cut`` leaves of the video or photo ``path``. MediaError; ValueError for a cut that holds no frame."""
+    info = probe(path)
+    info = replace(info, fps=cut.fps or info.fps)
+    if info.still:
+        return Footage(path, info, on_warning=on_warning)
+    first, stop = clip_frames(cut.start, cut.end, info.fps)
+    if stop is not None and stop <= first:
+        raise ValueError(f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later")
+    return Footage(path, info, first, stop, on_warning)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """Footage in memory: ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], shown at ``fps``. One picture alone is a
+    photograph."""
+
+    pixels: Tensor
+    fps: Fraction
+
+    def frames(self, count: int, *, longer: Longer = "pingpong", chunk: int = 8) -> Iterator[Frames]:
+        """``count`` frames in the order that ``order`` tells, numbered from 0."""
+        index = order(len(self.pixels), count, longer)
+        for start in range(0, count, chunk):
+            yield Frames(self.pixels[index[start : start + chunk]], start)
+
+    def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
+        """The people in the pictures."""
+        count, height, width, _ = self.pixels.shape
+        size = _reduced(width, height)
+
+        def reduced() -> Iterator[Frames]:
+            for start in range(0, count, _DETECT_CHUNK):
+                planes = self.pixels[start : start + _DETECT_CHUNK].permute(0, 3, 1, 2)
+                if size != (width, height):
+                    small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
+                    planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
+                yield Frames(planes.permute(0, 2, 3, 1), start)
+                if on_found is not None:
+                    on_found(min(start + _DETECT_CHUNK, count))
+
+        scale = (width / size[0], height / size[1])
+        return detect_tracks(reduced(), detector, scale=scale, every=pace.every, fps=self.fps, smoothing=pace.smoothing)
+
+
+def _reduced(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which faces are looked for."""
+    reduction = max(1.0, max(width, height) / _DETECT_SIDE)
+    return max(1, round(width / reduction)), max(1, round(height / reduction))
 
 
 def order(length: int, count: int, longer: Longer) -> Tensor:
