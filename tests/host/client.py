@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import websocket
+from graph import Node
 from launch import Server
 
 Prompt = Mapping[str, Mapping[str, Any]]  # node id -> {"class_type": ..., "inputs": {...}}: the API format
@@ -38,6 +39,7 @@ class Outcome:
     status: str  # success, error or interrupted
     outputs: Mapping[str, Mapping[str, Any]]  # node id -> what it shows: images, text ...
     error: str  # of the node that failed, without its traceback; empty when none did
+    error_type: str
     executed: list[str]  # node ids, in order
     previews: int
     steps: list[tuple[str, int, int]]  # progress: node id, done, total
@@ -105,6 +107,19 @@ class Client:
     def run(self, prompt: Prompt, *, seconds: float = 120) -> Outcome:
         return self.wait(self.queue(prompt), seconds=seconds)
 
+    def finish(self, prompt: Prompt, *, seconds: float = 240) -> Outcome:
+        """``run`` of what must succeed."""
+        outcome = self.run(prompt, seconds=seconds)
+        assert outcome.status == "success", outcome.error
+        return outcome
+
+    def saved(self, outcome: Outcome, node: Node) -> Path:
+        """The one file that a node saved."""
+        (item,) = outcome.files(node.id)
+        path = self.server.path(item)
+        assert path.is_file(), path
+        return path
+
     def until(self, kind: str, prompt_id: str, *, seconds: float = 120) -> Event:
         """The first event of a kind since a prompt started, awaited."""
         end = time.monotonic() + seconds
@@ -133,7 +148,8 @@ class Client:
         return Outcome(
             end[kind],
             entry["outputs"],
-            told.get("execution_error", {}).get("exception_message", ""),
+            told.get("execution_error", {}).get("exception_message", "").strip(),
+            told.get("execution_error", {}).get("exception_type", ""),
             [e.data["node"] for e in mine if e.kind == "executing" and e.data["node"] is not None],
             sum(e.kind == "preview" and begun <= e.time <= until for e in list(self.events)),
             [(e.data["node"], e.data["value"], e.data["max"]) for e in mine if e.kind == "progress"],

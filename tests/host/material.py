@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import skimage.data
+import skimage.io
 import torch
 from launch import ROOT
 from media_samples import click, write_sound, write_video
@@ -25,6 +26,12 @@ def two_faces(count: int) -> torch.Tensor:
     """(count,256,512,3) uint8: the face beside its mirror image."""
     one = face(count)
     return torch.cat([one, one.flip(2)], 2)
+
+
+def photo(path: Path) -> Path:
+    """The face as a PNG."""
+    skimage.io.imsave(path, face(1)[0].numpy(), check_contrast=False)
+    return path
 
 
 def voice(path: Path, seconds: float = 0.6, *, rate: int = 16000) -> Path:
@@ -54,6 +61,23 @@ def with_sound(path: Path, picture: Path, sound: Path) -> Path:
             out.mux(coded.encode(frame))
         out.mux(coded.encode(None))
     return path
+
+
+def played(path: Path) -> tuple[int, float, np.ndarray]:
+    """(frames, seconds of sound, how far each pixel strays from the first frame at most); all of it is decoded."""
+    frames, samples, rate, first, most = 0, 0, 1, None, None
+    with av.open(str(path)) as file:
+        for frame in file.decode(*file.streams.video[:1], *file.streams.audio[:1]):
+            if isinstance(frame, av.AudioFrame):
+                samples, rate = samples + frame.samples, frame.sample_rate
+                continue
+            grey = frame.to_ndarray(format="gray").astype(np.int16)
+            first = grey if first is None else first
+            strays = np.abs(grey - first)
+            most = strays if most is None else np.maximum(most, strays)
+            frames += 1
+    assert most is not None, "no frames"
+    return frames, samples / rate, most
 
 
 def empty(path: Path) -> Path:
@@ -127,10 +151,10 @@ def no_face(path: Path) -> Path:
 
 
 def long_clip(path: Path, seconds: int, *, width: int = 1920, height: int = 1080) -> Path:
-    """The photograph in a grey full HD frame, swaying, with a hiss: one second, coded once and repeated."""
-    photo = torch.from_numpy(skimage.data.astronaut().copy())
+    """The photograph in a grey frame, swaying, with a hiss: one second, coded once and repeated."""
+    photo = torch.from_numpy(skimage.data.astronaut()[:height].copy())
     base = torch.full((height, width, 3), 70, dtype=torch.uint8)
-    base[200:712, 700:1212] = photo
+    base[: len(photo), (width - 512) // 2 : (width + 512) // 2] = photo
     second = torch.stack([base.roll((i % 13) // 2, 1) for i in range(25)])
     piece = write_video(path.with_suffix(".second.mp4"), second, options={"crf": "23", "preset": "ultrafast"})
     hiss = np.random.default_rng(0).normal(0, 0.05, (1, 16000)).astype(np.float32)

@@ -38,9 +38,6 @@ app.canvas.ds.offset[1] = (y0 + (view.height - y0 - y1 - (bottom - top) * scale)
 app.canvas.setDirty(true, true)
 return [left, top, right, bottom, scale]
 """
-QUEUE_IS_EMPTY = """
-return fetch('/queue').then(answer => answer.json()).then(q => q.queue_running.length + q.queue_pending.length === 0)
-"""
 MARGINS = (90, 90, 40, 90)  # left, top, right, bottom: the page's own bars
 
 
@@ -82,9 +79,6 @@ class Page:
     def press_run(self) -> None:
         """Click the page's own Run button."""
         self.browser.click("[data-testid='queue-button'], .comfyui-queue-button button")
-
-    def wait_for_the_queue(self, *, seconds: float = 300) -> None:
-        self.browser.until(QUEUE_IS_EMPTY, seconds=seconds)
 
     def screenshot(self, path: Path) -> Path:
         """The window as it looks now."""
