@@ -12,10 +12,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from . import __version__
-from .audio import frame_count, mono, resample
+from .audio import frame_count, mixed, mono, resample
 from .errors import MediaError
 from .faces.selection import FaceSelector, parse_face
 from .faces.selection import select as choose
@@ -255,19 +254,16 @@ def _heard(sound: Path | Audio, start: Fraction, end: Fraction | None, rate: int
 
 
 def _mixed(sounds: list[Path | Audio], spans: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
-    """Several voices at once, at the highest of their rates; held in memory."""
+    """Several voices at once, held in memory."""
     tracks = [
         sound if isinstance(sound, Audio) else read_audio(sound, rate=None, mono=False, on_warning=notes.warn)
         for sound in sounds
     ]
-    rate = max(track.rate for track in tracks)
-    parts: list[Tensor] = []
+    parts: list[Audio] = []
     for track, (start, end) in zip(tracks, spans, strict=True):
-        parts.append(resample(track, rate).samples[:, round(start * rate) : None if end is None else round(end * rate)])
-    mixed = torch.zeros(max(t.shape[0] for t in parts), max(t.shape[1] for t in parts))
-    for part in parts:
-        mixed[:, : part.shape[1]] += part  # a mono voice sounds on every side
-    return AudioSource(Audio(mixed.clamp(-1, 1), rate))
+        stop = None if end is None else round(end * track.rate)
+        parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
+    return AudioSource(mixed(parts))
 
 
 def _writer(

@@ -1,10 +1,11 @@
 """The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it; in a file, or
 as pictures in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ Longer = Literal["pingpong", "loop", "hold", "trim"]
 Found = Callable[[int], None]
 """Hears how many frames were searched."""
 
+_SOUGHT = 250  # frames: a usual distance of key frames, from which a decoder has to start
 _DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of footage, in pieces.
 _DETECT_CHUNK = 10
@@ -78,6 +80,19 @@ class Footage:
         )
         for piece in read:
             yield Frames(piece.pixels, piece.start - self.first)
+
+    def pick(self, frames: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those beyond the end are left
+        out. Frames near each other are read on from one to the next, distant ones sought."""
+        wanted = sorted(set(frames))
+        distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
+        for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
+            here = set(wanted[begin:end])
+            first, stop = (self.first + frame for frame in (wanted[begin], wanted[end - 1] + 1))
+            for piece in read_frames(self.path, chunk=8, fps=self.info.fps, start=first, stop=stop):
+                for i, picture in enumerate(piece.pixels):
+                    if (frame := piece.start - self.first + i) in here:
+                        yield frame, picture
 
     def tracks(
         self,
@@ -191,6 +206,10 @@ class Pictures:
         index = order(len(self.pixels), count, longer)
         for start in range(0, count, chunk):
             yield Frames(self.pixels[index[start : start + chunk]], start)
+
+    def pick(self, frames: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """The pictures (H,W,3) of single ``frames``, rising, each with its number."""
+        yield from ((frame, self.pixels[frame]) for frame in sorted(set(frames)))
 
     def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
         """The people in the pictures."""
