@@ -25,6 +25,11 @@ def rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1000)
 
 
+def seconds(value: float) -> Fraction:
+    """A widget's seconds, or another decimal, as the fraction that is meant."""
+    return Fraction(value).limit_denominator(1_000_000)
+
+
 def frames(image: Tensor) -> Frames:
     """An IMAGE (B,H,W,C) float as frames (B,H,W,3) float in [0,1]: one channel is grey, a fourth (alpha) is dropped. Values
     outside, and NaN, are brought inside as ComfyUI's own preview shows them, with a warning. ValueError for anything else."""

@@ -15,10 +15,14 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
 from torch import nn
 
 from ..lipsync_core.errors import LipSyncError, MediaError, WeightsError
+from ..lipsync_core.hub import pull
 from ..lipsync_core.types import Frames, YuvFrames
+from ..lipsync_core.weights import load_model
+from ..lipsync_core.yuv import to_rgb
 
 _log = logging.getLogger("lipsync.nodes")
 T = TypeVar("T")
@@ -29,6 +33,7 @@ BUNDLED = "mini (bundled)"
 HUB = {f"{name} (Hub)": name for name in ("wav2lip", "wav2lip-gan")}
 INPUT_FOLDER = "(input folder)"
 DEMO_FOLDER = "demo"
+NO_FILE = "(upload a file)"  # an empty list would leave the widget without a value, and the graph invalid
 
 
 # ---- folders and names
@@ -56,14 +61,16 @@ def model_file(name: str) -> Path:
 
 
 def input_names(kinds: list[str]) -> list[str]:
-    """Files of the input folder whose names say that they are of these ``kinds`` (audio, video)."""
+    """Files of the input folder whose names say that they are of these ``kinds`` (audio, video); ``NO_FILE`` if none is."""
     folder = Path(folder_paths.get_input_directory())
-    return _files(folder, kinds) if folder.is_dir() else []
+    return (_files(folder, kinds) if folder.is_dir() else []) or [NO_FILE]
 
 
 def input_file(name: str) -> Path:
     """The file of that name, as widgets name it, in the host's input folder (or "[output]", "[temp]"). MediaError for one
     that is not there or lies elsewhere: a workflow may come from anybody."""
+    if name == NO_FILE:
+        raise MediaError("no file is chosen; upload one, or connect a video")
     name, folder = folder_paths.annotated_filepath(name)
     path = _inside(Path(folder or folder_paths.get_input_directory()), name.strip())
     if not path.is_file():
@@ -111,13 +118,27 @@ def _inside(base: Path, name: str) -> Path:
     return path
 
 
-def stamp(path: Path) -> str:
-    """Changes when the file does."""
+def input_stamp(name: str | None) -> str:
+    """Changes when the file does that ``input_file`` gives."""
+    return _stamp(lambda: [] if name is None else [input_file(name)])
+
+
+def model_stamp(name: str | None) -> str:
+    """Changes when the file does that ``model_file`` gives."""
+    return _stamp(lambda: [] if name is None or name == BUNDLED or name in HUB else [model_file(name)])
+
+
+def folder_stamp(name: str | None) -> str:
+    """Changes when the videos do that ``videos_in`` gives."""
+    return _stamp(lambda: [] if name is None or name == DEMO_FOLDER else videos_in(name))
+
+
+def _stamp(paths: Callable[[], list[Path]]) -> str:
     try:
-        found = path.stat()
-    except OSError:
+        found = [(path.name, path.stat()) for path in paths()]
+    except (LipSyncError, OSError):
         return "missing"
-    return f"{found.st_mtime_ns} {found.st_size}"
+    return "\n".join(f"{name} {stat.st_mtime_ns} {stat.st_size}" for name, stat in found)
 
 
 def temp_folder(name: str = "") -> Path:
@@ -172,12 +193,8 @@ def cancel_point() -> None:
     mm.throw_exception_if_processing_interrupted()
 
 
-def _picture(frames: Frames | YuvFrames) -> Any:
+def _picture(frames: Frames | YuvFrames) -> Image.Image:
     """The last frame as a small PIL image."""
-    from PIL import Image
-
-    from ..lipsync_core.yuv import to_rgb
-
     if isinstance(frames, YuvFrames):
         step = max(1, frames.chroma.shape[3] // (_PREVIEW_SIDE // 2))
         luma, chroma = frames.luma[-1:, :, :: 2 * step, :: 2 * step], frames.chroma[-1:, :, ::step, ::step]
@@ -254,15 +271,25 @@ def halving(batch: int, run: Callable[[int], T]) -> T:
 @lru_cache(maxsize=1)
 def bundled_model() -> Any:
     """The bundled model, managed; read once."""
-    from ..lipsync_core.weights import load_model
-
     return managed(load_model("mini", kind="generator"))
+
+
+def generator(name: str, progress: Progress) -> Any:
+    """The model of that name in ``model_names``, managed. WeightsError."""
+    if name == BUNDLED:
+        return bundled_model()
+    path = pulled(HUB[name], progress) if name in HUB else model_file(name)
+    return managed(load_model(path, kind="generator"))
+
+
+def make_room(wanted_bytes: int) -> None:
+    """Asks the host to take other models off the device, for one that works there for a moment."""
+    if mm.get_torch_device().type != "cpu":
+        mm.free_memory(wanted_bytes, mm.get_torch_device())
 
 
 def pulled(name: str, progress: Progress) -> Path:
     """The Hub's file of that name (a key of the core's table, nothing else), fetched where it is not here yet."""
-    from ..lipsync_core.hub import pull
-
     return pull(name, on_progress=lambda done, total: progress("pull", done, total))
 
 

@@ -2,11 +2,16 @@
 
 from comfy_api.latest import io
 
-from . import host
+from ..lipsync_core.demo import demo_clip
+from ..lipsync_core.errors import LipSyncError
+from . import convert, host
 from .sockets import CATEGORY, Model
+from .values import Voice
+from .videos import file_source, video_output, video_source
 
-_NO_FILE = "(upload a file)"  # an empty list would leave the widget without a value, and the graph invalid
 _DEMO = ["portrait", "talking", "out of sync", "two people"]
+_SPOKEN = ("talking", "out of sync")
+_STAGES = {"find faces": 1, "dub": 4}  # times of making a clip
 
 
 class DemoMedia(io.ComfyNode):
@@ -38,8 +43,9 @@ class DemoMedia(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: str) -> io.NodeOutput:
-        raise NotImplementedError("Demo Media is not written yet")
+    def execute(cls, clip) -> io.NodeOutput:
+        made = demo_clip(host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES))
+        return io.NodeOutput(convert.image(made.image), video_output(made.video), convert.audio_value(made.audio))
 
 
 class LoadAudio(io.ComfyNode):
@@ -56,7 +62,7 @@ class LoadAudio(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host.input_files(["audio", "video"]) or [_NO_FILE],
+                    options=host.input_names(["audio", "video"]),
                     upload=io.UploadType.audio,
                     tooltip="An audio or video file of ComfyUI's input folder. Not used when a video is connected.",
                 ),
@@ -80,8 +86,26 @@ class LoadAudio(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, file: str, start: float, end: float, video=None) -> io.NodeOutput:
-        raise NotImplementedError("Load Audio (Lip Sync) is not written yet")
+    def validate_inputs(cls, file=None, video="not connected"):
+        if file is None or video is None:  # the host does not know yet what links bring
+            return True
+        try:
+            host.input_file(file)
+        except LipSyncError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None, **_):
+        return host.input_stamp(file)
+
+    @classmethod
+    def execute(cls, file, start, end, video=None) -> io.NodeOutput:
+        if end and end <= start:
+            raise ValueError(f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end")
+        source = file_source(host.input_file(file)) if video is None else video_source(video)
+        sound = source.audio(convert.seconds(start), convert.seconds(end) if end else None)
+        return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
 
 
 class LoadLipSyncModel(io.ComfyNode):
@@ -99,7 +123,7 @@ class LoadLipSyncModel(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=host.model_names(),
-                    default=host.model_names()[0],
+                    default=host.BUNDLED,
                     tooltip="mini (bundled): Apache-2.0, a few MB, nothing to download. wav2lip and wav2lip-gan (Hub): "
                     "416 MiB each, downloaded at the first run; research and personal use only, never commercial "
                     "(trained on the BBC's LRS2). Others: files in models/lipsync.",
@@ -116,8 +140,13 @@ class LoadLipSyncModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: str, precision: str) -> io.NodeOutput:
-        raise NotImplementedError("Load Lip Sync Model is not written yet")
+    def fingerprint_inputs(cls, model=None, **_):
+        return host.model_stamp(model)
+
+    @classmethod
+    def execute(cls, model, precision) -> io.NodeOutput:
+        patcher = host.generator(model, host.Progress({"pull": 1}))
+        return io.NodeOutput(Voice(patcher, host.HUB.get(model, model), precision))
 
 
 class LoadVideos(io.ComfyNode):
@@ -136,7 +165,7 @@ class LoadVideos(io.ComfyNode):
                     "folder",
                     options=host.video_folders(),
                     default="demo",
-                    tooltip="A folder inside ComfyUI's input folder, or 'demo' for the clips of Demo Media.",
+                    tooltip="A folder inside ComfyUI's input folder, or 'demo' for those clips of Demo Media that speak.",
                 ),
                 io.Int.Input("limit", default=0, min=0, max=10000, tooltip="At most so many videos; 0 takes all."),
             ],
@@ -147,5 +176,23 @@ class LoadVideos(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str, limit: int) -> io.NodeOutput:
-        raise NotImplementedError("Load Video Folder is not written yet")
+    def validate_inputs(cls, folder=None):
+        try:
+            _ = folder in (None, host.DEMO_FOLDER) or host.videos_in(folder)
+        except LipSyncError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder=None, **_):
+        return host.folder_stamp(folder)
+
+    @classmethod
+    def execute(cls, folder, limit) -> io.NodeOutput:
+        if folder == host.DEMO_FOLDER:
+            progress = host.Progress(_STAGES)
+            paths = [demo_clip(host.temp_folder("lipsync-demo"), name, on_progress=progress).video for name in _SPOKEN]
+        else:
+            paths = host.videos_in(folder)
+        paths = paths[: limit or None]
+        return io.NodeOutput([video_output(path) for path in paths], [path.name for path in paths])

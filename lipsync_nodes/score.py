@@ -2,7 +2,18 @@
 
 from comfy_api.latest import io
 
+from ..lipsync_core.audio import shifted
+from ..lipsync_core.finding import Finding
+from ..lipsync_core.footage import Cut
+from ..lipsync_core.score_plot import drawn
+from ..lipsync_core.scoring import ScoreReport, TrackScore, score, verdict
+from ..lipsync_core.types import Audio
+from . import convert, host
 from .sockets import CATEGORY, fps_input
+from .videos import VideoSource, media_source, video_output, video_source, with_sound
+
+_JUDGE_FPS = 25  # frames a second in which offsets are told, whatever the video has
+_WORKING_BYTES = 2 << 30  # of a scorer, its detector and their batches; measured below 1.5 GB
 
 
 class SyncScore(io.ComfyNode):
@@ -48,8 +59,50 @@ class SyncScore(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, media, fps: float, scorer: str, audio=None) -> io.NodeOutput:
-        raise NotImplementedError("Score Lip Sync is not written yet")
+    def execute(cls, media, fps, scorer, audio=None) -> io.NodeOutput:
+        progress = host.Progress({"pull": 1, "find faces": 4, "score": 6})
+        if scorer != "judge":
+            host.pulled(scorer, progress)
+        host.make_room(_WORKING_BYTES)
+        with media_source(media, fps) as source:
+            report = _report(source, audio, scorer, progress)
+        told = _told(report).score
+        offset_ms = told.offset_ms or 0.0
+        offset = offset_ms * _JUDGE_FPS / 1000
+        plot = convert.image(drawn(report))
+        return io.NodeOutput(offset, offset_ms, told.distance, told.confidence, plot, _words(report))
+
+
+def _report(source: VideoSource, audio, scorer: str, progress: host.Progress) -> ScoreReport:
+    sound = source.sound if audio is None else convert.audio(audio)
+    if sound is None:
+        sound = source.audio()  # raises
+    return score(
+        source.path,
+        sound if isinstance(sound, Audio) else None,
+        scorer=scorer,
+        cut=Cut(source.start, source.end),
+        finding=Finding(cache=source.lasting),
+        device=str(host.device()),
+        on_progress=progress,
+    )
+
+
+def _told(report: ScoreReport) -> TrackScore:
+    """The face whose figures are told: the surest one, else the one seen longest."""
+    if any(track.score.offset_frames is not None for track in report.tracks):
+        return report.best()
+    return max(report.tracks, key=lambda track: track.last_frame - track.first_frame)
+
+
+def _words(report: ScoreReport) -> str:
+    lines = [verdict(track.score, report.fps) for track in report.tracks]
+    if len(lines) > 1:
+        faces = zip(report.tracks, lines, strict=True)
+        lines = [
+            f"face at {f.centre[0]},{f.centre[1]}, frames {f.first_frame}-{f.last_frame}: {line}" for f, line in faces
+        ]
+    return "\n".join([*lines, *report.warnings])
 
 
 class ShiftAudio(io.ComfyNode):
@@ -92,8 +145,9 @@ class ShiftAudio(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, audio, amount: float, unit: str, fps: float) -> io.NodeOutput:
-        raise NotImplementedError("Shift Audio is not written yet")
+    def execute(cls, audio, amount, unit, fps) -> io.NodeOutput:
+        delay = convert.seconds(amount) / (convert.rate(fps) if unit == "frames" else 1000)
+        return io.NodeOutput(convert.audio_value(shifted(convert.audio(audio), delay)))
 
 
 class SetAudio(io.ComfyNode):
@@ -117,4 +171,5 @@ class SetAudio(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, audio) -> io.NodeOutput:
-        raise NotImplementedError("Set Video Audio is not written yet")
+        out = with_sound(video_source(video), convert.audio(audio), host.Progress({"write": 1}))
+        return io.NodeOutput(video_output(out))

@@ -1,9 +1,10 @@
 """VIDEO in and out as files: a video is read lazily where it lies, and what is made is a file of the temporary folder."""
 
 import io as bytes_io
+import sys
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,8 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
-from ..lipsync_core.media import VideoWriter, probe_sound, read_audio
+from ..lipsync_core.footage import Cut, opened
+from ..lipsync_core.media import AudioSource, VideoWriter, copied_suffix, probe_sound, read_audio, write_shifted
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host
 
@@ -34,11 +36,30 @@ class VideoSource:
         """Whether the picture can be taken over as it is: a file, and all of it."""
         return self.sound == self.path and self.start == 0 and self.end is None
 
-    def audio(self) -> Audio:
-        """Its sound, at its own rate with its own channels. MediaError without any."""
+    @property
+    def lasting(self) -> bool:
+        """Whether what is found in it is worth keeping between runs."""
+        return self.sound == self.path
+
+    def audio(self, start: Fraction = Fraction(0), end: Fraction | None = None) -> Audio:
+        """Its sound from ``start`` to ``end`` seconds after the cut's own start, at its own rate with its own channels.
+        MediaError without any."""
         if self.sound is None:
             raise MediaError("the video has no sound; connect an audio, or a video with sound")
-        return self.sound if isinstance(self.sound, Audio) else sound_of(self.path, self.start, self.end)
+        if isinstance(self.sound, Audio):
+            first, stop = (None if at is None else round(at * self.sound.rate) for at in (start, end))
+            sound = Audio(self.sound.samples[:, first:stop], self.sound.rate)
+        else:
+            ends = [at for at in (self.end, None if end is None else self.start + end) if at is not None]
+            sound = _read(self.sound, self.start + start, min(ends, default=None))
+        if not sound.samples.shape[1]:
+            raise MediaError(f"there is no sound from {float(start):g} s on; begin earlier")
+        return sound
+
+
+def file_source(path: Path) -> VideoSource:
+    """A file of pictures or sound."""
+    return VideoSource(path, sound=path)
 
 
 _files: "weakref.WeakKeyDictionary[Any, VideoSource]" = weakref.WeakKeyDictionary()
@@ -60,11 +81,11 @@ def video_source(video: Any) -> VideoSource:
     return known
 
 
-def sound_of(path: Path, start: Fraction = Fraction(0), end: Fraction | None = None) -> Audio:
-    """The sound of a file from ``start`` to ``end`` seconds, at its own rate with its own channels. MediaError."""
+def _read(path: Path, start: Fraction, end: Fraction | None) -> Audio:
     rate = probe_sound(path).rate
-    stop = None if end is None else round(end * rate)
-    return read_audio(path, rate=None, mono=False, start=round(start * rate), stop=stop)
+    first = round(start * rate)
+    stop = None if end is None else max(first, round(end * rate))
+    return read_audio(path, rate=None, mono=False, start=first, stop=stop)
 
 
 def _trimmed(path: Path, video: Any) -> VideoSource:
@@ -130,6 +151,27 @@ def media_source(media: Any, fps: float) -> Generator[VideoSource]:
         yield VideoSource(path)
     finally:
         _forget(path)
+
+
+def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Path:
+    """A new file: the picture of ``source`` with ``sound`` from its first frame on. The picture's packets are copied, unless
+    it is trimmed or lies in memory. MediaError."""
+    if source.untouched:
+        out = host.temp_file(copied_suffix(source.path))
+        write_shifted(
+            source.path, out, Fraction(0), audio=sound, on_progress=lambda done, total: progress("write", done, total)
+        )
+        return out
+    out, footage = host.temp_file(".mp4"), opened(source.path, Cut(source.start, source.end))
+    total = (footage.stop or footage.info.frames or 0) - footage.first
+    with (
+        VideoWriter(out, footage.info, AudioSource(sound)) as writer,
+        closing(footage.frames(sys.maxsize, sys.maxsize, longer="trim")) as frames,
+    ):
+        for chunk in frames:
+            writer.write(chunk)
+            progress("write", chunk.start + len(chunk.pixels), total)
+    return out
 
 
 def video_output(path: Path) -> Any:

@@ -1,5 +1,6 @@
 """A clip with its sound earlier or later: the picture's packets as they are, the sound cut to the sample."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -29,10 +30,12 @@ def write_shifted(
     audio: Path | str | Audio | None = None,
     overwrite: bool = False,
     on_warning: Warn | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that of the file ``audio``,
     or the sound ``audio``) ``delay`` seconds later. > 0: silence is put before it; < 0: its beginning is cut off. Nothing
     is cut at the end, where the sound may outlast the picture. Further sound tracks and subtitles are copied as they are.
+    on_progress(done, total) in seconds.
 
     The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded again, AAC (Opus in WebM);
     with ``delay`` 0 a file's is copied where the container takes it. MediaError when ``src`` has no picture or no sound, when
@@ -68,6 +71,8 @@ def write_shifted(
             for until in range(_STEP, seconds, _STEP):
                 for track in tracks:
                     track.mux_until(Fraction(until))
+                if on_progress is not None:
+                    on_progress(until, seconds)
             for track in tracks:
                 track.finish(_END)
         put_in_place(partial, out, overwrite=overwrite)
