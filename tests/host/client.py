@@ -20,7 +20,7 @@ Prompt = Mapping[str, Mapping[str, Any]]  # node id -> {"class_type": ..., "inpu
 
 
 class Refused(Exception):
-    """The host did not take a prompt; the reasons are its argument, per node."""
+    """The host did not take a prompt; why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,12 @@ class Client:
         try:
             return self.post("/prompt", {"prompt": prompt, "client_id": self.name})["prompt_id"]
         except urllib.error.HTTPError as error:
-            raise Refused(json.load(error)) from error
+            told = error.read().decode()
+        try:
+            nodes = json.loads(told)["node_errors"] or {"prompt": {"errors": [json.loads(told)["error"]]}}
+        except ValueError:
+            raise Refused(told) from None
+        raise Refused([fault["details"] or fault["message"] for node in nodes.values() for fault in node["errors"]])
 
     def interrupt(self) -> None:
         self.post("/interrupt", {})

@@ -201,7 +201,8 @@ def test_a_workflow_of_the_incumbent_runs_with_our_node(client: Client, graph: G
     photo = graph.add("LoadImage", image=names["photo"])
     voice = graph.add("LoadAudio", audio=names["voice"])
     widgets = {"mode": "sequential", "face_detect_batch": 8, "model_file": "wav2lip_gan.pth"}
-    graph["3"] = {"class_type": "Wav2Lip", "inputs": {"images": photo[0], "audio": voice[0], **widgets}}
+    inputs = {"images": photo[0], "audio": voice[0], **widgets}
+    graph["3"] = {"class_type": "Wav2Lip", "inputs": inputs, "_meta": {"title": "Wav2Lip"}}
     look = graph.add("PreviewImage", images=["3", 0])
     assert len(client.finish(graph).files(look.id)) == 30  # a second, at the incumbent's 30 frames a second
 
