@@ -15,7 +15,7 @@ from graph import Graph
 from launch import PACK, ROOT, furnish, serving
 
 FROZEN = Path(__file__).with_name("object_info.json")
-RENEW = "LIPSYNC_RENEW=1 ... -m pytest -m host tests/host/test_loading.py -k frozen"
+RENEW = "LIPSYNC_RENEW=1 ... -m pytest -m host tests/host -k frozen"
 KEPT = (  # what a saved workflow and a creator meet; not what differs between hosts
     *("name", "display_name", "description", "category", "search_aliases", "output_node", "deprecated", "experimental"),
     *("input", "input_order", "output", "output_name", "output_is_list", "output_tooltips"),
