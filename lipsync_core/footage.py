@@ -105,7 +105,6 @@ class Footage:
     ) -> tuple[list[FaceTrack], int]:
         """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
         weight hash under which the tracks are kept and found again; None looks anew and keeps nothing."""
-        size = _reduced(self.info.width, self.info.height)
         settings = {
             "fps": str(self.info.fps),
             "first": self.first,
@@ -123,30 +122,42 @@ class Footage:
 
         def counted() -> Iterator[Frames]:
             nonlocal seen
-            first, end = self.first, self._end(stop)
-            small = read_frames(
-                self.path,
-                chunk=_DETECT_CHUNK,
-                fps=self.info.fps,
-                start=first,
-                stop=end,
-                size=size,
-                on_warning=self.on_warning,
-            )
-            with closing(ahead(small)) as pieces:
+            with closing(ahead(self.reduced(stop))) as pieces:
                 for piece in pieces:
-                    seen = piece.start - first + piece.pixels.shape[0]
-                    yield Frames(piece.pixels, piece.start - first)
+                    seen = piece.start + piece.pixels.shape[0]
+                    yield piece
                     if on_found is not None:
                         on_found(seen)
 
-        scale = (self.info.width / size[0], self.info.height / size[1])
         found = detect_tracks(
-            counted(), detector, scale=scale, every=pace.every, fps=self.info.fps, smoothing=pace.smoothing
+            counted(), detector, scale=self.scale, every=pace.every, fps=self.info.fps, smoothing=pace.smoothing
         )
         if key is not None:
             store_tracks(key, found, seen)
         return found, seen
+
+    @property
+    def fps(self) -> Fraction:
+        return self.info.fps
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """How many px of the footage are one of ``reduced``, across and down."""
+        return _scale(self.info.width, self.info.height)
+
+    def reduced(self, stop: int) -> Iterator[Frames]:
+        """The first ``stop`` frames at the size at which faces are looked for."""
+        read = read_frames(
+            self.path,
+            chunk=_DETECT_CHUNK,
+            fps=self.info.fps,
+            start=self.first,
+            stop=self._end(stop),
+            size=_reduced(self.info.width, self.info.height),
+            on_warning=self.on_warning,
+        )
+        for piece in read:
+            yield Frames(piece.pixels, piece.start - self.first)
 
     def _end(self, stop: int) -> int:
         """The file's own number of the frame ``stop``, within the footage."""
@@ -213,27 +224,43 @@ class Pictures:
 
     def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
         """The people in the pictures."""
-        count, height, width, _ = self.pixels.shape
-        size = _reduced(width, height)
 
-        def reduced() -> Iterator[Frames]:
-            for start in range(0, count, _DETECT_CHUNK):
-                planes = self.pixels[start : start + _DETECT_CHUNK].permute(0, 3, 1, 2)
-                if size != (width, height):
-                    small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
-                    planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
-                yield Frames(planes.permute(0, 2, 3, 1), start)
+        def counted() -> Iterator[Frames]:
+            for piece in self.reduced(len(self.pixels)):
+                yield piece
                 if on_found is not None:
-                    on_found(min(start + _DETECT_CHUNK, count))
+                    on_found(piece.start + len(piece.pixels))
 
-        scale = (width / size[0], height / size[1])
-        return detect_tracks(reduced(), detector, scale=scale, every=pace.every, fps=self.fps, smoothing=pace.smoothing)
+        return detect_tracks(
+            counted(), detector, scale=self.scale, every=pace.every, fps=self.fps, smoothing=pace.smoothing
+        )
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """How many px of a picture are one of ``reduced``, across and down."""
+        return _scale(self.pixels.shape[2], self.pixels.shape[1])
+
+    def reduced(self, stop: int) -> Iterator[Frames]:
+        """The first ``stop`` pictures at the size at which faces are looked for."""
+        _, height, width, _ = self.pixels.shape
+        size = _reduced(width, height)
+        for start in range(0, min(stop, len(self.pixels)), _DETECT_CHUNK):
+            planes = self.pixels[start : min(start + _DETECT_CHUNK, stop)].permute(0, 3, 1, 2)
+            if size != (width, height):
+                small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
+                planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
+            yield Frames(planes.permute(0, 2, 3, 1), start)
 
 
 def _reduced(width: int, height: int) -> tuple[int, int]:
     """Width and height at which faces are looked for."""
     reduction = max(1.0, max(width, height) / _DETECT_SIDE)
     return max(1, round(width / reduction)), max(1, round(height / reduction))
+
+
+def _scale(width: int, height: int) -> tuple[float, float]:
+    size = _reduced(width, height)
+    return width / size[0], height / size[1]
 
 
 def order(length: int, count: int, longer: Longer) -> Tensor:

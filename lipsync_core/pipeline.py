@@ -142,11 +142,11 @@ class LipSync:
             n = min(chunk, count - start)
             out = replace(frame, pixels=frame.pixels.expand(n, *frame.pixels.shape[1:]), start=start)
             for number, face in faces:
-                planes = drawings.recall(number, start, n) if drawings is not None else None
+                planes = self._recall(drawings, number, start, n)
                 if planes is None:
                     skips[number] = skips.get(number) or self._skips(face)
                     planes = self.model.draw(self._mels(audio, fps, start, n), skips[number])
-                    self._keep(drawings, number, start, planes)
+                    self._keep(drawings, number, start, n, planes)
                 out = self._blend(out, planes, face)
             yield out
 
@@ -175,12 +175,12 @@ class LipSync:
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         faces = self._places(track, index[here])
-        planes = drawings.recall(number, frames.start, n) if drawings is not None else None
+        planes = self._recall(drawings, number, frames.start, n)
         if planes is None or not self._moves:
             faces = self._cut(chosen, faces)
         if planes is None:
             planes = self.model.draw(self._mels(audio, fps, frames.start, n)[here], self._skips(faces))
-            self._keep(drawings, number, frames.start, planes, n)
+            self._keep(drawings, number, frames.start, n, planes)
         spoken = self._blend(chosen, planes, faces)
         if whole:
             return spoken
@@ -193,12 +193,13 @@ class LipSync:
         """Whether the frame's own pixels are moved."""
         return self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
 
-    def _keep(
-        self, drawings: Drawings | None, number: int, start: int, planes: Tensor, count: int | None = None
-    ) -> None:
+    def _recall(self, drawings: Drawings | None, number: int, start: int, count: int) -> Tensor | None:
+        planes = drawings.recall(number, start, count) if drawings is not None else None
+        return None if planes is None else planes.to(next(self.model.parameters()).device, torch.float32)
+
+    def _keep(self, drawings: Drawings | None, number: int, start: int, count: int, planes: Tensor) -> None:
         if drawings is not None:  # the network's own format holds every bit that it computed
-            kept = planes.to(next(self.model.parameters()).dtype)
-            drawings.keep(number, start, len(planes) if count is None else count, kept.clone())
+            drawings.keep(number, start, count, planes.to("cpu", next(self.model.parameters()).dtype, copy=True))
 
     def _skips(self, faces: _Faces) -> list[Tensor]:
         assert faces.pixels is not None

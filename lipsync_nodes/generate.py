@@ -1,8 +1,10 @@
 """Lips that move."""
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lipsync_core.pipeline import Blend
+from . import speaking
 from .sockets import CATEGORY, BlendType, Model, Tracks, fps_input
 
 
@@ -148,4 +150,7 @@ class Wav2LipGenerate(io.ComfyNode):
 
     @classmethod
     def execute(cls, media, fps, longer, batch, crf, audio=None, tracks=None, model=None, blend=None) -> io.NodeOutput:
-        raise NotImplementedError("Generate Lip Sync (Wav2Lip) is not written yet")
+        job = speaking.Job.of(media, audio, tracks, model, blend, longer=longer, batch=batch)
+        if isinstance(media, Tensor):
+            return io.NodeOutput(*speaking.images(media, job, fps=fps))
+        return io.NodeOutput(*speaking.video(media, job, crf=crf))

@@ -18,7 +18,7 @@ class Speaker:
     audio: Audio | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class People:
     """LIPSYNC_TRACKS: everybody found in ``frames`` frames of ``width`` x ``height`` px at ``fps``, and who of them speaks.
 
