@@ -1,69 +1,33 @@
-"""The pack, loaded as ComfyUI loads it, from a folder whose name is no Python name; and small media."""
+"""The pack in a fake host, and small media."""
 
 import asyncio
-import importlib.util
-import shutil
 import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import fake_host
+import loading
 import numpy as np
 import pytest
 import torch
 from fake_host import HOST, Host
+from loading import Pack
 
 from lipsync_core.demo import SPEECH, demo_clip
 from lipsync_core.media import AudioSource, VideoWriter, read_audio
 from lipsync_core.types import Frames, VideoInfo
 
-ROOT = Path(__file__).parents[2]
-
-
-class Pack:
-    """``module``: its root; ``extension``: what its entrypoint gives; ``nodes``: by id without the prefix."""
-
-    def __init__(self, module: ModuleType, extension: Any, nodes: list[Any]) -> None:
-        self.module, self.extension = module, extension
-        self.nodes = {node.GET_SCHEMA().node_id.removeprefix("LipSync_"): node for node in nodes}
-
-    def part(self, name: str) -> ModuleType:
-        """A module of the pack's, such as ``lipsync_nodes.host``."""
-        return importlib.import_module(f"{self.module.__name__}.{name}")
-
-    def run(self, node: str, **inputs: Any) -> tuple[Any, ...]:
-        return fake_host.run(self.nodes[node], **inputs)
-
 
 @pytest.fixture(scope="session")
 def pack_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("custom_nodes") / "My-Pack.v2 (1)"
-    for name in ("lipsync_nodes", "lipsync_core"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "__init__.py", folder)
-    return folder
+    return loading.copy(tmp_path_factory.mktemp("custom_nodes") / "My-Pack.v2 (1)")
 
 
 @pytest.fixture(scope="session")
 def loaded_pack(pack_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pack:
     HOST.reset(tmp_path_factory.mktemp("loading"))
-    fake_host.install()
-    name = str(pack_folder).replace(".", "_x_")  # as ComfyUI's nodes.py names it
-    spec = importlib.util.spec_from_file_location(name, pack_folder / "__init__.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-    async def load() -> Pack:
-        extension = await module.comfy_entrypoint()
-        await extension.on_load()
-        return Pack(module, extension, await extension.get_node_list())
-
-    return asyncio.run(load())
+    return loading.load(pack_folder)
 
 
 @pytest.fixture

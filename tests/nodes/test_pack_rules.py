@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Pack
 from fake_host import Host
+from loading import ROOT, Pack
 
 FILES = {path.stem: path for path in sorted((ROOT / "lipsync_nodes").glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
