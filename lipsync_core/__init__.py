@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .types import Audio, FaceTrack, Frames
     from .weights import load_model
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Audio",
     "Blend",

@@ -7,11 +7,13 @@ on the device of their input.
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .types import Audio
@@ -64,6 +66,33 @@ def resample(audio: Audio, rate: int) -> Audio:
 def mono(audio: Audio) -> Audio:
     """The mean of the channels, (1,T)."""
     return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
+
+
+def shifted(audio: Audio, delay_s: Fraction) -> Audio:
+    """``audio`` sounding ``delay_s`` seconds later (< 0: earlier), to the nearest sample and as long as before: what leaves
+    one end is lost, silence comes in at the other."""
+    length = audio.samples.shape[1]
+    delay = max(-length, min(length, math.floor(delay_s * audio.rate + Fraction(1, 2))))
+    out = torch.zeros_like(audio.samples)
+    out[:, max(delay, 0) : length + min(delay, 0)] = audio.samples[:, max(-delay, 0) : length - max(delay, 0)]
+    return Audio(out, audio.rate)
+
+
+def mixed(sounds: Sequence[Audio]) -> Audio:
+    """Several sounds at once, at the highest of their rates, with the most of their channels, as long as the longest; a mono
+    one sounds on every side. Sums beyond [-1,1] are clipped."""
+    rate = max(sound.rate for sound in sounds)
+    parts = [resample(sound, rate).samples for sound in sounds]
+    total = torch.zeros(max(len(part) for part in parts), max(part.shape[1] for part in parts))
+    for part in parts:
+        total[: len(part) if len(part) > 1 else None, : part.shape[1]] += part
+    return Audio(total.clamp(-1, 1), rate)
+
+
+def fitted(audio: Audio, seconds: Fraction) -> Audio:
+    """``audio`` cut, or followed by silence, to be ``seconds`` long: to the nearest sample."""
+    wanted = int(seconds * audio.rate + Fraction(1, 2))
+    return Audio(F.pad(audio.samples[:, :wanted], (0, max(0, wanted - audio.samples.shape[1]))), audio.rate)
 
 
 def mel_length(samples: int, features: MelFeatures = MelFeatures()) -> int:

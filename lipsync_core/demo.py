@@ -1,16 +1,30 @@
 """The demo: a photograph that every scikit-image has, a sentence of ours, the bundled weights."""
 
-from importlib.resources import as_file, files
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from .audio import frame_count
 from .dubbing import Encoding, Finding, Progress, dub
 from .errors import MediaError
-from .media import read_frames
+from .media import VideoWriter, read_audio, read_frames, write_shifted
+from .types import Audio, Frames, VideoInfo
 
+SPEECH = Path(__file__).parent / "assets" / "demo.flac"
+DemoName = Literal["portrait", "talking", "out of sync", "two people"]
+LATE = Fraction(1, 5)  # seconds: the sound of "out of sync"
 _HEAD = (slice(0, 224), slice(112, 336))  # where it is in the photograph
+_FPS = Fraction(25)
+_SWAY, _SWAY_SECONDS = 0.02, 3.0  # how far the camera sways, as a part of the picture, and how long that takes
+_CHUNK = 16  # frames
 
 
 def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None = None) -> tuple[Path, Path]:
@@ -18,23 +32,20 @@ def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None 
 
     The picture is NASA's portrait of the astronaut Eileen Collins (public domain), ``skimage.data.astronaut()``.
     """
-    import skimage.data
     from skimage.io import imsave
 
     folder.mkdir(parents=True, exist_ok=True)
     video, sheet = folder / "demo.mp4", folder / "demo.png"
     if sheet.exists() and not overwrite:
         raise MediaError(f"{sheet} exists; choose another folder or allow overwriting")
-    photo = Path(skimage.data.__file__).parent / "astronaut.png"
-    with as_file(files("lipsync_core") / "assets" / "demo.flac") as speech:
-        dub(
-            photo,
-            speech,
-            video,
-            finding=Finding(cache=False),
-            encoding=Encoding(overwrite=overwrite),
-            on_progress=on_progress,
-        )
+    dub(
+        _photo(),
+        SPEECH,
+        video,
+        finding=Finding(cache=False),
+        encoding=Encoding(overwrite=overwrite),
+        on_progress=on_progress,
+    )
     imsave(sheet, contact_sheet(video, _HEAD), check_contrast=False)
     return video, sheet
 
@@ -50,3 +61,70 @@ def contact_sheet(
     tiles = torch.cat([tiles, tiles.new_zeros(max(0, count - len(tiles)), *tiles.shape[1:])])[:count]
     _, h, w, _ = tiles.shape
     return tiles.view(rows, columns, h, w, 3).permute(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3).numpy()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DemoClip:
+    """Something to try things with: ``image`` (H,W,3) uint8, a ``video`` as long as the speech, and ``audio``."""
+
+    image: Tensor
+    video: Path
+    audio: Audio
+
+
+def demo_clip(folder: Path, name: DemoName, *, on_progress: Progress | None = None) -> DemoClip:
+    """One of four clips, made in ``folder`` unless it lies there.
+
+    ``portrait``: the photograph, a silent video that sways gently over it, the speech; ``talking``: the video speaks;
+    ``out of sync``: the same with its sound ``LATE``; ``two people``: the silent one beside its mirror image. ValueError
+    for any other name.
+    """
+    if name not in get_args(DemoName):
+        raise ValueError(f"no demo clip is called {name!r}; wanted {', '.join(get_args(DemoName))}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (photo,) = read_frames(_photo())
+    image = photo.pixels[0]
+    speech = read_audio(SPEECH, rate=None, mono=False)
+    if name == "two people":
+        image = torch.cat([image, image.flip(1)], 1)
+    silent = folder / ("two people.mp4" if name == "two people" else "portrait.mp4")
+    if not silent.exists():
+        _sway(image, frame_count(speech, _FPS), silent)
+    if name in ("portrait", "two people"):
+        return DemoClip(image, silent, speech)
+    talking = folder / "talking.mp4"
+    if not talking.exists():
+        dub(silent, SPEECH, talking, finding=Finding(cache=False), on_progress=on_progress)
+    if name == "talking":
+        return DemoClip(image, talking, speech)
+    late = folder / "out of sync.mp4"
+    if not late.exists():
+        write_shifted(talking, late, LATE)
+    silence = torch.zeros(speech.samples.shape[0], round(LATE * speech.rate))
+    return DemoClip(image, late, Audio(torch.cat([silence, speech.samples], 1), speech.rate))
+
+
+def _photo() -> Path:
+    import skimage.data
+
+    return Path(skimage.data.__file__).parent / "astronaut.png"
+
+
+def _sway(image: Tensor, count: int, out: Path) -> None:
+    """Writes ``count`` frames over which a camera sways gently from side to side."""
+    height, width, _ = image.shape
+    planes = image.permute(2, 0, 1)[None].float()
+
+    def frames() -> Iterator[Frames]:
+        for start in range(0, count, _CHUNK):
+            turn = torch.arange(start, min(start + _CHUNK, count)) * (2 * math.pi / (_SWAY_SECONDS * float(_FPS)))
+            camera = torch.zeros(len(turn), 2, 3)
+            camera[:, 0, 0] = camera[:, 1, 1] = 1 - 2 * _SWAY  # zoomed in, so that no edge comes into view
+            camera[:, 0, 2], camera[:, 1, 2] = turn.sin() * 2 * _SWAY, (turn / 2).sin() * _SWAY
+            grid = F.affine_grid(camera, [len(turn), 3, height, width], align_corners=False)
+            pictures = F.grid_sample(planes.expand(len(turn), -1, -1, -1), grid, align_corners=False)
+            yield Frames(pictures.round().to(torch.uint8).permute(0, 2, 3, 1), start)
+
+    with VideoWriter(out, VideoInfo(width, height, _FPS, count)) as writer:
+        for chunk in frames():
+            writer.write(chunk)

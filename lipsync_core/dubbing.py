@@ -7,31 +7,32 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Yields
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from .audio import frame_count, resample
+from . import __version__
+from .audio import frame_count, mixed, mono, resample
 from .errors import MediaError
-from .faces.selection import parse_face
+from .faces.selection import FaceSelector, parse_face
 from .faces.selection import select as choose
-from .finding import Finding, device_named, load_detector
-from .footage import Footage, Longer, arranged, clip_frames, order
-from .media import AudioSource, VideoWriter, probe, read_audio, refuse_inputs
+from .finding import Finding, device_named, find_people
+from .footage import Cut, Footage, Longer, arranged, opened, order
+from .media import AudioSource, VideoWriter, read_audio, refuse_inputs
 from .models.generator import Generator
 from .models.precision import Precision
 from .notes import Warnings
-from .pipeline import Blend, LipSync
+from .pipeline import Blend, Drawings, LipSync
 from .prefetch import ahead, timed
 from .types import Audio, FaceTrack, Frames, YuvFrames
 from .weights import load_model
 
 _log = logging.getLogger("lipsync.dub")
 Progress = Callable[[str, int, int], None]
+Speech = Path | str | Audio
+"""A file with sound, or sound in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,6 @@ class Encoding:
     tag: bool = True
     overwrite: bool = False
     repeatable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the source's average).
-    ``longer``: what the picture does where the speech outlasts it; a still photo just stays."""
-
-    start: Fraction = Fraction(0)
-    end: Fraction | None = None
-    fps: Fraction | None = None
-    longer: Longer = "pingpong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +73,7 @@ class DubReport:
 
 def dub(
     face: Path | str,
-    audio: Path | str | Sequence[tuple[Path | str, str]],
+    audio: Speech | Sequence[tuple[Speech, str | FaceTrack]],
     out: Path | str,
     *,
     model: Path | str | Generator = "mini",
@@ -98,45 +88,53 @@ def dub(
     device: str = "auto",
     precision: Precision = "auto",
     batch: int = 8,
+    people: tuple[Sequence[FaceTrack], int] | None = None,
+    drawings: Sequence[Drawings] | None = None,
     on_progress: Progress | None = None,
+    on_frames: Callable[[Frames | YuvFrames], None] | None = None,
 ) -> DubReport:
     """Write ``out``: the video or photo ``face`` with its mouth speaking ``audio``. The output is as long as the speech.
 
-    audio: a file with sound, spoken by the face that ``select`` names (largest | left | right | INDEX | x,y), or a list of
-    (file, face) pairs, heard together. Where it is the face file itself, it is cut with the picture. pads: (top, bottom,
-    left, right) px for models framed by the detector's box. model_name: for the report and the file, instead of the
-    model's own. lead_ms: see ``MelFeatures``. precision: the generator's; see ``arithmetic``. batch: frames at a time.
-    on_progress(stage, done, total).
+    audio: a file with sound, or sound in memory, spoken by the face that ``select`` names (largest | left | right | INDEX |
+    x,y), or a list of (sound, face) pairs, heard together, where a face may also be a track. A sound that is the face file
+    itself is cut with the picture. pads: (top, bottom, left, right) px for models framed by the detector's box. model_name:
+    for the report and the file, instead of the model's own. lead_ms: see ``MelFeatures``. precision: the generator's; see
+    ``arithmetic``. batch: frames at a time. people: the tracks found in this cut before, and how many of its frames were
+    searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``. on_progress(stage, done, total);
+    on_frames hears every chunk before it is written.
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """
     face, out = Path(face), Path(out)
-    pairs = [(Path(audio), select)] if isinstance(audio, (str, Path)) else [(Path(a), s) for a, s in audio]
-    if not pairs:
-        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
-    refuse_inputs(out, face, *(path for path, _ in pairs))
-    selectors = [parse_face(text) for _, text in pairs]
+    sounds, selectors = _speakers(audio, select)
+    refuse_inputs(out, face, *(sound for sound in sounds if isinstance(sound, Path)))
     say = on_progress or (lambda *_: None)
     notes = _Notes()
     with notes.clock("total"):
-        footage, target = _footage(face, cut, notes), device_named(device)
+        footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
         generator, name = _generator(model, model_name, target)
         sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
-        voices = _Voices.read([path for path, _ in pairs], face, cut, sync.config.features.rate, notes)
+        voices = _Voices.read(sounds, face, cut, sync.config.features.rate, notes)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
             say("find faces", 0, wanted)
             with notes.clock("find faces"):
-                detector, key = load_detector(finding, target)
-                people, length = footage.tracks(detector, stop=wanted, detector_key=key)
+                found, length = people or find_people(
+                    footage, finding, target, stop=wanted, on_found=lambda done: say("find faces", done, wanted)
+                )
+            length = min(length, wanted)
             count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
             index = order(length, count, cut.longer)
-            chosen = [arranged(choose(people, selector), length, index) for selector in selectors]
+            chosen = [
+                arranged(who if isinstance(who, FaceTrack) else choose(found, who), length, index) for who in selectors
+            ]
             written = 0
             with closing(
-                ahead(_dubbed(sync, footage, voices.heard, chosen, (length, count), cut.longer, batch, notes))
+                ahead(_dubbed(sync, footage, voices.heard, chosen, (length, count), cut.longer, batch, drawings, notes))
             ) as frames:
                 for chunk in frames:
+                    if on_frames is not None:
+                        on_frames(chunk)
                     with notes.clock("write"):
                         writer.write(chunk)
                     written += chunk.pixels.shape[0]
@@ -148,13 +146,24 @@ def dub(
         written,
         dubbed,
         written - dubbed,
-        len(people),
+        len(found),
         footage.info.fps,
         name,
         finding.detector,
         seconds,
         tuple(notes.warn.messages),
     )
+
+
+def _speakers(
+    audio: Speech | Sequence[tuple[Speech, str | FaceTrack]], select: str
+) -> tuple[list[Path | Audio], list[FaceSelector | FaceTrack]]:
+    """Who says what: the sounds, and as many faces."""
+    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio)
+    if not pairs:
+        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
+    sounds = [sound if isinstance(sound, Audio) else Path(sound) for sound, _ in pairs]
+    return sounds, [who if isinstance(who, FaceTrack) else parse_face(who) for _, who in pairs]
 
 
 def _dubbed(
@@ -165,21 +174,22 @@ def _dubbed(
     frames: tuple[int, int],
     longer: Longer,
     batch: int,
+    drawings: Sequence[Drawings] | None,
     notes: "_Notes",
 ) -> Iterator[Frames | YuvFrames]:
     """The output's frames: each voice in turn speaks through its face."""
     length, count = frames
     fps = footage.info.fps
+    rest = list(zip(voices, chosen, drawings or [None] * len(voices), strict=True))
     if footage.info.still:
         (photo,) = footage.frames(1, 1)
-        pieces = sync.still(photo, voices[0], fps=fps, tracks=chosen[:1], count=count, chunk=batch)
-        rest = list(zip(voices, chosen, strict=True))[1:]
+        voice, person, drawn = rest.pop(0)
+        pieces = sync.still(photo, voice, fps=fps, tracks=[person], count=count, chunk=batch, drawings=drawn)
     else:
         read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
         pieces = timed(ahead(read), notes.adder("wait"))
-        rest = list(zip(voices, chosen, strict=True))
-    for voice, person in rest:
-        pieces = sync.stream(pieces, voice, fps=fps, tracks=[person])
+    for voice, person, drawn in rest:
+        pieces = sync.stream(pieces, voice, fps=fps, tracks=[person], drawings=drawn)
     yield from timed(pieces, notes.adder("generate"))
     notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
 
@@ -204,17 +214,6 @@ class _Notes:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def _footage(face: Path, cut: Cut, notes: _Notes) -> Footage:
-    info = probe(face)
-    if info.still:
-        return Footage(face, replace(info, fps=cut.fps or info.fps), on_warning=notes.warn)
-    info = replace(info, fps=cut.fps or info.fps)
-    first, stop = clip_frames(cut.start, cut.end, info.fps)
-    if stop is not None and stop <= first:
-        raise ValueError(f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later")
-    return Footage(face, info, first, stop, notes.warn)
-
-
 def _generator(model: Path | str | Generator, name: str | None, device: torch.device) -> tuple[Generator, str]:
     """The network, and its name for reports."""
     if isinstance(model, Generator):
@@ -232,36 +231,39 @@ class _Voices:
     sound: AudioSource
 
     @classmethod
-    def read(cls, paths: list[Path], face: Path, cut: Cut, rate: int, notes: _Notes) -> "_Voices":
-        spans = [(cut.start, cut.end) if path == face else (Fraction(0), None) for path in paths]
-        heard = [_heard(path, *span, rate, notes) for path, span in zip(paths, spans, strict=True)]
-        if len(paths) == 1:
-            return cls(heard, AudioSource(paths[0], *spans[0]))
-        return cls(heard, _mixed(paths, spans, notes))
+    def read(cls, sounds: list[Path | Audio], face: Path, cut: Cut, rate: int, notes: _Notes) -> "_Voices":
+        spans = [(cut.start, cut.end) if sound == face else (Fraction(0), None) for sound in sounds]
+        heard = [_heard(sound, *span, rate, notes) for sound, span in zip(sounds, spans, strict=True)]
+        if len(sounds) == 1:
+            return cls(heard, AudioSource(sounds[0], *spans[0]))
+        return cls(heard, _mixed(sounds, spans, notes))
 
 
-def _heard(path: Path, start: Fraction, end: Fraction | None, rate: int, notes: _Notes) -> Audio:
+def _heard(sound: Path | Audio, start: Fraction, end: Fraction | None, rate: int, notes: _Notes) -> Audio:
     """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
-    first, stop = round(start * rate), None if end is None else round(end * rate)
-    voice = read_audio(path, rate=rate, start=first, stop=stop, on_warning=notes.warn)
+    if isinstance(sound, Audio):
+        AudioSource(sound)  # refuses what is no sound
+        voice = resample(mono(sound), rate)
+    else:
+        first, stop = round(start * rate), None if end is None else round(end * rate)
+        voice = read_audio(sound, rate=rate, start=first, stop=stop, on_warning=notes.warn)
     if voice.samples.shape[1] == 0:
-        raise MediaError(f"{path} has no sound{' after the start of the cut' if start else ''}; give a longer one")
+        name = "the audio" if isinstance(sound, Audio) else str(sound)
+        raise MediaError(f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer one")
     return voice
 
 
-def _mixed(paths: list[Path], spans: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
-    """Several voices at once, at the highest of their rates; held in memory."""
-    tracks = [read_audio(path, rate=None, mono=False, on_warning=notes.warn) for path in paths]
-    rate = max(track.rate for track in tracks)
-    sounds: list[Tensor] = []
+def _mixed(sounds: list[Path | Audio], spans: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
+    """Several voices at once, held in memory."""
+    tracks = [
+        sound if isinstance(sound, Audio) else read_audio(sound, rate=None, mono=False, on_warning=notes.warn)
+        for sound in sounds
+    ]
+    parts: list[Audio] = []
     for track, (start, end) in zip(tracks, spans, strict=True):
-        sounds.append(
-            resample(track, rate).samples[:, round(start * rate) : None if end is None else round(end * rate)]
-        )
-    mixed = torch.zeros(max(t.shape[0] for t in sounds), max(t.shape[1] for t in sounds))
-    for sound in sounds:
-        mixed[:, : sound.shape[1]] += sound  # a mono voice sounds on every side
-    return AudioSource(Audio(mixed.clamp(-1, 1), rate))
+        stop = None if end is None else round(end * track.rate)
+        parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
+    return AudioSource(mixed(parts))
 
 
 def _writer(
@@ -284,7 +286,7 @@ def _writer(
 
 
 def _tag(model: str) -> dict[str, str]:
-    maker = f"lipsync-core {version('lipsync-core')}"
+    maker = f"lipsync-core {__version__}"
     return {
         "comment": f"AI-generated: the mouth in this video was made to speak by {maker} with the model {model}.",
         "lipsync": json.dumps({"generated": "lip movements", "software": maker, "model": model}),

@@ -9,9 +9,11 @@ from .faces import Detector
 from .faces.mini import MiniDetector
 from .faces.s3fd import S3FDDetector
 from .faces.yunet import YuNetDetector
+from .footage import Footage, Found, Pace, Pictures
 from .hub import file_sha256
 from .models.face_detector import FaceDetector
 from .models.s3fd import S3FD
+from .types import FaceTrack
 from .weights import load_model, weights_file
 
 DetectorName = Literal["mini", "yunet", "s3fd"]
@@ -21,11 +23,33 @@ _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How faces are found: which detector, its least score in (0,1), and whether tracks are kept and reused."""
+    """How faces are found: which detector, its least score in (0,1), whether tracks are kept and reused, how closely they
+    are followed, and how large a face is at least, mostly, in px of its longer side."""
 
     detector: DetectorName = "mini"
     min_score: float = 0.7
     cache: bool = True
+    pace: Pace = Pace()
+    min_size: int = 0
+
+
+def find_people(
+    footage: Footage | Pictures, finding: Finding, device: torch.device, *, stop: int, on_found: Found | None = None
+) -> tuple[list[FaceTrack], int]:
+    """The people in the first ``stop`` frames of ``footage``, and how many of those frames there are. on_found hears how
+    many frames were searched."""
+    detector, key = load_detector(finding, device)
+    if isinstance(footage, Pictures):
+        people, count = footage.tracks(detector, pace=finding.pace, on_found=on_found), len(footage.pixels)
+    else:
+        people, count = footage.tracks(detector, stop=stop, detector_key=key, pace=finding.pace, on_found=on_found)
+    return [person for person in people if _usual_side(person) >= finding.min_size], count
+
+
+def _usual_side(person: FaceTrack) -> float:
+    """px of a face's longer side, mostly."""
+    boxes = person.boxes[person.visible]
+    return float((boxes[:, 2:] - boxes[:, :2]).amax(1).median())
 
 
 def load_detector(finding: Finding, device: torch.device) -> tuple[Detector, tuple[str, str] | None]:

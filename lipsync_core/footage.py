@@ -1,28 +1,53 @@
-"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it."""
+"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it; in a file, or
+as pictures in memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .faces import Detector
 from .faces.cache import load_tracks, store_tracks, track_key
-from .faces.tracking import detect_tracks, window
-from .media import read_coded, read_frames
+from .faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
+from .media import probe, read_coded, read_frames
 from .prefetch import ahead
 from .types import FaceTrack, Frames, VideoInfo, YuvFrames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
+Found = Callable[[int], None]
+"""Hears how many frames were searched."""
 
+_SOUGHT = 250  # frames: a usual distance of key frames, from which a decoder has to start
 _DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
-_DETECT_EVERY = 5  # frames: see detect_tracks
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of footage, in pieces.
-_DETECT_CHUNK = 2 * _DETECT_EVERY
+_DETECT_CHUNK = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How closely faces are followed: the detector looks at ``every``-th frame, and tracks are smoothed over
+    ``smoothing`` seconds (0: not at all). See ``detect_tracks``."""
+
+    every: int = 5
+    smoothing: float = SMOOTHING_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the source's average).
+    ``longer``: what the picture does where the speech outlasts it; a still photo just stays."""
+
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    fps: Fraction | None = None
+    longer: Longer = "pingpong"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +73,45 @@ class Footage:
             if done >= count:
                 return
 
+    def rgb(self, *, chunk: int) -> Iterator[Frames]:
+        """All frames, once, as RGB."""
+        read = read_frames(
+            self.path, chunk=chunk, fps=self.info.fps, start=self.first, stop=self.stop, on_warning=self.on_warning
+        )
+        for piece in read:
+            yield Frames(piece.pixels, piece.start - self.first)
+
+    def pick(self, frames: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those beyond the end are left
+        out. Frames near each other are read on from one to the next, distant ones sought."""
+        wanted = sorted(set(frames))
+        distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
+        for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
+            here = set(wanted[begin:end])
+            first, stop = (self.first + frame for frame in (wanted[begin], wanted[end - 1] + 1))
+            for piece in read_frames(self.path, chunk=8, fps=self.info.fps, start=first, stop=stop):
+                for i, picture in enumerate(piece.pixels):
+                    if (frame := piece.start - self.first + i) in here:
+                        yield frame, picture
+
     def tracks(
-        self, detector: Detector, *, stop: int, detector_key: tuple[str, str] | None
+        self,
+        detector: Detector,
+        *,
+        stop: int,
+        detector_key: tuple[str, str] | None,
+        pace: Pace = Pace(),
+        on_found: Found | None = None,
     ) -> tuple[list[FaceTrack], int]:
         """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
         weight hash under which the tracks are kept and found again; None looks anew and keeps nothing."""
-        reduction = max(1.0, max(self.info.width, self.info.height) / _DETECT_SIDE)
-        size = (max(1, round(self.info.width / reduction)), max(1, round(self.info.height / reduction)))
         settings = {
             "fps": str(self.info.fps),
             "first": self.first,
             "stop": stop,
-            "every": _DETECT_EVERY,
+            "every": pace.every,
             "side": _DETECT_SIDE,
+            **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
         }
         key = None
         if detector_key is not None:
@@ -71,26 +122,38 @@ class Footage:
 
         def counted() -> Iterator[Frames]:
             nonlocal seen
-            first, end = self.first, self._end(stop)
-            small = read_frames(
-                self.path,
-                chunk=_DETECT_CHUNK,
-                fps=self.info.fps,
-                start=first,
-                stop=end,
-                size=size,
-                on_warning=self.on_warning,
-            )
-            with closing(ahead(small)) as pieces:
+            with closing(ahead(self.reduced(stop))) as pieces:
                 for piece in pieces:
-                    seen = piece.start - first + piece.pixels.shape[0]
-                    yield Frames(piece.pixels, piece.start - first)
+                    seen = piece.start + piece.pixels.shape[0]
+                    yield piece
+                    if on_found is not None:
+                        on_found(seen)
 
-        scale = (self.info.width / size[0], self.info.height / size[1])
-        found = detect_tracks(counted(), detector, scale=scale, every=_DETECT_EVERY, fps=self.info.fps)
+        found = detect_tracks(
+            counted(), detector, scale=self.scale, every=pace.every, fps=self.info.fps, smoothing=pace.smoothing
+        )
         if key is not None:
             store_tracks(key, found, seen)
         return found, seen
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """How many px of the footage are one of ``reduced``, across and down."""
+        return _scale(self.info.width, self.info.height)
+
+    def reduced(self, stop: int) -> Iterator[Frames]:
+        """The first ``stop`` frames at the size at which faces are looked for."""
+        read = read_frames(
+            self.path,
+            chunk=_DETECT_CHUNK,
+            fps=self.info.fps,
+            start=self.first,
+            stop=self._end(stop),
+            size=_reduced(self.info.width, self.info.height),
+            on_warning=self.on_warning,
+        )
+        for piece in read:
+            yield Frames(piece.pixels, piece.start - self.first)
 
     def _end(self, stop: int) -> int:
         """The file's own number of the frame ``stop``, within the footage."""
@@ -123,6 +186,77 @@ class Footage:
                 if ends[1] > ends[0]:
                     yield from self._read(*ends, chunk=chunk, reverse=backwards)
                 backwards = not backwards
+
+
+def opened(path: Path, cut: Cut, *, on_warning: Callable[[str], None] | None = None) -> Footage:
+    """What ``cut`` leaves of the video or photo ``path``. MediaError; ValueError for a cut that holds no frame."""
+    info = probe(path)
+    info = replace(info, fps=cut.fps or info.fps)
+    if info.still:
+        return Footage(path, info, on_warning=on_warning)
+    first, stop = clip_frames(cut.start, cut.end, info.fps)
+    if stop is not None and stop <= first:
+        raise ValueError(f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later")
+    return Footage(path, info, first, stop, on_warning)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """Footage in memory: ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], shown at ``fps``. One picture alone is a
+    photograph."""
+
+    pixels: Tensor
+    fps: Fraction
+
+    def frames(self, count: int, *, longer: Longer = "pingpong", chunk: int = 8) -> Iterator[Frames]:
+        """``count`` frames in the order that ``order`` tells, numbered from 0."""
+        index = order(len(self.pixels), count, longer)
+        for start in range(0, count, chunk):
+            yield Frames(self.pixels[index[start : start + chunk]], start)
+
+    def pick(self, frames: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """The pictures (H,W,3) of single ``frames``, rising, each with its number."""
+        yield from ((frame, self.pixels[frame]) for frame in sorted(set(frames)))
+
+    def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
+        """The people in the pictures."""
+
+        def counted() -> Iterator[Frames]:
+            for piece in self.reduced(len(self.pixels)):
+                yield piece
+                if on_found is not None:
+                    on_found(piece.start + len(piece.pixels))
+
+        return detect_tracks(
+            counted(), detector, scale=self.scale, every=pace.every, fps=self.fps, smoothing=pace.smoothing
+        )
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """How many px of a picture are one of ``reduced``, across and down."""
+        return _scale(self.pixels.shape[2], self.pixels.shape[1])
+
+    def reduced(self, stop: int) -> Iterator[Frames]:
+        """The first ``stop`` pictures at the size at which faces are looked for."""
+        _, height, width, _ = self.pixels.shape
+        size = _reduced(width, height)
+        for start in range(0, min(stop, len(self.pixels)), _DETECT_CHUNK):
+            planes = self.pixels[start : min(start + _DETECT_CHUNK, stop)].permute(0, 3, 1, 2)
+            if size != (width, height):
+                small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
+                planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
+            yield Frames(planes.permute(0, 2, 3, 1), start)
+
+
+def _reduced(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which faces are looked for."""
+    reduction = max(1.0, max(width, height) / _DETECT_SIDE)
+    return max(1, round(width / reduction)), max(1, round(height / reduction))
+
+
+def _scale(width: int, height: int) -> tuple[float, float]:
+    size = _reduced(width, height)
+    return width / size[0], height / size[1]
 
 
 def order(length: int, count: int, longer: Longer) -> Tensor:

@@ -193,6 +193,7 @@ def _fetch(
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url  # heavy, and only pulling needs it
 
     failures: list[str] = []
+    stopped: list[BaseException] = []
     for number, (repo, path, revision) in enumerate(entry.places):
         url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
         try:
@@ -203,12 +204,17 @@ def _fetch(
                 revision=revision,
                 endpoint=endpoint,
                 local_dir=staging / str(number),
-                tqdm_class=_bar(on_progress),
+                tqdm_class=_bar(on_progress, stopped),
             )
+            if stopped:
+                raise stopped[0]
             if wanted is not None:
                 _check_hash(Path(fetched), wanted)
             return Path(fetched)
-        except Exception as error:  # the errors of a broken line belong to whichever HTTP library the Hub client uses
+        except Exception as error:
+            if stopped:  # whoever hears of the progress wants no more of it
+                raise stopped[0] from None
+            # the errors of a broken line belong to whichever HTTP library the Hub client uses
             log.info("%s: %r", url, error)
             failures.append(f"{url}: {_first_line(error)}")
     raise WeightsError(f"cannot pull {entry.name}. " + "; ".join(failures) + f". To do it {_by_hand(entry, endpoint)}")
@@ -247,8 +253,9 @@ def _write_record(entry: HubFile, digest: str) -> None:
     entry.record.write_text(f"{digest}  {entry.filename}\n", "utf-8")
 
 
-def _bar(on_progress: Progress | None) -> Any:
-    """A progress bar class that draws nothing and reports bytes instead."""
+def _bar(on_progress: Progress | None, stopped: list[BaseException]) -> Any:
+    """A progress bar class that draws nothing and reports bytes instead. ``stopped`` gets what ``on_progress`` raises: a
+    download may run in threads that swallow it."""
     from huggingface_hub.utils import tqdm
 
     most = 0
@@ -263,6 +270,10 @@ def _bar(on_progress: Progress | None) -> Any:
             self.done += int(n or 0)
             if on_progress is not None and self.done > most:  # Xet storage counts the same bytes on two bars
                 most = self.done
-                on_progress(self.done, None if self.total is None else int(self.total))
+                try:
+                    on_progress(self.done, None if self.total is None else int(self.total))
+                except BaseException as error:
+                    stopped.append(error)
+                    raise
 
     return Bar

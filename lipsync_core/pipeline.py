@@ -17,7 +17,7 @@ from .geometry import apply, crop_to_frame, cut_frames, invert
 from .models.generator import Generator, unpacked
 from .models.layers import ready
 from .models.precision import Precision, arithmetic
-from .types import AnyFrames, Audio, FaceCrops, FaceTrack, Frames, YuvFrames
+from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,49 @@ class Blend:
     """How a generated mouth joins its frame. ``feather`` is the soft edge's width as a part of the crop's side;
     ``colour_match`` brings the generated skin to the source's mean and spread. ``own_pixels``: a model that moves pixels
     (``mini``) moves those of the frame at its own resolution, which keeps large faces sharp; without it, or with
-    ``colour_match``, the crop that it makes is enlarged."""
+    ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of the new mouth is seen."""
 
     mask: MaskKind = "mouth"
     kind: BlendKind = "feather"
     feather: float = 0.08
     colour_match: bool = False
     own_pixels: bool = True
+    strength: float = 1.0
+
+
+class Drawings:
+    """What a generator drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
+    it again. Holds at most ``most_bytes``; what comes after that is not kept, and drawn again when it is wanted.
+
+    The caller sees to it that the faces, the sound, the model and the chunks are the same.
+    """
+
+    def __init__(self, most_bytes: int = 256 * 2**20) -> None:
+        self._room = most_bytes
+        self._kept: dict[tuple[int, int, int], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def recall(self, track: int, start: int, count: int) -> Tensor | None:
+        """What was drawn for the faces of ``track`` in ``count`` frames from ``start`` on."""
+        return self._kept.get((track, start, count))
+
+    def keep(self, track: int, start: int, count: int, planes: Tensor) -> None:
+        size = planes.nbytes
+        if size <= self._room and (track, start, count) not in self._kept:
+            self._room -= size
+            self._kept[track, start, count] = planes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Faces:
+    """Where the faces of a chunk are: ``crop_to_frame`` (N,2,3), ``points`` (N,5,2) in crop px; ``pixels`` (N,3,S,S) where
+    they are needed."""
+
+    crop_to_frame: Tensor
+    points: Tensor
+    pixels: Tensor | None = None
 
 
 class LipSync:
@@ -65,72 +101,109 @@ class LipSync:
 
     @torch.inference_mode()
     def stream(
-        self, frames: Iterable[AnyFrames], audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack]
+        self,
+        frames: Iterable[AnyFrames],
+        audio: Audio,
+        *,
+        fps: Fraction,
+        tracks: Sequence[FaceTrack],
+        drawings: Drawings | None = None,
     ) -> Iterator[AnyFrames]:
         """``frames`` with the faces of ``tracks`` speaking ``audio`` (mono, at the model's rate); frames in which no track
         is visible come back as they are. The stream does not depend on how the frames are cut into chunks.
 
-        Every chunk is one batch. Frames lie anywhere; the faces travel to the model's device.
+        Every chunk is one batch. Frames lie anywhere; the faces travel to the model's device. drawings: filled, and read
+        where it is filled already.
         """
         for chunk in frames:
-            for track in tracks:
-                chunk = self._speak(chunk, audio, fps, track)
+            for number, track in enumerate(tracks):
+                chunk = self._speak(chunk, audio, fps, track, number, drawings)
             yield chunk
 
     @torch.inference_mode()
     def still(
-        self, frame: AnyFrames, audio: Audio, *, fps: Fraction, tracks: Sequence[FaceTrack], count: int, chunk: int = 32
+        self,
+        frame: AnyFrames,
+        audio: Audio,
+        *,
+        fps: Fraction,
+        tracks: Sequence[FaceTrack],
+        count: int,
+        chunk: int = 32,
+        drawings: Drawings | None = None,
     ) -> Iterator[AnyFrames]:
         """``count`` frames of one still picture: as ``stream`` of the frame repeated, but each face is encoded once."""
-        faces = [self._encode(frame, track) for track in tracks if bool(track.visible[0])]
+        seen = [(number, track) for number, track in enumerate(tracks) if bool(track.visible[0])]
+        faces = [
+            (number, self._cut(frame, self._places(track, torch.zeros(1, dtype=torch.long)))) for number, track in seen
+        ]
+        skips: dict[int, list[Tensor]] = {}
         for start in range(0, count, chunk):
             n = min(chunk, count - start)
             out = replace(frame, pixels=frame.pixels.expand(n, *frame.pixels.shape[1:]), start=start)
-            mels = self._mels(audio, fps, start, n)
-            for crops, points, skips in faces:
-                out = self._blend(out, *self._make(mels, crops, skips), crops, points)
+            for number, face in faces:
+                planes = self._recall(drawings, number, start, n)
+                if planes is None:
+                    skips[number] = skips.get(number) or self._skips(face)
+                    planes = self.model.draw(self._mels(audio, fps, start, n), skips[number])
+                    self._keep(drawings, number, start, n, planes)
+                out = self._blend(out, planes, face)
             yield out
 
-    def _speak(self, frames: AnyFrames, audio: Audio, fps: Fraction, track: FaceTrack) -> AnyFrames:
-        n = frames.pixels.shape[0]
-        index = torch.arange(n) + frames.start - track.start
-        here = (index >= 0) & (index < len(track.visible))
-        here[here.clone()] = track.visible[index[here]]
+    @torch.inference_mode()
+    def masks(self, height: int, width: int, tracks: Sequence[FaceTrack], *, start: int, count: int) -> Tensor:
+        """(count,H,W) in [0,1]: how much of the new mouths ``stream`` shows at each place of frames ``start`` ... of the
+        tracks, between 0 (untouched, bit for bit) and 1."""
+        covered = Frames(torch.zeros(count, height, width, 3), start)
+        for track in tracks:
+            here, index = _present(covered, track)
+            if not here.any():
+                continue
+            faces = self._places(track, index[here])
+            white = torch.ones(len(faces.points), 3, self.config.size, self.config.size)
+            part = self._put(replace(covered, pixels=covered.pixels[here]), white, None, faces)
+            covered.pixels[here] = part.pixels
+        return covered.pixels.mean(3)
+
+    def _speak(
+        self, frames: AnyFrames, audio: Audio, fps: Fraction, track: FaceTrack, number: int, drawings: Drawings | None
+    ) -> AnyFrames:
+        here, index = _present(frames, track)
         if not here.any():
             return frames
+        n = len(here)
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
-        crops, points = self._crop(chosen, track, index[here])
-        mels = self._mels(audio, fps, frames.start, n)[here]
-        spoken = self._blend(chosen, *self._make(mels, crops), crops, points)
+        faces = self._places(track, index[here])
+        planes = self._recall(drawings, number, frames.start, n)
+        if planes is None or not self._moves:
+            faces = self._cut(chosen, faces)
+        if planes is None:
+            planes = self.model.draw(self._mels(audio, fps, frames.start, n)[here], self._skips(faces))
+            self._keep(drawings, number, frames.start, n, planes)
+        spoken = self._blend(chosen, planes, faces)
         if whole:
             return spoken
         pixels = frames.pixels.clone()
         pixels[here] = spoken.pixels
         return replace(frames, pixels=pixels)
 
-    def _encode(self, frame: Frames | YuvFrames, track: FaceTrack) -> tuple[FaceCrops, Tensor, list[Tensor]]:
-        crops, points = self._crop(frame, track, torch.zeros(1, dtype=torch.long))
-        return crops, points, self._skips(crops)
+    @property
+    def _moves(self) -> bool:
+        """Whether the frame's own pixels are moved."""
+        return self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
 
-    def _make(
-        self, mels: Tensor, crops: FaceCrops, skips: list[Tensor] | None = None
-    ) -> tuple[Tensor, Movement | None]:
-        """The generated faces (N,3,S,S); from a model that moves pixels what it paints, and how to move the frame's own.
-        ``skips``: the faces as encoded before."""
-        pixels = crops.pixels
-        skips = self._skips(crops) if skips is None else skips
-        moves = self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
-        if not moves:
-            return self.model.decode(mels, skips, pixels, pixels), None
-        planes = self.model.draw(mels, skips)
-        paint, offset, share = unpacked(planes)
-        above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
-        movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
-        return F.pad(paint, above, mode="replicate"), movement
+    def _recall(self, drawings: Drawings | None, number: int, start: int, count: int) -> Tensor | None:
+        planes = drawings.recall(number, start, count) if drawings is not None else None
+        return None if planes is None else planes.to(next(self.model.parameters()).device, torch.float32)
 
-    def _skips(self, crops: FaceCrops) -> list[Tensor]:
-        pixels = crops.pixels.to(next(self.model.parameters()).dtype)
+    def _keep(self, drawings: Drawings | None, number: int, start: int, count: int, planes: Tensor) -> None:
+        if drawings is not None:  # the network's own format holds every bit that it computed
+            drawings.keep(number, start, count, planes.to("cpu", next(self.model.parameters()).dtype, copy=True))
+
+    def _skips(self, faces: _Faces) -> list[Tensor]:
+        assert faces.pixels is not None
+        pixels = faces.pixels.to(next(self.model.parameters()).dtype)
         return self.model.encode(pixels, pixels)
 
     def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
@@ -138,33 +211,53 @@ class LipSync:
         mels = mel_windows(audio, fps, start, count, features=self.config.features)
         return mels.to(weight.device, weight.dtype)
 
-    def _crop(self, frames: Frames | YuvFrames, track: FaceTrack, index: Tensor) -> tuple[FaceCrops, Tensor]:
-        """The faces of ``frames`` and their five points in crop pixels."""
-        size, framing = self.config.size, self.config.framing
-        weight = next(self.model.parameters())
-        matrices = crop_to_frame(track.boxes[index].float(), track.points[index].float(), framing, size)
-        pixels = cut_frames(frames, matrices.to(frames.pixels.device), size, antialias=framing.kind == "aligned")
-        points = apply(invert(matrices), track.points[index].float())
-        pixels = pixels.to(weight.device, memory_format=torch.channels_last)
-        return FaceCrops(pixels, matrices), points
+    def _places(self, track: FaceTrack, index: Tensor) -> _Faces:
+        boxes, points = track.boxes[index].float(), track.points[index].float()
+        matrices = crop_to_frame(boxes, points, self.config.framing, self.config.size)
+        return _Faces(matrices, apply(invert(matrices), points))
 
-    def _blend(
-        self, frames: AnyFrames, made: Tensor, movement: Movement | None, crops: FaceCrops, points: Tensor
-    ) -> AnyFrames:
-        n, size = made.shape[0], made.shape[-1]
+    def _cut(self, frames: Frames | YuvFrames, faces: _Faces) -> _Faces:
+        """``faces`` with their pixels, on the model's device."""
+        weight = next(self.model.parameters())
+        matrices, aligned = faces.crop_to_frame.to(frames.pixels.device), self.config.framing.kind == "aligned"
+        pixels = cut_frames(frames, matrices, self.config.size, antialias=aligned)
+        return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
+
+    def _blend(self, frames: AnyFrames, planes: Tensor, faces: _Faces) -> AnyFrames:
+        """``frames`` with the faces that drawn ``planes`` make."""
         device = frames.pixels.device
-        made = made.to(device, torch.float32)
-        mask = face_mask(self.blend.mask, points.to(device), size, feather=self.blend.feather)
-        if self.blend.colour_match:
-            skin = (face_mask("face", points.to(device), size) * (1 - mask)).expand(n, -1, -1, -1)
-            made = match_colour(made, crops.pixels.to(device, torch.float32), skin)
-        if movement is not None:
-            movement = Movement(movement.offset.to(device), movement.share.to(device))
+        if not self._moves:
+            pixels = faces.pixels
+            assert pixels is not None
+            made = self.model.picture(planes, pixels, pixels)
+            return self._put(frames, made.to(device, torch.float32), None, faces)
+        paint, offset, share = (part.to(device) for part in unpacked(planes.float()))
+        above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
+        movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
+        return self._put(frames, F.pad(paint, above, mode="replicate"), movement, faces)
+
+    def _put(self, frames: AnyFrames, made: Tensor, movement: Movement | None, faces: _Faces) -> AnyFrames:
+        n, size = made.shape[0], made.shape[-1]
+        device, blend = frames.pixels.device, self.blend
+        points = faces.points.to(device)
+        mask = face_mask(blend.mask, points, size, feather=blend.feather)
+        if blend.colour_match and faces.pixels is not None:
+            skin = (face_mask("face", points, size) * (1 - mask)).expand(n, -1, -1, -1)
+            made = match_colour(made, faces.pixels.to(device, torch.float32), skin)
         return composite(
             frames,
             made,
-            crop_to_frame=crops.crop_to_frame.to(device).expand(n, -1, -1),
+            crop_to_frame=faces.crop_to_frame.to(device).expand(n, -1, -1),
             mask=mask.expand(n, -1, -1, -1),
-            blend=self.blend.kind,
+            blend=blend.kind,
+            strength=blend.strength,
             movement=movement,
         )
+
+
+def _present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tensor]:
+    """(N,) in which of ``frames`` the track is visible, and (N,) the track's own number of each."""
+    index = torch.arange(frames.pixels.shape[0]) + frames.start - track.start
+    here = (index >= 0) & (index < len(track.visible))
+    here[here.clone()] = track.visible[index[here]]
+    return here, index

@@ -1,9 +1,12 @@
 """A picture of a score: confidence over time, and the curve that the offset was read from."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import MediaError
 from .replacing import replacing
@@ -12,8 +15,11 @@ from .types import SyncScore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _WIDTH, _HEIGHT = 10.0, 2.6  # inches; the height of one track
+_DPI = 120
+_MOST_ROWS = 8  # 3200 px high
 
 
 def check_plot(path: Path, *, overwrite: bool) -> None:
@@ -28,21 +34,38 @@ def check_plot(path: Path, *, overwrite: bool) -> None:
 
 def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it cannot be written."""
+    check_plot(path, overwrite=overwrite)
+    figure = _figure(report, f"{report.video.name}: {report.scorer}, mode {report.mode}")
+    try:
+        with replacing(path) as part:
+            figure.savefig(part, dpi=_DPI)
+    except OSError as error:
+        raise MediaError(f"{path}: the plot cannot be written ({error.strerror})") from error
+
+
+def drawn(report: ScoreReport) -> Tensor:
+    """The same as a picture, (H,W,3) uint8, without the file's name; of the first eight tracks."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    some = replace(report, tracks=report.tracks[:_MOST_ROWS])
+    left_out = len(report.tracks) - len(some.tracks)
+    canvas = FigureCanvasAgg(_figure(some, f"{report.scorer}" + (f" ({left_out} faces more)" if left_out else "")))
+    canvas.figure.set_dpi(_DPI)
+    canvas.draw()
+    return torch.tensor(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _figure(report: ScoreReport, title: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    check_plot(path, overwrite=overwrite)
     rows = len(report.tracks)
     figure = Figure(figsize=(_WIDTH, _HEIGHT * rows + 0.6), layout="constrained")
-    figure.suptitle(f"{report.video.name}: {report.scorer}, mode {report.mode}")
+    figure.suptitle(title)
     axes = figure.subplots(rows, 2, squeeze=False, width_ratios=(3, 2))
     for track, (over_time, curve) in zip(report.tracks, axes, strict=True):
         _draw_time(over_time, track, report)
         _draw_curve(curve, track.score)
-    try:
-        with replacing(path) as part:
-            figure.savefig(part, dpi=120)
-    except OSError as error:
-        raise MediaError(f"{path}: the plot cannot be written ({error.strerror})") from error
+    return figure
 
 
 def _draw_time(axes: "Axes", track: TrackScore, report: ScoreReport) -> None:

@@ -14,13 +14,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .audio import mono, resample
 from .errors import LipSyncError, MediaError, NoFaceError
 from .faces.s3fd import syncnet_detector
 from .faces.scenes import scene_cuts
 from .faces.selection import usual_centre
-from .finding import Finding, device_named, load_detector
-from .footage import Footage
-from .media import probe, read_audio, read_frames, write_shifted
+from .finding import Finding, device_named, find_people
+from .footage import Cut, Footage, opened
+from .media import probe, read_audio, write_shifted
 from .metrics.protocol import reference_tracks, track_scores, whole_frame_score
 from .metrics.scorers import ExpertScorer, Scorer
 from .metrics.sync import score_tracks
@@ -119,17 +120,20 @@ def verdict(score: SyncScore, fps: Fraction) -> str:
 
 def score(
     video: Path | str,
-    audio: Path | str | None = None,
+    audio: Path | str | Audio | None = None,
     *,
     scorer: str | Path | Scorer = "judge",
     mode: Mode = "exact",
     whole_frame: bool = False,
+    cut: Cut = Cut(),
     finding: Finding = Finding(),
     device: str = "auto",
     on_progress: Progress | None = None,
 ) -> ScoreReport:
-    """How well lips and sound of ``video`` agree, or its lips and the sound of the file ``audio``; every face track is
-    scored. Memory holds one chunk of frames, some 200 bytes per frame and face, the sound and its embeddings.
+    """How well lips and sound of ``video`` agree, or its lips and the sound ``audio`` (a file, or in memory), which begins
+    with the first frame; every face track is scored. cut: the part of the video that counts, its own sound with it; its
+    ``fps`` and ``longer`` have no say. Memory holds one chunk of frames, some 200 bytes per frame and face, the sound and
+    its embeddings.
 
     scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), a file of such weights, or what ``load_scorer`` made of
     one, on its own device. mode: ``exact``, or ``reference``, what the public scripts compute (LSE-D and LSE-C), with
@@ -140,7 +144,7 @@ def score(
     WeightsError, ValueError.
     """
     video, say = Path(video), on_progress or (lambda *_: None)
-    source = video if audio is None else Path(audio)
+    source = audio if isinstance(audio, Audio) else video if audio is None else Path(audio)
     warn = Warnings(_log)
     if mode not in ("exact", "reference"):
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
@@ -156,15 +160,16 @@ def score(
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    sound = _sound(source, judge, warn)
-    footage = Footage(video, replace(info, fps=judge.fps), on_warning=warn)
+    span = (cut.start, cut.end) if source == video else (Fraction(0), None)
+    sound = _sound(source, span, judge, warn)
+    footage = opened(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
         found = _reference(footage, sound, judge, whole_frame, target, say)
     else:
         found = _exact(footage, sound, judge, finding, target, say)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
-    other = None if audio is None else source
+    other = source if isinstance(source, Path) and audio is not None else None
     return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages))
 
 
@@ -196,8 +201,15 @@ def shift_sound(
     write_shifted(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
 
-def _sound(path: Path, judge: Scorer, warn: Callable[[str], None]) -> Audio:
-    sound = read_audio(path, rate=judge.rate, on_warning=warn)
+def _sound(
+    source: Path | Audio, span: tuple[Fraction, Fraction | None], judge: Scorer, warn: Callable[[str], None]
+) -> Audio:
+    """What the judge hears of ``source`` from ``span[0]`` to ``span[1]`` seconds."""
+    if isinstance(source, Audio):
+        path, sound = "the audio", resample(mono(source), judge.rate)
+    else:
+        first, stop = round(span[0] * judge.rate), None if span[1] is None else round(span[1] * judge.rate)
+        path, sound = source, read_audio(source, rate=judge.rate, start=first, stop=stop, on_warning=warn)
     seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
     if seconds < wanted:
         raise MediaError(f"{path}: the sound lasts {float(seconds):.2f} s; wanted {float(wanted):g} s or more")
@@ -222,8 +234,10 @@ def _exact(
 def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progress) -> tuple[list[FaceTrack], int]:
     """Every face track, and the number of frames."""
     say("find faces", 0, footage.info.frames or 0)
-    detector, key = load_detector(finding, device)
-    tracks, length = footage.tracks(detector, stop=sys.maxsize, detector_key=key)
+    whole = footage.info.frames or 0
+    tracks, length = find_people(
+        footage, finding, device, stop=sys.maxsize, on_found=lambda done: say("find faces", done, max(done, whole))
+    )
     if length < math.floor(SHORTEST * footage.info.fps):
         seconds = float(length / footage.info.fps)
         raise MediaError(f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more")
@@ -241,8 +255,7 @@ def _reference(
     """The same by the public scripts' protocol."""
 
     def frames_of(stage: str) -> Generator[Frames, None, None]:
-        rgb = read_frames(footage.path, fps=footage.info.fps, chunk=_CHUNK, on_warning=footage.on_warning)
-        return _told(rgb, footage.info.frames or 0, stage, say)
+        return _told(footage.rgb(chunk=_CHUNK), footage.info.frames or 0, stage, say)
 
     if whole_frame:
         with closing(frames_of("score")) as frames:

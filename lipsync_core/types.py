@@ -134,21 +134,6 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FaceCrops:
-    """Faces as a network sees them: ``pixels`` (N,3,S,S) float in [0,1]; ``crop_to_frame`` (N,2,3) maps crop pixels to
-    frame pixels."""
-
-    pixels: Tensor
-    crop_to_frame: Tensor
-
-    def __post_init__(self) -> None:
-        ok = self.pixels.ndim == 4 and self.pixels.shape[1] == 3 and self.pixels.shape[2] == self.pixels.shape[3]
-        _check(ok and self.pixels.is_floating_point(), "pixels", self.pixels, "(N,3,S,S) float in [0,1]")
-        n = self.pixels.shape[0]
-        _check(self.crop_to_frame.shape == (n, 2, 3), "crop_to_frame", self.crop_to_frame, f"({n},2,3)")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class SyncScore:
     """How well lips and sound agree. ``offset_frames`` > 0: the sound is early (leads the picture) and is repaired by
     delaying it offset/fps seconds; None where the curve tells nothing, and ``reason`` says why. ``curve`` (2K+1,) mean

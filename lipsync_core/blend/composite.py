@@ -30,18 +30,22 @@ def composite(
     crop_to_frame: Tensor,
     mask: Tensor,
     blend: BlendKind = "feather",
+    strength: float = 1.0,
     movement: Movement | None = None,
 ) -> AnyFrames:
     """Frames in which the faces are ``generated`` where ``mask`` is 1 and untouched, bit for bit, where it is 0.
 
     generated (N,3,S,S) RGB in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one
-    side (mask above a half or not), ``feather`` mixes. movement: moves the frames' own pixels, at their own resolution.
-    Frame by frame: only the part under a mask is touched, and it fits into the cache.
+    side (mask above a half or not), ``feather`` mixes. strength in [0,1]: how much of what was generated is seen under the
+    mask. movement: moves the frames' own pixels, at their own resolution. Frame by frame: only the part under a mask is
+    touched, and it fits into the cache.
     """
     counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
     if len(set(counts)) > 1:
         raise ValueError("frames, faces, masks, maps number {}, {}, {}, {}; wanted as many of each".format(*counts))
-    extent = _extent(mask)
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is {strength}; wanted 0 (the source) to 1 (what was generated)")
+    extent = _extent(mask) if strength else None
     if extent is None:
         return frames
     out = replace(frames, pixels=frames.pixels.clone())
@@ -54,7 +58,7 @@ def composite(
         sides = [(frames.pixels.permute(0, 3, 1, 2), out.pixels.permute(0, 3, 1, 2), made, 1.0)]
     for old, new, face, share in sides:
         placed = crop_to_frame * share
-        _put(old, new, _layers(face, mask, movement, placed), placed, extent, blend)
+        _put(old, new, _layers(face, mask, movement, placed), placed, extent, blend, strength)
     return out
 
 
@@ -76,6 +80,7 @@ def _put(
     crop_to_frame: Tensor,
     extent: tuple[float, float, float, float],
     blend: BlendKind,
+    strength: float,
 ) -> None:
     """Writes into ``out`` (N,C,H,W), a copy of ``planes``, what ``layers`` make of them."""
     n, channels, height, width = planes.shape
@@ -98,7 +103,9 @@ def _put(
         if len(source):
             face = torch.lerp(face, _pulled(planes[i], source), share)
         face, alpha = face.to(old.dtype), alpha.to(old.dtype)
-        new = torch.where(alpha > 0.5, face, old) if blend == "paste" else torch.lerp(old, face, alpha)
+        if blend == "paste":
+            alpha = (alpha > 0.5).to(alpha.dtype)
+        new = torch.lerp(old, face, alpha if strength == 1 else alpha * strength)
         out[here] = new if out.is_floating_point() else new.round_().clamp_(0, 255)  # full-range chroma reaches 255.5
 
 

@@ -57,6 +57,7 @@ def detect_tracks(
     scale: float | tuple[float, float],
     every: int,
     fps: Fraction,
+    smoothing: float = SMOOTHING_SECONDS,
 ) -> list[FaceTrack]:
     """Follows every face through a clip.
 
@@ -64,10 +65,12 @@ def detect_tracks(
     per reduced px, one number or (x, y). The detector runs on every ``every``-th frame of a scene and on its first and
     last frame; on talking people 5 stays within 1.1 % of the face's size of what every frame would give. Gaps of up to
     a second are filled. The tracks are in source pixels, as ``track`` describes them. Memory: one chunk of frames, and
-    a few numbers per face and run. Raises ValueError for ``every`` < 1.
+    a few numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1 or smoothing < 0.
     """
     if every < 1:
         raise ValueError(f"every is {every}; wanted 1 (each frame) or more")
+    if smoothing < 0:
+        raise ValueError(f"smoothing is {smoothing} s; wanted 0 (none) or more")
     x, y = scale if isinstance(scale, tuple) else (scale, scale)
     stretch = torch.tensor([x, y])
     cuts: list[int] = []
@@ -77,7 +80,7 @@ def detect_tracks(
         for index, found in zip(indices, detector.detect(pixels) if indices else [], strict=True):
             boxes, points, scores = found.boxes.cpu(), found.points.cpu(), found.scores.cpu()
             runs.append((index, Detections(boxes * stretch.repeat(2), points * stretch, scores)))
-    return track(runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=SMOOTHING_SECONDS * float(fps))
+    return track(runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=smoothing * float(fps))
 
 
 def track(

@@ -4,7 +4,7 @@ Only this package imports ``av``.
 """
 
 from .reading import probe, read_coded, read_frames
-from .shifting import write_shifted
+from .shifting import copied_suffix, write_shifted
 from .sound import SoundInfo, probe_sound, read_audio, resample_pyav
 from .target import check_target, refuse_inputs
 from .tracks import AudioSource
@@ -15,6 +15,7 @@ __all__ = [
     "SoundInfo",
     "VideoWriter",
     "check_target",
+    "copied_suffix",
     "probe",
     "probe_sound",
     "read_audio",

@@ -1,5 +1,6 @@
 """A clip with its sound earlier or later: the picture's packets as they are, the sound cut to the sample."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -10,12 +11,14 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from ..replacing import partial_of
+from ..types import Audio
 from .sound import probe_sound
 from .source import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
 from .target import check_target, container_options, put_in_place, refuse_inputs
 from .tracks import AudioSource, CopiedTracks, Track, add_further, add_sound
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
+_MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1
 _END = Fraction(1 << 40)  # seconds: later than anything
 
 
@@ -24,23 +27,27 @@ def write_shifted(
     out: Path | str,
     delay: Fraction,
     *,
-    audio: Path | str | None = None,
+    audio: Path | str | Audio | None = None,
     overwrite: bool = False,
     on_warning: Warn | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that of ``audio``) ``delay``
-    seconds later. > 0: silence is put before it; < 0: its beginning is cut off. Nothing is cut at the end, where the
-    sound may outlast the picture. Further sound tracks and subtitles are copied as they are.
+    """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that of the file ``audio``,
+    or the sound ``audio``) ``delay`` seconds later. > 0: silence is put before it; < 0: its beginning is cut off. Nothing
+    is cut at the end, where the sound may outlast the picture. Further sound tracks and subtitles are copied as they are.
+    on_progress(done, total) in seconds.
 
     The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded again, AAC (Opus in WebM);
-    with ``delay`` 0 it is copied where the container takes it. MediaError when ``src`` has no picture or no sound, when
+    with ``delay`` 0 a file's is copied where the container takes it. MediaError when ``src`` has no picture or no sound, when
     the container of ``out`` cannot hold the picture's codec, or when ``out`` cannot be written.
     """
     src, out = Path(src), Path(out)
-    source = src if audio is None else Path(audio)
+    source = audio if isinstance(audio, Audio) else src if audio is None else Path(audio)
     warn = warner(on_warning)
-    refuse_inputs(out, src, source)
-    probe_sound(source)  # raises for a file without sound
+    refuse_inputs(out, src)
+    if isinstance(source, Path):
+        refuse_inputs(out, source)
+        probe_sound(source)  # raises for a file without sound
     check_target(out, overwrite=overwrite)
     partial = partial_of(out)
     sound = AudioSource(source, start=max(-delay, Fraction(0)), lead=max(delay, Fraction(0)))
@@ -64,11 +71,22 @@ def write_shifted(
             for until in range(_STEP, seconds, _STEP):
                 for track in tracks:
                     track.mux_until(Fraction(until))
+                if on_progress is not None:
+                    on_progress(until, seconds)
             for track in tracks:
                 track.finish(_END)
         put_in_place(partial, out, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def copied_suffix(src: Path | str) -> str:
+    """.mp4 where that holds the picture of ``src`` as it is, and players expect it there; else .mkv. MediaError."""
+    with open_source(Path(src)) as reader:
+        stream = picture_stream(reader)
+        if stream is None:
+            raise MediaError(f"{src}: holds no picture; wanted a video")
+        return ".mp4" if stream.codec_context.name in _MP4_PICTURES else ".mkv"
 
 
 def _check_codec(writer: OutputContainer, stream: VideoStream, out: Path) -> None:

@@ -161,8 +161,11 @@ class Generator(nn.Module):
 
     def decode(self, mel: Tensor, skips: list[Tensor], target: Tensor, reference: Tensor) -> Tensor:
         """The frames (N,3,S,S) for sound (N,1,80,16); features, target and reference may have a batch of one."""
-        n = mel.shape[0]
-        planes = self.draw(mel, skips)
+        return self.picture(self.draw(mel, skips), target, reference)
+
+    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """The frames (N,3,S,S) that drawn planes make; target and reference may have a batch of one."""
+        n = planes.shape[0]
         if self.config.output == "flow":
             return moved(planes, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
         painted = planes.sigmoid()

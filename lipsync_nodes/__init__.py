@@ -1,0 +1,1 @@
+"""ComfyUI nodes over ``lipsync_core``: each converts, calls, converts back."""

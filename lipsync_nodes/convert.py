@@ -1,0 +1,163 @@
+"""IMAGE, AUDIO, BOUNDING_BOX, FACE_LANDMARKS and MASK, and what they are in the core. The host's values are checked here,
+because every pack makes its own; the only place that drops an alpha channel."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..lipsync_core.errors import MediaError
+from ..lipsync_core.types import Audio, Detections, FaceTrack, Frames
+from . import host
+
+_log = logging.getLogger("lipsync.nodes")
+
+
+def rate(fps: float) -> Fraction:
+    """A widget's frames per second as the fraction that is meant: 29.97 is 30000/1001."""
+    for base in (24, 30, 48, 60, 120):
+        ntsc = Fraction(base * 1000, 1001)
+        if abs(fps - ntsc) < 0.006:
+            return ntsc
+    return Fraction(fps).limit_denominator(1000)
+
+
+def seconds(value: float) -> Fraction:
+    """A widget's seconds, or another decimal, as the fraction that is meant."""
+    return Fraction(value).limit_denominator(1_000_000)
+
+
+def frames(image: Tensor) -> Frames:
+    """An IMAGE (B,H,W,C) float as frames (B,H,W,3) float in [0,1]: one channel is grey, a fourth (alpha) is dropped. Values
+    outside, and NaN, are brought inside as ComfyUI's own preview shows them, with a warning. ValueError for anything else."""
+    if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or not image.is_floating_point():
+        raise ValueError(f"the image is {tuple(image.shape)} {image.dtype}; wanted (frames, height, width, 3) float")
+    if 0 in image.shape:
+        raise ValueError(f"the image is {tuple(image.shape)}: it holds no pixel; connect a batch with frames in it")
+    pixels = image[..., :3]
+    pixels = pixels.expand(*pixels.shape[:3], 3)
+    low, high = (float(value) for value in pixels.aminmax())  # NaN where there is one
+    if not (low >= 0 and high <= 1):
+        _log.warning("the image has values from %g to %g; wanted 0 to 1: they are clamped, NaN is black", low, high)
+        pixels = pixels.nan_to_num(0.0).clamp(0, 1)
+    return Frames(pixels.detach())
+
+
+def image(pixels: Tensor) -> Tensor:
+    """Pixels (N,H,W,3), or one picture (H,W,3), uint8 in [0,255] or float in [0,1], as an IMAGE where the host wants it."""
+    pixels = pixels[None] if pixels.ndim == 3 else pixels
+    whole = pixels.dtype == torch.uint8
+    pixels = pixels.to(host.output_device(), torch.float32)
+    return pixels / 255 if whole else pixels.contiguous()
+
+
+def mask(shares: Tensor) -> Tensor:
+    """Shares (N,H,W) in [0,1] as a MASK where the host wants it."""
+    return shares.to(host.output_device(), torch.float32)
+
+
+def audio(value: Mapping[str, Any] | None, what: str = "the audio") -> Audio:
+    """An AUDIO {"waveform": (1,C,T) float, "sample_rate": Hz} as sound on the CPU; ``what`` names it in errors. MediaError
+    where there is none to hear, ValueError where it is not an AUDIO."""
+    if value is None:
+        raise MediaError(f"{what} is missing: the video has no sound; connect one that has, or another audio")
+    if not isinstance(value, Mapping) or "waveform" not in value or "sample_rate" not in value:
+        raise ValueError(f"{what} is a {type(value).__name__}; wanted an AUDIO with waveform and sample_rate")
+    waveform = value["waveform"]
+    if not isinstance(waveform, Tensor) or waveform.ndim != 3 or not waveform.is_floating_point():
+        shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else type(waveform).__name__
+        raise ValueError(f"the waveform of {what} is {shape}; wanted (1, channels, samples) float")
+    batch, channels, length = waveform.shape
+    if batch != 1:
+        raise ValueError(f"{what} is a batch of {batch} sounds; wanted one: take it apart before this node")
+    if not channels or not length:
+        raise MediaError(f"{what} is empty ({channels} channels, {length} samples); connect one with sound")
+    samples = waveform[0].detach().to("cpu", torch.float32)
+    if not bool(torch.isfinite(samples).all()):
+        _log.warning("%s has samples that are NaN or infinite: they are made silent", what)
+        samples = samples.nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    return Audio(samples, int(value["sample_rate"]))
+
+
+def audio_value(sound: Audio) -> dict[str, Any]:
+    """Sound as an AUDIO where the host wants it."""
+    return {"waveform": sound.samples[None].to(host.output_device()), "sample_rate": sound.rate}
+
+
+def boxes_by_frame(value: Any, count: int) -> list[Tensor]:
+    """A BOUNDING_BOX as one (F,4) xyxy tensor for each of ``count`` frames. One box, or one list of boxes, holds for every
+    frame; lists frame by frame must be as many as the frames. ValueError for anything else."""
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"bboxes is a {type(value).__name__}; wanted a box, a list of boxes, or a list for each frame")
+    if all(isinstance(item, Mapping) for item in value):
+        return [_boxes(value)] * count
+    if not all(isinstance(item, Sequence) and not isinstance(item, str) for item in value):
+        raise ValueError("bboxes mixes boxes and lists; wanted a box, a list of boxes, or a list for each frame")
+    if len(value) not in (1, count):
+        raise ValueError(f"bboxes has lists for {len(value)} frames, the media {count}; wanted as many, or one for all")
+    by_frame = [_boxes(item) for item in value]
+    return by_frame * count if len(by_frame) == 1 else by_frame
+
+
+def _boxes(items: Sequence[Any]) -> Tensor:
+    rows: list[list[float]] = []
+    for item in items:
+        try:
+            x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"a bounding box is {item!r}; wanted numbers x, y, width and height") from error
+        if not (width > 0 and height > 0 and abs(x) + abs(y) + width + height < float("inf")):
+            raise ValueError(f"a bounding box is {item!r}; wanted finite numbers, width and height above 0")
+        rows.append([x, y, x + width, y + height])
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+
+
+def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[str, Any]]]:
+    """The boxes of ``tracks`` as a BOUNDING_BOX: a list for each of ``count`` frames, labelled with the track's number."""
+    by_frame: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    for number, track in enumerate(tracks):
+        for index in track.visible.nonzero().flatten().tolist():
+            x0, y0, x1, y1 = track.boxes[index].tolist()
+            box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": str(number), "score": 1.0}
+            if 0 <= track.start + index < count:
+                by_frame[track.start + index].append(box)
+    return by_frame
+
+
+# Of MediaPipe's face mesh, as ComfyUI's own node gives it: the corners of each eye (the person's right one first), the tip
+# of the nose, the right and the left corner of the mouth.
+_EYES, _NOSE, _MOUTH = ((33, 133), (362, 263)), 1, (61, 291)
+
+
+def landmarks_by_frame(value: Any, count: int) -> list[Detections]:
+    """A FACE_LANDMARKS of ComfyUI's own face landmark node as the faces of each of ``count`` frames. ValueError."""
+    faces = value.get("frames") if isinstance(value, Mapping) else None
+    if not isinstance(faces, Sequence) or len(faces) not in (1, count):
+        got = f"{len(faces)} frames" if isinstance(faces, Sequence) else type(value).__name__
+        raise ValueError(f"face_landmarks has {got}; wanted those of the same {count} frames")
+    by_frame = [_detections(here) for here in faces]
+    return by_frame * count if len(by_frame) == 1 else by_frame
+
+
+def _detections(faces: Sequence[Mapping[str, Any]]) -> Detections:
+    try:
+        mesh = [torch.as_tensor(face["landmarks_xy"], dtype=torch.float32) for face in faces]
+        boxes = [torch.as_tensor(face["bbox_xyxy"], dtype=torch.float32) for face in faces]
+        scores = [float(face.get("score", 1.0)) for face in faces]
+        points = [
+            torch.stack([*(m[list(eye)].mean(0) for eye in _EYES), m[_NOSE], *(m[corner] for corner in _MOUTH)])
+            for m in mesh
+        ]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node") from error
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return Detections(
+        torch.stack([boxes[i] for i in order]) if order else torch.empty(0, 4),
+        torch.stack([points[i] for i in order]) if order else torch.empty(0, 5, 2),
+        torch.tensor([scores[i] for i in order]),
+    )

@@ -1,0 +1,156 @@
+"""Lips that move."""
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lipsync_core.pipeline import Blend
+from . import speaking
+from .sockets import CATEGORY, BlendType, Model, Tracks, fps_input
+
+
+class BlendSettings(io.ComfyNode):
+    """How a generated mouth joins its frame."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LipSync_BlendSettings",
+            display_name="Blend Settings",
+            category=CATEGORY,
+            description="How the generated mouth joins the picture. The defaults are those of 'Generate Lip Sync (Wav2Lip)' "
+            "without this node.",
+            search_aliases=["lip sync mask", "feather", "colour match", "color match", "mouth mask", "seamless"],
+            inputs=[
+                io.Combo.Input(
+                    "mask",
+                    options=["mouth", "lower", "face", "box"],
+                    default="mouth",
+                    tooltip="How much of the face is replaced: mouth and chin, its lower half, the whole face, or the square.",
+                ),
+                io.Combo.Input(
+                    "blend",
+                    options=["feather", "paste"],
+                    default="feather",
+                    tooltip="feather: a soft edge. paste: a hard one.",
+                ),
+                io.Float.Input(
+                    "feather",
+                    default=0.08,
+                    min=0.0,
+                    max=0.5,
+                    step=0.01,
+                    tooltip="Width of the soft edge, as a part of the face's size.",
+                ),
+                io.Boolean.Input(
+                    "colour_match",
+                    default=False,
+                    tooltip="Brings the generated skin to the colour and contrast of the frame's.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="1 shows the generated mouth, 0 the old one; between them the two are mixed.",
+                ),
+                io.Boolean.Input(
+                    "own_pixels",
+                    default=True,
+                    advanced=True,
+                    tooltip="Moves the frame's own pixels where the model can (mini): large faces stay sharp.",
+                ),
+            ],
+            outputs=[BlendType.Output("blend", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
+        )
+
+    @classmethod
+    def execute(cls, mask, blend, feather, colour_match, strength, own_pixels) -> io.NodeOutput:
+        return io.NodeOutput(
+            Blend(
+                mask=mask,
+                kind=blend,
+                feather=feather,
+                colour_match=colour_match,
+                strength=strength,
+                own_pixels=own_pixels,
+            )
+        )
+
+
+class Wav2LipGenerate(io.ComfyNode):
+    """The picture speaks the sound."""
+
+    @classmethod
+    def define_schema(cls):
+        media = io.MatchType.Template("media", [io.Image, io.Video])
+        return io.Schema(
+            node_id="LipSync_Wav2LipGenerate",
+            display_name="Generate Lip Sync (Wav2Lip)",
+            category=CATEGORY,
+            description="Makes the face in a picture or video speak. A video goes from file to file, whatever its length; "
+            "images stay in memory and are for short clips. The result is as long as the speech.",
+            search_aliases=["wav2lip", "lip sync", "lipsync", "talking head", "dub", "talking photo", "speech to lips"],
+            inputs=[
+                io.MatchType.Input(
+                    "media",
+                    template=media,
+                    tooltip="Who speaks: a video, an image or a batch of images. The same kind comes out.",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The speech. Without it, that of 'Select Face', else the video's own sound.",
+                ),
+                Tracks.Input(
+                    "tracks",
+                    optional=True,
+                    tooltip="Who speaks, from 'Select Face' or 'Detect Faces'. Without it, the largest face.",
+                ),
+                Model.Input("model", optional=True, tooltip="Without it, the bundled model 'mini'."),
+                BlendType.Input(
+                    "blend", optional=True, tooltip="How the mouth joins the picture, from 'Blend Settings'."
+                ),
+                fps_input("the images, and of the result"),
+                io.Combo.Input(
+                    "longer",
+                    options=["pingpong", "loop", "hold", "trim"],
+                    default="pingpong",
+                    tooltip="Where the speech is longer than the picture: play it forwards and backwards, start it again, stay "
+                    "on its last frame, or stop with it.",
+                ),
+                io.Int.Input(
+                    "batch",
+                    default=8,
+                    min=1,
+                    max=128,
+                    advanced=True,
+                    tooltip="Frames generated at once. Halved by itself where the memory does not suffice.",
+                ),
+                io.Float.Input(
+                    "crf",
+                    default=18.0,
+                    min=0.0,
+                    max=51.0,
+                    step=0.5,
+                    advanced=True,
+                    tooltip="Quality of a video's H.264: lower is better and larger. Not used for images.",
+                ),
+            ],
+            outputs=[
+                io.MatchType.Output(
+                    media, "media", display_name="media", tooltip="The same kind as went in, speaking."
+                ),
+                io.Audio.Output("audio", tooltip="The sound, exactly as long as the frames."),
+                io.Mask.Output(
+                    "mask", tooltip="How much of each pixel changed. For images only: a video's is too large."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, media, fps, longer, batch, crf, audio=None, tracks=None, model=None, blend=None) -> io.NodeOutput:
+        job = speaking.Job.of(media, audio, tracks, model, blend, longer=longer, batch=batch)
+        if isinstance(media, Tensor):
+            return io.NodeOutput(*speaking.images(media, job, fps=fps))
+        return io.NodeOutput(*speaking.video(media, job, crf=crf))

@@ -1,0 +1,298 @@
+"""The host's side: folders and file names, progress, memory, models. All that imports ComfyUI's own modules."""
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path, PureWindowsPath
+from typing import Any, TypeVar
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
+from torch import nn
+
+from ..lipsync_core.errors import LipSyncError, MediaError, WeightsError
+from ..lipsync_core.hub import pull
+from ..lipsync_core.types import Frames, YuvFrames
+from ..lipsync_core.weights import load_model
+from ..lipsync_core.yuv import to_rgb
+
+_log = logging.getLogger("lipsync.nodes")
+T = TypeVar("T")
+
+_MODELS = "lipsync"
+_SUFFIXES = {".safetensors", ".pth", ".pt"}
+BUNDLED = "mini (bundled)"
+HUB = {f"{name} (Hub)": name for name in ("wav2lip", "wav2lip-gan")}
+INPUT_FOLDER = "(input folder)"
+DEMO_FOLDER = "demo"
+NO_FILE = "(upload a file)"  # an empty list would leave the widget without a value, and the graph invalid
+
+
+# ---- folders and names
+
+
+def register_model_folder() -> None:
+    """models/lipsync, beside whatever the user's extra_model_paths.yaml says."""
+    known = folder_paths.folder_names_and_paths
+    known.setdefault(_MODELS, ([], set()))
+    own = Path(folder_paths.models_dir) / _MODELS
+    folder_paths.add_model_folder_path(_MODELS, str(own), is_default=True)
+    known[_MODELS][1].update(_SUFFIXES)
+
+
+def model_names() -> list[str]:
+    """What 'Load Lip Sync Model' offers."""
+    return [BUNDLED, *HUB, *folder_paths.get_filename_list(_MODELS)]
+
+
+def model_file(name: str) -> Path:
+    """The file of that name in models/lipsync; only what the list shows can be named. WeightsError."""
+    if name not in folder_paths.get_filename_list(_MODELS) or not _is_plain(name):
+        raise WeightsError(f"models/lipsync has no file {name!r}; reload the page to see what it has")
+    return Path(folder_paths.get_full_path_or_raise(_MODELS, name))
+
+
+def input_names(kinds: list[str]) -> list[str]:
+    """Files of the input folder whose names say that they are of these ``kinds`` (audio, video); ``NO_FILE`` if none is."""
+    folder = Path(folder_paths.get_input_directory())
+    return (_files(folder, kinds) if folder.is_dir() else []) or [NO_FILE]
+
+
+def input_file(name: str) -> Path:
+    """The file of that name, as widgets name it, in the host's input folder (or "[output]", "[temp]"). MediaError for one
+    that is not there or lies elsewhere: a workflow may come from anybody."""
+    if name == NO_FILE:
+        raise MediaError("no file is chosen; upload one, or connect a video")
+    name, folder = folder_paths.annotated_filepath(name)
+    path = _inside(Path(folder or folder_paths.get_input_directory()), name.strip())
+    if not path.is_file():
+        raise MediaError(f"{name!r} is not in ComfyUI's input folder; upload it again, or choose another file")
+    return path
+
+
+def video_folders() -> list[str]:
+    """What 'Load Video Folder' offers."""
+    folder = Path(folder_paths.get_input_directory())
+    inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    return [DEMO_FOLDER, INPUT_FOLDER, *inside]
+
+
+def videos_in(name: str) -> list[Path]:
+    """The videos of a folder that ``video_folders`` offers, by name. MediaError where there is no such folder, or no video."""
+    base = Path(folder_paths.get_input_directory())
+    folder = base if name == INPUT_FOLDER else _inside(base, name)
+    if not folder.is_dir():
+        raise MediaError(f"{name!r} is no folder in ComfyUI's input folder; reload the page and choose another")
+    videos = [_inside(base, str((folder / file).relative_to(base.resolve()))) for file in _files(folder, ["video"])]
+    if not videos:
+        raise MediaError(f"the folder {name!r} holds no video; put some there, or choose 'demo'")
+    return videos
+
+
+def _files(folder: Path, kinds: list[str]) -> list[str]:
+    return sorted(folder_paths.filter_files_content_types([e.name for e in os.scandir(folder) if e.is_file()], kinds))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether ``name`` goes down from where it starts, read as Windows and as POSIX read it. Asked before the disk is: a
+    UNC name alone makes Windows sign in at a stranger's server."""
+    path = PureWindowsPath(name)
+    streams = os.name == "nt" and ":" in name  # NTFS keeps others beside a file's own
+    return bool(path.parts) and not (path.drive or path.root or ".." in path.parts or "\0" in name or streams)
+
+
+def _inside(base: Path, name: str) -> Path:
+    """``base``/``name``, resolved; MediaError where that leaves ``base``, by name or through a link."""
+    base = base.resolve()
+    path = (base / name).resolve() if _is_plain(name) else None
+    if path is None or not path.is_relative_to(base):
+        raise MediaError(f"{name!r} does not lie in ComfyUI's folders; choose a file of its input folder")
+    return path
+
+
+def input_stamp(name: str | None) -> str:
+    """Changes when the file does that ``input_file`` gives."""
+    return _stamp(lambda: [] if name is None else [input_file(name)])
+
+
+def model_stamp(name: str | None) -> str:
+    """Changes when the file does that ``model_file`` gives."""
+    return _stamp(lambda: [] if name is None or name == BUNDLED or name in HUB else [model_file(name)])
+
+
+def folder_stamp(name: str | None) -> str:
+    """Changes when the videos do that ``videos_in`` gives."""
+    return _stamp(lambda: [] if name is None or name == DEMO_FOLDER else videos_in(name))
+
+
+def _stamp(paths: Callable[[], list[Path]]) -> str:
+    try:
+        found = [(path.name, path.stat()) for path in paths()]
+    except (LipSyncError, OSError):
+        return "missing"
+    return "\n".join(f"{name} {stat.st_mtime_ns} {stat.st_size}" for name, stat in found)
+
+
+def temp_folder(name: str = "") -> Path:
+    """A folder in the host's temporary one, which it empties when it starts."""
+    folder = Path(folder_paths.get_temp_directory()) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def temp_file(suffix: str) -> Path:
+    """A name that nobody has, in the host's temporary folder."""
+    return temp_folder() / f"lipsync-{secrets.token_hex(8)}{suffix}"
+
+
+# ---- progress
+
+
+class Progress:
+    """The stages of a run as one bar. ``stages``: which stages, and what share of the time each takes. To be called as the
+    core calls ``on_progress``; every call raises the host's exception where the user pressed Cancel."""
+
+    def __init__(self, stages: Mapping[str, float]) -> None:
+        whole = sum(stages.values())
+        self._shares = {stage: share / whole for stage, share in stages.items()}
+        self._bar = comfy.utils.ProgressBar(_STEPS)
+        self._at = 0.0
+        self._shown = 0.0  # seconds: when the last picture went out
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        cancel_point()
+        if stage in self._shares:
+            before = sum(share for name, share in list(self._shares.items())[: list(self._shares).index(stage)])
+            self._at = max(self._at, before + self._shares[stage] * min(1.0, done / total if total else 0.0))
+        self._bar.update_absolute(round(self._at * _STEPS), _STEPS)
+
+    def show(self, frames: Frames | YuvFrames) -> None:
+        """Shows the last of ``frames`` on the node, at most twice a second."""
+        cancel_point()
+        now = time.monotonic()
+        if now - self._shown >= _PREVIEW_SECONDS:
+            self._shown = now
+            self._bar.update_absolute(round(self._at * _STEPS), _STEPS, ("JPEG", _picture(frames), _PREVIEW_SIDE))
+
+
+_STEPS = 1000
+_PREVIEW_SECONDS = 0.5
+_PREVIEW_SIDE = 512  # px
+
+
+def cancel_point() -> None:
+    """Raises the host's exception where the user pressed Cancel."""
+    mm.throw_exception_if_processing_interrupted()
+
+
+def _picture(frames: Frames | YuvFrames) -> Image.Image:
+    """The last frame as a small PIL image."""
+    if isinstance(frames, YuvFrames):
+        step = max(1, frames.chroma.shape[3] // (_PREVIEW_SIDE // 2))
+        luma, chroma = frames.luma[-1:, :, :: 2 * step, :: 2 * step], frames.chroma[-1:, :, ::step, ::step]
+        height, width = (min(a, b) for a, b in zip(luma.shape[2:], chroma.shape[2:], strict=True))
+        codes = torch.cat([luma[..., :height, :width], chroma[..., :height, :width]], 1).float()
+        small = to_rgb(codes, frames.colour)[0].permute(1, 2, 0) * 255
+    else:
+        step = max(1, frames.pixels.shape[2] // _PREVIEW_SIDE)
+        small = frames.pixels[-1, ::step, ::step].float()
+        small = small if frames.pixels.dtype == torch.uint8 else small * 255
+    return Image.fromarray(small.round().clamp(0, 255).to("cpu", torch.uint8).contiguous().numpy())
+
+
+# ---- memory and models
+
+
+def device() -> torch.device:
+    """Where models run."""
+    return mm.get_torch_device()
+
+
+def output_device() -> torch.device:
+    """Where the host wants what travels between nodes."""
+    return mm.intermediate_device()
+
+
+def refuse_unless_fits(wanted_bytes: int, what: str, instead: str) -> None:
+    """LipSyncError, with the figures and ``instead`` (what to do), when ``what`` does not fit into the memory that is free
+    where nodes' outputs lie; some is left for the rest of the machine."""
+    free = _free_bytes(output_device())
+    if wanted_bytes > 0.9 * free:
+        figures = f"{what} takes {wanted_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        raise LipSyncError(f"{figures}; {instead}")
+
+
+def _free_bytes(where: torch.device) -> int:
+    free = int(mm.get_free_memory(where))
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's, of which psutil, and so the host, knows nothing
+    try:
+        most = int(limit.read_text("ascii")) if where.type == "cpu" else free
+        lines = limit.with_name("memory.stat").read_text("ascii").splitlines()
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        used = int(limit.with_name("memory.current").read_text("ascii")) - cached
+    except (OSError, ValueError, StopIteration):  # no container, or "max"
+        return free
+    return min(free, most - used)
+
+
+def managed(model: nn.Module) -> Any:
+    """``model`` in the care of the host's model management: on its device while it works, off it when others need room."""
+    return comfy.model_patcher.ModelPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
+
+
+def loaded(patcher: Any, *, working_bytes: int = 0) -> nn.Module:
+    """The model of ``patcher``, on its device; ``working_bytes``: room that its work needs besides."""
+    mm.load_models_gpu([patcher], memory_required=working_bytes, force_full_load=True)
+    return patcher.model
+
+
+def halving(batch: int, run: Callable[[int], T]) -> T:
+    """``run(batch)``, with half the batch as often as the device's memory does not suffice; the last error where 1 is too
+    much."""
+    while True:
+        try:
+            return run(batch)
+        except mm.OOM_EXCEPTION:
+            if batch == 1:
+                raise
+        batch //= 2
+        _log.warning("the device's memory does not suffice; going on with batches of %d", batch)
+        mm.soft_empty_cache()
+
+
+@lru_cache(maxsize=1)
+def bundled_model() -> Any:
+    """The bundled model, managed; read once."""
+    return managed(load_model("mini", kind="generator"))
+
+
+def generator(name: str, progress: Progress) -> Any:
+    """The model of that name in ``model_names``, managed. WeightsError."""
+    if name == BUNDLED:
+        return bundled_model()
+    path = pulled(HUB[name], progress) if name in HUB else model_file(name)
+    return managed(load_model(path, kind="generator"))
+
+
+def make_room(wanted_bytes: int) -> None:
+    """Asks the host to take other models off the device, for one that works there for a moment."""
+    if mm.get_torch_device().type != "cpu":
+        mm.free_memory(wanted_bytes, mm.get_torch_device())
+
+
+def pulled(name: str, progress: Progress) -> Path:
+    """The Hub's file of that name (a key of the core's table, nothing else), fetched where it is not here yet."""
+    return pull(name, on_progress=lambda done, total: progress("pull", done, total))
+
+
+def blocked(message: str) -> ExecutionBlocker:
+    """An output that says ``message`` to whoever is connected to it."""
+    return ExecutionBlocker(message)

@@ -1,0 +1,26 @@
+"""The socket types that are not native, or not in every supported host."""
+
+from comfy_api.latest import io
+
+Tracks = io.Custom("LIPSYNC_TRACKS")
+Model = io.Custom("LIPSYNC_MODEL")
+BlendType = io.Custom("LIPSYNC_BLEND")
+# Native since ComfyUI 0.15 and 0.22; the oldest supported host knows neither by name. A native BOUNDING_BOX input is a
+# widget, hence FORCED.
+BoundingBox = io.Custom("BOUNDING_BOX")
+FaceLandmarks = io.Custom("FACE_LANDMARKS")
+
+FORCED = {"forceInput": True}
+CATEGORY = "LipSync"
+
+
+def fps_input(what: str) -> io.Float.Input:
+    """The rate of an IMAGE batch, which has none of its own."""
+    return io.Float.Input(
+        "fps",
+        default=25.0,
+        min=1.0,
+        max=120.0,
+        step=0.001,
+        tooltip=f"Frames per second of {what}. Not used for a video, which brings its own rate.",
+    )

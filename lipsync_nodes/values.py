@@ -1,0 +1,45 @@
+"""What travels on our own sockets. No host in here."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor
+
+from ..lipsync_core.models.precision import Precision
+from ..lipsync_core.types import Audio, FaceTrack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Speaker:
+    """A person chosen to speak, and what: ``audio`` None means the sound of the node that generates."""
+
+    track: FaceTrack
+    audio: Audio | None
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class People:
+    """LIPSYNC_TRACKS: everybody found in ``frames`` frames of ``width`` x ``height`` px at ``fps``, and who of them speaks.
+
+    portraits: one (P,3,S,S) float in [0,1] per track, the faces by which a person is recognised. speakers: in the order in
+    which they were chosen; empty means that nobody was chosen, and the largest face speaks.
+    """
+
+    tracks: tuple[FaceTrack, ...]
+    frames: int
+    width: int
+    height: int
+    fps: Fraction
+    portraits: tuple[Tensor, ...] = ()
+    speakers: tuple[Speaker, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Voice:
+    """LIPSYNC_MODEL: a generator in the host's care. ``patcher``: the host's wrapper, which moves it between devices;
+    ``name``: as the user chose it, for reports."""
+
+    patcher: Any
+    name: str
+    precision: Precision = "auto"
