@@ -82,7 +82,7 @@ def test_everywhere_the_one_most_like_the_reference_is_chosen(astronaut: Tensor)
         person([5] * 3, start=4, scene=4),
         person([6] * 3, start=4, scene=4),
     ]
-    chosen = select_like(tracks, [own, noise, noise[:0], noise, own], reference=reference)
+    chosen = select_like(tracks, [own, noise, noise[:0], noise, own], reference)
     assert (chosen.start, chosen.scene) == (0, 0)
     assert chosen.points[:, 1, 0].tolist() == [3.0] * 4 + [6.0] * 3
 
@@ -90,8 +90,8 @@ def test_everywhere_the_one_most_like_the_reference_is_chosen(astronaut: Tensor)
 def test_nobody_and_missing_portraits_are_errors() -> None:
     face = torch.zeros(3, PORTRAIT_SIZE, PORTRAIT_SIZE)
     with pytest.raises(NoFaceError, match="no face was found"):
-        select_like([person([0])], [face[None][:0]], reference=face)
+        select_like([person([0])], [face[None][:0]], face)
     with pytest.raises(ValueError, match="portraits of 1 people for 2 tracks"):
-        select_like([person([1]), person([1])], [face[None]], reference=face)
+        select_like([person([1]), person([1])], [face[None]], face)
     with pytest.raises(ValueError, match="P >= 1"):
-        select_like([person([1])], [face[None][:0]], reference=face)
+        select_like([person([1])], [face[None][:0]], face)

@@ -65,7 +65,7 @@ def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
     return _chosen(tracks, lambda people: _RULES[selector.rule](people, selector), str(selector))
 
 
-def select_like(tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], *, reference: Tensor) -> FaceTrack:
+def select_like(tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], reference: Tensor) -> FaceTrack:
     """The track of whoever looks most like ``reference`` (3,S,S), chosen anew in each scene and joined as by ``select``.
     ``portraits``: for each of ``tracks``, pictures of it (P,3,S,S); see ``faces.likeness``, also for how far to trust this.
 
