@@ -76,7 +76,7 @@ def _core_inputs(inputs: Mapping[str, Json]) -> dict[str, Input]:
 
 
 def to_api(graph: Json) -> Json:
-    """UI JSON as API JSON: what the page's own graphToPrompt makes of it."""
+    """UI JSON as API JSON without titles: what the page's own graphToPrompt makes of it."""
     if graph.get("definitions", {}).get("subgraphs"):
         raise ValueError("a graph with subgraphs; give one of them")
     ends = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
@@ -88,7 +88,7 @@ def _api_node(node: Json, ends: Mapping[int, list[Any]]) -> Json:
     widgets = [slot["name"] for slot in slots if "widget" in slot]
     inputs = dict(zip(widgets, node.get("widgets_values", []), strict=False))
     inputs |= {slot["name"]: ends[slot["link"]] for slot in slots if slot["link"] in ends}
-    return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": node.get("title", node["type"])}}
+    return {"class_type": node["type"], "inputs": inputs}
 
 
 def faults(api: Json, kinds: Mapping[str, Kind]) -> list[str]:
