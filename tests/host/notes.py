@@ -1,0 +1,122 @@
+"""What the templates tell a creator, in Markdown. Short: the host's letters are small."""
+
+NOTES: dict[str, str] = {
+    "Talk from a photo": """\
+## Press Run: the photo speaks
+
+Nothing is downloaded.
+
+## Then take your own
+
+Replace the green node by
+
+- **Load Image**, to *media*
+- **Load Audio (Lip Sync)**, to *audio*
+
+## Good to know
+
+- The result is as long as the speech.
+- A face that looks into the camera and fills a good part of the picture works best.
+- Change *fps* in both nodes, or in none.
+- Images stay in memory. More than a minute? Take the template *Dub a video*.
+""",
+    "Dub a video": """\
+## Press Run: a video is dubbed
+
+Nothing is downloaded.
+
+## Then take your own
+
+Replace the green node by
+
+- **Load Video**, to *media*
+- **Load Audio (Lip Sync)**, to *audio*
+
+## Would you like it better?
+
+- *mask*: mouth changes least. Take face where the old mouth shows at the edge.
+- *model*: the public Wav2Lip weights are a download, for research and personal use only.
+- *longer*: what the picture does when the speech is longer.
+
+Without *Load Lip Sync Model* and *Blend Settings* it runs as well.
+""",
+    "Two speakers": """\
+## Press Run: two people talk
+
+First the left one, then the right one.
+
+## Then take your own
+
+Replace the green node by **Load Video**. Give each *Select Face* a **Load Audio (Lip Sync)** of its own, to *audio*.
+
+## Who is who?
+
+The preview numbers the people. *rule* chooses by place, by number (index), at a point, or by a picture (like image).
+
+## More people
+
+One more *Select Face* in the chain is one more speaker.
+
+## Why Shift Audio?
+
+The demo has one speech: its end at once for the left, its beginning 4.5 s later for the right.
+""",
+    "Long video, file to file": """\
+## Press Run: four seconds are dubbed
+
+## Then take your own
+
+Replace the green node by
+
+- **Load Video**, to *Which part*
+- **Load Audio (Lip Sync)**, to *audio*
+
+Try *duration* 10 first. If it looks good, write 0: the whole video.
+
+## Why it stays small
+
+A VIDEO goes from file to file: an hour takes no more memory than a minute.
+
+Never put *Get Video Components* in between: it unpacks every frame.
+
+## Good to know
+
+- *every* 10 looks for faces in each tenth frame. Where heads move fast, take 5 or less.
+- *longer* trim: the result ends with the picture.
+""",
+    "Fix sync of an existing clip": """\
+## Press Run: sound and lips meet
+
+The sound of the demo is 200 ms late. It is measured, moved, and measured again.
+
+## Then take your own
+
+Replace the green node by
+
+- **Load Video**, to all three nodes
+- **Load Audio (Lip Sync)** with that video in *video*, to *Move the sound*
+
+## Good to know
+
+- The picture is copied, not encoded again.
+- The offset counts frames of 25 a second, whatever the clip has: leave *fps* at 25.
+- No verdict? Then the offset is 0, nothing moves, and the text says why.
+""",
+    "Quality check of a folder": """\
+## Press Run: clips are scored
+
+One of the demo is out of sync: which?
+
+## Then take your own
+
+Put videos into a folder inside ComfyUI's *input* folder, press **R**, and choose it in the green node.
+
+The rest runs once for each.
+
+## Good to know
+
+- The verdict says by how much the sound is early or late.
+- *LSE-D*: lower is better. *LSE-C*: higher is. Compare figures of one scorer only.
+- *syncnet* is the scorer of papers (a download).
+""",
+}

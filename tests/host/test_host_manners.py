@@ -1,0 +1,105 @@
+"""Cancel, cache and clean: what the host asks of a guest."""
+
+import time
+from pathlib import Path
+
+import material
+import pytest
+from client import Client
+from graph import Graph
+
+CANCEL_SECONDS = 1.0  # or one batch, where that is longer
+
+
+def temporary(client: Client) -> set[str]:
+    """What lies in the host's temporary folder, but for the pictures that its own previews keep there."""
+    folder = client.server.base / "temp"
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"}
+
+
+@pytest.fixture(scope="module")
+def long(client: Client, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A clip of a minute in the input folder."""
+    return client.upload(material.long_clip(tmp_path_factory.mktemp("long") / "minute.mp4", 60, width=640, height=480))
+
+
+@pytest.mark.parametrize("node", ["LipSync_Wav2LipGenerate", "LipSync_DetectFaces"])
+def test_cancel_in_the_middle(client: Client, graph: Graph, names: dict[str, str], long: str, node: str) -> None:
+    video = graph.add("LoadVideo", file=long)
+    options = {"every": 1} if node == "LipSync_DetectFaces" else {}
+    busy = graph.add(node, media=video[0], **options)
+    graph.add("SaveVideo", video=busy[0]) if not options else graph.add("PreviewImage", images=busy[3])
+    before = temporary(client)
+    prompt = client.queue(graph)
+    wait_for_progress(client, prompt, 0.55 if not options else 0.2)
+    began = time.monotonic()
+    client.interrupt()
+    outcome = client.wait(prompt)
+    waited = time.monotonic() - began
+    assert outcome.status == "interrupted"
+    assert waited < CANCEL_SECONDS, f"stopped after {waited:.2f} s"
+    assert temporary(client) == before
+    following = Graph(client.get("/object_info"))
+    again = following.add("LoadVideo", file=names["video"])
+    made = following.add("LipSync_Wav2LipGenerate", media=again[0], crf=19.5)
+    following.add("SaveVideo", video=made[0])
+    client.finish(following)
+
+
+def wait_for_progress(client: Client, prompt: str, share: float, *, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        steps = [e.data for e in list(client.events) if e.kind == "progress" and e.data.get("prompt_id") == prompt]
+        if steps and steps[-1]["value"] >= share * steps[-1]["max"]:
+            return
+        ended = client.get(f"/history/{prompt}")
+        assert not ended, ended
+        time.sleep(0.05)
+    raise AssertionError(f"no {share:.0%} within {seconds} s: {steps[-1:]}")
+
+
+def dubbing(graph: Graph, names: dict[str, str], **blend: object) -> tuple[Graph, dict[str, str]]:
+    video = graph.add("LoadVideo", file=names["video"])
+    voice = graph.add("LipSync_LoadAudio", file=names["voice"])
+    faces = graph.add("LipSync_DetectFaces", media=video[0])
+    chosen = graph.add("LipSync_SelectFace", tracks=faces[0])
+    settings = graph.add("LipSync_BlendSettings", **blend)
+    made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0], tracks=chosen[0], blend=settings[0])
+    save = graph.add("SaveVideo", video=made[0])
+    nodes = {"blend": settings, "made": made, "save": save}
+    return graph, {name: node.id for name, node in nodes.items()}
+
+
+def test_what_is_unchanged_does_not_run_again(client: Client, graph: Graph, names: dict[str, str]) -> None:
+    prompt, _ = dubbing(graph, names, feather=0.07)
+    client.finish(prompt)
+    assert client.finish(prompt).executed == []
+
+
+def test_another_blend_detects_nobody_again(client: Client, graph: Graph, names: dict[str, str]) -> None:
+    prompt, ids = dubbing(graph, names, feather=0.06)
+    client.finish(prompt)
+    prompt[ids["blend"]]["inputs"]["feather"] = 0.2
+    assert set(client.finish(prompt).executed) == {ids["blend"], ids["made"], ids["save"]}
+
+
+def test_a_changed_file_of_the_same_name_is_read_again(client: Client, graph: Graph, tmp_path: Path) -> None:
+    name = client.upload(material.voice(tmp_path / "said.wav", 0.5))
+    sound = graph.add("LipSync_LoadAudio", file=name)
+    length = graph.add("PreviewAny", source=sound[1])
+    first = client.finish(graph).outputs[length.id]["text"][0]
+    client.upload(material.voice(tmp_path / "said.wav", 0.8))
+    second = client.finish(graph).outputs[length.id]["text"][0]
+    assert (float(first), float(second)) == pytest.approx((0.5, 0.8))
+
+
+def test_an_error_leaves_no_temporary_files(
+    client: Client, graph: Graph, names: dict[str, str], tmp_path: Path
+) -> None:
+    before = temporary(client)
+    video = graph.add("LoadVideo", file=client.upload(material.no_face(tmp_path / "wall.mp4")))
+    voice = graph.add("LoadAudio", audio=names["voice"])
+    made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0])
+    graph.add("SaveVideo", video=made[0])
+    assert client.run(graph).status == "error"
+    assert temporary(client) == before

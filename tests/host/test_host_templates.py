@@ -1,0 +1,65 @@
+"""Every template in the host's own page: all nodes known, Run pressed, success. Its pictures are for a person to look at:
+LIPSYNC_PICTURES names a folder that keeps them."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import launch
+import pytest
+from client import Client
+from page import Page, opened
+from webdriver import MISSING
+
+TEMPLATES = sorted((launch.ROOT / "workflows").glob("*.json"))
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
+
+
+@pytest.fixture(scope="module")
+def page(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with opened(client.server, tmp_path_factory.mktemp("profile")) as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(os.environ.get("LIPSYNC_PICTURES") or tmp_path_factory.mktemp("pictures")) / launch.version()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_there_are_templates_with_their_thumbnails() -> None:
+    assert len(TEMPLATES) >= 6
+    assert [path.name for path in TEMPLATES if not path.with_suffix(".jpg").is_file()] == []
+
+
+def test_the_host_lists_them(client: Client) -> None:
+    listed = client.get("/workflow_templates")[launch.PACK]
+    assert sorted(listed) == [path.stem for path in TEMPLATES]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_a_template_opens_and_runs(client: Client, page: Page, pictures: Path, path: Path) -> None:
+    before = set(client.get("/history"))
+    page.load(json.loads(path.read_text(encoding="utf-8")), path.stem)
+    assert page.missing_nodes() == []
+    page.fit()
+    page.screenshot(pictures / f"{path.stem}, opened.png")
+    page.press_run()
+    entry = next_in_history(client, before, seconds=500)
+    page.fit()
+    page.screenshot(pictures / f"{path.stem}, done.png")
+    assert entry["status"]["status_str"] == "success", entry["status"]
+
+
+def next_in_history(client: Client, before: set[str], *, seconds: float) -> dict[str, Any]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        new = [entry for id, entry in client.get("/history").items() if id not in before]
+        if new:
+            return new[0]
+        time.sleep(0.2)
+    raise AssertionError(f"nothing ran; the host says\n{client.server.log()[-2000:]}")
