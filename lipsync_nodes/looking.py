@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.errors import NoFaceError
-from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames, select_like
+from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames
-from ..lipsync_core.faces.selection import FaceSelector, select
+from ..lipsync_core.faces.selection import FaceSelector, select, select_like
 from ..lipsync_core.faces.tracking import window
 from ..lipsync_core.finding import Finding, find_people, load_detector
 from ..lipsync_core.footage import Cut, Footage, Pictures, opened
@@ -86,7 +86,7 @@ def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], refe
     if rule == "like image":
         if reference is None:
             raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
-        return select_like(found.tracks, found.portraits, _reference(reference))
+        return select_like(found.tracks, found.portraits, reference=_reference(reference))
     return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))  # pyright: ignore
 
 
