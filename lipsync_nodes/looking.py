@@ -87,7 +87,7 @@ def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], refe
         if reference is None:
             raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
         return select_like(found.tracks, found.portraits, reference=_reference(reference))
-    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))  # pyright: ignore
+    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
 
 
 def _reference(image: Tensor) -> Tensor:
