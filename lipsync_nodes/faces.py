@@ -1,4 +1,5 @@
 """Who is in the picture, and who of them speaks."""
+# pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
 from dataclasses import replace
 
