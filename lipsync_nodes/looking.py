@@ -63,9 +63,9 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
 
 def preview(clip: Footage | Pictures, found: People) -> Tensor:
     """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3) uint8."""
-    chosen = [0] if found.frames == 1 else sheet_frames(found.tracks, found.frames, most=_SHEET)
-    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(chosen))
-    return overview(pictures, found.tracks)
+    shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
+    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(shown))
+    return overview(pictures, found.tracks, count=len(shown))
 
 
 def masks(media: Any, found: People) -> Any:
@@ -87,7 +87,17 @@ def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], refe
         if reference is None:
             raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
         return select_like(found.tracks, found.portraits, reference=_reference(reference))
-    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))  # pyright: ignore
+    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
+
+
+def refuse_twice(found: People, track: FaceTrack) -> None:
+    """ValueError when the person of ``track`` was chosen before: nobody says two things at once."""
+    for number, speaker in enumerate(found.speakers, 1):
+        before = window(speaker.track, 0, found.frames)
+        now = window(track, 0, found.frames)
+        both = before.visible & now.visible
+        if bool(both.any()) and torch.equal(before.boxes[both], now.boxes[both]):
+            raise ValueError(f"this is speaker {number} again; choose somebody else here, or take this node out")
 
 
 def _reference(image: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.given import five_points, points_in_boxes, tracks_from_boxes, usual_points
+from lipsync_core.faces.given import five_points, points_in_boxes, tracks_from_boxes
 from lipsync_core.faces.mini import MiniDetector
+from lipsync_core.faces.s3fd import canonical_points
 from lipsync_core.faces.tracking import track
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.types import Detections
@@ -42,13 +43,13 @@ def test_a_photo_and_a_short_batch_keep_every_box() -> None:
     found = tracks_from_boxes(brief, fps=FPS, frames=8, smoothing_s=0)
     spans = [(t.start, len(t.visible)) for t in found]
     assert spans == [(0, 7), (1, 1), (7, 1)]  # the one frame without is filled
-    detections = [(i, Detections(b, usual_points(b), torch.ones(len(b)))) for i, b in enumerate(brief)]
+    detections = [(i, Detections(b, canonical_points(b), torch.ones(len(b)))) for i, b in enumerate(brief)]
     assert len(track(detections, cuts=(), max_gap=25, smoothing=0)) == 1  # a detector's would be taken for false alarms
 
 
 def test_motion_cuts_and_points_come_through() -> None:
     clip = [boxes(5 + i) for i in range(60)]
-    points = [usual_points(b) + 1 for b in clip]
+    points = [canonical_points(b) + 1 for b in clip]
     first, second = tracks_from_boxes(clip, fps=FPS, points=points, cuts=(30,))
     assert (first.start, len(first.visible), second.start, second.scene) == (0, 30, 30, 30)
     torch.testing.assert_close(torch.cat([first.boxes, second.boxes]), torch.cat(clip), atol=1e-3, rtol=0)
@@ -106,21 +107,21 @@ def test_the_face_in_a_box_has_the_detectors_points(astronaut: Tensor, mini: Min
         large = astronaut.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
         points = points_in_boxes(large, drawn * zoom, mini) / zoom
         assert float((points[:3] - seen.points[0]).norm(dim=2).max()) < 0.15 * eyes
-        torch.testing.assert_close(points[3], usual_points(drawn)[3])
+        torch.testing.assert_close(points[3], canonical_points(drawn)[3])
     assert points_in_boxes(astronaut, NOBODY, mini).shape == (0, 5, 2)
 
 
 def test_a_neighbours_face_is_not_taken(astronaut: Tensor, mini: MiniDetector) -> None:
     (seen,) = mini.detect(astronaut[None])
     beside = seen.boxes[:1] + torch.tensor([1.2, 0, 1.2, 0]) * (seen.boxes[0, 2] - seen.boxes[0, 0])
-    torch.testing.assert_close(points_in_boxes(astronaut, beside, mini), usual_points(beside))
+    torch.testing.assert_close(points_in_boxes(astronaut, beside, mini), canonical_points(beside))
 
 
-def test_usual_points_are_those_of_a_face_and_take_whole_numbers(astronaut: Tensor, mini: MiniDetector) -> None:
+def test_usual_points_are_near_those_of_a_face_and_of_whole_numbers_too(astronaut: Tensor, mini: MiniDetector) -> None:
     (seen,) = mini.detect(astronaut[None])
-    off = (usual_points(seen.boxes[:1]) - seen.points[:1]).norm(dim=2)
+    (person,) = tracks_from_boxes([seen.boxes[:1].long()], fps=FPS)
+    off = (person.points[0] - seen.points[0]).norm(dim=1)
     assert float(off.max()) < 0.12 * float(seen.boxes[0, 2] - seen.boxes[0, 0])
-    assert torch.equal(usual_points(boxes(5).long()), usual_points(boxes(5)))
 
 
 @pytest.mark.parametrize("count", [468, 478])
