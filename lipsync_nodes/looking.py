@@ -90,6 +90,16 @@ def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], refe
     return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
 
 
+def refuse_twice(found: People, track: FaceTrack) -> None:
+    """ValueError when the person of ``track`` was chosen before: nobody says two things at once."""
+    for number, speaker in enumerate(found.speakers, 1):
+        before = window(speaker.track, 0, found.frames)
+        now = window(track, 0, found.frames)
+        both = before.visible & now.visible
+        if bool(both.any()) and torch.equal(before.boxes[both], now.boxes[both]):
+            raise ValueError(f"this is speaker {number} again; choose somebody else here, or take this node out")
+
+
 def _reference(image: Tensor) -> Tensor:
     """The largest face of an IMAGE as a portrait."""
     clip = Pictures(convert.frames(image[:1]).pixels, convert.rate(1))
