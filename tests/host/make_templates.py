@@ -66,13 +66,13 @@ const room = {
   PreviewImage: [420, 280], PreviewAny: [420, 180], StringConcatenate: [420, 180],
 }
 const paint = ['#8A8', '#3f789e', '#b58b2a', '#b06634', '#88A']
-const gap = 60, bar = 30, width = 340
-const lines = text.split('\\n').map(line => Math.ceil((line.length || 0.1) / 52))
+const gap = 60, bar = 30, width = 310
+const lines = text.split('\\n').map(line => Math.ceil((line.length || 0.1) / 47))
 const note = LiteGraph.createNode('MarkdownNote')
 app.graph.add(note)
-Object.assign(note, { title, pos: [0, 0], size: [width, 70 + 15 * lines.reduce((sum, n) => sum + n)] })
+Object.assign(note, { title, pos: [-width - gap - 20, 0], size: [width, 70 + 15 * lines.reduce((sum, n) => sum + n)] })
 note.widgets[0].value = text
-let x = width + gap + 20
+let x = 0
 groups.forEach(([name, columns], index) => {
   const left = x
   let bottom = 0
@@ -97,6 +97,7 @@ groups.forEach(([name, columns], index) => {
   group.pos = [left - 20, -bar - 60]
   group.size = [x - gap - left + 40, bottom + bar + 110]
   x += 30
+  if (index === 0 && bottom < 250) note.pos = [-20, bottom + 4 * bar]  // below a short group, so that all fits a screen
 })
 return JSON.stringify(app.graph.serialize())
 """
