@@ -1,5 +1,6 @@
 """The pack enters the host: nothing fails, its face is as frozen, it costs little and shares the house with others."""
 
+import difflib
 import json
 import os
 import re
@@ -60,7 +61,14 @@ def test_the_nodes_are_as_frozen(kind: str, request: pytest.FixtureRequest) -> N
     found = nodes_of(request.getfixturevalue(kind))
     if os.environ.get("LIPSYNC_RENEW"):
         FROZEN.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    assert found == json.loads(FROZEN.read_text(encoding="utf-8")), f"if it is meant: {RENEW}"
+    assert difference(found) == [], f"if it is meant: {RENEW}"
+
+
+def difference(found: dict[str, Any]) -> list[str]:
+    """The lines that are not as frozen."""
+    frozen = json.loads(FROZEN.read_text(encoding="utf-8"))
+    lines = [json.dumps(value, indent=1, ensure_ascii=False).splitlines() for value in (frozen, found)]
+    return list(difflib.unified_diff(*lines, "frozen", "found", lineterm="", n=1))
 
 
 def test_everything_says_what_it_is_for(client: Client) -> None:
@@ -124,7 +132,7 @@ def test_another_lipsync_core_in_the_house_is_left_alone(tmp_path: Path) -> None
         module.write_text("raise ImportError('this is the lipsync_core of pip')\n", encoding="utf-8")
     base = furnish(tmp_path / "host")
     with serving(base, environment={"PYTHONPATH": str(other.parent)}) as server, connected(server) as client:
-        assert nodes_of(client) == json.loads(FROZEN.read_text(encoding="utf-8"))
+        assert difference(nodes_of(client)) == []
         graph = Graph(client.get("/object_info"))
         demo = graph.add("LipSync_DemoMedia", clip="portrait")
         graph.add("SaveVideo", video=demo[1])

@@ -18,9 +18,10 @@ TEMPLATES = sorted((launch.ROOT / "workflows").glob("*.json"))
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 
-@pytest.fixture(scope="module")
-def page(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with opened(client.server, tmp_path_factory.mktemp("profile")) as window:
+@pytest.fixture
+def page(client: Client, tmp_path: Path) -> Iterator[Page]:
+    """A fresh window each: a dialog that one template opens must not cover the next."""
+    with opened(client.server, tmp_path) as window:
         yield window
 
 
@@ -52,7 +53,10 @@ def test_a_template_opens_and_runs(client: Client, page: Page, pictures: Path, p
     entry = next_in_history(client, before, seconds=500)
     page.fit()
     page.screenshot(pictures / f"{path.stem}, done.png")
-    assert entry["status"]["status_str"] == "success", entry["status"]
+    errors = [told for kind, told in entry["status"]["messages"] if kind == "execution_error"]
+    assert entry["status"]["status_str"] == "success", [
+        (told["node_type"], told["exception_message"]) for told in errors
+    ]
 
 
 def next_in_history(client: Client, before: set[str], *, seconds: float) -> dict[str, Any]:
