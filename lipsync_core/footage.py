@@ -137,6 +137,10 @@ class Footage:
         return found, seen
 
     @property
+    def fps(self) -> Fraction:
+        return self.info.fps
+
+    @property
     def scale(self) -> tuple[float, float]:
         """How many px of the footage are one of ``reduced``, across and down."""
         return _scale(self.info.width, self.info.height)

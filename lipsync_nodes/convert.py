@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
-from ..lipsync_core.types import Audio, Detections, FaceTrack, Frames
+from ..lipsync_core.faces.given import five_points
+from ..lipsync_core.types import Audio, FaceTrack, Frames
 from . import host
 
 _log = logging.getLogger("lipsync.nodes")
@@ -87,21 +88,18 @@ def audio_value(sound: Audio) -> dict[str, Any]:
     return {"waveform": sound.samples[None].to(host.output_device()), "sample_rate": sound.rate}
 
 
-def boxes_by_frame(value: Any, count: int) -> list[Tensor]:
-    """A BOUNDING_BOX as one (F,4) xyxy tensor for each of ``count`` frames. One box, or one list of boxes, holds for every
-    frame; lists frame by frame must be as many as the frames. ValueError for anything else."""
+def boxes_by_frame(value: Any) -> list[Tensor]:
+    """A BOUNDING_BOX as one (F,4) xyxy tensor for each frame; one box, or one list of boxes, is a single one. ValueError for
+    anything else."""
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"bboxes is a {type(value).__name__}; wanted a box, a list of boxes, or a list for each frame")
     if all(isinstance(item, Mapping) for item in value):
-        return [_boxes(value)] * count
+        return [_boxes(value)]
     if not all(isinstance(item, Sequence) and not isinstance(item, str) for item in value):
         raise ValueError("bboxes mixes boxes and lists; wanted a box, a list of boxes, or a list for each frame")
-    if len(value) not in (1, count):
-        raise ValueError(f"bboxes has lists for {len(value)} frames, the media {count}; wanted as many, or one for all")
-    by_frame = [_boxes(item) for item in value]
-    return by_frame * count if len(by_frame) == 1 else by_frame
+    return [_boxes(item) for item in value]
 
 
 def _boxes(items: Sequence[Any]) -> Tensor:
@@ -129,35 +127,22 @@ def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[st
     return by_frame
 
 
-# Of MediaPipe's face mesh, as ComfyUI's own node gives it: the corners of each eye (the person's right one first), the tip
-# of the nose, the right and the left corner of the mouth.
-_EYES, _NOSE, _MOUTH = ((33, 133), (362, 263)), 1, (61, 291)
-
-
-def landmarks_by_frame(value: Any, count: int) -> list[Detections]:
-    """A FACE_LANDMARKS of ComfyUI's own face landmark node as the faces of each of ``count`` frames. ValueError."""
-    faces = value.get("frames") if isinstance(value, Mapping) else None
-    if not isinstance(faces, Sequence) or len(faces) not in (1, count):
-        got = f"{len(faces)} frames" if isinstance(faces, Sequence) else type(value).__name__
-        raise ValueError(f"face_landmarks has {got}; wanted those of the same {count} frames")
-    by_frame = [_detections(here) for here in faces]
-    return by_frame * count if len(by_frame) == 1 else by_frame
-
-
-def _detections(faces: Sequence[Mapping[str, Any]]) -> Detections:
+def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """A FACE_LANDMARKS of ComfyUI's own face landmark node: the boxes (F,4) and the five points (F,5,2) of each frame's
+    faces. ValueError."""
+    frames = value.get("frames") if isinstance(value, Mapping) else None
+    if not isinstance(frames, Sequence):
+        raise ValueError(f"face_landmarks is a {type(value).__name__}; wanted that of ComfyUI's own face landmark node")
     try:
-        mesh = [torch.as_tensor(face["landmarks_xy"], dtype=torch.float32) for face in faces]
-        boxes = [torch.as_tensor(face["bbox_xyxy"], dtype=torch.float32) for face in faces]
-        scores = [float(face.get("score", 1.0)) for face in faces]
+        boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]
         points = [
-            torch.stack([*(m[list(eye)].mean(0) for eye in _EYES), m[_NOSE], *(m[corner] for corner in _MOUTH)])
-            for m in mesh
+            _rows([five_points(torch.as_tensor(face["landmarks_xy"]).float()) for face in faces], 5, 2)
+            for faces in frames
         ]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node") from error
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    return Detections(
-        torch.stack([boxes[i] for i in order]) if order else torch.empty(0, 4),
-        torch.stack([points[i] for i in order]) if order else torch.empty(0, 5, 2),
-        torch.tensor([scores[i] for i in order]),
-    )
+    return boxes, points
+
+
+def _rows(values: Sequence[Any], *shape: int) -> Tensor:
+    return torch.stack([torch.as_tensor(v).float() for v in values]) if values else torch.empty(0, *shape)

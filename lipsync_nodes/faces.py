@@ -1,8 +1,14 @@
 """Who is in the picture, and who of them speaks."""
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
+from ..lipsync_core.finding import Finding
+from ..lipsync_core.footage import Pace
+from . import convert, looking
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
+from .values import Speaker
 
 
 class DetectFaces(io.ComfyNode):
@@ -85,7 +91,12 @@ class DetectFaces(io.ComfyNode):
     def execute(
         cls, media, detector, min_score, min_size, every, smoothing, fps, bboxes=None, face_landmarks=None
     ) -> io.NodeOutput:
-        raise NotImplementedError("Detect Faces is not written yet")
+        finding = Finding(detector, min_score, pace=Pace(every, smoothing), min_size=min_size)
+        footage = looking.footage(media, fps)
+        people = looking.people(footage, finding, bboxes, face_landmarks)
+        boxes = convert.bounding_boxes(people.tracks, people.frames)
+        preview = convert.image(looking.preview(footage, people))
+        return io.NodeOutput(people, boxes, len(people.tracks), preview, looking.masks(media, people))
 
 
 class SelectFace(io.ComfyNode):
@@ -128,4 +139,6 @@ class SelectFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, tracks, rule, index, x, y, reference=None, audio=None) -> io.NodeOutput:
-        raise NotImplementedError("Select Face is not written yet")
+        track = looking.chosen(tracks, rule, index=index, point=(x, y), reference=reference)
+        speaker = Speaker(track, None if audio is None else convert.audio(audio))
+        return io.NodeOutput(replace(tracks, speakers=(*tracks.speakers, speaker)))

@@ -1,0 +1,51 @@
+"""Faces that somebody else found, followed through footage in place of our own search."""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .faces import Detector
+from .faces.given import points_in_boxes, tracks_from_boxes
+from .faces.scenes import scene_cuts
+from .faces.tracking import SMOOTHING_SECONDS
+from .footage import Footage, Found, Pictures
+from .types import FaceTrack
+
+
+def given_people(
+    footage: Footage | Pictures,
+    boxes: Sequence[Tensor],
+    detector: Detector,
+    *,
+    points: Sequence[Tensor] | None = None,
+    smoothing: float = SMOOTHING_SECONDS,
+    on_found: Found | None = None,
+) -> tuple[list[FaceTrack], int]:
+    """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and the number of frames;
+    those of one frame alone hold for all. Without points ``detector`` looks for them in the boxes. smoothing: in seconds.
+    ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says."""
+    looked, cuts, state, count = list[Tensor](), list[Tensor](), None, 0
+    stretch = torch.tensor(footage.scale)
+    for piece in footage.reduced(sys.maxsize):
+        begins, state = scene_cuts(piece.pixels, state)
+        cuts.append(begins)
+        if points is None:
+            for i, picture in enumerate(piece.pixels, piece.start):
+                here = boxes[i if len(boxes) > 1 else 0] if i < len(boxes) or len(boxes) == 1 else torch.empty(0, 4)
+                looked.append(points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch)
+        count = piece.start + len(piece.pixels)
+        if on_found is not None:
+            on_found(count)
+    everywhere = [boxes[0]] * count if len(boxes) == 1 else boxes
+    placed = looked if points is None else [points[0]] * count if len(points) == 1 else points
+    tracks = tracks_from_boxes(
+        everywhere,
+        fps=footage.fps,
+        points=placed if len(everywhere) == count else None,
+        frames=count,
+        cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
+        smoothing_s=smoothing,
+    )
+    return tracks, count

@@ -1,0 +1,119 @@
+"""What 'Detect Faces' and 'Select Face' do."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..lipsync_core.errors import NoFaceError
+from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames
+from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames
+from ..lipsync_core.faces.selection import FaceSelector, select, select_like
+from ..lipsync_core.faces.tracking import window
+from ..lipsync_core.finding import Finding, find_people, load_detector
+from ..lipsync_core.footage import Cut, Footage, Pictures, opened
+from ..lipsync_core.giving import given_people
+from ..lipsync_core.hub import HUB
+from ..lipsync_core.types import FaceTrack, Frames
+from . import convert, host
+from .values import People
+from .videos import video_source
+
+_SHEET = 16  # pictures of a video in the preview
+_NO_MASK = "a video's mask would take gigabytes, so there is none; split it with 'Get Video Components' to get one"
+
+
+def footage(media: Any, fps: float) -> Footage | Pictures:
+    """A VIDEO as the file that holds it, or an IMAGE shown at ``fps``."""
+    if isinstance(media, Tensor):
+        return Pictures(convert.frames(media).pixels, convert.rate(fps))
+    source = video_source(media)
+    return opened(source.path, Cut(source.start, source.end))
+
+
+def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:
+    """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is."""
+    width, height = _size(clip)
+    frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames
+    progress = host.Progress({"pull": 2, "find faces": 8, "look": 1})
+
+    def heard(done: int) -> None:
+        progress("find faces", done, max(done, frames or 0))
+
+    if finding.detector in HUB:
+        host.pulled(finding.detector, progress)
+    if bboxes is None and face_landmarks is None:
+        tracks, count = find_people(clip, finding, host.device(), stop=sys.maxsize, on_found=heard)
+    else:
+        if face_landmarks is None:
+            boxes, points = convert.boxes_by_frame(bboxes), None
+        else:
+            boxes, points = convert.landmarks_by_frame(face_landmarks)
+        detector, _ = load_detector(finding, host.device())
+        smoothing = finding.pace.smoothing
+        tracks, count = given_people(clip, boxes, detector, points=points, smoothing=smoothing, on_found=heard)
+    if not tracks:
+        raise NoFaceError(
+            f"no face in {count} frames of {width}x{height} px; lower min_score (now {finding.min_score:g}) or min_size "
+            f"(now {finding.min_size} px), or take another detector (now {finding.detector})"
+        )
+    return People(tuple(tracks), count, width, height, clip.fps, _portraits(clip, tracks, progress))
+
+
+def preview(clip: Footage | Pictures, found: People) -> Tensor:
+    """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3) uint8."""
+    chosen = [0] if found.frames == 1 else sheet_frames(found.tracks, found.frames, most=_SHEET)
+    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(chosen))
+    return overview(pictures, found.tracks)
+
+
+def masks(media: Any, found: People) -> Any:
+    """The faces of an IMAGE as a MASK; for a VIDEO, why there is none."""
+    if not isinstance(media, Tensor):
+        return host.blocked(_NO_MASK)
+    host.refuse_unless_fits(
+        found.frames * found.height * found.width * 4,
+        f"a mask of {found.frames} images of {found.width}x{found.height} px",
+        "connect a VIDEO instead, or fewer images",
+    )
+    shares = face_masks(found.tracks, start=0, count=found.frames, height=found.height, width=found.width)
+    return convert.mask(shares)
+
+
+def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], reference: Tensor | None) -> FaceTrack:
+    """The track of whoever ``rule`` names. NoFaceError, ValueError."""
+    if rule == "like image":
+        if reference is None:
+            raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
+        return select_like(found.tracks, found.portraits, reference=_reference(reference))
+    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))  # pyright: ignore
+
+
+def _reference(image: Tensor) -> Tensor:
+    """The largest face of an IMAGE as a portrait."""
+    clip = Pictures(convert.frames(image[:1]).pixels, convert.rate(1))
+    tracks, _ = find_people(clip, Finding(cache=False), host.device(), stop=1)
+    if not tracks:
+        raise NoFaceError("no face in the reference picture; connect one that shows the person from the front")
+    largest = select(tracks, FaceSelector("largest"))
+    return portrait(clip.pixels[0], largest.boxes[0], largest.points[0])
+
+
+def _portraits(clip: Footage | Pictures, tracks: list[FaceTrack], progress: host.Progress) -> tuple[Tensor, ...]:
+    """(P,3,S,S) of every track."""
+    wanted = [portrait_frames(track) for track in tracks]
+    frames = sorted({frame for frames in wanted for frame in frames})
+    made: list[list[Tensor]] = [[] for _ in tracks]
+    for done, (frame, picture) in enumerate(clip.pick(frames), 1):
+        progress("look", done, len(frames))
+        for portraits, track in ((m, t) for m, t, w in zip(made, tracks, wanted, strict=True) if frame in w):
+            here = window(track, frame, 1)
+            portraits.append(portrait(picture, here.boxes[0], here.points[0]))
+    return tuple(torch.stack(m) if m else torch.empty(0, 3, PORTRAIT_SIZE, PORTRAIT_SIZE) for m in made)
+
+
+def _size(clip: Footage | Pictures) -> tuple[int, int]:
+    if isinstance(clip, Pictures):
+        return clip.pixels.shape[2], clip.pixels.shape[1]
+    return clip.info.width, clip.info.height
