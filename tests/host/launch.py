@@ -24,11 +24,12 @@ PACK = "My-Pack.v2 (1)"  # what a download, a copy and a version number leave be
 HOST = Path(os.environ["COMFYUI_DIR"]).resolve() if os.environ.get("COMFYUI_DIR") else None
 PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "train")
-SETTINGS = {  # no welcome, map or figures over the page
+SETTINGS = {  # for pictures: no welcome, map or figures over the page
     "Comfy.TutorialCompleted": True,
     "Comfy.InstalledVersion": "1.0.0",
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # words at every zoom
 }
 Torchaudio = Literal["working", "broken"]
 

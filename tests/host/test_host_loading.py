@@ -61,7 +61,8 @@ def test_the_nodes_are_as_frozen(kind: str, request: pytest.FixtureRequest) -> N
     found = nodes_of(request.getfixturevalue(kind))
     if os.environ.get("LIPSYNC_RENEW"):
         FROZEN.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    assert difference(found) == [], f"if it is meant: {RENEW}"
+    changed = difference(found)
+    assert not changed, "\n".join(["if this is meant:", RENEW, *changed])
 
 
 def difference(found: dict[str, Any]) -> list[str]:
