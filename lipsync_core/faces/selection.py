@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import NoFaceError
 from ..types import FaceTrack
+from .likeness import likeness
 
 _MAIN_SHARE = 0.25  # of the longest time that anybody is visible in the scene: who is there less is no end of the row
 _POINT_MARGIN = 0.5  # of the box's size: how far beside a face a point may be and still mean it
@@ -61,13 +62,38 @@ def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
 
     Raises NoFaceError when nobody is chosen in any scene; it says who is there.
     """
+    return _chosen(tracks, lambda people: _RULES[selector.rule](people, selector), str(selector))
+
+
+def select_like(tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], reference: Tensor) -> FaceTrack:
+    """The track of whoever looks most like ``reference`` (3,S,S), chosen anew in each scene and joined as by ``select``.
+    ``portraits``: for each of ``tracks``, pictures of it (P,3,S,S); see ``faces.likeness``, also for how far to trust this.
+
+    Somebody is chosen in every scene, the only one there too: how alike two pictures are does not tell whether they show
+    one person. Raises NoFaceError without anybody, and ValueError unless every visible track has portraits.
+    """
+    if len(portraits) != len(tracks):
+        raise ValueError(f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many")
+    pairs = [pair for pair in zip(tracks, portraits, strict=True) if bool(pair[0].visible.any())]
+    alike = {person: likeness(pictures, reference) for person, pictures in pairs}
+    return _chosen(tracks, lambda people: [max(people, key=alike.__getitem__)], "most like the reference")
+
+
+def rows(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
+    """The people of each scene, scene by scene, from left to right at first appearance: as an INDEX counts them."""
     scenes: dict[int, list[FaceTrack]] = {}
     for person in tracks:
         if bool(person.visible.any()):
             scenes.setdefault(person.scene, []).append(person)
-    chosen = [person for scene in sorted(scenes) for person in _RULES[selector.rule](scenes[scene], selector)]
+    return [sorted(scenes[scene], key=lambda person: _centre(_first(person)[1])[0]) for scene in sorted(scenes)]
+
+
+def _chosen(tracks: Sequence[FaceTrack], rule: Callable[[list[FaceTrack]], list[FaceTrack]], name: str) -> FaceTrack:
+    """Those that ``rule`` picks of each scene's row, as one track."""
+    scenes = rows(tracks)
+    chosen = [person for people in scenes for person in rule(people)]
     if not chosen:
-        raise NoFaceError(_nobody(scenes, selector))
+        raise NoFaceError(_nobody(scenes, name))
     return _join(chosen)
 
 
@@ -86,11 +112,11 @@ def _largest(people: list[FaceTrack], _: FaceSelector) -> list[FaceTrack]:
 def _end_of_row(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
     durations = [int(person.visible.sum()) for person in people]
     main = [p for p, duration in zip(people, durations, strict=True) if duration >= _MAIN_SHARE * max(durations)]
-    return [_row(main)[0 if selector.rule == "left" else -1]]
+    return [main[0 if selector.rule == "left" else -1]]
 
 
 def _indexed(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
-    return _row(people)[selector.index : selector.index + 1]
+    return people[selector.index : selector.index + 1]
 
 
 def _at_point(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
@@ -111,11 +137,6 @@ _RULES: dict[str, Callable[[list[FaceTrack], FaceSelector], list[FaceTrack]]] = 
     "index": _indexed,
     "point": _at_point,
 }
-
-
-def _row(people: list[FaceTrack]) -> list[FaceTrack]:
-    """From left to right at first appearance."""
-    return sorted(people, key=lambda person: _centre(_first(person)[1])[0])
 
 
 def _first(person: FaceTrack) -> tuple[int, Tensor]:
@@ -155,18 +176,18 @@ def _join(tracks: list[FaceTrack]) -> FaceTrack:
     return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks))
 
 
-def _nobody(scenes: dict[int, list[FaceTrack]], selector: FaceSelector) -> str:
+def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
     if not scenes:
         return (
             "no face was found in any frame; the detector wants a face at least partly turned to the camera, not too "
             "small: try another detector or a lower score, or crop the picture to the person"
         )
     lines: list[str] = []
-    for scene in sorted(scenes):
-        for index, person in enumerate(_row(scenes[scene])):
+    for people in scenes:
+        for index, person in enumerate(people):
             frame, box = _first(person)
             x, y = _centre(box)
             lines.append(f"{index} at {x:.0f},{y:.0f} from frame {frame}")
     listed = "; ".join(lines[:_LISTED]) + (f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")
     where = "" if len(scenes) == 1 else f" in {len(scenes)} scenes, counted anew in each"
-    return f"no frame has the face {selector}; {len(lines)} found{where}: {listed}. Choose one of these, or largest"
+    return f"no frame has the face {name}; {len(lines)} found{where}: {listed}. Choose one of these, or largest"

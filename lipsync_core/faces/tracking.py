@@ -84,7 +84,12 @@ def detect_tracks(
 
 
 def track(
-    detections: Iterable[tuple[int, Detections]], *, cuts: Sequence[int], max_gap: int, smoothing: float
+    detections: Iterable[tuple[int, Detections]],
+    *,
+    cuts: Sequence[int],
+    max_gap: int,
+    smoothing: float,
+    trusted: bool = False,
 ) -> list[FaceTrack]:
     """Joins the faces found in single frames into people, in the order of their first appearance.
 
@@ -96,7 +101,7 @@ def track(
     outside its span are invisible (``window`` pads them), as are absences beyond ``max_gap``. A person who comes back
     to the same place at about the same size is the same person. A stretch without a long absence counts only if it has
     at least 3 sightings (or half of the scene's runs, if those are fewer) and lasts at least a quarter of ``max_gap``
-    (or half of the scene): shorter ones are taken for false alarms and dropped.
+    (or half of the scene): shorter ones are taken for false alarms and dropped, unless the detections are ``trusted``.
     """
     scenes: dict[int, list[tuple[int, Tensor]]] = {}
     for frame, found in detections:
@@ -106,7 +111,7 @@ def track(
     for scene, runs in scenes.items():
         begin = cuts[scene - 1] if scene > 0 else 0
         for person in _associate(runs, max_gap):
-            stretches = _stretches(person, [frame for frame, _ in runs], max_gap)
+            stretches = _stretches(person, [frame for frame, _ in runs], max_gap, trusted)
             if stretches:
                 tracks.append(_fill(person, stretches, smoothing, begin))
     return sorted(tracks, key=lambda t: t.start)
@@ -233,8 +238,8 @@ def _overlap(a: Tensor, b: Tensor) -> Tensor:
     return area / (_size(a) ** 2 + _size(b) ** 2 - area)
 
 
-def _stretches(person: _Person, runs: list[int], max_gap: int) -> list[tuple[int, int]]:
-    """(first, last) frame of every time that the person is there, without those taken for false alarms."""
+def _stretches(person: _Person, runs: list[int], max_gap: int, trusted: bool) -> list[tuple[int, int]]:
+    """(first, last) frame of every time that the person is there; unless ``trusted``, without those taken for false alarms."""
     stretches: list[list[int]] = []
     for frame in person.frames:
         # Two runs in a row are no absence, however far apart the detector's runs are.
@@ -244,7 +249,7 @@ def _stretches(person: _Person, runs: list[int], max_gap: int) -> list[tuple[int
             stretches.append([frame])
     sightings = min(_LEAST_SIGHTINGS, math.ceil(len(runs) / 2))
     length = min(max_gap / 4, (runs[-1] - runs[0]) / 2)
-    return [(s[0], s[-1]) for s in stretches if len(s) >= sightings and s[-1] - s[0] >= length]
+    return [(s[0], s[-1]) for s in stretches if trusted or (len(s) >= sightings and s[-1] - s[0] >= length)]
 
 
 def _neighbours(runs: list[int], first: int, second: int) -> bool:
