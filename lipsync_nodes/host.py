@@ -66,10 +66,10 @@ def input_names(kinds: list[str]) -> list[str]:
     return (_files(folder, kinds) if folder.is_dir() else []) or [NO_FILE]
 
 
-def input_file(name: str) -> Path:
+def input_file(name: str | None) -> Path:
     """The file of that name, as widgets name it, in the host's input folder (or "[output]", "[temp]"). MediaError for one
     that is not there or lies elsewhere: a workflow may come from anybody."""
-    if name == NO_FILE:
+    if name is None or name == NO_FILE:
         raise MediaError("no file is chosen; upload one, or connect a video")
     name, folder = folder_paths.annotated_filepath(name)
     path = _inside(Path(folder or folder_paths.get_input_directory()), name.strip())
