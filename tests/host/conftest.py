@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[launch.Server]:
     """The host as it should be."""
     with launch.serving(launch.furnish(tmp_path_factory.mktemp("host"))) as running:
+        assert f"(IMPORT FAILED): {running.base}" not in running.log(), running.log()
         yield running
 
 

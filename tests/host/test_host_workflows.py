@@ -74,7 +74,7 @@ def test_the_frames_of_a_video_and_back(client: Client, graph: Graph, names: dic
     built = graph.add("CreateVideo", images=made[0], audio=made[1], fps=parts[2])
     save = graph.add("SaveVideo", video=built[0])
     frames, seconds, _ = played(client.saved(client.finish(graph), save))
-    assert frames == 20 and abs(seconds - 0.8) < 0.07
+    assert frames in (20, 21) and abs(seconds - frames / 25) < 0.07  # AAC made the sound a little longer
 
 
 def test_a_slice_of_a_video_and_a_slice_of_the_result(client: Client, graph: Graph, names: dict[str, str]) -> None:
@@ -140,8 +140,11 @@ def test_the_mask_of_a_video_says_why_there_is_none(client: Client, graph: Graph
     video = graph.add("LoadVideo", file=names["video"])
     faces = graph.add("LipSync_DetectFaces", media=video[0])
     graph.add("MaskPreview", mask=faces[4])
-    outcome = client.run(graph)
-    assert outcome.status == "error" and "image" in outcome.error.lower(), outcome
+    prompt = client.queue(graph)
+    client.wait(prompt)  # a success: the host only tells the page
+    told = [e.data for e in client.events if e.kind == "execution_error" and e.data["prompt_id"] == prompt]
+    assert [data["exception_type"] for data in told] == ["ExecutionBlocked"]
+    assert "image" in told[0]["exception_message"].lower()
 
 
 def test_the_hosts_own_boxes(client: Client, graph: Graph, names: dict[str, str]) -> None:
