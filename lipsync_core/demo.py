@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from .audio import frame_count
 from .dubbing import Encoding, Finding, Progress, dub
 from .errors import MediaError
+from .faces.preview import contact_sheet as tiled
 from .media import VideoWriter, read_audio, read_frames, write_shifted
 from .types import Audio, Frames, VideoInfo
 
@@ -54,13 +55,11 @@ def contact_sheet(
     video: Path, part: tuple[slice, slice], *, columns: int = 4, rows: int = 2, every: int = 4, first: int = 8
 ) -> np.ndarray:
     """(rows*h, columns*w, 3) uint8: the ``part`` (rows, columns) of every ``every``-th frame of ``video`` from ``first``
-    on, in reading order."""
+    on, in reading order; fewer rows where the video is too short."""
     count = columns * rows
     pieces = read_frames(video, start=first, stop=first + count * every, every=every)
     tiles = torch.cat([piece.pixels[:, *part] for piece in pieces])
-    tiles = torch.cat([tiles, tiles.new_zeros(max(0, count - len(tiles)), *tiles.shape[1:])])[:count]
-    _, h, w, _ = tiles.shape
-    return tiles.view(rows, columns, h, w, 3).permute(0, 2, 1, 3, 4).reshape(rows * h, columns * w, 3).numpy()
+    return tiled(tiles[:count], columns=columns).numpy()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -161,6 +161,8 @@ class LipSync:
                 continue
             faces = self._places(track, index[here])
             white = torch.ones(len(faces.points), 3, self.config.size, self.config.size)
+            if self._moves:
+                white[:, :, : self.config.size // 2] = 0  # the upper half is the frame's own, pixel for pixel
             part = self._put(replace(covered, pixels=covered.pixels[here]), white, None, faces)
             covered.pixels[here] = part.pixels
         return covered.pixels.mean(3)

@@ -60,7 +60,7 @@ def mask(shares: Tensor) -> Tensor:
     return shares.to(host.output_device(), torch.float32)
 
 
-def audio(value: Mapping[str, Any] | None, what: str = "the audio") -> Audio:
+def audio(value: Any, what: str = "the audio") -> Audio:
     """An AUDIO {"waveform": (1,C,T) float, "sample_rate": Hz} as sound on the CPU; ``what`` names it in errors. MediaError
     where there is none to hear, ValueError where it is not an AUDIO."""
     if value is None:

@@ -1,4 +1,5 @@
 """What the host is told: the nodes, our model folder, whose workflows we take over."""
+# pyright: reportUntypedBaseClass=false
 
 from comfy_api.latest import ComfyAPI, ComfyExtension, io
 

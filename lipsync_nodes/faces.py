@@ -1,4 +1,5 @@
 """Who is in the picture, and who of them speaks."""
+# pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
 from dataclasses import replace
 
@@ -140,5 +141,6 @@ class SelectFace(io.ComfyNode):
     @classmethod
     def execute(cls, tracks, rule, index, x, y, reference=None, audio=None) -> io.NodeOutput:
         track = looking.chosen(tracks, rule, index=index, point=(x, y), reference=reference)
+        looking.refuse_twice(tracks, track)
         speaker = Speaker(track, None if audio is None else convert.audio(audio))
         return io.NodeOutput(replace(tracks, speakers=(*tracks.speakers, speaker)))

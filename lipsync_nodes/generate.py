@@ -1,4 +1,5 @@
 """Lips that move."""
+# pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
 from comfy_api.latest import io
 from torch import Tensor

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -71,8 +72,8 @@ def input_file(name: str | None) -> Path:
     that is not there or lies elsewhere: a workflow may come from anybody."""
     if name is None or name == NO_FILE:
         raise MediaError("no file is chosen; upload one, or connect a video")
-    name, folder = folder_paths.annotated_filepath(name)
-    path = _inside(Path(folder or folder_paths.get_input_directory()), name.strip())
+    plain, folder = folder_paths.annotated_filepath(name)
+    path = _inside(Path(folder or folder_paths.get_input_directory()), str(plain).strip())
     if not path.is_file():
         raise MediaError(f"{name!r} is not in ComfyUI's input folder; upload it again, or choose another file")
     return path
@@ -161,17 +162,17 @@ class Progress:
     core calls ``on_progress``; every call raises the host's exception where the user pressed Cancel."""
 
     def __init__(self, stages: Mapping[str, float]) -> None:
-        whole = sum(stages.values())
-        self._shares = {stage: share / whole for stage, share in stages.items()}
+        ends = list(accumulate(stages.values(), initial=0.0))
+        self._spans = {stage: (ends[i] / ends[-1], ends[i + 1] / ends[-1]) for i, stage in enumerate(stages)}
         self._bar = comfy.utils.ProgressBar(_STEPS)
         self._at = 0.0
         self._shown = 0.0  # seconds: when the last picture went out
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         cancel_point()
-        if stage in self._shares:
-            before = sum(share for name, share in list(self._shares.items())[: list(self._shares).index(stage)])
-            self._at = max(self._at, before + self._shares[stage] * min(1.0, done / total if total else 0.0))
+        if stage in self._spans:
+            begin, end = self._spans[stage]
+            self._at = max(self._at, begin + (end - begin) * min(1.0, done / total if total else 0.0))
         self._bar.update_absolute(round(self._at * _STEPS), _STEPS)
 
     def show(self, frames: Frames | YuvFrames) -> None:

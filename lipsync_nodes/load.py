@@ -1,4 +1,7 @@
 """What goes in: demo media, sound, a model, a folder of videos."""
+# pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
+
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -86,7 +89,7 @@ class LoadAudio(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None, video="not connected"):
+    def validate_inputs(cls, file=None, video: Any = "not connected"):
         if file is None or video is None:  # the host does not know yet what links bring
             return True
         try:
@@ -146,7 +149,7 @@ class LoadLipSyncModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, precision) -> io.NodeOutput:
         patcher = host.generator(model, host.Progress({"pull": 1}))
-        return io.NodeOutput(Voice(patcher, host.HUB.get(model, model), precision))
+        return io.NodeOutput(Voice(patcher, host.HUB.get(model) or model, precision))
 
 
 class LoadVideos(io.ComfyNode):

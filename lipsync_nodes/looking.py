@@ -87,7 +87,17 @@ def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], refe
         if reference is None:
             raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
         return select_like(found.tracks, found.portraits, reference=_reference(reference))
-    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))  # pyright: ignore
+    return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
+
+
+def refuse_twice(found: People, track: FaceTrack) -> None:
+    """ValueError when the person of ``track`` was chosen before: nobody says two things at once."""
+    for number, speaker in enumerate(found.speakers, 1):
+        before = window(speaker.track, 0, found.frames)
+        now = window(track, 0, found.frames)
+        both = before.visible & now.visible
+        if bool(both.any()) and torch.equal(before.boxes[both], now.boxes[both]):
+            raise ValueError(f"this is speaker {number} again; choose somebody else here, or take this node out")
 
 
 def _reference(image: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """Do lips and sound agree, and what to do where they do not."""
+# pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
 from comfy_api.latest import io
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,9 +63,8 @@ class Job:
         if self.people is None:
             return [(self.speech or own(), "largest")]
         chosen = self.people.speakers or (Speaker(select(self.people.tracks, parse_face("largest")), None),)
-        silent = any(speaker.audio is None for speaker in chosen)
-        speech = own() if silent and self.speech is None else self.speech
-        return [(speaker.audio or speech, speaker.track) for speaker in chosen]
+        own = cache(own)
+        return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
     def check(self, width: int, height: int, frames: int | None) -> None:
         """ValueError when the tracks are of other media."""

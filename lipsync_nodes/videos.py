@@ -16,6 +16,7 @@ from torch import Tensor
 from ..lipsync_core.errors import MediaError
 from ..lipsync_core.footage import Cut, opened
 from ..lipsync_core.media import AudioSource, VideoWriter, copied_suffix, probe_sound, read_audio, write_shifted
+from ..lipsync_core.prefetch import ahead
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host
 
@@ -166,7 +167,7 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
     total = (footage.stop or footage.info.frames or 0) - footage.first
     with (
         VideoWriter(out, footage.info, AudioSource(sound)) as writer,
-        closing(footage.frames(sys.maxsize, sys.maxsize, longer="trim")) as frames,
+        closing(ahead(footage.frames(sys.maxsize, sys.maxsize, longer="trim"))) as frames,
     ):
         for chunk in frames:
             writer.write(chunk)

@@ -24,7 +24,7 @@ FLOORS = [
     {"hub", "foreign", "weights", "losses"},
     {"pipeline", "prefetch", "training", "metrics"},
     {"footage", "finding"},
-    {"dubbing", "scoring", "measuring"},
+    {"dubbing", "giving", "scoring", "measuring"},
     {"evaluation"},
     {
         *("cli", "cli_bench", "cli_dub", "cli_models", "cli_progress", "cli_quality", "cli_score", "cli_study"),

@@ -214,6 +214,10 @@ class Host:
         if self.cancel_at is not None and self.questions >= self.cancel_at:
             raise Cancelled
 
+    def temporary(self) -> list[str]:
+        """What lies in the folder for temporary files."""
+        return sorted(path.name for path in (self.base / "temp").iterdir())
+
     def folder(self, name: str) -> str:
         return str(self.base / name)
 

@@ -1,0 +1,95 @@
+"""What lets another blend of the same clip be quick, and says where it changes the picture."""
+
+import pytest
+import torch
+from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, person, pieces, voice, whole
+from torch import Tensor
+
+from lipsync_core.pipeline import Blend, Drawings, LipSync
+from lipsync_core.types import FaceTrack
+
+TRACKS = [person(10), person(100, hidden=slice(4, 9))]
+BLENDS = [
+    Blend(strength=0.4),
+    Blend("lower", "paste"),
+    Blend("face", feather=0.02),
+    Blend(colour_match=True),
+    Blend(own_pixels=False),
+]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Tensor:
+    noise = torch.rand(COUNT, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(6))
+    return (noise * 255).to(torch.uint8)
+
+
+def spoken(clip: Tensor, blend: Blend, drawings: Drawings | None, tracks: list[FaceTrack] = TRACKS) -> Tensor:
+    sync = LipSync(mini(), blend=blend, precision="float32")
+    return whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=tracks, drawings=drawings))
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+def test_drawings_serve_every_blend(clip: Tensor, blend: Blend, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawings = Drawings()
+    spoken(clip, Blend(), drawings)
+    wanted = spoken(clip, blend, None)
+    monkeypatch.setattr("lipsync_core.models.generator.Generator.draw", None)  # nothing may be drawn now
+    assert torch.equal(spoken(clip, blend, drawings), wanted)
+
+
+def test_drawings_keep_within_their_room(clip: Tensor) -> None:
+    drawings = Drawings(most_bytes=3 * 8 * 6 * 48 * 96 * 4)  # three chunks of eight faces in float32
+    wanted = spoken(clip, Blend(), drawings)
+    assert len(drawings) == 3
+    assert torch.equal(spoken(clip, Blend(), drawings), wanted)
+
+
+def test_a_still_picture_has_drawings_too(clip: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    (frame,) = pieces(clip[:1], 1)
+    track = person(10, count=1)
+
+    def shown(blend: Blend, drawings: Drawings | None) -> Tensor:
+        sync = LipSync(mini(), blend=blend, precision="float32")
+        return whole(sync.still(frame, voice(1), fps=FPS, tracks=[track], count=20, chunk=8, drawings=drawings))
+
+    drawings = Drawings()
+    shown(Blend(), drawings)
+    wanted = shown(Blend("face"), None)
+    monkeypatch.setattr("lipsync_core.models.generator.Generator.draw", None)
+    assert torch.equal(shown(Blend("face"), drawings), wanted)
+
+
+def test_strength_0_keeps_every_bit_and_half_lies_between(clip: Tensor) -> None:
+    source, full = clip.float(), spoken(clip, Blend(), None).float()
+    assert torch.equal(spoken(clip, Blend(strength=0), None), clip)
+    half = spoken(clip, Blend(strength=0.5), None).float()
+    assert (half - (source + full) / 2).abs().max() <= 1.5  # two roundings, and people who overlap
+    assert (full - source).abs().max() > 20
+
+
+def test_strength_of_a_hard_edge_keeps_the_edge_hard(clip: Tensor) -> None:
+    source, full = clip.float(), spoken(clip, Blend(kind="paste"), None, TRACKS[:1]).float()
+    half = spoken(clip, Blend(kind="paste", strength=0.5), None, TRACKS[:1]).float()
+    assert (half - (source + full) / 2).abs().max() <= 1
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.01])
+def test_other_strengths_are_refused(clip: Tensor, strength: float) -> None:
+    with pytest.raises(ValueError, match="strength"):
+        spoken(clip, Blend(strength=strength), None)
+
+
+@pytest.mark.parametrize("blend", [Blend(), Blend("lower", "paste"), Blend("face", strength=0.5)])
+def test_the_mask_covers_just_what_changes(clip: Tensor, blend: Blend) -> None:
+    sync = LipSync(mini(), blend=blend, precision="float32")
+    masks = torch.cat(
+        [sync.masks(HEIGHT, WIDTH, TRACKS, start=i, count=min(10, COUNT - i)) for i in range(0, COUNT, 10)]
+    )
+    assert masks.shape == (COUNT, HEIGHT, WIDTH) and masks.min() == 0
+    assert masks.max() == pytest.approx(blend.strength, abs=1e-4)
+    changed = (spoken(clip, blend, None) != clip).any(-1)
+    assert not (changed & (masks == 0)).any()
+    covered = masks > 0.2
+    assert changed[covered].float().mean() > 0.9  # noise is seldom drawn as it was
+    assert not masks[4:9, :, 130:].any()  # the second person is away then
