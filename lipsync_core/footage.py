@@ -89,7 +89,7 @@ class Footage:
         for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
             here = set(wanted[begin:end])
             first, stop = (self.first + frame for frame in (wanted[begin], wanted[end - 1] + 1))
-            for piece in read_frames(self.path, chunk=8, fps=self.info.fps, start=first, stop=stop):
+            for piece in read_frames(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop):
                 for i, picture in enumerate(piece.pixels):
                     if (frame := piece.start - self.first + i) in here:
                         yield frame, picture

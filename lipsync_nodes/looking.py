@@ -63,9 +63,9 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
 
 def preview(clip: Footage | Pictures, found: People) -> Tensor:
     """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3) uint8."""
-    chosen = [0] if found.frames == 1 else sheet_frames(found.tracks, found.frames, most=_SHEET)
-    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(chosen))
-    return overview(pictures, found.tracks)
+    shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
+    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(shown))
+    return overview(pictures, found.tracks, count=len(shown))
 
 
 def masks(media: Any, found: People) -> Any:

@@ -98,18 +98,18 @@ def test_the_sheet_shows_the_most_people() -> None:
 def test_an_overview_is_the_numbered_frames_side_by_side() -> None:
     tracks = [person(20, 20, 20, 0, 6)]
     clip = [noise(60, 100), noise(60, 100) // 2, noise(60, 100) // 3]
-    sheet = overview([Frames(torch.stack(clip[:2]), 0), Frames(clip[2][None], 5)], tracks, width=200)
+    sheet = overview([Frames(torch.stack(clip[:2]), 0), Frames(clip[2][None], 5)], tracks, count=3, width=200)
     assert sheet.shape == (120, 200, 3) and sheet.dtype == torch.uint8
     box = tracks[0].boxes[:1]
     wanted = [numbered(picture, box, [0]) for picture in clip]
     assert torch.equal(sheet[:60, :100], wanted[0]) and torch.equal(sheet[:60, 100:], wanted[1])
     assert torch.equal(sheet[60:, :100], wanted[2]) and not sheet[60:, 100:].any()
-    small = overview([Frames(torch.full((1, 64, 256, 3), 0.5), 3)], [person(128, 16, 32, 0, 6)], width=128)
+    small = overview([Frames(torch.full((1, 64, 256, 3), 0.5), 3)], [person(128, 16, 32, 0, 6)], count=1, width=128)
     assert small.shape == (32, 128, 3)
     yellow = (small == torch.tensor([255, 214, 0], dtype=torch.uint8)).all(2).nonzero()
     assert int(yellow[:, 1].min()) >= 64 and int(yellow[:, 1].max()) <= 80  # the box is reduced with its frame
     with pytest.raises(ValueError, match="no frames"):
-        overview([], tracks)
+        overview([], tracks, count=0)
 
 
 def test_a_contact_sheet_is_in_reading_order() -> None:

@@ -71,18 +71,18 @@ def sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> 
     return [int(part[people[part].argmax()]) for part in parts]
 
 
-def overview(frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, width: int = 1280) -> Tensor:
-    """All ``frames`` of a clip (as ``sheet_frames`` chooses them), reduced to fit ``width`` px side by side and their faces
-    numbered, as one picture (h,w,3) uint8. Raises ValueError without frames."""
-    pieces = [(chunk.start + i, pixels) for chunk in frames for i, pixels in enumerate(chunk.pixels)]
-    if not pieces:
-        raise ValueError("no frames; wanted at least one")
-    columns = math.ceil(math.sqrt(len(pieces)))
+def overview(frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, count: int, width: int = 1280) -> Tensor:
+    """``count`` ``frames`` of a clip (as ``sheet_frames`` chooses them), reduced to fit ``width`` px side by side and their
+    faces numbered, as one picture (h,w,3) uint8. One chunk is held at its full size. Raises ValueError without frames."""
+    columns = math.ceil(math.sqrt(max(1, count)))
     tiles: list[Tensor] = []
-    for index, pixels in pieces:
-        small = _reduced(pixels, max(1, width // columns))
-        boxes, labels = numbers(tracks, index)
-        tiles.append(numbered(small, boxes * (small.shape[1] / pixels.shape[1]), labels))
+    for chunk in frames:
+        for index, pixels in enumerate(chunk.pixels, chunk.start):
+            small = _reduced(pixels, max(1, width // columns))
+            boxes, labels = numbers(tracks, index)
+            tiles.append(numbered(small, boxes * (small.shape[1] / pixels.shape[1]), labels))
+    if not tiles:
+        raise ValueError("no frames; wanted at least one")
     return contact_sheet(torch.stack(tiles), columns=columns)
 
 
