@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ KEPT = (  # what a saved workflow and a creator meet; not what differs between h
     *("input", "input_order", "output", "output_name", "output_is_list", "output_tooltips"),
 )
 FILES = {("LipSync_LoadAudio", "file"), ("LipSync_LoadVideos", "folder")}  # they list the input folder
+REPORT = logging.getLogger("host")  # -o log_cli=true -o log_cli_level=INFO shows it
 BUDGET = 0.3  # seconds that the pack may add to the host's start
 
 
@@ -94,20 +96,18 @@ def test_the_host_serves_the_help_of_every_node_with_its_pictures(client: Client
 
 def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None:
     """Two measures: what Python's own importtime says of the modules that the pack's entry point pulls in, all that
-    they pull in included, and what the host says of the whole (in tenths of a second). The best of three: others may
-    use the machine. A CPU build of torch raises at the first touch of a GPU, so that here none was touched either."""
-    measured = []
-    for turn in range(3):
-        base = furnish(tmp_path / str(turn))
+    they pull in included, and what the host says of the whole (in tenths of a second). The best of three starts: the
+    first one after an installation also compiles the files, and others may use the machine. A CPU build of torch raises
+    at the first touch of a GPU, so that here none was touched either."""
+    base, own, whole, log = furnish(tmp_path), [], [], ""
+    for _ in range(3):
         with serving(base, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
             log = server.log()
-        (own,) = re.findall(r"import time:\s+\d+ \|\s+(\d+) \|\s+\S.*\.lipsync_nodes\.extension\n", log)
-        (whole,) = re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)
-        measured.append((int(own) / 1e6, float(whole)))
-        if min(measured) < (BUDGET, BUDGET):
-            break
-    assert min(own for own, _ in measured) < BUDGET, measured
-    assert min(whole for _, whole in measured) < BUDGET, measured
+        pattern = r"import time:\s+\d+ \|\s+(\d+) \|\s+\S.*\.lipsync_nodes\.extension\n"
+        own += [int(time) / 1e6 for time in re.findall(pattern, log)]
+        whole += [float(time) for time in re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)]
+    REPORT.info("the entry point imports for %s s, the host says %s s", own, whole)
+    assert min(own) < BUDGET and min(whole) < BUDGET, (own, whole)
     late = {"skimage", "matplotlib", "huggingface_hub", "torchaudio", "cv2", "ray"}
     assert late.isdisjoint(pulled_in(log)), late & pulled_in(log)
 
