@@ -233,15 +233,15 @@ def refuse_unless_fits(wanted_bytes: int, what: str, instead: str) -> None:
 
 def _free_bytes(where: torch.device) -> int:
     free = int(mm.get_free_memory(where))
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's, of which psutil, and so the host, knows nothing
-    try:
-        most = int(limit.read_text("ascii")) if where.type == "cpu" else free
-        lines = limit.with_name("memory.stat").read_text("ascii").splitlines()
-        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-        used = int(limit.with_name("memory.current").read_text("ascii")) - cached
-    except (OSError, ValueError, StopIteration):  # no container, or "max"
+    if where.type != "cpu":
         return free
-    return min(free, most - used)
+    group = Path("/sys/fs/cgroup")  # a container's limit, of which psutil, and so the host, knows nothing
+    try:
+        most, used = (int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+        return min(free, most - used + int(stat["inactive_file"]))  # what files take can be had back
+    except (OSError, ValueError, KeyError):  # no container, or no limit ("max")
+        return free
 
 
 def managed(model: nn.Module) -> Any:

@@ -1,7 +1,7 @@
 """What 'Detect Faces' and 'Select Face' do."""
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
 from .values import People
 from .videos import video_source
+
+Rule = Literal["largest", "left", "right", "index", "point", "like image"]
 
 _SHEET = 16  # pictures of a video in the preview
 _NO_MASK = "a video's mask would take gigabytes, so there is none; split it with 'Get Video Components' to get one"
@@ -81,7 +83,7 @@ def masks(media: Any, found: People) -> Any:
     return convert.mask(shares)
 
 
-def chosen(found: People, rule: str, *, index: int, point: tuple[int, int], reference: Tensor | None) -> FaceTrack:
+def chosen(found: People, rule: Rule, *, index: int, point: tuple[int, int], reference: Tensor | None) -> FaceTrack:
     """The track of whoever ``rule`` names. NoFaceError, ValueError."""
     if rule == "like image":
         if reference is None:

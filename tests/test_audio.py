@@ -21,6 +21,7 @@ from lipsync_core.audio import (
     mel_windows,
     mono,
     resample,
+    shifted,
     window_start,
 )
 from lipsync_core.media import resample_pyav
@@ -221,3 +222,19 @@ def test_resampling_to_the_same_rate_changes_nothing() -> None:
 def test_resampling_few_samples(count: int) -> None:
     got = resample(Audio(torch.ones(1, count), 44100), 16000)
     assert got.samples.shape == (1, -(-count * 16000 // 44100)) and bool(got.samples.isfinite().all())
+
+
+@pytest.mark.parametrize("delay", [Fraction(0), Fraction(3, 8), Fraction(-3, 8), Fraction(9), Fraction(-9)])
+def test_shifted_sound_comes_back_but_for_its_end(delay: Fraction) -> None:
+    audio = Audio(torch.rand(2, 16, generator=torch.manual_seed(0)) + 0.1, 8)
+    there = shifted(audio, delay)
+    back = shifted(there, -delay)
+    lost = min(16, abs(round(delay * 8)))
+    kept = slice(0, 16 - lost) if delay >= 0 else slice(lost, 16)
+    assert torch.equal(back.samples[:, kept], audio.samples[:, kept])
+    assert int((there.samples == 0).sum()) == 2 * lost and there.samples.shape == audio.samples.shape
+
+
+def test_sound_is_shifted_to_the_nearest_sample() -> None:
+    audio = Audio(torch.tensor([[1.0, 2.0, 3.0]]), 10)
+    assert [shifted(audio, Fraction(n, 100)).samples[0, 0].item() for n in (4, 5, -5, -6)] == [1.0, 0.0, 1.0, 2.0]

@@ -149,6 +149,18 @@ def test_a_file_that_ends_early_is_not_kept(served: Hub) -> None:
     assert folder() == []
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_whoever_hears_of_the_progress_can_stop_it(served: Hub, kind: type[BaseException]) -> None:
+    """Not taken for a broken line, for which the mirror would be tried."""
+
+    def stop(done: int, total: int | None) -> None:
+        raise kind("enough")
+
+    with pytest.raises(kind, match="enough"):
+        hub.pull("toy", endpoint=served.endpoint, on_progress=stop)
+    assert folder() == [] and len(served.downloads()) == 1
+
+
 def test_a_wrong_hash_is_not_kept_and_both_are_named(served: Hub) -> None:
     other = CONTENT[:-1] + b"!"
     served.files["owner/first/deep/toy.bin"] = other

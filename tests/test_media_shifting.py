@@ -10,7 +10,16 @@ import torch
 from media_samples import click, click_time, write_sound, write_video
 
 from lipsync_core.errors import MediaError
-from lipsync_core.media import AudioSource, VideoWriter, probe, probe_sound, read_audio, read_frames, write_shifted
+from lipsync_core.media import (
+    AudioSource,
+    VideoWriter,
+    copied_suffix,
+    probe,
+    probe_sound,
+    read_audio,
+    read_frames,
+    write_shifted,
+)
 from lipsync_core.types import Audio, Frames, VideoInfo
 
 
@@ -79,6 +88,24 @@ def test_another_sound_and_further_tracks(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "b.mkv")) as file:
         second = np.concatenate([f.to_ndarray() for f in file.decode(audio=1)], axis=1)
     assert np.abs(second[0].astype(int)).argmax() / 16000 == pytest.approx(0.7, abs=0.001)
+
+
+def test_sound_from_memory_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    src, out, steps = clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", list[tuple[int, int]]()
+    voice = Audio(torch.from_numpy(click(16000, 1, 0.3)), 16000)
+    write_shifted(src, out, Fraction(1, 10), audio=voice, on_progress=lambda done, total: steps.append((done, total)))
+    assert torch.equal(pixels(out), pixels(src))
+    assert heard(out) == pytest.approx(0.4, abs=0.001)
+    assert probe_sound(out).rate == 16000
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])  # Matroska leaves out when the first few are decoded
+@pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("mpeg4", ".mp4"), ("ffv1", ".mkv")])
+def test_a_copied_picture_has_its_container(tmp_path: Path, codec: str, suffix: str, count: int) -> None:
+    path = write_video(tmp_path / "a.mkv", moving(count), codec=codec, options={})
+    assert copied_suffix(path) == suffix
+    write_shifted(path, tmp_path / f"b{suffix}", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000))
+    assert torch.equal(pixels(tmp_path / f"b{suffix}"), pixels(path))
 
 
 def test_a_rotated_picture_stays_rotated(tmp_path: Path) -> None:

@@ -171,6 +171,12 @@ def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
                     earlier.dts = later.dts - max(1, earlier.duration or 0)
             yield from held
             held.clear()
+    shown = [packet.pts for packet in held if packet.pts is not None]
+    if held and len(shown) == len(held) and any(packet.dts is None for packet in held):  # a few frames in all
+        places = sorted(shown)
+        late = max(place - pts for place, pts in zip(places, shown, strict=True))
+        for packet, place in zip(held, places, strict=True):
+            packet.dts = place - late
     yield from held
 
 
