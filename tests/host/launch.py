@@ -90,11 +90,12 @@ def serving(
         *("--database-url", f"sqlite:///{(base / 'user/comfyui.db').as_posix()}", *flags),
     ]
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    own = {"PYTHONIOENCODING": "utf-8", "LIPSYNC_CACHE": str(base / "cache"), "HF_HUB_OFFLINE": "1"}
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=HOST,
-            env={**inherited, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+            env={**inherited, **own, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
