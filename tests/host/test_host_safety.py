@@ -35,7 +35,7 @@ def test_no_sound_outside_the_input_folder(client: Client, graph: Graph, name: s
 def test_no_folder_outside_the_input_folder(client: Client, graph: Graph, name: str) -> None:
     videos = graph.add("LipSync_LoadVideos", folder=name)
     graph.add("PreviewAny", source=videos[1])
-    with pytest.raises(Refused, match="does not lie in ComfyUI's folders|no folder"):
+    with pytest.raises(Refused, match=r"does not lie in ComfyUI's folders|is no folder"):
         client.run(graph)
 
 
@@ -44,7 +44,7 @@ def test_no_model_from_elsewhere(client: Client, graph: Graph, names: dict[str, 
     video, model = graph.add("LoadVideo", file=names["video"]), graph.add("LipSync_LoadLipSyncModel", model=name)
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], model=model[0])
     graph.add("SaveVideo", video=made[0])
-    with pytest.raises(Refused, match="not in list"):
+    with pytest.raises(Refused, match="not in "):
         client.run(graph)
 
 
