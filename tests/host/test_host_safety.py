@@ -7,6 +7,7 @@ from pathlib import Path
 
 import material
 import pytest
+import torch
 from client import Client, Refused
 from graph import Graph
 from launch import ROOT
@@ -93,10 +94,15 @@ def test_a_file_of_models_lipsync_speaks(client: Client, names: dict[str, str]) 
     shutil.rmtree(folder)
 
 
-def test_a_checkpoint_runs_no_code(client: Client, names: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["by pickle", "by torch.save"])
+def test_a_checkpoint_runs_no_code(client: Client, names: dict[str, str], tmp_path: Path, written: str) -> None:
     path = client.server.base / "models/lipsync/bomb.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    bomb = Bomb(tmp_path / "exploded")
+    if written == "by pickle":
+        path.write_bytes(pickle.dumps(bomb))
+    else:
+        torch.save({"state_dict": {"weight": torch.zeros(1), "bomb": bomb}}, path)
     client.fail(dubbed_with(client, names, "bomb.pth"))
     path.unlink()
     assert not (tmp_path / "exploded").exists()
