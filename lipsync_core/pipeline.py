@@ -153,7 +153,7 @@ class LipSync:
     @torch.inference_mode()
     def masks(self, height: int, width: int, tracks: Sequence[FaceTrack], *, start: int, count: int) -> Tensor:
         """(count,H,W) in [0,1]: how much of the new mouths ``stream`` shows at each place of frames ``start`` ... of the
-        tracks, between 0 (untouched, bit for bit) and 1."""
+        tracks, from 0 (untouched; rounding may leave a millionth) to 1."""
         covered = Frames(torch.zeros(count, height, width, 3), start)
         for track in tracks:
             here, index = _present(covered, track)

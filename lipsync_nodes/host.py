@@ -227,7 +227,7 @@ def refuse_unless_fits(wanted_bytes: int, what: str, instead: str) -> None:
     where nodes' outputs lie; some is left for the rest of the machine."""
     free = _free_bytes(output_device())
     if wanted_bytes > 0.9 * free:
-        figures = f"{what} takes {wanted_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        figures = f"{what} would take {wanted_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         raise LipSyncError(f"{figures}; {instead}")
 
 

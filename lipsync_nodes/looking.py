@@ -23,7 +23,7 @@ from .videos import video_source
 Rule = Literal["largest", "left", "right", "index", "point", "like image"]
 
 _SHEET = 16  # pictures of a video in the preview
-_NO_MASK = "a video's mask would take gigabytes, so there is none; split it with 'Get Video Components' to get one"
+_NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
 
 
 def footage(media: Any, fps: float) -> Footage | Pictures:

@@ -43,7 +43,7 @@ class SyncScore(io.ComfyNode):
                     options=["judge", "syncnet"],
                     default="judge",
                     tooltip="judge is ours and bundled. syncnet (55 MB, no licence known to us for its weights) is downloaded "
-                    "at the first run; its figures are those of papers, and do not compare with the judge's.",
+                    "at the first run. Papers measure with it; its figures and the judge's do not compare.",
                 ),
             ],
             outputs=[

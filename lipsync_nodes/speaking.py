@@ -15,14 +15,14 @@ from ..lipsync_core.finding import Finding, find_people
 from ..lipsync_core.footage import Cut, Longer, Pictures, arranged, opened, order
 from ..lipsync_core.models.generator import Generator
 from ..lipsync_core.pipeline import Blend, Drawings, LipSync
-from ..lipsync_core.types import Audio, FaceTrack, Frames
+from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
 from .recent import Recent
 from .values import People, Speaker, Voice
-from .videos import video_output, video_source
+from .videos import VideoSource, video_output, video_source
 
 _PIXEL_BYTES = 16  # of an IMAGE and its MASK: four floats
-_NO_MASK = "a video's mask would take gigabytes, so there is none; split it with 'Get Video Components' to get one"
+_NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
 
 _drawings: Recent[list[Drawings]] = Recent()
 """What was drawn last, so that another blend of it need not draw again."""
@@ -88,7 +88,7 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     cut = Cut(source.start, source.end, None, job.longer)
     info = opened(source.path, cut).info
     job.check(info.width, info.height, None)
-    speakers = job.speakers(source.audio)
+    speakers = job.speakers(lambda: _own_sound(source, info))
     generator = _generator(job)
     progress = host.Progress({"dub": 3} if job.people else {"find faces": 1, "dub": 3})
 
@@ -114,6 +114,16 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     report = host.halving(job.batch, run)
     sound = fitted(mixed([sound for sound, _ in speakers]), report.frames / report.fps)
     return video_output(report.out), convert.audio_value(sound), host.blocked(_NO_MASK)
+
+
+def _own_sound(source: VideoSource, info: VideoInfo) -> Audio:
+    """What a video says itself, no longer than its picture is seen: the last packet of AAC outlasts it."""
+    sound = source.audio()
+    if info.frames is None:
+        return sound
+    end = info.frames / info.fps
+    seconds = (end if source.end is None else min(end, source.end)) - source.start
+    return Audio(sound.samples[:, : int(seconds * sound.rate)], sound.rate)
 
 
 def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:

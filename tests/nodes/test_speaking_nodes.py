@@ -57,7 +57,7 @@ def test_images_that_do_not_fit_are_refused(
 ) -> None:
     host.free_bytes = 100_000_000
     error = pack.part("lipsync_core.errors").LipSyncError
-    with pytest.raises(error, match=r"images of 256x256 px.*takes 0\.2 GB.*0\.1 GB are free.*VIDEO"):
+    with pytest.raises(error, match=r"images of 256x256 px.*would take 0\.2 GB.*0\.1 GB are free.*VIDEO"):
         pack.run("Wav2LipGenerate", media=photo, audio=speech)
 
 
@@ -92,6 +92,14 @@ def test_a_part_of_a_video_speaks_its_own_sound(pack: Pack, talking: Path) -> No
     video, audio, _ = pack.run("Wav2LipGenerate", media=part)
     assert pack.part("lipsync_core.media").probe(video.get_stream_source()).frames == 20
     assert length(audio) == pytest.approx(0.8)
+
+
+def test_a_video_that_speaks_its_own_sound_stays_as_long(pack: Pack, talking: Path) -> None:
+    media = pack.part("lipsync_core.media")
+    own = pack.run("LoadAudio", video=VideoFromFile(str(talking)))[0]
+    assert length(own) > 2  # the last packet of AAC outlasts the picture
+    video, audio, _ = pack.run("Wav2LipGenerate", media=VideoFromFile(str(talking)))
+    assert media.probe(video.get_stream_source()).frames == 50 and length(audio) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("at", [2, 5, 12])
