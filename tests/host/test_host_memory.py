@@ -54,7 +54,7 @@ def test_a_long_video_does_not_fill_the_memory(tmp_path: Path, seconds: int) -> 
         assert most[0] < LIMIT, f"{most[0] / 1e9:.2f} GB"
         assert len(outcome.files(look.id)) <= 16
         frames, sound, _ = material.played(client.saved(outcome, save))
-        assert 0 <= frames - 25 * seconds <= 2 and abs(sound - seconds) < 0.1  # AAC made the sound a little longer
+        assert frames == 25 * seconds and abs(sound - seconds) < 0.1
 
 
 def test_images_that_would_not_fit_are_refused(tmp_path: Path) -> None:
