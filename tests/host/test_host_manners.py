@@ -2,6 +2,7 @@
 
 import logging
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import material
@@ -82,7 +83,7 @@ def wait_for_progress(client: Client, prompt: str, share: float, *, seconds: flo
 def longest_batch(client: Client, prompt: str) -> float:
     """Seconds: the longest that the bar stood still."""
     times = [e.time for e in client.events if e.kind == "progress" and e.data.get("prompt_id") == prompt]
-    return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+    return max((after - before for before, after in pairwise(times)), default=0.0)
 
 
 def dubbing(graph: Graph, names: dict[str, str], **blend: object) -> tuple[Graph, dict[str, str]]:
