@@ -21,6 +21,7 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 PACK = "My-Pack.v2 (1)"  # what a download, a copy and a version number leave behind: spaces, dots, brackets
+PLAIN = "lipsync"  # what the Manager leaves behind
 HOST = Path(os.environ["COMFYUI_DIR"]).resolve() if os.environ.get("COMFYUI_DIR") else None
 PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "train")
@@ -43,6 +44,12 @@ class Server:
     log_file: Path
     process: subprocess.Popen[bytes]
 
+    @property
+    def pack(self) -> str:
+        """The name of our folder."""
+        (folder,) = (path.name for path in (self.base / "custom_nodes").iterdir() if path.name != "__pycache__")
+        return folder
+
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
@@ -61,13 +68,12 @@ def version() -> str:
     return scope["version"]
 
 
-def furnish(base: Path, pack: Path | None = ROOT) -> Path:
-    """Make the folders of a fresh host under ``base``, with a copy of ``pack`` in its custom_nodes."""
-    for name in ("custom_nodes", "input", "output", "temp", "models", "user/default"):
-        (base / name).mkdir(parents=True, exist_ok=True)
+def furnish(base: Path, name: str = PACK) -> Path:
+    """Make the folders of a fresh host under ``base``, with a copy of this pack in its custom_nodes."""
+    for folder in ("custom_nodes", "input", "output", "temp", "models", "user/default"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
     (base / "user/default/comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
-    if pack is not None:
-        shutil.copytree(pack, base / "custom_nodes" / PACK, ignore=LEFT_OUT)
+    shutil.copytree(ROOT, base / "custom_nodes" / name, ignore=LEFT_OUT)
     return base
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin
 import pytest
 from client import Client, connected
 from graph import Graph
-from launch import PACK, ROOT, furnish, serving
+from launch import PACK, PLAIN, ROOT, furnish, serving
 
 FROZEN = Path(__file__).with_name("object_info.json")
 RENEW = "LIPSYNC_RENEW=1 ... -m pytest -m host tests/host -k frozen"
@@ -29,7 +29,11 @@ BUDGET = 0.3  # seconds that the pack may add to the host's start
 
 def nodes_of(client: Client) -> dict[str, Any]:
     """Our part of /object_info, without what the input folder holds."""
-    ours = {name: info for name, info in client.get("/object_info").items() if PACK in info["python_module"]}
+    ours = {
+        name: info
+        for name, info in client.get("/object_info").items()
+        if info["python_module"].endswith(client.server.pack)
+    }
     found = {name: {key: info[key] for key in KEPT} for name, info in sorted(ours.items())}
     for node, name in FILES:
         options = found[node]["input"]["required"][name][1]
@@ -51,10 +55,10 @@ def test_the_log_tells_of_no_failure(client: Client) -> None:
 
 def test_a_broken_torchaudio_takes_the_hosts_nodes_and_not_ours(broken: Client) -> None:
     log = start_of(broken)
-    assert re.search(rf"seconds: .*{re.escape(PACK)}", log), log
+    assert re.search(rf"seconds: .*{re.escape(PLAIN)}", log), log
     failed = re.findall(r"IMPORT FAILED\)?: (.*)", log)
     assert failed and all(name.startswith("nodes_") for name in failed), failed
-    assert f"{PACK.replace('.', '_x_')}" not in log and f"{PACK}{os.sep}" not in log, log  # no frame of ours
+    assert f"custom_nodes{os.sep}{PLAIN}{os.sep}" not in log, log  # no frame of ours
 
 
 @pytest.mark.parametrize("kind", ["client", "broken"])
@@ -82,16 +86,25 @@ def test_everything_says_what_it_is_for(client: Client) -> None:
         assert node["search_aliases"] and node["description"] and node["category"] == "LipSync", name
 
 
-def test_the_host_serves_the_help_of_every_node_with_its_pictures(client: Client) -> None:
-    docs = f"{client.server.url}/extensions/{quote(PACK)}/docs/"
-    for name in nodes_of(client):
+def test_the_host_serves_help_and_templates_with_their_pictures(broken: Client) -> None:
+    """Where the folder has an ordinary name: aiohttp serves no static files of one with a space in it."""
+    docs = f"{broken.server.url}/extensions/{PLAIN}/docs/"
+    for name in nodes_of(broken):
         with urllib.request.urlopen(f"{docs}{name}.md", timeout=30) as answer:
             page = answer.read().decode()
-        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)|<img[^>]+src=\"([^\"]+)\"", page)
+        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
         assert pictures, f"{name}.md shows no picture"
-        for (link,) in [[a or b] for a, b in pictures]:
-            with urllib.request.urlopen(urljoin(docs, link), timeout=30) as answer:
-                assert answer.headers["content-type"].startswith("image/"), (name, link)
+        for link in pictures:
+            assert_is_a_picture(urljoin(docs, link))
+    templates = broken.get("/workflow_templates")[PLAIN]
+    assert len(templates) >= 6
+    for name in templates:
+        assert_is_a_picture(f"{broken.server.url}/api/workflow_templates/{PLAIN}/{quote(name)}.jpg")
+
+
+def assert_is_a_picture(url: str) -> None:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.headers["content-type"].startswith("image/"), url
 
 
 def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None:
