@@ -6,10 +6,8 @@ import logging
 import os
 import re
 import shutil
-import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin
 
 import pytest
 from client import Client, connected
@@ -84,27 +82,6 @@ def test_everything_says_what_it_is_for(client: Client) -> None:
         assert [key for key, (_, *rest) in inputs.items() if not (rest and rest[0].get("tooltip"))] == [], name
         assert all(node["output_tooltips"]) and len(node["output_tooltips"]) == len(node["output"]), name
         assert node["search_aliases"] and node["description"] and node["category"] == "LipSync", name
-
-
-def test_the_host_serves_help_and_templates_with_their_pictures(broken: Client) -> None:
-    """Where the folder has an ordinary name: aiohttp serves no static files of one with a space in it."""
-    docs = f"{broken.server.url}/extensions/{PLAIN}/docs/"
-    for name in nodes_of(broken):
-        with urllib.request.urlopen(f"{docs}{name}.md", timeout=30) as answer:
-            page = answer.read().decode()
-        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
-        assert pictures, f"{name}.md shows no picture"
-        for link in pictures:
-            assert_is_a_picture(urljoin(docs, link))
-    templates = broken.get("/workflow_templates")[PLAIN]
-    assert len(templates) >= 6
-    for name in templates:
-        assert_is_a_picture(f"{broken.server.url}/api/workflow_templates/{PLAIN}/{quote(name)}.jpg")
-
-
-def assert_is_a_picture(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        assert answer.headers["content-type"].startswith("image/"), url
 
 
 def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None:
