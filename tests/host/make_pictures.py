@@ -143,18 +143,16 @@ return Promise.all([...document.querySelectorAll('video')].map(video => new Prom
 })))
 """
 PLACE = """
-const [left, top, scale] = arguments
-const view = app.canvas.canvas.getBoundingClientRect()
-app.canvas.ds.scale = scale
-app.canvas.ds.offset[0] = left / scale
-app.canvas.ds.offset[1] = top / scale
-app.canvas.deselectAll()
-app.canvas.setDirty(true, true)
+const [x, y, scale] = arguments
 const boxes = app.graph.nodes.map(node => [node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30])
   .concat((app.graph.groups ?? []).map(group => [...group.pos, ...group.size]))
-const edges = [Math.min(...boxes.map(b => b[0])), Math.min(...boxes.map(b => b[1])),
-               Math.max(...boxes.map(b => b[0] + b[2])), Math.max(...boxes.map(b => b[1] + b[3]))]
-return [...edges.map((edge, i) => (edge + app.canvas.ds.offset[i % 2]) * scale + [view.left, view.top][i % 2]), innerWidth]
+const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]))
+const right = Math.max(...boxes.map(b => b[0] + b[2])), bottom = Math.max(...boxes.map(b => b[1] + b[3]))
+const view = app.canvas.canvas.getBoundingClientRect()
+Object.assign(app.canvas.ds, { scale, offset: [x / scale - left, y / scale - top] })
+app.canvas.deselectAll()
+app.canvas.setDirty(true, true)
+return [view.left + x, view.top + y, view.left + x + (right - left) * scale, view.top + y + (bottom - top) * scale, innerWidth]
 """
 
 
@@ -193,10 +191,10 @@ def make(page: Page) -> None:
         page.browser.run(BUILD, columns, links, values, name, number)
         if not SHOWING.isdisjoint(node for column in columns for node in column):
             run(page)
-        picture(page, HELP / f"LipSync_{name}.jpg", scale=SCALE, corner=(90, 160), second=2.3, most=58_000)
+        picture(page, HELP / f"LipSync_{name}.jpg", scale=SCALE, corner=(90, 130), second=2.3, most=58_000)
     page.load(json.loads((ROOT / "workflows/Dub a video.json").read_text(encoding="ascii")), "Dub a video")
     run(page)
-    picture(page, ROOT / "docs/comfyui.jpg", scale=1.0, corner=(90, 250), second=2.3, most=120_000)
+    picture(page, ROOT / "docs/comfyui.jpg", scale=1.0, corner=(90, 160), second=2.3, most=120_000)
 
 
 def main() -> None:
