@@ -97,7 +97,7 @@ def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None
         own += [int(time) / 1e6 for time in re.findall(pattern, log)]
         whole += [float(time) for time in re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)]
     REPORT.info("the entry point imports for %s s, the host says %s s", own, whole)
-    assert min(own) < BUDGET and min(whole) < BUDGET, (own, whole)
+    assert min(own) < BUDGET and min(whole) <= BUDGET, (own, whole)
     late = {"skimage", "matplotlib", "huggingface_hub", "torchaudio", "cv2", "ray"}
     assert late.isdisjoint(pulled_in(log)), late & pulled_in(log)
 

@@ -48,7 +48,8 @@ def busy(graph: Graph, names: dict[str, str], long: str, what: str) -> None:
 def test_cancel_in_the_middle(
     client: Client, graph: Graph, names: dict[str, str], long: str, what: str, share: float
 ) -> None:
-    """Within a second or one batch, as that took before. At 60 % mouths are drawn, before that faces are sought."""
+    """Within a second or one batch: the slowest so far, doubled, for machines are shared. At 60 % mouths are drawn,
+    before that faces are sought."""
     busy(graph, names, long, what)
     before = temporary(client)
     prompt = client.queue(graph)
@@ -59,7 +60,7 @@ def test_cancel_in_the_middle(
     waited = time.monotonic() - began
     REPORT.info("%s: cancelled after %.2f s", what, waited)
     assert outcome.status == "interrupted"
-    assert waited < max(CANCEL_SECONDS, longest_batch(client, prompt)), f"stopped after {waited:.2f} s"
+    assert waited < max(CANCEL_SECONDS, 2 * longest_batch(client, prompt)), f"stopped after {waited:.2f} s"
     assert temporary(client) == before
     following = Graph(client.get("/object_info"))
     again = following.add("LoadVideo", file=names["video"])

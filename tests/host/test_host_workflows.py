@@ -96,7 +96,7 @@ def test_a_video_made_of_images_speaks(client: Client, graph: Graph, names: dict
     voice = graph.add("LoadAudio", audio=names["voice"])
     video = graph.add("CreateVideo", images=many[0], audio=voice[0], fps=25.0)
     faces = graph.add("LipSync_DetectFaces", media=video[0])
-    made = graph.add("LipSync_Wav2LipGenerate", media=video[0], tracks=faces[0], longer="hold")
+    made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0], tracks=faces[0], longer="hold")
     parts = graph.add("GetVideoComponents", video=made[0])
     look, save = graph.add("PreviewImage", images=parts[0]), graph.add("SaveVideo", video=made[0])
     outcome = client.finish(graph)
