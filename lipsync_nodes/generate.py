@@ -126,7 +126,7 @@ class Wav2LipGenerate(io.ComfyNode):
                     min=1,
                     max=128,
                     advanced=True,
-                    tooltip="Frames generated at once. Halved by itself where the memory does not suffice.",
+                    tooltip="Frames generated at once; fewer of large videos, and where the memory does not suffice.",
                 ),
                 io.Float.Input(
                     "crf",

@@ -21,6 +21,9 @@ from .recent import Recent
 from .values import People, Speaker, Voice
 from .videos import VideoSource, video_output, video_source
 
+# Of frames as a file codes them, that travel together: six such chunks are on their way at a time, and what large ones leave
+# behind in glibc's heap is not used again. 4 frames of 1080p, 9 of 720p.
+_CHUNK_BYTES = 12 * 2**20
 _PIXEL_BYTES = 16  # of an IMAGE and its MASK: four floats
 _NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
 
@@ -111,7 +114,8 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
             on_frames=progress.show,
         )
 
-    report = host.halving(job.batch, run)
+    most = max(1, _CHUNK_BYTES // (info.width * info.height * 3 // 2))
+    report = host.halving(min(job.batch, most), run)
     sound = fitted(mixed([sound for sound, _ in speakers]), report.frames / report.fps)
     return video_output(report.out), convert.audio_value(sound), host.blocked(_NO_MASK)
 
