@@ -82,24 +82,31 @@ def input_file(name: str | None) -> Path:
 def video_folders() -> list[str]:
     """What 'Load Video Folder' offers."""
     folder = Path(folder_paths.get_input_directory())
-    inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
-    return [DEMO_FOLDER, INPUT_FOLDER, *inside]
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return [DEMO_FOLDER, INPUT_FOLDER, *sorted(entry.name for entry in entries if entry.is_dir() and _stays(entry))]
 
 
 def videos_in(name: str) -> list[Path]:
     """The videos of a folder that ``video_folders`` offers, by name. MediaError where there is no such folder, or no video."""
     base = Path(folder_paths.get_input_directory())
-    folder = base if name == INPUT_FOLDER else _inside(base, name)
+    folder = base.resolve() if name == INPUT_FOLDER else _inside(base, name)
     if not folder.is_dir():
         raise MediaError(f"{name!r} is no folder in ComfyUI's input folder; reload the page and choose another")
-    videos = [_inside(base, str((folder / file).relative_to(base.resolve()))) for file in _files(folder, ["video"])]
+    videos = [folder / file for file in _files(folder, ["video"])]
     if not videos:
         raise MediaError(f"the folder {name!r} holds no video; put some there, or choose 'demo'")
     return videos
 
 
 def _files(folder: Path, kinds: list[str]) -> list[str]:
-    return sorted(folder_paths.filter_files_content_types([e.name for e in os.scandir(folder) if e.is_file()], kinds))
+    """Names of the files of these ``kinds`` in a folder of the host's input; none that is a link to elsewhere."""
+    named = folder_paths.filter_files_content_types([path.name for path in folder.iterdir()], kinds)
+    return sorted(name for name in named if (folder / name).is_file() and _stays(folder / name))
+
+
+def _stays(path: Path) -> bool:
+    """Whether ``path``, followed to where it leads, lies in the input folder."""
+    return path.resolve().is_relative_to(Path(folder_paths.get_input_directory()).resolve())
 
 
 def _is_plain(name: str) -> bool:

@@ -95,6 +95,23 @@ def test_a_link_leads_nowhere_else(side: ModuleType, host: Host, pack: Pack) -> 
         side.videos_in("folder")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_a_link_to_elsewhere_is_not_offered_and_spoils_no_folder(side: ModuleType, host: Host) -> None:
+    inputs, elsewhere = host.base / "input", host.base / "elsewhere"
+    for folder in (inputs / "takes", elsewhere):
+        folder.mkdir()
+        (folder / "a.mp4").write_bytes(b"x")
+    for name in ("link.mp4", "takes/link.mp4"):
+        (inputs / name).symlink_to(elsewhere / "a.mp4")
+    (inputs / "near.mp4").symlink_to(inputs / "takes" / "a.mp4")
+    (inputs / "round.mp4").symlink_to(inputs / "round.mp4")
+    (inputs / "folder").symlink_to(elsewhere)
+    assert side.input_names(["video"]) == ["near.mp4"] == [path.name for path in side.videos_in("(input folder)")]
+    assert side.input_file("near.mp4").name == "a.mp4"
+    assert [path.name for path in side.videos_in("takes")] == ["a.mp4"]
+    assert side.video_folders() == ["demo", "(input folder)", "takes"]
+
+
 def test_plain_names_are_found(side: ModuleType, host: Host) -> None:
     for place in ("input/a b (1).mp4", "input/sub/b.mp4", "output/c.mp4", "temp/d.mp4"):
         (host.base / place).parent.mkdir(exist_ok=True)
