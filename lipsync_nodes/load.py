@@ -67,7 +67,9 @@ class LoadAudio(io.ComfyNode):
                     "file",
                     options=host.input_names(["audio", "video"]),
                     upload=io.UploadType.audio,
-                    tooltip="An audio or video file of ComfyUI's input folder. Not used when a video is connected.",
+                    tooltip="An audio file, or a video that lies in ComfyUI's input folder already. The button uploads audio "
+                    "only: upload a video with 'Load Video', and connect that to 'video'. Not used when a video is "
+                    "connected.",
                 ),
                 io.Float.Input(
                     "start", default=0.0, min=0.0, max=86400.0, step=0.01, tooltip="Where to begin, in seconds."

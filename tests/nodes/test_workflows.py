@@ -1,6 +1,7 @@
 """Templates, the blueprint and the help pages against the nodes as they are, and against the host's own nodes of the oldest
 and the newest host."""
 
+import ast
 import json
 import math
 import re
@@ -211,3 +212,36 @@ def test_the_help_pages_show_pictures_that_are_there_and_small(pack: Pack) -> No
             assert (HELP / picture).stat().st_size < MOST, picture
             with Image.open(HELP / picture) as opened:
                 assert math.prod(opened.size) > 200 * 100, picture
+
+
+def literals(tree: ast.AST) -> list[str]:
+    """What a source says: its strings, with a 0 character for what is filled in."""
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    said: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            said.append(node.value)
+    return said
+
+
+def quoted(page: str) -> list[str]:
+    """The errors that a help page quotes: in bold at the head of its lines of advice, and not begun like a sentence of its
+    own."""
+    advice = page.partition("## When something goes wrong\n")[2]
+    heads = re.findall(r"^- (\*\*.+?\*\*(?:, or \*\*.+?\*\*)*):", advice, re.MULTILINE)
+    return [quote for head in heads for quote in re.findall(r"\*\*(.+?)\*\*", head) if not quote[0].isupper()]
+
+
+def test_the_errors_that_help_pages_quote_are_said() -> None:
+    sources = [path for folder in ("lipsync_nodes", "lipsync_core") for path in (ROOT / folder).rglob("*.py")]
+    said = [text for path in sources for text in literals(ast.parse(path.read_text(encoding="utf-8")))]
+    quotes = [(path.name, q) for path in sorted(HELP.glob("*.md")) for q in quoted(path.read_text(encoding="utf-8"))]
+    assert len(quotes) > 10
+
+    def is_said(quote: str) -> bool:
+        pattern = ".*".join(re.escape(piece.strip()) for piece in quote.split("..."))
+        return any(re.search(pattern, text, re.DOTALL) for text in said)
+
+    assert [(page, quote) for page, quote in quotes if not is_said(quote)] == []
