@@ -94,7 +94,8 @@ def mixed(sounds: Sequence[Audio]) -> Audio:
 def fitted(audio: Audio, seconds: Fraction) -> Audio:
     """``audio`` cut, or followed by silence, to be ``seconds`` long: to the nearest sample."""
     wanted = int(seconds * audio.rate + Fraction(1, 2))
-    return Audio(F.pad(audio.samples[:, :wanted], (0, max(0, wanted - audio.samples.shape[1]))), audio.rate)
+    missing = wanted - audio.samples.shape[1]
+    return Audio(F.pad(audio.samples, (0, missing)) if missing > 0 else audio.samples[:, :wanted], audio.rate)
 
 
 def mel_length(samples: int, features: MelFeatures = MelFeatures()) -> int:

@@ -81,15 +81,20 @@ class Footage:
         for piece in read:
             yield Frames(piece.pixels, piece.start - self.first)
 
-    def pick(self, frames: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    def pick(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those beyond the end are left
-        out. Frames near each other are read on from one to the next, distant ones sought."""
+        out. Frames near each other are read on from one to the next, distant ones sought; ``on_frame`` hears of each that is
+        read."""
         wanted = sorted(set(frames))
         distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
         for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
             here = set(wanted[begin:end])
             first, stop = (self.first + frame for frame in (wanted[begin], wanted[end - 1] + 1))
             for piece in read_frames(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop):
+                if on_frame is not None:
+                    on_frame()
                 for i, picture in enumerate(piece.pixels):
                     if (frame := piece.start - self.first + i) in here:
                         yield frame, picture
@@ -218,9 +223,14 @@ class Pictures:
         for start in range(0, count, chunk):
             yield Frames(self.pixels[index[start : start + chunk]], start)
 
-    def pick(self, frames: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """The pictures (H,W,3) of single ``frames``, rising, each with its number."""
-        yield from ((frame, self.pixels[frame]) for frame in sorted(set(frames)))
+    def pick(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The pictures (H,W,3) of single ``frames``, rising, each with its number; ``on_frame`` hears of each."""
+        for frame in sorted(set(frames)):
+            if on_frame is not None:
+                on_frame()
+            yield frame, self.pixels[frame]
 
     def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
         """The people in the pictures."""

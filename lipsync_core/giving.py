@@ -17,21 +17,22 @@ from .types import FaceTrack
 def given_people(
     footage: Footage | Pictures,
     boxes: Sequence[Tensor],
-    detector: Detector,
+    detector: Detector | None,
     *,
     points: Sequence[Tensor] | None = None,
     smoothing: float = SMOOTHING_SECONDS,
     on_found: Found | None = None,
 ) -> tuple[list[FaceTrack], int]:
     """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and the number of frames;
-    those of one frame alone hold for all. Without points ``detector`` looks for them in the boxes. smoothing: in seconds.
+    those of one frame alone hold for all. Without points ``detector`` looks for them in the boxes (None: they are where
+    they usually are). smoothing: in seconds.
     ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says."""
     looked, cuts, state, count = list[Tensor](), list[Tensor](), None, 0
     stretch = torch.tensor(footage.scale)
     for piece in footage.reduced(sys.maxsize):
         begins, state = scene_cuts(piece.pixels, state)
         cuts.append(begins)
-        if points is None:
+        if points is None and detector is not None:
             for i, picture in enumerate(piece.pixels, piece.start):
                 here = boxes[i if len(boxes) > 1 else 0] if i < len(boxes) or len(boxes) == 1 else torch.empty(0, 4)
                 looked.append(points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch)
@@ -39,7 +40,7 @@ def given_people(
         if on_found is not None:
             on_found(count)
     everywhere = [boxes[0]] * count if len(boxes) == 1 else boxes
-    placed = looked if points is None else [points[0]] * count if len(points) == 1 else points
+    placed = (looked or None) if points is None else [points[0]] * count if len(points) == 1 else points
     tracks = tracks_from_boxes(
         everywhere,
         fps=footage.fps,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
 from ..lipsync_core.faces.given import five_points
+from ..lipsync_core.faces.selection import rows
 from ..lipsync_core.types import Audio, FaceTrack, Frames
 from . import host
 
@@ -116,12 +117,13 @@ def _boxes(items: Sequence[Any]) -> Tensor:
 
 
 def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[str, Any]]]:
-    """The boxes of ``tracks`` as a BOUNDING_BOX: a list for each of ``count`` frames, labelled with the track's number."""
+    """The boxes of ``tracks`` as a BOUNDING_BOX: a list for each of ``count`` frames, labelled with the number by which
+    'Select Face' counts: the place in the row of the scene."""
     by_frame: list[list[dict[str, Any]]] = [[] for _ in range(count)]
-    for number, track in enumerate(tracks):
+    for number, track in ((place, track) for row in rows(tracks) for place, track in enumerate(row)):
         for index in track.visible.nonzero().flatten().tolist():
             x0, y0, x1, y1 = track.boxes[index].tolist()
-            box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": str(number), "score": 1.0}
+            box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": str(number)}
             if 0 <= track.start + index < count:
                 by_frame[track.start + index].append(box)
     return by_frame

@@ -48,7 +48,7 @@ class DetectFaces(io.ComfyNode):
                     default=24,
                     min=1,
                     max=4096,
-                    tooltip="Faces narrower than this, in pixels, do not count.",
+                    tooltip="Faces whose longer side is smaller than this, in pixels, do not count.",
                 ),
                 io.Int.Input(
                     "every",
@@ -92,7 +92,7 @@ class DetectFaces(io.ComfyNode):
     def execute(
         cls, media, detector, min_score, min_size, every, smoothing, fps, bboxes=None, face_landmarks=None
     ) -> io.NodeOutput:
-        finding = Finding(detector, min_score, pace=Pace(every, smoothing), min_size=min_size)
+        finding = Finding(detector, min_score, looking.lasting(media), Pace(every, smoothing), min_size)
         footage = looking.footage(media, fps)
         people = looking.people(footage, finding, bboxes, face_landmarks)
         boxes = convert.bounding_boxes(people.tracks, people.frames)

@@ -101,7 +101,8 @@ class Wav2LipGenerate(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="The speech. Without it, that of 'Select Face', else the video's own sound.",
+                    tooltip="The speech of everybody whose 'Select Face' has no audio of its own. Without it, the video's own "
+                    "sound.",
                 ),
                 Tracks.Input(
                     "tracks",

@@ -1,12 +1,13 @@
 """What 'Detect Faces' and 'Select Face' do."""
 
+import math
 import sys
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..lipsync_core.errors import NoFaceError
+from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
@@ -18,12 +19,13 @@ from ..lipsync_core.hub import HUB
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
 from .values import People
-from .videos import video_source
+from .videos import NO_MASK, video_source
 
 Rule = Literal["largest", "left", "right", "index", "point", "like image"]
 
 _SHEET = 16  # pictures of a video in the preview
-_NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
+_MASKS_AT_ONCE = 16  # frames, between two looks at Cancel
+_FEW_TRACKS = 20  # of so many, five portraits are kept of each; of more, two
 
 
 def footage(media: Any, fps: float) -> Footage | Pictures:
@@ -34,8 +36,15 @@ def footage(media: Any, fps: float) -> Footage | Pictures:
     return opened(source.path, Cut(source.start, source.end))
 
 
+def lasting(media: Any) -> bool:
+    """Whether what is found in ``media`` is worth keeping between runs: a file of the user's."""
+    return not isinstance(media, Tensor) and video_source(media).lasting
+
+
 def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:
-    """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is."""
+    """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is; ValueError."""
+    if bboxes is not None and face_landmarks is not None:
+        raise ValueError("bboxes and face_landmarks are both connected; one of them says where the faces are")
     width, height = _size(clip)
     frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames
     progress = host.Progress({"pull": 2, "find faces": 8, "look": 1})
@@ -43,18 +52,21 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
     def heard(done: int) -> None:
         progress("find faces", done, max(done, frames or 0))
 
-    if finding.detector in HUB:
-        host.pulled(finding.detector, progress)
-    if bboxes is None and face_landmarks is None:
-        tracks, count = find_people(clip, finding, host.device(), stop=sys.maxsize, on_found=heard)
+    smoothing = finding.pace.smoothing
+    if face_landmarks is not None:
+        boxes, points = convert.landmarks_by_frame(face_landmarks)
+        tracks, count = given_people(clip, boxes, None, points=points, smoothing=smoothing, on_found=heard)
     else:
-        if face_landmarks is None:
-            boxes, points = convert.boxes_by_frame(bboxes), None
+        if finding.detector in HUB:
+            host.pulled(finding.detector, progress)
+        if bboxes is None:
+            tracks, count = find_people(clip, finding, host.device(), stop=sys.maxsize, on_found=heard)
         else:
-            boxes, points = convert.landmarks_by_frame(face_landmarks)
-        detector, _ = load_detector(finding, host.device())
-        smoothing = finding.pace.smoothing
-        tracks, count = given_people(clip, boxes, detector, points=points, smoothing=smoothing, on_found=heard)
+            detector, _ = load_detector(finding, host.device())
+            boxes = convert.boxes_by_frame(bboxes)
+            tracks, count = given_people(clip, boxes, detector, smoothing=smoothing, on_found=heard)
+    if not tracks and (bboxes is not None or face_landmarks is not None):
+        raise NoFaceError(f"none of {count} frames has a face in what is connected; disconnect it to have faces found")
     if not tracks:
         raise NoFaceError(
             f"no face in {count} frames of {width}x{height} px; lower min_score (now {finding.min_score:g}) or min_size "
@@ -66,20 +78,25 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
 def preview(clip: Footage | Pictures, found: People) -> Tensor:
     """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3) uint8."""
     shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
-    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(shown))
+    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(shown, on_frame=host.cancel_point))
     return overview(pictures, found.tracks, count=len(shown))
 
 
 def masks(media: Any, found: People) -> Any:
-    """The faces of an IMAGE as a MASK; for a VIDEO, why there is none."""
+    """The faces of an IMAGE as a MASK; for a VIDEO, and where it would not fit, why there is none."""
     if not isinstance(media, Tensor):
-        return host.blocked(_NO_MASK)
-    host.refuse_unless_fits(
-        found.frames * found.height * found.width * 4,
-        f"a mask of {found.frames} images of {found.width}x{found.height} px",
-        "connect a VIDEO instead, or fewer images",
-    )
-    shares = face_masks(found.tracks, start=0, count=found.frames, height=found.height, width=found.width)
+        return host.blocked(NO_MASK)
+    size = (found.frames, found.height, found.width)
+    what = f"a mask of {found.frames} images of {found.width}x{found.height} px"
+    try:
+        host.refuse_unless_fits(math.prod(size) * 4, what, "connect fewer images")
+    except LipSyncError as error:  # tracks and preview are there all the same
+        return host.blocked(str(error))
+    shares = torch.empty(size)
+    for start in range(0, found.frames, _MASKS_AT_ONCE):
+        host.cancel_point()
+        part = shares[start : start + _MASKS_AT_ONCE]
+        part[:] = face_masks(found.tracks, start=start, count=len(part), height=found.height, width=found.width)
     return convert.mask(shares)
 
 
@@ -88,7 +105,8 @@ def chosen(found: People, rule: Rule, *, index: int, point: tuple[int, int], ref
     if rule == "like image":
         if reference is None:
             raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
-        return select_like(found.tracks, found.portraits, reference=_reference(reference))
+        portraits = [pictures.float() / 255 for pictures in found.portraits]
+        return select_like(found.tracks, portraits, reference=_reference(reference))
     return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
 
 
@@ -113,16 +131,17 @@ def _reference(image: Tensor) -> Tensor:
 
 
 def _portraits(clip: Footage | Pictures, tracks: list[FaceTrack], progress: host.Progress) -> tuple[Tensor, ...]:
-    """(P,3,S,S) of every track."""
-    wanted = [portrait_frames(track) for track in tracks]
+    """(P,3,S,S) uint8 of every track."""
+    wanted = [portrait_frames(track, most=5 if len(tracks) <= _FEW_TRACKS else 2) for track in tracks]
     frames = sorted({frame for frames in wanted for frame in frames})
     made: list[list[Tensor]] = [[] for _ in tracks]
-    for done, (frame, picture) in enumerate(clip.pick(frames), 1):
+    for done, (frame, picture) in enumerate(clip.pick(frames, on_frame=host.cancel_point), 1):
         progress("look", done, len(frames))
         for portraits, track in ((m, t) for m, t, w in zip(made, tracks, wanted, strict=True) if frame in w):
             here = window(track, frame, 1)
-            portraits.append(portrait(picture, here.boxes[0], here.points[0]))
-    return tuple(torch.stack(m) if m else torch.empty(0, 3, PORTRAIT_SIZE, PORTRAIT_SIZE) for m in made)
+            portraits.append((portrait(picture, here.boxes[0], here.points[0]) * 255).round().byte())
+    none = torch.empty(0, 3, PORTRAIT_SIZE, PORTRAIT_SIZE, dtype=torch.uint8)
+    return tuple(torch.stack(m) if m else none for m in made)
 
 
 def _size(clip: Footage | Pictures) -> tuple[int, int]:

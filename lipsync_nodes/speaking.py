@@ -1,8 +1,11 @@
 """What 'Generate Lip Sync (Wav2Lip)' does: a video from file to file, images in memory."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +22,16 @@ from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
 from .recent import Recent
 from .values import People, Speaker, Voice
-from .videos import VideoSource, video_output, video_source
+from .videos import NO_MASK, VideoSource, video_output, video_source
 
 # Of frames as a file codes them, that travel together: six such chunks are on their way at a time, and what large ones leave
 # behind in glibc's heap is not used again. 4 frames of 1080p, 9 of 720p.
 _CHUNK_BYTES = 12 * 2**20
 _PIXEL_BYTES = 16  # of an IMAGE and its MASK: four floats
-_NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
+_WORKING_BYTES = 48  # of a pixel that is being drawn into: floats of the frame, its copies and its mask
+_WORKING_ROOM = 2**28
 
+_log = logging.getLogger("lipsync.nodes")
 _drawings: Recent[list[Drawings]] = Recent()
 """What was drawn last, so that another blend of it need not draw again."""
 
@@ -61,20 +66,22 @@ class Job:
         inputs = (media, None if audio is None else audio["waveform"], people, voice.patcher)
         return cls(speech, people, voice, blend or Blend(), longer, batch, inputs)
 
-    def speakers(self, own: Callable[[], Audio]) -> list[tuple[Audio, FaceTrack | str]]:
+    def speakers(self, own: Callable[[], Path | Audio]) -> list[tuple[Path | Audio, FaceTrack | str]]:
         """Each speaker's sound and face. ``own``: the media's own sound, for who has no other."""
         if self.people is None:
             return [(self.speech or own(), "largest")]
         chosen = self.people.speakers or (Speaker(select(self.people.tracks, parse_face("largest")), None),)
         own = cache(own)
+        if self.speech is not None and all(speaker.audio for speaker in chosen):
+            _log.warning("the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of its own")
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
-    def check(self, width: int, height: int, frames: int | None) -> None:
-        """ValueError when the tracks are of other media."""
+    def check(self, width: int, height: int, frames: int | None, *, spare: int = 0) -> None:
+        """ValueError when the tracks are of media of another size or, by more than ``spare`` frames, length."""
         if self.people is None:
             return
         got, wanted = (self.people.width, self.people.height), (width, height)
-        if got != wanted or (frames is not None and self.people.frames != frames):
+        if got != wanted or (frames is not None and abs(self.people.frames - frames) > spare):
             counted = "" if frames is None else f" and {frames} frames"
             raise ValueError(
                 f"the tracks are of {got[0]}x{got[1]} px and {self.people.frames} frames, the media has "
@@ -82,16 +89,20 @@ class Job:
             )
 
     def drawings(self, *settings: Any, count: int) -> list[Drawings]:
+        settings = (*settings, self.voice.precision)
         return _drawings.get(self.inputs, settings, lambda: [Drawings() for _ in range(count)])
 
 
 def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     """VIDEO, AUDIO, and instead of a MASK why there is none."""
     source = video_source(media)
-    cut = Cut(source.start, source.end, None, job.longer)
-    info = opened(source.path, cut).info
-    job.check(info.width, info.height, None)
-    speakers = job.speakers(lambda: _own_sound(source, info))
+    info = opened(source.path, Cut(source.start, source.end)).info
+    end = _picture_end(source, info)
+    frames = None if end is None else round((end - source.start) * info.fps)
+    job.check(info.width, info.height, frames, spare=2 + (frames or 0) // 50)  # containers state it roughly
+    speakers = job.speakers(lambda: _own_sound(source))
+    own = any(sound is source.sound for sound, _ in speakers)
+    cut = Cut(source.start, end if own else source.end, None, job.longer)
     generator = _generator(job)
     progress = host.Progress({"dub": 3} if job.people else {"find faces": 1, "dub": 3})
 
@@ -104,6 +115,7 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
             model_name=job.voice.name,
             blend=job.blend,
             cut=cut,
+            finding=Finding(cache=source.lasting),
             encoding=Encoding(crf=crf),
             device=str(host.device()),
             precision=job.voice.precision,
@@ -116,18 +128,24 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
 
     most = max(1, _CHUNK_BYTES // (info.width * info.height * 3 // 2))
     report = host.halving(min(job.batch, most), run)
-    sound = fitted(mixed([sound for sound, _ in speakers]), report.frames / report.fps)
-    return video_output(report.out), convert.audio_value(sound), host.blocked(_NO_MASK)
+    seconds = report.frames / report.fps
+    heard = [sound if isinstance(sound, Audio) else source.audio(end=seconds) for sound, _ in speakers]
+    return video_output(report.out), convert.audio_value(fitted(mixed(heard), seconds)), host.blocked(NO_MASK)
 
 
-def _own_sound(source: VideoSource, info: VideoInfo) -> Audio:
-    """What a video says itself, no longer than its picture is seen: the last packet of AAC outlasts it."""
-    sound = source.audio()
-    if info.frames is None:
-        return sound
-    end = info.frames / info.fps
-    seconds = (end if source.end is None else min(end, source.end)) - source.start
-    return Audio(sound.samples[:, : int(seconds * sound.rate)], sound.rate)
+def _picture_end(source: VideoSource, info: VideoInfo) -> Fraction | None:
+    """Where the picture ends, in seconds of the file, as far as it is known: the last packet of AAC outlasts it, and a video
+    that speaks its own sound stays as long as it is."""
+    ends = [end for end in (source.end, info.frames and info.frames / info.fps) if end]
+    return min(ends, default=None)
+
+
+def _own_sound(source: VideoSource) -> Path | Audio:
+    """What a video says itself; a file's is read as it is needed. MediaError without any."""
+    if source.sound is None:
+        source.audio()  # raises
+    assert source.sound is not None
+    return source.sound
 
 
 def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:
@@ -135,14 +153,15 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
     pictures = Pictures(convert.frames(media).pixels, convert.rate(fps))
     length, height, width, _ = pictures.pixels.shape
     job.check(width, height, length)
-    speakers = job.speakers(_no_sound)
+    speakers = [(sound, who) for sound, who in job.speakers(_no_sound) if isinstance(sound, Audio)]
     sync = LipSync(_generator(job), blend=job.blend, precision=job.voice.precision)
     heard = [resample(mono(sound), sync.config.features.rate) for sound, _ in speakers]
     count = max(frame_count(sound, pictures.fps) for sound in heard)
     if job.longer == "trim" and length > 1:
         count = min(count, length)
+    batch = max(1, min(job.batch, count, _WORKING_ROOM // (height * width * _WORKING_BYTES)))
     host.refuse_unless_fits(
-        count * height * width * _PIXEL_BYTES,
+        (count * _PIXEL_BYTES + batch * _WORKING_BYTES) * height * width,
         f"{count} images of {width}x{height} px, with their mask,",
         "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
     )
@@ -161,7 +180,7 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
             progress("dub", here.stop, count)
         return made, mask
 
-    made, mask = host.halving(job.batch, run)
+    made, mask = host.halving(batch, run)
     sound = fitted(mixed([sound for sound, _ in speakers]), count / pictures.fps)
     return convert.image(made), convert.audio_value(sound), convert.mask(mask)
 

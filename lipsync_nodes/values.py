@@ -22,7 +22,7 @@ class Speaker:
 class People:
     """LIPSYNC_TRACKS: everybody found in ``frames`` frames of ``width`` x ``height`` px at ``fps``, and who of them speaks.
 
-    portraits: one (P,3,S,S) float in [0,1] per track, the faces by which a person is recognised. speakers: in the order in
+    portraits: one (P,3,S,S) uint8 per track, the faces by which a person is recognised. speakers: in the order in
     which they were chosen; empty means that nobody was chosen, and the largest face speaks.
     """
 

@@ -63,6 +63,8 @@ def file_source(path: Path) -> VideoSource:
     return VideoSource(path, sound=path)
 
 
+NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
+
 _files: "weakref.WeakKeyDictionary[Any, VideoSource]" = weakref.WeakKeyDictionary()
 """What was written for a video that is no file, while that video lives."""
 
@@ -108,10 +110,15 @@ def _window(video: Any) -> tuple[Fraction, Fraction]:
 
 def _dumped(stream: bytes_io.BytesIO) -> Path:
     path = host.temp_file(".mkv")  # FFmpeg looks into a file to tell its format
-    with path.open("wb") as file:
-        stream.seek(0)
-        while piece := stream.read(1 << 20):
-            file.write(piece)
+    try:
+        with path.open("wb") as file:
+            stream.seek(0)
+            while piece := stream.read(1 << 20):
+                host.cancel_point()
+                file.write(piece)
+    except BaseException:
+        _forget(path)
+        raise
     return path
 
 

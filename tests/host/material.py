@@ -151,17 +151,17 @@ def no_face(path: Path) -> Path:
 
 
 def long_clip(path: Path, seconds: int, *, width: int = 1920, height: int = 1080) -> Path:
-    """The photograph in a grey frame, swaying, with a hiss: one second, coded once and repeated."""
+    """The photograph in a grey frame, swaying, with a hiss in stereo: one second, coded once and repeated."""
     photo = torch.from_numpy(skimage.data.astronaut()[:height].copy())
     base = torch.full((height, width, 3), 70, dtype=torch.uint8)
     base[: len(photo), (width - 512) // 2 : (width + 512) // 2] = photo
     second = torch.stack([base.roll((i % 13) // 2, 1) for i in range(25)])
     piece = write_video(path.with_suffix(".second.mp4"), second, options={"crf": "23", "preset": "ultrafast"})
-    hiss = np.random.default_rng(0).normal(0, 0.05, (1, 16000)).astype(np.float32)
+    hiss = np.random.default_rng(0).normal(0, 0.05, (2, 48000)).astype(np.float32)
     with av.open(str(piece)) as source, av.open(str(path), "w") as out:
         video = source.streams.video[0]
         copied = out.add_stream_from_template(video)
-        sound = out.add_stream("aac", 16000, layout="mono")
+        sound = out.add_stream("aac", 48000, layout="stereo")
         for turn in range(seconds):
             source.seek(0)
             for packet in source.demux(video):
@@ -170,8 +170,8 @@ def long_clip(path: Path, seconds: int, *, width: int = 1920, height: int = 1080
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = copied
                     out.mux(packet)
-            frame = av.AudioFrame.from_ndarray(hiss, "fltp", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = 16000, turn * 16000, Fraction(1, 16000)
+            frame = av.AudioFrame.from_ndarray(hiss, "fltp", "stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, turn * 48000, Fraction(1, 48000)
             out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
     return path
