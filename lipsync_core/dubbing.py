@@ -180,16 +180,12 @@ def _dubbed(
     """The output's frames: each voice in turn speaks through its face."""
     length, count = frames
     fps = footage.info.fps
-    rest = list(zip(voices, chosen, drawings or [None] * len(voices), strict=True))
+    speakers = list(zip(voices, chosen, drawings or [None] * len(voices), strict=True))
     if footage.info.still:
-        (photo,) = footage.frames(1, 1)
-        voice, person, drawn = rest.pop(0)
-        pieces = sync.still(photo, voice, fps=fps, tracks=[person], count=count, chunk=batch, drawings=drawn)
+        pieces = sync.in_turn(footage.frames(1, 1), speakers, fps=fps, still=count, chunk=batch)
     else:
         read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
-        pieces = timed(ahead(read), notes.adder("wait"))
-    for voice, person, drawn in rest:
-        pieces = sync.stream(pieces, voice, fps=fps, tracks=[person], drawings=drawn)
+        pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), speakers, fps=fps)
     yield from timed(pieces, notes.adder("generate"))
     notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
 

@@ -146,9 +146,14 @@ class Footage:
         return self.info.fps
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.info.width, self.info.height
+
+    @property
     def scale(self) -> tuple[float, float]:
         """How many px of the footage are one of ``reduced``, across and down."""
-        return _scale(self.info.width, self.info.height)
+        return _scale(*self.size)
 
     def reduced(self, stop: int) -> Iterator[Frames]:
         """The first ``stop`` frames at the size at which faces are looked for."""
@@ -158,7 +163,7 @@ class Footage:
             fps=self.info.fps,
             start=self.first,
             stop=self._end(stop),
-            size=_reduced(self.info.width, self.info.height),
+            size=_reduced(*self.size),
             on_warning=self.on_warning,
         )
         for piece in read:
@@ -246,17 +251,21 @@ class Pictures:
         )
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.pixels.shape[2], self.pixels.shape[1]
+
+    @property
     def scale(self) -> tuple[float, float]:
         """How many px of a picture are one of ``reduced``, across and down."""
-        return _scale(self.pixels.shape[2], self.pixels.shape[1])
+        return _scale(*self.size)
 
     def reduced(self, stop: int) -> Iterator[Frames]:
         """The first ``stop`` pictures at the size at which faces are looked for."""
-        _, height, width, _ = self.pixels.shape
-        size = _reduced(width, height)
+        size = _reduced(*self.size)
         for start in range(0, min(stop, len(self.pixels)), _DETECT_CHUNK):
             planes = self.pixels[start : min(start + _DETECT_CHUNK, stop)].permute(0, 3, 1, 2)
-            if size != (width, height):
+            if size != self.size:
                 small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
                 planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
             yield Frames(planes.permute(0, 2, 3, 1), start)

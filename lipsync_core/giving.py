@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -26,27 +27,32 @@ def given_people(
     """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and the number of frames;
     those of one frame alone hold for all. Without points ``detector`` looks for them in the boxes (None: they are where
     they usually are). smoothing: in seconds.
-    ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says."""
+
+    ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says.
+    """
     looked, cuts, state, count = list[Tensor](), list[Tensor](), None, 0
+    known = repeat(boxes[0]) if len(boxes) == 1 else iter(boxes)
     stretch = torch.tensor(footage.scale)
     for piece in footage.reduced(sys.maxsize):
         begins, state = scene_cuts(piece.pixels, state)
         cuts.append(begins)
         if points is None and detector is not None:
-            for i, picture in enumerate(piece.pixels, piece.start):
-                here = boxes[i if len(boxes) > 1 else 0] if i < len(boxes) or len(boxes) == 1 else torch.empty(0, 4)
+            for picture, here in zip(piece.pixels, known, strict=False):  # too few boxes: refused below
                 looked.append(points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch)
         count = piece.start + len(piece.pixels)
         if on_found is not None:
             on_found(count)
-    everywhere = [boxes[0]] * count if len(boxes) == 1 else boxes
-    placed = (looked or None) if points is None else [points[0]] * count if len(points) == 1 else points
     tracks = tracks_from_boxes(
-        everywhere,
+        _for_all(boxes, count),
         fps=footage.fps,
-        points=placed if len(everywhere) == count else None,
+        points=looked or None if points is None else _for_all(points, count),
         frames=count,
         cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
         smoothing_s=smoothing,
     )
     return tracks, count
+
+
+def _for_all(values: Sequence[Tensor], count: int) -> Sequence[Tensor]:
+    """Those of one frame alone for each of ``count``."""
+    return [values[0]] * count if len(values) == 1 else values

@@ -151,6 +151,26 @@ class LipSync:
                 out = self._blend(out, planes, face)
             yield out
 
+    def in_turn(
+        self,
+        frames: Iterable[AnyFrames],
+        voices: Sequence[tuple[Audio, FaceTrack, Drawings | None]],
+        *,
+        fps: Fraction,
+        still: int | None = None,
+        chunk: int = 32,
+    ) -> Iterator[AnyFrames]:
+        """``stream`` for several, each of whom says something else through a face of their own. still: the frames wanted of
+        the one picture in ``frames``, whose first face is encoded once."""
+        rest, pieces = list(voices), iter(frames)
+        if still is not None:
+            voice, face, drawn = rest.pop(0)
+            (picture,) = pieces
+            pieces = self.still(picture, voice, fps=fps, tracks=[face], count=still, chunk=chunk, drawings=drawn)
+        for voice, face, drawn in rest:
+            pieces = self.stream(pieces, voice, fps=fps, tracks=[face], drawings=drawn)
+        return pieces
+
     @torch.inference_mode()
     def masks(self, height: int, width: int, tracks: Sequence[FaceTrack], *, start: int, count: int) -> Tensor:
         """(count,H,W) in [0,1]: how much of the new mouths ``stream`` shows at each place of frames ``start`` ... of the

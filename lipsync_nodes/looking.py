@@ -45,7 +45,7 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
     """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is; ValueError."""
     if bboxes is not None and face_landmarks is not None:
         raise ValueError("bboxes and face_landmarks are both connected; one of them says where the faces are")
-    width, height = _size(clip)
+    width, height = clip.size
     frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames
     progress = host.Progress({"pull": 2, "find faces": 8, "look": 1})
 
@@ -142,9 +142,3 @@ def _portraits(clip: Footage | Pictures, tracks: list[FaceTrack], progress: host
             portraits.append((portrait(picture, here.boxes[0], here.points[0]) * 255).round().byte())
     none = torch.empty(0, 3, PORTRAIT_SIZE, PORTRAIT_SIZE, dtype=torch.uint8)
     return tuple(torch.stack(m) if m else none for m in made)
-
-
-def _size(clip: Footage | Pictures) -> tuple[int, int]:
-    if isinstance(clip, Pictures):
-        return clip.pixels.shape[2], clip.pixels.shape[1]
-    return clip.info.width, clip.info.height

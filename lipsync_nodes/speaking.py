@@ -1,7 +1,7 @@
 """What 'Generate Lip Sync (Wav2Lip)' does: a video from file to file, images in memory."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -152,12 +152,13 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
     """IMAGE, AUDIO and MASK."""
     pictures = Pictures(convert.frames(media).pixels, convert.rate(fps))
     length, height, width, _ = pictures.pixels.shape
+    still = length == 1
     job.check(width, height, length)
     speakers = [(sound, who) for sound, who in job.speakers(_no_sound) if isinstance(sound, Audio)]
     sync = LipSync(_generator(job), blend=job.blend, precision=job.voice.precision)
     heard = [resample(mono(sound), sync.config.features.rate) for sound, _ in speakers]
     count = max(frame_count(sound, pictures.fps) for sound in heard)
-    if job.longer == "trim" and length > 1:
+    if job.longer == "trim" and not still:
         count = min(count, length)
     batch = max(1, min(job.batch, count, _WORKING_ROOM // (height * width * _WORKING_BYTES)))
     host.refuse_unless_fits(
@@ -172,7 +173,9 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
     def run(batch: int) -> tuple[Tensor, Tensor]:
         drawings = job.drawings(batch, job.longer, str(pictures.fps), count=len(speakers))
         made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
-        for chunk in _spoken(pictures, sync, list(zip(heard, faces, drawings, strict=True)), count, job.longer, batch):
+        voices = list(zip(heard, faces, drawings, strict=True))
+        frames = [Frames(pictures.pixels)] if still else pictures.frames(count, longer=job.longer, chunk=batch)
+        for chunk in sync.in_turn(frames, voices, fps=pictures.fps, still=count if still else None, chunk=batch):
             here = slice(chunk.start, chunk.start + len(chunk.pixels))
             made[here] = chunk.pixels
             mask[here] = sync.masks(height, width, faces, start=chunk.start, count=len(chunk.pixels))
@@ -183,27 +186,6 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
     made, mask = host.halving(batch, run)
     sound = fitted(mixed([sound for sound, _ in speakers]), count / pictures.fps)
     return convert.image(made), convert.audio_value(sound), convert.mask(mask)
-
-
-def _spoken(
-    pictures: Pictures,
-    sync: LipSync,
-    speakers: list[tuple[Audio, FaceTrack, Drawings]],
-    count: int,
-    longer: Longer,
-    batch: int,
-) -> Iterator[Frames]:
-    """The frames, each speaker in turn speaking in them."""
-    fps, rest = pictures.fps, list(speakers)
-    if len(pictures.pixels) == 1:
-        voice, face, drawn = rest.pop(0)
-        photo = Frames(pictures.pixels)
-        pieces = sync.still(photo, voice, fps=fps, tracks=[face], count=count, chunk=batch, drawings=drawn)
-    else:
-        pieces = pictures.frames(count, longer=longer, chunk=batch)
-    for voice, face, drawn in rest:
-        pieces = sync.stream(pieces, voice, fps=fps, tracks=[face], drawings=drawn)
-    return iter(pieces)
 
 
 def _track(who: FaceTrack | str, pictures: Pictures, progress: host.Progress) -> FaceTrack:

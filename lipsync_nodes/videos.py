@@ -35,7 +35,7 @@ class VideoSource:
     @property
     def untouched(self) -> bool:
         """Whether the picture can be taken over as it is: a file, and all of it."""
-        return self.sound == self.path and self.start == 0 and self.end is None
+        return self.lasting and self.start == 0 and self.end is None
 
     @property
     def lasting(self) -> bool:
