@@ -39,6 +39,10 @@ class MelFeatures:
     lead_ms: int = 0
     padding: Literal["reflect", "constant"] = "reflect"
 
+    def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
+        """``mel_windows`` of these features: (count, 1, bands, steps)."""
+        return mel_windows(audio, fps, start, count, features=self)
+
 
 SILENCE = -4.0  # the value of every band where the sound is below -100 dB (the floor of the normalised scale)
 _PREEMPHASIS = 0.97

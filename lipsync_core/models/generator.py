@@ -4,6 +4,7 @@ Layer tables of the preset ``wav2lip``: the public code of "A Lip Sync Expert Is
 In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..audio import MelFeatures
 from ..geometry import Framing
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
+from .talking_face import TalkingFace, flipped, upper_half
 
 _SEAM = 2  # rows of context above the lower half, at half resolution
 _DOWN = (2, 2)
@@ -115,8 +117,10 @@ MINI = GeneratorConfig(
 )
 
 
-class Generator(nn.Module):
-    """Redraws the lower half of a face so that it speaks."""
+class Generator(TalkingFace):
+    """Redraws the lower half of a face so that it speaks. Hears log-mel (N,1,80,16) in [-4,4]."""
+
+    config: GeneratorConfig
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -138,20 +142,15 @@ class Generator(nn.Module):
         planes = 3 if config.output == "paint" else 6
         self.output_block = nn.Sequential(Conv(cin, Stage(config.head)), nn.Conv2d(config.head, planes, 1))
 
-    def forward(self, mel: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """What the faces look like while speaking.
-
-        mel (N,1,80,16) log-mel in [-4,4]; target (N,3,S,S) the frames to redraw (their lower half is never seen);
-        reference (N,3,S,S) the same person, any pose. RGB in [0,1]. Returns (N,3,S,S) RGB in [0,1].
-        """
-        return self.decode(mel, self.encode(target, reference), target, reference)
+    @property
+    def moves(self) -> bool:
+        return self.config.output == "flow"
 
     def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first. A still face needs them only once."""
-        half = self.config.size // 2
-        masked = torch.cat([target[:, :, :half], torch.zeros_like(target[:, :, half:])], 2)
+        masked = upper_half(target)
         if self.config.bgr:
-            masked, reference = masked.flip(1), reference.flip(1)
+            masked, reference = flipped(masked), flipped(reference)
         x = torch.cat([masked, reference], 1)
         skips: list[Tensor] = []
         for block in self.face_encoder_blocks:
@@ -159,22 +158,17 @@ class Generator(nn.Module):
             skips.append(x)
         return skips
 
-    def decode(self, mel: Tensor, skips: list[Tensor], target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S) for sound (N,1,80,16); features, target and reference may have a batch of one."""
-        return self.picture(self.draw(mel, skips), target, reference)
-
     def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S) that drawn planes make; target and reference may have a batch of one."""
         n = planes.shape[0]
         if self.config.output == "flow":
             return moved(planes, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
         painted = planes.sigmoid()
         return painted.flip(1) if self.config.bgr else painted
 
-    def draw(self, mel: Tensor, skips: list[Tensor]) -> Tensor:
-        """The planes that ``decode`` makes its picture of: (N,3,S,S) logits of colours, or (N,6,S/2,S) for ``moved``."""
-        n = mel.shape[0]
-        x = audio = self.audio_encoder(mel)
+    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """The planes that ``picture`` makes its picture of: (N,3,S,S) logits of colours, or (N,6,S/2,S) for ``moved``."""
+        n = sound.shape[0]
+        x = audio = self.audio_encoder(sound)
         for k, (block, skip) in enumerate(zip(self.face_decoder_blocks, reversed(skips), strict=True)):
             if self.config.output == "flow" and skip is skips[0]:
                 x = x[:, :, x.shape[2] // 2 - _SEAM :]  # the finest layers draw the lower half alone
