@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -49,6 +50,42 @@ class UpConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv_block(x).relu_()
+
+
+class SameConv(nn.Conv2d):
+    """A convolution whose output is ceil(input / stride) large, as Keras pads for it: where the padding is odd, the right
+    and the lower side get one more."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        height, width = input.shape[2:]
+        top, bottom = _same(height, self.kernel_size[0], self.stride[0])
+        left, right = _same(width, self.kernel_size[1], self.stride[1])
+        return super().forward(F.pad(input, (left, right, top, bottom)))
+
+
+class SameUpConv(nn.ConvTranspose2d):
+    """A transposed convolution whose output is input * stride large: the reverse of a ``SameConv``. For kernels at least as
+    large as their stride."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        height, width = (n * step for n, step in zip(input.shape[2:], self.stride, strict=True))
+        over = [kernel - step for kernel, step in zip(self.kernel_size, self.stride, strict=True)]
+        top, left = over[0] // 2, over[1] // 2
+        return super().forward(input)[:, :, top : top + height, left : left + width]
+
+
+def same_pool(x: Tensor, kernel: int, stride: tuple[int, int]) -> Tensor:
+    """The largest of each ``kernel`` x ``kernel`` window of (N,C,H,W) numbers that are not negative; the output is
+    ceil(input / stride) large."""
+    top, bottom = _same(x.shape[2], kernel, stride[0])
+    left, right = _same(x.shape[3], kernel, stride[1])
+    return F.max_pool2d(F.pad(x, (left, right, top, bottom)), kernel, stride)
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """How many zeros come before and after."""
+    missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return missing // 2, missing - missing // 2
 
 
 def residuals(stage: Stage) -> list[nn.Module]:

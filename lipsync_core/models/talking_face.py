@@ -50,7 +50,7 @@ class TalkingFace(nn.Module):
     pictures of the same person, any pose. RGB in [0,1].
     """
 
-    config: TalkingFaceConfig
+    config: Any  # a TalkingFaceConfig, each network its own
 
     def forward(self, sound: Tensor, target: Tensor, reference: Tensor) -> Tensor:
         """What the faces look like while speaking: (N,3,S,S) RGB in [0,1]. ``sound``: (N,1,H,W), what
