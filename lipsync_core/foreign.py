@@ -60,7 +60,7 @@ _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"  # pic
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself; run `git lfs pull`, or download it directly"),
     (b"GGUF", "a GGUF file (language models)"),
-    (b"\x89HDF", "an HDF5 file (Keras weights)"),
+    (b"\x89HDF", "an HDF5 file (Keras weights, as those of LipGAN), which is not read here"),
     (b"MATLAB 5.0", "a MATLAB file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),

@@ -1,7 +1,7 @@
 """The lip generator of Wav2Lip: a face encoder, an audio encoder and a face decoder with skips.
 
 Layer tables of the preset ``wav2lip``: the public code of "A Lip Sync Expert Is All You Need for Speech to Lip Generation
-In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours.
+In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours, and so are the ``LARGER`` ones.
 """
 
 from collections.abc import Sequence
@@ -81,6 +81,34 @@ WAV2LIP = GeneratorConfig(
     bgr=True,
     framing=Framing("box", pads=(0, 10, 0, 0)),
 )
+
+def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> GeneratorConfig:
+    """``wav2lip`` for crops of ``size`` px: its stages from the second on, and round them thin ones at full resolution, as
+    the public derivatives for larger faces have them (288 px: github.com/primepake/wav2lip_288x288); ``coarse``: side of
+    the map that the embedding is made of."""
+    inside = WAV2LIP.face[1:-2]
+    first, *others = outside
+    return GeneratorConfig(
+        face=(*outside, *inside, Stage(512, coarse, padding=0), WAV2LIP.face[-1]),
+        audio=WAV2LIP.audio,
+        decoder=(
+            WAV2LIP.decoder[0],
+            Stage(512, coarse, padding=0, residuals=1),
+            *WAV2LIP.decoder[2:],
+            *(_up(2 * stage.channels, 2) for stage in reversed((first, *others[:-1]))),
+        ),
+        head=16,
+        size=size,
+        features=MelFeatures(lead_ms=80),
+    )
+
+
+# By the side of the crops in px: GMAC a frame 5.07, 8.95 and 6.48; million parameters 36.3, 41.8 and 36.3.
+LARGER: dict[int, GeneratorConfig] = {
+    192: _larger(192, 3, (Stage(16, 7, padding=3), Stage(16, stride=_DOWN, residuals=1))),
+    256: _larger(256, 4, (Stage(16, 7, padding=3), Stage(16, stride=_DOWN, residuals=1))),
+    384: _larger(384, 3, (Stage(8, 7, padding=3), Stage(16, stride=_DOWN), Stage(16, stride=_DOWN, residuals=1))),
+}
 
 MINI = GeneratorConfig(
     face=(
