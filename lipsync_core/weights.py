@@ -6,6 +6,7 @@ it build the network, so a file needs nothing beside it.
 
 import dataclasses
 import json
+import logging
 import math
 import types
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import foreign, hub
+from . import foreign, hub, networks
 from .errors import WeightsError
 from .models import MODELS
 from .models.generator import WAV2LIP
@@ -29,6 +30,7 @@ from .models.syncnet import SyncNetConfig
 from .models.talking_face import TalkingFace
 from .replacing import replacing
 
+_log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
 
@@ -211,14 +213,20 @@ def load_talking_face(name_or_path: str | Path, *, device: str | torch.device = 
 
 
 def _title(kind: str) -> str:
-    public = next((network.title for network in foreign.NETWORKS if network.kind == kind), None)
+    public = next((network.title for network in networks.NETWORKS if network.kind == kind), None)
     return f"{public} ({kind})" if public else f"a {kind}"
 
 
 def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     tensors = foreign.read_tensors(path)
-    network = foreign.recognise(tensors, path)
-    return network.kind, network.config or PUBLIC[network.kind], foreign.our_names(network, tensors)
+    network = networks.recognise(tensors, path)
+    if network.untested:
+        _log.warning(
+            "%s looks like %s: its layers are known from public code, and no real file was ever tried here; look at what it "
+            "draws before you rely on it",
+            *(path, network.title),
+        )
+    return network.kind, network.config or PUBLIC[network.kind], networks.our_names(network, tensors)
 
 
 def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
@@ -271,5 +279,7 @@ def convert(source: str | Path, target: str | Path) -> Header:
 
 
 def _unknown_licence(kind: str) -> str:
+    if kind not in PUBLIC:
+        return "not stated by the file; ask whoever trained it"
     public = hub.HUB[{"fid_inception": "fid-inception"}.get(kind, kind if kind in hub.HUB else "wav2lip")]
     return f"not stated by the file; of the public weights: {public.licence}"

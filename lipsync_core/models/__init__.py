@@ -7,6 +7,7 @@ from torch import nn
 from .face_detector import FaceDetector, FaceDetectorConfig
 from .generator import Generator, GeneratorConfig
 from .inception import Inception, InceptionConfig
+from .large_generator import LargeGenerator, LargeGeneratorConfig
 from .lipgan import LipGAN, LipGANConfig
 from .lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
@@ -26,4 +27,5 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "lipgan": (LipGANConfig, LipGAN),
     "lipgan_discriminator": (LipGANDiscriminatorConfig, LipGANDiscriminator),
     "speech2vid": (Speech2VidConfig, Speech2Vid),
+    "large_generator": (LargeGeneratorConfig, LargeGenerator),
 }

@@ -82,6 +82,7 @@ WAV2LIP = GeneratorConfig(
     framing=Framing("box", pads=(0, 10, 0, 0)),
 )
 
+
 def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> GeneratorConfig:
     """``wav2lip`` for crops of ``size`` px: its stages from the second on, and round them thin ones at full resolution, as
     the public derivatives for larger faces have them (288 px: github.com/primepake/wav2lip_288x288); ``coarse``: side of
