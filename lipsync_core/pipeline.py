@@ -206,7 +206,8 @@ class LipSync:
     def _skips(self, faces: _Faces) -> list[Tensor]:
         assert faces.pixels is not None
         pixels = faces.pixels.to(next(self.model.parameters()).dtype)
-        return self.model.encode(pixels, pixels.repeat(1, self.config.references, 1, 1))
+        many = self.config.references  # the frame itself stands for all of them, as one does for one
+        return self.model.encode(pixels, pixels if many == 1 else pixels.repeat(1, many, 1, 1))
 
     def _sound(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())

@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 import torch
 from golden import build, uniform
+from test_benchmark import speaking
 from test_dub import ASTRONAUT, FRESH, tone
 from test_pipeline import COUNT, FPS, close, person, pieces, voice, whole
 from test_pipeline import clip as clip  # the fixture
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from lipsync_core import dub
 from lipsync_core.audio import CepstrumFeatures
+from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
+from lipsync_core.evaluation.benchmark import Benchmark
+from lipsync_core.evaluation.jobs import run_jobs
+from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.losses import margin_loss, reconstruction
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
 from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
@@ -246,6 +252,20 @@ def test_they_are_saved_loaded_and_dubbed_with(name: str, tmp_path: Path) -> Non
         load_model(path, kind="generator")
     with pytest.raises(WeightsError, match=r"wanted a Wav2Lip generator \(generator\) or a lipgan or a speech2vid"):
         load_talking_face("judge")
+
+
+@pytest.mark.parametrize("name", THIN)
+def test_they_are_benchmarked_and_told_about(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.safetensors"
+    save_model(talking(name), path, licence="Apache-2.0", source="a test")
+    speaking(tmp_path / "long.mp4", 30, 0)
+    speaking(tmp_path / "short.mp4", 22, 1)
+    plan = Benchmark(tmp_path, tmp_path / "results", models=(str(path),))
+    jobs = [job for job in plan.jobs([Pair("short.mp4", "long.mp4")]) if job.arguments["method"] == name]
+    (outcome,) = run_jobs(jobs, plan.prepare, tmp_path / "results.jsonl", attempts=1, threads=1)
+    assert outcome.error is None and outcome.result is not None and outcome.result["frames"] in (22, 23)
+    told = CliRunner().invoke(app, ["models", "info", str(path)])
+    assert told.exit_code == 0 and f"bytes, {name}" in told.output and "CepstrumFeatures" in told.output
 
 
 # --- that they can be trained --------------------------------------------------------------------------------------
