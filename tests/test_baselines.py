@@ -12,6 +12,7 @@ import torch
 from golden import build, uniform
 from test_benchmark import speaking
 from test_dub import ASTRONAUT, FRESH, tone
+from test_models import macs
 from test_pipeline import COUNT, FPS, close, person, pieces, voice, whole
 from test_pipeline import clip as clip  # the fixture
 from torch import Tensor, nn
@@ -98,16 +99,22 @@ def discriminator_parameters() -> int:
 
 
 @pytest.mark.parametrize(
-    ("network", "config", "parameters"),
+    ("network", "config", "parameters", "gmacs"),
     [
-        (LipGAN, LIPGAN, lipgan_parameters()),
-        (Speech2Vid, SPEECH2VID, speech2vid_parameters()),
-        (LipGANDiscriminator, LipGANDiscriminatorConfig(), discriminator_parameters()),
+        (LipGAN, LIPGAN, lipgan_parameters(), 5.55),
+        (Speech2Vid, SPEECH2VID, speech2vid_parameters(), 1.62),
+        (LipGANDiscriminator, LipGANDiscriminatorConfig(), discriminator_parameters(), None),
     ],
 )
-def test_parameters_are_those_of_the_tables(network: type[nn.Module], config: Any, parameters: int) -> None:
+def test_parameters_are_those_of_the_tables(
+    network: type[nn.Module], config: Any, parameters: int, gmacs: float | None
+) -> None:
     with torch.device("meta"):
-        assert sum(p.numel() for p in network(config).parameters()) == parameters
+        model = network(config).eval()
+        assert sum(p.numel() for p in model.parameters()) == parameters
+        if gmacs is not None:  # what the docstrings state
+            face = torch.rand(1, 3, config.size, config.size)
+            assert macs(model, torch.rand(1, 1, 12, 35), face, face) / 1e9 == pytest.approx(gmacs, abs=0.005)
 
 
 @torch.inference_mode()

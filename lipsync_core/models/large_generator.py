@@ -3,7 +3,8 @@
 Layer tables and behaviour: github.com/primepake/wav2lip_288x288 (commit 3e3e5f0; its first layout, 90805a5, had learnt slopes
 everywhere, and wangxian/wav2lip_288x288 has them on the way up), github.com/nghiakvnvsd/wav2lip384 (85e42e5), whose
 layout langzizhixin/wav2lip384x384 first published weights for (98d1cd3) before it changed to primepake's spatial attention
-(d493d02). None of their weights can be had here: what these networks draw with real files is untested.
+(d493d02). Million parameters and GMAC a frame: 48.5 and 18.5 at 288 px, 159 and 23.5 at 384, 173 and 80.7 with attention.
+None of their weights can be had here: what these networks draw with real files is untested.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,7 @@ The public release is Matlab's binary files, so the layer table is that of the t
 (github.com/Sindhu-Hegde/you_said_that, commit 2b028cb), which redraws video as LipGAN's authors compared it: beside stills
 of the person it sees the frame's upper half. The original draws 109 px, up-samples bilinearly and sharpens with a second
 network; neither is here. Keras' padding and batch norms (epsilon 1e-3, momentum 0.8) are kept.
+41 705 989 parameters with one still, 1.62 GMAC a frame. It hears LipGAN's cepstra.
 """
 
 from collections.abc import Sequence
