@@ -116,7 +116,9 @@ def shifted(audio: Audio, delay_s: Fraction) -> Audio:
 
 def mixed(sounds: Sequence[Audio]) -> Audio:
     """Several sounds at once, at the highest of their rates, with the most of their channels, as long as the longest; a mono
-    one sounds on every side. Sums beyond [-1,1] are clipped."""
+    one sounds on every side. Sums beyond [-1,1] are clipped. One sound alone comes back as it is."""
+    if len(sounds) == 1:
+        return sounds[0]
     rate = max(sound.rate for sound in sounds)
     parts = [resample(sound, rate).samples for sound in sounds]
     total = torch.zeros(max(len(part) for part in parts), max(part.shape[1] for part in parts))

@@ -75,6 +75,7 @@ Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to
 OwnPixels = Annotated[
     bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its crop.")
 ]
+Strength = Annotated[float, typer.Option(min=0, max=1, help="1 shows the new mouth, 0 the old one.")]
 Pads = Annotated[
     str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
 ]
@@ -117,6 +118,7 @@ def dub_command(
     feather: Feather = 0.08,
     colour_match: Colour = False,
     own_pixels: OwnPixels = True,
+    strength: Strength = 1.0,
     pads: Pads = None,
     lead_ms: Lead = None,
     start: Start = "0",
@@ -175,7 +177,7 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "model": o.model,
         "model_name": Path(o.model).name,
         "select": o.which,
-        "blend": Blend(o.mask, o.blend, o.feather, o.colour_match, o.own_pixels),
+        "blend": Blend(o.mask, o.blend, o.feather, o.colour_match, o.own_pixels, o.strength),
         "cut": Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
         "finding": Finding(o.detector, o.min_score, o.cache),
         "encoding": Encoding(o.codec, o.crf, o.preset, o.tag, o.overwrite),

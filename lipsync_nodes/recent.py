@@ -1,4 +1,4 @@
-"""What a node made last, kept for as long as the same values come in; nothing that comes in is kept alive by it."""
+"""What a node made last, kept for as long as what it was made of lives; nothing is kept alive by it."""
 
 import weakref
 from collections.abc import Callable
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 class Recent(Generic[T]):
     """One result, found again by the identity of what it was made of. The host hands out the very same objects as long as
-    nothing before a node ran again."""
+    nothing before a node ran again; when it lets go of one, the result goes too."""
 
     def __init__(self) -> None:
         self._inputs: tuple[Callable[[], Any], ...] = ()
@@ -21,15 +21,12 @@ class Recent(Generic[T]):
         known = len(inputs) == len(self._inputs) and settings == self._settings
         known = known and all(ref() is value for ref, value in zip(self._inputs, inputs, strict=True))
         if self._made is None or not known:
-            self._inputs = tuple(_reference(value) for value in inputs)
+            self._inputs = tuple(_nothing if value is None else weakref.ref(value, self._forget) for value in inputs)
             self._settings, self._made = settings, make()
         return self._made
 
-
-def _reference(value: Any) -> Callable[[], Any]:
-    if value is None:
-        return _nothing
-    return weakref.ref(value)
+    def _forget(self, _: Any) -> None:
+        self._made = None
 
 
 def _nothing() -> None:

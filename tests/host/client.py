@@ -18,6 +18,8 @@ from launch import Server
 
 Prompt = Mapping[str, Mapping[str, Any]]  # node id -> {"class_type": ..., "inputs": {...}}: the API format
 
+OUR_ERRORS = ("LipSyncError", "MediaError", "NoFaceError", "WeightsError", "ValueError")
+
 
 class Refused(Exception):
     """The host did not take a prompt; why."""
@@ -117,6 +119,15 @@ class Client:
         outcome = self.run(prompt, seconds=seconds)
         assert outcome.status == "success", outcome.error
         return outcome
+
+    def fail(self, prompt: Prompt) -> str:
+        """What the host says of a prompt that must fail: a sentence of ours, after which the host lives."""
+        outcome = self.run(prompt)
+        assert outcome.status == "error", outcome
+        assert outcome.error_type.split(".")[-1] in OUR_ERRORS, (outcome.error_type, outcome.error)
+        assert len(outcome.error.split()) >= 5, outcome.error  # not a code
+        assert self.get("/system_stats")["system"]
+        return outcome.error
 
     def saved(self, outcome: Outcome, node: Node) -> Path:
         """The one file that a node saved."""

@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[launch.Server]:
     """The host as it should be."""
     with launch.serving(launch.furnish(tmp_path_factory.mktemp("host"))) as running:
+        assert f"(IMPORT FAILED): {running.base}" not in running.log(), running.log()
         yield running
 
 
@@ -35,8 +36,8 @@ def client(server: launch.Server) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A host whose torchaudio does not import."""
-    base = launch.furnish(tmp_path_factory.mktemp("broken"))
+    """A host whose torchaudio does not import, with the pack in a folder of an ordinary name."""
+    base = launch.furnish(tmp_path_factory.mktemp("broken"), launch.PLAIN)
     with launch.serving(base, torchaudio="broken") as running, connected(running) as listening:
         yield listening
 

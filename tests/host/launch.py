@@ -21,14 +21,16 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 PACK = "My-Pack.v2 (1)"  # what a download, a copy and a version number leave behind: spaces, dots, brackets
+PLAIN = "lipsync"  # what the Manager leaves behind
 HOST = Path(os.environ["COMFYUI_DIR"]).resolve() if os.environ.get("COMFYUI_DIR") else None
 PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "train")
-SETTINGS = {  # no welcome, map or figures over the page
+SETTINGS = {  # for pictures: no welcome, map or figures over the page
     "Comfy.TutorialCompleted": True,
     "Comfy.InstalledVersion": "1.0.0",
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # words at every zoom
 }
 Torchaudio = Literal["working", "broken"]
 
@@ -41,6 +43,12 @@ class Server:
     base: Path  # its folders: input, output, temp, models, custom_nodes, user
     log_file: Path
     process: subprocess.Popen[bytes]
+
+    @property
+    def pack(self) -> str:
+        """The name of our folder."""
+        (folder,) = (path.name for path in (self.base / "custom_nodes").iterdir() if path.name != "__pycache__")
+        return folder
 
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8", errors="replace")
@@ -60,13 +68,12 @@ def version() -> str:
     return scope["version"]
 
 
-def furnish(base: Path, pack: Path | None = ROOT) -> Path:
-    """Make the folders of a fresh host under ``base``, with a copy of ``pack`` in its custom_nodes."""
-    for name in ("custom_nodes", "input", "output", "temp", "models", "user/default"):
-        (base / name).mkdir(parents=True, exist_ok=True)
+def furnish(base: Path, name: str = PACK) -> Path:
+    """Make the folders of a fresh host under ``base``, with a copy of this pack in its custom_nodes."""
+    for folder in ("custom_nodes", "input", "output", "temp", "models", "user/default"):
+        (base / folder).mkdir(parents=True, exist_ok=True)
     (base / "user/default/comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
-    if pack is not None:
-        shutil.copytree(pack, base / "custom_nodes" / PACK, ignore=LEFT_OUT)
+    shutil.copytree(ROOT, base / "custom_nodes" / name, ignore=LEFT_OUT)
     return base
 
 
@@ -89,11 +96,12 @@ def serving(
         *("--database-url", f"sqlite:///{(base / 'user/comfyui.db').as_posix()}", *flags),
     ]
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    own = {"PYTHONIOENCODING": "utf-8", "LIPSYNC_CACHE": str(base / "cache"), "HF_HUB_OFFLINE": "1"}
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=HOST,
-            env={**inherited, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+            env={**inherited, **own, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """Renew workflows/*.json and subgraphs/*.json from workflows/api/*.json: the host's page makes the nodes, we place them.
 
-    COMFYUI_DIR=... python tests/host/make_templates.py [URL of a running ComfyUI that has this pack]
+    COMFYUI_DIR=... COMFYUI_PYTHON=... python tests/host/make_templates.py
 
 Take the oldest ComfyUI that we support: newer ones read its files, not always the other way round.
 """
@@ -10,18 +10,14 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
 
+from launch import ROOT, furnish, serving
 from notes import NOTES
-from webdriver import Browser, browsing
-
-ROOT = Path(__file__).parents[2]
-READY = "return !!(window.app?.graph && window.app.canvas && LiteGraph.registered_node_types.LipSync_DemoMedia)"
+from page import Page, opened
 
 # From left to right: (title of a group, its columns from top to bottom: ids of nodes, and px to leave free, so that links
 # pass above a node instead of behind it).
@@ -65,15 +61,18 @@ PLANS: dict[str, list[tuple[str, list[list[str | int]]]]] = {
 # creator replaces are green.
 ARRANGE = """
 const [groups, title, text] = arguments
-const room = { SaveVideo: [400, 440], PreviewImage: [420, 300], PreviewAny: [420, 180], StringConcatenate: [420, 180] }
+const room = {
+  LipSync_Wav2LipGenerate: [290, 450], SaveVideo: [400, 480],
+  PreviewImage: [420, 280], PreviewAny: [420, 180], StringConcatenate: [420, 180],
+}
 const paint = ['#8A8', '#3f789e', '#b58b2a', '#b06634', '#88A']
-const gap = 60, bar = 30, width = 340
-const lines = text.split('\\n').map(line => Math.ceil((line.length || 0.1) / 52))
+const gap = 60, bar = 30, width = 310
+const lines = text.split('\\n').map(line => Math.ceil((line.length || 0.1) / 47))
 const note = LiteGraph.createNode('MarkdownNote')
 app.graph.add(note)
-Object.assign(note, { title, pos: [0, 0], size: [width, 70 + 15 * lines.reduce((sum, n) => sum + n)] })
+Object.assign(note, { title, pos: [-width - gap - 20, 0], size: [width, 70 + 15 * lines.reduce((sum, n) => sum + n)] })
 note.widgets[0].value = text
-let x = width + gap + 20
+let x = 0
 groups.forEach(([name, columns], index) => {
   const left = x
   let bottom = 0
@@ -98,6 +97,7 @@ groups.forEach(([name, columns], index) => {
   group.pos = [left - 20, -bar - 60]
   group.size = [x - gap - left + 40, bottom + bar + 110]
   x += 30
+  if (index === 0 && bottom < 250) note.pos = [-20, bottom + 4 * bar]  // below a short group, so that all fits a screen
 })
 return JSON.stringify(app.graph.serialize())
 """
@@ -137,37 +137,20 @@ return JSON.stringify(app.graph.serialize())
 """
 
 
-@contextmanager
-def page(folder: Path) -> Iterator[Browser]:
-    """The editor of the named server, or of one of our own."""
-    with browsing(folder / "profile", width=1600, height=1000) as browser:
-        if len(sys.argv) > 1:
-            browser.open(sys.argv[1])
-            browser.until(READY, seconds=120)
-            yield browser
-        else:
-            from launch import furnish, serving
-
-            with serving(furnish(folder / "host")) as server:
-                browser.open(server.url)
-                browser.until(READY, seconds=120)
-                yield browser
-
-
-def workflow(browser: Browser, name: str, api: dict[str, Any]) -> dict[str, Any]:
+def workflow(page: Page, name: str, api: dict[str, Any]) -> dict[str, Any]:
     """UI JSON of ``api``, laid out, without what belongs to this window and this moment."""
-    browser.run("return app.loadApiJson(arguments[0], arguments[1])", api, name)
-    graph = json.loads(browser.run(ARRANGE, PLANS[name], f"Read me: {name.lower()}", NOTES[name]))
+    page.load_api(api, name)
+    graph = json.loads(page.browser.run(ARRANGE, PLANS[name], f"Read me: {name.lower()}", NOTES[name]))
     return {**graph, "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "extra": {}}
 
 
-def blueprint(browser: Browser, api: dict[str, Any]) -> dict[str, Any]:
+def blueprint(page: Page, api: dict[str, Any]) -> dict[str, Any]:
     """The template's nodes between media and file as one subgraph."""
     inner = {key: node for key, node in api.items() if node["class_type"] in {owner for _, _, owner, _ in INPUTS}}
     for node in inner.values():
         node["inputs"] = {k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in inner}
-    browser.run("return app.loadApiJson(arguments[0], arguments[1])", inner, BLUEPRINT)
-    text: str = browser.run(WRAP, INPUTS, BLUEPRINT)
+    page.load_api(inner, BLUEPRINT)
+    text: str = page.browser.run(WRAP, INPUTS, BLUEPRINT)
     for index, random in enumerate(dict.fromkeys(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))):
         text = text.replace(random, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{BLUEPRINT} {index}")))
     return {**json.loads(text), "extra": ABOUT}
@@ -175,18 +158,22 @@ def blueprint(browser: Browser, api: dict[str, Any]) -> dict[str, Any]:
 
 def write(path: Path, graph: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(
-        json.dumps(graph, indent=1) + "\n", encoding="utf-8"
-    )  # ASCII: some hosts read it as the system's code
+    path.write_text(json.dumps(graph, indent=1) + "\n", encoding="ascii")  # some hosts read it as the system's code
+
+
+def make(page: Page) -> None:
+    for name in PLANS:
+        api = json.loads((ROOT / f"workflows/api/{name}.json").read_text(encoding="ascii"))
+        write(ROOT / f"workflows/{name}.json", workflow(page, name, api))
+        if name == "Dub a video":
+            write(ROOT / f"subgraphs/{BLUEPRINT}.json", blueprint(page, api))
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, page(Path(folder)) as browser:
-        for name in PLANS:
-            api = json.loads((ROOT / f"workflows/api/{name}.json").read_text(encoding="utf-8"))
-            write(ROOT / f"workflows/{name}.json", workflow(browser, name, api))
-            if name == "Dub a video":
-                write(ROOT / f"subgraphs/{BLUEPRINT}.json", blueprint(browser, api))
+    with tempfile.TemporaryDirectory() as folder:
+        base, profile = furnish(Path(folder) / "host"), Path(folder) / "profile"
+        with serving(base) as server, opened(server, profile) as page:
+            make(page)
 
 
 if __name__ == "__main__":

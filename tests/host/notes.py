@@ -47,7 +47,10 @@ First the left one, then the right one.
 
 ## Then take your own
 
-Replace the green node by **Load Video**. Give each *Select Face* a **Load Audio (Lip Sync)** of its own, to *audio*.
+Replace the green node by
+
+- **Load Video**, to *Detect Faces* and *Generate Lip Sync*
+- a **Load Audio (Lip Sync)** for each person, to *audio* of *Left person* and *Right person*
 
 ## Who is who?
 
@@ -59,7 +62,7 @@ One more *Select Face* in the chain is one more speaker.
 
 ## Why Shift Audio?
 
-The demo has one speech: its end at once for the left, its beginning 4.5 s later for the right.
+The demo has one speech: its end at once for the left, its beginning 4.5 s later for the right. You may take both out.
 """,
     "Long video, file to file": """\
 ## Press Run: four seconds are dubbed
@@ -93,8 +96,8 @@ The sound of the demo is 200 ms late. It is measured, moved, and measured again.
 
 Replace the green node by
 
-- **Load Video**, to all three nodes
-- **Load Audio (Lip Sync)** with that video in *video*, to *Move the sound*
+- **Load Video**, to *Score before* and *Set Video Audio*
+- **Load Audio (Lip Sync)**, with that video in *video*, to *Move the sound*
 
 ## Good to know
 

@@ -88,7 +88,7 @@ class Page:
 
 
 @contextmanager
-def opened(server: Server, profile: Path, *, width: int = 1600, height: int = 1000) -> Iterator[Page]:
+def opened(server: Server, profile: Path, *, width: int = 2000, height: int = 1200) -> Iterator[Page]:
     """The host's page, loaded and empty. profile: a folder of Chromium's own."""
     with browsing(profile, width=width, height=height) as browser:
         browser.open(server.url)

@@ -1,18 +1,18 @@
 """The pack enters the host: nothing fails, its face is as frozen, it costs little and shares the house with others."""
 
+import difflib
 import json
+import logging
 import os
 import re
 import shutil
-import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin
 
 import pytest
 from client import Client, connected
 from graph import Graph
-from launch import PACK, ROOT, furnish, serving
+from launch import PACK, PLAIN, ROOT, furnish, serving
 
 FROZEN = Path(__file__).with_name("object_info.json")
 RENEW = "LIPSYNC_RENEW=1 ... -m pytest -m host tests/host -k frozen"
@@ -21,12 +21,17 @@ KEPT = (  # what a saved workflow and a creator meet; not what differs between h
     *("input", "input_order", "output", "output_name", "output_is_list", "output_tooltips"),
 )
 FILES = {("LipSync_LoadAudio", "file"), ("LipSync_LoadVideos", "folder")}  # they list the input folder
+REPORT = logging.getLogger("host")  # -o log_cli=true -o log_cli_level=INFO shows it
 BUDGET = 0.3  # seconds that the pack may add to the host's start
 
 
 def nodes_of(client: Client) -> dict[str, Any]:
     """Our part of /object_info, without what the input folder holds."""
-    ours = {name: info for name, info in client.get("/object_info").items() if PACK in info["python_module"]}
+    ours = {
+        name: info
+        for name, info in client.get("/object_info").items()
+        if info["python_module"].endswith(client.server.pack)
+    }
     found = {name: {key: info[key] for key in KEPT} for name, info in sorted(ours.items())}
     for node, name in FILES:
         options = found[node]["input"]["required"][name][1]
@@ -48,10 +53,10 @@ def test_the_log_tells_of_no_failure(client: Client) -> None:
 
 def test_a_broken_torchaudio_takes_the_hosts_nodes_and_not_ours(broken: Client) -> None:
     log = start_of(broken)
-    assert re.search(rf"seconds: .*{re.escape(PACK)}", log), log
+    assert re.search(rf"seconds: .*{re.escape(PLAIN)}", log), log
     failed = re.findall(r"IMPORT FAILED\)?: (.*)", log)
     assert failed and all(name.startswith("nodes_") for name in failed), failed
-    assert f"{PACK.replace('.', '_x_')}" not in log and f"{PACK}{os.sep}" not in log, log  # no frame of ours
+    assert f"custom_nodes{os.sep}{PLAIN}{os.sep}" not in log, log  # no frame of ours
 
 
 @pytest.mark.parametrize("kind", ["client", "broken"])
@@ -60,7 +65,15 @@ def test_the_nodes_are_as_frozen(kind: str, request: pytest.FixtureRequest) -> N
     found = nodes_of(request.getfixturevalue(kind))
     if os.environ.get("LIPSYNC_RENEW"):
         FROZEN.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    assert found == json.loads(FROZEN.read_text(encoding="utf-8")), f"if it is meant: {RENEW}"
+    changed = difference(found)
+    assert not changed, "\n".join(["if this is meant:", RENEW, *changed])
+
+
+def difference(found: dict[str, Any]) -> list[str]:
+    """The lines that are not as frozen."""
+    frozen = json.loads(FROZEN.read_text(encoding="utf-8"))
+    lines = [json.dumps(value, indent=1, ensure_ascii=False).splitlines() for value in (frozen, found)]
+    return list(difflib.unified_diff(*lines, "frozen", "found", lineterm="", n=1))
 
 
 def test_everything_says_what_it_is_for(client: Client) -> None:
@@ -71,34 +84,20 @@ def test_everything_says_what_it_is_for(client: Client) -> None:
         assert node["search_aliases"] and node["description"] and node["category"] == "LipSync", name
 
 
-def test_the_host_serves_the_help_of_every_node_with_its_pictures(client: Client) -> None:
-    docs = f"{client.server.url}/extensions/{quote(PACK)}/docs/"
-    for name in nodes_of(client):
-        with urllib.request.urlopen(f"{docs}{name}.md", timeout=30) as answer:
-            page = answer.read().decode()
-        pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)|<img[^>]+src=\"([^\"]+)\"", page)
-        assert pictures, f"{name}.md shows no picture"
-        for (link,) in [[a or b] for a, b in pictures]:
-            with urllib.request.urlopen(urljoin(docs, link), timeout=30) as answer:
-                assert answer.headers["content-type"].startswith("image/"), (name, link)
-
-
 def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None:
     """Two measures: what Python's own importtime says of the modules that the pack's entry point pulls in, all that
-    they pull in included, and what the host says of the whole (in tenths of a second). The best of three: others may
-    use the machine. A CPU build of torch raises at the first touch of a GPU, so that here none was touched either."""
-    measured = []
-    for turn in range(3):
-        base = furnish(tmp_path / str(turn))
+    they pull in included, and what the host says of the whole (in tenths of a second). The best of three starts: the
+    first one after an installation also compiles the files, and others may use the machine. A CPU build of torch raises
+    at the first touch of a GPU, so that here none was touched either."""
+    base, own, whole, log = furnish(tmp_path), [], [], ""
+    for _ in range(3):
         with serving(base, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
             log = server.log()
-        (own,) = re.findall(r"import time:\s+\d+ \|\s+(\d+) \|\s+\S.*\.lipsync_nodes\.extension\n", log)
-        (whole,) = re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)
-        measured.append((int(own) / 1e6, float(whole)))
-        if min(measured) < (BUDGET, BUDGET):
-            break
-    assert min(own for own, _ in measured) < BUDGET, measured
-    assert min(whole for _, whole in measured) < BUDGET, measured
+        pattern = r"import time:\s+\d+ \|\s+(\d+) \|\s+\S.*\.lipsync_nodes\.extension\n"
+        own += [int(time) / 1e6 for time in re.findall(pattern, log)]
+        whole += [float(time) for time in re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)]
+    REPORT.info("the entry point imports for %s s, the host says %s s", own, whole)
+    assert min(own) < BUDGET and min(whole) < BUDGET, (own, whole)
     late = {"skimage", "matplotlib", "huggingface_hub", "torchaudio", "cv2", "ray"}
     assert late.isdisjoint(pulled_in(log)), late & pulled_in(log)
 
@@ -124,7 +123,7 @@ def test_another_lipsync_core_in_the_house_is_left_alone(tmp_path: Path) -> None
         module.write_text("raise ImportError('this is the lipsync_core of pip')\n", encoding="utf-8")
     base = furnish(tmp_path / "host")
     with serving(base, environment={"PYTHONPATH": str(other.parent)}) as server, connected(server) as client:
-        assert nodes_of(client) == json.loads(FROZEN.read_text(encoding="utf-8"))
+        assert difference(nodes_of(client)) == []
         graph = Graph(client.get("/object_info"))
         demo = graph.add("LipSync_DemoMedia", clip="portrait")
         graph.add("SaveVideo", video=demo[1])

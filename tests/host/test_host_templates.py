@@ -14,13 +14,24 @@ from client import Client
 from page import Page, opened
 from webdriver import MISSING
 
+WIRE_THE_BLUEPRINT = """
+const blueprint = app.graph.nodes.find(node => node.subgraph)
+const [demo, save] = ['LipSync_DemoMedia', 'SaveVideo'].map(type => app.graph.add(LiteGraph.createNode(type)))
+demo.pos = [blueprint.pos[0] - 400, blueprint.pos[1]]
+save.pos = [blueprint.pos[0] + blueprint.size[0] + 100, blueprint.pos[1]]
+const input = name => blueprint.inputs.findIndex(slot => slot.name === name)
+demo.connect(1, blueprint, input('video'))
+demo.connect(2, blueprint, input('audio'))
+blueprint.connect(0, save, 0)
+"""
 TEMPLATES = sorted((launch.ROOT / "workflows").glob("*.json"))
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 
-@pytest.fixture(scope="module")
-def page(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with opened(client.server, tmp_path_factory.mktemp("profile")) as window:
+@pytest.fixture
+def page(client: Client, tmp_path: Path) -> Iterator[Page]:
+    """A fresh window each: a dialog that one template opens must not cover the next."""
+    with opened(client.server, tmp_path) as window:
         yield window
 
 
@@ -52,6 +63,26 @@ def test_a_template_opens_and_runs(client: Client, page: Page, pictures: Path, p
     entry = next_in_history(client, before, seconds=500)
     page.fit()
     page.screenshot(pictures / f"{path.stem}, done.png")
+    errors = [told for kind, told in entry["status"]["messages"] if kind == "execution_error"]
+    assert entry["status"]["status_str"] == "success", [
+        (told["node_type"], told["exception_message"]) for told in errors
+    ]
+
+
+def test_the_blueprint_is_listed_and_runs(client: Client, page: Page, pictures: Path) -> None:
+    """Between Demo Media and Save Video, as a creator would wire it."""
+    listed = [
+        entry for entry in client.get("/global_subgraphs").values() if entry["info"]["node_pack"].endswith(launch.PACK)
+    ]
+    assert [entry["name"] for entry in listed] == ["Dub video"]
+    before = set(client.get("/history"))
+    page.load(json.loads((launch.ROOT / "subgraphs/Dub video.json").read_text(encoding="utf-8")))
+    page.browser.run(WIRE_THE_BLUEPRINT)
+    assert page.missing_nodes() == []
+    page.press_run()
+    entry = next_in_history(client, before, seconds=300)
+    page.fit()
+    page.screenshot(pictures / "blueprint.png")
     assert entry["status"]["status_str"] == "success", entry["status"]
 
 

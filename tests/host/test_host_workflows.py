@@ -70,11 +70,12 @@ def test_an_image_with_alpha_speaks(client: Client, graph: Graph, names: dict[st
 def test_the_frames_of_a_video_and_back(client: Client, graph: Graph, names: dict[str, str]) -> None:
     video = graph.add("LoadVideo", file=names["video"])
     parts = graph.add("GetVideoComponents", video=video[0])
-    made = graph.add("LipSync_Wav2LipGenerate", media=parts[0], audio=parts[1], fps=parts[2])
+    sound = graph.add("LipSync_LoadAudio", video=video[0])  # ComfyUI 0.14.1 gives the first 60 ms of it only
+    made = graph.add("LipSync_Wav2LipGenerate", media=parts[0], audio=sound[0], fps=parts[2])
     built = graph.add("CreateVideo", images=made[0], audio=made[1], fps=parts[2])
     save = graph.add("SaveVideo", video=built[0])
     frames, seconds, _ = played(client.saved(client.finish(graph), save))
-    assert frames == 20 and abs(seconds - 0.8) < 0.07
+    assert frames in (20, 21) and abs(seconds - frames / 25) < 0.07  # AAC made the sound a little longer
 
 
 def test_a_slice_of_a_video_and_a_slice_of_the_result(client: Client, graph: Graph, names: dict[str, str]) -> None:
@@ -140,8 +141,11 @@ def test_the_mask_of_a_video_says_why_there_is_none(client: Client, graph: Graph
     video = graph.add("LoadVideo", file=names["video"])
     faces = graph.add("LipSync_DetectFaces", media=video[0])
     graph.add("MaskPreview", mask=faces[4])
-    outcome = client.run(graph)
-    assert outcome.status == "error" and "image" in outcome.error.lower(), outcome
+    prompt = client.queue(graph)
+    client.wait(prompt)  # a success: the host only tells the page
+    told = [e.data for e in client.events if e.kind == "execution_error" and e.data["prompt_id"] == prompt]
+    assert [data["exception_type"] for data in told] == ["ExecutionBlocked"]
+    assert "Get Video Components" in told[0]["exception_message"]  # what to do
 
 
 def test_the_hosts_own_boxes(client: Client, graph: Graph, names: dict[str, str]) -> None:

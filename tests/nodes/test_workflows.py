@@ -1,0 +1,213 @@
+"""Templates, the blueprint and the help pages against the nodes as they are, and against the host's own nodes of the oldest
+and the newest host."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loading import ROOT, Pack
+from PIL import Image
+from workflow_graphs import VIRTUAL, Json, Kind, faults, of_core, of_schema, to_api
+
+CORE = Path(__file__).with_name("core_nodes.json")
+VERSIONS = list(json.loads(CORE.read_text(encoding="utf-8")))
+HELP = ROOT / "lipsync_nodes/web/docs"
+NAMES = [
+    *("Talk from a photo", "Dub a video", "Two speakers", "Long video, file to file"),
+    *("Fix sync of an existing clip", "Quality check of a folder"),
+]
+MOST = 60_000  # bytes of a picture: they travel with every installation
+each_template = pytest.mark.parametrize("name", NAMES)
+
+
+def read(path: str) -> Json:
+    return json.loads((ROOT / path).read_text(encoding="ascii"))  # older hosts read with the system's code page
+
+
+def ours(pack: Pack) -> dict[str, Kind]:
+    return {f"LipSync_{name}": of_schema(node.GET_SCHEMA()) for name, node in pack.nodes.items()}
+
+
+def untitled(api: Json) -> Json:
+    return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api.items()}
+
+
+@pytest.fixture(params=VERSIONS)
+def kinds(pack: Pack, request: pytest.FixtureRequest) -> dict[str, Kind]:
+    return {**ours(pack), **of_core(CORE, request.param)}
+
+
+def test_the_templates_are_those_of_the_list_each_in_both_forms() -> None:
+    for folder in ("workflows", "workflows/api"):
+        assert {path.stem for path in (ROOT / folder).glob("*.json")} == set(NAMES), folder
+
+
+@each_template
+def test_a_host_accepts_every_node_link_and_value(name: str, kinds: dict[str, Kind]) -> None:
+    assert faults(read(f"workflows/api/{name}.json"), kinds) == []
+
+
+def test_faults_are_found(pack: Pack) -> None:
+    kinds = {**ours(pack), **of_core(CORE, VERSIONS[0])}
+    api = read("workflows/api/Dub a video.json")
+    api["1"]["inputs"]["clip"] = "nobody"
+    api["2"]["class_type"] = "LipSync_Gone"
+    api["3"]["inputs"] |= {"strength": 1.5, "colour_match": 1}
+    api["4"]["inputs"] |= {"model": ["3", 0], "old": 1}
+    del api["5"]["inputs"]["video"]
+    found = faults(api, kinds)
+    words = [
+        "clip is 'nobody'",
+        "no such node",
+        "strength is 1.5",
+        "colour_match is 1",
+        "gets LIPSYNC_BLEND",
+        "input old",
+    ]
+    assert all(any(word in fault for fault in found) for word in [*words, "video is missing"])
+    assert len(found) == 7
+
+
+def test_a_link_through_the_generator_keeps_its_type(pack: Pack) -> None:
+    kinds = {**ours(pack), **of_core(CORE, VERSIONS[0])}
+    api = read("workflows/api/Dub a video.json")
+    api["4"]["inputs"]["media"] = ["1", 0]  # images instead of the video
+    assert faults(api, kinds) == ["5 SaveVideo: video wants ['VIDEO'], gets IMAGE"]
+
+
+@each_template
+def test_the_drawn_template_is_the_api_one(name: str, kinds: dict[str, Kind]) -> None:
+    graph, stored = read(f"workflows/{name}.json"), read(f"workflows/api/{name}.json")
+    titles = {
+        str(node["id"]): node["title"] for node in graph["nodes"] if "title" in node and node["type"] not in VIRTUAL
+    }
+    assert titles.items() <= {key: node["_meta"]["title"] for key, node in stored.items()}.items()
+    assert faults(to_api(graph), kinds) == []
+    assert to_api(graph) == untitled(stored)
+
+
+@each_template
+def test_the_drawn_links_agree_with_both_their_ends(name: str) -> None:
+    graph = read(f"workflows/{name}.json")
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for link, start, output, end, slot, _ in graph["links"]:
+        assert link in nodes[start]["outputs"][output]["links"]
+        assert nodes[end]["inputs"][slot]["link"] == link
+    held = [slot["link"] for node in nodes.values() for slot in node.get("inputs", []) if slot["link"] is not None]
+    assert sorted(held) == sorted(link[0] for link in graph["links"])
+
+
+@each_template
+def test_a_template_needs_nothing_but_the_pack(name: str) -> None:
+    """Its media are the demo's, its model the bundled one."""
+    for node in read(f"workflows/api/{name}.json").values():
+        assert node["class_type"] not in ("LipSync_LoadAudio", "LoadImage", "LoadVideo", "LoadAudio")
+        assert node["inputs"].get("model", "mini (bundled)") == "mini (bundled)" or isinstance(
+            node["inputs"]["model"], list
+        )
+        assert node["inputs"].get("folder", "demo") == "demo"
+        assert node["inputs"].get("detector", "mini") == "mini" and node["inputs"].get("scorer", "judge") == "judge"
+
+
+@each_template
+def test_a_note_says_what_to_replace_and_nothing_overlaps(name: str) -> None:
+    nodes = read(f"workflows/{name}.json")["nodes"]
+    (note,) = [node for node in nodes if node["type"] in VIRTUAL]
+    text = note["widgets_values"][0]
+    assert "Press Run" in text and "green node" in text
+    assert "Load Video" in text or "folder" in text or "Load Image" in text
+    green = [node["type"] for node in nodes if node.get("bgcolor") == "#353"]
+    assert green in (["LipSync_DemoMedia"], ["LipSync_LoadVideos"])
+    boxes = [(node["pos"][0], node["pos"][1] - 30, *node["size"]) for node in nodes]  # with the title bar
+    for i, (x, y, width, height) in enumerate(boxes):
+        for left, top, w, h in boxes[:i]:
+            assert x >= left + w or left >= x + width or y >= top + h + 30 or top >= y + height + 30
+
+
+@each_template
+def test_a_thumbnail_lies_beside_it(name: str) -> None:
+    path = ROOT / f"workflows/{name}.jpg"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG" and 1 <= picture.width / picture.height <= 2
+    assert path.stat().st_size < MOST
+
+
+def test_the_blueprint_is_the_middle_of_the_dub_template(pack: Pack) -> None:
+    graph = read("subgraphs/Dub video.json")
+    (outside,) = graph["nodes"]
+    (inside,) = graph["definitions"]["subgraphs"]
+    assert outside["type"] == inside["id"] and graph["extra"]["BlueprintDescription"]
+    links = [
+        [link[key] for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
+        for link in inside["links"]
+    ]
+    within = [link for link in links if link[1] > 0 and link[3] > 0]  # below 0: the subgraph's own two ends
+    api = to_api({"nodes": inside["nodes"], "links": within})
+    stored = untitled(read("workflows/api/Dub a video.json"))
+    middle = {key: node for key, node in stored.items() if key in api}
+    for node in middle.values():
+        node["inputs"] = {k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in api}
+    assert api == middle and len(api) == 3
+    assert faults(api, ours(pack)) == ["4 LipSync_Wav2LipGenerate: media is missing"]
+
+
+def test_the_blueprint_s_ends_agree_with_its_nodes(pack: Pack) -> None:
+    graph = read("subgraphs/Dub video.json")
+    (outside,), (inside,) = graph["nodes"], graph["definitions"]["subgraphs"]
+    kinds, nodes = ours(pack), {node["id"]: node for node in inside["nodes"]}
+    links = {link["id"]: link for link in inside["links"]}
+    assert [(slot["name"], slot["type"]) for slot in outside["inputs"]] == [
+        (slot["name"], slot["type"]) for slot in inside["inputs"]
+    ]
+    values: dict[str, Any] = {}
+    for slot in inside["inputs"]:
+        for link in (links[id] for id in slot["linkIds"]):
+            node = nodes[link["target_id"]]
+            name = node["inputs"][link["target_slot"]]["name"]
+            assert slot["type"] in kinds[node["type"]].inputs[name].types
+            values[slot["name"]] = to_api({"nodes": [node], "links": []})[str(node["id"])]["inputs"].get(name)
+    shown = [slot["name"] for slot in outside["inputs"] if "widget" in slot]
+    assert dict(zip(shown, outside["widgets_values"], strict=True)) == {name: values[name] for name in shown}
+    (out,) = inside["outputs"]
+    (link,) = (links[id] for id in out["linkIds"])
+    assert out["type"] == "VIDEO" and nodes[link["origin_id"]]["type"] == "LipSync_Wav2LipGenerate"
+
+
+def rows(page: str, heading: str) -> list[str]:
+    """The first cells of the table below ``heading``."""
+    part = page.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `(.+?)` \|", part, re.MULTILINE)
+
+
+def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(pack: Pack) -> None:
+    assert {path.stem for path in HELP.glob("*.md")} == {f"LipSync_{name}" for name in pack.nodes}
+    for name, node in pack.nodes.items():
+        page = (HELP / f"LipSync_{name}.md").read_text(encoding="utf-8")
+        kind = of_schema(node.GET_SCHEMA())
+        assert page.startswith(f"# {node.GET_SCHEMA().display_name}\n"), name
+        assert rows(page, "Inputs") == list(kind.inputs), name
+        assert rows(page, "Outputs") == list(kind.names), name
+        for options in (given.options for given in kind.inputs.values()):
+            missing = [option for option in options if not re.search(rf"\*{re.escape(option)}\*", page)]
+            assert not options or len(missing) == 0, (name, missing)
+
+
+def test_the_help_pages_name_nodes_and_templates_that_exist(pack: Pack) -> None:
+    known = {node.GET_SCHEMA().display_name for node in pack.nodes.values()} | set(NAMES)
+    for path in HELP.glob("*.md"):
+        page = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"template \*\*(.+?)\*\*", page.replace("\n", " "))) <= known, path.name
+
+
+def test_the_help_pages_show_pictures_that_are_there_and_small(pack: Pack) -> None:
+    for name in pack.nodes:
+        page = (HELP / f"LipSync_{name}.md").read_text(encoding="utf-8")
+        pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
+        assert pictures, name
+        for picture in pictures:
+            assert (HELP / picture).stat().st_size < MOST, picture
+            with Image.open(HELP / picture) as opened:
+                assert math.prod(opened.size) > 200 * 100, picture
