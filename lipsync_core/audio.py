@@ -1,4 +1,5 @@
-"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame; cepstra for SyncNet.
+"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame; cepstra for SyncNet and for the
+baselines.
 
 Numbers: the front end of Wav2Lip (16 kHz, 50 ms windows every 12.5 ms, 80 Slaney mel bands from 55 to 7600 Hz), as
 pinned there with librosa 0.7.0; that of SyncNet as python_speech_features 0.6 makes it. All functions are pure and run
@@ -38,6 +39,41 @@ class MelFeatures:
     high_hz: float = 7600.0
     lead_ms: int = 0
     padding: Literal["reflect", "constant"] = "reflect"
+
+    def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
+        """``mel_windows`` of these features: (count, 1, bands, steps)."""
+        return mel_windows(audio, fps, start, count, features=self)
+
+
+@dataclass(frozen=True, slots=True)
+class CepstrumFeatures:
+    """What LipGAN and Speech2Vid hear: ``steps`` columns, 100 a second, of the cepstral coefficients 1 ..
+    ``coefficients``.
+
+    Numbers: LipGAN's front end (its Matlab code): 25 ms Hamming windows every 10 ms, pre-emphasis 0.97, ``filters``
+    triangles on the magnitude spectrum, even on the scale 1127 ln(1 + f/700) from ``low_hz`` to ``high_hz``, logarithm,
+    cosine transform, lifter 22. ``lead_ms``: 160 is its pairing of frame f with the columns from 4 (f - 4) on, which puts
+    the middle of the 350 ms into the frame.
+    """
+
+    coefficients: int = 12
+    steps: int = 35
+    rate: int = 16000
+    filters: int = 40
+    low_hz: float = 300.0
+    high_hz: float = 3700.0
+    lead_ms: int = 160
+
+    def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
+        """One window for each of the frames ``start`` .. ``start+count-1``: (count, 1, coefficients, steps); silence, which
+        is zeros, outside the sound."""
+        columns_a_second = Fraction(self.rate, _MFCC_HOP)
+        lead = Fraction(self.lead_ms, 1000)
+        starts = [math.floor((Fraction(start + i) / fps - lead) * columns_a_second) for i in range(count)]
+        if not starts:
+            return audio.samples.new_empty((0, 1, self.coefficients, self.steps))
+        columns = _cepstra(audio, starts[0], starts[-1] - starts[0] + self.steps, self)
+        return torch.stack([columns[:, s - starts[0] : s - starts[0] + self.steps] for s in starts])[:, None]
 
 
 SILENCE = -4.0  # the value of every band where the sound is below -100 dB (the floor of the normalised scale)
@@ -221,16 +257,43 @@ def mfcc(audio: Audio, *, first: int = 0, count: int | None = None) -> Tensor:
     count = mfcc_length(x.shape[0]) - first if count is None else count
     if count <= 0:
         return x.new_empty((_CEPSTRA, 0))
+    power = torch.fft.rfft(_mfcc_frames(x, first, count), _MFCC_FFT).abs().square() / _MFCC_FFT  # (count, 257)
+    filtered = power @ mfcc_filters().to(power).mT
+    energy, filtered = (torch.where(value == 0, _EPSILON, value).log() for value in (power.sum(1), filtered))
+    cosines = _cosines(_MFCC_FILTERS, _CEPSTRA).to(power)
+    return torch.cat((energy[:, None], filtered @ cosines), 1).mT.to(x.dtype)
+
+
+def _mfcc_frames(x: Tensor, first: int, count: int) -> Tensor:
+    """(count, 400) emphasised samples in the numbers of int16, zeros outside the signal."""
     begin, end = first * _MFCC_HOP, (first + count - 1) * _MFCC_HOP + _MFCC_FRAME
     low, high = (min(max(place, 0), x.shape[0]) for place in (begin - 1, end))  # one more: the emphasis looks back
     piece = x[low:high] if high > low else x.new_zeros(1)
     piece = (piece * _INT16).round().clamp(-_INT16, _INT16 - 1)
     dtype = x.dtype if x.device.type == "mps" else torch.float64
     y = _preemphasised(piece, torch.arange(begin - low, end - low, device=x.device), "constant", dtype)
-    power = torch.fft.rfft(y.unfold(0, _MFCC_FRAME, _MFCC_HOP), _MFCC_FFT).abs().square() / _MFCC_FFT  # (count, 257)
-    filtered = power @ mfcc_filters().to(power).mT
-    energy, filtered = (torch.where(value == 0, _EPSILON, value).log() for value in (power.sum(1), filtered))
-    return torch.cat((energy[:, None], filtered @ _cosines().to(power)), 1).mT.to(x.dtype)
+    return y.unfold(0, _MFCC_FRAME, _MFCC_HOP)
+
+
+def _cepstra(audio: Audio, first: int, count: int, features: CepstrumFeatures) -> Tensor:
+    """Columns ``first`` .. ``first+count-1``: (coefficients, count)."""
+    x = _only_channel(audio, features.rate)
+    frames = _mfcc_frames(x, first, count)
+    window = torch.hamming_window(_MFCC_FRAME, periodic=False, device=x.device, dtype=frames.dtype)
+    magnitude = torch.fft.rfft(frames * window, _MFCC_FFT).abs()  # (count, 257)
+    filtered = (magnitude @ _cepstrum_filters(features).to(magnitude).mT).clamp_min(_EPSILON).log()
+    return (filtered @ _cosines(features.filters, features.coefficients + 1).to(filtered)).mT.to(x.dtype)
+
+
+@functools.lru_cache(maxsize=4)
+def _cepstrum_filters(features: CepstrumFeatures) -> Tensor:
+    """(filters, 257) triangles of height one between neighbouring places, even on the mel scale 1127 ln(1 + f/700)."""
+    low, high = (1127 * math.log(1 + hz / 700) for hz in (features.low_hz, features.high_hz))
+    mels = torch.linspace(low, high, features.filters + 2, dtype=torch.float64)
+    edges = (700 * (torch.exp(mels / 1127) - 1))[:, None]
+    bins = torch.arange(_MFCC_FFT // 2 + 1, dtype=torch.float64) * features.rate / _MFCC_FFT
+    rise, fall = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2]), (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rise, fall).clamp_min(0)
 
 
 @functools.lru_cache(maxsize=1)
@@ -245,10 +308,11 @@ def mfcc_filters() -> Tensor:
     return torch.minimum(rise, fall).clamp_min(0)
 
 
-@functools.lru_cache(maxsize=1)
-def _cosines() -> Tensor:
-    """(26, 12): coefficients 1 to 12 of the orthonormal cosine transform (DCT-II), each lifted by 1 + 11 sin(pi k / 22)."""
-    k = torch.arange(1, _CEPSTRA, dtype=torch.float64)
-    angles = (2 * torch.arange(_MFCC_FILTERS, dtype=torch.float64)[:, None] + 1) * k / (2 * _MFCC_FILTERS) * math.pi
+@functools.lru_cache(maxsize=4)
+def _cosines(filters: int, coefficients: int) -> Tensor:
+    """(filters, coefficients - 1): all but the first coefficient of the orthonormal cosine transform (DCT-II), each lifted by
+    1 + 11 sin(pi k / 22)."""
+    k = torch.arange(1, coefficients, dtype=torch.float64)
+    angles = (2 * torch.arange(filters, dtype=torch.float64)[:, None] + 1) * k / (2 * filters) * math.pi
     lift = 1 + _LIFTER / 2 * torch.sin(math.pi * k / _LIFTER)
-    return angles.cos() * math.sqrt(2 / _MFCC_FILTERS) * lift
+    return angles.cos() * math.sqrt(2 / filters) * lift

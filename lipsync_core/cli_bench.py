@@ -16,7 +16,7 @@ from .cli_progress import Bar
 if TYPE_CHECKING:
     from .evaluation.jobs import Cluster, Job, Outcome, Work
     from .evaluation.pairs import Pair
-    from .models.generator import Generator
+    from .models.talking_face import TalkingFace
 
 _LOCAL = "local"
 _INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
@@ -234,7 +234,7 @@ class DubRows:
 
     def __init__(self) -> None:
         self._parser = _dub_parser()
-        self._models: dict[tuple[str, str], Generator] = {}
+        self._models: dict[tuple[str, str], TalkingFace] = {}
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The report of one dub, as JSON; its seconds are those of the whole run of the job."""
@@ -270,15 +270,12 @@ class DubRows:
             parse_face(face)
         return options
 
-    def _model(self, name: str, device: str) -> "Generator":
+    def _model(self, name: str, device: str) -> "TalkingFace":
         from .finding import device_named
-        from .models.generator import Generator
-        from .weights import load_model
+        from .weights import load_talking_face
 
         if (name, device) not in self._models:
-            network = load_model(name, kind="generator", device=device_named(device))
-            assert isinstance(network, Generator)
-            self._models[name, device] = network
+            self._models[name, device] = load_talking_face(name, device=device_named(device))
         return self._models[name, device]
 
 

@@ -14,7 +14,7 @@ from .cli_progress import Bar
 
 if TYPE_CHECKING:
     from .dubbing import DubReport, Progress
-    from .models.generator import Generator
+    from .models.talking_face import TalkingFace
 
 
 def parse_time(text: str) -> Fraction:
@@ -73,7 +73,7 @@ BlendOption = Annotated[Literal["paste", "feather"], typer.Option(help="How it j
 Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")]
 Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")]
 OwnPixels = Annotated[
-    bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its 96 px.")
+    bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its crop.")
 ]
 Strength = Annotated[float, typer.Option(min=0, max=1, help="1 shows the new mouth, 0 the old one.")]
 Pads = Annotated[
@@ -149,10 +149,10 @@ def dub_command(
 
 
 def dub_as_told(
-    options: Mapping[str, Any], *, model: "Generator | None" = None, on_progress: "Progress | None" = None
+    options: Mapping[str, Any], *, model: "TalkingFace | None" = None, on_progress: "Progress | None" = None
 ) -> "DubReport":
     """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and parsed by it; ``model``:
-    the generator that they name, where somebody holds it."""
+    the network that they name, where somebody holds it."""
     from .dubbing import dub
 
     arguments = dub_arguments(options)

@@ -21,13 +21,13 @@ from .faces.selection import select as choose
 from .finding import Finding, device_named, find_people
 from .footage import Cut, Footage, Longer, arranged, opened, order
 from .media import AudioSource, VideoWriter, read_audio, refuse_inputs
-from .models.generator import Generator
 from .models.precision import Precision
+from .models.talking_face import TalkingFace
 from .notes import Warnings
 from .pipeline import Blend, Drawings, LipSync
 from .prefetch import ahead, timed
 from .types import Audio, FaceTrack, Frames, YuvFrames
-from .weights import load_model
+from .weights import load_talking_face
 
 _log = logging.getLogger("lipsync.dub")
 Progress = Callable[[str, int, int], None]
@@ -76,7 +76,7 @@ def dub(
     audio: Speech | Sequence[tuple[Speech, str | FaceTrack]],
     out: Path | str,
     *,
-    model: Path | str | Generator = "mini",
+    model: Path | str | TalkingFace = "mini",
     model_name: str | None = None,
     select: str = "largest",
     blend: Blend = Blend(),
@@ -98,7 +98,7 @@ def dub(
     audio: a file with sound, or sound in memory, spoken by the face that ``select`` names (largest | left | right | INDEX |
     x,y), or a list of (sound, face) pairs, heard together, where a face may also be a track. A sound that is the face file
     itself is cut with the picture. pads: (top, bottom, left, right) px for models framed by the detector's box. model_name:
-    for the report and the file, instead of the model's own. lead_ms: see ``MelFeatures``. precision: the generator's; see
+    for the report and the file, instead of the model's own. lead_ms: see ``SoundFeatures``. precision: the network's; see
     ``arithmetic``. batch: frames at a time. people: the tracks found in this cut before, and how many of its frames were
     searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``. on_progress(stage, done, total);
     on_frames hears every chunk before it is written.
@@ -112,8 +112,8 @@ def dub(
     notes = _Notes()
     with notes.clock("total"):
         footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
-        generator, name = _generator(model, model_name, target)
-        sync = LipSync(generator, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
+        network, name = _network(model, model_name, target)
+        sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
         voices = _Voices.read(sounds, face, cut, sync.config.features.rate, notes)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
@@ -210,13 +210,11 @@ class _Notes:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def _generator(model: Path | str | Generator, name: str | None, device: torch.device) -> tuple[Generator, str]:
+def _network(model: Path | str | TalkingFace, name: str | None, device: torch.device) -> tuple[TalkingFace, str]:
     """The network, and its name for reports."""
-    if isinstance(model, Generator):
+    if isinstance(model, TalkingFace):
         return model.to(device), name or type(model).__name__
-    loaded = load_model(model, kind="generator", device=device)
-    assert isinstance(loaded, Generator)
-    return loaded, name or Path(model).name
+    return load_talking_face(model, device=device), name or Path(model).name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

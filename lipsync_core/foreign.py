@@ -12,7 +12,6 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
@@ -22,45 +21,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import WeightsError
-from .models.s3fd import SYNCNET_NAMES, SYNCNET_S3FD
 
 Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A public network. ``kind`` is our own name for it; ``marks`` are key prefixes that no other
-    network has together. ``config``: its shape if not ``weights.PUBLIC``'s; ``renames``: its layers' names -> ours."""
-
-    title: str
-    kind: str
-    marks: tuple[str, ...]
-    config: Any = None
-    renames: Mapping[str, str] = field(default_factory=dict)
-
-
-# Key names of the public files, as their code gives them: Wav2Lip, syncnet_python, face_alignment, pytorch-fid.
-NETWORKS = (
-    Network("a Wav2Lip generator", "generator", ("face_decoder_blocks.", "audio_encoder.", "output_block.")),
-    Network("a Wav2Lip lip-sync expert", "sync_expert", ("face_encoder.", "audio_encoder.")),
-    Network("a Wav2Lip quality discriminator", "quality_discriminator", ("face_encoder_blocks.", "binary_pred.")),
-    Network("the S3FD face detector", "s3fd", ("conv1_1.", "conv3_3_norm.", "conv3_3_norm_mbox_conf.")),
-    Network("the SyncNet v2 sync scorer", "syncnet", ("netcnnaud.", "netcnnlip.", "netfcaud.")),
-    Network(
-        "syncnet_python's S3FD face detector (sfd_face)",
-        "s3fd",
-        ("vgg.0.", "L2Norm3_3.", "loc."),
-        SYNCNET_S3FD,
-        SYNCNET_NAMES,
-    ),
-    Network("the FID Inception network", "fid_inception", ("Conv2d_1a_3x3.", "Mixed_7c.", "fc.")),
-)
 
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"  # pickled magic number 0x1950a86a20f9469cfc6c
 _NOT_WEIGHTS = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself; run `git lfs pull`, or download it directly"),
     (b"GGUF", "a GGUF file (language models)"),
-    (b"\x89HDF", "an HDF5 file (Keras weights)"),
+    (b"\x89HDF", "an HDF5 file (Keras weights, as those of LipGAN), which is not read here"),
     (b"MATLAB 5.0", "a MATLAB file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
@@ -126,22 +95,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         case "TorchScript archive":
             tensors = _read_torchscript(path)
     return _plain_names(tensors, path)
-
-
-def recognise(tensors: Mapping[str, Tensor], path: Path) -> Network:
-    """Which network these keys belong to."""
-    for network in NETWORKS:
-        if all(any(key.startswith(mark) for key in tensors) for mark in network.marks):
-            return network
-    first = ", ".join(list(tensors)[:3])
-    known = ", ".join(network.title for network in NETWORKS)
-    raise WeightsError(f"{path} is of an unknown network ({len(tensors)} tensors: {first} ...); known: {known}")
-
-
-def our_names(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names that our network of that kind gives them; unknown names stay as they are."""
-    parts = {key: key.rpartition(".") for key in tensors}
-    return {network.renames.get(layer, layer) + dot + leaf: tensors[key] for key, (layer, dot, leaf) in parts.items()}
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

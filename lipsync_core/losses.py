@@ -19,6 +19,18 @@ def sync_loss(audio: Tensor, video: Tensor) -> Tensor:
     return cosine_bce(audio, video, torch.ones_like(audio[:, 0]))
 
 
+def reconstruction(made: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute difference of pictures in [0,1]: L_recon of the papers (LipGAN, Speech2Vid and Wav2Lip alike)."""
+    return (made - truth).abs().mean()
+
+
+def margin_loss(audio: Tensor, video: Tensor, labels: Tensor, *, margin: float = 1.0) -> Tensor:
+    """LipGAN's contrastive loss of (N,D) embeddings, labels (N,) 1 = in sync (its own code counts the other way round):
+    the squared distance of pairs in sync, and for the others that by which they lie closer than ``margin``, squared."""
+    distance = (audio - video).square().sum(1).clamp_min(1e-12).sqrt()  # the root of 0 has no gradient
+    return (labels * distance.square() + (1 - labels) * (margin - distance).clamp_min(0).square()).mean()
+
+
 def contrastive(audio: Tensor, video: Tensor, starts: Tensor, temperature: Tensor, *, apart: int = 2) -> Tensor:
     """Which of a clip's windows belongs to which: symmetric cross-entropy over (K,W,D) embeddings of K clips.
 

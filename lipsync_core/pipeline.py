@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .audio import mel_windows
 from .blend.colour import match_colour
 from .blend.composite import BlendKind, Movement, composite
 from .blend.masks import MaskKind, face_mask
 from .geometry import apply, crop_to_frame, cut_frames, invert
-from .models.generator import Generator, unpacked
+from .models.generator import unpacked
 from .models.layers import ready
 from .models.precision import Precision, arithmetic
+from .models.talking_face import TalkingFace, TalkingFaceConfig
 from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames
 
 
@@ -36,7 +36,7 @@ class Blend:
 
 
 class Drawings:
-    """What a generator drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
+    """What a network drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
     it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini` drew in bfloat16; what comes after that
     is not kept, and drawn again when it is wanted.
 
@@ -72,15 +72,15 @@ class _Faces:
 
 
 class LipSync:
-    """A generator made ready for inference, and the blend it is put back with.
+    """A network that draws faces made ready for inference, and the blend it is put back with.
 
     ``model`` is folded in place (batch norms into convolutions) and must not be trained further. ``pads`` and ``lead_ms``
-    override what its config says (see ``Framing`` and ``MelFeatures``); ``precision``: see ``arithmetic``.
+    override what its config says (see ``Framing`` and ``SoundFeatures``); ``precision``: see ``arithmetic``.
     """
 
     def __init__(
         self,
-        model: Generator,
+        model: TalkingFace,
         *,
         blend: Blend = Blend(),
         pads: tuple[int, int, int, int] | None = None,
@@ -92,7 +92,7 @@ class LipSync:
             raise ValueError(f"this model frames faces by their {framing.kind} points; pads apply to box framing alone")
         framing = framing if pads is None else replace(framing, pads=pads)
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
-        self.config = replace(model.config, framing=framing, features=features)
+        self.config: TalkingFaceConfig = replace(model.config, framing=framing, features=features)
         self.blend = blend
         self.model = ready(model)
         weight = next(self.model.parameters())
@@ -146,7 +146,7 @@ class LipSync:
                 planes = self._recall(drawings, number, start, n)
                 if planes is None:
                     skips[number] = skips.get(number) or self._skips(face)
-                    planes = self.model.draw(self._mels(audio, fps, start, n), skips[number])
+                    planes = self.model.draw(self._sound(audio, fps, start, n), skips[number])
                     self._keep(drawings, number, start, n, planes)
                 out = self._blend(out, planes, face)
             yield out
@@ -202,7 +202,7 @@ class LipSync:
         if planes is None or not self._moves:
             faces = self._cut(chosen, faces)
         if planes is None:
-            planes = self.model.draw(self._mels(audio, fps, frames.start, n)[here], self._skips(faces))
+            planes = self.model.draw(self._sound(audio, fps, frames.start, n)[here], self._skips(faces))
             self._keep(drawings, number, frames.start, n, planes)
         spoken = self._blend(chosen, planes, faces)
         if whole:
@@ -214,7 +214,7 @@ class LipSync:
     @property
     def _moves(self) -> bool:
         """Whether the frame's own pixels are moved."""
-        return self.config.output == "flow" and self.blend.own_pixels and not self.blend.colour_match
+        return self.model.moves and self.blend.own_pixels and not self.blend.colour_match
 
     def _recall(self, drawings: Drawings | None, number: int, start: int, count: int) -> Tensor | None:
         planes = drawings.recall(number, start, count) if drawings is not None else None
@@ -227,12 +227,13 @@ class LipSync:
     def _skips(self, faces: _Faces) -> list[Tensor]:
         assert faces.pixels is not None
         pixels = faces.pixels.to(next(self.model.parameters()).dtype)
-        return self.model.encode(pixels, pixels)
+        many = self.config.references  # the frame itself stands for all of them, as one does for one
+        return self.model.encode(pixels, pixels if many == 1 else pixels.repeat(1, many, 1, 1))
 
-    def _mels(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
+    def _sound(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())
-        mels = mel_windows(audio, fps, start, count, features=self.config.features)
-        return mels.to(weight.device, weight.dtype)
+        windows = self.config.features.windows(audio, fps, start, count)
+        return windows.to(weight.device, weight.dtype)
 
     def _places(self, track: FaceTrack, index: Tensor) -> _Faces:
         boxes, points = track.boxes[index].float(), track.points[index].float()

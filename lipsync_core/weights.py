@@ -6,6 +6,7 @@ it build the network, so a file needs nothing beside it.
 
 import dataclasses
 import json
+import logging
 import math
 import types
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import foreign, hub
+from . import foreign, hub, networks
 from .errors import WeightsError
 from .models import MODELS
 from .models.generator import WAV2LIP
@@ -26,10 +27,15 @@ from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
 from .models.s3fd import S3FDConfig
 from .models.sync_expert import WAV2LIP_EXPERT
 from .models.syncnet import SyncNetConfig
+from .models.talking_face import TalkingFace
 from .replacing import replacing
 
+_log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
+
+# The kinds that ``dub`` and ``bench`` can use.
+TALKING_FACES = tuple(kind for kind, (_, network) in MODELS.items() if issubclass(network, TalkingFace))
 
 # The shapes of the public files, by kind.
 PUBLIC: dict[str, Any] = {
@@ -177,15 +183,15 @@ def weights_file(name_or_path: str | Path) -> Path:
 def load_model(
     name_or_path: str | Path,
     *,
-    kind: str | None = None,
+    kind: str | tuple[str, ...] | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """The network in a weight file, in eval mode, its floating tensors as ``dtype`` on ``device``.
 
     ``name_or_path``: ``mini``, ``judge`` or ``face_detector`` (bundled), a public name (``lipsync models list``), or
-    any file of ours or of the public networks. ``kind``: the key of ``MODELS`` that the caller needs. Nothing is
-    downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead.
+    any file of ours or of the public networks. ``kind``: the key of ``MODELS`` that the caller needs, or several of which
+    any will do. Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead.
     """
     path = weights_file(name_or_path)
     if foreign.file_format(path) == "safetensors" and _metadata(path) is not None:
@@ -193,20 +199,34 @@ def load_model(
         found, config, tensors = header.kind, header.config, foreign.read_safetensors(path)
     else:
         found, config, tensors = _read_foreign(path)
-    if kind is not None and found != kind:
-        raise WeightsError(f"{path} holds {_title(found)}; wanted {_title(kind)}")
+    wanted = (kind,) if isinstance(kind, str) else kind
+    if wanted is not None and found not in wanted:
+        raise WeightsError(f"{path} holds {_title(found)}; wanted {' or '.join(map(_title, wanted))}")
     return _build(found, config, tensors, path).to(device, dtype)
 
 
+def load_talking_face(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> TalkingFace:
+    """``load_model`` of a network that draws faces, whatever its kind."""
+    network = load_model(name_or_path, kind=TALKING_FACES, device=device)
+    assert isinstance(network, TalkingFace)
+    return network
+
+
 def _title(kind: str) -> str:
-    public = next((network.title for network in foreign.NETWORKS if network.kind == kind), None)
+    public = next((network.title for network in networks.NETWORKS if network.kind == kind), None)
     return f"{public} ({kind})" if public else f"a {kind}"
 
 
 def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     tensors = foreign.read_tensors(path)
-    network = foreign.recognise(tensors, path)
-    return network.kind, network.config or PUBLIC[network.kind], foreign.our_names(network, tensors)
+    network = networks.recognise(tensors, path)
+    if network.untested:
+        _log.warning(
+            "%s looks like %s: its layers are known from public code, and no real file was ever tried here; look at what it "
+            "draws before you rely on it",
+            *(path, network.title),
+        )
+    return network.kind, network.config or PUBLIC[network.kind], networks.our_names(network, tensors)
 
 
 def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
@@ -259,5 +279,7 @@ def convert(source: str | Path, target: str | Path) -> Header:
 
 
 def _unknown_licence(kind: str) -> str:
+    if kind not in PUBLIC:
+        return "not stated by the file; ask whoever trained it"
     public = hub.HUB[{"fid_inception": "fid-inception"}.get(kind, kind if kind in hub.HUB else "wav2lip")]
     return f"not stated by the file; of the public weights: {public.licence}"

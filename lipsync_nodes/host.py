@@ -22,7 +22,7 @@ from torch import nn
 from ..lipsync_core.errors import LipSyncError, MediaError, WeightsError
 from ..lipsync_core.hub import pull
 from ..lipsync_core.types import Frames, YuvFrames
-from ..lipsync_core.weights import load_model
+from ..lipsync_core.weights import load_talking_face
 from ..lipsync_core.yuv import to_rgb
 
 _log = logging.getLogger("lipsync.nodes")
@@ -279,7 +279,7 @@ def halving(batch: int, run: Callable[[int], T]) -> T:
 @lru_cache(maxsize=1)
 def bundled_model() -> Any:
     """The bundled model, managed; read once."""
-    return managed(load_model("mini", kind="generator"))
+    return managed(load_talking_face("mini"))
 
 
 def generator(name: str, progress: Progress) -> Any:
@@ -287,7 +287,7 @@ def generator(name: str, progress: Progress) -> Any:
     if name == BUNDLED:
         return bundled_model()
     path = pulled(HUB[name], progress) if name in HUB else model_file(name)
-    return managed(load_model(path, kind="generator"))
+    return managed(load_talking_face(path))
 
 
 def make_room(wanted_bytes: int) -> None:

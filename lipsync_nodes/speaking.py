@@ -16,7 +16,7 @@ from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select
 from ..lipsync_core.finding import Finding, find_people
 from ..lipsync_core.footage import Cut, Longer, Pictures, arranged, opened, order
-from ..lipsync_core.models.generator import Generator
+from ..lipsync_core.models.talking_face import TalkingFace
 from ..lipsync_core.pipeline import Blend, Drawings, LipSync
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
@@ -103,7 +103,7 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     speakers = job.speakers(lambda: _own_sound(source))
     own = any(sound is source.sound for sound, _ in speakers)
     cut = Cut(source.start, end if own else source.end, None, job.longer)
-    generator = _generator(job)
+    generator = _network(job)
     progress = host.Progress({"dub": 3} if job.people else {"find faces": 1, "dub": 3})
 
     def run(batch: int) -> Any:
@@ -155,7 +155,7 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
     still = length == 1
     job.check(width, height, length)
     speakers = [(sound, who) for sound, who in job.speakers(_no_sound) if isinstance(sound, Audio)]
-    sync = LipSync(_generator(job), blend=job.blend, precision=job.voice.precision)
+    sync = LipSync(_network(job), blend=job.blend, precision=job.voice.precision)
     heard = [resample(mono(sound), sync.config.features.rate) for sound, _ in speakers]
     count = max(frame_count(sound, pictures.fps) for sound in heard)
     if job.longer == "trim" and not still:
@@ -198,10 +198,10 @@ def _track(who: FaceTrack | str, pictures: Pictures, progress: host.Progress) ->
     return select(people, parse_face(who))
 
 
-def _generator(job: Job) -> Generator:
-    generator = host.loaded(job.voice.patcher)
-    assert isinstance(generator, Generator)
-    return generator
+def _network(job: Job) -> TalkingFace:
+    network = host.loaded(job.voice.patcher)
+    assert isinstance(network, TalkingFace)
+    return network
 
 
 def _no_sound() -> Audio:

@@ -21,7 +21,7 @@ FLOORS = [
     {"media", "geometry", "yuv"},
     {"audio"},
     {"models", "faces", "blend"},
-    {"hub", "foreign", "weights", "losses"},
+    {"hub", "foreign", "networks", "weights", "losses"},
     {"pipeline", "prefetch", "training", "metrics"},
     {"footage", "finding"},
     {"dubbing", "giving", "scoring", "measuring"},

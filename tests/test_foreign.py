@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lipsync_core import foreign
+from lipsync_core import foreign, networks
 from lipsync_core.errors import WeightsError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # old files are what we read
@@ -101,7 +101,7 @@ def test_checkpoints(tmp_path: Path, value: object, old: bool) -> None:
     assert foreign.file_format(path) == "checkpoint"
     tensors = foreign.read_tensors(path)
     assert same(tensors)
-    assert foreign.recognise(tensors, path).kind == "generator"
+    assert networks.recognise(tensors, path).kind == "generator"
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "traced"])
@@ -131,7 +131,13 @@ def test_foreign_safetensors(tmp_path: Path) -> None:
     assert same(foreign.read_tensors(path))
 
 
+_UNET = "face_encoder_blocks.8.0.x audio_encoder.0.x face_decoder_blocks.0.0.x output_block.1.x"
 KEYS = {
+    "a 384 px derivative of Wav2Lip with spatial attention": f"{_UNET} audio_refine.0.x sam.sa.conv1.weight",
+    "a 384 px derivative of Wav2Lip": f"{_UNET} audio_refine.0.x",
+    "a 288 px derivative of Wav2Lip (PReLU)": f"{_UNET} audio_encoder.0.act.weight face_decoder_blocks.1.0.act.weight",
+    "a 288 px derivative of Wav2Lip (PReLU on its way up)": f"{_UNET} face_decoder_blocks.1.0.act.weight",
+    "a 288 px derivative of Wav2Lip": _UNET,
     "a Wav2Lip generator": "face_encoder_blocks.0.0.x audio_encoder.0.x face_decoder_blocks.0.0.x output_block.1.x",
     "a Wav2Lip lip-sync expert": "face_encoder.0.x audio_encoder.0.x",
     "a Wav2Lip quality discriminator": "face_encoder_blocks.0.0.x binary_pred.0.weight",
@@ -143,14 +149,14 @@ KEYS = {
 
 
 def test_every_public_network_is_recognised_by_its_keys() -> None:
-    assert set(KEYS) == {network.title for network in foreign.NETWORKS}
+    assert set(KEYS) == {network.title for network in networks.NETWORKS}
     for title, keys in KEYS.items():
-        assert foreign.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title == title
+        assert networks.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title == title
 
 
 def test_an_unknown_network_is_described() -> None:
     with pytest.raises(WeightsError, match=r"unknown network \(2 tensors: a\.weight, b\.bias .*the S3FD face detector"):
-        foreign.recognise({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
+        networks.recognise({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
 
 
 def saved(value: object, *, old: bool = False) -> bytes:

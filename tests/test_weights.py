@@ -18,8 +18,10 @@ from lipsync_core import hub, weights
 from lipsync_core.errors import WeightsError
 from lipsync_core.geometry import Framing
 from lipsync_core.models import MODELS
-from lipsync_core.models.generator import MINI, WAV2LIP, Generator
+from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator
+from lipsync_core.models.large_generator import WAV2LIP_288_PRELU, WAV2LIP_384, WAV2LIP_384_SAM
 from lipsync_core.models.layers import Stage
+from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 
 SMALL = QualityDiscriminatorConfig(
@@ -73,8 +75,10 @@ def test_half_on_disk_and_any_type_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", list(MODELS))
 def test_every_config_survives_its_header(kind: str) -> None:
     presets = {
-        "generator": [WAV2LIP, MINI],
+        "generator": [WAV2LIP, MINI, *LARGER.values()],
         **{key: [config] for key, config in weights.PUBLIC.items() if key != "generator"},
+        "lipgan": [LIPGAN, LIPGAN_BASIC],
+        "large_generator": [WAV2LIP_288_PRELU, WAV2LIP_384, WAV2LIP_384_SAM],
     }
     for config in presets.get(kind) or [MODELS[kind][0]()]:
         header = weights.Header(kind, config, "x", "y", None)

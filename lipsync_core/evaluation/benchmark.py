@@ -22,11 +22,10 @@ from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
 from ..metrics.syncnet_scorer import SyncNetScorer
-from ..models.generator import Generator
 from ..models.inception import Inception
 from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack, Frames, VideoInfo
-from ..weights import load_model, weights_file
+from ..weights import load_model, load_talking_face, weights_file
 from .baselines import copied_mouth
 from .jobs import Job, Outcome
 from .pairs import Pair
@@ -136,7 +135,7 @@ class Bench:
         self.scorer = load_scorer(plan.scorer, self.device)
         if not isinstance(self.scorer, SyncNetScorer) and plan.mode == "reference":
             raise ValueError(f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}")
-        self.generators = {name: self._loaded(model, "generator", Generator) for name, model in plan.methods.items()}
+        self.networks = {name: load_talking_face(model, device=self.device) for name, model in plan.methods.items()}
         self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
         self.detector, self.key = load_detector(plan.finding, self.device)
 
@@ -216,13 +215,13 @@ class Bench:
                 for piece in pieces:
                     writer.write(piece)
             return
-        generator = self.generators[method]
-        boxed = self.plan.mode == "reference" and generator.config.framing.kind == "box"
+        network = self.networks[method]
+        boxed = self.plan.mode == "reference" and network.config.framing.kind == "box"
         dub(
             scene.video,
             scene.audio,
             out,
-            model=generator,
+            model=network,
             model_name=method,
             cut=Cut(end=scene.count / fps, fps=fps, longer="trim"),
             finding=self.plan.finding,

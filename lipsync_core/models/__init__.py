@@ -7,8 +7,12 @@ from torch import nn
 from .face_detector import FaceDetector, FaceDetectorConfig
 from .generator import Generator, GeneratorConfig
 from .inception import Inception, InceptionConfig
+from .large_generator import LargeGenerator, LargeGeneratorConfig
+from .lipgan import LipGAN, LipGANConfig
+from .lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from .s3fd import S3FD, S3FDConfig
+from .speech2vid import Speech2Vid, Speech2VidConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
 from .syncnet import SyncNet, SyncNetConfig
 
@@ -20,4 +24,8 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "s3fd": (S3FDConfig, S3FD),
     "fid_inception": (InceptionConfig, Inception),
     "syncnet": (SyncNetConfig, SyncNet),
+    "lipgan": (LipGANConfig, LipGAN),
+    "lipgan_discriminator": (LipGANDiscriminatorConfig, LipGANDiscriminator),
+    "speech2vid": (Speech2VidConfig, Speech2Vid),
+    "large_generator": (LargeGeneratorConfig, LargeGenerator),
 }

@@ -1,9 +1,10 @@
 """The lip generator of Wav2Lip: a face encoder, an audio encoder and a face decoder with skips.
 
 Layer tables of the preset ``wav2lip``: the public code of "A Lip Sync Expert Is All You Need for Speech to Lip Generation
-In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours.
+In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours, and so are the ``LARGER`` ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..audio import MelFeatures
 from ..geometry import Framing
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
+from .talking_face import TalkingFace, flipped, upper_half
 
 _SEAM = 2  # rows of context above the lower half, at half resolution
 _DOWN = (2, 2)
@@ -80,6 +82,35 @@ WAV2LIP = GeneratorConfig(
     framing=Framing("box", pads=(0, 10, 0, 0)),
 )
 
+
+def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> GeneratorConfig:
+    """``wav2lip`` for crops of ``size`` px: its stages from the second on, and round them thin ones at full resolution, as
+    the public derivatives for larger faces have them (288 px: github.com/primepake/wav2lip_288x288); ``coarse``: side of
+    the map that the embedding is made of."""
+    inside = WAV2LIP.face[1:-2]
+    first, *others = outside
+    return GeneratorConfig(
+        face=(*outside, *inside, Stage(512, coarse, padding=0), WAV2LIP.face[-1]),
+        audio=WAV2LIP.audio,
+        decoder=(
+            WAV2LIP.decoder[0],
+            Stage(512, coarse, padding=0, residuals=1),
+            *WAV2LIP.decoder[2:],
+            *(_up(2 * stage.channels, 2) for stage in reversed((first, *others[:-1]))),
+        ),
+        head=16,
+        size=size,
+        features=MelFeatures(lead_ms=80),
+    )
+
+
+# By the side of the crops in px: GMAC a frame 5.07, 8.95 and 6.48; million parameters 36.3, 41.8 and 36.3.
+LARGER: dict[int, GeneratorConfig] = {
+    192: _larger(192, 3, (Stage(16, 7, padding=3), Stage(16, stride=_DOWN, residuals=1))),
+    256: _larger(256, 4, (Stage(16, 7, padding=3), Stage(16, stride=_DOWN, residuals=1))),
+    384: _larger(384, 3, (Stage(8, 7, padding=3), Stage(16, stride=_DOWN), Stage(16, stride=_DOWN, residuals=1))),
+}
+
 MINI = GeneratorConfig(
     face=(
         Stage(16, 5, padding=2),
@@ -115,8 +146,10 @@ MINI = GeneratorConfig(
 )
 
 
-class Generator(nn.Module):
-    """Redraws the lower half of a face so that it speaks."""
+class Generator(TalkingFace):
+    """Redraws the lower half of a face so that it speaks. Hears log-mel (N,1,80,16) in [-4,4]."""
+
+    config: GeneratorConfig
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -138,20 +171,15 @@ class Generator(nn.Module):
         planes = 3 if config.output == "paint" else 6
         self.output_block = nn.Sequential(Conv(cin, Stage(config.head)), nn.Conv2d(config.head, planes, 1))
 
-    def forward(self, mel: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """What the faces look like while speaking.
-
-        mel (N,1,80,16) log-mel in [-4,4]; target (N,3,S,S) the frames to redraw (their lower half is never seen);
-        reference (N,3,S,S) the same person, any pose. RGB in [0,1]. Returns (N,3,S,S) RGB in [0,1].
-        """
-        return self.decode(mel, self.encode(target, reference), target, reference)
+    @property
+    def moves(self) -> bool:
+        return self.config.output == "flow"
 
     def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first. A still face needs them only once."""
-        half = self.config.size // 2
-        masked = torch.cat([target[:, :, :half], torch.zeros_like(target[:, :, half:])], 2)
+        masked = upper_half(target)
         if self.config.bgr:
-            masked, reference = masked.flip(1), reference.flip(1)
+            masked, reference = flipped(masked), flipped(reference)
         x = torch.cat([masked, reference], 1)
         skips: list[Tensor] = []
         for block in self.face_encoder_blocks:
@@ -159,22 +187,17 @@ class Generator(nn.Module):
             skips.append(x)
         return skips
 
-    def decode(self, mel: Tensor, skips: list[Tensor], target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S) for sound (N,1,80,16); features, target and reference may have a batch of one."""
-        return self.picture(self.draw(mel, skips), target, reference)
-
     def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S) that drawn planes make; target and reference may have a batch of one."""
         n = planes.shape[0]
         if self.config.output == "flow":
             return moved(planes, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
         painted = planes.sigmoid()
         return painted.flip(1) if self.config.bgr else painted
 
-    def draw(self, mel: Tensor, skips: list[Tensor]) -> Tensor:
-        """The planes that ``decode`` makes its picture of: (N,3,S,S) logits of colours, or (N,6,S/2,S) for ``moved``."""
-        n = mel.shape[0]
-        x = audio = self.audio_encoder(mel)
+    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """The planes that ``picture`` makes its picture of: (N,3,S,S) logits of colours, or (N,6,S/2,S) for ``moved``."""
+        n = sound.shape[0]
+        x = audio = self.audio_encoder(sound)
         for k, (block, skip) in enumerate(zip(self.face_decoder_blocks, reversed(skips), strict=True)):
             if self.config.output == "flow" and skip is skips[0]:
                 x = x[:, :, x.shape[2] // 2 - _SEAM :]  # the finest layers draw the lower half alone

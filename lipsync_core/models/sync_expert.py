@@ -57,6 +57,26 @@ WAV2LIP_EXPERT = SyncExpertConfig(
 )
 
 
+def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> SyncExpertConfig:
+    """``wav2lip`` for crops of ``size`` px: strided stages ``outside`` bring them to 48 or 64 rows; ``coarse``: side of the
+    map that the embedding is made of. Towers end in ReLU, as the paper's BCE on the cosine needs."""
+    inside = WAV2LIP_EXPERT.face[1:-2]
+    return SyncExpertConfig(
+        face=(*outside, *inside, Stage(512, coarse, padding=0), WAV2LIP_EXPERT.face[-1]),
+        audio=WAV2LIP_EXPERT.audio,
+        size=size,
+    )
+
+
+# GMAC a window 1.38, 2.39 and 1.65 (``wav2lip``: 1.21).
+_HALVED = Stage(32, 5, stride=_DOWN, padding=2)
+LARGER: dict[int, SyncExpertConfig] = {
+    192: _larger(192, 3, (Stage(16, 7, padding=3), _HALVED)),
+    256: _larger(256, 4, (Stage(16, 7, padding=3), _HALVED)),
+    384: _larger(384, 3, (Stage(8, 7, padding=3), Stage(16, 5, stride=_DOWN, padding=2), _HALVED)),
+}
+
+
 class SyncExpert(nn.Module):
     """Embeds a mel window and the lower halves of ``window`` faces so that agreeing pairs lie close."""
 

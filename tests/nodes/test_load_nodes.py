@@ -9,7 +9,8 @@ import torch
 from fake_host import Cancelled, Host, VideoFromFile
 from loading import Pack
 
-from lipsync_core.weights import BUNDLED
+from lipsync_core.models.speech2vid import Speech2Vid, Speech2VidConfig
+from lipsync_core.weights import BUNDLED, save_model
 
 
 @pytest.mark.parametrize("name", ["portrait", "two people"])
@@ -98,6 +99,17 @@ def test_a_model_file_of_the_users_loads(pack: Pack, host: Host) -> None:
     assert pack.part("lipsync_nodes.host").model_names()[3:] == ["mine.safetensors"]
     (voice,) = pack.run("LoadLipSyncModel", model="mine.safetensors")
     assert voice.name == "mine.safetensors" and type(voice.patcher.model).__name__ == "Generator"
+
+
+def test_a_baseline_speaks_too(pack: Pack, host: Host, speech: dict[str, Any]) -> None:
+    config = Speech2VidConfig((8,) * 5, (8,) * 5, 32, 16, decoder=(8,) * 5)
+    path = host.base / "models" / "lipsync" / "speech2vid.safetensors"
+    save_model(Speech2Vid(config), path, licence="Apache-2.0", source="a test")
+    (voice,) = pack.run("LoadLipSyncModel", model=path.name)
+    image, _, _ = pack.run("DemoMedia", clip="portrait")
+    words = {"waveform": speech["waveform"][..., :6400], "sample_rate": speech["sample_rate"]}
+    images, _, mask = pack.run("Wav2LipGenerate", media=image, audio=words, model=voice)
+    assert len(images) > 5 and float((images - image).abs().amax(3)[mask > 0.9].mean()) > 0.01
 
 
 def test_a_file_that_is_no_generator_says_what_it_is(pack: Pack, host: Host) -> None:
