@@ -1,7 +1,7 @@
 """Training runs -> the files that ship.
 
 python -m train.export generator RUN/last.pt lipsync_core/assets/mini.safetensors
-python -m train.export judge RUN/last.pt lipsync_core/assets/judge.safetensors
+python -m train.export judge RUN/best.pt lipsync_core/assets/judge.safetensors
 """
 
 import argparse
@@ -11,7 +11,7 @@ import torch
 
 from lipsync_core.models.generator import MINI, Generator
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.training.loop import load_state
+from lipsync_core.training.checkpoints import load_state
 from lipsync_core.weights import save_model
 from train.expert import JUDGE
 
@@ -27,10 +27,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.kind == "judge":
         model = SyncExpert(JUDGE)
-        step = load_state(args.state, {"model": model})
+        step = load_state(args.state, {"average": model}).step
     else:
         average = torch.optim.swa_utils.AveragedModel(Generator(MINI), use_buffers=True)
-        step = load_state(args.state, {"average": average})
+        step = load_state(args.state, {"average": average}).step
         model = average.module
     save_model(model, args.out, licence=LICENCE, source=SOURCE, dtype=torch.float16)
     print(f"{args.out}: step {step}, {args.out.stat().st_size / 1e6:.2f} MB")

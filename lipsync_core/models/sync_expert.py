@@ -3,7 +3,7 @@
 Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public Wav2Lip code, 16 435 072 parameters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,6 +55,25 @@ WAV2LIP_EXPERT = SyncExpertConfig(
     bgr=True,
     framing=Framing("box", pads=(0, 10, 0, 0)),
 )
+
+
+def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
+    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that halve are put first, as
+    many as leave 3 to 5 px for the last one without padding, whose kernel takes what is left. ValueError for others."""
+    first = Stage(config.face[0].channels, 5, stride=_DOWN, padding=2)
+    for face in ((first,) * n + config.face for n in range(3)):
+        last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
+        height, width = (_left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size)))
+        if face[last].padding == 0 and height == width and 3 <= height <= 5:
+            fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
+            return replace(config, face=fitted, size=size)
+    raise ValueError(f"no expert of this shape sees faces of {size} px; wanted a multiple of 32 from 96 to 384")
+
+
+def _left(side: int, axis: int, stages: tuple[Stage, ...]) -> int:
+    for stage in stages:
+        side = (side + 2 * stage.padding - stage.kernel) // stage.stride[axis] + 1
+    return side
 
 
 class SyncExpert(nn.Module):
