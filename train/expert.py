@@ -75,12 +75,14 @@ NETWORKS = {"teacher": TEACHER, "judge": JUDGE, "wav2lip": WAV2LIP_EXPERT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. ``half``: 0 or 1 takes one of two disjoint halves of every speaker's footage. ``contrastive_steps``: so
-    many steps are contrastive, among the windows of a clip or of the batch; the rest are the paper's loss, 0 none but it.
-    A batch, on each rank, is ``windows`` windows from ``stretch`` frames of each of ``clips`` clips; wrong sounds begin
-    at least ``apart`` frames off. ``decay``: of the moving average that is judged and exported; 0 is the model itself."""
+    """A named run. ``projection``: false leaves out the linear layer that ends the teacher's and the judge's towers, which
+    then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes one of two disjoint halves of every speaker's
+    footage. ``contrastive_steps``: so many steps are contrastive, among the windows of a clip or of the batch; the rest
+    are the paper's loss. A batch, on each rank, is ``windows`` windows from ``stretch`` frames of each of ``clips`` clips;
+    wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that is judged and exported."""
 
     network: Literal["teacher", "judge", "wav2lip"]
+    projection: bool = True
     window: Literal[1, 3, 5] = 5
     size: int = 96
     half: Literal[0, 1] | None = None
@@ -100,10 +102,10 @@ class Settings:
     plan: Plan
 
     def __post_init__(self) -> None:
-        if self.contrastive_steps < self.plan.steps and NETWORKS[self.network].projection:
+        if self.contrastive_steps < self.plan.steps and expert_config(self).projection:
             raise ValueError(
-                f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but the cosine of {self.network} may "
-                "be negative, where the paper's loss has no gradient; take the network wav2lip, or contrastive steps alone"
+                f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but with a projection the cosine may be "
+                "negative, where the paper's loss has no gradient; set projection = false, or take contrastive steps alone"
             )
         if not 2 <= self.windows <= self.stretch + 1:
             raise ValueError(f"windows is {self.windows}; wanted 2 to stretch + 1 = {self.stretch + 1}")
@@ -114,7 +116,9 @@ class Settings:
 def expert_config(settings: Settings) -> SyncExpertConfig:
     """The network's shape. Its sound of 200 ms is centred on what it sees: it begins 80, 40 or 0 ms before 1, 3, 5 frames."""
     features = MelFeatures(lead_ms=(5 - settings.window) * 20)
-    config = replace(NETWORKS[settings.network], window=settings.window, features=features)
+    network = NETWORKS[settings.network]
+    projection = network.projection if settings.projection else 0
+    config = replace(network, projection=projection, window=settings.window, features=features)
     return resized(config, settings.size)
 
 

@@ -59,7 +59,7 @@ WAV2LIP_EXPERT = SyncExpertConfig(
 
 def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
     """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that halve are put first, as
-    many as leave 3 to 5 px for the last one without padding, whose kernel takes what is left. ValueError for others."""
+    many as leave 3 to 5 px for the last one without padding, whose kernel takes what is left. ValueError where none do."""
     first = Stage(config.face[0].channels, 5, stride=_DOWN, padding=2)
     for face in ((first,) * n + config.face for n in range(3)):
         last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
@@ -67,7 +67,7 @@ def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
         if face[last].padding == 0 and height == width and 3 <= height <= 5:
             fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
             return replace(config, face=fitted, size=size)
-    raise ValueError(f"no expert of this shape sees faces of {size} px; wanted a multiple of 32 from 96 to 384")
+    raise ValueError(f"no expert of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32")
 
 
 def _left(side: int, axis: int, stages: tuple[Stage, ...]) -> int:
