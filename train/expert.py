@@ -27,11 +27,11 @@ from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
 from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.loop import Draws, Plan, generator, seed_step, seeds, train
+from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, read_settings
 from lipsync_core.training.sync import held_out, pairs, shown
-from lipsync_core.training.world import joined
+from lipsync_core.training.world import World, joined
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -78,8 +78,8 @@ class Settings:
     """A named run. ``projection``: false leaves out the linear layer that ends the teacher's and the judge's towers, which
     then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes one of two disjoint halves of every speaker's
     footage. ``contrastive_steps``: so many steps are contrastive, among the windows of a clip or of the batch; the rest
-    are the paper's loss. A batch, on each rank, is ``windows`` windows from ``stretch`` frames of each of ``clips`` clips;
-    wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that is judged and exported."""
+    are the paper's loss. A batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
+    clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that is judged and exported."""
 
     network: Literal["teacher", "judge", "wav2lip"]
     projection: bool = True
@@ -123,6 +123,8 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
 
 
 class Batch(NamedTuple):
+    """Windows of K clips. Those of a clip may share their frames, which lie in ``faces`` once."""
+
     faces: Tensor  # (k,F,3,S,S), of which only the lower half is filled
     mels: Tensor  # (k,w,1,80,16)
     places: Tensor  # (k,w) where each window begins among the F frames
@@ -141,25 +143,30 @@ class Pupil(nn.Module):
         return *self.expert(mels, faces), self.log_temperature.exp().clamp_min(0.02)
 
 
-def draw(clips: list[Clip], weights: np.ndarray, settings: Settings, key: tuple[int, ...]) -> Batch:
-    """Windows of some clips, augmented. What is drawn is a function of ``key``."""
-    rng, noise = np.random.default_rng(seeds(*key)), generator(*key)
+def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batch:
+    """Windows of one clip as they lie on disk: faces (F,3,C,C) uint8, with margin."""
     w, t, stretch = settings.windows, settings.window, settings.stretch
-    lead_ms = expert_config(settings).features.lead_ms
-    dense = stretch + t <= w * t  # windows that overlap share their frames
-    faces, mels, places, starts = [], [], [], []
-    for i in rng.choice(len(clips), settings.clips, p=weights):
-        begin = int(rng.integers(0, len(clips[i].faces) - stretch - t + 1))
-        chosen = np.sort(rng.choice(stretch + 1, w, replace=False))
-        start = [begin + int(s) for s in chosen]
-        faces.append(
-            clips[i].frames(begin, stretch + t) if dense else torch.cat([clips[i].frames(s, t) for s in start])
-        )
-        mels.append(clips[i].mels(start, lead_ms=lead_ms))
-        places.append(torch.from_numpy(chosen) if dense else torch.arange(w) * t)
-        starts.append(torch.tensor(start))
-    seen = augment(torch.stack(faces), settings.size, noise)
-    return Batch(seen, disguise(torch.stack(mels), noise), torch.stack(places), torch.stack(starts))
+    begin = int(rng.integers(0, len(clip.faces) - stretch - t + 1))
+    chosen = torch.from_numpy(np.sort(rng.choice(stretch + 1, w, replace=False)))
+    starts = [begin + s for s in chosen.tolist()]
+    mels = clip.mels(starts, lead_ms=expert_config(settings).features.lead_ms)
+    if stretch + t <= w * t:
+        return Batch(clip.frames(begin, stretch + t), mels, chosen, chosen + begin)
+    return Batch(torch.cat([clip.frames(s, t) for s in starts]), mels, torch.arange(w) * t, chosen + begin)
+
+
+def draw(clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World) -> Batch:
+    """This rank's part of the batch of ``step``, augmented, on its device. Sample i of a step is the same windows however
+    many ranks there are."""
+    count, seed = settings.clips // world.size, settings.plan.seed
+    samples = []
+    for i in range(world.rank * count, (world.rank + 1) * count):
+        rng = np.random.default_rng((seed, step, i))
+        samples.append(windows_of(clips[rng.choice(len(clips), p=weights)], settings, rng))
+    faces, mels, places, starts = (torch.stack(part) for part in zip(*samples, strict=True))
+    noise = generator(seed, step, world.rank, device=world.device)
+    seen = augment(faces.to(world.device), settings.size, noise)
+    return Batch(seen, disguise(mels.to(world.device), noise), places, starts)
 
 
 def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
@@ -188,6 +195,10 @@ def main(argv: list[str] | None = None) -> None:
     with joined(args.device) as world:
         if world.first:
             keep_settings(args.out, settings)
+        if settings.clips % world.size:
+            raise TrainingError(
+                f"{settings.clips} clips a step for {world.size} processes; wanted a multiple of their number"
+            )
         least = settings.stretch + settings.window + 1
         clips = load_clips(args.shards / "train", half=settings.half, least=least)
         strangers = load_clips(args.shards / "val", least=40)
@@ -205,17 +216,16 @@ def main(argv: list[str] | None = None) -> None:
             if settings.schedule == "cosine"
             else constant(warmup=settings.warmup)
         )
-        loader = Draws(lambda step: draw(clips, weights, settings, (plan.seed, step, world.rank)))
+        loader = Draws(lambda step: draw(clips, weights, settings, step, world))
         together = world.spread(pupil)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             k, w = batch.starts.shape
             windows = batch.places[:, :, None] + torch.arange(settings.window)
-            faces = batch.faces[torch.arange(k)[:, None, None], windows].flatten(0, 1).to(world.device)
-            mels = batch.mels.flatten(0, 1).to(world.device)
+            faces = batch.faces[torch.arange(k)[:, None, None], windows].flatten(0, 1)
             together.train()
             with torch.autocast(world.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                audio, video, temperature = together(mels, faces)
+                audio, video, temperature = together(batch.mels.flatten(0, 1), faces)
             audio, video, starts = audio.view(k, w, -1), video.view(k, w, -1), batch.starts.to(world.device)
             if step < settings.contrastive_steps:
                 everybody = [world.gather(x) for x in (audio, video, starts)]
@@ -235,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
         def evaluate(step: int) -> Evaluation:
             figures = held_out(average, strangers, apart=settings.apart)
             faces = torch.stack([shown(clip.frames(10, 8), settings.size) for clip in strangers[:6]])
-            taught = draw(clips, weights, settings, (plan.seed, step, world.rank)).faces[:6, :8]
+            taught = draw(clips, weights, settings, step, world).faces[:6, :8]
             pictures = {"held out": grid(faces), "mouths": grid(mouths(faces)), "taught": grid(taught)}
             return Evaluation(figures["off_sync"], figures, pictures)
 

@@ -30,7 +30,7 @@ B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
 
 
-class Loader(Protocol[B_co]):
+class Batches(Protocol[B_co]):
     """Where batches come from, without end. Its state is its position: after ``load_state_dict`` it goes on behind the
     last batch that was taken, not the last that was prepared. Ranks walk in step, so one state, that of the first,
     serves them all; which samples are whose is the loader's affair."""
@@ -39,11 +39,11 @@ class Loader(Protocol[B_co]):
 
     def state_dict(self) -> Any: ...
 
-    def load_state_dict(self, state_dict: Any) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 class Draws(Generic[B]):
-    """The `Loader` of batches that are functions of the step's number, ``draw(step)``, which brings its own generators: a
+    """`Batches` that are functions of the step's number, ``draw(step)``, which brings its own generators: a
     thread calls it up to ``depth`` steps ahead."""
 
     def __init__(self, draw: Callable[[int], B], *, depth: int = 2) -> None:
@@ -80,7 +80,7 @@ class Plan:
 
 def train(
     learn: Callable[[B, int], Mapping[str, Tensor]],
-    loader: Loader[B],
+    loader: Batches[B],
     *,
     plan: Plan,
     parts: Mapping[str, Stateful],
@@ -137,10 +137,10 @@ def seeds(*key: int) -> list[int]:
     return np.random.SeedSequence(key).generate_state(4).tolist()
 
 
-def generator(*key: int) -> torch.Generator:
-    """The generator, on the CPU, of ``key``."""
+def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """The generator of ``key``; other kinds of devices draw other numbers."""
     low, high, *_ = seeds(*key)
-    return torch.Generator().manual_seed(high << 32 | low)
+    return torch.Generator(device).manual_seed(high << 32 | low)
 
 
 def seed_step(*key: int) -> None:
