@@ -165,14 +165,19 @@ def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     assert again.go().step == 12 and again.drawn == [] and (tmp_path / "last.pt").read_bytes() == before
 
 
-def test_a_second_signal_ends_the_process_as_ever() -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_a_second_signal_ends_the_process_as_ever_but_an_echo_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     with pytest.raises(KeyboardInterrupt), stopping() as asked:
         assert not asked()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
         assert asked()
+        now[0] += 1
+        signal.raise_signal(signal.SIGINT)  # torchrun passes on what came from the terminal already
+        now[0] += 60
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_nan_stops_with_the_batch_saved_and_nothing_harmed(tmp_path: Path) -> None:

@@ -270,5 +270,5 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except LipSyncError as error:
+    except (LipSyncError, OSError) as error:  # what the user can mend needs no traceback
         sys.exit(f"{error}")

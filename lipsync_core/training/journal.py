@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import TrainingError
+from ..replacing import replacing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,8 @@ class Journal:
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
         self._lines = out / "evaluations.jsonl"
         kept = [line for line in _lines(self._lines) if line["step"] <= step]
-        self._lines.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+        with replacing(self._lines) as part:
+            part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
         self._board = _board(out / "tensorboard", step) if tensorboard else None
 
     def __enter__(self) -> "Journal":

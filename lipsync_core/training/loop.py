@@ -127,7 +127,7 @@ def train(
                 journal.evaluated(progress.step, evaluation, best=best)
             if ends or progress.step % plan.save_every == 0:
                 save_state(out / "last.pt", progress, parts)
-    if stop:
+    if stop and world.first:
         say(f"asked to end after step {progress.step}: saved; the same command goes on from there")
     return progress
 
