@@ -24,12 +24,13 @@ from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
+from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
 from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
 from lipsync_core.training.pictures import grid, mouths
-from lipsync_core.training.settings import keep_settings, read_settings
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import held_out, pairs, shown
 from lipsync_core.training.world import World, joined
 
@@ -120,6 +121,13 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
     projection = network.projection if settings.projection else 0
     config = replace(network, projection=projection, window=settings.window, features=features)
     return resized(config, settings.size)
+
+
+def trained(state: Path) -> SyncExpert:
+    """The expert of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = SyncExpert(expert_config(kept_settings(state.parent, Settings)))
+    load_state(state, {"average": model})
+    return model
 
 
 class Batch(NamedTuple):

@@ -27,7 +27,7 @@ from lipsync_core.training.checkpoints import Progress, load_state, save_state
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
 from lipsync_core.training.descent import warmup_cosine
 from lipsync_core.training.sync import embed, middle
-from train.expert import TEACHER
+from train.expert import trained
 
 FRAMES, WINDOW = 7, 5  # frames of a clip in a step; the expert judges every window of WINDOW among them, together
 FAR, APART = 5, 3  # a reference is at least FAR frames away, a rival sound APART
@@ -251,8 +251,7 @@ def main() -> None:
     photos = np.load(args.shards / "portraits.npy", mmap_mode="r")
     held_out = load_clips(args.shards / "val", least=65)
     held_out = [c for c in held_out if c.speaker != "s1"] + [c for c in held_out if c.speaker == "s1"][:6]
-    expert = SyncExpert(TEACHER).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    load_state(args.teacher, {"average": expert})
+    expert = trained(args.teacher).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     model = Generator(MINI).to(memory_format=torch.channels_last)
     # the teacher's ear already tells visemes apart, and hears the same windows
     heard = {k: v for k, v in expert.audio_encoder.state_dict().items() if k in model.audio_encoder.state_dict()}

@@ -50,7 +50,7 @@ def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
         return Progress(state["step"], state["best"])
     except Exception as error:  # whatever torch's reader and a part make of a file that is not theirs
         raise TrainingError(
-            f"{path} is damaged or of another run ({error}); take another folder, or delete it to begin anew"
+            f"{path} is damaged or of another run ({str(error)[:200]}); take another folder, or delete it to begin anew"
         ) from error
 
 

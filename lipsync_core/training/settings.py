@@ -24,6 +24,15 @@ def read_settings(path: str | Path, kind: type[S]) -> S:
         raise TrainingError(f"{path}: {error}") from error
 
 
+def kept_settings(out: Path, kind: type[S]) -> S:
+    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; TrainingError where there is none."""
+    path = out / "settings.json"
+    try:
+        return typed(kind, json.loads(path.read_text(encoding="utf-8")), "the run")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} tells no run of this kind: {error}") from error
+
+
 def keep_settings(out: Path, settings: Any) -> None:
     """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run began there with others, TrainingError
     names what differs: half a run with one rate and half with another is neither."""
