@@ -15,3 +15,7 @@ class MediaError(LipSyncError):
 
 class WeightsError(LipSyncError):
     """A weight file is missing, damaged, unverified, or of another kind than the one wanted."""
+
+
+class TrainingError(LipSyncError):
+    """A training run cannot begin, go on or be saved."""

@@ -1,5 +1,7 @@
 """Losses: pure functions that return unweighted terms. How they are weighed is the recipe's choice."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,12 +33,25 @@ def margin_loss(audio: Tensor, video: Tensor, labels: Tensor, *, margin: float =
     return (labels * distance.square() + (1 - labels) * (margin - distance).clamp_min(0).square()).mean()
 
 
-def contrastive(audio: Tensor, video: Tensor, starts: Tensor, temperature: Tensor, *, apart: int = 2) -> Tensor:
-    """Which of a clip's windows belongs to which: symmetric cross-entropy over (K,W,D) embeddings of K clips.
+def contrastive(
+    audio: Tensor,
+    video: Tensor,
+    starts: Tensor,
+    temperature: Tensor,
+    *,
+    apart: int = 2,
+    among: Literal["clip", "batch"] = "clip",
+) -> Tensor:
+    """Which window of sound belongs to which of lips: symmetric cross-entropy over (K,W,D) embeddings of K clips.
 
     starts (K,W): the windows' first frames. Rivals come from the same clip alone, so that neither voice nor face gives
-    the answer away; those fewer than ``apart`` frames off are neither right nor wrong.
+    the answer away, or from the whole ``batch``; those of a clip that are fewer than ``apart`` frames off are neither right
+    nor wrong.
     """
+    if among == "batch":  # one long clip, whose parts lie far apart
+        far = (starts.max() + apart) * torch.arange(starts.shape[0], device=starts.device)
+        starts = (starts + far[:, None]).view(1, -1)
+        audio, video = audio.reshape(1, -1, audio.shape[2]), video.reshape(1, -1, video.shape[2])
     logits = video @ audio.mT / temperature  # (K, W, W)
     off = (starts[:, :, None] - starts[:, None]).abs()
     logits = logits.masked_fill((off > 0) & (off < apart), float("-inf"))

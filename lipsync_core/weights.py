@@ -7,11 +7,9 @@ it build the network, so a file needs nothing beside it.
 import dataclasses
 import json
 import logging
-import math
-import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +27,7 @@ from .models.sync_expert import WAV2LIP_EXPERT
 from .models.syncnet import SyncNetConfig
 from .models.talking_face import TalkingFace
 from .replacing import replacing
+from .typed import typed
 
 _log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"
@@ -73,7 +72,7 @@ def header_from_json(text: str) -> Header:
     wanted = {"kind", "config", "framing", "licence", "source", "sha256"}
     if not isinstance(fields, dict) or set(fields) != wanted or not isinstance(fields["config"], dict):
         raise ValueError(f"{text[:60]} ...; wanted exactly the fields {', '.join(sorted(wanted))}")
-    kind = _from_json(str, fields["kind"], "kind")
+    kind = typed(str, fields["kind"], "kind")
     if kind not in MODELS:
         raise ValueError(f"kind {kind!r}; known: {', '.join(MODELS)}")
     config_type = MODELS[kind][0]
@@ -81,38 +80,9 @@ def header_from_json(text: str) -> Header:
     if not framed and fields["framing"] is not None:
         raise ValueError(f"a framing, which {config_type.__name__} has not")
     parts = fields["config"] | ({"framing": fields["framing"]} if framed else {})
-    config = _from_json(config_type, parts, "config")
-    facts = {key: _from_json(str, fields[key], key) for key in ("licence", "source")}
-    return Header(kind, config, sha256=_from_json(str | None, fields["sha256"], "sha256"), **facts)
-
-
-def _from_json(kind: Any, value: Any, name: str) -> Any:
-    """``value``, as JSON gives it, in the form the annotation ``kind`` wants: tuples and dataclasses, no guessing."""
-    origin, args = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _config_from_json(cast(type[Any], kind), value, name)
-    if origin is tuple and isinstance(value, list):
-        each = args[:1] * len(value) if args[1:] == (...,) else args
-        if len(each) == len(value):
-            return tuple(_from_json(k, v, f"{name}[{i}]") for i, (k, v) in enumerate(zip(each, value, strict=True)))
-    if origin is Literal and any(value == arg and type(value) is type(arg) for arg in args):
-        return value
-    if origin in (Union, types.UnionType) and type(None) in args and len(args) == 2:  # X | None
-        return None if value is None else _from_json(next(arg for arg in args if arg is not type(None)), value, name)
-    if kind is float and isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value):
-        return float(value)
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    raise ValueError(f"{name} is {json.dumps(value)[:60]}; wanted {kind}")
-
-
-def _config_from_json(kind: type[Any], value: Any, name: str) -> Any:
-    hints = get_type_hints(kind)
-    wanted = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(value, dict) or set(value) != set(wanted):
-        got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else json.dumps(value)[:60]
-        raise ValueError(f"{name} has {got}; wanted {sorted(wanted)}")
-    return kind(**{key: _from_json(hints[key], value[key], f"{name}.{key}") for key in wanted})
+    config = typed(config_type, parts, "config")
+    facts = {key: typed(str, fields[key], key) for key in ("licence", "source")}
+    return Header(kind, config, sha256=typed(str | None, fields["sha256"], "sha256"), **facts)
 
 
 def save_model(

@@ -17,7 +17,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # Each room may import from its own floor and from those below (earlier here), and no circle may arise.
 FLOORS = [
-    {"types", "errors", "replacing", "notes"},
+    {"types", "typed", "errors", "replacing", "notes"},
     {"media", "geometry", "yuv"},
     {"audio"},
     {"models", "faces", "blend"},

@@ -15,8 +15,7 @@ from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
-from lipsync_core.training.loop import load_state, save_state, warmup_cosine
-from lipsync_core.training.sync import embed, middle
+from lipsync_core.training.sync import embed, held_out, middle, pairs, shown
 from lipsync_core.types import Audio
 
 
@@ -169,6 +168,41 @@ def test_the_middle_of_a_crop() -> None:
     assert torch.equal(middle(crops, 6), torch.ones(1, 3, 6, 6))
 
 
+def test_crops_of_any_side_are_shown_without_their_margin() -> None:
+    crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=rng())
+    assert torch.equal(shown(crops, 96), middle(crops, 96))
+    assert shown(crops, 64).shape == (2, 3, 64, 64)
+    torch.testing.assert_close(shown(crops, 48).mean(), middle(crops, 96).mean(), atol=2e-3, rtol=0)
+
+
+def test_held_out_figures_know_a_good_expert_from_a_blind_one() -> None:
+    """An expert that hears and sees the number of the frame, written into sound and pictures, is always right."""
+
+    class Reader(Towers):
+        def embed_audio(self, mel: Tensor) -> Tensor:
+            return self.vector(mel[:, 0, 0, 0] + 4)
+
+        def embed_video(self, faces: Tensor) -> Tensor:
+            return self.vector(faces[:, 0, 0, 0, 0] * 255 / 20)
+
+        def vector(self, number: Tensor) -> Tensor:
+            angle = number.float()[:, None] * torch.arange(1, 20) / 2
+            return nn.functional.normalize(torch.cat([angle.cos(), angle.sin(), torch.ones_like(angle)], 1), dim=1)
+
+    class Blind(Reader):
+        def vector(self, number: Tensor) -> Tensor:
+            return nn.functional.normalize(torch.ones(len(number), 3), dim=1)
+
+    faces = np.broadcast_to(np.arange(60, dtype=np.uint8)[:, None, None, None], (60, 28, 28, 3))
+    mel = torch.zeros(80, 400)
+    starts = [16 * f // 5 for f in range(60)]  # 3.2 columns a frame
+    mel[0, starts] = torch.arange(60) / 20 - 4
+    clips = [Clip("one", "a", faces, mel), Clip("two", "b", faces, mel)]
+    good, blind = held_out(Reader(), clips, apart=5), held_out(Blind(), clips, apart=5)
+    assert good["within_one"] == good["off_sync"] == 1 and good["confidence"] > 0.3
+    assert blind["off_sync"] == 0 and blind["confidence"] < 1e-3 and blind["bce"] > good["bce"]
+
+
 def test_the_contrastive_loss_prefers_the_right_pairing() -> None:
     audio = nn.functional.normalize(torch.randn(2, 6, 32, generator=rng()), dim=2)
     starts = torch.arange(0, 60, 10).expand(2, -1)
@@ -194,6 +228,30 @@ def test_the_contrastive_loss_stays_within_a_clip_and_leaves_neighbours_out() ->
     torch.testing.assert_close(twins, alone)  # a second clip with the same sounds is no rival
 
 
+def test_rivals_may_come_from_the_whole_batch() -> None:
+    audio = nn.functional.normalize(torch.randn(3, 4, 32, generator=rng()), dim=2)
+    video = nn.functional.normalize(audio + 0.5 * torch.randn(3, 4, 32, generator=rng(1)), dim=2)
+    starts, temperature = torch.tensor([[0, 1, 20, 30]] * 3), torch.tensor(0.1)
+    got = contrastive(audio, video, starts, temperature, among="batch")
+    logits = (video.flatten(0, 1) @ audio.flatten(0, 1).T) / 0.1
+    for clip in range(3):  # neighbours in a clip are neither right nor wrong, other clips' windows are wrong
+        logits[4 * clip, 4 * clip + 1] = logits[4 * clip + 1, 4 * clip] = -torch.inf
+    wanted = (logits.logsumexp(0) + logits.logsumexp(1) - 2 * logits.diagonal()).mean() / 2
+    torch.testing.assert_close(got, wanted)
+
+
+def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:
+    starts = torch.arange(0, 40, 4).expand(200, -1)
+    index, labels = pairs(starts, rng(), apart=7)
+    off = (starts.gather(1, index) - starts).abs()
+    assert ((off == 0) == (labels == 1)).all() and off[labels == 0].min() == 8
+    assert 0.45 < float(labels.mean()) < 0.55
+    assert set(index[labels[:, 5] == 0, 5].tolist()) == {0, 1, 2, 3, 7, 8, 9}  # every one of them is drawn
+    crowded, certain = pairs(torch.tensor([[0, 1, 2]]), rng(), apart=7)  # none lies so far
+    assert crowded.tolist() == [[0, 1, 2]] and certain.tolist() == [[1, 1, 1]]
+    assert torch.equal(index, pairs(starts, rng(), apart=7)[0])
+
+
 def test_the_cosine_is_clamped() -> None:
     one, other = torch.tensor([[3.0, 4.0]]) * 1.1, torch.tensor([[-3.0, -4.0]])
     assert float(sync_loss(one, one)) < 1e-6
@@ -210,40 +268,3 @@ def test_the_discriminator_s_losses() -> None:
     got = {name: float(v) for name, v in discriminator_loss(real, fake).items()}
     assert got == pytest.approx({"real": -(math.log(0.9) + math.log(0.8)) / 2, "fake": -math.log(0.7)})
     assert float(perceptual_loss(fake)) == pytest.approx(-math.log(0.3))
-
-
-def test_the_schedule_warms_up_and_falls() -> None:
-    factor = warmup_cosine(1000, warmup=100, least=0.02)
-    assert factor(0) == pytest.approx(0.01) and factor(99) == pytest.approx(factor(100), rel=0.02)
-    assert factor(500) == pytest.approx(0.51) and factor(1000) == factor(5000) == pytest.approx(0.02)
-
-
-def run(path: Path, stops: list[int]) -> dict[str, Tensor]:
-    """Train a little network, in one go or stopping and starting anew at each of ``stops``."""
-    for stop in stops:
-        torch.manual_seed(99)
-        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
-        scale = torch.ones(1, requires_grad=True)
-        optimiser = torch.optim.AdamW([*model.parameters(), scale], lr=0.05)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(stops[-1], warmup=3))
-        parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
-        for step in range(load_state(path, parts, {"scale": scale}), stop):
-            x = torch.randn(16, 4, generator=rng(step))
-            loss = (model(x) * scale - x.sum(1, keepdim=True)).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        save_state(path, stop, parts, {"scale": scale})
-    return {**model.state_dict(), "scale": scale.detach(), "moment": optimiser.state_dict()["state"][0]["exp_avg_sq"]}
-
-
-def test_a_run_resumes_to_the_same_state(tmp_path: Path) -> None:
-    whole, parts = run(tmp_path / "whole.pt", [12]), run(tmp_path / "parts.pt", [1, 5, 12])
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(value, parts[key]) for key, value in whole.items())
-    assert {p.name for p in tmp_path.iterdir()} == {"whole.pt", "parts.pt"}  # nothing half-written stays
-
-
-def test_without_a_checkpoint_a_run_begins_at_0(tmp_path: Path) -> None:
-    assert load_state(tmp_path / "none.pt", {}) == 0

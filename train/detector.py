@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lipsync_core.models.face_detector import FaceDetector, FaceDetectorConfig
+from lipsync_core.training.checkpoints import Progress, load_state, save_state
+from lipsync_core.training.descent import follow, warmup_cosine
 from lipsync_core.training.detection import Draw, Picture, assign, detection_losses, mosaic, picture
-from lipsync_core.training.loop import load_state, save_state, warmup_cosine
 from lipsync_core.weights import save_model
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
-    first = load_state(args.out / "checkpoint.pt", parts)
+    first = load_state(args.out / "checkpoint.pt", parts).step
     if first == 0:
         average.load_state_dict(model.state_dict())
 
@@ -114,15 +115,13 @@ def main(argv: list[str] | None = None) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-        keep = min(EMA, (1 + step) / (10 + step))
-        for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-            old.lerp_(new, 1 - keep) if old.is_floating_point() else old.copy_(new)
+        follow(average, model, step, decay=EMA)
         if step % 20 == 0:
             row = {k: round(v.item(), 4) for k, v in terms.items()}
             with (args.out / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"step": step, "seconds": round(time.monotonic() - start, 2)} | row) + "\n")
         if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == last:
-            save_state(args.out / "checkpoint.pt", step + 1, parts)
+            save_state(args.out / "checkpoint.pt", Progress(step + 1), parts)
             export(average, args.out / "face_detector.safetensors")
 
 

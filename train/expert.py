@@ -1,24 +1,38 @@
 """Train a lip-sync expert: which of a clip's sounds belongs to which of its lips?
 
-    python -m train.expert SHARDS OUT --role teacher|judge [--steps 900]
+    python -m train.expert train/configs/expert-teacher.toml SHARDS OUT
+    torchrun --nproc-per-node 8 -m train.expert train/configs/expert-paper.toml SHARDS OUT
 
-The teacher guides the generator, the judge scores it: other seed, other half of every speaker, other shape.
+The first steps are taught by the N-way contrastive loss, the rest by the paper's binary cross-entropy on the cosine. The same
+command goes on where a run was stopped.
 """
 
 import argparse
-import time
+import copy
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from lipsync_core.losses import contrastive
+from lipsync_core.audio import MelFeatures
+from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
-from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
+from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
-from lipsync_core.training.loop import load_state, save_state, warmup_cosine
-from lipsync_core.training.sync import offsets_found
+from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
+from lipsync_core.training.pictures import grid, mouths
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
+from lipsync_core.training.sync import held_out, pairs, shown
+from lipsync_core.training.world import World, joined
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -57,99 +71,212 @@ JUDGE = SyncExpertConfig(
     ),
     projection=160,
 )
-CONFIGS = {"teacher": TEACHER, "judge": JUDGE}
+NETWORKS = {"teacher": TEACHER, "judge": JUDGE, "wav2lip": WAV2LIP_EXPERT}
 
 
-def draw(clips: list[Clip], weights: np.ndarray, rng: np.random.Generator, *, k: int, w: int):
-    """Windows of k clips: the stretches faces (k,F,3,C,C) uint8, mels (k,w,1,80,16), and starts (k,w) within the stretch."""
-    span = 3 * w
-    faces, mels, starts = [], [], []
-    for i in rng.choice(len(clips), k, p=weights):
-        begin = int(rng.integers(0, len(clips[i].faces) - span - 4))
-        chosen = np.sort(rng.choice(span + 1, w, replace=False))
-        faces.append(clips[i].frames(begin, span + 5))
-        mels.append(clips[i].mels([begin + int(s) for s in chosen]))
-        starts.append(torch.from_numpy(chosen))
-    return torch.stack(faces), torch.stack(mels), torch.stack(starts)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. ``projection``: false leaves out the linear layer that ends the teacher's and the judge's towers, which
+    then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes one of two disjoint halves of every speaker's
+    footage. ``contrastive_steps``: so many steps are contrastive, among the windows of a clip or of the batch; the rest
+    are the paper's loss. A batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
+    clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that is judged and exported."""
+
+    network: Literal["teacher", "judge", "wav2lip"]
+    projection: bool = True
+    window: Literal[1, 3, 5] = 5
+    size: int = 96
+    half: Literal[0, 1] | None = None
+    contrastive_steps: int
+    among: Literal["clip", "batch"] = "clip"
+    apart: int = 2
+    clips: int = 16
+    windows: int = 10
+    stretch: int = 30
+    rate: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: int = 50
+    weight_decay: float = 1e-3
+    clip_norm: float = 1.0
+    decay: float = 0.99
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        if self.contrastive_steps < self.plan.steps and expert_config(self).projection:
+            raise ValueError(
+                f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but with a projection the cosine may be "
+                "negative, where the paper's loss has no gradient; set projection = false, or take contrastive steps alone"
+            )
+        if not 2 <= self.windows <= self.stretch + 1:
+            raise ValueError(f"windows is {self.windows}; wanted 2 to stretch + 1 = {self.stretch + 1}")
+        if not 1 <= self.apart <= min(self.stretch, 15):
+            raise ValueError(f"apart is {self.apart}; wanted 1 to {min(self.stretch, 15)}, or no sound is wrong")
 
 
-def augment(faces: torch.Tensor, mels: torch.Tensor, rng: torch.Generator):
-    """faces (k,F,3,C,C) uint8 -> (k,F,3,96,96) float, of which only the lower half is filled; mels keep their shape."""
-    k, f, _, full, _ = faces.shape
-    grid = warp_grid(k, 96, full, rng)[:, 48:].repeat_interleave(f, 0)  # the expert looks at the lower half alone
+def expert_config(settings: Settings) -> SyncExpertConfig:
+    """The network's shape. Its sound of 200 ms is centred on what it sees: it begins 80, 40 or 0 ms before 1, 3, 5 frames."""
+    features = MelFeatures(lead_ms=(5 - settings.window) * 20)
+    network = NETWORKS[settings.network]
+    projection = network.projection if settings.projection else 0
+    config = replace(network, projection=projection, window=settings.window, features=features)
+    return resized(config, settings.size)
+
+
+def trained(state: Path) -> SyncExpert:
+    """The expert of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = SyncExpert(expert_config(kept_settings(state.parent, Settings)))
+    load_state(state, {"average": model})
+    return model
+
+
+class Batch(NamedTuple):
+    """Windows of K clips. Those of a clip may share their frames, which lie in ``faces`` once."""
+
+    faces: Tensor  # (k,F,3,S,S), of which only the lower half is filled
+    mels: Tensor  # (k,w,1,80,16)
+    places: Tensor  # (k,w) where each window begins among the F frames
+    starts: Tensor  # (k,w) and in the clip
+
+
+class Pupil(nn.Module):
+    """An expert and the temperature at which it is taught: one forward pass, all that gradients are averaged over."""
+
+    def __init__(self, expert: SyncExpert) -> None:
+        super().__init__()
+        self.expert = expert
+        self.log_temperature = nn.Parameter(torch.tensor(0.1).log())
+
+    def forward(self, mels: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return *self.expert(mels, faces), self.log_temperature.exp().clamp_min(0.02)
+
+
+def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batch:
+    """Windows of one clip as they lie on disk: faces (F,3,C,C) uint8, with margin."""
+    w, t, stretch = settings.windows, settings.window, settings.stretch
+    begin = int(rng.integers(0, len(clip.faces) - stretch - t + 1))
+    chosen = torch.from_numpy(np.sort(rng.choice(stretch + 1, w, replace=False)))
+    starts = [begin + s for s in chosen.tolist()]
+    mels = clip.mels(starts, lead_ms=expert_config(settings).features.lead_ms)
+    if stretch + t <= w * t:
+        return Batch(clip.frames(begin, stretch + t), mels, chosen, chosen + begin)
+    return Batch(torch.cat([clip.frames(s, t) for s in starts]), mels, torch.arange(w) * t, chosen + begin)
+
+
+def draw(clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World) -> Batch:
+    """This rank's part of the batch of ``step``, augmented, on its device. Sample i of a step is the same windows however
+    many ranks there are."""
+    count, seed = settings.clips // world.size, settings.plan.seed
+    samples = []
+    for i in range(world.rank * count, (world.rank + 1) * count):
+        rng = np.random.default_rng((seed, step, i))
+        samples.append(windows_of(clips[rng.choice(len(clips), p=weights)], settings, rng))
+    faces, mels, places, starts = (torch.stack(part) for part in zip(*samples, strict=True))
+    noise = generator(seed, step, world.rank, device=world.device)
+    seen = augment(faces.to(world.device), settings.size, noise)
+    return Batch(seen, disguise(mels.to(world.device), noise), places, starts)
+
+
+def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
+    """faces (k,F,3,C,C) uint8, with a margin of a twelfth all round -> (k,F,3,size,size) float, the upper half 0."""
+    k, f, _, _, _ = faces.shape
+    whole = warp_grid(k, size, round(size * 7 / 6), rng)
+    lower = whole[:, size // 2 :].repeat_interleave(f, 0)  # the expert looks at the lower half alone
     x = faces.flatten(0, 1).float().mul_(1 / 255)
-    x = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    x = recolour(degrade(x.view(k, f, 3, 48, 96), rng), rng)
-    return torch.cat([torch.zeros_like(x), x], 3), disguise(mels, rng)
+    x = torch.nn.functional.grid_sample(x, lower, padding_mode="border", align_corners=False)
+    x = recolour(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
+    return torch.cat([torch.zeros_like(x), x], 3)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
     parser.add_argument("shards", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--role", choices=CONFIGS, default="teacher")
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--windows", type=int, default=10)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--speakers", default="", help="comma-separated; all by default")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    seed = list(CONFIGS).index(args.role)
-    torch.manual_seed(seed)
-    clips = load_clips(args.shards / "train", half=seed, least=36)
-    if args.speakers:
-        clips = [c for c in clips if c.speaker in args.speakers.split(",")]
-    weights = speaker_weights(clips)
-    held_out = load_clips(args.shards / "val", least=40)
-    model = SyncExpert(CONFIGS[args.role]).to(memory_format=torch.channels_last)
-    log_temperature = torch.nn.Parameter(torch.tensor(0.1).log())
-    optimiser = torch.optim.AdamW([*model.parameters(), log_temperature], lr=args.lr, weight_decay=1e-3)
-    total = args.steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(total, warmup=50))
-    parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
-    step = load_state(args.out / "last.pt", parts, {"log_temperature": log_temperature})
-    print(f"{len(clips)} clips, {len(held_out)} held out, from step {step}", flush=True)
-    while step < total:
-        rng, noise = np.random.default_rng((seed, step)), torch.Generator().manual_seed(seed * 1_000_003 + step)
-        began = time.time()
-        faces, mels, starts = draw(clips, weights, rng, k=args.clips, w=args.windows)
-        faces, mels = augment(faces, mels, noise)
-        windows = faces[
-            torch.arange(args.clips)[:, None, None], starts[:, :, None] + torch.arange(5)
-        ]  # (k,w,5,3,96,96)
-        loaded = time.time() - began
-        model.train()
-        with torch.autocast("cpu", torch.bfloat16):
-            audio, video = model(mels.flatten(0, 1), windows.flatten(0, 1))
-        k, w = starts.shape
-        loss = contrastive(audio.view(k, w, -1), video.view(k, w, -1), starts, log_temperature.exp().clamp_min(0.02))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        step += 1
-        if step % 10 == 0:
-            print(
-                f"{step} loss {loss.item():.3f} t {log_temperature.exp().item():.3f} "
-                f"{loaded:.2f}+{time.time() - began - loaded:.2f} s",
-                flush=True,
+    settings = read_settings(args.run, Settings)
+    plan, config = settings.plan, expert_config(settings)
+
+    with joined(args.device) as world:
+        if world.first:
+            keep_settings(args.out, settings)
+        if settings.clips % world.size:
+            raise TrainingError(
+                f"{settings.clips} clips a step for {world.size} processes; wanted a multiple of their number"
             )
-        if step % 100 == 0 or step == total:
-            save_state(args.out / "last.pt", step, parts, {"log_temperature": log_temperature})
-            found = offsets_found(model.eval(), held_out)
+        least = settings.stretch + settings.window + 1
+        clips = load_clips(args.shards / "train", half=settings.half, least=least)
+        strangers = load_clips(args.shards / "val", least=40)
+        if not clips or not strangers:
+            raise TrainingError(f"{args.shards} holds {len(clips)} clips of {least} frames to learn from and {len(strangers)} "
+                                "of 40 to be judged on; wanted one of each: prepare more, or lower stretch")  # fmt: skip
+        weights = speaker_weights(clips)
+
+        seed_step(plan.seed)
+        pupil = Pupil(SyncExpert(config)).to(world.device, memory_format=torch.channels_last)
+        average = copy.deepcopy(pupil.expert).eval()
+        optimiser = torch.optim.AdamW(pupil.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+        factor = (
+            warmup_cosine(plan.steps, warmup=settings.warmup)
+            if settings.schedule == "cosine"
+            else constant(warmup=settings.warmup)
+        )
+        loader = Draws(lambda step: draw(clips, weights, settings, step, world))
+        together = world.spread(pupil)
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            k, w = batch.starts.shape
+            windows = batch.places[:, :, None] + torch.arange(settings.window)
+            faces = batch.faces[torch.arange(k)[:, None, None], windows].flatten(0, 1)
+            together.train()
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                audio, video, temperature = together(batch.mels.flatten(0, 1), faces)
+            audio, video, starts = audio.view(k, w, -1), video.view(k, w, -1), batch.starts.to(world.device)
+            if step < settings.contrastive_steps:
+                everybody = [world.gather(x) for x in (audio, video, starts)]
+                loss = contrastive(*everybody, temperature, apart=settings.apart, among=settings.among)
+            else:
+                sound, labels = (
+                    x.to(world.device) for x in pairs(batch.starts, torch.default_generator, apart=settings.apart)
+                )
+                heard = audio.gather(1, sound[..., None].expand_as(audio))
+                loss = cosine_bce(heard.flatten(0, 1), video.flatten(0, 1), labels.flatten())
+                loss = loss + 0 * temperature  # every parameter has its gradient
+            rate = settings.rate * factor(step)
+            norm = descend(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
+            follow(average, pupil.expert, step, decay=settings.decay)
+            return {"loss": loss, "gradient": norm, "temperature": temperature, "rate": torch.tensor(rate)}
+
+        def evaluate(step: int) -> Evaluation:
+            figures = held_out(average, strangers, apart=settings.apart)
+            faces = torch.stack([shown(clip.frames(10, 8), settings.size) for clip in strangers[:6]])
+            taught = draw(clips, weights, settings, step, world).faces[:6, :8]
+            pictures = {"held out": grid(faces), "mouths": grid(mouths(faces)), "taught": grid(taught)}
+            return Evaluation(figures["off_sync"], figures, pictures)
+
+        if world.first:
             print(
-                step,
-                {
-                    s: f"{np.mean([abs(o) <= 1 for o, _ in v]):.2f} of {len(v)} conf {np.mean([c for _, c in v]):.3f}"
-                    for s, v in found.items()
-                },
-                flush=True,
+                f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}", flush=True
             )
+        progress = train(
+            learn,
+            loader,
+            plan=plan,
+            parts={"model": pupil, "average": average, "optimiser": optimiser},
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            say=lambda line: print(line, flush=True),
+        )
+    if progress.step < plan.steps:
+        sys.exit(1)  # what waits for this run must not begin
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (LipSyncError, OSError) as error:  # what the user can mend needs no traceback
+        sys.exit(f"{error}")

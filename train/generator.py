@@ -23,10 +23,11 @@ from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
+from lipsync_core.training.checkpoints import Progress, load_state, save_state
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
-from lipsync_core.training.loop import load_state, save_state, warmup_cosine
+from lipsync_core.training.descent import warmup_cosine
 from lipsync_core.training.sync import embed, middle
-from train.expert import TEACHER
+from train.expert import trained
 
 FRAMES, WINDOW = 7, 5  # frames of a clip in a step; the expert judges every window of WINDOW among them, together
 FAR, APART = 5, 3  # a reference is at least FAR frames away, a rival sound APART
@@ -250,8 +251,7 @@ def main() -> None:
     photos = np.load(args.shards / "portraits.npy", mmap_mode="r")
     held_out = load_clips(args.shards / "val", least=65)
     held_out = [c for c in held_out if c.speaker != "s1"] + [c for c in held_out if c.speaker == "s1"][:6]
-    expert = SyncExpert(TEACHER).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    load_state(args.teacher, {"model": expert})
+    expert = trained(args.teacher).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     model = Generator(MINI).to(memory_format=torch.channels_last)
     # the teacher's ear already tells visemes apart, and hears the same windows
     heard = {k: v for k, v in expert.audio_encoder.state_dict().items() if k in model.audio_encoder.state_dict()}
@@ -268,7 +268,7 @@ def main() -> None:
     critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=args.lr / 4, betas=(0.5, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-    step = load_state(args.out / "last.pt", parts)
+    step = load_state(args.out / "last.pt", parts).step
     taught = lessons(clips, expert)
     print(f"{len(clips)} clips, {len(photos)} photos, {len(held_out)} held out, from step {step}", flush=True)
     while step < args.steps:
@@ -300,7 +300,7 @@ def main() -> None:
             text = " ".join(f"{name} {term.item():.4f}" for name, term in terms.items())
             print(f"{step} {text} {loaded:.2f}+{time.time() - began - loaded:.2f} s", flush=True)
         if step % 200 == 0 or step == args.steps:
-            save_state(args.out / "last.pt", step, parts)
+            save_state(args.out / "last.pt", Progress(step), parts)
             average.eval()
             for speaker, text in evaluate(average.module, expert, held_out).items():
                 print(step, speaker, text, flush=True)

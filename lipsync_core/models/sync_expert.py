@@ -3,7 +3,7 @@
 Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public Wav2Lip code, 16 435 072 parameters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,24 +57,23 @@ WAV2LIP_EXPERT = SyncExpertConfig(
 )
 
 
-def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> SyncExpertConfig:
-    """``wav2lip`` for crops of ``size`` px: strided stages ``outside`` bring them to 48 or 64 rows; ``coarse``: side of the
-    map that the embedding is made of. Towers end in ReLU, as the paper's BCE on the cosine needs."""
-    inside = WAV2LIP_EXPERT.face[1:-2]
-    return SyncExpertConfig(
-        face=(*outside, *inside, Stage(512, coarse, padding=0), WAV2LIP_EXPERT.face[-1]),
-        audio=WAV2LIP_EXPERT.audio,
-        size=size,
-    )
+def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
+    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that halve are put first, as
+    many as leave 3 to 5 px for the last one without padding, whose kernel takes what is left. ValueError where none do."""
+    first = Stage(config.face[0].channels, 5, stride=_DOWN, padding=2)
+    for face in ((first,) * n + config.face for n in range(3)):
+        last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
+        height, width = (_left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size)))
+        if face[last].padding == 0 and height == width and 3 <= height <= 5:
+            fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
+            return replace(config, face=fitted, size=size)
+    raise ValueError(f"no expert of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32")
 
 
-# GMAC a window 1.38, 2.39 and 1.65 (``wav2lip``: 1.21).
-_HALVED = Stage(32, 5, stride=_DOWN, padding=2)
-LARGER: dict[int, SyncExpertConfig] = {
-    192: _larger(192, 3, (Stage(16, 7, padding=3), _HALVED)),
-    256: _larger(256, 4, (Stage(16, 7, padding=3), _HALVED)),
-    384: _larger(384, 3, (Stage(8, 7, padding=3), Stage(16, 5, stride=_DOWN, padding=2), _HALVED)),
-}
+def _left(side: int, axis: int, stages: tuple[Stage, ...]) -> int:
+    for stage in stages:
+        side = (side + 2 * stage.padding - stage.kernel) // stage.stride[axis] + 1
+    return side
 
 
 class SyncExpert(nn.Module):

@@ -1,4 +1,4 @@
-"""Augmentation of identity and of sound, on batches, with explicit random generators.
+"""Augmentation of identity and of sound, on batches, with explicit random generators, on whose device batches lie.
 
 One draw per clip: every frame of a clip, target and reference alike, gets the same colours and the same warp.
 """
@@ -15,7 +15,12 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 def uniform(n: int, low: float, high: float, rng: Rng) -> Tensor:
     """(n,) uniform in [low, high)."""
-    return torch.rand(n, generator=rng) * (high - low) + low
+    return torch.rand(n, generator=rng, device=rng.device) * (high - low) + low
+
+
+def normal(shape: tuple[int, ...], rng: Rng) -> Tensor:
+    """Normal draws of mean 0 and deviation 1."""
+    return torch.randn(shape, generator=rng, device=rng.device)
 
 
 def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) -> Tensor:
@@ -24,9 +29,9 @@ def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) 
     angle = uniform(n, -6, 6, rng) * strength * math.pi / 180
     zoom = 1 + uniform(n, -0.06, 0.06, rng) * strength
     aspect = 1 + uniform(n, -0.025, 0.025, rng) * strength
-    mirror = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)
+    mirror = torch.where(uniform(n, 0, 1, rng) < 0.5, -1.0, 1.0)
     ratio = size / full
-    shift = (torch.rand(n, 2, generator=rng) * 2 - 1) * 3 * strength * 2 / full
+    shift = (torch.rand(n, 2, generator=rng, device=rng.device) * 2 - 1) * 3 * strength * 2 / full
     cos, sin = angle.cos() * zoom * ratio, angle.sin() * zoom * ratio
     rows = torch.stack([cos * aspect * mirror, -sin, shift[:, 0], sin * aspect * mirror, cos, shift[:, 1]], 1)
     return F.affine_grid(rows.view(n, 2, 3), [n, 3, size, size], align_corners=False)
@@ -36,7 +41,7 @@ def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
     """(K*frames,S,S,2) sampling grids of K clips over aligned crops, whose mouths and chins now wander at random, by up to
     about 8 % of the crop up and down and 15 % in width. Makes photographs move, so that what moves can be unlearnt."""
     count = grid.shape[0] // frames
-    wander = torch.randn(count, 2, 2 + frames // 3, generator=rng) * uniform(count, 0, 1, rng).view(-1, 1, 1)
+    wander = normal((count, 2, 2 + frames // 3), rng) * uniform(count, 0, 1, rng).view(-1, 1, 1)
     wander = F.interpolate(wander, size=frames, mode="linear", align_corners=True).clamp(-2, 2)
     down, wide = wander.permute(1, 0, 2).reshape(2, -1, 1, 1)
     x, y = grid.unbind(-1)
@@ -53,10 +58,10 @@ def recolour(faces: Tensor, rng: Rng) -> Tensor:
         return uniform(k, low, high, rng)[:, None, None]
 
     gamma = draw(-0.45, 0.45).exp()[..., None, None]
-    gain = torch.diag_embed(1 + (torch.rand(k, 3, generator=rng) - 0.5) * 0.3)
-    grey = torch.tensor(_LUMA).expand(3, 3)
+    gain = torch.diag_embed(1 + (torch.rand(k, 3, generator=rng, device=rng.device) - 0.5) * 0.3)
+    grey = torch.tensor(_LUMA, device=faces.device).expand(3, 3)
     turn = _hue_turn(draw(-0.35, 0.35)) * draw(0.4, 1.4)
-    colour = (turn @ (torch.eye(3) - grey) + grey) @ gain
+    colour = (turn @ (torch.eye(3, device=faces.device) - grey) + grey) @ gain
     contrast = draw(0.7, 1.3)
     x = faces.clamp(1e-4, 1) ** gamma
     middle = (colour @ x.mean((1, 3, 4))[..., None]).mean(1, keepdim=True)
@@ -67,8 +72,9 @@ def recolour(faces: Tensor, rng: Rng) -> Tensor:
 
 def _hue_turn(angle: Tensor) -> Tensor:
     """(K,3,3) rotations about the grey axis by (K,1,1) radians: Rodrigues' formula with the axis (1,1,1)/sqrt 3."""
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
-    return angle.cos() * torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) / 3
+    rows = [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]
+    cross = torch.tensor(rows, device=angle.device) / math.sqrt(3)
+    return angle.cos() * torch.eye(3, device=angle.device) + angle.sin() * cross + (1 - angle.cos()) / 3
 
 
 def degrade(faces: Tensor, rng: Rng) -> Tensor:
@@ -76,13 +82,13 @@ def degrade(faces: Tensor, rng: Rng) -> Tensor:
     k, n, _, h, w = faces.shape
     out = faces.clone()
     for i in range(k):
-        if torch.rand(1, generator=rng) < 0.5:
+        if uniform(1, 0, 1, rng) < 0.5:
             factor = float(uniform(1, 1.0, 2.2, rng))
             small = (int(h / factor), int(w / factor))
             shrunk = F.interpolate(faces[i], size=small, mode="bilinear", antialias=True)
             out[i] = F.interpolate(shrunk, size=(h, w), mode="bilinear")
-        if torch.rand(1, generator=rng) < 0.33:
-            out[i] += torch.randn(n, 3, h, w, generator=rng) * float(uniform(1, 0.0, 0.04, rng))
+        if uniform(1, 0, 1, rng) < 0.33:
+            out[i] += normal((n, 3, h, w), rng) * float(uniform(1, 0.0, 0.04, rng))
     return out.clamp(0, 1)
 
 
@@ -95,16 +101,18 @@ def disguise(mels: Tensor, rng: Rng) -> Tensor:
     k, n, _, bands, steps = mels.shape
     x = mels.reshape(k, n, bands, steps)
     stretch = (uniform(k, -0.12, 0.12, rng)).exp()
-    band = ((torch.arange(bands) + 0.5)[None] * stretch[:, None]).div(bands).mul(2).sub(1)  # (k, bands)
+    band = (
+        ((torch.arange(bands, device=mels.device) + 0.5)[None] * stretch[:, None]).div(bands).mul(2).sub(1)
+    )  # (k, bands)
     grid = torch.stack([torch.zeros_like(band), band], -1)[:, :, None]  # (k, bands, 1, 2)
     flat = x.permute(0, 1, 3, 2).reshape(k, n * steps, bands, 1)
     x = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(k, n, steps, bands)
-    curve = F.interpolate(torch.randn(k, 1, 6, generator=rng) * 0.35, size=bands, mode="linear", align_corners=True)
+    curve = F.interpolate(normal((k, 1, 6), rng) * 0.35, size=bands, mode="linear", align_corners=True)
     gain = uniform(k, -0.96, 0.96, rng).view(k, 1, 1, 1)
     x = x + curve[:, :, None] + gain
-    colour = F.interpolate(torch.randn(k, 1, 5, generator=rng) * 0.5, size=bands, mode="linear", align_corners=True)
+    colour = F.interpolate(normal((k, 1, 5), rng) * 0.5, size=bands, mode="linear", align_corners=True)
     floor = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + colour[:, :, None]
-    noise = floor + torch.randn(k, n, steps, bands, generator=rng) * 0.15
+    noise = floor + normal((k, n, steps, bands), rng) * 0.15
     decibel = 100 / 8 * math.log(10) / 20  # scale units -> nepers
     x = torch.logaddexp(2 * x * decibel, 2 * noise * decibel) / (2 * decibel)
     return x.clamp(-4, 4).permute(0, 1, 3, 2).reshape(k, n, 1, bands, steps)

@@ -1,7 +1,10 @@
 """How well an expert finds the offset of clips: the curve of mean cosine distance over shifts."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy, interpolate
 
 from ..metrics.sync import offset_and_confidence, offset_curve
 from ..models.sync_expert import SyncExpert
@@ -30,11 +33,43 @@ def middle(faces: Tensor, size: int = 96) -> Tensor:
     return faces[:, :, m : m + size, m : m + size].float() / 255
 
 
-def offsets_found(model: SyncExpert, clips: list[Clip]) -> dict[str, list[tuple[int, float]]]:
-    """Offset and confidence of each clip, by speaker."""
-    found: dict[str, list[tuple[int, float]]] = {}
+def shown(faces: Tensor, size: int) -> Tensor:
+    """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without it."""
+    bare = middle(faces, faces.shape[-1] * 6 // 7)
+    return bare if bare.shape[-1] == size else interpolate(bare, (size, size), mode="bilinear", antialias=True)
+
+
+def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, Tensor]:
+    """Which window's sound to show to each of the (K,W) windows that begin at ``starts``, and whether it is the right one:
+    index (K,W) into W, labels (K,W) float. Half of the time the own one, otherwise one of the same clip at least ``apart``
+    frames off; a window that has none of these keeps its own."""
+    far = (starts[:, :, None] - starts[:, None]).abs() >= apart  # (K,W,W)
+    own = torch.eye(starts.shape[1], dtype=torch.bool).expand_as(far)
+    right = (torch.rand(starts.shape, generator=rng) < 0.5) | ~far.any(2)
+    choice = torch.where(right[..., None], own, far).flatten(0, 1).float()
+    return torch.multinomial(choice, 1, generator=rng).view(starts.shape), right.float()
+
+
+def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping[str, float]:
+    """What an expert makes of whole clips, means over speakers: ``within_one``, the share of clips whose offset it finds
+    at 0 within a frame; ``confidence``, of that offset; ``off_sync``, the share of windows that lie closer to their own
+    sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess)."""
+    by_speaker: dict[str, list[Tensor]] = {}
+    rng = torch.Generator().manual_seed(0)
+    at = next(model.parameters()).device
     for clip in clips:
-        n = len(clip.faces)
-        audio, video = embed(model, middle(clip.frames(0, n)), clip.mels(list(range(n))))
-        found.setdefault(clip.speaker, []).append(offset_and_confidence(offset_curve(audio, video)))
-    return found
+        frames = list(range(len(clip.faces)))
+        faces = shown(clip.frames(0, len(frames)), model.config.size)
+        mels = clip.mels(frames, lead_ms=model.config.features.lead_ms)
+        audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
+        offset, confidence = offset_and_confidence(offset_curve(audio, video))
+        starts = torch.arange(len(video))
+        wrong = ((starts[:, None] - starts).abs() >= apart).float().multinomial(1, generator=rng)[:, 0]
+        true, false = (video * audio).sum(1), (video * audio[wrong]).sum(1)
+        right = (true > false).float().mean()
+        cosine = torch.cat([true, false]).clamp(0, 1)
+        bce = binary_cross_entropy(cosine, torch.cat([torch.ones_like(true), torch.zeros_like(false)]))
+        figures = torch.tensor([abs(offset) <= 1, confidence, float(right), float(bce)])
+        by_speaker.setdefault(clip.speaker, []).append(figures)
+    means = torch.stack([torch.stack(rows).mean(0) for rows in by_speaker.values()]).mean(0)
+    return dict(zip(("within_one", "confidence", "off_sync", "bce"), means.tolist(), strict=True))

@@ -1,0 +1,100 @@
+"""What a run tells while it goes on: a JSON line per evaluation, curves and pictures for TensorBoard."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..replacing import replacing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What a recipe finds of its model on what it was not taught. ``score``: higher is better, it chooses the best
+    checkpoint. ``figures`` go into the JSON line and the curves; ``pictures`` (3,H,W) uint8 to TensorBoard."""
+
+    score: float
+    figures: Mapping[str, float]
+    pictures: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tally:
+    """Sums since the last report: ``steps``; ``seconds`` of them, ``waited`` of which for data; ``terms``, () each."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    terms: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def plus(self, terms: Mapping[str, Tensor], *, seconds: float, waited: float) -> "Tally":
+        sums = {k: v.detach() + self.terms[k] if k in self.terms else v.detach() for k, v in terms.items()}
+        return Tally(self.steps + 1, self.seconds + seconds, self.waited + waited, sums)
+
+    def means(self) -> dict[str, float]:
+        """The mean of each term, the seconds a step took and the share of them that was spent waiting for data."""
+        terms = {name: value.item() / self.steps for name, value in self.terms.items()}
+        return terms | {"step_seconds": self.seconds / self.steps, "data_wait": self.waited / self.seconds}
+
+
+class Journal:
+    """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard. What an earlier attempt wrote of steps after
+    ``step``, from which the run goes on, is dropped: those steps are made again."""
+
+    def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
+        self._lines = out / "evaluations.jsonl"
+        kept = [line for line in _lines(self._lines) if line["step"] <= step]
+        with replacing(self._lines) as part:
+            part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+        self._board = _board(out / "tensorboard", step) if tensorboard else None
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def report(self, step: int, figures: Mapping[str, float], *, part: str = "train") -> None:
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(f"{part}/{name}", value, step)
+
+    def evaluated(self, step: int, evaluation: Evaluation, *, best: bool) -> None:
+        figures = {name: value if math.isfinite(value) else None for name, value in evaluation.figures.items()}
+        line = {"step": step, "score": evaluation.score, "best": best} | figures
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.report(step, {"score": evaluation.score, **evaluation.figures}, part="held out")
+        if self._board is not None:
+            for name, picture in evaluation.pictures.items():
+                self._board.add_image(name, picture, step)
+            self._board.flush()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal: of a process that was killed the last may be broken."""
+    found: list[dict[str, Any]] = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(text))
+        except ValueError:
+            continue
+    return found
+
+
+def _board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # seconds to import, and an extra of ours
+    except ImportError as error:
+        raise TrainingError(
+            f"TensorBoard cannot be imported ({error}); pip install 'lipsync-core[train]', or set tensorboard = false in "
+            "the run's [plan]"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=step + 1)

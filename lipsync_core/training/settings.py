@@ -1,0 +1,53 @@
+"""A named run is a small TOML file, read strictly into a frozen config; a run's folder remembers it."""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import TrainingError
+from ..replacing import replacing
+from ..typed import typed
+
+S = TypeVar("S")
+
+
+def read_settings(path: str | Path, kind: type[S]) -> S:
+    """The frozen dataclass ``kind`` as the TOML file ``path`` fills it; fields that are left out take their defaults.
+
+    TrainingError for a file that is missing or no TOML and for unknown, missing, ill-typed or impossible values.
+    """
+    try:
+        return typed(kind, tomllib.loads(Path(path).read_text(encoding="utf-8")), "the run", defaults=True)
+    except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
+        raise TrainingError(f"{path}: {error}") from error
+
+
+def kept_settings(out: Path, kind: type[S]) -> S:
+    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; TrainingError where there is none."""
+    path = out / "settings.json"
+    try:
+        return typed(kind, json.loads(path.read_text(encoding="utf-8")), "the run")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} tells no run of this kind: {error}") from error
+
+
+def keep_settings(out: Path, settings: Any) -> None:
+    """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run began there with others, TrainingError
+    names what differs: half a run with one rate and half with another is neither."""
+    path = out / "settings.json"
+    now = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if path.exists():
+        then = json.loads(path.read_text(encoding="utf-8"))
+        if then != now:
+            differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+            told = "; ".join(f"{key} was {then.get(key)} and is {now.get(key)}" for key in differing)
+            raise TrainingError(
+                f"{out} holds a run with other settings ({told}); take another folder, or delete {path.name} to go on "
+                "with the new ones all the same"
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")

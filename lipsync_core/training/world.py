@@ -1,0 +1,85 @@
+"""The processes of a run: one, or as many on as many machines as torchrun started. Recipes are written for both alike."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_PATIENCE = timedelta(hours=1)  # the first rank evaluates while the others wait
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process's place: ``rank`` of ``size``, computing on ``device``. The first one speaks and writes."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true on some rank: the same answer on all, at the same step."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(N,...) of every rank, of one shape -> (size*N,...), by rank, with gradient.
+
+        For losses over everybody's embeddings: every rank computes the whole loss, and the mean over ranks that
+        ``spread`` takes of the gradients is then its gradient.
+        """
+        return x if self.size == 1 else _Gathered.apply(x, self.rank, self.size)  # pyright: ignore
+
+    def spread(self, model: nn.Module) -> nn.Module:
+        """``model`` with gradients that are means over the ranks: call what is returned, keep and save ``model``. Batch
+        norms take their statistics over all GPUs; on CPUs each process takes its own, and those of the first are kept."""
+        if self.size == 1:
+            return model
+        if self.device.type != "cuda":
+            return nn.parallel.DistributedDataParallel(model)
+        synced = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return nn.parallel.DistributedDataParallel(synced, device_ids=[self.device])
+
+
+@contextmanager
+def joined(device: str = "auto") -> Generator[World]:
+    """This process's `World`: what torchrun says in the environment, or alone. ``device``: cpu, cuda, or auto for a GPU
+    where there is one; each process of a machine takes its own GPU."""
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(device=torch.device(kind))
+        return
+    here = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(here)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
+    yield World(dist.get_rank(), size, here)
+    dist.destroy_process_group()  # not after an error: the others may be waiting in the middle of a step
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rank: int, size: int) -> Tensor:
+        ctx.rank, ctx.count = rank, x.shape[0]
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)  # every rank's loss pulls at every embedding
+        return total[ctx.rank * ctx.count :][: ctx.count], None, None

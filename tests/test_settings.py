@@ -1,0 +1,70 @@
+"""Named runs: strict TOML into frozen settings, and a folder that remembers its run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.training.loop import Plan
+from lipsync_core.training.settings import keep_settings, read_settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    network: Literal["small", "large"]
+    rate: float = 1e-3
+    half: Literal[0, 1] | None = None
+    sides: tuple[int, ...] = (96,)
+    plan: Plan
+
+
+def settings(tmp_path: Path, text: str) -> Settings:
+    path = tmp_path / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_settings(path, Settings)
+
+
+def test_a_run_is_read_and_what_it_leaves_out_has_its_default(tmp_path: Path) -> None:
+    text = 'network = "small"\nrate = 1\nhalf = 1\nsides = [96, 192]\n[plan]\nsteps = 7\n'
+    got = settings(tmp_path, text)
+    assert got == Settings(network="small", rate=1.0, half=1, sides=(96, 192), plan=Plan(steps=7))
+    assert type(got.rate) is float
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('network = "small"\nraet = 1.0\n[plan]\nsteps = 7', r"run.toml: the run has .*'raet'.*wanted.*'rate'"),
+        ('network = "small"\n[plan]\nsteps = 7\nsaev = 1', "the run.plan has"),
+        ('network = "huge"\n[plan]\nsteps = 7', 'the run.network is "huge"; wanted'),
+        ('network = "small"\nrate = "1"\n[plan]\nsteps = 7', "the run.rate is"),
+        ('network = "small"\nrate = nan\n[plan]\nsteps = 7', "the run.rate is NaN"),
+        ('network = "small"\nhalf = true\n[plan]\nsteps = 7', "the run.half is true"),
+        ('network = "small"\n[plan]\nsteps = 7.0', "the run.plan.steps is 7.0"),
+        ('network = "small"\n[plan]\nsteps = 0', "steps is 0; wanted 1 or more"),
+        ('network = "small"', "the run has"),
+        ("network = small", "run.toml: "),
+    ],
+)
+def test_a_run_with_an_error_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(TrainingError, match=told):
+        settings(tmp_path, text)
+
+
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="none"):
+        read_settings(tmp_path / "none.toml", Settings)
+
+
+def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "run"
+    one = Settings(network="small", plan=Plan(steps=7))
+    keep_settings(out, one)
+    keep_settings(out, one)
+    other = Settings(network="small", rate=2e-3, plan=Plan(steps=7))
+    with pytest.raises(TrainingError, match=r"rate was 0.001 and is 0.002\).*delete settings.json"):
+        keep_settings(out, other)
+    (out / "settings.json").unlink()
+    keep_settings(out, other)
