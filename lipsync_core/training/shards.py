@@ -209,7 +209,7 @@ class ShardWriter:
     def _opened(self) -> tarfile.TarFile:
         self._part = partial_of(self._folder / f"{self._count:06}.tar")
         self._file = self._part.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - until _close
         return self._tar
 
     def _close(self) -> None:
