@@ -68,21 +68,27 @@ def same_people(prints: Prints, known: Sequence[str | None]) -> list[str]:
 def shared_out(
     frames: Mapping[str, int], shares: Mapping[str, float], known: Mapping[str, str], *, seed: int = 0
 ) -> dict[str, str]:
-    """The split of every speaker with ``frames``, whole: those ``known`` stay; of the others, shuffled by ``seed``, each goes
-    where most is missing to the ``shares`` of all frames. The longest is placed first, in train: a small set
-    has one speaker who is nearly all of it."""
-    total = sum(frames.values()) or 1
-    held: dict[str, float] = dict.fromkeys(SPLITS, 0.0)
-    for speaker, split in known.items():
-        held[split] += frames.get(speaker, 0)
+    """The split of every speaker with ``frames``, whole: those ``known`` stay. The others, shuffled by ``seed``, fill ``val``
+    and ``test`` up to their ``shares`` of all frames where they fit (half as much again at most), and then train; where a split
+    with a share stayed empty and train has two, it gets the one with the least."""
+    total = sum(frames.values())
     out = {speaker: split for speaker, split in known.items() if speaker in frames}
-    free = sorted((s for s in frames if s not in known), key=lambda s: hashlib.sha256(f"{seed} {s}".encode()).digest())
-    free.sort(key=lambda s: frames[s] < 0.3 * total)  # those who are a third of everything first
-    for speaker in free:
-        missing = {split: shares[split] - held[split] / total for split in SPLITS if shares[split] > 0}
-        empty = [split for split in missing if held[split] == 0 and split != "train" and held["train"] > 0]
-        split = empty[0] if empty else max(missing, key=lambda name: missing[name])
-        out[speaker], held[split] = split, held[split] + frames[speaker]
+    held = {split: sum(frames[who] for who, where in out.items() if where == split) for split in SPLITS}
+    fresh = sorted((s for s in frames if s not in out), key=lambda s: hashlib.sha256(f"{seed} {s}".encode()).digest())
+    small = [split for split in SPLITS if split != "train" and shares[split] > 0]
+    for speaker in fresh:
+        fit = [
+            split
+            for split in small
+            if held[split] < shares[split] * total and held[split] + frames[speaker] <= 1.5 * shares[split] * total
+        ]
+        out[speaker] = min(fit, key=lambda name: held[name] / shares[name]) if fit else "train"
+        held[out[speaker]] += frames[speaker]
+    for split in small:
+        movable = [speaker for speaker in fresh if out[speaker] == "train"]
+        if held[split] == 0 and movable and sum(where == "train" for where in out.values()) > 1:
+            least = min(movable, key=lambda speaker: frames[speaker])
+            out[least], held[split] = split, frames[least]
     return out
 
 
