@@ -13,7 +13,7 @@ from ..errors import LipSyncError
 from ..evaluation.jobs import Outcome
 from ..replacing import replacing
 from ..training.shards import INDEX, Entry, ShardWriter, load_arrays, read_index
-from .people import as_prints, duplicates, same_people, shared_out
+from .people import as_prints, duplicates, kept_together, same_people, shared_out
 from .settings import Settings
 from .sources import SPLITS
 from .work import FULL, PARTS
@@ -102,13 +102,7 @@ def gather(
     ]
     if fresh:
         named = _named(out, known, fresh, speakers, state)
-        frames: dict[str, int] = {}
-        for entry in old:
-            frames[entry.speaker] = frames.get(entry.speaker, 0) + entry.arrays["faces"].shape[0]
-        for clip, speaker in named:
-            frames[speaker] = frames.get(speaker, 0) + int(clip.row["frames"])
-        before = {entry.speaker: split for split, entries in known.items() for entry in entries}
-        placed = {} if given is not None else shared_out(frames, shares, before, seed=seed)
+        placed = {} if given is not None else _placed(known, named, shares, seed)
         done = 0
         for split in SPLITS:
             here = [(c, who) for c, who in named if (given[c.source] if given is not None else placed[who]) == split]
@@ -146,8 +140,34 @@ def _named(
     kept = [i for i in range(len(names)) if i not in again]
     told = [*(entry.speaker for entry in old), *(speakers[clip.source] for clip in fresh)]
     who = [told[i] for i in kept]
-    people = same_people(prints[kept], who) if None in who else [name or "" for name in who]
+    takes = [
+        *((entry.facts["source"], entry.facts["take"]) for entry in old),
+        *((clip.source, clip.row["take"]) for clip in fresh),
+    ]
+    people = same_people(prints[kept], [takes[i] for i in kept], who) if None in who else [name or "" for name in who]
     return [(fresh[i - len(old)], name) for i, name in zip(kept, people, strict=True) if i >= len(old)]
+
+
+def _placed(
+    known: Mapping[str, Sequence[Entry]], named: Sequence[tuple[_Clip, str]], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """The split of every speaker."""
+    before = {entry.speaker: split for split, entries in known.items() for entry in entries}
+    old = [
+        (str(entry.facts["source"]), entry.speaker, int(entry.facts["frames"]))
+        for entries in known.values()
+        for entry in entries
+    ]
+    seen = [*old, *((clip.source, speaker, int(clip.row["frames"])) for clip, speaker in named)]
+    together = kept_together((source, speaker) for source, speaker, _ in seen)
+    frames: dict[str, int] = {}
+    for _, speaker, count in seen:
+        frames[together[speaker]] = frames.get(together[speaker], 0) + count
+    fixed: dict[str, str] = {}
+    for speaker, split in before.items():
+        fixed.setdefault(together[speaker], split)
+    chosen = shared_out(frames, shares, fixed, seed=seed)
+    return {speaker: before.get(speaker, chosen[group]) for speaker, group in together.items()}
 
 
 def _add(writer: ShardWriter, clip: _Clip, speaker: str, settings: Settings) -> None:
