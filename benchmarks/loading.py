@@ -18,7 +18,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -82,26 +82,29 @@ def reference_sample(folders: list[str], rng: np.random.Generator, basis: np.nda
         return tuple(np.asarray(array, np.float32) for array in arrays)
 
 
-def reference_worker(folders: list[str], seed: int, seconds: float) -> float:
-    """Samples a second of one process that does nothing else."""
+def reference_worker(folders: list[str], seed: int, seconds: float) -> tuple[float, float]:
+    """Samples a second of one process that does nothing else, and its seconds of CPU a sample."""
     basis, rng = mel_basis().double().numpy(), np.random.default_rng(seed)
     cv2.setNumThreads(1)
     reference_sample(folders, rng, basis)
-    count, began = 0, time.perf_counter()
+    count, began, busy = 0, time.perf_counter(), time.process_time()
     while (spent := time.perf_counter() - began) < seconds:
         reference_sample(folders, rng, basis)
         count += 1
-    return count / spent
+    return count / spent, (time.process_time() - busy) / count
 
 
-def ours(clips: list[Clip], seconds: float, threads: int, use: Callable[[dict[str, torch.Tensor]], object]) -> float:
+def ours(
+    clips: list[Clip], seconds: float, threads: int, use: Callable[[dict[str, torch.Tensor]], object]
+) -> tuple[float, float]:
+    """The same of the loader and what ``use`` does with its batches, all threads together."""
     with Loader(WindowDraw(clips), batch=BATCH, seed=0, threads=threads) as loader:
         next(loader)
-        count, began = 0, time.perf_counter()
+        count, began, busy = 0, time.perf_counter(), time.process_time()
         while (spent := time.perf_counter() - began) < seconds:
             use(next(loader))
             count += BATCH
-        return count / spent
+        return count / spent, (time.process_time() - busy) / count
 
 
 def as_floats(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -140,11 +143,16 @@ def main() -> None:
     print(
         f"{platform.machine()}, {args.threads} workers, {len(clips)} clips of {seconds:.1f} s, torch {torch.__version__}"
     )
-    rows: list[tuple[str, float]] = []
+    rows: list[tuple[str, tuple[float, float]]] = []
+
+    def together(runs: list[Future[tuple[float, float]]]) -> tuple[float, float]:
+        found = [run.result() for run in runs]
+        return sum(rate for rate, _ in found), sum(busy for _, busy in found) / len(found)
+
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(args.threads, max_tasks_per_child=1000) as pool:
         folders = write_reference(args.shards, [clip.name for clip in clips], Path(folder))
         runs = [pool.submit(reference_worker, folders, seed, args.seconds) for seed in range(args.threads)]
-        rows.append(("reference: JPEGs, mel of the whole clip", sum(run.result() for run in runs)))
+        rows.append(("reference: JPEGs, mel of the whole clip", together(runs)))
         rows.append(("shards", ours(clips, args.seconds, args.threads, lambda batch: batch)))
         rows.append(("shards, float32 of 96 px on the CPU", ours(clips, args.seconds, args.threads, as_floats)))
         if args.remote:
@@ -154,10 +162,11 @@ def main() -> None:
                 ("shards, object store in memory", ours(there, args.seconds, args.threads, lambda batch: batch))
             )
         runs = [pool.submit(reference_worker, folders, seed, args.seconds) for seed in range(args.threads)]
-        rows.append(("reference once more", sum(run.result() for run in runs)))
-    print("| | samples/s | times the reference |\n|---|---|---|")
-    for name, rate in rows:
-        print(f"| {name} | {rate:.0f} | {rate / rows[0][1]:.1f} |")
+        rows.append(("reference once more", together(runs)))
+    print("| | samples/s | times the reference | ms of CPU a sample | times less |\n|---|---|---|---|---|")
+    first, least = rows[0][1]
+    for name, (rate, busy) in rows:
+        print(f"| {name} | {rate:.0f} | {rate / first:.1f} | {1000 * busy:.2f} | {least / busy:.1f} |")
 
 
 if __name__ == "__main__":

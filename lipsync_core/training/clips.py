@@ -35,21 +35,21 @@ class Clip:
         milliseconds = (self.first + np.asarray(frames, np.int64)) * int(1000 / FPS) - lead_ms
         starts = milliseconds * features.rate // (1000 * features.hop)
         low, high = int(starts.min()), int(starts.max()) + steps
-        columns = self._columns(low, high)  # (high-low, 80)
-        windows = columns[torch.from_numpy(starts - low)[:, None] + torch.arange(steps)]
-        return windows.transpose(1, 2)[:, None]
+        windows = self._columns(low, high)[(starts - low)[:, None] + np.arange(steps)]  # (len, steps, 80)
+        return torch.from_numpy(windows).transpose(1, 2)[:, None]
 
     def frames(self, begin: int, count: int) -> Tensor:
         """(count,3,C,C) uint8, planar."""
         return torch.from_numpy(np.array(self.faces[begin : begin + count])).permute(0, 3, 1, 2)
 
-    def _columns(self, low: int, high: int) -> Tensor:
+    def _columns(self, low: int, high: int) -> npt.NDArray[np.float32]:
         """(high-low, 80) mel columns; silence outside the sound."""
-        length = self.mel.shape[1] if isinstance(self.mel, Tensor) else len(self.mel)
-        inside = slice(min(max(low, 0), length), min(max(high, 0), length))
-        there = self.mel.T[inside] if isinstance(self.mel, Tensor) else torch.from_numpy(np.array(self.mel[inside]))
-        out = torch.full((high - low, there.shape[1]), SILENCE)
-        out[inside.start - low : inside.stop - low] = there
+        rows: Rows = self.mel.T.numpy() if isinstance(self.mel, Tensor) else self.mel
+        if low >= 0 and high <= len(rows):
+            return rows[low:high]
+        out = np.full((high - low, rows.shape[1]), SILENCE, np.float32)
+        first, stop = (min(max(place, 0), len(rows)) for place in (low, high))
+        out[first - low : stop - low] = rows[first:stop]
         return out
 
 

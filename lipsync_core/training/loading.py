@@ -89,7 +89,7 @@ class Loader(Iterator[Batch]):
         if threads < 1 or depth < 1:
             raise ValueError(f"threads {threads}, depth {depth}; wanted 1 or more of each")
         self._draw, self._batch, self._seed, self._share, self._depth = draw, batch, seed, share, depth
-        self._pool = ThreadPoolExecutor(threads, "loader")
+        self._threads, self._pool = threads, ThreadPoolExecutor(threads, "loader")
         self._step = 0
         self._made: Generator[Batch, None, None] | None = None
 
@@ -139,12 +139,18 @@ class Loader(Iterator[Batch]):
             return self._draw(np.random.default_rng((self._seed, step, first + i)))
 
         head = sample(0)
-        rows = {name: np.empty((count, *array.shape), array.dtype) for name, array in head.items()}
+        # torch's allocator, which gets its old memory back: new pages would cost more than what is copied into them
+        batch = {
+            name: torch.empty((count, *array.shape), dtype=torch.from_numpy(array[:0].copy()).dtype)
+            for name, array in head.items()
+        }
+        rows = {name: tensor.numpy() for name, tensor in batch.items()}
 
-        def fill(i: int) -> None:  # the one copy, from the disk's cache into the batch
-            for name, array in (sample(i) if i else head).items():
-                rows[name][i] = array
+        def fill(indices: range) -> None:  # the one copy, from the disk's cache into the batch
+            for i in indices:
+                for name, array in (sample(i) if i else head).items():
+                    rows[name][i] = array
 
-        for _ in self._pool.map(fill, range(count)):
+        for _ in self._pool.map(fill, (range(k, count, self._threads) for k in range(self._threads))):
             pass
-        return {name: torch.from_numpy(array) for name, array in rows.items()}
+        return batch
