@@ -58,6 +58,7 @@ def prepare(
     the report is there then too.
     """
     say = on_progress or (lambda *_: None)
+    root, out = root.resolve(), out.resolve()  # workers may stand elsewhere
     sources = find_sources(root, leave=out)
     names = [source.name for source in sources]
     given = {name: given_split(name) for name in names} if splitting.given else None

@@ -31,9 +31,12 @@ class Source:
         return f"{plain[-60:]}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
     def stamp(self, root: Path) -> list[int]:
-        """Bytes and time of change, which tell a file that was replaced."""
+        """Bytes and time of change, which tell a file that was replaced; zeros where it cannot be reached."""
         path = root / self.name
-        status = (path / SOUND if self.kind == "pictures" else path).stat()
+        try:
+            status = (path / SOUND if self.kind == "pictures" else path).stat()
+        except OSError:  # a dangling link: the job fails, and says so in the report
+            return [0, 0]
         return [status.st_size, status.st_mtime_ns]
 
 
@@ -43,7 +46,13 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
     if not root.is_dir():
         raise LipSyncError(f"{root} is no folder; wanted one with videos, or with the reference's preprocessed folders")
     found: list[Source] = []
-    for place, folders, files in os.walk(root):
+
+    def refuse(error: OSError) -> None:
+        raise LipSyncError(
+            f"{error.filename} cannot be listed ({error}); mend that, or move it out of {root}"
+        ) from error
+
+    for place, folders, files in os.walk(root, onerror=refuse):
         here = Path(place)
         if leave is not None and here.resolve() == leave.resolve():
             folders.clear()
