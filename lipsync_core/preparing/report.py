@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ..evaluation.jobs import Outcome
 from ..replacing import replacing
@@ -187,12 +186,16 @@ def _middles(folder: Path, entries: Sequence[Entry]) -> list[npt.NDArray[np.uint
 
 
 def _read(path: Path) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
     with Image.open(path) as picture:
         return np.array(picture.convert("RGB"))
 
 
 def _sheet(title: str, pictures: Sequence[npt.NDArray[np.uint8]]) -> str:
     """The pictures in rows, as one JPEG within the page."""
+    from PIL import Image
+
     rows = -(-len(pictures) // _COLUMNS)
     sheet = Image.new("RGB", (_TILE * min(len(pictures), _COLUMNS), _TILE * rows), "white")
     for i, pixels in enumerate(pictures):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -112,6 +111,8 @@ class PictureTakes:
 
     def _open(self, number: int) -> Tensor:
         """(1,H,W,3) uint8."""
+        from PIL import Image
+
         path = self._folder / f"{number}{PICTURES}"
         try:
             with Image.open(path) as picture:
