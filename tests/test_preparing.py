@@ -236,6 +236,7 @@ def test_sources_and_their_speakers(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = find_sources(tmp_path, leave=tmp_path / "out")
     assert [(s.name, s.kind) for s in found] == [("x/1.MP4", "video"), ("y/7", "pictures"), ("y/a b.mkv", "video")]
+    assert Source("gone.mp4", "video").stamp(tmp_path) == [0, 0] != found[0].stamp(tmp_path)
     assert found[2].key.startswith("y_a_b-") and len({Source(n, "video").key for n in ("a.mp4", "a.mkv", "a.avi")}) == 3
     names = ["x/ann_1.mp4", "x/bob_2.mp4", "y/ann_3.mp4"]
     assert list(speaker_names(names, None).values()) == ["x", "x", "y"]
