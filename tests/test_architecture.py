@@ -25,7 +25,7 @@ FLOORS = [
     {"pipeline", "prefetch", "training", "metrics"},
     {"footage", "finding"},
     {"dubbing", "giving", "scoring", "measuring"},
-    {"evaluation"},
+    {"evaluation", "preparing"},
     {
         *("cli", "cli_bench", "cli_dub", "cli_models", "cli_progress", "cli_quality", "cli_score", "cli_study"),
         *("demo", "score_plot"),

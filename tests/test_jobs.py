@@ -154,3 +154,12 @@ def test_workers_share_the_cluster() -> None:
     for cluster, threads in ((Cluster("auto", 5), 4), (Cluster("auto"), 32)):
         with pytest.raises(ValueError, match="do not fit the 16 cores"):
             share(cluster, {"CPU": 16.0}, threads, 100)
+
+
+def test_processes_beside_find_the_same_and_one_that_dies_costs_its_own_job(tmp_path: Path) -> None:
+    outcomes = run_jobs(JOBS, Broken(tmp_path, deadly=True), tmp_path / "r.jsonl", processes=2)
+    assert [o.result for o in outcomes[:3]] == [{"square": i * i} for i in range(3)]
+    assert [o.error for o in outcomes[3:5]] == ["RuntimeError: no 3 today", None]
+    assert "its process died" in str(outcomes[5].error)
+    again = run_jobs(JOBS, Broken(tmp_path), tmp_path / "r.jsonl", processes=2, again=True)
+    assert again[5].result == {"square": 25} and again[3].error is not None

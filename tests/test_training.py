@@ -1,6 +1,5 @@
 """What training draws, how it judges, and that a run resumes where it stopped."""
 
-import json
 import math
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
+from lipsync_core.training.shards import ShardWriter
 from lipsync_core.training.sync import embed, held_out, middle, pairs, shown
 from lipsync_core.types import Audio
 
@@ -44,12 +44,11 @@ def test_clips_are_read_with_their_offset_mended(tmp_path: Path) -> None:
     """A clip whose sound is early by 5 frames (3200 samples, 16 columns) is paired so that sound and lips agree."""
     wave = sound(6)
     early = torch.cat([wave[3200:], torch.zeros(3200)])  # what belongs to frame i sounds at frame i - 5
-    rows = []
-    for name, samples, offset in (("right", wave, 0), ("early", early, 5)):
-        np.save(tmp_path / f"{name}.npy", np.zeros((100, 12, 12, 3), np.uint8))
-        np.save(tmp_path / f"{name}.wav.npy", samples.numpy())
-        rows.append({"name": name, "speaker": name, "offset": offset})
-    (tmp_path / "index.json").write_text(json.dumps(rows))
+    with ShardWriter(tmp_path) as writer:
+        for name, samples, offset in (("right", wave, 0), ("early", early, 5)):
+            mel = log_mel(Audio(samples[None], 16000)).T.numpy()
+            arrays = {"faces": np.zeros((100, 12, 12, 3), np.uint8), "mel": mel}
+            writer.add(name, speaker=name, facts={"first": -offset}, arrays=arrays)
     mended, right = load_clips(tmp_path)
     assert (mended.name, right.name) == ("early", "right")
     frames = list(range(10, 90))
@@ -59,13 +58,12 @@ def test_clips_are_read_with_their_offset_mended(tmp_path: Path) -> None:
 def test_frames_are_planar_and_halves_do_not_meet(tmp_path: Path) -> None:
     one = clip(20)
     assert torch.equal(one.frames(5, 3), torch.from_numpy(one.faces[5:8]).permute(0, 3, 1, 2))
-    rows = []
-    for name, speaker in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")):
-        count = 6 if name == "c1" else 41
-        np.save(tmp_path / f"{name}.npy", np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, 3))
-        np.save(tmp_path / f"{name}.wav.npy", sound(1).numpy())
-        rows.append({"name": name, "speaker": speaker})
-    (tmp_path / "index.json").write_text(json.dumps(rows))
+    mel = log_mel(Audio(sound(1)[None], 16000)).T.numpy()
+    with ShardWriter(tmp_path) as writer:
+        for name, speaker in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")):
+            count = 6 if name == "c1" else 41
+            faces = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
+            writer.add(name, speaker=speaker, facts={"first": 0}, arrays={"faces": faces, "mel": mel})
     halves = [{(c.name, int(f)) for c in load_clips(tmp_path, half=h) for f in c.faces[:, 0, 0, 0]} for h in (0, 1)]
     everything = {(c.name, int(f)) for c in load_clips(tmp_path) for f in c.faces[:, 0, 0, 0]}
     assert halves[0].isdisjoint(halves[1]) and halves[0] | halves[1] == everything

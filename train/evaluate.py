@@ -121,8 +121,8 @@ def main() -> None:
     by_speaker: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for split in args.splits:
         for k, clip in enumerate(load_clips(args.shards / split, least=WINDOW)):
-            seen = clip.speaker in seen_speakers or clip.name.startswith("grid_")
-            if split == "test" and clip.name.startswith("grid_"):
+            seen = clip.speaker in seen_speakers or clip.name.startswith("test_grid_")
+            if clip.name.startswith("test_grid_"):
                 continue  # speaker s1 again, whom val holds already
             fit = [v for v in voices if v.shape[1] >= 3.2 * len(clip.faces)] or [torch.cat(voices, 1)]
             (offset, confidence), result = examine(clip, fit[k % len(fit)], model, judge)

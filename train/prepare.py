@@ -1,150 +1,140 @@
-"""Talking videos -> shards: aligned face crops at 25 fps with margin, and the sound at 16 kHz.
+"""Talking videos -> shards that training reads, and a report on what was kept and why.
 
-    python -m train.prepare OUT [--data ../shared/data] [--yunet face_detection_yunet_2023mar.onnx]
+    python -m train.prepare IN OUT [--processes 8 | --ray auto] [--speaker RULE] [--splits given]
 
-Every clip becomes OUT/<split>/<name>.npy (N,112,112,3) uint8, the aligned 96 px crop with 8 px of margin all round, and
-<name>.wav.npy (T,) float32 at 16 kHz; OUT/<split>/index.json lists name, speaker and frames.
+IN: any folder of videos, or of the reference's preprocessed clips (folders of 0.jpg, 1.jpg ... and audio.wav). Each video is
+brought to 25 fps and cut at scenes into takes of one person; the judge measures how early or late the sound is, the sound
+is moved, and takes on which the judge is not sure are dropped and counted. OUT/train, OUT/val and OUT/test then hold shards
+(lipsync_core/training/shards.py), OUT/report.html says what became of everything. No speaker is in two splits, unless
+--splits given takes them from IN/train, IN/val and IN/test. Stop it at any time; the same command goes on.
+
+--speaker folder: the folder a file lies in (the default where there are several); file: each its own; likeness: faces that
+look alike (the default for one flat folder); else a regular expression, searched for in the path, e.g. '([^/_]+)_[^/]*$'.
 """
 
 import argparse
-import json
-from fractions import Fraction
+import os
+import shlex
+import sys
 from pathlib import Path
 
-import av
-import cv2
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
+from PIL import Image
 
+from lipsync_core.cli_progress import Bar
+from lipsync_core.errors import LipSyncError
+from lipsync_core.evaluation.jobs import Cluster
+from lipsync_core.finding import Finding, load_detector
 from lipsync_core.geometry import Framing, compose, crop_to_frame, cut, translation
+from lipsync_core.preparing.run import Splitting, prepare
+from lipsync_core.preparing.settings import Settings
+from lipsync_core.replacing import replacing
 
-FPS, RATE, SIZE, MARGIN = Fraction(25), 16000, 96, 8
-# Frames by which the sound is early, as an expert trained for 200 steps on GRID and these clips found it (median of 35 clips);
-# it found 0 for every other speaker of the training split.
-OFFSETS = {"korean": -1}
-
-
-def read_video(path: Path) -> tuple[np.ndarray, Fraction]:
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        decoded = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(stream)]
-    times = np.array([t for t, _ in decoded]) - 1e-4
-    wanted = np.arange(times[0], times[-1] + 0.5 / float(stream.average_rate), 1 / 25)
-    nearest = np.abs(times[None] - wanted[:, None]).argmin(1)
-    return np.stack([decoded[i][1] for i in nearest]), Fraction(times[0]).limit_denominator(10000)
+LEAST_PHOTO_FACE = 60  # px wide
 
 
-def read_sound(path: Path, begin: float) -> np.ndarray:
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler("flt", "mono", RATE)
-        blocks, start = [], None
-        for frame in container.decode(stream):
-            start = frame.time if start is None else start
-            blocks += [out.to_ndarray()[0] for out in resampler.resample(frame)]
-        blocks += [out.to_ndarray()[0] for out in resampler.resample(None)]
-    shift = round((start - begin) * RATE)
-    sound = np.concatenate(blocks)
-    return np.concatenate([np.zeros(shift, np.float32), sound]) if shift > 0 else sound[-shift:]
+def prepare_portraits(folder: Path, out: Path, settings: Settings) -> None:
+    """All photographs with a face of at least 60 px -> one array (N,C,C,3) uint8."""
+    detector, _ = load_detector(
+        Finding(detector=settings.detector, min_score=settings.least_score, cache=False), torch.device("cpu")
+    )
+    kept, side = [], settings.size + 2 * settings.margin
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                pixels = torch.from_numpy(np.array(picture.convert("RGB")))[None]
+        except (OSError, SyntaxError) as error:
+            print(f"left out {path.name}: {error}")
+            continue
+        (faces,) = detector.detect(pixels)
+        if len(faces.scores) and float(faces.boxes[0, 2] - faces.boxes[0, 0]) >= LEAST_PHOTO_FACE:
+            matrix = crop_to_frame(faces.boxes[:1].float(), faces.points[:1].float(), Framing(), settings.size)
+            wide = compose(matrix, translation(torch.full((1, 2), -float(settings.margin))))
+            kept.append((cut(pixels, wide, side)[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    if not kept:
+        raise LipSyncError(f"none of {len(paths)} photographs below {folder} shows a face of {LEAST_PHOTO_FACE} px")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as part, part.open("wb") as file:
+        np.save(file, np.stack(kept))
+    print(f"{len(kept)} of {len(paths)} photographs")
 
 
-def find_points(frames: np.ndarray, detector: "cv2.FaceDetectorYN") -> np.ndarray | None:
-    """(N,5,2) smoothed points of the largest face, or None where a face is missing for a second."""
-    h, w = frames.shape[1:3]
-    k = max(1, round(max(h, w) / 480))
-    size = (w // k, h // k)
-    detector.setInputSize(size)
-    found = np.full((len(frames), 10), np.nan)
-    for i, frame in enumerate(frames):
-        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if k > 1 else frame
-        _, faces = detector.detect(np.ascontiguousarray(small[..., ::-1]))
-        if faces is not None:
-            best = faces[np.argmax(faces[:, 2] * faces[:, 3])]
-            found[i] = best[4:14].reshape(5, 2).ravel() * np.tile([w / size[0], h / size[1]], 5)
-    seen = ~np.isnan(found[:, 0])
-    if seen.sum() < len(frames) - 12:
-        return None
-    index = np.arange(len(frames))
-    filled = np.stack([np.interp(index, index[seen], column[seen]) for column in found.T], 1)
-    return gaussian_filter1d(filled, 2.5, axis=0, mode="nearest").reshape(-1, 5, 2)
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    usual, splitting = Settings(), Splitting()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", metavar="IN", type=Path)
+    parser.add_argument("out", metavar="OUT", type=Path)
+    parser.add_argument("--speaker", help="folder, file, likeness or a regular expression")
+    parser.add_argument("--splits", choices=("shared", "given"), default="shared")
+    parser.add_argument("--val", type=float, default=splitting.val, help="part of all frames (default %(default)s)")
+    parser.add_argument("--test", type=float, default=splitting.test)
+    parser.add_argument("--seed", type=int, default=0, help="of the sharing out of speakers")
+    parser.add_argument("--size", type=int, default=usual.size, help="px of a crop (default %(default)s)")
+    parser.add_argument("--margin", type=int, default=usual.margin, help="px kept around it (default %(default)s)")
+    parser.add_argument("--framing", choices=("aligned", "box"), default="aligned")
+    parser.add_argument("--shortest", type=int, default=usual.shortest, help="frames of a clip (default %(default)s)")
+    parser.add_argument(
+        "--longest", type=int, default=usual.longest, help="longer takes are parted (default %(default)s)"
+    )
+    parser.add_argument("--least-face", type=int, default=usual.least_face, help="px (default %(default)s)")
+    parser.add_argument("--least-confidence", type=float, default=usual.least_confidence)
+    parser.add_argument("--most-offset", type=int, default=usual.most_offset, help="frames (default %(default)s)")
+    parser.add_argument("--scorer", default="judge", help="the judge, or a file of an expert's weights")
+    parser.add_argument("--detector", choices=("mini", "yunet", "s3fd"), default="mini")
+    parser.add_argument("--device", default="cpu", help="of detector and judge (default %(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="(default: the cores)")
+    parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help="work on a Ray cluster instead")
+    parser.add_argument("--workers", type=int, help="of Ray (default: as many as it has GPUs or cores)")
+    parser.add_argument("--again", action="store_true", help="try sources that could not be read once more")
+    parser.add_argument("--portraits", type=Path, help="photographs -> OUT/portraits.npy, for train.generator")
+    return parser.parse_args(argv)
 
 
-def crops(frames: np.ndarray, points: np.ndarray) -> np.ndarray:
-    placed = torch.from_numpy(points).float()
-    matrices = crop_to_frame(torch.zeros(len(placed), 4), placed, Framing(), SIZE)
-    wide = compose(matrices, translation(torch.full((len(placed), 2), -float(MARGIN))))
-    out = []
-    for i in range(0, len(frames), 64):
-        cut_out = cut(torch.from_numpy(frames[i : i + 64]), wide[i : i + 64], SIZE + 2 * MARGIN)
-        out.append((cut_out * 255).round().byte().permute(0, 2, 3, 1).numpy())
-    return np.concatenate(out)
-
-
-def prepare(path: Path, out: Path, speaker: str, detector: "cv2.FaceDetectorYN") -> dict | None:
-    target = out / f"{path.stem}.npy"
-    if not target.exists():
-        frames, begin = read_video(path)
-        points = find_points(frames, detector)
-        if points is None:
-            print(f"dropped {path.name}: no face for too long")
-            return None
-        np.save(out / f"{path.stem}.wav.npy", read_sound(path, float(begin)))
-        np.save(target, crops(frames, points))
-    count = len(np.load(target, mmap_mode="r"))
-    return {"name": path.stem, "speaker": speaker, "frames": count, "offset": OFFSETS.get(speaker, 0)}
-
-
-def prepare_portraits(folder: Path, out: Path, detector: "cv2.FaceDetectorYN") -> None:
-    """All photographs with a face of at least 60 px -> one array (N,112,112,3) uint8."""
-    kept = []
-    for path in sorted(folder.glob("*.jpg")):
-        photo = cv2.imread(str(path))[..., ::-1].copy()
-        detector.setInputSize(photo.shape[1::-1])
-        _, faces = detector.detect(np.ascontiguousarray(photo[..., ::-1]))
-        if faces is not None and faces[0, 2] >= 60:
-            kept.append(crops(photo[None], faces[:1, 4:14].reshape(1, 5, 2).astype(np.float64))[0])
-    np.save(out, np.stack(kept))
-    print(f"{len(kept)} portraits")
-
-
-def speaker_of(path: Path) -> str:
-    if path.parent.name == "grid_s1":
-        return "s1"
-    if path.suffix == ".mpg":
-        return path.stem[:2]
-    return path.stem.split("_")[0]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--yunet", type=Path, default=Path("../shared/weights/face_detection_yunet_2023mar.onnx"))
-    parser.add_argument("--splits", nargs="+", default=["portraits", "train", "val", "test"])
-    args = parser.parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
     torch.set_num_threads(1)
-    detector = cv2.FaceDetectorYN.create(str(args.yunet), "", (320, 320), 0.6)
-    if "portraits" in args.splits:
-        prepare_portraits(args.data / "portraits", args.out / "portraits.npy", detector)
-    for split in [s for s in args.splits if s != "portraits"]:
-        out = args.out / split
-        out.mkdir(parents=True, exist_ok=True)
-        files = sorted(p for p in (args.data / split).rglob("*") if p.is_file())
-        files.sort(key=lambda p: p.parent.name == "grid_s1")
-        index = []
-        for k, path in enumerate(files):
-            try:
-                row = prepare(path, out, speaker_of(path), detector)
-            except (av.FFmpegError, IndexError) as error:
-                print(f"dropped {path.name}: {error}")
-                continue
-            index += [row] if row else []
-            if k % 20 == 0:
-                print(split, k, path.name, flush=True)
-                (out / "index.json").write_text(json.dumps(index))
-        (out / "index.json").write_text(json.dumps(index))
+    try:
+        settings = Settings(
+            size=args.size,
+            margin=args.margin,
+            framing=args.framing,
+            shortest=args.shortest,
+            longest=args.longest,
+            least_face=args.least_face,
+            least_confidence=args.least_confidence,
+            most_offset=args.most_offset,
+            scorer=args.scorer,
+            detector=args.detector,
+        )
+        with Bar() as bar:
+            counts = prepare(
+                args.root,
+                args.out,
+                settings=settings,
+                splitting=Splitting(args.speaker, args.splits == "given", args.val, args.test, args.seed),
+                processes=max(1, args.processes),
+                cluster=Cluster(args.ray, args.workers) if args.ray else None,
+                again=args.again,
+                device=args.device,
+                command=f"python -m train.prepare {shlex.join(argv or sys.argv[1:])}",
+                on_progress=bar,
+            )
+        if args.portraits:
+            prepare_portraits(args.portraits, args.out / "portraits.npy", settings)
+    except (LipSyncError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    for split, (clips, speakers, seconds) in counts.splits.items():
+        print(f"{split}: {clips} clips, {speakers} speakers, {seconds / 60:.1f} minutes")
+    for reason, (number, seconds) in counts.dropped.items():
+        print(f"dropped, {reason}: {number} ({seconds / 60:.1f} minutes)")
+    empty = [split for split, (clips, _, _) in counts.splits.items() if not clips]
+    if empty:
+        print(f"nothing in {', '.join(empty)}: speakers stay whole, and {counts.splits['train'][1]} are in train")
+    if counts.shared:
+        print(f"in more than one split, as the folders say: {', '.join(counts.shared)}")
+    print(f"see {args.out / 'report.html'}")
 
 
 if __name__ == "__main__":

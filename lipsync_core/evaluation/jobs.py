@@ -1,13 +1,18 @@
-"""One list of jobs, done here or on Ray, its results kept as JSON lines while they come."""
+"""One list of jobs, done here, in processes beside this one, or on Ray; its results kept as JSON lines while they come."""
 
 import json
 import logging
 import os
 import platform
+import queue
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Generator as Yields
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,15 +83,18 @@ def run_jobs(
     again: bool = False,
     still: Callable[[Outcome], bool] | None = None,
     threads: int | None = None,
+    processes: int = 1,
     cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
     """Does ``jobs`` and returns their outcomes in their order; each is appended to ``results`` as it comes.
 
-    ``prepare`` makes what does a job, once here or once in each Ray actor: it holds the models. A job that ``results``
+    ``prepare`` makes what does a job, once here or once in each other process or Ray actor, which it must be able to travel
+    to: it holds the models. A job that ``results``
     has a line for, with the same arguments, is not done again, unless ``again`` asks for those that failed, or ``still``
     says of its outcome that what it made is no longer there. A job that raises is tried ``attempts`` times, and its
-    failure is a line too. threads: of torch, in each worker (None: left as it is here, 1 on Ray). on_progress(done, total).
+    failure is a line too; so is the death of the process that did it. threads: of torch, in each worker (None: left as it
+    is here, 1 elsewhere). processes: 2 and more work beside this one. on_progress(done, total).
 
     Raises LipSyncError when ``results`` is damaged or cannot be written, and when Ray is wanted and not there.
     """
@@ -105,10 +113,12 @@ def run_jobs(
     say(len(done), len(jobs))
     if not todo:
         return [done[job.id] for job in jobs]
-    here = cluster is None
-    outcomes = (
-        _here(todo, prepare, attempts, threads) if here else _on_ray(todo, prepare, attempts, threads or 1, cluster)
-    )
+    if cluster is not None:
+        outcomes = _on_ray(todo, prepare, attempts, threads or 1, cluster)
+    elif processes > 1:
+        outcomes = _beside(todo, prepare, attempts, threads or 1, min(processes, len(todo)))
+    else:
+        outcomes = _here(todo, prepare, attempts, threads)
     with _appending(results) as write, closing(outcomes):
         for outcome in outcomes:
             write(outcome)
@@ -189,6 +199,77 @@ def _here(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threa
             yield _attempt(work, job, attempts)
     finally:
         torch.set_num_threads(before)
+
+
+_work: Work | None = None  # of a process that _beside started
+
+
+def _begin(prepare: Callable[[], Work], threads: int) -> None:
+    """What such a process does first."""
+    global _work
+    parent = os.getppid()
+
+    def orphan() -> None:  # a killed parent closes nothing that would wake its workers; on Windows it keeps its number
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=orphan, daemon=True).start()
+    torch.set_num_threads(threads)
+    _work = prepare()
+
+
+def _next(job: Job, attempts: int) -> Outcome:
+    assert _work is not None
+    return _attempt(_work, job, attempts)
+
+
+def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, processes: int) -> Outcomes:
+    """Each process is a pool of one, so that it is known whose job killed it; the next job gets a new one."""
+
+    def pool() -> ProcessPoolExecutor:
+        # With a number of tasks, however large, processes are spawned; forked ones inherit torch's locks but not its threads.
+        return ProcessPoolExecutor(1, max_tasks_per_child=sys.maxsize, initializer=_begin, initargs=(prepare, threads))
+
+    free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def do(job: Job) -> Outcome | None:
+        for attempt in range(1, attempts + 1):
+            if stopped.is_set():
+                return None
+            worker, began = free.get(), time.perf_counter()
+            try:
+                outcome = worker.submit(_next, job, attempts).result()
+                free.put(worker)
+                return outcome
+            except BrokenProcessPool as error:
+                worker.shutdown()
+                free.put(pool())
+                if attempt == attempts:
+                    return Outcome(
+                        job.id,
+                        job.arguments,
+                        None,
+                        f"its process died: {error}",
+                        attempts,
+                        _since(began),
+                        platform.node(),
+                    )
+        return None
+
+    for _ in range(processes):
+        free.put(pool())
+    hands = ThreadPoolExecutor(processes)
+    try:
+        for future in as_completed([hands.submit(do, job) for job in jobs]):
+            if (outcome := future.result()) is not None:
+                yield outcome
+    finally:
+        stopped.set()
+        hands.shutdown(cancel_futures=True)
+        while not free.empty():
+            free.get().shutdown(cancel_futures=True)
 
 
 class _Worker:

@@ -63,11 +63,11 @@ def likeness(portraits: Tensor, reference: Tensor) -> float:
     if portraits.ndim != 4 or len(portraits) == 0 or portraits.shape[1:] != wanted or reference.shape != wanted:
         got = f"{tuple(portraits.shape)} and {tuple(reference.shape)}"
         raise ValueError(f"portraits and reference are {got}; wanted (P,3,96,96), P >= 1, and (3,96,96)")
-    described = torch.stack([_described(picture) for picture in (reference, *portraits)])
-    return float((described[1:] @ described[0]).max())
+    vectors = torch.stack([described(picture) for picture in (reference, *portraits)])
+    return float((vectors[1:] @ vectors[0]).max())
 
 
-def _described(picture: Tensor) -> Tensor:
+def described(picture: Tensor) -> Tensor:
     """(K,) of length 1: histograms of oriented gradients (Dalal and Triggs 2005) of a portrait (3,S,S), averaged with those
     of its mirror image, which look the same from either side."""
     from skimage.feature import hog

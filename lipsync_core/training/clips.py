@@ -1,67 +1,82 @@
-"""Shards of prepared clips (train/prepare.py) and how windows are drawn from them."""
+"""Clips of prepared shards, and how windows are drawn from them."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio import MelFeatures, log_mel, window_start
-from ..types import Audio
+from ..audio import SILENCE, MelFeatures
+from ..errors import LipSyncError
+from .shards import Rows, Source, load_arrays, part, read_index
 
 FPS = Fraction(25)  # the shards' frame rate: the one the paper's networks live at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk; ``mel`` (80,T) of the whole sound; ``first`` is
-    the sound's video frame that goes with ``faces[0]``."""
+    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk; ``mel`` of the whole sound, (80,T) as a tensor or
+    (T,80) on disk; ``first`` is the sound's video frame that goes with ``faces[0]``."""
 
     name: str
     speaker: str
-    faces: npt.NDArray[np.uint8]
-    mel: Tensor
+    faces: Rows
+    mel: Tensor | Rows
     first: int = 0
 
-    def mels(self, frames: list[int], *, lead_ms: int = 0, steps: int = 16) -> Tensor:
-        """The mel windows that begin ``lead_ms`` before the given frames of ``faces``: (len, 1, 80, steps)."""
+    def mels(self, frames: Sequence[int], *, lead_ms: int = 0, steps: int = 16) -> Tensor:
+        """The mel windows that begin ``lead_ms`` before the given frames of ``faces``: (len, 1, 80, steps), -4 (silence) beyond
+        the sound."""
         features = MelFeatures(lead_ms=lead_ms)
-        starts = [window_start(self.first + f, FPS, features) for f in frames]
-        index = torch.tensor(starts)[:, None] + torch.arange(steps)
-        windows = self.mel[:, index.clamp(0, self.mel.shape[1] - 1)]
-        windows = torch.where((index < 0) | (index >= self.mel.shape[1]), -4.0, windows)
-        return windows.permute(1, 0, 2)[:, None]
+        # floor((frame / fps - lead) * columns per second) in whole numbers, as audio.window_start has it
+        milliseconds = (self.first + np.asarray(frames, np.int64)) * int(1000 / FPS) - lead_ms
+        starts = milliseconds * features.rate // (1000 * features.hop)
+        low, high = int(starts.min()), int(starts.max()) + steps
+        windows = self._columns(low, high)[(starts - low)[:, None] + np.arange(steps)]  # (len, steps, 80)
+        return torch.from_numpy(windows).transpose(1, 2)[:, None]
 
     def frames(self, begin: int, count: int) -> Tensor:
         """(count,3,C,C) uint8, planar."""
         return torch.from_numpy(np.array(self.faces[begin : begin + count])).permute(0, 3, 1, 2)
 
+    def _columns(self, low: int, high: int) -> npt.NDArray[np.float32]:
+        """(high-low, 80) mel columns; silence outside the sound."""
+        rows: Rows = self.mel.T.numpy() if isinstance(self.mel, Tensor) else self.mel
+        if low >= 0 and high <= len(rows):
+            return rows[low:high]
+        out = np.full((high - low, rows.shape[1]), SILENCE, np.float32)
+        first, stop = (min(max(place, 0), len(rows)) for place in (low, high))
+        out[first - low : stop - low] = rows[first:stop]
+        return out
 
-def load_clips(folder: Path, *, half: int | None = None, least: int = 10) -> list[Clip]:
-    """The clips of a prepared split. ``half`` 0 or 1 gives one of two disjoint halves of every speaker: every other clip,
-    or half of the frames of a speaker who has only one. Clips with fewer than ``least`` frames are left out."""
-    rows = json.loads((folder / "index.json").read_text())
+
+def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> list[Clip]:
+    """The clips of a prepared split, a folder or a URL. ``half`` 0 or 1 gives one of two disjoint halves of every speaker:
+    every other clip, or half of the frames of a speaker who has only one. Clips with fewer than ``least`` frames are left out.
+    LipSyncError where nothing is left, or nothing was prepared."""
+    entries = read_index(source)
     by_speaker: dict[str, list[Clip]] = {}
-    for row in sorted(rows, key=lambda r: r["name"]):
-        faces = np.load(folder / f"{row['name']}.npy", mmap_mode="r")
-        sound = torch.from_numpy(np.load(folder / f"{row['name']}.wav.npy"))
-        offset = int(row.get("offset", 0))
-        clip = Clip(row["name"], row["speaker"], faces, log_mel(Audio(sound[None], 16000)), -offset)
-        by_speaker.setdefault(row["speaker"], []).append(clip)
+    for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "mel")), strict=True):
+        clip = Clip(entry.name, entry.speaker, arrays["faces"], arrays["mel"], int(entry.facts["first"]))
+        by_speaker.setdefault(entry.speaker, []).append(clip)
     chosen = [c for clips in by_speaker.values() for c in (clips if half is None else _half(clips, half))]
-    return [c for c in chosen if len(c.faces) >= least]
+    kept = [c for c in chosen if len(c.faces) >= least]
+    if not kept:
+        raise LipSyncError(
+            f"{source} has {len(entries)} clips, none of which gives {least} frames; prepare more or longer footage"
+        )
+    return kept
 
 
 def _half(clips: list[Clip], half: int) -> list[Clip]:
     if len(clips) > 1:
         return clips[half::2]
     clip, middle = clips[0], len(clips[0].faces) // 2
-    faces = clip.faces[middle:] if half else clip.faces[:middle]
-    return [Clip(clip.name, clip.speaker, faces, clip.mel, clip.first + half * middle)]
+    faces = part(clip.faces, middle, len(clip.faces)) if half else part(clip.faces, 0, middle)
+    return [replace(clip, faces=faces, first=clip.first + half * middle)]
 
 
 def speaker_weights(clips: list[Clip], power: float = 0.35) -> npt.NDArray[np.float64]:

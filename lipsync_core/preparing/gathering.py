@@ -1,0 +1,180 @@
+"""The parts of all sources become shards: duplicates left out, speakers named and kept apart between splits."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LipSyncError
+from ..evaluation.jobs import Outcome
+from ..replacing import replacing
+from ..training.shards import INDEX, Entry, ShardWriter, load_arrays, read_index
+from .people import as_prints, duplicates, kept_together, same_people, shared_out
+from .settings import Settings
+from .sources import SPLITS
+from .work import FULL, PARTS
+
+STATE = "gathered.json"
+
+
+@dataclass(slots=True)
+class State:
+    """What earlier gatherings decided: the first clip of each duplicate."""
+
+    duplicates: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    """A clip whose parts lie ready; ``row`` is what ``work`` found."""
+
+    key: str
+    source: str
+    folder: Path
+    row: Mapping[str, Any]
+
+
+def read_state(out: Path) -> State:
+    path = out / STATE
+    if not path.exists():
+        return State()
+    try:
+        return State(dict(json.loads(path.read_text(encoding="utf-8"))["duplicates"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LipSyncError(
+            f"{path} cannot be read ({error}); remove it, and duplicates are looked for again"
+        ) from error
+
+
+def known_clips(out: Path) -> dict[str, list[Entry]]:
+    """The clips in the shards of every split."""
+    return {split: read_index(out / split) if (out / split / INDEX).exists() else [] for split in SPLITS}
+
+
+def is_there(out: Path) -> Callable[[Outcome], bool]:
+    """Whether what a source's job made is still there: its clips in shards, as parts, or known as duplicates."""
+    settled = {entry.name for entries in known_clips(out).values() for entry in entries} | set(
+        read_state(out).duplicates
+    )
+
+    def there(outcome: Outcome) -> bool:
+        if outcome.result is None or FULL in outcome.result:
+            return False
+        parts = out / PARTS / outcome.id
+        return all(
+            row["key"] in settled or (parts / f"{row['key']}.print.npy").exists() for row in outcome.result["clips"]
+        )
+
+    return there
+
+
+def gather(
+    out: Path,
+    outcomes: Sequence[Outcome],
+    settings: Settings,
+    *,
+    speakers: Mapping[str, str | None],
+    shares: Mapping[str, float],
+    given: Mapping[str, str] | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
+    """Puts the clips of ``outcomes`` that are in no shard yet into new ones below ``out`` and removes their parts. Returns the
+    duplicates found so far: clip -> the one it repeats.
+
+    ``speakers``: by source, None where faces tell; ``given``: the split by source, where folders say it, else speakers are
+    shared out by ``shares``, those who are there already staying where they are. Killed at any place, the next call ends the
+    work: shards and indices appear whole, parts go last.
+    """
+    known, state = known_clips(out), read_state(out)
+    old = [entry for entries in known.values() for entry in entries]
+    settled = {entry.name for entry in old} | set(state.duplicates)
+    fresh = [
+        _Clip(row["key"], outcome.arguments["name"], out / PARTS / outcome.id, row)
+        for outcome in outcomes
+        if outcome.result is not None
+        for row in outcome.result.get("clips", ())
+        if row["key"] not in settled
+    ]
+    if fresh:
+        named = _named(out, known, fresh, speakers, state)
+        placed = {} if given is not None else _placed(known, named, shares, seed)
+        done = 0
+        for split in SPLITS:
+            here = [(c, who) for c, who in named if (given[c.source] if given is not None else placed[who]) == split]
+            if here:
+                with ShardWriter(out / split) as writer:
+                    for clip, speaker in here:
+                        _add(writer, clip, speaker, settings)
+                        done += 1
+                        if on_progress is not None:
+                            on_progress(done, len(named))
+        with replacing(out / STATE) as part:
+            part.write_text(json.dumps({"duplicates": state.duplicates}), encoding="utf-8")
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+    return state.duplicates
+
+
+def _named(
+    out: Path,
+    known: Mapping[str, Sequence[Entry]],
+    fresh: Sequence[_Clip],
+    speakers: Mapping[str, str | None],
+    state: State,
+) -> list[tuple[_Clip, str]]:
+    """The clips that repeat no other, with the person in each; those that do are noted in ``state``."""
+    rows = [
+        arrays["print"][:]
+        for split, entries in known.items()
+        for arrays in load_arrays(out / split, entries, ("print",))
+    ]
+    old = [entry for entries in known.values() for entry in entries]
+    prints = as_prints([*rows, *(np.load(clip.folder / f"{clip.key}.print.npy") for clip in fresh)])
+    names = [*(entry.name for entry in old), *(clip.key for clip in fresh)]
+    again = {i: first for i, first in duplicates(prints).items() if i >= len(old)}
+    state.duplicates |= {names[i]: names[first] for i, first in again.items()}
+    kept = [i for i in range(len(names)) if i not in again]
+    told = [*(entry.speaker for entry in old), *(speakers[clip.source] for clip in fresh)]
+    who = [told[i] for i in kept]
+    takes = [
+        *((entry.facts["source"], entry.facts["take"]) for entry in old),
+        *((clip.source, clip.row["take"]) for clip in fresh),
+    ]
+    people = same_people(prints[kept], [takes[i] for i in kept], who) if None in who else [name or "" for name in who]
+    return [(fresh[i - len(old)], name) for i, name in zip(kept, people, strict=True) if i >= len(old)]
+
+
+def _placed(
+    known: Mapping[str, Sequence[Entry]], named: Sequence[tuple[_Clip, str]], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """The split of every speaker."""
+    before = {entry.speaker: split for split, entries in known.items() for entry in entries}
+    old = [
+        (str(entry.facts["source"]), entry.speaker, int(entry.facts["frames"]))
+        for entries in known.values()
+        for entry in entries
+    ]
+    seen = [*old, *((clip.source, speaker, int(clip.row["frames"])) for clip, speaker in named)]
+    together = kept_together((source, speaker) for source, speaker, _ in seen)
+    frames: dict[str, int] = {}
+    for _, speaker, count in seen:
+        frames[together[speaker]] = frames.get(together[speaker], 0) + count
+    fixed: dict[str, str] = {}
+    for speaker, split in before.items():
+        fixed.setdefault(together[speaker], split)
+    chosen = shared_out(frames, shares, fixed, seed=seed)
+    return {speaker: before.get(speaker, chosen[group]) for speaker, group in together.items()}
+
+
+def _add(writer: ShardWriter, clip: _Clip, speaker: str, settings: Settings) -> None:
+    side = settings.size + 2 * settings.margin
+    frames = int(clip.row["frames"])
+    faces = np.fromfile(clip.folder / f"{clip.key}.faces", np.uint8).reshape(frames, side, side, 3)
+    arrays = {name: np.load(clip.folder / f"{clip.key}.{name}.npy") for name in ("mel", "sound", "print")}
+    facts = {k: v for k, v in clip.row.items() if k != "key"}
+    facts |= {"source": clip.source, "size": settings.size, "margin": settings.margin, "framing": settings.framing}
+    writer.add(clip.key, speaker=speaker, facts={**facts, "fps": 25}, arrays={"faces": faces, **arrays})

@@ -1,0 +1,171 @@
+"""Crops of the people of one source, piece by piece: of a video, or of the reference's folders of face pictures."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import MediaError
+from ..faces import Detector
+from ..faces.tracking import window
+from ..footage import Cut, Footage, opened
+from ..geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
+from ..media import probe
+from ..metrics.scorers import Scorer
+from ..prefetch import ahead
+from ..types import FaceTrack
+from .settings import FPS, Settings
+from .sources import PICTURES
+
+_CHUNK = 32  # frames
+_AROUND = 0.25  # of a face picture's longer side, added all round: the detector knows faces with something about them
+_MISSED = 5  # pictures without a found face that are bridged: their points lie between those of their neighbours
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Frames ``start`` .. of the take ``take``: ``crops`` (N,C,C,3) uint8 for the shard, ``looked`` (N,3,S,S) for the judge."""
+
+    take: int
+    start: int
+    crops: Tensor
+    looked: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Frames ``first`` .. ``stop-1`` in which one person is seen without a break; ``face_px``: the usual longer side."""
+
+    person: int
+    first: int
+    stop: int
+    face_px: float
+
+
+class VideoTakes:
+    """The people of a video at 25 fps; scene cuts end takes. MediaError for what cannot be read."""
+
+    def __init__(self, path: Path, detector: Detector) -> None:
+        if probe(path).still:
+            raise MediaError(f"{path}: a photograph does not move; wanted a video")
+        self._footage: Footage = opened(path, Cut(fps=FPS), on_warning=lambda _: None)
+        self._tracks, self.frames = self._footage.tracks(detector, stop=sys.maxsize, detector_key=None)
+        self.takes = [
+            Take(person, track.start + first, track.start + stop, _side(track.boxes[first:stop]))
+            for person, track in enumerate(self._tracks)
+            for first, stop in runs(track.visible)
+        ]
+
+    def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
+        """Every frame of every take, takes side by side."""
+        coded = self._footage.frames(sys.maxsize, sys.maxsize, longer="trim", chunk=_CHUNK)
+        with closing(ahead(coded)) as chunks:
+            for chunk in chunks:
+                end = chunk.start + chunk.pixels.shape[0]
+                for number, take in enumerate(self.takes):
+                    first, stop = max(take.first, chunk.start), min(take.stop, end)
+                    if first >= stop:
+                        continue
+                    seen = window(self._tracks[take.person], first, stop - first)
+                    frames = replace(chunk, pixels=chunk.pixels[first - chunk.start : stop - chunk.start])
+                    wide, looked = _placed(seen, settings, scorer)
+                    crops = cut_frames(frames, wide, settings.size + 2 * settings.margin)
+                    faces = cut_frames(frames, looked, scorer.size, antialias=scorer.framing.kind != "box")
+                    yield Piece(number, first, _bytes(crops), faces)
+
+
+class PictureTakes:
+    """The person of a folder of face pictures, numbered at 25 fps; missing numbers end takes."""
+
+    def __init__(self, folder: Path, detector: Detector) -> None:
+        numbers = sorted(int(path.stem) for path in folder.glob(f"*{PICTURES}") if path.stem.isdigit())
+        self._folder, self.frames = folder, numbers[-1] + 1 if numbers else 0
+        self._shares = _bridged(
+            {n: face for n in numbers if (face := self._found(n, detector)) is not None}, set(numbers)
+        )
+        there = torch.zeros(self.frames + 1, dtype=torch.bool)
+        there[list(self._shares)] = True
+        sides = [max(*self._open(n).shape[1:3]) for n in list(self._shares)[:: max(1, len(self._shares) // 25)]]
+        self.takes = [Take(0, first, stop, float(np.median(sides))) for first, stop in runs(there)]
+
+    def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
+        """Every picture of every take, in order."""
+        for number, take in enumerate(self.takes):
+            for frame in range(take.first, take.stop):
+                pixels = self._open(frame)
+                _, height, width, _ = pixels.shape
+                scale = torch.tensor([width, height])
+                points = self._shares[frame][None] * scale
+                box = torch.tensor([[0, 0, width, height]], dtype=torch.float32)
+                seen = FaceTrack(box, points, torch.ones(1, dtype=torch.bool), frame)
+                wide, looked = _placed(seen, settings, scorer, pads=(0, 0, 0, 0))  # whose crops have none
+                crops = cut(pixels, wide, settings.size + 2 * settings.margin)
+                yield Piece(number, frame, _bytes(crops), cut(pixels, looked, scorer.size))
+
+    def _open(self, number: int) -> Tensor:
+        """(1,H,W,3) uint8."""
+        from PIL import Image
+
+        path = self._folder / f"{number}{PICTURES}"
+        try:
+            with Image.open(path) as picture:
+                return torch.from_numpy(np.array(picture.convert("RGB")))[None]
+        except (OSError, SyntaxError) as error:
+            raise MediaError(
+                f"{path} cannot be read as a picture ({error}); remove it or preprocess the clip again"
+            ) from error
+
+    def _found(self, number: int, detector: Detector) -> Tensor | None:
+        """(5,2) points of the best face, in parts of the picture's width and height."""
+        pixels = self._open(number)
+        _, height, width, _ = pixels.shape
+        edge = round(max(height, width) * _AROUND)
+        planes = pixels.permute(0, 3, 1, 2).float()
+        padded = F.pad(planes, (edge, edge, edge, edge), mode="replicate").byte().permute(0, 2, 3, 1)
+        (faces,) = detector.detect(padded)
+        if not len(faces.scores):
+            return None
+        return (faces.points[0].cpu() - edge) / torch.tensor([width, height])
+
+
+def runs(here: Tensor) -> list[tuple[int, int]]:
+    """(first, stop) of every run of true values of (N,)."""
+    edges = F.pad(here.int(), (1, 1)).diff().nonzero()[:, 0].tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _placed(
+    seen: FaceTrack, settings: Settings, scorer: Scorer, *, pads: tuple[int, int, int, int] = (0, 10, 0, 0)
+) -> tuple[Tensor, Tensor]:
+    """(N,2,3) maps of the shard's crops with their margin, and of the judge's."""
+    framing = Framing("box", pads=pads) if settings.framing == "box" else Framing()
+    boxes, points = seen.boxes.float(), seen.points.float()
+    matrices = crop_to_frame(boxes, points, framing, settings.size)
+    wide = compose(matrices, translation(torch.full((len(boxes), 2), -float(settings.margin))))
+    return wide, crop_to_frame(boxes, points, scorer.framing, scorer.size)
+
+
+def _bytes(crops: Tensor) -> Tensor:
+    return (crops * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def _side(boxes: Tensor) -> float:
+    return float((boxes[:, 2:] - boxes[:, :2]).amax(1).median())
+
+
+def _bridged(found: dict[int, Tensor], numbers: set[int]) -> dict[int, Tensor]:
+    """``found`` and, between two neighbours of it that are close, what lies there."""
+    known = sorted(found)
+    out = dict(found)
+    for a, b in pairwise(known):
+        between = range(a + 1, b)
+        if 0 < len(between) <= _MISSED and all(n in numbers for n in between):
+            out |= {n: torch.lerp(found[a], found[b], (n - a) / (b - a)) for n in between}
+    return dict(sorted(out.items()))

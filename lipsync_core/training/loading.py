@@ -1,0 +1,156 @@
+"""Batches drawn at random, the same for a seed however often the run stops and however many processes share it."""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..prefetch import ahead
+from .clips import Clip, speaker_weights
+
+Sample = Mapping[str, npt.NDArray[Any]]
+Batch = dict[str, Tensor]
+
+
+class WindowDraw:
+    """Draws what the Wav2Lip recipes learn from: ``frames`` neighbouring frames of one clip, as many of the same clip that
+    begin elsewhere, and their sound.
+
+    Called with a random generator it gives ``target`` and ``reference`` (F,C,C,3) uint8, views of the disk where the clips
+    are; ``mels`` (F,1,80,16), one window for each frame, beginning ``lead_ms`` before it; ``mel`` (1,80,16), what the expert
+    hears: the window that begins with the first frame. ``far``: the least distance of the two beginnings. Clips are
+    drawn by ``speaker_weights``. ValueError when no clip is long enough.
+    """
+
+    def __init__(self, clips: list[Clip], *, frames: int = 5, far: int = 1, lead_ms: int = 40) -> None:
+        self._clips = [clip for clip in clips if len(clip.faces) >= frames + 2 * far - 1]
+        if not self._clips:
+            raise ValueError(f"none of {len(clips)} clips has {frames + 2 * far - 1} frames; prepare longer footage")
+        self._frames, self._far, self._lead_ms = frames, far, lead_ms
+        # searched in place of numpy's choice, which checks all weights at every draw
+        self._cumulative = speaker_weights(self._clips).cumsum()
+
+    def __call__(self, rng: np.random.Generator) -> Sample:
+        place = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
+        clip = self._clips[min(int(place), len(self._clips) - 1)]
+        starts = len(clip.faces) - self._frames + 1
+        begin = int(rng.integers(starts))
+        before, after = max(0, begin - self._far + 1), max(0, starts - begin - self._far)
+        turn = int(rng.integers(before + after))
+        other = turn if turn < before else begin + self._far + turn - before
+        return {
+            "target": clip.faces[begin : begin + self._frames],
+            "reference": clip.faces[other : other + self._frames],
+            "mels": clip.mels(range(begin, begin + self._frames), lead_ms=self._lead_ms).numpy(),
+            "mel": clip.mels([begin])[0].numpy(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of every batch is this process's: the ``rank``-th of ``world``."""
+
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ValueError(f"rank {self.rank} of {self.world}; wanted 0 <= rank < world")
+
+
+class Loader(Iterator[Batch]):
+    """Batches without end: sample i of step s is ``draw`` with a generator seeded by (seed, s, i), and nothing else.
+
+    So a run that stops and goes on sees what it would have seen, and the parts of a batch that several processes draw
+    (``share``) make up the batch that one alone would have drawn: its first ``batch / world`` samples are rank 0's. Threads
+    draw ``depth`` batches ahead; the state counts those that were handed out. Faces come as they lie on disk, uint8 and
+    interleaved (B,F,C,C,3): ``permute(0, 1, 4, 2, 3)`` makes them planar, at best on the GPU.
+
+    Used as a context, or closed, it stops its threads.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[np.random.Generator], Sample],
+        *,
+        batch: int,
+        seed: int,
+        share: Share = Share(),
+        threads: int = 2,
+        depth: int = 2,
+    ) -> None:
+        if batch < 1 or batch % share.world:
+            raise ValueError(f"a batch of {batch} for {share.world} processes; wanted a multiple of their number")
+        if threads < 1 or depth < 1:
+            raise ValueError(f"threads {threads}, depth {depth}; wanted 1 or more of each")
+        self._draw, self._batch, self._seed, self._share, self._depth = draw, batch, seed, share, depth
+        self._threads, self._pool = threads, ThreadPoolExecutor(threads, "loader")
+        self._step = 0
+        self._made: Generator[Batch, None, None] | None = None
+
+    def __next__(self) -> Batch:
+        if self._made is None:
+            self._made = ahead(self._batches(self._step), depth=self._depth)
+        batch = next(self._made)
+        self._step += 1
+        return batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The batches handed out so far, and what they depend on."""
+        return {"step": self._step, "batch": self._batch, "seed": self._seed}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from there. ValueError for the state of another batch size or seed, which would draw other samples."""
+        wanted = {"batch": self._batch, "seed": self._seed}
+        if got := {key: state[key] for key in wanted if state[key] != wanted[key]}:
+            raise ValueError(f"the state is of a loader with {got}; this one has {wanted}")
+        self._stop()
+        self._step = int(state["step"])
+
+    def close(self) -> None:
+        self._stop()
+        self._pool.shutdown()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _stop(self) -> None:
+        if self._made is not None:
+            self._made.close()
+        self._made = None
+
+    def _batches(self, step: int) -> Generator[Batch, None, None]:
+        count = self._batch // self._share.world
+        first = self._share.rank * count
+        while True:
+            yield self._one(step, first, count)
+            step += 1
+
+    def _one(self, step: int, first: int, count: int) -> Batch:
+        def sample(i: int) -> Sample:
+            return self._draw(np.random.default_rng((self._seed, step, first + i)))
+
+        head = sample(0)
+        # torch's allocator, which gets its old memory back: new pages would cost more than what is copied into them
+        batch = {
+            name: torch.empty((count, *array.shape), dtype=torch.from_numpy(array[:0].copy()).dtype)
+            for name, array in head.items()
+        }
+        rows = {name: tensor.numpy() for name, tensor in batch.items()}
+
+        def fill(indices: range) -> None:  # the one copy, from the disk's cache into the batch
+            for i in indices:
+                for name, array in (sample(i) if i else head).items():
+                    rows[name][i] = array
+
+        for _ in self._pool.map(fill, (range(k, count, self._threads) for k in range(self._threads))):
+            pass
+        return batch
