@@ -27,6 +27,7 @@ import torch
 from scipy.signal import lfilter
 
 from lipsync_core.audio import mel_basis
+from lipsync_core.models.sync_expert import WAV2LIP_EXPERT
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.loading import Loader, WindowDraw
 from lipsync_core.training.shards import load_arrays, read_index
@@ -98,7 +99,7 @@ def ours(
     clips: list[Clip], seconds: float, threads: int, use: Callable[[dict[str, torch.Tensor]], object]
 ) -> tuple[float, float]:
     """The same of the loader and what ``use`` does with its batches, all threads together."""
-    with Loader(WindowDraw(clips), batch=BATCH, seed=0, threads=threads) as loader:
+    with Loader(WindowDraw(clips, expert=WAV2LIP_EXPERT), batch=BATCH, seed=0, threads=threads) as loader:
         next(loader)
         count, began, busy = 0, time.perf_counter(), time.process_time()
         while (spent := time.perf_counter() - began) < seconds:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lipsync_core.audio import log_mel
+from lipsync_core.audio import MelFeatures, log_mel
 from lipsync_core.errors import LipSyncError
+from lipsync_core.models.sync_expert import WAV2LIP_EXPERT
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.loading import Loader, Share, WindowDraw
 from lipsync_core.training.shards import INDEX, Fetched, ShardWriter, load_arrays, part, read_index
@@ -122,20 +123,22 @@ def clips(counts: tuple[int, ...] = (40, 60)) -> list[Clip]:
 
 
 def test_windows_and_their_sound_belong_together_and_references_lie_apart() -> None:
-    draw = WindowDraw(clips(), frames=5, far=6, lead_ms=40)
+    draw = WindowDraw(clips(), features=MelFeatures(lead_ms=40), expert=WAV2LIP_EXPERT, frames=6, far=6)
     begins = []
     for seed in range(200):
         sample = draw(np.random.default_rng(seed))
         begin, other = int(sample["target"][0, 0, 0, 0]), int(sample["reference"][0, 0, 0, 0])
         assert abs(begin - other) >= 6
-        assert sample["target"][:, 0, 0, 0].tolist() == list(range(begin, begin + 5))
-        assert sample["mel"][0, 0, 0] == begin * 16 // 5
+        assert sample["target"][:, 0, 0, 0].tolist() == list(range(begin, begin + 6))
+        assert sample["heard"][:, 0, 0, 0].tolist() == [16 * (begin + i) // 5 for i in range(2)]
         if begin > 0:  # before the sound there is silence
-            assert sample["mels"][:, 0, 0, 0].tolist() == [16 * (begin + i - 1) // 5 for i in range(5)]
+            assert sample["sound"][:, 0, 0, 0].tolist() == [16 * (begin + i - 1) // 5 for i in range(6)]
         begins.append(begin)
     assert min(begins) == 0 and max(begins) > 50
     with pytest.raises(ValueError, match="none of 2 clips has"):
         WindowDraw(clips(), far=40)
+    with pytest.raises(ValueError, match="looks at 5 frames; wanted at most the 3"):
+        WindowDraw(clips(), expert=WAV2LIP_EXPERT, frames=3)
     assert WindowDraw(clips((16,)), far=6)(np.random.default_rng(0))["target"].shape == (5, 2, 2, 3)  # the shortest
 
 
@@ -158,7 +161,7 @@ def test_a_loader_goes_on_where_it_was_and_shares_what_one_would_draw() -> None:
     for wanted, first, second in zip(whole, *halves, strict=True):
         assert all(torch.equal(wanted[name], torch.cat([first[name], second[name]])) for name in wanted)
     other = batches(Loader(draw, batch=4, seed=2), 1)[0]
-    assert not torch.equal(other["mel"], whole[0]["mel"])
+    assert not torch.equal(other["sound"], whole[0]["sound"])
     with pytest.raises(ValueError, match="the state is of a loader with"):
         Loader(draw, batch=8, seed=1).load_state_dict(state)
     with pytest.raises(ValueError, match="multiple"):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio import MelFeatures, log_mel, mel_windows
+from lipsync_core.audio import CepstrumFeatures, MelFeatures, log_mel, mel_windows
+from lipsync_core.errors import LipSyncError
 from lipsync_core.losses import contrastive, cosine_bce, discriminator_loss, perceptual_loss, sync_loss
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
@@ -266,3 +267,16 @@ def test_the_discriminator_s_losses() -> None:
     got = {name: float(v) for name, v in discriminator_loss(real, fake).items()}
     assert got == pytest.approx({"real": -(math.log(0.9) + math.log(0.8)) / 2, "fake": -math.log(0.7)})
     assert float(perceptual_loss(fake)) == pytest.approx(-math.log(0.3))
+
+
+def test_a_clip_gives_every_network_what_it_hears() -> None:
+    """From the sound of the shards as from the whole sound, a frame's sound being where the clip's offset says."""
+    wave = (sound(6) * 32768).round().clamp(-32768, 32767)
+    audio = Audio(wave[None] / 32768, 16000)
+    faces = np.zeros((60, 12, 12, 3), np.uint8)
+    one = Clip("a", "a", faces, log_mel(audio), 40, wave.to(torch.int16).numpy())
+    for features in (MelFeatures(lead_ms=80), CepstrumFeatures(), MelFeatures(bands=40)):
+        wanted = features.windows(audio, FPS, 70, 5)
+        torch.testing.assert_close(one.windows(features, 30, 5), wanted, atol=1e-4, rtol=1e-4)
+    with pytest.raises(LipSyncError, match="a20 holds no sound at 16000 Hz for CepstrumFeatures"):
+        clip(20).windows(CepstrumFeatures(), 0, 5)

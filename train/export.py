@@ -1,39 +1,36 @@
-"""Training runs -> the files that ship.
+"""A training run -> the file that ships.
 
-python -m train.export generator RUN/last.pt lipsync_core/assets/mini.safetensors
-python -m train.export expert RUN/best.pt lipsync_core/assets/judge.safetensors
+python -m train.export wav2lip RUN/best.pt generator.safetensors
+python -m train.export expert RUN/best.pt judge.safetensors
 """
 
 import argparse
+import importlib
 from pathlib import Path
 
 import torch
 
-from lipsync_core.models.generator import MINI, Generator
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.weights import save_model
-from train.expert import trained
+from train.common import ended, say
 
+RECIPES = ("expert", "wav2lip")
 LICENCE = "Apache-2.0"
 SOURCE = "lipsync-core, trained on GRID (CC BY 4.0) and openly licensed clips; see the model card beside this file"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["generator", "expert"])
-    parser.add_argument("state", type=Path)
+    parser.add_argument("recipe", choices=RECIPES, help="which one made the run")
+    parser.add_argument("state", type=Path, help="last.pt or best.pt in the run's folder")
     parser.add_argument("out", type=Path)
-    args = parser.parse_args()
-    if args.kind == "expert":
-        model = trained(args.state)
-        step = load_state(args.state, {}).step
-    else:
-        average = torch.optim.swa_utils.AveragedModel(Generator(MINI), use_buffers=True)
-        step = load_state(args.state, {"average": average}).step
-        model = average.module
-    save_model(model, args.out, licence=LICENCE, source=SOURCE, dtype=torch.float16)
-    print(f"{args.out}: step {step}, {args.out.stat().st_size / 1e6:.2f} MB")
+    parser.add_argument("--licence", default=LICENCE, help="of the weights; the data decides (default %(default)s)")
+    parser.add_argument("--source", default=SOURCE, help="who made them, of what")
+    args = parser.parse_args(argv)
+    model = importlib.import_module(f"train.{args.recipe}").trained(args.state)
+    save_model(model, args.out, licence=args.licence, source=args.source, dtype=torch.float16)
+    say(f"{args.out}: step {load_state(args.state, {}).step}, {args.out.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

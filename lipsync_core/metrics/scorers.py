@@ -55,8 +55,10 @@ class ExpertScorer:
         self.name = name
         self.window, self.size, self.framing = config.window, config.size, config.framing
         self.rate = config.features.rate
-        # a window of sound lasts as long as the window of frames that it was trained beside
-        self.fps = Fraction(config.window * config.features.rate, config.features.steps * config.features.hop)
+        # a window of sound lasts as long as the frames that it was trained beside, and ``lead_ms`` more on both sides
+        heard = config.features
+        seconds = Fraction(heard.steps * heard.hop, heard.rate) - Fraction(2 * heard.lead_ms, 1000)
+        self.fps = config.window / seconds
 
     @torch.inference_mode()
     def embed_video(self, crops: Tensor) -> Tensor:

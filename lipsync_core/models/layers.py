@@ -1,5 +1,6 @@
 """Blocks that several networks share."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -24,6 +25,13 @@ class Stage:
     padding: int = 1
     residuals: int = 0
     output_padding: int = 0
+
+
+def left(side: int, axis: int, stages: Iterable[Stage]) -> int:
+    """What ``stages`` leave of a picture's ``side`` along ``axis`` (0: height, 1: width), in px."""
+    for stage in stages:
+        side = (side + 2 * stage.padding - stage.kernel) // stage.stride[axis] + 1
+    return side
 
 
 class _Activated(nn.Module):

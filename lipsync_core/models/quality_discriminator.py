@@ -3,11 +3,12 @@
 Layer table of the preset ``wav2lip``: the public Wav2Lip code, 14 113 793 parameters; no normalisation layers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from torch import Tensor, nn
 
-from .layers import Stage
+from .layers import Stage, left
 
 _DOWN = (2, 2)
 
@@ -34,6 +35,18 @@ WAV2LIP_DISCRIMINATOR = QualityDiscriminatorConfig(
     ),
     bgr=True,
 )
+
+
+def resized(config: QualityDiscriminatorConfig, size: int) -> QualityDiscriminatorConfig:
+    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that halve are put first, as
+    many as leave 3 to 5 px for the last block, whose kernel takes what is left. ValueError where none do."""
+    first = (Stage(config.blocks[0][0].channels, 5, stride=_DOWN, padding=2),)
+    *before, (last, *rest) = config.blocks
+    for blocks in ((first,) * n + tuple(before) for n in range(3)):
+        height, width = (left(side, axis, chain(*blocks)) for axis, side in enumerate((size // 2, size)))
+        if height == width and 3 <= height <= 5:
+            return replace(config, blocks=(*blocks, (replace(last, kernel=height), *rest)), size=size)
+    raise ValueError(f"no discriminator of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32")
 
 
 class _LeakyConv(nn.Module):

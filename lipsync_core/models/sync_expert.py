@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..audio import MelFeatures
 from ..geometry import Framing
-from .layers import Stage, encoder, flatten
+from .layers import Stage, encoder, flatten, left
 
 _DOWN = (2, 2)
 
@@ -63,17 +63,11 @@ def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
     first = Stage(config.face[0].channels, 5, stride=_DOWN, padding=2)
     for face in ((first,) * n + config.face for n in range(3)):
         last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
-        height, width = (_left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size)))
+        height, width = (left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size)))
         if face[last].padding == 0 and height == width and 3 <= height <= 5:
             fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
             return replace(config, face=fitted, size=size)
     raise ValueError(f"no expert of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32")
-
-
-def _left(side: int, axis: int, stages: tuple[Stage, ...]) -> int:
-    for stage in stages:
-        side = (side + 2 * stage.padding - stage.kernel) // stage.stride[axis] + 1
-    return side
 
 
 class SyncExpert(nn.Module):

@@ -11,21 +11,30 @@ from torch import Tensor
 
 from ..audio import SILENCE, MelFeatures
 from ..errors import LipSyncError
+from ..geometry import Framing
+from ..models.talking_face import SoundFeatures
+from ..types import Audio
 from .shards import Rows, Source, load_arrays, part, read_index
 
 FPS = Fraction(25)  # the shards' frame rate: the one the paper's networks live at
+RATE = 16000  # Hz, of their sound
+_MARGIN = 25  # frames
+_FRAMINGS = {"aligned": Framing(), "box": Framing("box", pads=(0, 10, 0, 0))}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
     """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk; ``mel`` of the whole sound, (80,T) as a tensor or
-    (T,80) on disk; ``first`` is the sound's video frame that goes with ``faces[0]``."""
+    (T,80) on disk; ``first`` is the sound's video frame that goes with ``faces[0]``; ``sound`` (M,) int16 at 16 kHz, for
+    networks that hear something else; ``framing``: how the crops were cut."""
 
     name: str
     speaker: str
     faces: Rows
     mel: Tensor | Rows
     first: int = 0
+    sound: Rows | None = None
+    framing: Framing = Framing()
 
     def mels(self, frames: Sequence[int], *, lead_ms: int = 0, steps: int = 16) -> Tensor:
         """The mel windows that begin ``lead_ms`` before the given frames of ``faces``: (len, 1, 80, steps), -4 (silence) beyond
@@ -37,6 +46,20 @@ class Clip:
         low, high = int(starts.min()), int(starts.max()) + steps
         windows = self._columns(low, high)[(starts - low)[:, None] + np.arange(steps)]  # (len, steps, 80)
         return torch.from_numpy(windows).transpose(1, 2)[:, None]
+
+    def windows(self, features: SoundFeatures, begin: int, count: int) -> Tensor:
+        """What a network with these ``features`` hears beside ``count`` frames of ``faces`` from ``begin`` on: (count,1,H,W).
+        LipSyncError where that wants the sound itself and the shards hold none."""
+        if isinstance(features, MelFeatures) and replace(features, lead_ms=0) == MelFeatures():
+            return self.mels(range(begin, begin + count), lead_ms=features.lead_ms)
+        if self.sound is None or features.rate != RATE:
+            raise LipSyncError(
+                f"{self.name} holds no sound at {features.rate} Hz for {features}; prepare the clips anew"
+            )
+        before = max(0, self.first + begin - _MARGIN)  # a second more, in whole frames, instead of the whole sound
+        samples = self.sound[before * RATE // 25 : (self.first + begin + count + _MARGIN) * RATE // 25]
+        audio = Audio(torch.from_numpy(np.array(samples))[None].float() / 32768, RATE)
+        return features.windows(audio, FPS, self.first + begin - before, count)
 
     def frames(self, begin: int, count: int) -> Tensor:
         """(count,3,C,C) uint8, planar."""
@@ -59,8 +82,10 @@ def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> l
     LipSyncError where nothing is left, or nothing was prepared."""
     entries = read_index(source)
     by_speaker: dict[str, list[Clip]] = {}
-    for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "mel")), strict=True):
-        clip = Clip(entry.name, entry.speaker, arrays["faces"], arrays["mel"], int(entry.facts["first"]))
+    for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "mel", "sound")), strict=True):
+        framing = _FRAMINGS[entry.facts.get("framing", "aligned")]
+        first, sound = int(entry.facts["first"]), arrays.get("sound")
+        clip = Clip(entry.name, entry.speaker, arrays["faces"], arrays["mel"], first, sound, framing)
         by_speaker.setdefault(entry.speaker, []).append(clip)
     chosen = [c for clips in by_speaker.values() for c in (clips if half is None else _half(clips, half))]
     kept = [c for c in chosen if len(c.faces) >= least]

@@ -10,6 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..audio import MelFeatures
+from ..models.sync_expert import SyncExpertConfig
+from ..models.talking_face import SoundFeatures
 from ..prefetch import ahead
 from .clips import Clip, speaker_weights
 
@@ -22,16 +25,26 @@ class WindowDraw:
     begin elsewhere, and their sound.
 
     Called with a random generator it gives ``target`` and ``reference`` (F,C,C,3) uint8, views of the disk where the clips
-    are; ``mels`` (F,1,80,16), one window for each frame, beginning ``lead_ms`` before it; ``mel`` (1,80,16), what the expert
-    hears: the window that begins with the first frame. ``far``: the least distance of the two beginnings. Clips are
-    drawn by ``speaker_weights``. ValueError when no clip is long enough.
+    are; ``sound`` (F,1,H,W), what a network with these ``features`` hears at each frame; and where there is an ``expert``,
+    ``heard`` (F-window+1,1,80,16), what it hears at each of its windows among them. ``far``: the least distance of the two
+    beginnings. Clips are drawn by ``speaker_weights``. ValueError when no clip is long enough.
     """
 
-    def __init__(self, clips: list[Clip], *, frames: int = 5, far: int = 1, lead_ms: int = 40) -> None:
+    def __init__(
+        self,
+        clips: list[Clip],
+        *,
+        features: SoundFeatures = MelFeatures(lead_ms=40),
+        expert: SyncExpertConfig | None = None,
+        frames: int = 5,
+        far: int = 1,
+    ) -> None:
         self._clips = [clip for clip in clips if len(clip.faces) >= frames + 2 * far - 1]
         if not self._clips:
             raise ValueError(f"none of {len(clips)} clips has {frames + 2 * far - 1} frames; prepare longer footage")
-        self._frames, self._far, self._lead_ms = frames, far, lead_ms
+        if expert is not None and expert.window > frames:
+            raise ValueError(f"the expert looks at {expert.window} frames; wanted at most the {frames} that are drawn")
+        self._features, self._expert, self._frames, self._far = features, expert, frames, far
         # searched in place of numpy's choice, which checks all weights at every draw
         self._cumulative = speaker_weights(self._clips).cumsum()
 
@@ -43,12 +56,15 @@ class WindowDraw:
         before, after = max(0, begin - self._far + 1), max(0, starts - begin - self._far)
         turn = int(rng.integers(before + after))
         other = turn if turn < before else begin + self._far + turn - before
-        return {
+        sample = {
             "target": clip.faces[begin : begin + self._frames],
             "reference": clip.faces[other : other + self._frames],
-            "mels": clip.mels(range(begin, begin + self._frames), lead_ms=self._lead_ms).numpy(),
-            "mel": clip.mels([begin])[0].numpy(),
+            "sound": clip.windows(self._features, begin, self._frames).numpy(),
         }
+        if self._expert is not None:
+            count = self._frames - self._expert.window + 1
+            sample["heard"] = clip.windows(self._expert.features, begin, count).numpy()
+        return sample
 
 
 @dataclass(frozen=True, slots=True)

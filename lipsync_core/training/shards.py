@@ -135,8 +135,8 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 
 def load_arrays(source: Source, entries: Iterable[Entry], fields: Iterable[str]) -> list[dict[str, Rows]]:
-    """The arrays ``fields`` of each of ``entries``, not yet read. On disk every shard is mapped once, whatever the number
-    of its clips. LipSyncError for a shard that is missing or shorter than the index says."""
+    """The arrays ``fields`` of each of ``entries``, those that it has, not yet read. On disk every shard is mapped once,
+    whatever the number of its clips. LipSyncError for a shard that is missing or shorter than the index says."""
     maps: dict[str, Array] = {}
     wanted = list(fields)
 
@@ -158,7 +158,7 @@ def load_arrays(source: Source, entries: Iterable[Entry], fields: Iterable[str])
             )
         return held[place.offset : place.stop].view(place.dtype).reshape(place.shape)
 
-    return [{field: array(entry, field) for field in wanted} for entry in entries]
+    return [{field: array(entry, field) for field in wanted if field in entry.arrays} for entry in entries]
 
 
 class ShardWriter:

@@ -35,8 +35,12 @@ def middle(faces: Tensor, size: int = 96) -> Tensor:
 
 def shown(faces: Tensor, size: int) -> Tensor:
     """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without it."""
-    bare = middle(faces, faces.shape[-1] * 6 // 7)
-    return bare if bare.shape[-1] == size else interpolate(bare, (size, size), mode="bilinear", antialias=True)
+    return resized(middle(faces, faces.shape[-1] * 6 // 7), size)
+
+
+def resized(faces: Tensor, size: int) -> Tensor:
+    """Faces (N,3,S,S) -> (N,3,size,size)."""
+    return faces if faces.shape[-1] == size else interpolate(faces, (size, size), mode="bilinear", antialias=True)
 
 
 def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,127 @@
+"""What a generator is worth while it learns: on held-out clips, by a judge that did not teach it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..losses import sync_loss
+from ..metrics.sync import offset_and_confidence, shift_distances
+from ..models.sync_expert import SyncExpert
+from ..models.talking_face import TalkingFace
+from .clips import Clip
+from .journal import Evaluation
+from .pictures import grid, mouths
+from .sync import embed, resized, shown
+
+_FRAMES = 75  # of a clip that are looked at, at most
+_PICTURED = 6  # clips, and frames of each
+_GAIN_DB = (
+    3.0  # above copying: what this project aims at, and what the score counts as much as the judge's whole confidence
+)
+
+
+def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
+    """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones."""
+    by_speaker: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_speaker.setdefault(clip.speaker, []).append(clip)
+    rounds = max(map(len, by_speaker.values()), default=0)
+    return [rows[i] for i in range(rounds) for rows in by_speaker.values() if i < len(rows)][:most]
+
+
+@torch.inference_mode()
+def judged(
+    model: TalkingFace, clips: Sequence[Clip], judge: SyncExpert, *, teacher: SyncExpert | None = None
+) -> Evaluation:
+    """``model``, in evaluation mode, on ``clips``. Each is rebuilt from its own sound and frames half a clip away, and dubbed
+    with the sound of the next one, every frame its own reference, as in use. Means over speakers of
+
+    - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
+    - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and the share of dubs
+      whose offset it finds at 0 within one frame; ``real``: its confidence of the clips themselves
+    - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own, in levels of 255
+    - ``sync``, where there is a ``teacher``: E_sync of the rebuilt faces
+
+    Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of real video, each at most
+    1. TrainingError where the judge wants crops that were cut otherwise.
+    """
+    rows: dict[str, list[dict[str, float]]] = {}
+    pictures: list[Tensor] = []
+    for i, clip in enumerate(clips):
+        if clip.framing.kind != judge.config.framing.kind:
+            raise TrainingError(
+                f"the shards hold {clip.framing.kind} crops, the judge wants {judge.config.framing.kind} ones; name an expert "
+                "that was trained on such shards as the judge"
+            )
+        found, faces = _examined(model, clip, clips[(i + 1) % len(clips)], judge, teacher)
+        rows.setdefault(clip.speaker, []).append(found)
+        if i < _PICTURED:
+            pictures.append(faces)
+    means = {
+        name: sum(sum(row[name] for row in rows[speaker]) / len(rows[speaker]) for speaker in rows) / len(rows)
+        for name in next(iter(rows.values()))[0]
+    }
+    gain = min(1.0, (means["psnr"] - means["copied"]) / _GAIN_DB)
+    agreement = min(1.0, means["confidence"] / max(means["real"], 1e-6))
+    shown_faces = torch.cat(pictures)
+    return Evaluation(gain + agreement, means, {"faces": grid(shown_faces), "mouths": grid(mouths(shown_faces))})
+
+
+def _examined(
+    model: TalkingFace, clip: Clip, other: Clip, judge: SyncExpert, teacher: SyncExpert | None
+) -> tuple[dict[str, float], Tensor]:
+    """The figures of one clip, and faces (3,C,3,S,S): as they are, rebuilt, dubbed."""
+    count = min(len(clip.faces), len(other.faces), _FRAMES)
+    at = next(model.parameters()).device
+    faces = shown(clip.frames(0, count), model.config.size).to(at).contiguous(memory_format=torch.channels_last)
+    far = faces.roll(count // 2, 0)
+    rebuilt, dubbed = _drawn(model, clip, faces, far), _drawn(model, other, faces, faces)
+    offset, confidence, distance = _verdict(judge, other, dubbed)
+    _, real, _ = _verdict(judge, clip, faces)
+    figures = {
+        "psnr": _psnr(rebuilt, faces),
+        "copied": _psnr(far, faces),
+        "l1": float((rebuilt - faces).abs().mean()),
+        "confidence": confidence,
+        "distance": distance,
+        "within_one": float(abs(offset) <= 1),
+        "real": real,
+        "flicker": _restless(dubbed) - _restless(faces),
+    }
+    if teacher is not None:
+        looked = resized(rebuilt, teacher.config.size)
+        heard = clip.windows(teacher.config.features, 0, count).to(at)
+        figures["sync"] = float(sync_loss(*embed(teacher, looked, heard)))
+    index = torch.linspace(0, count - 1, _PICTURED).round().long()
+    return figures, torch.stack([x[index].cpu() for x in (faces, rebuilt, dubbed)])
+
+
+def _drawn(model: TalkingFace, voice: Clip, faces: Tensor, reference: Tensor, *, batch: int = 32) -> Tensor:
+    sound = voice.windows(model.config.features, 0, len(faces)).to(faces.device)
+    shots = reference.repeat(1, model.config.references, 1, 1)
+    with torch.autocast(faces.device.type, torch.bfloat16):
+        parts = [
+            model(sound[i : i + batch], faces[i : i + batch], shots[i : i + batch]) for i in range(0, len(faces), batch)
+        ]
+    return torch.cat(parts).float()
+
+
+def _verdict(judge: SyncExpert, voice: Clip, faces: Tensor) -> tuple[int, float, float]:
+    """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``."""
+    looked = resized(faces, judge.config.size)
+    sound, video = embed(judge, looked, voice.windows(judge.config.features, 0, len(faces)).to(faces.device))
+    curve = shift_distances(video.cpu().float(), sound.cpu().float()).nanmean(0)
+    return *offset_and_confidence(curve), float(curve.nan_to_num(torch.inf).min())
+
+
+def _psnr(made: Tensor, truth: Tensor) -> float:
+    """dB of the lower half, the mean of frames."""
+    half = truth.shape[2] // 2
+    return float(-10 * (made - truth)[:, :, half:].square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean())
+
+
+def _restless(faces: Tensor) -> float:
+    half = faces.shape[2] // 2
+    return float((faces[1:] - faces[:-1])[:, :, half:].abs().mean() * 255)

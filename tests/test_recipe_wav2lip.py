@@ -1,0 +1,168 @@
+"""train/wav2lip.py itself: two steps of every kind, and on to the same state; every named run builds its network."""
+
+import io
+import json
+import signal
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from noise_shards import write_noise
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.models.generator import Generator
+from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator, resized
+from lipsync_core.training.settings import read_settings
+from lipsync_core.weights import load_model
+from train import expert, export, wav2lip
+
+ROOT = Path(__file__).parents[1]
+EXPERT = """
+network = "teacher"
+projection = false
+window = {window}
+contrastive_steps = 1
+clips = 2
+windows = 2
+stretch = 6
+[plan]
+steps = 1
+tensorboard = false
+"""
+RUN = """
+network = "mini"
+windows = 2
+precision = "float32"
+{lines}
+[plan]
+steps = {steps}
+save_every = 9
+report_every = 1
+evaluate_every = {evaluate_every}
+tensorboard = false
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_noise(tmp_path_factory.mktemp("shards"), train="abc", val="de")
+
+
+@pytest.fixture(scope="module")
+def teacher(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An expert of three frames, after one step."""
+    out = tmp_path_factory.mktemp("expert")
+    (out / "run.toml").write_text(EXPERT.format(window=3), encoding="utf-8")
+    expert.main([str(out / "run.toml"), str(shards), str(out / "run")])
+    return out / "run" / "best.pt"
+
+
+def run_file(folder: Path, *lines: str, steps: int = 2, evaluate_every: int = 9) -> str:
+    path = folder / "run.toml"
+    path.write_text(RUN.format(lines="\n".join(lines), steps=steps, evaluate_every=evaluate_every), encoding="utf-8")
+    return str(path)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    parts = torch.load(path, weights_only=True)["parts"]
+    return {f"{part}.{key}": parts[part][key] for part in ("model", "average", "critic") for key in parts[part]}
+
+
+class AskedToEnd(io.StringIO):
+    """A terminal from which SIGTERM comes as soon as the first step is reported."""
+
+    def write(self, text: str) -> int:
+        if text.startswith("1 l1"):
+            signal.raise_signal(signal.SIGTERM)
+        return super().write(text)
+
+
+def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
+    tmp_path: Path, shards: Path, teacher: Path
+) -> None:
+    run = run_file(tmp_path, "quality_weight = 0.07", steps=3)
+    command = [run, str(shards), "--expert", str(teacher)]
+    with redirect_stdout(io.StringIO()) as told:
+        wav2lip.main([*command[:2], str(tmp_path / "whole"), *command[2:]])
+    for words in ("3 clips, 2 held out", "l1 ", "sync ", "quality ", "critic_fake ", "3 held out: psnr"):
+        assert words in told.getvalue()
+    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+        wav2lip.main([*command[:2], str(tmp_path / "parts"), *command[2:]])
+    assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 2
+    wav2lip.main([*command[:2], str(tmp_path / "parts"), *command[2:]])
+    whole, parts = (tensors(tmp_path / out / "last.pt") for out in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(value, parts[key]) for key, value in whole.items())
+
+    (line,) = (tmp_path / "whole" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {"score", "psnr", "copied", "l1", "confidence", "distance", "within_one", "real", "flicker", "sync"} <= set(
+        json.loads(line)
+    )
+    export.main(["wav2lip", str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
+    model = load_model(tmp_path / "mini.safetensors", kind="generator")
+    assert model.config == wav2lip.trained(tmp_path / "whole" / "best.pt").config
+    with redirect_stdout(io.StringIO()):  # and teaches or begins another run
+        started = [run_file(tmp_path, steps=1), str(shards), str(tmp_path / "third"), *command[2:]]
+        wav2lip.main([*started, "--start", str(tmp_path / "mini.safetensors")])
+    assert (tmp_path / "third" / "best.pt").exists()
+
+
+def test_the_expert_may_wait_run_on_batch_statistics_or_learn(tmp_path: Path, shards: Path, teacher: Path) -> None:
+    """E_sync of an untaught expert is near 0.69, so it waits below 0.1 and counts from the first evaluation on below 5."""
+    before = expert.trained(teacher).state_dict()
+    for name, lines in {
+        "waits": ["sync_below = 0.1", 'expert_statistics = "batch"', "augmented = false"],
+        "counts": ["sync_below = 5.0", 'expert_statistics = "batch"'],
+        "learns": ["expert_learns = true"],
+    }.items():
+        with redirect_stdout(io.StringIO()) as told:
+            run = run_file(tmp_path, *lines, evaluate_every=1)
+            wav2lip.main([run, str(shards), str(tmp_path / name), "--expert", str(teacher)])
+        rows = [row for row in told.getvalue().splitlines() if " l1 " in row and "held out" not in row]
+        assert [" sync " in row for row in rows] == {
+            "waits": [False, False],
+            "counts": [False, True],
+            "learns": [True, True],
+        }[name]
+        assert all((" expert " in row) == (name == "learns") for row in rows)
+        parts = torch.load(tmp_path / name / "last.pt", weights_only=True)["parts"]
+        assert parts["switch"]["on"] == (name != "waits") and ("expert" in parts) == (name == "learns")
+        if name == "learns":
+            assert not torch.equal(parts["expert"]["face_encoder.0.conv_block.0.weight"],
+                                   before["face_encoder.0.conv_block.0.weight"])  # fmt: skip
+
+
+def test_wrong_experts_shards_and_settings_are_refused(tmp_path: Path, shards: Path, teacher: Path) -> None:
+    run = run_file(tmp_path)
+    with pytest.raises(TrainingError, match="its cosine may be negative, where E_sync has no gradient"):
+        wav2lip.main([run, str(shards), str(tmp_path / "a"), "--expert", "judge"])
+    boxes = run_file(tmp_path, 'framing = "box"')
+    with pytest.raises(TrainingError, match="holds aligned crops; this run wants box ones"):
+        wav2lip.main([boxes, str(shards), str(tmp_path / "b"), "--expert", str(teacher)])
+    with pytest.raises(TrainingError, match="less than 1 together"):
+        wav2lip.main(
+            [run_file(tmp_path, "sync_weight = 1.0"), str(shards), str(tmp_path / "c"), "--expert", str(teacher)]
+        )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("wav2lip*.toml")), ids=lambda path: path.stem)
+def test_every_named_run_builds_its_networks(path: Path) -> None:
+    settings = read_settings(path, wav2lip.Settings)
+    config = wav2lip.generator_config(settings)
+    with torch.device("meta"):
+        face = torch.zeros(2, 3, settings.size, settings.size)
+        assert Generator(config).eval()(torch.zeros(2, 1, 80, 16), face, face).shape == face.shape
+        critic = QualityDiscriminator(resized(WAV2LIP_DISCRIMINATOR, settings.size))
+        assert critic(face).shape == (2, 1)
+
+
+def test_discriminators_of_every_side_give_one_verdict() -> None:
+    assert resized(WAV2LIP_DISCRIMINATOR, 96) == WAV2LIP_DISCRIMINATOR
+    for size in range(96, 385, 32):
+        with torch.device("meta"):
+            assert QualityDiscriminator(resized(WAV2LIP_DISCRIMINATOR, size))(torch.zeros(1, 3, size, size)).shape == (
+                1,
+                1,
+            )
+    with pytest.raises(ValueError, match="faces of 64 px; wanted 96 to 384"):
+        resized(WAV2LIP_DISCRIMINATOR, 64)

@@ -1,0 +1,69 @@
+"""What the command lines of the recipes share."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.training.clips import Clip, load_clips
+from lipsync_core.training.sync import shown
+from lipsync_core.weights import load_model
+from train import expert as expert_recipe
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """RUN SHARDS OUT and where to compute."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
+    made.add_argument("shards", help="what train.prepare wrote: a folder, or its URL")
+    made.add_argument("out", type=Path)
+    made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument(
+        "--judge", default="judge", help="judges the held-out clips: bundled, a run's checkpoint or a weights file"
+    )
+    return made
+
+
+def read_expert(name: str) -> SyncExpert:
+    """A frozen expert: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
+    path = Path(name)
+    if path.suffix == ".pt" and (path.parent / "settings.json").exists():
+        model = expert_recipe.trained(path)
+    else:
+        model = load_model(name, kind="sync_expert")
+    assert isinstance(model, SyncExpert)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def read_clips(shards: str, framing: str, *, least: int) -> tuple[list[Clip], list[Clip]]:
+    """Clips to learn from, and to be judged on. TrainingError for crops of another ``framing``."""
+    taught, strangers = (load_clips(f"{shards}/{split}", least=least) for split in ("train", "val"))
+    if kinds := {clip.framing.kind for clip in (*taught, *strangers)} - {framing}:
+        raise TrainingError(
+            f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare them, or set framing"
+        )
+    return taught, strangers
+
+
+def crops(faces: Tensor, size: int, device: torch.device) -> Tensor:
+    """What a loader gives, (B,F,C,C,3) uint8 with a margin of a twelfth all round -> (B,F,3,size,size) in [0,1]."""
+    planar = faces.to(device, non_blocking=True).flatten(0, 1).permute(0, 3, 1, 2)
+    return shown(planar, size).unflatten(0, faces.shape[:2])
+
+
+def ended(main: Callable[[], None]) -> None:
+    """Run a recipe; what the user can mend needs no traceback."""
+    try:
+        main()
+    except (LipSyncError, OSError) as error:
+        sys.exit(f"{error}")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)

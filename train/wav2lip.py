@@ -1,0 +1,274 @@
+"""Train a generator against a frozen lip-sync expert, with or without a visual-quality discriminator.
+
+    python -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert runs/expert/best.pt
+    torchrun --nproc-per-node 8 -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert runs/expert/best.pt
+
+L = (1 - sync_weight - quality_weight) L1 + sync_weight E_sync + quality_weight L_gen, as in the paper. The same command goes
+on where a run was stopped.
+"""
+
+import copy
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lipsync_core.audio import MelFeatures
+from lipsync_core.errors import TrainingError
+from lipsync_core.geometry import Framing
+from lipsync_core.losses import cosine_bce, discriminator_loss, perceptual_loss, reconstruction, sync_loss
+from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig
+from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
+from lipsync_core.models.quality_discriminator import resized as seeing
+from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.training.augment import disguise, recolour, warp_grid
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.loading import Batch, Loader, Share, WindowDraw
+from lipsync_core.training.loop import Plan, generator, seed_step, train
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
+from lipsync_core.training.sync import resized
+from lipsync_core.training.world import joined
+from lipsync_core.weights import load_talking_face
+from train.common import crops, ended, parser, read_clips, read_expert, say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames; reference windows begin at least
+    ``far`` frames away. ``augmented``: colours, small warps and voices are varied; the paper and its code vary nothing.
+
+    ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the public code: 0.75; 0 at
+    first, and forgotten when a run is resumed, which this one does not). ``expert_statistics``: of its batch norms,
+    ``running`` as a frozen network has them, or ``batch``, as the public code runs it by omission; its figures differ much
+    (0.72 against 1.05 on one batch). ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator
+    is.
+    ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and exported; 0: none."""
+
+    network: Literal["wav2lip", "mini"] = "wav2lip"
+    size: Literal[96, 192, 256, 384] = 96
+    framing: Literal["aligned", "box"] = "aligned"
+    windows: int = 16
+    frames: int = 5
+    far: int = 1
+    augmented: bool = True
+    sync_weight: float = 0.03
+    sync_below: float | None = None
+    quality_weight: float = 0.0
+    expert_statistics: Literal["running", "batch"] = "running"
+    expert_learns: bool = False
+    rate: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    schedule: Literal["cosine", "constant"] = "constant"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    decay: float = 0.999
+    judged_clips: int = 12
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        weights = self.sync_weight, self.quality_weight
+        if min(weights) < 0 or sum(weights) >= 1:
+            raise ValueError(f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together")
+        if self.network == "mini" and self.size != 96:
+            raise ValueError(f"mini draws 96 px, not {self.size}; take the network wav2lip")
+
+
+def generator_config(settings: Settings) -> GeneratorConfig:
+    if settings.network == "mini":
+        return replace(MINI, framing=_framing(settings))
+    # 40 ms: what the public code pairs in training (and its inference does not)
+    classic = replace(WAV2LIP, features=MelFeatures(lead_ms=40))
+    return replace(classic if settings.size == 96 else LARGER[settings.size], framing=_framing(settings))
+
+
+def trained(state: Path) -> Generator:
+    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = Generator(generator_config(kept_settings(state.parent, Settings)))
+    load_state(state, {"average": model})
+    return model
+
+
+def _framing(settings: Settings) -> Framing:
+    return Framing() if settings.framing == "aligned" else WAV2LIP.framing
+
+
+class Switch:
+    """Whether E_sync counts yet."""
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def state_dict(self) -> dict[str, bool]:
+        return {"on": self.on}
+
+    def load_state_dict(self, state: dict[str, bool]) -> None:
+        self.on = state["on"]
+
+
+def varied(batch: Batch, sound: Tensor, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference (B,F,3,size,size), both in the same
+    other light and a little turned, and the sound in another voice."""
+    both = torch.cat([batch["target"], batch["reference"]], 1).to(sound.device)
+    b, f = batch["target"].shape[:2]
+    both = both.permute(0, 1, 4, 2, 3).float() / 255
+    at = warp_grid(b, size, round(size * 7 / 6), rng).repeat_interleave(2 * f, 0)
+    both = nn.functional.grid_sample(both.flatten(0, 1), at, padding_mode="border", align_corners=False)
+    both = recolour(both.view(b, 2 * f, 3, size, size), rng)
+    return both[:, :f], both[:, f:], disguise(sound, rng)
+
+
+def embedded(expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (N,D), audio and video, of all windows of the expert's length among faces (B,F,3,S,S), and of what it hears
+    beside them, (B,F-window+1,1,80,16)."""
+    looked = resized(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
+    index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
+    return expert(heard.flatten(0, 1), looked[:, index].flatten(0, 1))
+
+
+def remembering(expert: SyncExpert) -> SyncExpert:
+    """``expert`` with batch statistics that leave its running ones as they are."""
+    expert.train()
+    for layer in expert.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.0
+    return expert
+
+
+def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """Faces and sound that an expert which learns beside the generator shall tell apart, as LipGAN has it: half of the time
+    generated faces beside their own sound, otherwise real ones beside the next clip's."""
+    return (made.detach(), heard) if torch.rand(()) < 0.5 else (real, heard.roll(1, 0))
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file")
+    options.add_argument(
+        "--start", help="a weights file or a bundled or pulled name, whose weights training begins with"
+    )
+    args = options.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = read_settings(args.run, Settings)
+    plan, config = settings.plan, generator_config(settings)
+    with joined(args.device) as world:
+        if world.first:
+            keep_settings(args.out, settings)
+        if settings.windows % world.size:
+            raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
+        least = settings.frames + 2 * settings.far
+        clips, strangers = read_clips(args.shards, settings.framing, least=least)
+        strangers = chosen(strangers, settings.judged_clips)
+        expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
+        if expert.config.projection and not settings.expert_learns:
+            raise TrainingError(
+                f"{args.expert} was taught by the contrastive loss alone: its cosine may be negative, where E_sync has no "
+                "gradient; train an expert with projection = false"
+            )
+
+        seed_step(plan.seed)
+        start = load_talking_face(args.start) if args.start else Generator(config)
+        model = Generator(config)
+        model.load_state_dict(start.state_dict())
+        model.to(world.device, memory_format=torch.channels_last)
+        average = copy.deepcopy(model).eval()
+        critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))
+        critic.to(world.device, memory_format=torch.channels_last)
+        switch = Switch(settings.sync_below is None)
+
+        def optimiser(of: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(of.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay)
+
+        parts = {"model": model, "average": average, "optimiser": optimiser(model), "switch": switch}
+        if settings.quality_weight:
+            parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
+        if settings.expert_learns:
+            parts |= {"expert": expert.requires_grad_(True), "expert_optimiser": optimiser(expert)}
+        if settings.expert_statistics == "batch":
+            remembering(expert)
+        together, discriminate, listen = (world.spread(part) for part in (model, critic, expert))
+        factor = (
+            warmup_cosine(plan.steps, warmup=settings.warmup)
+            if settings.schedule == "cosine"
+            else constant(warmup=settings.warmup)
+        )
+        draw = WindowDraw(
+            clips, features=config.features, expert=expert.config, frames=settings.frames, far=settings.far
+        )
+        loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
+        bfloat16 = settings.precision == "bfloat16"
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            sound, heard = batch["sound"].to(world.device), batch["heard"].to(world.device)
+            if settings.augmented:
+                noise = generator(plan.seed, step, world.rank, device=world.device)
+                target, reference, sound = varied(batch, sound, settings.size, noise)
+            else:
+                target, reference = (
+                    crops(batch[name], settings.size, world.device) for name in ("target", "reference")
+                )
+            flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            rate = settings.rate * factor(step)
+            switch.on = switch.on or world.any(switch.on)  # the first rank alone evaluates
+            weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
+            together.train()
+            critic.requires_grad_(False)
+            expert.requires_grad_(False)
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                made = together(sound.flatten(0, 1), flat, reference.flatten(0, 1)).float()
+                seen = embedded(expert, expert.config, made.view_as(target), heard) if weights["sync"] else None
+                verdict = critic(made) if weights["quality"] else None
+            terms = {"l1": reconstruction(made, flat)}
+            if seen is not None:
+                terms["sync"] = sync_loss(*seen)
+            if verdict is not None:
+                terms["quality"] = perceptual_loss(verdict.float())
+            loss = (1 - sum(weights.values())) * terms["l1"] + sum(w * terms[name] for name, w in weights.items() if w)
+            norm = descend(loss, parts["optimiser"], rate=rate, clip_norm=settings.clip_norm)
+            follow(average, model, step, decay=settings.decay)
+            terms |= {"loss": loss, "gradient": norm}
+            if settings.quality_weight:
+                critic.requires_grad_(True)
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                    real, fake = discriminate(torch.cat([flat, made.detach()])).float().chunk(2)
+                found = discriminator_loss(real, fake)
+                descend(
+                    found["real"] + found["fake"], parts["critic_optimiser"], rate=rate, clip_norm=settings.clip_norm
+                )
+                terms |= {f"critic_{name}": term for name, term in found.items()}
+            if settings.expert_learns:
+                expert.requires_grad_(True)
+                faces, beside = out_of_sync(target, made.view_as(target), heard)
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                    both = torch.cat([target, faces]), torch.cat([heard, beside])
+                    audio, video = embedded(listen, expert.config, *both)
+                labels = (torch.arange(len(audio), device=audio.device) < len(audio) // 2).float()
+                terms["expert"] = cosine_bce(audio, video, labels)
+                descend(terms["expert"], parts["expert_optimiser"], rate=rate, clip_norm=settings.clip_norm)
+            return terms
+
+        def evaluate(step: int) -> Evaluation:
+            found = judged(average, strangers, judge, teacher=expert)
+            if settings.sync_below is not None:
+                switch.on = switch.on or found.figures["sync"] < settings.sync_below
+            return found
+
+        if world.first:
+            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
+        with loader:
+            progress = train(
+                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
+            )  # fmt: skip
+    if progress.step < plan.steps:
+        sys.exit(1)  # what waits for this run must not begin
+
+
+if __name__ == "__main__":
+    ended(main)
