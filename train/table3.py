@@ -105,13 +105,16 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(header, lines)
 
 
-def as_toml(settings: Any) -> str:
-    """A recipe's frozen settings as the TOML that gives them back: ``None`` is left out."""
+def as_toml(settings: Any, table: str = "") -> str:
+    """Frozen settings as the TOML that gives them back; ``None`` is left out. ``table``: the name of the one they stand in."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     plain = {k: v for k, v in values.items() if v is not None and not dataclasses.is_dataclass(v)}
     nested = {k: v for k, v in values.items() if dataclasses.is_dataclass(v)}
     lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
-    return "\n".join(lines + [f"\n[{name}]\n{as_toml(value)}" for name, value in nested.items()]) + "\n"
+    return (
+        "\n".join(lines + [f"\n[{table}{name}]\n{as_toml(value, f'{table}{name}.')}" for name, value in nested.items()])
+        + "\n"
+    )
 
 
 def run_file(path: Path, settings: Any) -> str:
