@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import signal
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -130,6 +133,28 @@ def test_the_expert_may_wait_run_on_batch_statistics_or_learn(tmp_path: Path, sh
         if name == "learns":
             assert not torch.equal(parts["expert"]["face_encoder.0.conv_block.0.weight"],
                                    before["face_encoder.0.conv_block.0.weight"])  # fmt: skip
+
+
+def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:
+    """Two processes, with everything that can learn; the weights are then the same on both, or DDP would have said so."""
+    run = run_file(tmp_path, "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0", evaluate_every=1)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [
+        "-m",
+        "train.wav2lip",
+        run,
+        str(shards),
+        str(tmp_path / "out"),
+        "--expert",
+        str(teacher),
+        "--device",
+        "cpu",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 processes on cpu") == 1 and "2 held out" in done.stdout
+    assert "sync " in next(row for row in done.stdout.splitlines() if row.startswith("2 l1"))
 
 
 def test_wrong_experts_shards_and_settings_are_refused(tmp_path: Path, shards: Path, teacher: Path) -> None:

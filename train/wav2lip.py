@@ -207,7 +207,9 @@ def main(argv: list[str] | None = None) -> None:
             parts |= {"expert": expert.requires_grad_(True), "expert_optimiser": optimiser(expert)}
         if settings.expert_statistics == "batch":
             remembering(expert)
-        together, discriminate, listen = (world.spread(part) for part in (model, critic, expert))
+        together = world.spread(model)
+        discriminate = world.spread(critic) if settings.quality_weight else critic
+        listen = world.spread(expert) if settings.expert_learns else expert
         factor = (
             warmup_cosine(plan.steps, warmup=settings.warmup)
             if settings.schedule == "cosine"
@@ -230,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
                 )
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             rate = settings.rate * factor(step)
-            switch.on = switch.on or world.any(switch.on)  # the first rank alone evaluates
+            switch.on = world.any(switch.on)  # the first rank alone evaluates
             weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
             together.train()
             critic.requires_grad_(False)
