@@ -4,7 +4,7 @@ import dataclasses
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import TrainingError
 from ..replacing import replacing
@@ -19,7 +19,7 @@ def read_settings(path: str | Path, kind: type[S]) -> S:
     TrainingError for a file that is missing or no TOML and for unknown, missing, ill-typed or impossible values.
     """
     try:
-        return typed(kind, tomllib.loads(Path(path).read_text(encoding="utf-8")), "the run", defaults=True)
+        return typed(kind, tomllib.loads(Path(path).read_text(encoding="utf-8-sig")), "the run", defaults=True)
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise TrainingError(f"{path}: {error}") from error
 
@@ -39,7 +39,7 @@ def keep_settings(out: Path, settings: Any) -> None:
     path = out / "settings.json"
     now = json.loads(json.dumps(dataclasses.asdict(settings)))
     if path.exists():
-        then = json.loads(path.read_text(encoding="utf-8"))
+        then = _then(path)
         if then != now:
             differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
             told = "; ".join(f"{key} was {then.get(key)} and is {now.get(key)}" for key in differing)
@@ -48,6 +48,21 @@ def keep_settings(out: Path, settings: Any) -> None:
                 "with the new ones all the same"
             )
         return
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            part.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error}); make room, or give a folder that can") from error
+
+
+def _then(path: Path) -> dict[str, Any]:
+    try:
+        then = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(then, dict):
+            return cast(dict[str, Any], then)
+        raise ValueError(f"it holds a {type(then).__name__}")
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{path} tells no settings ({error}); delete it to go on with those of the named run, or take another folder"
+        ) from error
