@@ -34,7 +34,7 @@ def replacing(path: Path) -> Generator[Path]:
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
     """``folder``, made where there is none, for this process alone, until the block or the process ends in whatever way.
-    What killed processes left half-written in it and in the folders directly below is removed.
+    What killed processes left half-written in it is removed.
 
     LipSyncError where another process is at work in it, or where it cannot be written. The file .lock stays: one that is
     removed could be locked by two.
@@ -49,10 +49,15 @@ def alone(folder: Path) -> Generator[None]:
     with file:
         if not _locked(file):
             raise LipSyncError(f"another process is at work in {folder}; wait for its end, or give another folder")
-        for path in (*folder.glob(".*"), *folder.glob("*/.*")):
-            if _PART.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        remove_partials(folder)
         yield
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what killed processes left half-written in ``folder``."""
+    for path in folder.glob(".*"):
+        if _PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _locked(file: IO[bytes]) -> bool:

@@ -120,7 +120,7 @@ def test_a_run_that_is_asked_to_end_goes_on_to_the_same_state(tmp_path: Path) ->
     assert "asked to end after step 12: saved" in part.lines[-1]
     assert equal(whole.state(), part.state())
     assert evaluations(tmp_path / "whole") == evaluations(tmp_path / "parts")
-    names = {"last.pt", "best.pt", "evaluations.jsonl"}
+    names = {"last.pt", "best.pt", "evaluations.jsonl", ".lock"}
     assert {path.name for path in (tmp_path / "parts").iterdir()} == names  # nothing half-written stays
 
 
@@ -252,7 +252,9 @@ def test_the_loader_s_position_is_what_was_taken_not_what_was_prepared() -> None
 
 def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    assert load_state(path, {}) == Progress()
+    assert resume(path, {}) == Progress()
+    with pytest.raises(TrainingError, match="does not exist; wanted last.pt"):
+        load_state(path, {})
     save_state(path, Progress(3), {"model": nn.Linear(2, 2)})
     for parts in ({"model": nn.Linear(3, 2)}, {"other": nn.Linear(2, 2)}):
         with pytest.raises(TrainingError, match="damaged or of another run"):

@@ -108,7 +108,7 @@ def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 processes on cpu") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("best.pt", "evaluations.jsonl", "last.pt", "settings.json", "tensorboard")
+        *(".lock", "best.pt", "evaluations.jsonl", "last.pt", "settings.json", "tensorboard")
     }
 
 

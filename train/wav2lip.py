@@ -176,7 +176,12 @@ def main(argv: list[str] | None = None) -> None:
         seed_step(plan.seed)
         start = load_talking_face(args.start) if args.start else Generator(config)
         model = Generator(config)
-        model.load_state_dict(start.state_dict())
+        try:
+            model.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{args.start} is of another shape than this run's {settings.network}: {error}"
+            ) from error
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))

@@ -35,7 +35,8 @@ def middle(faces: Tensor, size: int = 96) -> Tensor:
 
 def shown(faces: Tensor, size: int) -> Tensor:
     """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without it."""
-    return resized(middle(faces, faces.shape[-1] * 6 // 7), size)
+    side = faces.shape[-1]
+    return resized(middle(faces, side - 2 * (side // 14)), size)  # of s + 2 (s // 12) px: s, whatever it is
 
 
 def resized(faces: Tensor, size: int) -> Tensor:

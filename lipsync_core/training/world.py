@@ -69,7 +69,9 @@ def joined(device: str = "auto") -> Generator[World]:
     where there is one; each process of a machine takes its own GPU. TrainingError where there is none to take."""
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(f"no GPU can be used here by torch {torch.__version__}; give --device cpu, or install its CUDA build")
+        raise TrainingError(
+            f"no GPU can be used here by torch {torch.__version__}; give --device cpu, or install its CUDA build"
+        )
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(device=torch.device(kind))
