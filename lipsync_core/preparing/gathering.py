@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import LipSyncError
 from ..evaluation.jobs import Outcome
-from ..replacing import replacing
+from ..replacing import remove_partials, replacing
 from ..training.shards import INDEX, Entry, ShardWriter, load_arrays, read_index
 from .people import as_prints, duplicates, kept_together, same_people, shared_out
 from .settings import Settings
@@ -91,6 +91,8 @@ def gather(
     of everybody's footage is val and test; else speakers are shared out by ``shares``, those who are there already staying
     where they are. Killed at any place, the next call ends the work: shards and indices appear whole, parts go last.
     """
+    for split in SPLITS:
+        remove_partials(out / split)
     known, state = known_clips(out), read_state(out)
     old = [entry for entries in known.values() for entry in entries]
     settled = {entry.name for entry in old} | set(state.duplicates)

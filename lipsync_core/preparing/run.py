@@ -7,11 +7,11 @@ from typing import Literal
 
 from ..errors import LipSyncError
 from ..evaluation.jobs import Cluster, run_jobs
-from ..replacing import alone, remove_partials
+from ..replacing import alone
 from .gathering import gather, is_there
 from .report import Counts, write_report
 from .settings import Settings
-from .sources import SPLITS, find_sources, given_split, speaker_names
+from .sources import find_sources, given_split, speaker_names
 from .work import JOBS, Preparing, job_of, read_settings, unfinished
 
 Progress = Callable[[str, int, int], None]
@@ -69,8 +69,6 @@ def prepare(
     plain = {name: name.partition("/")[2] if given is not None else name for name in names}
     told = speaker_names([plain[name] for name in names], splitting.speaker)
     with alone(out):
-        for split in SPLITS:
-            remove_partials(out / split)
         read_settings(out, settings, root, asdict(splitting))
         try:
             outcomes = run_jobs(

@@ -98,11 +98,11 @@ def _writing(path: Path) -> Generator[None]:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a journal: of a process that was killed the last may be broken."""
     found: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(text))
-        except ValueError:
-            continue
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError, TypeError, KeyError):
+            line = json.loads(text)
+            int(line["step"])
+            found.append(line)
     return found
 
 

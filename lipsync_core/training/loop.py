@@ -183,8 +183,8 @@ def _learn(
         path = out / f"not_finite_step{step:08d}_rank{world.rank}.pt"
         save_batch(path, step, batch)
         raise NotFiniteError(
-            f"step {step}: {error}. The batch is in {path.name}; last.pt is older and sound: lower the rate or "
-            "clip_norm, or mend the data, and start again"
+            f"step {step}: {error}. The batch is in {path.name}; what was saved before is sound: lower the rate "
+            "or clip_norm, or mend the data, and start again"
         ) from error
 
 

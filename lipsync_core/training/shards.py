@@ -252,7 +252,7 @@ def _remote(url: str, start: int | None = None, stop: int | None = None) -> byte
     try:
         system, path = fsspec.core.url_to_fs(url)
         return bytes(system.cat_file(path, start=start, end=stop))
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # the latter: fsspec knows no such scheme
         raise LipSyncError(f"{url} cannot be opened: {error}") from error
     except FileNotFoundError:
         raise

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, interpolate
 
+from ..errors import TrainingError
 from ..metrics.sync import offset_and_confidence, offset_curve
 from ..models.sync_expert import SyncExpert
 from .clips import Clip
@@ -58,7 +59,8 @@ def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, 
 def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping[str, float]:
     """What an expert makes of whole clips, means over speakers: ``within_one``, the share of clips whose offset it finds
     at 0 within a frame; ``confidence``, of that offset; ``off_sync``, the share of windows that lie closer to their own
-    sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess)."""
+    sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess).
+    TrainingError where a clip gives no finite embedding."""
     by_speaker: dict[str, list[Tensor]] = {}
     rng = torch.Generator().manual_seed(0)
     at = next(model.parameters()).device
@@ -67,6 +69,10 @@ def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping
         faces = shown(clip.frames(0, len(frames)), model.config.size)
         mels = clip.mels(frames, lead_ms=model.config.features.lead_ms)
         audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
+        if not bool(audio.isfinite().all() & video.isfinite().all()):
+            raise TrainingError(
+                f"the held-out clip {clip.name} gives no finite embedding; look at its data, or prepare anew"
+            )
         offset, confidence = offset_and_confidence(offset_curve(audio, video))
         starts = torch.arange(len(video))
         wrong = ((starts[:, None] - starts).abs() >= apart).float().multinomial(1, generator=rng)[:, 0]
