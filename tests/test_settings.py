@@ -70,6 +70,7 @@ def test_runs_outlive_settings_that_are_added_but_not_what_is_no_settings(tmp_pa
     one = Settings(network="small", plan=Plan(steps=7))
     keep_settings(tmp_path, one)
     path = tmp_path / "settings.json"
+    (tmp_path / "last.pt").touch()
     kept = json.loads(path.read_text(encoding="utf-8"))
     del kept["rate"]
     path.write_text(json.dumps(kept), encoding="utf-8")
@@ -86,7 +87,9 @@ def test_runs_outlive_settings_that_are_added_but_not_what_is_no_settings(tmp_pa
 def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
     out = tmp_path / "new" / "run"
     one = Settings(network="small", plan=Plan(steps=7))
+    keep_settings(out, Settings(network="small", plan=Plan(steps=8)))  # a run that never came to its first checkpoint
     keep_settings(out, one)
+    (out / "best.pt").touch()
     keep_settings(out, one)
     other = Settings(network="small", rate=2e-3, plan=Plan(steps=7))
     with pytest.raises(TrainingError, match=r"rate was 0.001 and is 0.002\).*delete settings.json"):

@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
                 )
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             rate = settings.rate * factor(step)
-            switch.on = switch.on or world.any(switch.on)  # the first rank alone evaluates
+            switch.on = world.any(switch.on)  # the first rank alone evaluates; all must ask, or they wait for each other
             weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
             together.train()
             critic.requires_grad_(False)

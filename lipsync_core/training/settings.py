@@ -37,10 +37,10 @@ def kept_settings(out: Path, kind: type[S]) -> S:
 
 
 def keep_settings(out: Path, settings: Any) -> None:
-    """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run began there with others, TrainingError
+    """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run has checkpoints there of others, TrainingError
     names what differs: half a run with one rate and half with another is neither."""
     path = out / "settings.json"
-    if path.exists():
+    if path.exists() and any((out / name).exists() for name in ("last.pt", "best.pt")):
         then, now = (dataclasses.asdict(each) for each in (kept_settings(out, type(settings)), settings))
         if then != now:
             told = "; ".join(f"{key} was {then[key]} and is {now[key]}" for key in sorted(now) if then[key] != now[key])
