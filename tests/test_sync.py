@@ -1,6 +1,6 @@
 """Scores of planted embeddings: the offset, what a clip can carry, how sure it is, and what is no verdict."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio import mel_windows
+from lipsync_core.audio import MelFeatures, mel_windows
 from lipsync_core.geometry import Framing
 from lipsync_core.metrics.scorers import ExpertScorer
 from lipsync_core.metrics.sync import (
@@ -21,7 +21,7 @@ from lipsync_core.metrics.sync import (
     search_range,
     shift_distances,
 )
-from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert
 from lipsync_core.types import Audio, FaceTrack, Frames, SyncScore
 from lipsync_core.weights import load_model
 
@@ -220,3 +220,12 @@ def test_the_judge_as_a_scorer() -> None:
     assert torch.allclose(scorer.embed_video(faces), video, atol=0.03)  # bfloat16 where the CPU is built for it
     assert torch.allclose(scorer.embed_audio(audio, 3, 4), sound, atol=0.03)
     assert hear(audio, scorer).shape == (16, 160)
+
+
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_experts_of_every_window_look_25_times_a_second(window: int) -> None:
+    """200 ms of sound lie around 1, 3 or 5 frames: of three frames, 40 ms of it on either side."""
+    config = replace(WAV2LIP_EXPERT, window=window, features=MelFeatures(lead_ms=(5 - window) * 20))
+    with torch.device("meta"):
+        model = SyncExpert(config).eval()
+    assert ExpertScorer(model, "judge").fps == 25

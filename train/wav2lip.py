@@ -20,7 +20,7 @@ from lipsync_core.audio import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.geometry import Framing
 from lipsync_core.losses import cosine_bce, discriminator_loss, perceptual_loss, reconstruction, sync_loss
-from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig
+from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.quality_discriminator import resized as seeing
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
@@ -48,9 +48,12 @@ class Settings:
     ``running`` as a frozen network has them, or ``batch``, as the public code runs it by omission; its figures differ much
     (0.72 against 1.05 on one batch). ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator
     is.
-    ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and exported; 0: none."""
+    ``experts_ear``: the audio encoder begins as the expert's, which tells visemes apart already (layers of one shape; ``mini``
+    has the shapes of train.expert's teacher). ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is
+    judged and exported; 0: none."""
 
     network: Literal["wav2lip", "mini"] = "wav2lip"
+    experts_ear: bool = False
     size: Literal[96, 192, 256, 384] = 96
     framing: Literal["aligned", "box"] = "aligned"
     windows: int = 16
@@ -98,6 +101,15 @@ def trained(state: Path) -> Generator:
 
 def _framing(settings: Settings) -> Framing:
     return Framing() if settings.framing == "aligned" else WAV2LIP.framing
+
+
+def hear_as(expert: SyncExpert, model: Generator) -> None:
+    """Give ``model`` the layers of the expert's audio encoder that have the shape of its own. TrainingError for none."""
+    theirs, own = expert.audio_encoder.state_dict(), model.audio_encoder.state_dict()
+    alike = {name: tensor for name, tensor in theirs.items() if name in own and own[name].shape == tensor.shape}
+    if not alike:
+        raise TrainingError("the expert's audio encoder has no layer of the generator's shape; set experts_ear = false")
+    model.audio_encoder.load_state_dict(alike, strict=False)
 
 
 class Switch:
@@ -174,14 +186,14 @@ def main(argv: list[str] | None = None) -> None:
             )
 
         seed_step(plan.seed)
-        start = load_talking_face(args.start) if args.start else Generator(config)
-        model = Generator(config)
-        try:
-            model.load_state_dict(start.state_dict())
-        except RuntimeError as error:
-            raise TrainingError(
-                f"{args.start} is of another shape than this run's {settings.network}: {error}"
-            ) from error
+        model = copying(Generator(config))
+        if settings.experts_ear:
+            hear_as(expert, model)
+        if args.start:
+            try:
+                model.load_state_dict(load_talking_face(args.start).state_dict())
+            except RuntimeError as error:
+                raise TrainingError(f"{args.start} is of another shape than this run's network: {error}") from error
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))
@@ -221,7 +233,7 @@ def main(argv: list[str] | None = None) -> None:
                 )
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             rate = settings.rate * factor(step)
-            switch.on = world.any(switch.on)  # the first rank alone evaluates; all must ask, or they wait for each other
+            switch.on = world.any(switch.on)  # the first rank alone evaluates; no rank may leave this out
             weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
             together.train()
             critic.requires_grad_(False)

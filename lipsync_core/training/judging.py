@@ -1,6 +1,7 @@
 """What a generator is worth while it learns: on held-out clips, by a judge that did not teach it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -31,42 +32,51 @@ def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
     return [rows[i] for i in range(rounds) for rows in by_speaker.values() if i < len(rows)][:most]
 
 
-@torch.inference_mode()
 def judged(
     model: TalkingFace, clips: Sequence[Clip], judge: SyncExpert, *, teacher: SyncExpert | None = None
 ) -> Evaluation:
-    """``model``, in evaluation mode, on ``clips``. Each is rebuilt from its own sound and frames half a clip away, and dubbed
-    with the sound of the next one, every frame its own reference, as in use. Means over speakers of
+    """The figures of ``examined``, means over speakers of their clips' means, with faces to look at.
 
-    - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
-    - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and the share of dubs
-      whose offset it finds at 0 within one frame; ``real``: its confidence of the clips themselves
-    - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own, in levels of 255
-    - ``sync``, where there is a ``teacher``: E_sync of the rebuilt faces
-
-    Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of real video, each at most
-    1. TrainingError where the judge wants crops that were cut otherwise.
+    Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of real video, each at most 1.
     """
     rows: dict[str, list[dict[str, float]]] = {}
     pictures: list[Tensor] = []
+    for clip, (found, faces) in zip(clips, examined(model, clips, judge, teacher=teacher), strict=True):
+        rows.setdefault(clip.speaker, []).append(found)
+        pictures.append(faces)
+    means = {
+        name: fmean(fmean(row[name] for row in found) for found in rows.values())
+        for name in next(iter(rows.values()))[0]
+    }
+    gain = min(1.0, (means["psnr"] - means["copied"]) / _GAIN_DB)
+    agreement = min(1.0, means["confidence"] / max(means["real"], 1e-6))
+    looked = torch.cat(pictures[:_PICTURED])
+    return Evaluation(gain + agreement, means, {"faces": grid(looked), "mouths": grid(mouths(looked))})
+
+
+@torch.inference_mode()
+def examined(
+    model: TalkingFace, clips: Sequence[Clip], judge: SyncExpert, *, teacher: SyncExpert | None = None
+) -> Iterator[tuple[dict[str, float], Tensor]]:
+    """What ``model``, in evaluation mode, makes of each of ``clips``. A clip is rebuilt from its own sound and frames half a
+    clip away, and dubbed with the sound of the next clip, every frame its own reference, as in use. Gives figures, and
+    faces (3,C,3,S,S) as they are, rebuilt and dubbed:
+
+    - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
+    - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and 1 where it finds the
+      offset at 0 within one frame; ``rebuilt_confidence``, ``rebuilt_distance``; ``real``: its confidence of the clip itself
+    - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own, in levels of 255
+    - ``sync``, where there is a ``teacher``: E_sync of the rebuilt faces
+
+    TrainingError where the judge wants crops that were cut otherwise.
+    """
     for i, clip in enumerate(clips):
         if clip.framing.kind != judge.config.framing.kind:
             raise TrainingError(
                 f"the shards hold {clip.framing.kind} crops, the judge wants {judge.config.framing.kind} ones; name an expert "
                 "that was trained on such shards as the judge"
             )
-        found, faces = _examined(model, clip, clips[(i + 1) % len(clips)], judge, teacher)
-        rows.setdefault(clip.speaker, []).append(found)
-        if i < _PICTURED:
-            pictures.append(faces)
-    means = {
-        name: sum(sum(row[name] for row in rows[speaker]) / len(rows[speaker]) for speaker in rows) / len(rows)
-        for name in next(iter(rows.values()))[0]
-    }
-    gain = min(1.0, (means["psnr"] - means["copied"]) / _GAIN_DB)
-    agreement = min(1.0, means["confidence"] / max(means["real"], 1e-6))
-    shown_faces = torch.cat(pictures)
-    return Evaluation(gain + agreement, means, {"faces": grid(shown_faces), "mouths": grid(mouths(shown_faces))})
+        yield _examined(model, clip, clips[(i + 1) % len(clips)], judge, teacher)
 
 
 def _examined(
@@ -80,6 +90,7 @@ def _examined(
     rebuilt, dubbed = _drawn(model, clip, faces, far), _drawn(model, other, faces, faces)
     offset, confidence, distance = _verdict(judge, other, dubbed)
     _, real, _ = _verdict(judge, clip, faces)
+    _, rebuilt_confidence, rebuilt_distance = _verdict(judge, clip, rebuilt)
     figures = {
         "psnr": _psnr(rebuilt, faces),
         "copied": _psnr(far, faces),
@@ -87,6 +98,8 @@ def _examined(
         "confidence": confidence,
         "distance": distance,
         "within_one": float(abs(offset) <= 1),
+        "rebuilt_confidence": rebuilt_confidence,
+        "rebuilt_distance": rebuilt_distance,
         "real": real,
         "flicker": _restless(dubbed) - _restless(faces),
     }

@@ -1,6 +1,7 @@
 """How well an expert finds the offset of clips: the curve of mean cosine distance over shifts."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -57,30 +58,38 @@ def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, 
 
 
 def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping[str, float]:
-    """What an expert makes of whole clips, means over speakers: ``within_one``, the share of clips whose offset it finds
-    at 0 within a frame; ``confidence``, of that offset; ``off_sync``, the share of windows that lie closer to their own
-    sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess).
-    TrainingError where a clip gives no finite embedding."""
-    by_speaker: dict[str, list[Tensor]] = {}
-    rng = torch.Generator().manual_seed(0)
-    at = next(model.parameters()).device
+    """What an expert makes of whole clips: means over speakers of ``listened``."""
+    by_speaker: dict[str, list[Mapping[str, float]]] = {}
     for clip in clips:
-        frames = list(range(len(clip.faces)))
-        faces = shown(clip.frames(0, len(frames)), model.config.size)
-        mels = clip.mels(frames, lead_ms=model.config.features.lead_ms)
-        audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
-        if not bool(audio.isfinite().all() & video.isfinite().all()):
-            raise TrainingError(
-                f"the held-out clip {clip.name} gives no finite embedding; look at its data, or prepare anew"
-            )
-        offset, confidence = offset_and_confidence(offset_curve(audio, video))
-        starts = torch.arange(len(video))
-        wrong = ((starts[:, None] - starts).abs() >= apart).float().multinomial(1, generator=rng)[:, 0]
-        true, false = (video * audio).sum(1), (video * audio[wrong]).sum(1)
-        right = (true > false).float().mean()
-        cosine = torch.cat([true, false]).clamp(0, 1)
-        bce = binary_cross_entropy(cosine, torch.cat([torch.ones_like(true), torch.zeros_like(false)]))
-        figures = torch.tensor([abs(offset) <= 1, confidence, float(right), float(bce)])
-        by_speaker.setdefault(clip.speaker, []).append(figures)
-    means = torch.stack([torch.stack(rows).mean(0) for rows in by_speaker.values()]).mean(0)
-    return dict(zip(("within_one", "confidence", "off_sync", "bce"), means.tolist(), strict=True))
+        by_speaker.setdefault(clip.speaker, []).append(listened(model, clip, apart=apart))
+    names = next(iter(by_speaker.values()))[0]
+    return {name: fmean(fmean(row[name] for row in rows) for rows in by_speaker.values()) for name in names}
+
+
+@torch.inference_mode()
+def listened(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float]:
+    """What an expert makes of one clip: ``within_one``, 1 where it finds the offset at 0 within a frame; ``confidence``, of
+    that offset; ``off_sync``, the share of windows that lie closer to their own sound than to one drawn at least ``apart``
+    frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess). TrainingError where it gives no finite
+    embedding."""
+    at = next(model.parameters()).device
+    faces = shown(clip.frames(0, len(clip.faces)), model.config.size)
+    mels = clip.windows(model.config.features, 0, len(clip.faces))
+    audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
+    if not bool(audio.isfinite().all() & video.isfinite().all()):
+        raise TrainingError(
+            f"the held-out clip {clip.name} gives no finite embedding; look at its data, or prepare anew"
+        )
+    offset, confidence = offset_and_confidence(offset_curve(audio, video))
+    starts = torch.arange(len(video))
+    away = ((starts[:, None] - starts).abs() >= apart).float()
+    wrong = away.multinomial(1, generator=torch.Generator().manual_seed(0))[:, 0]
+    true, false = (video * audio).sum(1), (video * audio[wrong]).sum(1)
+    cosine = torch.cat([true, false]).clamp(0, 1)
+    labels = torch.cat([torch.ones_like(true), torch.zeros_like(false)])
+    return {
+        "within_one": float(abs(offset) <= 1),
+        "confidence": confidence,
+        "off_sync": float((true > false).float().mean()),
+        "bce": float(binary_cross_entropy(cosine, labels)),
+    }
