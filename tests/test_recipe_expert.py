@@ -15,11 +15,12 @@ import pytest
 import torch
 from noise_shards import write_noise
 
-from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.models.sync_expert import SyncExpert, resized
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.settings import keep_settings, read_settings
 from lipsync_core.training.shards import read_index
+from lipsync_core.weights import save_model
 from train import expert, export
 
 ROOT = Path(__file__).parents[1]
@@ -183,6 +184,8 @@ def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
     keep_settings(tmp_path, read_settings(run_file(tmp_path), expert.Settings))
     with pytest.raises(TrainingError, match=r"best.pt does not exist"):
         export.main(["expert", str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])
+    with pytest.raises(WeightsError, match=r"cannot be written .*give a folder that is there"):
+        save_model(SyncExpert(expert.TEACHER), tmp_path / "no" / "judge.safetensors", licence="", source="")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("expert*.toml")), ids=lambda path: path.stem)
