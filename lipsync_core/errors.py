@@ -13,6 +13,10 @@ class MediaError(LipSyncError):
     """A media file cannot be read or written."""
 
 
+class NoClipsError(LipSyncError):
+    """Nothing was prepared, or nothing long enough."""
+
+
 class WeightsError(LipSyncError):
     """A weight file is missing, damaged, unverified, or of another kind than the one wanted."""
 

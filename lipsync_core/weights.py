@@ -96,7 +96,8 @@ def save_model(
 ) -> None:
     """Write ``model`` (its class in ``MODELS``, its config at ``model.config``) to ``path``, whole or not at all.
 
-    ``dtype``: what floating tensors are stored as (float16 halves the file); None keeps theirs.
+    ``dtype``: what floating tensors are stored as (float16 halves the file); None keeps theirs. WeightsError
+    where the disk refuses.
     """
     kind = next((key for key, (_, network) in MODELS.items() if type(model) is network), None)
     if kind is None:
@@ -104,8 +105,11 @@ def save_model(
     header = Header(kind, model.config, licence, source, origin_sha256)
     assert header_from_json(header.to_json()) == header  # a config that does not survive must not be written
     tensors = {key: _stored(tensor, dtype) for key, tensor in model.state_dict().items()}
-    with replacing(Path(path)) as part:
-        save_file(tensors, part, {"lipsync": header.to_json()})
+    try:
+        with replacing(Path(path)) as part:
+            save_file(tensors, part, {"lipsync": header.to_json()})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be written ({error}); make room, or give a folder that is there") from error
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

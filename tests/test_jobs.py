@@ -163,3 +163,25 @@ def test_processes_beside_find_the_same_and_one_that_dies_costs_its_own_job(tmp_
     assert "its process died" in str(outcomes[5].error)
     again = run_jobs(JOBS, Broken(tmp_path), tmp_path / "r.jsonl", processes=2, again=True)
     assert again[5].result == {"square": 25} and again[3].error is not None
+
+
+class Mortal(Broken):
+    """Takes its process along at 5, the first time."""
+
+    def work(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        tried = self.folder / "killed"
+        if arguments["number"] == 5 and not tried.exists():
+            tried.touch()
+            os._exit(1)
+        return {"square": arguments["number"] ** 2}
+
+
+def test_a_killed_process_costs_nothing_even_where_errors_are_not_tried_again(tmp_path: Path) -> None:
+    outcomes = run_jobs(JOBS[3:], Mortal(tmp_path), tmp_path / "r.jsonl", processes=2, attempts=1)
+    assert [outcome.result for outcome in outcomes] == [{"square": i * i} for i in (3, 4, 5)]
+
+
+def test_processes_that_cannot_begin_are_no_failure_of_the_jobs(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="nothing to work with"):
+        run_jobs(JOBS, unprepared, tmp_path / "r.jsonl", processes=2)
+    assert read_outcomes(tmp_path / "r.jsonl") == {}

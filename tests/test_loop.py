@@ -5,6 +5,8 @@ import json
 import math
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.errors import TrainingError
-from lipsync_core.training.checkpoints import Progress, load_state, save_batch, save_state
+from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.training.checkpoints import Progress, load_state, resume, save_batch, save_state
 from lipsync_core.training.descent import NotFiniteError, constant, descend, follow, warmup_cosine
-from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.journal import Evaluation, Journal
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.stopping import stopping
@@ -120,7 +122,7 @@ def test_a_run_that_is_asked_to_end_goes_on_to_the_same_state(tmp_path: Path) ->
     assert "asked to end after step 12: saved" in part.lines[-1]
     assert equal(whole.state(), part.state())
     assert evaluations(tmp_path / "whole") == evaluations(tmp_path / "parts")
-    names = {"last.pt", "best.pt", "evaluations.jsonl"}
+    names = {"last.pt", "best.pt", "evaluations.jsonl", ".lock"}
     assert {path.name for path in (tmp_path / "parts").iterdir()} == names  # nothing half-written stays
 
 
@@ -186,7 +188,9 @@ def test_nan_stops_with_the_batch_saved_and_nothing_harmed(tmp_path: Path) -> No
 
     run = Run(tmp_path)
     run.before = poison
-    with pytest.raises(NotFiniteError, match=r"step 7: the loss is nan .*not_finite_step00000007_rank0.pt; last.pt"):
+    with pytest.raises(
+        NotFiniteError, match=r"step 7: the loss is nan .*not_finite_step00000007_rank0.pt; what was saved"
+    ):
         run.go()
     saved = torch.load(tmp_path / "not_finite_step00000007_rank0.pt", weights_only=True)
     assert saved["step"] == 7 and torch.equal(saved["batch"]["x"], draw(7).x)
@@ -252,7 +256,9 @@ def test_the_loader_s_position_is_what_was_taken_not_what_was_prepared() -> None
 
 def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    assert load_state(path, {}) == Progress()
+    assert resume(path, {}) == Progress()
+    with pytest.raises(TrainingError, match="does not exist; wanted last"):
+        load_state(path, {})
     save_state(path, Progress(3), {"model": nn.Linear(2, 2)})
     for parts in ({"model": nn.Linear(3, 2)}, {"other": nn.Linear(2, 2)}):
         with pytest.raises(TrainingError, match="damaged or of another run"):
@@ -323,3 +329,63 @@ def test_pictures() -> None:
 def test_plans_are_checked() -> None:
     with pytest.raises(ValueError, match="save_every is 0; wanted 1 or more"):
         Plan(steps=3, save_every=0)
+
+
+def test_a_folder_is_one_run_s_alone_and_is_cleared_of_what_was_cut_off(tmp_path: Path) -> None:
+    left = tmp_path / ".last.0123abcd.part.pt"
+    left.touch()
+    (tmp_path / ".other.part.pt").touch()  # not ours
+    run = Run(tmp_path)
+
+    def again(batch: Batch, step: int) -> Batch:
+        if step == 1:
+            with pytest.raises(LipSyncError, match="another process is at work in"):
+                Run(tmp_path).go()
+        return batch
+
+    run.before = again
+    assert run.go().step == 12
+    assert {path.name for path in tmp_path.glob(".*")} == {".lock", ".other.part.pt"}
+
+
+SMALL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import Run, TrainingError
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    Run(Path(sys.argv[2])).go()
+except TrainingError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are Unix's")
+def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
+    """A limit of what a file may hold is to a writer what a full disk is."""
+    command = [sys.executable, "-c", SMALL_DISK, str(Path(__file__).parent), str(tmp_path / "out")]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1 and "last.pt could not be written" in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*.part*"))
+    run, whole = Run(tmp_path / "out"), Run(tmp_path / "whole")
+    assert run.go() == whole.go() and equal(run.state(), whole.state())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_journal_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    with Journal(tmp_path, step=0, tensorboard=False) as journal:
+        (tmp_path / "evaluations.jsonl").unlink()
+        (tmp_path / "evaluations.jsonl").symlink_to("/dev/full")
+        with pytest.raises(TrainingError, match=r"evaluations.jsonl could not be written .*make room"):
+            journal.evaluated(1, Evaluation(0.5, {}), best=True)
+
+
+def test_a_journal_keeps_what_json_can_say_and_drops_what_is_no_line_of_it(tmp_path: Path) -> None:
+    (tmp_path / "evaluations.jsonl").write_bytes(b'{"step": 1}\n3\n[]\n{}\n\xff\xfe\n{"step": 9}\n')
+    with Journal(tmp_path, step=1, tensorboard=False) as journal:
+        journal.evaluated(2, Evaluation(math.nan, {"error": math.inf}), best=False)
+    lines = [json.loads(line, parse_constant=int) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1}, {"step": 2, "score": None, "error": None, "best": False}]

@@ -23,8 +23,10 @@ from lipsync_core.preparing.people import duplicates, kept_together, same_people
 from lipsync_core.preparing.run import Splitting, prepare
 from lipsync_core.preparing.settings import Settings
 from lipsync_core.preparing.sources import Source, find_sources, given_split, speaker_names
+from lipsync_core.replacing import alone
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.shards import load_arrays, read_index
+from lipsync_core.training.sync import shown
 from lipsync_core.types import Frames, VideoInfo
 
 SETTINGS = Settings(longest=60)
@@ -308,3 +310,49 @@ def test_the_command_says_what_it_did(
     monkeypatch.setattr(preparing_run, "gather", fail)
     with pytest.raises(SystemExit, match=r"No space left on device.*nothing is lost"):
         main([str(root), str(here), "--longest", "60", "--val", "0.3", "--test", "0", "--processes", "1"])
+
+
+def test_one_person_s_last_words_are_held_out_by_time(talk: Path, tmp_path: Path) -> None:
+    footage, here = tmp_path / "in", tmp_path / "out"
+    footage.mkdir()
+    shutil.copy(talk, footage / "ann.mp4")
+    settings = Settings(shortest=20, longest=40)  # four clips of 31 frames
+    splitting = Splitting("file", "time", val=0.25, test=0)
+
+    def killed(stage: str, done: int, total: int) -> None:
+        if stage == "gather" and done == 4:  # train is written, val is not
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(footage, here, settings=settings, splitting=splitting, on_progress=killed)
+    (here / "val" / ".000000.0123abcd.part.tar").touch()  # as a kill would leave it
+    counts = prepare(footage, here, settings=settings, splitting=splitting)
+    assert {split: row[0] for split, row in counts.splits.items()} == {"train": 3, "val": 1, "test": 0}
+    last = max(entry.facts["start"] for entry in read_index(here / "train"))
+    assert read_index(here / "val")[0].facts["start"] > last and counts.shared == ("ann.mp4",)
+    assert sorted(path.name for path in (here / "val").iterdir()) == ["000000.tar", "index.json"]
+    with pytest.raises(LipSyncError, match="with other by;"):
+        prepare(footage, here, settings=settings, splitting=Splitting("file", val=0.25, test=0))
+
+
+def test_a_folder_is_one_preparation_s_alone_and_not_that_of_the_footage(root: Path, tmp_path: Path) -> None:
+    with alone(tmp_path / "out"), pytest.raises(LipSyncError, match="another process is at work in"):
+        prepare(root, tmp_path / "out")
+    with pytest.raises(LipSyncError, match="give another folder for the shards"):
+        prepare(root, root)
+
+
+def test_what_could_not_begin_binds_nobody(root: Path, tmp_path: Path) -> None:
+    for processes in (1, 2):
+        with pytest.raises(LipSyncError, match="no weights are called 'nobody'"):
+            prepare(root / "odd", tmp_path, settings=Settings(scorer="nobody"), processes=processes)
+    with pytest.raises(LipSyncError, match="no clip is left of 4 sources"):
+        prepare(root / "odd", tmp_path)
+
+
+@pytest.mark.parametrize("size", [96, 192, 256, 384])
+def test_recipes_take_off_the_margin_that_is_kept(size: int) -> None:
+    margin = Settings(size=size).margin
+    crop = torch.zeros(1, 3, size + 2 * margin, size + 2 * margin, dtype=torch.uint8)
+    crop[..., margin:-margin, margin:-margin] = 255
+    assert shown(crop, size).shape[-1] == size and bool((shown(crop, size) == 1).all())

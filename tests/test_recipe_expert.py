@@ -10,14 +10,18 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from noise_shards import write_noise
 
-from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.models.sync_expert import SyncExpert, resized
-from lipsync_core.training.settings import read_settings
-from train import expert
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.settings import keep_settings, read_settings
+from lipsync_core.training.shards import read_index
+from lipsync_core.weights import save_model
+from train import expert, export
 
 ROOT = Path(__file__).parents[1]
 RUN = """
@@ -32,7 +36,7 @@ stretch = {stretch}
 precision = "float32"
 [plan]
 steps = {steps}
-save_every = 9
+save_every = {save_every}
 evaluate_every = 9
 report_every = 1
 tensorboard = {tensorboard}
@@ -40,7 +44,7 @@ tensorboard = {tensorboard}
 
 
 def run_file(folder: Path, name: str = "run.toml", **changes: object) -> str:
-    values = {"window": 1, "contrastive": 1, "windows": 3, "stretch": 6, "steps": 3}
+    values = {"window": 1, "contrastive": 1, "windows": 3, "stretch": 6, "steps": 3, "save_every": 9}
     values |= {"projection": "false", "tensorboard": "false"} | changes
     path = folder / name
     path.write_text(RUN.format(**values), encoding="utf-8")
@@ -98,23 +102,90 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
 
 
-def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path) -> None:
-    """Two processes as torchrun starts them; five frames, windows that share frames, pictures for TensorBoard."""
-    run = run_file(tmp_path, window=5, windows=4, steps=1, contrastive=1, projection="true", tensorboard="true")
+def torchrun(*arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "train.expert", run, str(shards), str(tmp_path / "out"), "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 processes on cpu") == 1
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        *("best.pt", "evaluations.jsonl", "last.pt", "settings.json", "tensorboard")
+    command += ["-m", "train.expert", *arguments, "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(tmp_path: Path, shards: Path) -> None:
+    """Two processes as torchrun starts them, which passes SIGTERM on; five frames, windows that share frames, pictures for
+    TensorBoard. The run that was asked to end, or on Windows killed, comes to the state of the one that was not."""
+    run = run_file(
+        tmp_path, window=5, windows=4, steps=4, contrastive=2, save_every=1, projection="false", tensorboard="true"
+    )
+    whole = torchrun(run, str(shards), str(tmp_path / "whole"))
+    told, errors = whole.communicate(timeout=600)
+    assert whole.returncode == 0, errors
+    assert told.count("2 processes on cpu") == 1
+    assert {path.name for path in (tmp_path / "whole").iterdir()} == {
+        *(".lock", "best.pt", "evaluations.jsonl", "last.pt", "settings.json", "tensorboard")
     }
+    parts = torchrun(run, str(shards), str(tmp_path / "parts"))
+    assert parts.stdout is not None
+    for line in parts.stdout:
+        if line.startswith("1 loss"):
+            parts.terminate()
+            break
+    told, errors = parts.communicate(timeout=600)
+    assert parts.returncode != 0
+    if sys.platform != "win32":
+        assert "asked to end after step 2: saved" in told, errors
+        assert load_state(tmp_path / "parts" / "last.pt", {}).step == 2
+    again = torchrun(run, str(shards), str(tmp_path / "parts"))
+    _, errors = again.communicate(timeout=600)
+    assert again.returncode == 0, errors
+    assert same(state(tmp_path / "whole"), state(tmp_path / "parts"))
 
 
 def test_nothing_to_learn_from_is_said(tmp_path: Path, shards: Path) -> None:
     with pytest.raises(LipSyncError, match=r"train has 3 clips, none of which gives 62 frames"):
         expert.main([run_file(tmp_path, stretch=60), str(shards), str(tmp_path / "out")])
+    alone = write_noise(tmp_path / "alone", train="a")
+    with pytest.raises(
+        LipSyncError, match=r"val holds no prepared clips.*prepare two people or more, or .*--splits time"
+    ):
+        expert.main([run_file(tmp_path), str(alone), str(tmp_path / "out")])
+
+
+def test_shards_are_read_from_a_url(tmp_path: Path, shards: Path) -> None:
+    run = run_file(tmp_path, steps=1)
+    expert.main([run, str(shards), str(tmp_path / "path")])
+    expert.main([run, shards.as_uri(), str(tmp_path / "url")])
+    assert same(state(tmp_path / "path"), state(tmp_path / "url"))
+
+
+def test_data_that_is_no_number_is_named(tmp_path: Path) -> None:
+    """Held out, it names the clip; among those that are learnt from, the batch is saved."""
+    for split, told in (("val", "held-out clip d gives no finite"), ("train", "not_finite_step00000000_rank0.pt")):
+        shards = write_noise(tmp_path / split, train="abc", val="d")
+        for entry in read_index(shards / split):
+            at = entry.arrays["mel"]
+            held = np.memmap(shards / split / entry.shard, np.uint8, "r+")
+            held[at.offset : at.stop].view(at.dtype)[:] = np.nan
+        with pytest.raises(TrainingError, match=told):
+            expert.main([run_file(tmp_path, steps=1), str(shards), str(tmp_path / f"{split}-out")])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_this_machine_has_not_is_told(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TrainingError, match=r"no GPU can be used here by torch .*give --device cpu"):
+        expert.main([run_file(tmp_path), str(shards), str(tmp_path), "--device", "cuda"])
+    with pytest.raises(SystemExit):
+        expert.main([run_file(tmp_path), str(shards), str(tmp_path), "--threads", "0"])
+    assert "wanted a number of at least 1" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
+    """Or it would be a network that nobody taught."""
+    keep_settings(tmp_path, read_settings(run_file(tmp_path), expert.Settings))
+    with pytest.raises(TrainingError, match=r"best.pt does not exist"):
+        export.main(["expert", str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])
+    with pytest.raises(WeightsError, match=r"cannot be written .*give a folder that is there"):
+        save_model(SyncExpert(expert.TEACHER), tmp_path / "no" / "judge.safetensors", licence="", source="")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("expert*.toml")), ids=lambda path: path.stem)

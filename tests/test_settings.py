@@ -1,5 +1,6 @@
 """Named runs: strict TOML into frozen settings, and a folder that remembers its run."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,10 +59,37 @@ def test_a_missing_run_is_refused(tmp_path: Path) -> None:
         read_settings(tmp_path / "none.toml", Settings)
 
 
+def test_a_run_may_come_from_notepad(tmp_path: Path) -> None:
+    """A byte order mark, and lines as Windows ends them."""
+    path = tmp_path / "run.toml"
+    path.write_bytes(b'\xef\xbb\xbfnetwork = "small"\r\n[plan]\r\nsteps = 7\r\n')
+    assert read_settings(path, Settings) == Settings(network="small", plan=Plan(steps=7))
+
+
+def test_runs_outlive_settings_that_are_added_but_not_what_is_no_settings(tmp_path: Path) -> None:
+    one = Settings(network="small", plan=Plan(steps=7))
+    keep_settings(tmp_path, one)
+    path = tmp_path / "settings.json"
+    (tmp_path / "last.pt").touch()
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    del kept["rate"]
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    keep_settings(tmp_path, one)
+    for text in ("", "[]", '{"netw', "{}"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(TrainingError, match="tells no run of this kind"):
+            keep_settings(tmp_path, one)
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot be written"):
+        keep_settings(tmp_path / "file" / "run", one)
+
+
 def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
     out = tmp_path / "new" / "run"
     one = Settings(network="small", plan=Plan(steps=7))
+    keep_settings(out, Settings(network="small", plan=Plan(steps=8)))  # a run that never came to its first checkpoint
     keep_settings(out, one)
+    (out / "best.pt").touch()
     keep_settings(out, one)
     other = Settings(network="small", rate=2e-3, plan=Plan(steps=7))
     with pytest.raises(TrainingError, match=r"rate was 0.001 and is 0.002\).*delete settings.json"):

@@ -8,42 +8,60 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.sync import shown
 from lipsync_core.weights import load_model
-from train import expert as expert_recipe
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """RUN SHARDS OUT and where to compute."""
+def parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
+    """RUN SHARDS OUT, where to compute, and, where wanted, by whom to be judged."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
     made.add_argument("shards", help="what train.prepare wrote: a folder, or its URL")
     made.add_argument("out", type=Path)
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    made.add_argument("--threads", type=int, default=1)
-    made.add_argument(
-        "--judge", default="judge", help="judges the held-out clips: bundled, a run's checkpoint or a weights file"
-    )
+    made.add_argument("--threads", type=_count, default=1, help="of torch, in each process (default %(default)s)")
+    if judge:
+        made.add_argument(
+            "--judge", default="judge", help="judges the held-out clips: bundled, a run's checkpoint or a weights file"
+        )
     return made
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a number of at least 1")
+    return int(text)
 
 
 def read_expert(name: str) -> SyncExpert:
     """A frozen expert: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
+    from train import expert as expert_recipe  # itself a recipe, it imports this module
+
     path = Path(name)
     if path.suffix == ".pt" and (path.parent / "settings.json").exists():
         model = expert_recipe.trained(path)
     else:
         model = load_model(name, kind="sync_expert")
-    assert isinstance(model, SyncExpert)
+    assert isinstance(model, SyncExpert)  # as load_model has seen to
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def read_clips(shards: str, framing: str, *, least: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips to learn from, and to be judged on. TrainingError for crops of another ``framing``."""
-    taught, strangers = (load_clips(f"{shards}/{split}", least=least) for split in ("train", "val"))
+def read_clips(
+    shards: str, framing: str, *, least: int, half: int | None = None, least_judged: int | None = None
+) -> tuple[list[Clip], list[Clip]]:
+    """Clips to learn from (one ``half`` of them, see `load_clips`), and to be judged on. LipSyncError where there are none,
+    TrainingError for crops of another ``framing``."""
+    taught = load_clips(f"{shards}/train", half=half, least=least)
+    try:
+        strangers = load_clips(f"{shards}/val", least=least_judged or least)
+    except NoClipsError as error:
+        raise NoClipsError(
+            f"{error}. A run is judged on clips that it does not learn from: prepare two people or more, or anew with "
+            "--splits time, which keeps the end of everybody's footage for that"
+        ) from error
     if kinds := {clip.framing.kind for clip in (*taught, *strangers)} - {framing}:
         raise TrainingError(
             f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare them, or set framing"
@@ -62,7 +80,7 @@ def ended(main: Callable[[], None]) -> None:
     try:
         main()
     except (LipSyncError, OSError) as error:
-        sys.exit(f"{error}")
+        sys.exit(f"error: {error}")
 
 
 def say(line: str) -> None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lipsync_core.models.face_detector import FaceDetector, FaceDetectorConfig
-from lipsync_core.training.checkpoints import Progress, load_state, save_state
+from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.descent import follow, warmup_cosine
 from lipsync_core.training.detection import Draw, Picture, assign, detection_losses, mosaic, picture
 from lipsync_core.weights import save_model
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
-    first = load_state(args.out / "checkpoint.pt", parts).step
+    first = resume(args.out / "checkpoint.pt", parts).step
     if first == 0:
         average.load_state_dict(model.state_dict())
 

@@ -7,7 +7,6 @@ The first steps are taught by the N-way contrastive loss, the rest by the paper'
 command goes on where a run was stopped.
 """
 
-import argparse
 import copy
 import sys
 from dataclasses import dataclass, replace
@@ -19,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.audio import MelFeatures
-from lipsync_core.errors import LipSyncError, TrainingError
+from lipsync_core.errors import TrainingError
+from lipsync_core.geometry import Framing
 from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
-from lipsync_core.training.clips import Clip, load_clips, speaker_weights
+from lipsync_core.training.clips import Clip, speaker_weights
 from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
@@ -33,6 +33,7 @@ from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import held_out, pairs, shown
 from lipsync_core.training.world import World, joined
+from train.common import ended, parser, read_clips, say
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -86,6 +87,7 @@ class Settings:
     projection: bool = True
     window: Literal[1, 3, 5] = 5
     size: int = 96
+    framing: Literal["aligned", "box"] = "aligned"
     half: Literal[0, 1] | None = None
     contrastive_steps: int
     among: Literal["clip", "batch"] = "clip"
@@ -119,7 +121,8 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
     features = MelFeatures(lead_ms=(5 - settings.window) * 20)
     network = NETWORKS[settings.network]
     projection = network.projection if settings.projection else 0
-    config = replace(network, projection=projection, window=settings.window, features=features)
+    framing = Framing() if settings.framing == "aligned" else WAV2LIP_EXPERT.framing
+    config = replace(network, projection=projection, window=settings.window, features=features, framing=framing)
     return resized(config, settings.size)
 
 
@@ -189,13 +192,7 @@ def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args(argv)
+    args = parser(__doc__, judge=False).parse_args(argv)
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, expert_config(settings)
@@ -208,8 +205,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.clips} clips a step for {world.size} processes; wanted a multiple of their number"
             )
         least = settings.stretch + settings.window + 1
-        clips = load_clips(args.shards / "train", half=settings.half, least=least)
-        strangers = load_clips(args.shards / "val", least=40)
+        clips, strangers = read_clips(args.shards, settings.framing, least=least, half=settings.half, least_judged=40)
         weights = speaker_weights(clips)
 
         seed_step(plan.seed)
@@ -255,25 +251,12 @@ def main(argv: list[str] | None = None) -> None:
             return Evaluation(figures["off_sync"], figures, pictures)
 
         if world.first:
-            print(
-                f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}", flush=True
-            )
-        progress = train(
-            learn,
-            loader,
-            plan=plan,
-            parts={"model": pupil, "average": average, "optimiser": optimiser},
-            evaluate=evaluate,
-            out=args.out,
-            world=world,
-            say=lambda line: print(line, flush=True),
-        )
+            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
+        parts = {"model": pupil, "average": average, "optimiser": optimiser}
+        progress = train(learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say)
     if progress.step < plan.steps:
         sys.exit(1)  # what waits for this run must not begin
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (LipSyncError, OSError) as error:  # what the user can mend needs no traceback
-        sys.exit(f"{error}")
+    ended(main)

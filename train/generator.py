@@ -23,7 +23,7 @@ from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
-from lipsync_core.training.checkpoints import Progress, load_state, save_state
+from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.clips import Clip, load_clips, speaker_weights
 from lipsync_core.training.descent import warmup_cosine
 from lipsync_core.training.sync import embed, middle
@@ -268,7 +268,7 @@ def main() -> None:
     critic_optimiser = torch.optim.AdamW(critic.parameters(), lr=args.lr / 4, betas=(0.5, 0.99), weight_decay=1e-3)
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-    step = load_state(args.out / "last.pt", parts).step
+    step = resume(args.out / "last.pt", parts).step
     taught = lessons(clips, expert)
     print(f"{len(clips)} clips, {len(photos)} photos, {len(held_out)} held out, from step {step}", flush=True)
     while step < args.steps:

@@ -6,7 +6,8 @@ IN: any folder of videos, or of the reference's preprocessed clips (folders of 0
 brought to 25 fps and cut at scenes into takes of one person; the judge measures how early or late the sound is, the sound
 is moved, and takes on which the judge is not sure are dropped and counted. OUT/train, OUT/val and OUT/test then hold shards
 (lipsync_core/training/shards.py), OUT/report.html says what became of everything. No speaker is in two splits, unless
---splits given takes them from IN/train, IN/val and IN/test. Stop it at any time; the same command goes on.
+--splits given takes them from IN/train, IN/val and IN/test, or --splits time takes val and test from the end of everybody's
+footage, for one person alone. Stop it at any time; the same command goes on.
 
 --speaker folder: the folder a file lies in (the default where there are several); file: each its own; likeness: faces that
 look alike (the default for one flat folder); else a regular expression, searched for in the path, e.g. '([^/_]+)_[^/]*$'.
@@ -67,12 +68,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("root", metavar="IN", type=Path)
     parser.add_argument("out", metavar="OUT", type=Path)
     parser.add_argument("--speaker", help="folder, file, likeness or a regular expression")
-    parser.add_argument("--splits", choices=("shared", "given"), default="shared")
+    parser.add_argument("--splits", choices=("shared", "given", "time"), default="shared")
     parser.add_argument("--val", type=float, default=splitting.val, help="part of all frames (default %(default)s)")
     parser.add_argument("--test", type=float, default=splitting.test)
     parser.add_argument("--seed", type=int, default=0, help="of the sharing out of speakers")
     parser.add_argument("--size", type=int, default=usual.size, help="px of a crop (default %(default)s)")
-    parser.add_argument("--margin", type=int, default=usual.margin, help="px kept around it (default %(default)s)")
     parser.add_argument("--framing", choices=("aligned", "box"), default="aligned")
     parser.add_argument("--shortest", type=int, default=usual.shortest, help="frames of a clip (default %(default)s)")
     parser.add_argument(
@@ -98,7 +98,6 @@ def main(argv: list[str] | None = None) -> None:
     try:
         settings = Settings(
             size=args.size,
-            margin=args.margin,
             framing=args.framing,
             shortest=args.shortest,
             longest=args.longest,
@@ -113,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
                 args.root,
                 args.out,
                 settings=settings,
-                splitting=Splitting(args.speaker, args.splits == "given", args.val, args.test, args.seed),
+                splitting=Splitting(args.speaker, args.splits, args.val, args.test, args.seed),
                 processes=max(1, args.processes),
                 cluster=Cluster(args.ray, args.workers) if args.ray else None,
                 again=args.again,
@@ -125,15 +124,21 @@ def main(argv: list[str] | None = None) -> None:
             prepare_portraits(args.portraits, args.out / "portraits.npy", settings)
     except (LipSyncError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
     for split, (clips, speakers, seconds) in counts.splits.items():
         print(f"{split}: {clips} clips, {speakers} speakers, {seconds / 60:.1f} minutes")
     for reason, (number, seconds) in counts.dropped.items():
         print(f"dropped, {reason}: {number} ({seconds / 60:.1f} minutes)")
     empty = [split for split, (clips, _, _) in counts.splits.items() if not clips]
     if empty:
-        print(f"nothing in {', '.join(empty)}: speakers stay whole, and {counts.splits['train'][1]} are in train")
+        clips, speakers, _ = counts.splits["train"]
+        print(
+            f"nothing in {', '.join(empty)}, of {clips} clips and {speakers} speakers in train: for val of the same people, "
+            "prepare into another folder with --splits time (and a smaller --longest, for more clips)"
+        )
     if counts.shared:
-        print(f"in more than one split, as the folders say: {', '.join(counts.shared)}")
+        print(f"in more than one split, as wanted: {', '.join(counts.shared)}")
     print(f"see {args.out / 'report.html'}")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from lipsync_core.evaluation.tables import Mean, markdown, mean_with_interval
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.replacing import replacing
-from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
 from lipsync_core.training.judging import chosen, examined
 from lipsync_core.training.settings import read_settings
@@ -126,7 +126,7 @@ def run_file(path: Path, settings: Any) -> str:
 
 def finished(out: Path, steps: int) -> bool:
     """Whether the run in ``out`` has taken all its steps."""
-    return load_state(out / "last.pt", {}).step >= steps
+    return resume(out / "last.pt", {}).step >= steps
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -190,7 +190,10 @@ def main(argv: list[str] | None = None) -> None:
         if settings.experts_ear:
             hear_as(expert, model)
         if args.start:
-            model.load_state_dict(load_talking_face(args.start).state_dict())
+            try:
+                model.load_state_dict(load_talking_face(args.start).state_dict())
+            except RuntimeError as error:
+                raise TrainingError(f"{args.start} is of another shape than this run's network: {error}") from error
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))
@@ -232,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
                 )
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             rate = settings.rate * factor(step)
-            switch.on = world.any(switch.on)  # the first rank alone evaluates
+            switch.on = world.any(switch.on)  # the first rank alone evaluates; no rank may leave this out
             weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
             together.train()
             critic.requires_grad_(False)

@@ -92,9 +92,9 @@ def run_jobs(
     ``prepare`` makes what does a job, once here or once in each other process or Ray actor, which it must be able to travel
     to: it holds the models. A job that ``results``
     has a line for, with the same arguments, is not done again, unless ``again`` asks for those that failed, or ``still``
-    says of its outcome that what it made is no longer there. A job that raises is tried ``attempts`` times, and its
-    failure is a line too; so is the death of the process that did it. threads: of torch, in each worker (None: left as it
-    is here, 1 elsewhere). processes: 2 and more work beside this one. on_progress(done, total).
+    says of its outcome that what it made is no longer there. A job that raises is tried ``attempts`` times, one whose process
+    dies twice at least, and its failure is a line too. threads: of torch, in each worker (None: left as it is here, 1
+    elsewhere). processes: 2 and more work beside this one. on_progress(done, total).
 
     Raises LipSyncError when ``results`` is damaged or cannot be written, and when Ray is wanted and not there.
     """
@@ -201,7 +201,7 @@ def _here(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threa
         torch.set_num_threads(before)
 
 
-_work: Work | None = None  # of a process that _beside started
+_work: Work | Exception | None = None  # of a process that _beside started, or why it has none
 
 
 def _begin(prepare: Callable[[], Work], threads: int) -> None:
@@ -216,10 +216,15 @@ def _begin(prepare: Callable[[], Work], threads: int) -> None:
 
     threading.Thread(target=orphan, daemon=True).start()
     torch.set_num_threads(threads)
-    _work = prepare()
+    try:
+        _work = prepare()
+    except Exception as error:  # no fault of a job: it is raised where the jobs are handed out
+        _work = error
 
 
 def _next(job: Job, attempts: int) -> Outcome:
+    if isinstance(_work, Exception):
+        raise _work
     assert _work is not None
     return _attempt(_work, job, attempts)
 
@@ -231,11 +236,12 @@ def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, thr
         # With a number of tasks, however large, processes are spawned; forked ones inherit torch's locks but not its threads.
         return ProcessPoolExecutor(1, max_tasks_per_child=sys.maxsize, initializer=_begin, initargs=(prepare, threads))
 
+    deaths = max(attempts, 2)  # the first may have been the machine's: its memory was short, or somebody killed it
     free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
     stopped = threading.Event()
 
     def do(job: Job) -> Outcome | None:
-        for attempt in range(1, attempts + 1):
+        for attempt in range(1, deaths + 1):
             if stopped.is_set():
                 return None
             worker, began = free.get(), time.perf_counter()
@@ -246,13 +252,13 @@ def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, thr
             except BrokenProcessPool as error:
                 worker.shutdown()
                 free.put(pool())
-                if attempt == attempts:
+                if attempt == deaths:
                     return Outcome(
                         job.id,
                         job.arguments,
                         None,
                         f"its process died: {error}",
-                        attempts,
+                        deaths,
                         _since(began),
                         platform.node(),
                     )
@@ -296,7 +302,7 @@ def _on_ray(
     ray = _ray()
     with _connected(ray, cluster, threads):
         workers, cpus, gpus = share(cluster, ray.cluster_resources(), threads, len(jobs))
-        lasting = {"max_restarts": -1, "max_task_retries": attempts - 1}
+        lasting = {"max_restarts": -1, "max_task_retries": max(attempts, 2) - 1}
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **lasting)(_Worker)
         actors = [actor.remote(prepare, attempts, threads) for _ in range(workers)]
         try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import LipSyncError
 from ..evaluation.jobs import Outcome
-from ..replacing import replacing
+from ..replacing import remove_partials, replacing
 from ..training.shards import INDEX, Entry, ShardWriter, load_arrays, read_index
 from .people import as_prints, duplicates, kept_together, same_people, shared_out
 from .settings import Settings
@@ -80,16 +80,19 @@ def gather(
     speakers: Mapping[str, str | None],
     shares: Mapping[str, float],
     given: Mapping[str, str] | None = None,
+    by_time: bool = False,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
     """Puts the clips of ``outcomes`` that are in no shard yet into new ones below ``out`` and removes their parts. Returns the
     duplicates found so far: clip -> the one it repeats.
 
-    ``speakers``: by source, None where faces tell; ``given``: the split by source, where folders say it, else speakers are
-    shared out by ``shares``, those who are there already staying where they are. Killed at any place, the next call ends the
-    work: shards and indices appear whole, parts go last.
+    ``speakers``: by source, None where faces tell; ``given``: the split by source, where folders say it; ``by_time``: the end
+    of everybody's footage is val and test; else speakers are shared out by ``shares``, those who are there already staying
+    where they are. Killed at any place, the next call ends the work: shards and indices appear whole, parts go last.
     """
+    for split in SPLITS:
+        remove_partials(out / split)
     known, state = known_clips(out), read_state(out)
     old = [entry for entries in known.values() for entry in entries]
     settled = {entry.name for entry in old} | set(state.duplicates)
@@ -102,10 +105,16 @@ def gather(
     ]
     if fresh:
         named = _named(out, known, fresh, speakers, state)
-        placed = {} if given is not None else _placed(known, named, shares, seed)
+        if given is not None:
+            placed = {clip.key: given[clip.source] for clip, _ in named}
+        elif by_time:
+            placed = _by_time(known, named, shares)
+        else:
+            homes = _placed(known, named, shares, seed)
+            placed = {clip.key: homes[who] for clip, who in named}
         done = 0
         for split in SPLITS:
-            here = [(c, who) for c, who in named if (given[c.source] if given is not None else placed[who]) == split]
+            here = [(clip, who) for clip, who in named if placed[clip.key] == split]
             if here:
                 with ShardWriter(out / split) as writer:
                     for clip, speaker in here:
@@ -168,6 +177,31 @@ def _placed(
         fixed.setdefault(together[speaker], split)
     chosen = shared_out(frames, shares, fixed, seed=seed)
     return {speaker: before.get(speaker, chosen[group]) for speaker, group in together.items()}
+
+
+def _by_time(
+    known: Mapping[str, Sequence[Entry]], named: Sequence[tuple[_Clip, str]], shares: Mapping[str, float]
+) -> dict[str, str]:
+    """The split of every clip: of each speaker's footage, in the order of sources and time, the last ``shares`` are val and,
+    before it, test; a clip each at least, where train keeps one."""
+    clips = [
+        (entry.speaker, str(entry.facts["source"]), int(entry.facts["start"]), int(entry.facts["frames"]), entry.name)
+        for entries in known.values()
+        for entry in entries
+    ]
+    clips += [(who, clip.source, int(clip.row["start"]), int(clip.row["frames"]), clip.key) for clip, who in named]
+    by_speaker: dict[str, list[tuple[int, str]]] = {}
+    for who, _, _, frames, name in sorted(clips):
+        by_speaker.setdefault(who, []).append((frames, name))
+    placed = {name: "train" for *_, name in clips}
+    for rows in by_speaker.values():
+        total = sum(frames for frames, _ in rows)
+        for split in ("val", "test"):  # val first: without it nobody can choose a checkpoint
+            held = 0
+            while shares[split] > 0 and len(rows) > 1 and (held == 0 or held + rows[-1][0] <= shares[split] * total):
+                frames, name = rows.pop()
+                placed[name], held = split, held + frames
+    return placed
 
 
 def _add(writer: ShardWriter, clip: _Clip, speaker: str, settings: Settings) -> None:

@@ -32,7 +32,7 @@ from .settings import FPS, RATE, Settings
 from .sources import SOUND, Source
 from .takes import PictureTakes, Piece, Take, VideoTakes
 
-PARTS, DROPPED = "parts", "dropped"
+JOBS, PARTS, DROPPED = "jobs.jsonl", "parts", "dropped"
 FULL = "stopped"  # key of a result without work: the disk is full
 LEAST_FREE = 256 << 20  # bytes that must be free to begin a source
 # Frames of sound kept before and after a clip: as far as recipes look for rival sounds, and a window
@@ -263,20 +263,21 @@ def _show_dropped(stretch: _Stretch, out: Path, parts: Path) -> None:
         Image.fromarray(pixels).save(out / DROPPED / f"{stretch.key}.jpg")
 
 
-def read_settings(out: Path, settings: Settings, root: Path) -> None:
-    """Notes in ``out`` what it is prepared with. LipSyncError when that was something else."""
-    wanted = {"settings": asdict(settings), "root": str(root.resolve())}
-    path = out / "settings.json"
+def read_settings(out: Path, settings: Settings, root: Path, splitting: Mapping[str, Any]) -> None:
+    """Notes in ``out`` what it is prepared with. LipSyncError when something was done there with something else."""
+    now = {**asdict(settings), **splitting}
+    wanted = {"settings": now, "root": str(root.resolve())}
+    path, jobs = out / "settings.json", out / JOBS
+    begun = path.exists() and jobs.exists() and jobs.stat().st_size > 0
     try:
-        if path.exists() and (got := json.loads(path.read_text(encoding="utf-8"))) != wanted:
-            before, now = got["settings"], asdict(settings)
+        if begun and (got := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+            before = got["settings"]
             other = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
             raise LipSyncError(
                 f"{out} was prepared from {got['root']}, "
                 + (f"with other {', '.join(other)}" if other else "not from here")
                 + "; give another folder, or the same as before"
             )
-        out.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             part.write_text(json.dumps(wanted), encoding="utf-8")
     except (OSError, ValueError, KeyError) as error:

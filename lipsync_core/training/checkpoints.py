@@ -39,19 +39,24 @@ def save_state(path: Path, progress: Progress, parts: Mapping[str, Stateful]) ->
 
 
 def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
-    """Fill ``parts`` from a checkpoint and return how far it is; ``Progress()`` where there is none. TrainingError for a
-    file that is damaged or of other parts."""
-    if not path.exists():
-        return Progress()
+    """Fill ``parts`` from a checkpoint and return how far it is. TrainingError for a file that is missing, damaged or of
+    other parts: what was not trained must not pass for what was."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
         return Progress(state["step"], state["best"])
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path} does not exist; wanted last.pt or best.pt in a run's folder") from error
     except Exception as error:  # whatever torch's reader and a part make of a file that is not theirs
         raise TrainingError(
             f"{path} is damaged or of another run ({str(error)[:200]}); take another folder, or delete it to begin anew"
         ) from error
+
+
+def resume(path: Path, parts: Mapping[str, Stateful]) -> Progress:
+    """``load_state`` where there is a checkpoint, else ``Progress()``: the run begins."""
+    return load_state(path, parts) if path.exists() else Progress()
 
 
 def save_batch(path: Path, step: int, batch: Any) -> None:
@@ -79,6 +84,7 @@ def plain(value: Any) -> Any:
 
 def _write(state: Any, path: Path) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk

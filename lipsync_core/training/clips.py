@@ -1,8 +1,9 @@
 """Clips of prepared shards, and how windows are drawn from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..audio import SILENCE, MelFeatures
-from ..errors import LipSyncError
+from ..errors import LipSyncError, NoClipsError
 from ..geometry import Framing
 from ..models.talking_face import SoundFeatures
 from ..types import Audio
@@ -79,10 +80,11 @@ class Clip:
 def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> list[Clip]:
     """The clips of a prepared split, a folder or a URL. ``half`` 0 or 1 gives one of two disjoint halves of every speaker:
     every other clip, or half of the frames of a speaker who has only one. Clips with fewer than ``least`` frames are left out.
-    LipSyncError where nothing is left, or nothing was prepared."""
+    LipSyncError where nothing is left, nothing was prepared, or with another margin than a twelfth of the crop."""
     entries = read_index(source)
     by_speaker: dict[str, list[Clip]] = {}
     for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "mel", "sound")), strict=True):
+        _check_margin(entry.facts, source)
         framing = _FRAMINGS[entry.facts.get("framing", "aligned")]
         first, sound = int(entry.facts["first"]), arrays.get("sound")
         clip = Clip(entry.name, entry.speaker, arrays["faces"], arrays["mel"], first, sound, framing)
@@ -90,10 +92,18 @@ def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> l
     chosen = [c for clips in by_speaker.values() for c in (clips if half is None else _half(clips, half))]
     kept = [c for c in chosen if len(c.faces) >= least]
     if not kept:
-        raise LipSyncError(
+        raise NoClipsError(
             f"{source} has {len(entries)} clips, none of which gives {least} frames; prepare more or longer footage"
         )
     return kept
+
+
+def _check_margin(facts: Mapping[str, Any], source: Source) -> None:
+    if "size" in facts and facts["margin"] != facts["size"] // 12:
+        raise LipSyncError(
+            f"{source} holds crops of {facts['size']} px with {facts['margin']} px around them; wanted a twelfth, "
+            f"{facts['size'] // 12} px: prepare anew"
+        )
 
 
 def _half(clips: list[Clip], half: int) -> list[Clip]:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -50,42 +51,58 @@ class Journal:
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
         self._lines = out / "evaluations.jsonl"
         kept = [line for line in _lines(self._lines) if line["step"] <= step]
-        with replacing(self._lines) as part:
+        with _writing(self._lines), replacing(self._lines) as part:
             part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
-        self._board = _board(out / "tensorboard", step) if tensorboard else None
+        self._curves = out / "tensorboard"
+        with _writing(self._curves):
+            self._board = _board(self._curves, step) if tensorboard else None
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(TrainingError) if error else nullcontext(), _writing(self._curves):  # the first error counts
+                self._board.close()
 
     def report(self, step: int, figures: Mapping[str, float], *, part: str = "train") -> None:
         if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(f"{part}/{name}", value, step)
+            with _writing(self._curves):
+                for name, value in figures.items():
+                    self._board.add_scalar(f"{part}/{name}", value, step)
 
     def evaluated(self, step: int, evaluation: Evaluation, *, best: bool) -> None:
-        figures = {name: value if math.isfinite(value) else None for name, value in evaluation.figures.items()}
-        line = {"step": step, "score": evaluation.score, "best": best} | figures
-        with self._lines.open("a", encoding="utf-8") as file:
+        figures = {"score": evaluation.score, **evaluation.figures}
+        line = {"step": step} | {k: v if math.isfinite(v) else None for k, v in figures.items()} | {"best": best}
+        with _writing(self._lines), self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.report(step, {"score": evaluation.score, **evaluation.figures}, part="held out")
         if self._board is not None:
-            for name, picture in evaluation.pictures.items():
-                self._board.add_image(name, picture, step)
-            self._board.flush()
+            with _writing(self._curves):
+                for name, picture in evaluation.pictures.items():
+                    self._board.add_image(name, picture, step)
+                self._board.flush()
+
+
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    """TrainingError where the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path} could not be written ({error}); make room and start again: the run goes on from last.pt"
+        ) from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a journal: of a process that was killed the last may be broken."""
     found: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(text))
-        except ValueError:
-            continue
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError, TypeError, KeyError):
+            line = json.loads(text)
+            int(line["step"])
+            found.append(line)
     return found
 
 

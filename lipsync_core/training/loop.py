@@ -10,7 +10,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import TrainingError
 from ..prefetch import ahead
-from .checkpoints import Progress, Stateful, load_state, save_batch, save_state
+from ..replacing import alone
+from .checkpoints import Progress, Stateful, resume, save_batch, save_state
 from .descent import NotFiniteError
 from .journal import Evaluation, Journal, Tally
 from .stopping import stopping
@@ -96,11 +98,11 @@ def train(
     rank. ``parts`` and the loader are what a checkpoint holds; they are the same on every rank. ``out`` gets last.pt, best.pt,
     evaluations.jsonl and tensorboard/; ``say`` one line per report, with the seconds of a step and the share of
     them that passed waiting for data. NotFiniteError, with the batch saved beside the checkpoints, where a step gives no
-    finite number; TrainingError where a checkpoint cannot be read or written.
+    finite number; LipSyncError where ``out`` cannot be read or written, or another process is at work in it.
     """
     parts = {**parts, "loader": loader}
-    progress, tally, stop = load_state(out / "last.pt", parts), Tally(), False
-    with stopping() as asked, _journal(out, progress, plan, world) as journal:
+    tally, stop = Tally(), False
+    with stopping() as asked, _begun(out, parts, plan, world) as (progress, journal):
         batches = iter(loader)
         while progress.step < plan.steps and not stop:
             began = time.perf_counter()
@@ -153,11 +155,23 @@ def seed_step(*key: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _journal(out: Path, progress: Progress, plan: Plan, world: World) -> Journal | nullcontext[None]:
-    if not world.first:
-        return nullcontext()
-    out.mkdir(parents=True, exist_ok=True)
-    return Journal(out, step=progress.step, tensorboard=plan.tensorboard)
+@contextmanager
+def _begun(
+    out: Path, parts: Mapping[str, Stateful], plan: Plan, world: World
+) -> Generator[tuple[Progress, Journal | None]]:
+    """How far the run is, and the journal of the first rank, which has ``out`` for itself until the end."""
+    with alone(out) if world.first else nullcontext():
+        progress = resume(out / "last.pt", parts)
+        if not world.agree(progress.step):
+            raise TrainingError(
+                f"{out / 'last.pt'} is of step {progress.step} here and of another for other processes; wanted a folder "
+                "that all machines share"
+            )
+        if not world.first:
+            yield progress, None
+            return
+        with Journal(out, step=progress.step, tensorboard=plan.tensorboard) as journal:
+            yield progress, journal
 
 
 def _learn(
@@ -169,8 +183,8 @@ def _learn(
         path = out / f"not_finite_step{step:08d}_rank{world.rank}.pt"
         save_batch(path, step, batch)
         raise NotFiniteError(
-            f"step {step}: {error}. The batch is in {path.name}; last.pt is older and sound: lower the rate or "
-            "clip_norm, or mend the data, and start again"
+            f"step {step}: {error}. The batch is in {path.name}; what was saved before is sound: lower the rate "
+            "or clip_norm, or mend the data, and start again"
         ) from error
 
 

@@ -19,35 +19,40 @@ def read_settings(path: str | Path, kind: type[S]) -> S:
     TrainingError for a file that is missing or no TOML and for unknown, missing, ill-typed or impossible values.
     """
     try:
-        return typed(kind, tomllib.loads(Path(path).read_text(encoding="utf-8")), "the run", defaults=True)
+        return typed(kind, tomllib.loads(Path(path).read_text(encoding="utf-8-sig")), "the run", defaults=True)
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise TrainingError(f"{path}: {error}") from error
 
 
 def kept_settings(out: Path, kind: type[S]) -> S:
-    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; TrainingError where there is none."""
+    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; fields that were added since take their
+    defaults. TrainingError where there is none."""
     path = out / "settings.json"
     try:
-        return typed(kind, json.loads(path.read_text(encoding="utf-8")), "the run")
+        return typed(kind, json.loads(path.read_text(encoding="utf-8")), "the run", defaults=True)
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} tells no run of this kind: {error}") from error
+        raise TrainingError(
+            f"{path} tells no run of this kind ({error}); wanted a folder with last.pt, best.pt and the settings beside them"
+        ) from error
 
 
 def keep_settings(out: Path, settings: Any) -> None:
-    """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run began there with others, TrainingError
+    """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run has checkpoints there of others, TrainingError
     names what differs: half a run with one rate and half with another is neither."""
     path = out / "settings.json"
-    now = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if path.exists():
-        then = json.loads(path.read_text(encoding="utf-8"))
+    if path.exists() and any((out / name).exists() for name in ("last.pt", "best.pt")):
+        then, now = (dataclasses.asdict(each) for each in (kept_settings(out, type(settings)), settings))
         if then != now:
-            differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
-            told = "; ".join(f"{key} was {then.get(key)} and is {now.get(key)}" for key in differing)
+            told = "; ".join(f"{key} was {then[key]} and is {now[key]}" for key in sorted(now) if then[key] != now[key])
             raise TrainingError(
                 f"{out} holds a run with other settings ({told}); take another folder, or delete {path.name} to go on "
                 "with the new ones all the same"
             )
         return
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    told = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            part.write_text(told, encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written ({error}); make room, or give a folder that can") from error

@@ -32,7 +32,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import LipSyncError
+from ..errors import LipSyncError, NoClipsError
 from ..replacing import partial_of, replacing
 
 Array = npt.NDArray[Any]
@@ -121,7 +121,7 @@ def read_index(source: Source) -> list[Entry]:
             raise LipSyncError(f"{where} has format {found['format']}; this version reads {_FORMAT}: prepare anew")
         rows = [_entry(row) for row in found["clips"]]
     except FileNotFoundError as error:
-        raise LipSyncError(
+        raise NoClipsError(
             f"{source} holds no prepared clips (no {INDEX}); run python -m train.prepare first"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -252,7 +252,7 @@ def _remote(url: str, start: int | None = None, stop: int | None = None) -> byte
     try:
         system, path = fsspec.core.url_to_fs(url)
         return bytes(system.cat_file(path, start=start, end=stop))
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # the latter: fsspec knows no such scheme
         raise LipSyncError(f"{url} cannot be opened: {error}") from error
     except FileNotFoundError:
         raise

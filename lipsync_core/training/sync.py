@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, interpolate
 
+from ..errors import TrainingError
 from ..metrics.sync import offset_and_confidence, offset_curve
 from ..models.sync_expert import SyncExpert
 from .clips import Clip
@@ -36,7 +37,8 @@ def middle(faces: Tensor, size: int = 96) -> Tensor:
 
 def shown(faces: Tensor, size: int) -> Tensor:
     """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without it."""
-    return resized(middle(faces, faces.shape[-1] * 6 // 7), size)
+    side = faces.shape[-1]
+    return resized(middle(faces, side - 2 * (side // 14)), size)  # of s + 2 (s // 12) px: s, whatever it is
 
 
 def resized(faces: Tensor, size: int) -> Tensor:
@@ -68,11 +70,16 @@ def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping
 def listened(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float]:
     """What an expert makes of one clip: ``within_one``, 1 where it finds the offset at 0 within a frame; ``confidence``, of
     that offset; ``off_sync``, the share of windows that lie closer to their own sound than to one drawn at least ``apart``
-    frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess)."""
+    frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess). TrainingError where it gives no finite
+    embedding."""
     at = next(model.parameters()).device
     faces = shown(clip.frames(0, len(clip.faces)), model.config.size)
     mels = clip.windows(model.config.features, 0, len(clip.faces))
     audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
+    if not bool(audio.isfinite().all() & video.isfinite().all()):
+        raise TrainingError(
+            f"the held-out clip {clip.name} gives no finite embedding; look at its data, or prepare anew"
+        )
     offset, confidence = offset_and_confidence(offset_curve(audio, video))
     starts = torch.arange(len(video))
     away = ((starts[:, None] - starts).abs() >= apart).float()

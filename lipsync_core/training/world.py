@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..errors import TrainingError
+
 _PATIENCE = timedelta(hours=1)  # the first rank evaluates while the others wait
 
 
@@ -34,6 +36,14 @@ class World:
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
 
+    def agree(self, number: int) -> bool:
+        """Whether ``number`` is the same on all ranks."""
+        if self.size == 1:
+            return True
+        ends = torch.tensor([number, -number])
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return bool(ends.sum() == 0)
+
     def gather(self, x: Tensor) -> Tensor:
         """(N,...) of every rank, of one shape -> (size*N,...), by rank, with gradient.
 
@@ -56,14 +66,23 @@ class World:
 @contextmanager
 def joined(device: str = "auto") -> Generator[World]:
     """This process's `World`: what torchrun says in the environment, or alone. ``device``: cpu, cuda, or auto for a GPU
-    where there is one; each process of a machine takes its own GPU."""
+    where there is one; each process of a machine takes its own GPU. TrainingError where there is none to take."""
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            f"no GPU can be used here by torch {torch.__version__}; give --device cpu, or install its CUDA build"
+        )
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(device=torch.device(kind))
         return
     here = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
+        if here.index >= torch.cuda.device_count():
+            raise TrainingError(
+                f"process {here.index + 1} of this machine has no GPU of its own; there are {torch.cuda.device_count()}: "
+                "start so many processes"
+            )
         torch.cuda.set_device(here)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     yield World(dist.get_rank(), size, here)
