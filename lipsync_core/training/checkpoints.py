@@ -54,6 +54,13 @@ def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
         ) from error
 
 
+def load_average(path: Path, model: Stateful) -> None:
+    """Fill ``model`` with the average that a run's checkpoint holds. TrainingError where there is none."""
+    if not path.exists():
+        raise TrainingError(f"there is no {path}; train longer, or name another checkpoint, last.pt or best.pt")
+    load_state(path, {"average": model})
+
+
 def save_batch(path: Path, step: int, batch: Any) -> None:
     """Write a batch that broke a step, so that ``torch.load(path, weights_only=True)`` gives {step, batch}."""
     _write({"step": step, "batch": plain(batch)}, path)
