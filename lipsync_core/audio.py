@@ -268,10 +268,12 @@ def _mfcc_frames(x: Tensor, first: int, count: int) -> Tensor:
     """(count, 400) emphasised samples in the numbers of int16, zeros outside the signal."""
     begin, end = first * _MFCC_HOP, (first + count - 1) * _MFCC_HOP + _MFCC_FRAME
     low, high = (min(max(place, 0), x.shape[0]) for place in (begin - 1, end))  # one more: the emphasis looks back
-    piece = x[low:high] if high > low else x.new_zeros(1)
-    piece = (piece * _INT16).round().clamp(-_INT16, _INT16 - 1)
+    piece = (x[low:high] * _INT16).round().clamp(-_INT16, _INT16 - 1)
     dtype = x.dtype if x.device.type == "mps" else torch.float64
-    y = _preemphasised(piece, torch.arange(begin - low, end - low, device=x.device), "constant", dtype)
+    y = torch.zeros(end - begin + 1, device=x.device, dtype=dtype)
+    y[low - begin + 1 : high - begin + 1] = piece
+    y = y[1:] - _PREEMPHASIS * y[:-1]
+    y[max(high - begin, 0) :] = 0  # where the signal ended, not its echo in the emphasis
     return y.unfold(0, _MFCC_FRAME, _MFCC_HOP)
 
 
@@ -280,7 +282,9 @@ def _cepstra(audio: Audio, first: int, count: int, features: CepstrumFeatures) -
     x = _only_channel(audio, features.rate)
     frames = _mfcc_frames(x, first, count)
     window = torch.hamming_window(_MFCC_FRAME, periodic=False, device=x.device, dtype=frames.dtype)
-    magnitude = torch.fft.rfft(frames * window, _MFCC_FFT).abs()  # (count, 257)
+    spectrum = torch.fft.rfft(frames * window, _MFCC_FFT)  # (count, 257)
+    # three times as fast as abs(), which guards against an overflow that is far off
+    magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
     filtered = (magnitude @ _cepstrum_filters(features).to(magnitude).mT).clamp_min(_EPSILON).log()
     return (filtered @ _cosines(features.filters, features.coefficients + 1).to(filtered)).mT.to(x.dtype)
 

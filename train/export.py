@@ -14,7 +14,7 @@ from lipsync_core.training.checkpoints import load_state
 from lipsync_core.weights import save_model
 from train.common import ended, say
 
-RECIPES = ("expert", "wav2lip")
+RECIPES = ("expert", "wav2lip", "lipgan", "speech2vid")
 LICENCE = "Apache-2.0"
 SOURCE = "lipsync-core, trained on GRID (CC BY 4.0) and openly licensed clips; see the model card beside this file"
 

@@ -1,0 +1,192 @@
+"""Train the baseline LipGAN: L1, and a discriminator that learns beside the generator whether face and sound agree.
+
+    python -m train.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain
+    python -m train.lipgan train/configs/lipgan.toml SHARDS runs/lipgan --start runs/pretrain/best.pt
+
+The shards must hold the sound itself, as those of train.prepare do. The same command goes on where a run was stopped.
+"""
+
+import copy
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.geometry import Framing
+from lipsync_core.losses import margin_loss, reconstruction
+from lipsync_core.models.generator import WAV2LIP
+from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
+from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.descent import descend, follow
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.loading import Batch, Loader, Share, WindowDraw
+from lipsync_core.training.loop import Plan, seed_step, train
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
+from lipsync_core.training.world import joined
+from lipsync_core.weights import load_talking_face
+from train.common import crops, ended, parser, read_clips, read_expert, say
+from train.wav2lip import out_of_sync
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. A batch, over all ranks, is ``batch`` frames, each beside one at least ``far`` frames away, and Adam has
+    the public code's rate; that code neither clips gradients nor averages weights.
+
+    ``thinner``: what the channels of every layer are divided by, for small machines; 1 as published.
+    ``contrastive_weight``: of the discriminator's verdict; 0: no discriminator, as the generator is pre-trained.
+    ``decay``: of the moving average that is judged and exported; 0: none."""
+
+    network: Literal["lipgan", "lipgan-basic"] = "lipgan"
+    thinner: Literal[1, 2, 4, 8, 16] = 1
+    framing: Literal["aligned", "box"] = "aligned"
+    batch: int = 96
+    far: int = 6
+    contrastive_weight: float = 0.01
+    rate: float = 1e-4
+    clip_norm: float = 1.0
+    decay: float = 0.999
+    judged_clips: int = 12
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        if self.contrastive_weight < 0:
+            raise ValueError(f"contrastive_weight is {self.contrastive_weight}; wanted 0 or more")
+
+
+def generator_config(settings: Settings) -> LipGANConfig:
+    config = LIPGAN if settings.network == "lipgan" else LIPGAN_BASIC
+    return replace(
+        config,
+        face=_thinner(config.face, settings.thinner),
+        audio=_thinner(config.audio, settings.thinner),
+        decoder=_thinner(config.decoder, settings.thinner),
+        framing=Framing() if settings.framing == "aligned" else WAV2LIP.framing,
+    )
+
+
+def critic_config(settings: Settings) -> LipGANDiscriminatorConfig:
+    config = LipGANDiscriminatorConfig(framing=generator_config(settings).framing)
+    return replace(
+        config,
+        face=_thinner(config.face, settings.thinner),
+        audio=_thinner(config.audio, settings.thinner),
+    )
+
+
+def _thinner(stages: tuple[LipGANStage, ...], by: int) -> tuple[LipGANStage, ...]:
+    return tuple(replace(stage, channels=stage.channels // by) for stage in stages)
+
+
+def trained(state: Path) -> LipGAN:
+    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = LipGAN(generator_config(kept_settings(state.parent, Settings)))
+    load_state(state, {"average": model})
+    return model
+
+
+def begin_with(model: LipGAN, name: str) -> None:
+    """Give ``model`` the weights of a run's checkpoint (RUN/best.pt) or of a weights file; TrainingError for those of
+    another network."""
+    path = Path(name)
+    start = trained(path) if path.suffix == ".pt" else load_talking_face(name)
+    try:
+        model.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{name} holds another network than this run's; set network, or start from another: {error}"
+        ) from error
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--start", help="whose generator training begins with: RUN/best.pt or a weights file")
+    args = options.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = read_settings(args.run, Settings)
+    plan, config = settings.plan, generator_config(settings)
+    with joined(args.device) as world:
+        if world.first:
+            keep_settings(args.out, settings)
+        least = 2 * world.size if settings.contrastive_weight else world.size
+        if settings.batch % world.size or settings.batch < least:
+            raise TrainingError(
+                f"{settings.batch} frames a step for {world.size} processes; wanted a multiple, and two for each where the "
+                "discriminator hears other clips' sound"
+            )
+        clips, strangers = read_clips(args.shards, settings.framing, least=1 + 2 * settings.far)
+        strangers = chosen(strangers, settings.judged_clips)
+        judge = read_expert(args.judge).to(world.device)
+
+        seed_step(plan.seed)
+        model = LipGAN(config)
+        if args.start:
+            begin_with(model, args.start)
+        model.to(world.device, memory_format=torch.channels_last)
+        average = copy.deepcopy(model).eval()
+        critic = LipGANDiscriminator(critic_config(settings))
+        critic.to(world.device, memory_format=torch.channels_last)
+
+        def optimiser(of: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.Adam(of.parameters(), settings.rate)
+
+        parts = {"model": model, "average": average, "optimiser": optimiser(model)}
+        if settings.contrastive_weight:
+            parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
+        together, discriminate = world.spread(model), world.spread(critic)
+        draw = WindowDraw(clips, features=config.features, frames=1, far=settings.far)
+        loader = Loader(draw, batch=settings.batch, seed=plan.seed, share=Share(world.rank, world.size))
+        bfloat16 = settings.precision == "bfloat16"
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            sound = batch["sound"].to(world.device).flatten(0, 1)
+            target, reference = (
+                crops(batch[name], config.size, world.device)
+                .flatten(0, 1)
+                .contiguous(memory_format=torch.channels_last)
+                for name in ("target", "reference")
+            )
+            together.train()
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                made = together(sound, target, reference).float()
+            terms = {"l1": reconstruction(made, target)}
+            loss = terms["l1"]
+            if settings.contrastive_weight:  # the discriminator learns first, as in the public code
+                critic.requires_grad_(True)
+                faces, beside = out_of_sync(target, made, sound)
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                    audio, video = discriminate(torch.cat([sound, beside]), torch.cat([target, faces]))
+                agree = (torch.arange(len(audio), device=audio.device) < len(target)).float()
+                terms["critic"] = margin_loss(audio, video, agree)
+                descend(terms["critic"], parts["critic_optimiser"], rate=settings.rate, clip_norm=settings.clip_norm)
+                critic.requires_grad_(False)
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                    audio, video = critic(sound, made)
+                terms["contrastive"] = margin_loss(audio, video, torch.ones_like(audio[:, 0]))
+                loss = loss + settings.contrastive_weight * terms["contrastive"]
+            norm = descend(loss, parts["optimiser"], rate=settings.rate, clip_norm=settings.clip_norm)
+            follow(average, model, step, decay=settings.decay)
+            return terms | {"loss": loss, "gradient": norm}
+
+        def evaluate(step: int) -> Evaluation:
+            return judged(average, strangers, judge)
+
+        if world.first:
+            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
+        with loader:
+            progress = train(
+                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
+            )  # fmt: skip
+    if progress.step < plan.steps:
+        sys.exit(1)  # what waits for this run must not begin
+
+
+if __name__ == "__main__":
+    ended(main)

@@ -1,0 +1,139 @@
+"""Train the baseline Speech2Vid: L1 alone.
+
+    python -m train.speech2vid train/configs/speech2vid.toml SHARDS OUT
+
+As LipGAN's authors compared it: beside stills of the person the network sees the upper half of the frame that it redraws. The
+shards must hold the sound itself, as those of train.prepare do. The same command goes on where a run was stopped.
+"""
+
+import copy
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.geometry import Framing
+from lipsync_core.losses import reconstruction
+from lipsync_core.models.generator import WAV2LIP
+from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.descent import descend, follow
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.loading import Batch, Loader, Share, WindowDraw
+from lipsync_core.training.loop import Plan, seed_step, train
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
+from lipsync_core.training.world import joined
+from train.common import crops, ended, parser, read_clips, read_expert, say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. A batch, over all ranks, is ``batch`` frames. ``references``: stills of the person, neighbours that
+    begin at least ``far`` frames away (in use, the frame itself stands for all of them); as many neighbouring frames are
+    redrawn beside them. ``thinner``: what the width of every layer is divided by, for small machines; 1 as published.
+    ``decay``: of the moving average that is judged and exported; 0: none.
+
+    Batch, rate, and the distance of the still are the third-party Keras version's (Adam's default there), which neither
+    clips gradients nor averages weights."""
+
+    references: int = 1
+    thinner: Literal[1, 2, 4, 8, 16] = 1
+    framing: Literal["aligned", "box"] = "aligned"
+    batch: int = 64
+    far: int = 6
+    rate: float = 1e-3
+    clip_norm: float = 1.0
+    decay: float = 0.999
+    judged_clips: int = 12
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        if self.references < 1 or self.batch < 1 or self.batch % self.references:
+            raise ValueError(
+                f"references {self.references}, batch {self.batch}; wanted 1 or more, and a batch that is a multiple"
+            )
+
+
+def generator_config(settings: Settings) -> Speech2VidConfig:
+    whole, by = SPEECH2VID, settings.thinner
+    return replace(
+        whole,
+        audio=tuple(width // by for width in whole.audio),
+        face=tuple(width // by for width in whole.face),
+        hidden=whole.hidden // by,
+        embedding=whole.embedding // by,
+        decoder=tuple(width // by for width in whole.decoder),
+        references=settings.references,
+        framing=Framing() if settings.framing == "aligned" else WAV2LIP.framing,
+    )
+
+
+def trained(state: Path) -> Speech2Vid:
+    """The network of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = Speech2Vid(generator_config(kept_settings(state.parent, Settings)))
+    load_state(state, {"average": model})
+    return model
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser(__doc__).parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = read_settings(args.run, Settings)
+    plan, config = settings.plan, generator_config(settings)
+    with joined(args.device) as world:
+        if world.first:
+            keep_settings(args.out, settings)
+        windows = settings.batch // settings.references
+        if windows % world.size:
+            raise TrainingError(
+                f"{settings.batch} frames a step, by {settings.references}, for {world.size} processes; wanted a multiple"
+            )
+        least = settings.references + 2 * settings.far
+        clips, strangers = read_clips(args.shards, settings.framing, least=least)
+        strangers = chosen(strangers, settings.judged_clips)
+        judge = read_expert(args.judge).to(world.device)
+
+        seed_step(plan.seed)
+        model = Speech2Vid(config).to(world.device, memory_format=torch.channels_last)
+        average = copy.deepcopy(model).eval()
+        optimiser = torch.optim.Adam(model.parameters(), settings.rate)
+        together = world.spread(model)
+        draw = WindowDraw(clips, features=config.features, frames=settings.references, far=settings.far)
+        loader = Loader(draw, batch=windows, seed=plan.seed, share=Share(world.rank, world.size))
+        bfloat16 = settings.precision == "bfloat16"
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            sound = batch["sound"].to(world.device).flatten(0, 1)
+            target, reference = (crops(batch[name], config.size, world.device) for name in ("target", "reference"))
+            stills = reference.flatten(1, 2).repeat_interleave(settings.references, 0)  # (B*K,3*K,S,S)
+            flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            together.train()
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                made = together(sound, flat, stills).float()
+            loss = reconstruction(made, flat)
+            norm = descend(loss, optimiser, rate=settings.rate, clip_norm=settings.clip_norm)
+            follow(average, model, step, decay=settings.decay)
+            return {"l1": loss, "gradient": norm}
+
+        def evaluate(step: int) -> Evaluation:
+            return judged(average, strangers, judge)
+
+        parts = {"model": model, "average": average, "optimiser": optimiser}
+        if world.first:
+            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
+        with loader:
+            progress = train(
+                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
+            )  # fmt: skip
+    if progress.step < plan.steps:
+        sys.exit(1)  # what waits for this run must not begin
+
+
+if __name__ == "__main__":
+    ended(main)
