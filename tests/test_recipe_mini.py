@@ -27,8 +27,8 @@ from train.common import read_expert
 
 ROOT = Path(__file__).parents[1]
 RUN = """
-talking = {clips}
-foreign = {clips}
+talking = {talking}
+foreign = {foreign}
 frames = 5
 precision = "float32"
 {lines}
@@ -50,9 +50,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_file(folder: Path, *lines: str, clips: int = 1, steps: int = 2) -> str:
+def run_file(folder: Path, *lines: str, talking: int = 1, foreign: int = 1, steps: int = 2) -> str:
     path = folder / "run.toml"
-    path.write_text(RUN.format(lines="\n".join(lines), clips=clips, steps=steps), encoding="utf-8")
+    path.write_text(RUN.format(lines="\n".join(lines), talking=talking, foreign=foreign, steps=steps), encoding="utf-8")
     return str(path)
 
 
@@ -75,7 +75,7 @@ class AskedToEnd(io.StringIO):
 
 
 def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_path: Path, shards: Path) -> None:
-    command = [run_file(tmp_path, clips=2, steps=3), str(shards)]
+    command = [run_file(tmp_path, foreign=2, steps=3), str(shards)]
     with redirect_stdout(io.StringIO()) as told:
         mini.main([*command, str(tmp_path / "whole"), "--teacher", "judge"])
     for words in (
@@ -177,7 +177,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
 
 
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path) -> None:
-    run = run_file(tmp_path, clips=2, steps=1)
+    run = run_file(tmp_path, talking=2, foreign=2, steps=1)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "train.mini", run, str(shards), str(tmp_path / "out"), "--teacher", "judge", "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}

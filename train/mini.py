@@ -56,7 +56,7 @@ DISCRIMINATOR = QualityDiscriminatorConfig(
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Of the terms, which ``losses`` explains."""
+    """Of the terms that ``losses`` returns."""
 
     l1: float = 20.0
     slopes: float = 10.0
@@ -242,7 +242,9 @@ def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: 
 def losses(
     planes: Tensor, batch: Batch, teacher: SyncExpert, critic: QualityDiscriminator, rng: torch.Generator, *, apart: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make."""
+    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make. Of talking clips ``l1`` and
+    ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the mouth L1 counts a tenth and slopes
+    three tenths; of all ``bend``, the slopes of the flow, and ``photograph``, what the critic says."""
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
     made = moved(planes, target, reference)
