@@ -243,8 +243,8 @@ def losses(
     planes: Tensor, batch: Batch, teacher: SyncExpert, critic: QualityDiscriminator, rng: torch.Generator, *, apart: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make. Of talking clips ``l1`` and
-    ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the mouth L1 counts a tenth and slopes
-    three tenths; of all ``bend``, the slopes of the flow, and ``photograph``, what the critic says."""
+    ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the mouth L1 counts a tenth and
+    slopes three tenths; of all ``bend``, the slopes of the flow, and ``photograph``, what the critic says."""
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
     made = moved(planes, target, reference)
