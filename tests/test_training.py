@@ -10,10 +10,19 @@ from torch import Tensor, nn
 
 from lipsync_core.audio import CepstrumFeatures, MelFeatures, log_mel, mel_windows
 from lipsync_core.errors import LipSyncError
-from lipsync_core.losses import contrastive, cosine_bce, discriminator_loss, perceptual_loss, sync_loss
+from lipsync_core.losses import (
+    contrastive,
+    cosine_bce,
+    discriminator_loss,
+    mouth,
+    perceptual_loss,
+    shift_loss,
+    slopes,
+    sync_loss,
+)
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
 from lipsync_core.training.shards import ShardWriter
 from lipsync_core.training.sync import embed, held_out, middle, pairs, shown
@@ -121,6 +130,18 @@ def test_degrading_keeps_shape_and_range() -> None:
     assert torch.equal(faces, before)
     changed = [not torch.equal(a, b) for a, b in zip(got, faces, strict=True)]
     assert any(changed) and not all(changed)
+
+
+def test_disturbed_faces_change_as_one_clip_and_can_be_learnt_through() -> None:
+    faces = torch.rand(6, 1, 3, 24, 24, generator=rng()).expand(-1, 3, -1, -1, -1).clone().requires_grad_()
+    got = disturbed(faces, rng(1))
+    assert got.shape == faces.shape and bool(((got >= 0) & (got <= 1)).all())
+    assert torch.equal(got, disturbed(faces, rng(1)))
+    off = (got - faces).detach().abs().mean((1, 2, 3, 4))
+    assert float(off.min()) > 0.02  # no clip is shown as it is
+    assert float((got - got[:, :1]).detach().abs().mean()) < 0.02  # but for noise, its frames are treated alike
+    (gradient,) = torch.autograd.grad(got.sum(), faces)
+    assert bool(gradient.any((2, 3, 4)).all())
 
 
 def test_one_voice_for_all_windows_of_a_clip() -> None:
@@ -237,6 +258,35 @@ def test_rivals_may_come_from_the_whole_batch() -> None:
         logits[4 * clip, 4 * clip + 1] = logits[4 * clip + 1, 4 * clip] = -torch.inf
     wanted = (logits.logsumexp(0) + logits.logsumexp(1) - 2 * logits.diagonal()).mean() / 2
     torch.testing.assert_close(got, wanted)
+
+
+def test_the_shift_loss_is_the_cross_entropy_over_shifts() -> None:
+    """Against the sum written out: three windows, four shifts to each side, of which those of one frame do not count."""
+    heard = nn.functional.normalize(torch.randn(2, 3 + 8, 5, generator=rng()), dim=2)
+    video = nn.functional.normalize(torch.randn(2, 3, 5, generator=rng(1)), dim=2)
+    got = shift_loss(video, heard, apart=2, temperature=0.2)
+    for k in range(2):
+        logits = [float((video[k] * heard[k, s : s + 3]).sum(1).mean()) / 0.2 for s in range(9)]
+        rivals = [logits[s] for s in range(9) if abs(s - 4) != 1]
+        assert float(got[k]) == pytest.approx(math.log(sum(map(math.exp, rivals))) - logits[4], abs=1e-5)
+    assert float(shift_loss(heard[:, 4:7], heard, apart=2).max()) < 0.05  # lips that say what is heard
+    assert float(shift_loss(heard[:, 2:5], heard, apart=2).min()) > 2  # or what is said two frames later
+
+
+def test_slopes_are_mean_differences_of_neighbours() -> None:
+    ramp = torch.arange(4.0)[:, None] * 2 + torch.arange(5.0) * -3  # 2 a row down, -3 a column across
+    assert float(slopes(ramp.expand(2, 3, 4, 5))) == 5
+    assert float(slopes(torch.full((1, 4, 4), 7.0))) == 0
+
+
+def test_the_mouth_lies_inside_the_lower_half() -> None:
+    at = mouth(96)
+    assert at.shape == (1, 1, 48, 96) and float(at.min()) == 0 and float(at.max()) == 1
+    torch.testing.assert_close(at, at.flip(3))
+    assert float(at[..., -8:, :].max()) == float(at[..., :20].max()) == 0 and float(at[..., 0, :].max()) < 0.11
+    row = int(at[0, 0, :, 48].nonzero().float().mean().round()) + 48
+    assert 64 <= row <= 70  # 70 % down an aligned crop
+    torch.testing.assert_close(mouth(192).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), at, atol=0.03, rtol=0)
 
 
 def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:

@@ -1,6 +1,6 @@
 """A training run -> the file that ships.
 
-python -m train.export wav2lip RUN/best.pt generator.safetensors
+python -m train.export mini RUN/best.pt mini.safetensors
 python -m train.export expert RUN/best.pt judge.safetensors
 """
 
@@ -14,7 +14,7 @@ from lipsync_core.training.checkpoints import load_state
 from lipsync_core.weights import save_model
 from train.common import ended, say
 
-RECIPES = ("expert", "wav2lip", "lipgan", "speech2vid")
+RECIPES = ("expert", "lipgan", "mini", "speech2vid", "wav2lip")
 LICENCE = "Apache-2.0"
 SOURCE = "lipsync-core, trained on GRID (CC BY 4.0) and openly licensed clips; see the model card beside this file"
 

@@ -88,7 +88,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help="work on a Ray cluster instead")
     parser.add_argument("--workers", type=int, help="of Ray (default: as many as it has GPUs or cores)")
     parser.add_argument("--again", action="store_true", help="try sources that could not be read once more")
-    parser.add_argument("--portraits", type=Path, help="photographs -> OUT/portraits.npy, for train.generator")
+    parser.add_argument("--portraits", type=Path, help="photographs -> OUT/portraits.npy, for train.mini")
     return parser.parse_args(argv)
 
 

@@ -1,0 +1,410 @@
+"""Train the generator `mini`: redraw the lower half of a face from sound, taught by a frozen expert.
+
+    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
+    torchrun --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
+
+Each step sees two kinds of clips: talking ones (rebuild the frames: L1, slopes, sync) and foreign ones, other footage or
+photographs with somebody else's sound (no truth: sync, and L1 that is weak at the mouth). The same command goes on where a
+run was stopped.
+"""
+
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.losses import discriminator_loss, mouth, perceptual_loss, shift_loss, slopes
+from lipsync_core.metrics.sync import SEARCH
+from lipsync_core.models.generator import MINI, Generator, moved
+from lipsync_core.models.layers import Stage
+from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
+from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.clips import Clip, speaker_weights
+from lipsync_core.training.descent import descend, follow, warmup_cosine
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
+from lipsync_core.training.sync import resized
+from lipsync_core.training.world import World, joined
+from lipsync_core.weights import load_talking_face
+from train.common import ended, parser, read_clips, read_expert, say
+
+SIZE = MINI.size
+# Looks at patches of about 30 px: whether they could be of a photograph. Without it the expert is paid in dark blots.
+DISCRIMINATOR = QualityDiscriminatorConfig(
+    blocks=(
+        (Stage(32, 5, stride=(2, 2), padding=2),),
+        (Stage(64, stride=(2, 2)),),
+        (Stage(96, stride=(2, 2)), Stage(96)),
+    ),
+    slope=0.2,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Of the terms that ``losses`` returns."""
+
+    l1: float = 20.0
+    slopes: float = 10.0
+    sync: float = 0.2
+    bend: float = 0.5
+    foreign_l1: float = 12.0
+    foreign_slopes: float = 3.0
+    foreign_sync: float = 0.3
+    photograph: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. A batch, over all ranks, is ``frames`` frames of each of ``talking`` and ``foreign`` clips; every other
+    foreign one is a photograph, where there are any. The teacher judges all its windows among the frames, together. A
+    reference begins at least ``far`` frames away; shifts of less than ``apart`` frames are no rivals. ``critic_...``: of the
+    patch critic, whose rate is constant. ``decay``: of the moving average that is judged and exported."""
+
+    talking: int = 4
+    foreign: int = 4
+    frames: int = 7
+    far: int = 5
+    apart: int = 3
+    weights: Weights = Weights()
+    rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    clip_norm: float = 1.0
+    critic_rate: float = 2.5e-4
+    critic_betas: tuple[float, float] = (0.5, 0.99)
+    critic_weight_decay: float = 1e-3
+    decay: float = 0.995
+    judged_clips: int = 12
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        for name in ("talking", "foreign", "far"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted 1 or more")
+        if not 1 <= self.apart <= SEARCH:
+            raise ValueError(f"apart is {self.apart}; wanted 1 to {SEARCH}, or no shift is wrong")
+
+
+def trained(state: Path) -> Generator:
+    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    kept_settings(state.parent, Settings)
+    model = Generator(MINI)
+    load_state(state, {"average": model})
+    return model
+
+
+class Sample(NamedTuple):
+    """A clip as it lies on disk."""
+
+    target: Tensor  # (F,3,C,C) uint8, with a margin of a twelfth all round
+    reference: Tensor  # (F,3,C,C)
+    mels: Tensor  # (F,1,80,16) one window per frame, for the generator
+    heard: Tensor  # (F-window+1+2*SEARCH,D) the teacher's vectors of the sound from SEARCH frames before the clip on
+    photograph: bool  # the target is one picture
+
+
+class Batch(NamedTuple):
+    """K clips of F frames, the talking ones first, augmented and on the device of the run."""
+
+    target: Tensor  # (K*F,3,96,96) in [0,1]
+    reference: Tensor  # (K*F,3,96,96)
+    mels: Tensor  # (K*F,1,80,16)
+    heard: Tensor  # (K,F-window+1+2*SEARCH,D)
+    talking: int  # so many of the clips show their own sound
+
+
+class Pupil(nn.Module):
+    """A generator as far as the planes that it draws: one forward pass, all that gradients are averaged over."""
+
+    def __init__(self, model: Generator) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, mels: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        return self.model.draw(mels, self.model.encode(target, reference))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footage:
+    """What batches are drawn from: clips, how likely each is, what a teacher that looks at ``window`` frames ``hears`` of
+    the i-th (see ``hearing``), and photographs (N,C,C,3)."""
+
+    clips: Sequence[Clip]
+    weights: npt.NDArray[np.float64]
+    hears: Callable[[int], Tensor]
+    window: int
+    photographs: npt.NDArray[np.uint8] | None
+    settings: Settings
+
+    def talking(self, rng: np.random.Generator) -> Sample:
+        frames, far = self.settings.frames, self.settings.far
+        i, begin = self._stretch(rng)
+        starts = range(len(self.clips[i].faces) - frames + 1)
+        other = int(rng.choice([start for start in starts if abs(start - begin) >= far]))
+        faces = (self.clips[i].frames(start, frames) for start in (begin, other))
+        return Sample(*faces, *self._sound(i, begin), False)
+
+    def foreign(self, rng: np.random.Generator, *, photograph: bool) -> Sample:
+        """Sound of a clip and faces of any other; as in use, each frame is its own reference."""
+        sound = self._sound(*self._stretch(rng))
+        if photograph and self.photographs is not None:
+            picture = np.array(self.photographs[rng.integers(len(self.photographs))])
+            faces = torch.from_numpy(picture).permute(2, 0, 1).expand(self.settings.frames, -1, -1, -1)
+            return Sample(faces, faces, *sound, True)
+        i, begin = self._stretch(rng)
+        faces = self.clips[i].frames(begin, self.settings.frames)
+        return Sample(faces, faces, *sound, False)
+
+    def _stretch(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Which clip, and its frame to begin with."""
+        i = int(rng.choice(len(self.clips), p=self.weights))
+        return i, int(rng.integers(len(self.clips[i].faces) - self.settings.frames + 1))
+
+    def _sound(self, i: int, begin: int) -> tuple[Tensor, Tensor]:
+        count = self.settings.frames - self.window + 1 + 2 * SEARCH
+        return self.clips[i].windows(MINI.features, begin, self.settings.frames), self.hears(i)[begin : begin + count]
+
+
+@torch.no_grad()
+def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
+    """What a frozen teacher hears at each frame of a clip and SEARCH before and after: (N+2*SEARCH,D), on the CPU. It hears the
+    sound as it is, not disguised, so once is enough."""
+    at = next(teacher.parameters()).device
+    sound = clip.windows(teacher.config.features, -SEARCH, len(clip.faces) + 2 * SEARCH)
+    with torch.autocast(at.type, torch.bfloat16, enabled=bfloat16):
+        return torch.cat([teacher.embed_audio(part.to(at)).cpu() for part in sound.split(256)])
+
+
+def draw(footage: Footage, step: int, world: World) -> Batch:
+    """This rank's part of the batch of ``step``, augmented, on its device. Clip i of a step is the same one however many
+    ranks there are."""
+    settings, seed = footage.settings, footage.settings.plan.seed
+
+    def mine(count: int) -> range:
+        part = count // world.size
+        return range(world.rank * part, (world.rank + 1) * part)
+
+    def rng(i: int) -> np.random.Generator:
+        return np.random.default_rng((seed, step, i))
+
+    samples = [footage.talking(rng(i)) for i in mine(settings.talking)]
+    samples += [footage.foreign(rng(settings.talking + i), photograph=i % 2 == 1) for i in mine(settings.foreign)]
+    noise = generator(seed, step, world.rank, device=world.device)
+    return augmented(samples, len(mine(settings.talking)), noise)
+
+
+def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator) -> Batch:
+    """The batch of samples of which the first ``talking`` show their own sound, on the device of ``rng``."""
+    *rows, photograph = zip(*samples, strict=True)
+    target, reference, mels, heard = (torch.stack(row).to(rng.device) for row in rows)
+    still = torch.tensor(photograph, device=rng.device)
+    k, f = target.shape[:2]
+    at = warp_grid(k, SIZE, SIZE * 7 // 6, rng)[:, None].repeat(1, f, 1, 1, 1)
+    if any(photograph):
+        at[still] = grimace(at[still].flatten(0, 1), f, rng).unflatten(0, (-1, f))
+    at = at.repeat(1, 2, 1, 1, 1).flatten(0, 1)  # the reference as the target
+    faces = torch.cat([target, reference], 1).flatten(0, 1).float().mul_(1 / 255)
+    faces = nn.functional.grid_sample(faces, at, padding_mode="border", align_corners=False)
+    faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
+    faces[talking:] = degrade(faces[talking:], rng)  # not where the truth is learnt from
+    flat = (x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (faces[:, :f], faces[:, f:]))
+    # the generator hears the voice disguised; the teacher, who must judge sharply, heard it as it is
+    return Batch(*flat, disguise(mels, rng).flatten(0, 1), heard, talking)
+
+
+def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: int) -> Tensor:
+    """(K,) how well the teacher finds the shift of faces (K,F,3,S,S) against what it heard, by all of their windows."""
+    k, f = faces.shape[:2]
+    count = f - teacher.config.window + 1
+    looked = resized(faces.flatten(0, 1), teacher.config.size).unflatten(0, (k, f))
+    windows = looked[:, torch.arange(count)[:, None] + torch.arange(teacher.config.window)]
+    video = teacher.embed_video(windows.flatten(0, 1)).view(k, count, -1)
+    return shift_loss(video, heard, apart=apart)
+
+
+def losses(
+    planes: Tensor, batch: Batch, teacher: SyncExpert, critic: QualityDiscriminator, rng: torch.Generator, *, apart: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make. Of talking clips ``l1`` and
+    ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the mouth L1 counts a tenth and
+    slopes three tenths; of all ``bend``, the slopes of the flow, and ``photograph``, what the critic says."""
+    target, reference, t = batch.target, batch.reference, batch.talking
+    k = len(batch.heard)
+    made = moved(planes, target, reference)
+    # The teacher's pull at paint counts over the mouth alone: elsewhere it is pleased by dark blots that no augmentation rules
+    # out. The flow may follow it anywhere.
+    at = mouth(SIZE, device=planes.device)
+    paint, flow, share = planes.split([3, 2, 1], 1)
+    colour, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
+    pulled = moved(torch.cat([colour, flow, mask], 1), target, reference).unflatten(0, (k, -1))
+    sync = judged_in_sync(teacher, disturbed(pulled, rng), batch.heard, apart=apart)
+    error = (made - target)[:, :, SIZE // 2 :].unflatten(0, (k, -1))
+    terms = {
+        "l1": error[:t].abs().mean(),
+        "slopes": slopes(error[:t]),
+        "sync": sync[:t].mean(),
+        "bend": slopes(flow.tanh()),
+        "foreign_l1": (error[t:].abs() * (1 - 0.9 * at)).mean(),
+        "foreign_slopes": slopes(error[t:] * (1 - 0.7 * at)),
+        "foreign_sync": sync[t:].mean(),
+        "photograph": perceptual_loss(critic(made).float()),
+    }
+    return terms, made
+
+
+def copying(model: Generator) -> None:
+    """Begin as a copy of the reference: no flow, nothing painted."""
+    last = model.output_block[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))
+
+
+def lend_ear(teacher: SyncExpert, model: Generator) -> bool:
+    """Begin with the teacher's audio encoder, which already tells visemes apart, and hears windows of the same length.
+    False, and nothing is lent, where it is of another shape."""
+    own = model.audio_encoder.state_dict()
+    lent = {key: value for key, value in teacher.audio_encoder.state_dict().items() if key in own}
+    if any(value.shape != own[key].shape for key, value in lent.items()):
+        return False
+    model.audio_encoder.load_state_dict(own | lent)
+    return True
+
+
+def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
+    """(N,side,side,3) as train.prepare writes them, left on disk. TrainingError for others."""
+    found = np.load(path, mmap_mode="r")
+    if found.dtype != np.uint8 or found.shape[1:] != (side, side, 3):
+        raise TrainingError(
+            f"{path} holds {found.dtype} {found.shape}; wanted uint8 (N, {side}, {side}, 3), cut as the clips are: "
+            "prepare both alike"
+        )
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument(
+        "--teacher", required=True, help="an expert: a run's checkpoint (RUN/best.pt) or a weights file"
+    )
+    options.add_argument("--portraits", type=Path, help="photographs, SHARDS/portraits.npy where there are any")
+    options.add_argument(
+        "--start", help="a weights file or a bundled or pulled name, whose weights training begins with"
+    )
+    args = options.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = read_settings(args.run, Settings)
+    plan = settings.plan
+    with joined(args.device) as world:
+        if world.first:
+            keep_settings(args.out, settings)
+        if settings.talking % world.size or settings.foreign % world.size:
+            raise TrainingError(
+                f"{settings.talking} talking and {settings.foreign} foreign clips a step for {world.size} processes; wanted "
+                "multiples of their number"
+            )
+        clips, strangers = read_clips(args.shards, MINI.framing.kind, least=2 * (settings.far + settings.frames))
+        strangers = chosen(strangers, settings.judged_clips)
+        portraits = args.portraits or Path(args.shards) / "portraits.npy"
+        photographs = None
+        if args.portraits or portraits.exists():
+            photographs = read_photographs(portraits, side=clips[0].faces.shape[1])
+        teacher, judge = (read_expert(name).to(world.device) for name in (args.teacher, args.judge))
+        if teacher.config.window > settings.frames or teacher.config.framing.kind != MINI.framing.kind:
+            raise TrainingError(
+                f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} crops; wanted at most "
+                f"{settings.frames} {MINI.framing.kind} ones: raise frames, or name another teacher"
+            )
+
+        seed_step(plan.seed)
+        model = Generator(MINI)
+        if args.start:
+            start = load_talking_face(args.start)
+            if start.config != MINI:
+                raise TrainingError(f"{args.start} is no generator of the shape of mini; start from one that is")
+            model.load_state_dict(start.state_dict())
+        else:
+            copying(model)
+            if not lend_ear(teacher, model) and world.first:
+                say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")
+        model.to(world.device, memory_format=torch.channels_last)
+        average = copy.deepcopy(model).eval()
+        critic = QualityDiscriminator(DISCRIMINATOR).to(world.device, memory_format=torch.channels_last)
+        optimiser = torch.optim.AdamW(
+            model.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
+        )
+        critic_optimiser = torch.optim.AdamW(
+            critic.parameters(), settings.critic_rate, settings.critic_betas, weight_decay=settings.critic_weight_decay
+        )
+        together, discriminate = world.spread(Pupil(model)), world.spread(critic)
+        factor = warmup_cosine(plan.steps, warmup=settings.warmup)
+        weights = dataclasses.asdict(settings.weights)
+        bfloat16 = settings.precision == "bfloat16"
+        hears = cache(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
+        footage = Footage(clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings)
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            noise = generator(plan.seed, step, world.rank, 1, device=world.device)  # other than the batch's own
+            together.train()
+            critic.requires_grad_(False)
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                planes = together(batch.mels, batch.target, batch.reference)
+                terms, made = losses(planes, batch, teacher, critic, noise, apart=settings.apart)
+            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            rate = settings.rate * factor(step)
+            norm = descend(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
+            follow(average, model, step, decay=settings.decay)
+            critic.requires_grad_(True)
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                real, fake = discriminate(torch.cat([batch.target, made.detach()])).float().chunk(2)
+            verdict = discriminator_loss(real, fake)
+            descend(verdict["real"] + verdict["fake"], critic_optimiser, rate=settings.critic_rate)
+            terms |= {f"critic_{name}": term for name, term in verdict.items()}
+            return terms | {"loss": loss, "gradient": norm}
+
+        def evaluate(step: int) -> Evaluation:
+            return judged(average, strangers, judge)
+
+        if world.first:
+            seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
+            say(f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on {world.device}")
+        progress = train(
+            learn,
+            Draws(lambda step: draw(footage, step, world)),
+            plan=plan,
+            parts={
+                "model": model,
+                "average": average,
+                "optimiser": optimiser,
+                "critic": critic,
+                "critic_optimiser": critic_optimiser,
+            },
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            say=say,
+        )
+    if progress.step < plan.steps:
+        sys.exit(1)  # what waits for this run must not begin
+
+
+if __name__ == "__main__":
+    ended(main)
