@@ -60,6 +60,28 @@ def contrastive(
     return (F.cross_entropy(logits.flatten(0, 1), labels) + F.cross_entropy(logits.mT.flatten(0, 1), labels)) / 2
 
 
+def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: float = 0.1) -> Tensor:
+    """By how much a stretch of lips is found at another shift of its sound than its own: (K,), cross-entropy over shifts.
+
+    video (K,C,D): unit vectors of a stretch's consecutive windows; heard (K,C+2*S,D): those of its sound, from S frames
+    before the first window to S after the last. The windows judge together: a shift's logit is the mean of their cosines over
+    ``temperature``. Shifts of less than ``apart`` frames are neither right nor wrong.
+    """
+    k, count, _ = video.shape
+    shifts = heard.unfold(1, count, 1)  # (K, 2*S+1, D, C)
+    logits = torch.einsum("ksdc,kcd->ks", shifts, video) / (count * temperature)
+    search = logits.shape[1] // 2
+    off = (torch.arange(logits.shape[1], device=logits.device) - search).abs()
+    logits = logits.masked_fill((off > 0) & (off < apart), float("-inf"))
+    return F.cross_entropy(logits, torch.full((k,), search, device=logits.device), reduction="none")
+
+
+def slopes(x: Tensor) -> Tensor:
+    """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W). Of an error, what blur leaves
+    in it; of a flow, how much it bends."""
+    return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
+
+
 def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """BCE of the visual-quality discriminator's (N,1) verdicts on photographs and on generated faces."""
     return {

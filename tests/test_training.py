@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from lipsync_core.audio import CepstrumFeatures, MelFeatures, log_mel, mel_windows
 from lipsync_core.errors import LipSyncError
-from lipsync_core.losses import contrastive, cosine_bce, discriminator_loss, perceptual_loss, sync_loss
+from lipsync_core.losses import (
+    contrastive,
+    cosine_bce,
+    discriminator_loss,
+    perceptual_loss,
+    shift_loss,
+    slopes,
+    sync_loss,
+)
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
@@ -237,6 +245,25 @@ def test_rivals_may_come_from_the_whole_batch() -> None:
         logits[4 * clip, 4 * clip + 1] = logits[4 * clip + 1, 4 * clip] = -torch.inf
     wanted = (logits.logsumexp(0) + logits.logsumexp(1) - 2 * logits.diagonal()).mean() / 2
     torch.testing.assert_close(got, wanted)
+
+
+def test_the_shift_loss_is_the_cross_entropy_over_shifts() -> None:
+    """Against the sum written out: three windows, four shifts to each side, of which those of one frame do not count."""
+    heard = nn.functional.normalize(torch.randn(2, 3 + 8, 5, generator=rng()), dim=2)
+    video = nn.functional.normalize(torch.randn(2, 3, 5, generator=rng(1)), dim=2)
+    got = shift_loss(video, heard, apart=2, temperature=0.2)
+    for k in range(2):
+        logits = [float((video[k] * heard[k, s : s + 3]).sum(1).mean()) / 0.2 for s in range(9)]
+        rivals = [logits[s] for s in range(9) if abs(s - 4) != 1]
+        assert float(got[k]) == pytest.approx(math.log(sum(map(math.exp, rivals))) - logits[4], abs=1e-5)
+    assert float(shift_loss(heard[:, 4:7], heard, apart=2).max()) < 0.05  # lips that say what is heard
+    assert float(shift_loss(heard[:, 2:5], heard, apart=2).min()) > 2  # or what is said two frames later
+
+
+def test_slopes_are_mean_differences_of_neighbours() -> None:
+    ramp = torch.arange(4.0)[:, None] * 2 + torch.arange(5.0) * -3  # 2 a row down, -3 a column across
+    assert float(slopes(ramp.expand(2, 3, 4, 5))) == 5
+    assert float(slopes(torch.full((1, 4, 4), 7.0))) == 0
 
 
 def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:
