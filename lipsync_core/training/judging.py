@@ -33,10 +33,15 @@ def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
 
 @torch.inference_mode()
 def judged(
-    model: TalkingFace, clips: Sequence[Clip], judge: SyncExpert, *, teacher: SyncExpert | None = None
+    model: TalkingFace,
+    clips: Sequence[Clip],
+    judge: SyncExpert,
+    *,
+    teacher: SyncExpert | None = None,
+    voices: Sequence[Clip] | None = None,
 ) -> Evaluation:
     """``model``, in evaluation mode, on ``clips``. Each is rebuilt from its own sound and frames half a clip away, and dubbed
-    with the sound of the next one, every frame its own reference, as in use. Means over speakers of
+    with the sound of the next one, or of ``voices`` in turn, every frame its own reference, as in use. Means over speakers of
 
     - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
     - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and the share of dubs
@@ -55,7 +60,8 @@ def judged(
                 f"the shards hold {clip.framing.kind} crops, the judge wants {judge.config.framing.kind} ones; name an expert "
                 "that was trained on such shards as the judge"
             )
-        found, faces = _examined(model, clip, clips[(i + 1) % len(clips)], judge, teacher)
+        other = voices[i % len(voices)] if voices else clips[(i + 1) % len(clips)]
+        found, faces = _examined(model, clip, other, judge, teacher)
         rows.setdefault(clip.speaker, []).append(found)
         if i < _PICTURED:
             pictures.append(faces)
