@@ -70,7 +70,8 @@ def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: flo
     """
     k, count, _ = video.shape
     shifts = heard.unfold(1, count, 1)  # (K, 2*S+1, D, C)
-    logits = torch.einsum("ksdc,kcd->ks", shifts, video) / (count * temperature)
+    # no einsum: under autocast it would round to bfloat16, and the shifts differ by little
+    logits = (shifts * video.mT[:, None]).sum((2, 3)) / (count * temperature)
     search = logits.shape[1] // 2
     off = (torch.arange(logits.shape[1], device=logits.device) - search).abs()
     logits = logits.masked_fill((off > 0) & (off < apart), float("-inf"))
@@ -81,6 +82,15 @@ def slopes(x: Tensor) -> Tensor:
     """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W). Of an error, what blur leaves
     in it; of a flow, how much it bends."""
     return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
+
+
+def mouth(size: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """(1,1,size/2,size): how much the lower half of an aligned crop is mouth, 1 over the lips and the chin's middle,
+    falling to 0.1 at that half's upper edge and to 0 before the others."""
+    y = (torch.arange(size // 2, device=device) + 0.5)[:, None] / size + 0.5
+    x = (torch.arange(size, device=device) + 0.5)[None] / size
+    radius = (((x - 0.5) / 0.27) ** 2 + ((y - 0.70) / 0.20) ** 2).sqrt()
+    return ((1 - radius) * 4).clamp(0, 1)[None, None]
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:

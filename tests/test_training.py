@@ -14,6 +14,7 @@ from lipsync_core.losses import (
     contrastive,
     cosine_bce,
     discriminator_loss,
+    mouth,
     perceptual_loss,
     shift_loss,
     slopes,
@@ -21,7 +22,7 @@ from lipsync_core.losses import (
 )
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.training.augment import degrade, disguise, grimace, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
 from lipsync_core.training.shards import ShardWriter
 from lipsync_core.training.sync import embed, held_out, middle, pairs, shown
@@ -129,6 +130,18 @@ def test_degrading_keeps_shape_and_range() -> None:
     assert torch.equal(faces, before)
     changed = [not torch.equal(a, b) for a, b in zip(got, faces, strict=True)]
     assert any(changed) and not all(changed)
+
+
+def test_disturbed_faces_change_as_one_clip_and_can_be_learnt_through() -> None:
+    faces = torch.rand(6, 1, 3, 24, 24, generator=rng()).expand(-1, 3, -1, -1, -1).clone().requires_grad_()
+    got = disturbed(faces, rng(1))
+    assert got.shape == faces.shape and bool(((got >= 0) & (got <= 1)).all())
+    assert torch.equal(got, disturbed(faces, rng(1)))
+    off = (got - faces).detach().abs().mean((1, 2, 3, 4))
+    assert float(off.min()) > 0.02  # no clip is shown as it is
+    assert float((got - got[:, :1]).detach().abs().mean()) < 0.02  # but for noise, its frames are treated alike
+    (gradient,) = torch.autograd.grad(got.sum(), faces)
+    assert bool(gradient.any((2, 3, 4)).all())
 
 
 def test_one_voice_for_all_windows_of_a_clip() -> None:
@@ -264,6 +277,16 @@ def test_slopes_are_mean_differences_of_neighbours() -> None:
     ramp = torch.arange(4.0)[:, None] * 2 + torch.arange(5.0) * -3  # 2 a row down, -3 a column across
     assert float(slopes(ramp.expand(2, 3, 4, 5))) == 5
     assert float(slopes(torch.full((1, 4, 4), 7.0))) == 0
+
+
+def test_the_mouth_lies_inside_the_lower_half() -> None:
+    at = mouth(96)
+    assert at.shape == (1, 1, 48, 96) and float(at.min()) == 0 and float(at.max()) == 1
+    torch.testing.assert_close(at, at.flip(3))
+    assert float(at[..., -8:, :].max()) == float(at[..., :20].max()) == 0 and float(at[..., 0, :].max()) < 0.11
+    row = int(at[0, 0, :, 48].nonzero().float().mean().round()) + 48
+    assert 64 <= row <= 70  # 70 % down an aligned crop
+    torch.testing.assert_close(mouth(192).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), at, atol=0.03, rtol=0)
 
 
 def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:

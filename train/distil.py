@@ -34,7 +34,7 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import joined
 from train.common import ended, parser, read_clips, read_expert, say
-from train.dubs import check_framings, mouth, only_at, reach, read_talking_face, sync_term, told, truth_term
+from train.dubs import check_framings, deviation, lips, only_at, reach, read_talking_face, sync_term, told
 from train.wav2lip import varied
 
 
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
         side = clips[0].faces.shape[1] * 6 // 7  # of the shards' crops without their margin
-        lips = mouth(config.size, config.framing).to(world.device)
+        around = lips(config.size, world.device)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             noise = generator(plan.seed, step, world.rank, device=world.device)
@@ -223,12 +223,12 @@ def main(argv: list[str] | None = None) -> None:
                 shown, known = lesson(teacher, also.flatten(0, 1), target, reference)
                 made, guessed = together(sound.flatten(0, 1), *small)
                 made = made.float().unflatten(0, (*talking.shape[:1], -1))
-                sync = sync_term(expert, only_at(made, lips), heard, noise)
+                sync = sync_term(expert, only_at(made, around), heard, noise)
             shown, truth = (x.view_as(made) for x in (resized(shown, config.size), small[0]))
             half = config.size // 2
             terms = {
                 "output": reconstruction(made[..., half:, :], shown[..., half:, :]),
-                "truth": truth_term(made, truth, talking, lips),
+                "truth": deviation(made, truth, talking, around).abs().mean(),
                 "sync": sync,
             }
             if guessed:

@@ -5,23 +5,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample
+from torch.nn.functional import pad
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.geometry import Framing
-from lipsync_core.losses import shift_loss, sync_loss
+from lipsync_core.losses import mouth, shift_loss, sync_loss
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.talking_face import TalkingFace
-from lipsync_core.training.augment import degrade, recolour, warp_grid
+from lipsync_core.training.augment import disturbed
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.sync import resized
 from lipsync_core.weights import load_talking_face
 from train.export import network_of
-
-# Where a mouth lies, in parts of a crop's side: centre (x, y) and radii, down to the chin. Of box crops, which are not
-# aligned, all places where it may be.
-_MOUTHS = {"aligned": ((0.5, 0.70), (0.27, 0.20)), "box": ((0.5, 0.75), (0.35, 0.25))}
 
 
 def read_talking_face(name: str) -> TalkingFace:
@@ -41,7 +37,7 @@ def check_framings(framing: Framing, networks: Mapping[str, nn.Module]) -> None:
         wanted = network.config.framing
         if wanted == framing:
             continue
-        if wanted.kind == framing.kind or wanted.kind not in _MOUTHS:
+        if wanted.kind == framing.kind or wanted.kind == "square":
             raise TrainingError(
                 f"{name} wants crops cut as {wanted}, which train.prepare does not make; take another network"
             )
@@ -64,11 +60,10 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
     """How far the lips of faces (B,F,3,S,S) are from their sound by a frozen expert, (): E_sync of the paper where its cosine
     is never negative; for one of the contrastive loss, where E_sync has no gradient, the cross-entropy over shifts.
 
-    It sees the faces moved, mirrored, recoloured and blurred, as in its own training: shown them as they are it can be pleased
-    by blots that no face has. heard: (B,F-window+1+2*reach,1,80,16)."""
+    It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16)."""
     b, f = faces.shape[:2]
     size, window = expert.config.size, expert.config.window
-    looked = _disturbed(resized(faces.flatten(0, 1), size).unflatten(0, (b, f)), rng)
+    looked = disturbed(resized(faces.flatten(0, 1), size).unflatten(0, (b, f)), rng)
     windows = looked[:, torch.arange(f - window + 1)[:, None] + torch.arange(window)]
     with torch.no_grad():
         audio = expert.embed_audio(heard.flatten(0, 1))
@@ -79,30 +74,20 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
         return shift_loss(video.unflatten(0, (b, -1)), audio.unflatten(0, (b, -1))).mean()
 
 
-def _disturbed(faces: Tensor, rng: torch.Generator) -> Tensor:
-    b, f, _, size, _ = faces.shape
-    grid = warp_grid(b, size, size, rng).repeat_interleave(f, 0)
-    shifted = grid_sample(faces.flatten(0, 1), grid, padding_mode="border", align_corners=False)
-    return degrade(recolour(shifted.view_as(faces), rng), rng)
-
-
-def mouth(size: int, framing: Framing) -> Tensor:
-    """(1,1,S,S): 1 over the mouth and the jaw's middle, falling to 0 well inside the lower half of a crop."""
-    (x, y), (wide, high) = _MOUTHS["aligned" if framing.kind == "aligned" else "box"]
-    at = (torch.arange(size) + 0.5) / size
-    radius = (((at[None] - x) / wide) ** 2 + ((at[:, None] - y) / high) ** 2).sqrt()
-    return ((1 - radius) * 4).clamp(0, 1)[None, None]
+def lips(size: int, device: torch.device) -> Tensor:
+    """(1,1,S,S): ``losses.mouth`` in a whole crop. In box crops, which are not aligned, the mouth lies a little lower, but
+    within it all the same."""
+    return pad(mouth(size, device=device), (0, 0, size // 2, 0))
 
 
 def only_at(faces: Tensor, mask: Tensor) -> Tensor:
-    """``faces`` with a gradient where ``mask`` is 1 alone. What an expert sees: elsewhere than at the mouth it buys dark blots,
-    whatever the augmentation."""
+    """``faces`` with a gradient where ``mask`` is 1 alone. What an expert sees: elsewhere than at the mouth it buys dark
+    blots, whatever the augmentation."""
     return faces * mask + faces.detach() * (1 - mask)
 
 
-def truth_term(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute error of the lower halves of faces (B,F,3,S,S), (); where a window is a dub, ``talking`` (B,1) false, the
-    mouth has no truth and counts a tenth."""
+def deviation(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
+    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S); where a window is a dub, ``talking`` (B,1)
+    false, the mouth has no truth, and a tenth of it counts."""
     weight = torch.where(talking[..., None, None, None], 1.0, 1 - 0.9 * mask)
-    half = made.shape[-2] // 2
-    return ((made - target).abs() * weight)[..., half:, :].mean()
+    return ((made - target) * weight)[..., made.shape[-2] // 2 :, :]

@@ -18,7 +18,7 @@ from lipsync_core.training.settings import kept_settings
 from lipsync_core.weights import save_model
 from train.common import ended, say
 
-RECIPES = ("expert", "wav2lip", "distil")
+RECIPES = ("expert", "wav2lip", "distil", "finetune")
 LICENCE = "Apache-2.0"
 SOURCE = "lipsync-core, trained on GRID (CC BY 4.0) and openly licensed clips; see the model card beside this file"
 

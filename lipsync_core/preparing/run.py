@@ -1,6 +1,6 @@
 """A folder of videos becomes shards: look, work, gather, report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ..evaluation.jobs import Cluster, run_jobs
 from .gathering import gather, is_there
 from .report import Counts, write_report
 from .settings import Settings
-from .sources import find_sources, given_split, speaker_names
+from .sources import Source, find_sources, given_split, speaker_names
 from .work import Preparing, job_of, read_settings, unfinished
 
 JOBS = "jobs.jsonl"
@@ -40,6 +40,7 @@ def prepare(
     root: Path,
     out: Path,
     *,
+    only: Sequence[Source] | None = None,
     settings: Settings = Settings(),
     splitting: Splitting = Splitting(),
     processes: int = 1,
@@ -50,7 +51,7 @@ def prepare(
     on_progress: Progress | None = None,
 ) -> Counts:
     """Every video and every preprocessed folder below ``root`` as shards ``out/train``, ``out/val``, ``out/test``, and
-    ``out/report.html``.
+    ``out/report.html``. ``only``: not every one, but these.
 
     Can be killed and started again at any time: what is done is kept. Sources that are added later go into further shards;
     speakers stay in their split. again: those that failed are tried once more. command: what the report calls it.
@@ -59,7 +60,7 @@ def prepare(
     """
     say = on_progress or (lambda *_: None)
     root, out = root.resolve(), out.resolve()  # workers may stand elsewhere
-    sources = find_sources(root, leave=out)
+    sources = find_sources(root, leave=out) if only is None else list(only)
     names = [source.name for source in sources]
     given = {name: given_split(name) for name in names} if splitting.given else None
     plain = {name: name.partition("/")[2] if given is not None else name for name in names}

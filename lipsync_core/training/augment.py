@@ -92,6 +92,15 @@ def degrade(faces: Tensor, rng: Rng) -> Tensor:
     return out.clamp(0, 1)
 
 
+def disturbed(faces: Tensor, rng: Rng) -> Tensor:
+    """Faces (K,N,3,S,S) in [0,1] as an expert sees them while it learns: moved, mirrored, recoloured, blurred. Shown the bare
+    output of a generator it can be fooled by blots that no face has; what must hold under all of these is a mouth."""
+    k, n, _, size, _ = faces.shape
+    grid = warp_grid(k, size, size, rng).repeat_interleave(n, 0)
+    shifted = F.grid_sample(faces.flatten(0, 1), grid, padding_mode="border", align_corners=False)
+    return degrade(recolour(shifted.view(faces.shape), rng), rng)
+
+
 def disguise(mels: Tensor, rng: Rng) -> Tensor:
     """(K,N,1,B,T) log-mel windows in [-4,4] as another voice in another room, one draw for each of the K clips.
 
