@@ -176,9 +176,9 @@ def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
     for entry in entries:
         seen[entry.speaker] += int(entry.facts["frames"])
     (who, most), *others = seen.most_common()
-    told = f"{who}, seen for {most / FPS:.0f} s"
+    told = f"{who}, seen for {float(most / FPS):.0f} s"
     if others:
-        told += "; left out: " + ", ".join(f"{name} ({count / FPS:.0f} s)" for name, count in others)
+        told += "; left out: " + ", ".join(f"{name} ({float(count / FPS):.0f} s)" for name, count in others)
     clips = {clip.name: clip for clip in load_clips(shards, least=1)}
     kept: list[Clip] = []
     end = ("", 0)
