@@ -169,7 +169,7 @@ def test_what_is_cut_otherwise_or_of_another_shape_is_refused(tmp_path: Path, sh
             distil.main([run, str(shards), str(tmp_path / "no"), *options])
         assert not (tmp_path / "no").exists()
 
-    refused("box crops, this run has aligned ones: give python -m train.prepare --framing box",
+    refused("wants crops cut as box, not aligned; prepare such ones .python -m train.prepare",
             "--teacher", boxes, "--expert", expert)  # fmt: skip
     refused("is no `mini` for aligned crops", "--teacher", "mini", "--expert", expert, "--start",
             saved(Generator(thin(MINI)), tmp_path / "thin.safetensors"))  # fmt: skip

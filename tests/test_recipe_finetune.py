@@ -120,7 +120,10 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
         for name in ("face", "audio", "decoder")
     }
     other, boxes = LipGAN(replace(LIPGAN_BASIC, **thin)), Generator(replace(MINI, framing=WAV2LIP.framing))
-    for name, model, match in (("lipgan", other, "is a LipGAN"), ("boxes", boxes, "judge wants aligned crops")):
+    for name, model, match in (
+        ("lipgan", other, "is a LipGAN"),
+        ("boxes", boxes, "judge wants crops cut as aligned, not box; name --expert and --judge"),
+    ):
         save_model(model, tmp_path / f"{name}.safetensors", licence="none", source="a test")
         with pytest.raises(TrainingError, match=match):
             start = ["--start", str(tmp_path / f"{name}.safetensors")]

@@ -178,7 +178,12 @@ def main(argv: list[str] | None = None) -> None:
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
         teacher = read_talking_face(args.teacher).requires_grad_(False)
         teacher.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        check_framings(config.framing, {args.teacher: teacher, args.expert: expert, args.judge: judge})
+        check_framings(
+            config.framing,
+            {args.teacher: teacher, args.expert: expert, args.judge: judge},
+            advice="prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and "
+            "judge of the same kind; or take another network",
+        )
         if world.first:
             keep_settings(args.out, settings)
 

@@ -31,20 +31,12 @@ def read_talking_face(name: str) -> TalkingFace:
     return model.eval()
 
 
-def check_framings(framing: Framing, networks: Mapping[str, nn.Module]) -> None:
-    """TrainingError where one of the ``networks``, by name, wants crops cut otherwise."""
+def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advice: str) -> None:
+    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops cut otherwise."""
     for name, network in networks.items():
-        wanted = network.config.framing
-        if wanted == framing:
-            continue
-        if wanted.kind == framing.kind or wanted.kind == "square":
-            raise TrainingError(
-                f"{name} wants crops cut as {wanted}, which train.prepare does not make; take another network"
-            )
-        raise TrainingError(
-            f"{name} wants {wanted.kind} crops, this run has {framing.kind} ones: give python -m train.prepare "
-            f'--framing {wanted.kind}, and the run framing = "{wanted.kind}", or take another network'
-        )
+        if (wanted := network.config.framing) != framing:
+            which = f"as {wanted}" if wanted.kind == framing.kind else f"as {wanted.kind}, not {framing.kind}"
+            raise TrainingError(f"{name} wants crops cut {which}; {advice}")
 
 
 def told(evaluation: Evaluation) -> str:

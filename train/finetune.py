@@ -263,7 +263,11 @@ def main(argv: list[str] | None = None) -> None:
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge))
         if world.first:
             model = started(args.start, out)
-            check_framings(model.config.framing, {args.expert or args.judge: expert, args.judge: judge})
+            check_framings(
+                model.config.framing,
+                {args.expert or args.judge: expert, args.judge: judge},
+                advice=f"name --expert and --judge that were trained on crops such as {args.start} wants",
+            )
             speech = tuple(str(path.resolve()) for path in args.speech)
             keep_settings(out / _BEGAN, Began(tuple(order), args.start, args.expert, speech))
             keep_settings(out, settings)
@@ -335,7 +339,7 @@ def main(argv: list[str] | None = None) -> None:
             return examined(average, kept, judge)
 
         if world.first:
-            learnt, held = (sum(len(clip.faces) for clip in part) for part in (taught, kept))
+            learnt, held = (sum(len(clip.faces) for clip in some) for some in (taught, kept))
             say(f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}")
         parts = {"model": model, "average": average, "optimiser": optimiser}
         with loader:
