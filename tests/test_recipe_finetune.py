@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import torch
 from noise_shards import write_noise
+from PIL import Image
+from skimage.data import astronaut
 
-from lipsync_core.demo import SPEECH, demo_clip
+from lipsync_core.demo import SPEECH
+from lipsync_core.dubbing import Encoding, Finding, dub
 from lipsync_core.errors import LipSyncError, TrainingError
-from lipsync_core.media import AudioSource, VideoWriter, read_frames
+from lipsync_core.media import AudioSource, VideoWriter, read_audio
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.lipgan import LIPGAN_BASIC, LipGAN
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.settings import read_settings
 from lipsync_core.training.shards import ShardWriter
-from lipsync_core.types import Frames, VideoInfo
+from lipsync_core.types import Audio, Frames, VideoInfo
 from lipsync_core.weights import load_model, read_header, save_model
 from train import export, finetune
 
@@ -45,15 +48,13 @@ tensorboard = false
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four seconds of the astronaut's head, speaking by `mini`."""
     folder = tmp_path_factory.mktemp("talk")
-    src = demo_clip(folder, "talking").video
+    Image.fromarray(astronaut()[:224, 112:336]).save(folder / "head.png")
+    speech = read_audio(SPEECH)
     (folder / "videos").mkdir()
-    out = folder / "videos" / "talk.mp4"
-    with VideoWriter(
-        out, VideoInfo(224, 224, Fraction(25), None), AudioSource(src), preset="ultrafast", crf=12
-    ) as writer:
-        for piece in read_frames(src, stop=100):
-            writer.write(Frames(piece.pixels[:, :224, 112:336], piece.start))
-    return out
+    words = Audio(speech.samples[:, : 4 * speech.rate], speech.rate)
+    encoding = Encoding(crf=12, preset="ultrafast")
+    dub(folder / "head.png", words, folder / "videos" / "talk.mp4", finding=Finding(cache=False), encoding=encoding)
+    return folder / "videos" / "talk.mp4"
 
 
 def run_file(folder: Path, *, steps: int = 2, least_seconds: float = 3.0) -> str:
