@@ -111,6 +111,6 @@ def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     share of the teacher's energy (0: equal, 1: no better than zeros), the mean over layers."""
     shares: list[Tensor] = []
     for mine, other in zip(guessed, wanted, strict=True):
-        aim = F.adaptive_avg_pool2d(other, mine.shape[-2:]).detach().float()
+        aim = F.adaptive_avg_pool2d(other, (mine.shape[2], mine.shape[3])).detach().float()
         shares.append((mine.float() - aim).square().mean() / aim.square().mean().clamp_min(1e-12))
     return torch.stack(shares).mean()
