@@ -1,5 +1,6 @@
 """Losses: pure functions that return unweighted terms. How they are weighed is the recipe's choice."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -103,3 +104,13 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 def perceptual_loss(fake: Tensor) -> Tensor:
     """L_gen as the public code has it (non-saturating): BCE of the (N,1) verdicts against 1."""
     return F.binary_cross_entropy(fake, torch.ones_like(fake))
+
+
+def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """How far features (N,C,H,W) are from a teacher's (N,C,H',W'), which are pooled to their grid: the squared distance as a
+    share of the teacher's energy (0: equal, 1: no better than zeros), the mean over layers."""
+    shares: list[Tensor] = []
+    for mine, other in zip(guessed, wanted, strict=True):
+        aim = F.adaptive_avg_pool2d(other, (mine.shape[2], mine.shape[3])).detach().float()
+        shares.append((mine.float() - aim).square().mean() / aim.square().mean().clamp_min(1e-12))
+    return torch.stack(shares).mean()

@@ -19,10 +19,6 @@ def write_noise(folder: Path, *, frames: int = 41, side: int = 112, **splits: st
                 sound = torch.from_numpy(rng.normal(0, 0.1, (1, 16000 * frames // 25)).astype(np.float32))
                 faces = rng.integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
                 mel = log_mel(Audio(sound, 16000)).T.contiguous().numpy()
-                arrays = {
-                    "faces": faces,
-                    "mel": mel,
-                    "sound": (sound[0].numpy() * 32767).clip(-32768, 32767).astype(np.int16),
-                }
-                writer.add(name, speaker=name, facts={"first": 0}, arrays=arrays)
+                wave = (sound[0] * 32767).short().numpy()
+                writer.add(name, speaker=name, facts={"first": 0}, arrays={"faces": faces, "mel": mel, "sound": wave})
     return folder

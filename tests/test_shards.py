@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from lipsync_core.audio import MelFeatures, log_mel
 from lipsync_core.errors import LipSyncError
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.loading import Loader, Share, WindowDraw
+from lipsync_core.training.loading import DubDraw, Loader, Share, WindowDraw
 from lipsync_core.training.shards import INDEX, Fetched, ShardWriter, load_arrays, part, read_index
 from lipsync_core.types import Audio
 
@@ -140,6 +141,36 @@ def test_windows_and_their_sound_belong_together_and_references_lie_apart() -> N
     with pytest.raises(ValueError, match="looks at 5 frames; wanted at most the 3"):
         WindowDraw(clips(), expert=WAV2LIP_EXPERT, frames=3)
     assert WindowDraw(clips((16,)), far=6)(np.random.default_rng(0))["target"].shape == (5, 2, 2, 3)  # the shortest
+
+
+def test_dubs_are_their_own_reference_beside_a_strangers_sound() -> None:
+    stranger = replace(clips((30,))[0], mel=torch.arange(1000.0, 1000 + 4 * 30).expand(80, -1))
+    draw = DubDraw(
+        clips(),
+        voices=[stranger],
+        features=MelFeatures(lead_ms=80),
+        also=MelFeatures(),
+        expert=WAV2LIP_EXPERT,
+        frames=6,
+        far=6,
+        search=3,
+        foreign=0.25,
+    )
+    rng = np.random.default_rng(0)
+    samples = [draw(rng) for _ in range(400)]
+    talking = [bool(sample["talking"][0]) for sample in samples]
+    assert 0.7 < sum(talking) / 400 < 0.8
+    for sample, talks in zip(samples, talking, strict=True):
+        begin, other = int(sample["target"][0, 0, 0, 0]), int(sample["reference"][0, 0, 0, 0])
+        assert (abs(begin - other) >= 6) if talks else (begin == other)
+        first = float(sample["also"][0, 0, 0, 0])
+        assert first == 16 * begin // 5 if talks else first >= 1000
+        assert sample["heard"].shape == (2 + 2 * 3, 1, 80, 16) and float(sample["heard"][3, 0, 0, 0]) == first
+        assert sample["sound"].shape == (6, 1, 80, 16) and (sample["sound"][5, 0, 0, 0] < first + 16)
+    with pytest.raises(ValueError, match="none of 1 clips has 40 frames"):
+        DubDraw(
+            clips(), voices=[stranger], features=MelFeatures(), expert=WAV2LIP_EXPERT, frames=40, far=1, foreign=0.5
+        )
 
 
 def batches(loader: Loader, count: int) -> list[dict[str, torch.Tensor]]:

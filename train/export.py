@@ -6,17 +6,32 @@ python -m train.export expert RUN/best.pt judge.safetensors
 
 import argparse
 import importlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from lipsync_core.errors import TrainingError
 from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.settings import kept_settings
 from lipsync_core.weights import save_model
 from train.common import ended, say
 
-RECIPES = ("expert", "lipgan", "mini", "speech2vid", "wav2lip")
+RECIPES = ("distil", "expert", "finetune", "lipgan", "mini", "speech2vid", "wav2lip")
 LICENCE = "Apache-2.0"
 SOURCE = "lipsync-core, trained on GRID (CC BY 4.0) and openly licensed clips; see the model card beside this file"
+
+
+def network_of(state: Path) -> nn.Module:
+    """The network of a run's checkpoint, whichever recipe made it: the average that was judged. TrainingError for a
+    checkpoint of none of them."""
+    for name in RECIPES:
+        recipe = importlib.import_module(f"train.{name}")
+        with suppress(TrainingError):
+            kept_settings(state.parent, recipe.Settings)
+            return recipe.trained(state)
+    raise TrainingError(f"{state} is a checkpoint of none of the recipes {', '.join(RECIPES)}, or damaged")
 
 
 def main(argv: list[str] | None = None) -> None:

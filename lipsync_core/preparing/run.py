@@ -1,6 +1,6 @@
 """A folder of videos becomes shards: look, work, gather, report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from ..replacing import alone
 from .gathering import gather, is_there
 from .report import Counts, write_report
 from .settings import Settings
-from .sources import find_sources, given_split, speaker_names
+from .sources import Source, find_sources, given_split, speaker_names
 from .work import JOBS, Preparing, job_of, read_settings, unfinished
 
 Progress = Callable[[str, int, int], None]
@@ -42,6 +42,7 @@ def prepare(
     root: Path,
     out: Path,
     *,
+    only: Sequence[Source] | None = None,
     settings: Settings = Settings(),
     splitting: Splitting = Splitting(),
     processes: int = 1,
@@ -52,7 +53,7 @@ def prepare(
     on_progress: Progress | None = None,
 ) -> Counts:
     """Every video and every preprocessed folder below ``root`` as shards ``out/train``, ``out/val``, ``out/test``, and
-    ``out/report.html``.
+    ``out/report.html``. ``only``: not every one, but these.
 
     Can be killed and started again at any time: what is done is kept. Sources that are added later go into further shards;
     speakers stay in their split. again: those that failed are tried once more. command: what the report calls it.
@@ -63,7 +64,7 @@ def prepare(
     root, out = root.resolve(), out.resolve()  # workers may stand elsewhere
     if out == root:
         raise LipSyncError(f"{out} is what there is to prepare; give another folder for the shards, if only one in it")
-    sources = find_sources(root, leave=out)
+    sources = find_sources(root, leave=out) if only is None else list(only)
     names = [source.name for source in sources]
     given = {name: given_split(name) for name in names} if splitting.by == "given" else None
     plain = {name: name.partition("/")[2] if given is not None else name for name in names}

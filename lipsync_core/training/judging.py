@@ -33,7 +33,12 @@ def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
 
 
 def judged(
-    model: TalkingFace, clips: Sequence[Clip], judge: SyncExpert, *, teacher: SyncExpert | None = None
+    model: TalkingFace,
+    clips: Sequence[Clip],
+    judge: SyncExpert,
+    *,
+    teacher: SyncExpert | None = None,
+    voices: Sequence[Clip] | None = None,
 ) -> Evaluation:
     """The figures of ``examined``, means over speakers of their clips' means, with faces to look at.
 
@@ -41,7 +46,7 @@ def judged(
     """
     rows: dict[str, list[dict[str, float]]] = {}
     pictures: list[Tensor] = []
-    for clip, (found, faces) in zip(clips, examined(model, clips, judge, teacher=teacher), strict=True):
+    for clip, (found, faces) in zip(clips, examined(model, clips, judge, teacher=teacher, voices=voices), strict=True):
         rows.setdefault(clip.speaker, []).append(found)
         pictures.append(faces)
     means = {
@@ -56,11 +61,16 @@ def judged(
 
 @torch.inference_mode()
 def examined(
-    model: TalkingFace, clips: Sequence[Clip], judge: SyncExpert, *, teacher: SyncExpert | None = None
+    model: TalkingFace,
+    clips: Sequence[Clip],
+    judge: SyncExpert,
+    *,
+    teacher: SyncExpert | None = None,
+    voices: Sequence[Clip] | None = None,
 ) -> Iterator[tuple[dict[str, float], Tensor]]:
     """What ``model``, in evaluation mode, makes of each of ``clips``. A clip is rebuilt from its own sound and frames half a
-    clip away, and dubbed with the sound of the next clip, every frame its own reference, as in use. Gives figures, and
-    faces (3,C,3,S,S) as they are, rebuilt and dubbed:
+    clip away, and dubbed with the sound of the next clip, or of ``voices`` in turn, every frame its own reference, as in
+    use. Gives figures, and faces (3,C,3,S,S) as they are, rebuilt and dubbed:
 
     - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
     - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and 1 where it finds the
@@ -76,7 +86,8 @@ def examined(
                 f"the shards hold {clip.framing.kind} crops, the judge wants {judge.config.framing.kind} ones; name an expert "
                 "that was trained on such shards as the judge"
             )
-        yield _examined(model, clip, clips[(i + 1) % len(clips)], judge, teacher)
+        other = voices[i % len(voices)] if voices else clips[(i + 1) % len(clips)]
+        yield _examined(model, clip, other, judge, teacher)
 
 
 def _examined(

@@ -1,6 +1,6 @@
 """Batches drawn at random, the same for a seed however often the run stops and however many processes share it."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,21 @@ from .clips import Clip, speaker_weights
 
 Sample = Mapping[str, npt.NDArray[Any]]
 Batch = dict[str, Tensor]
+
+
+class Lots:
+    """Clips drawn by ``speaker_weights``. ValueError where none has ``least`` frames."""
+
+    def __init__(self, clips: Sequence[Clip], *, least: int) -> None:
+        self._clips = [clip for clip in clips if len(clip.faces) >= least]
+        if not self._clips:
+            raise ValueError(f"none of {len(clips)} clips has {least} frames; prepare longer footage")
+        # searched in place of numpy's choice, which checks all weights at every draw
+        self._cumulative = speaker_weights(self._clips).cumsum()
+
+    def __call__(self, rng: np.random.Generator) -> Clip:
+        place = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
+        return self._clips[min(int(place), len(self._clips) - 1)]
 
 
 class WindowDraw:
@@ -39,23 +54,13 @@ class WindowDraw:
         frames: int = 5,
         far: int = 1,
     ) -> None:
-        self._clips = [clip for clip in clips if len(clip.faces) >= frames + 2 * far - 1]
-        if not self._clips:
-            raise ValueError(f"none of {len(clips)} clips has {frames + 2 * far - 1} frames; prepare longer footage")
-        if expert is not None and expert.window > frames:
-            raise ValueError(f"the expert looks at {expert.window} frames; wanted at most the {frames} that are drawn")
+        self._draw = Lots(clips, least=frames + 2 * far - 1)
+        _check_window(expert, frames)
         self._features, self._expert, self._frames, self._far = features, expert, frames, far
-        # searched in place of numpy's choice, which checks all weights at every draw
-        self._cumulative = speaker_weights(self._clips).cumsum()
 
     def __call__(self, rng: np.random.Generator) -> Sample:
-        place = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
-        clip = self._clips[min(int(place), len(self._clips) - 1)]
-        starts = len(clip.faces) - self._frames + 1
-        begin = int(rng.integers(starts))
-        before, after = max(0, begin - self._far + 1), max(0, starts - begin - self._far)
-        turn = int(rng.integers(before + after))
-        other = turn if turn < before else begin + self._far + turn - before
+        clip = self._draw(rng)
+        begin, other = two_places(rng, len(clip.faces) - self._frames + 1, far=self._far)
         sample = {
             "target": clip.faces[begin : begin + self._frames],
             "reference": clip.faces[other : other + self._frames],
@@ -65,6 +70,65 @@ class WindowDraw:
             count = self._frames - self._expert.window + 1
             sample["heard"] = clip.windows(self._expert.features, begin, count).numpy()
         return sample
+
+
+class DubDraw:
+    """Draws windows of ``frames`` frames of two kinds: such as ``WindowDraw``'s; and, ``foreign`` of all, dubs: frames that
+    are their own reference, as in use, beside the sound of one of ``voices``, of whose faces only the number counts.
+
+    Gives ``target``, ``reference`` and ``sound`` as ``WindowDraw`` does; ``also`` (F,1,H,W), the same sound for a network with
+    the features ``also``, where there are any; ``heard`` (F-window+1+2*search,1,80,16), what ``expert`` hears at each of its
+    windows and at as many frames as ``search`` before and after; ``talking`` (1,) bool: no dub.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        *,
+        voices: Sequence[Clip],
+        features: SoundFeatures,
+        expert: SyncExpertConfig,
+        frames: int,
+        far: int,
+        foreign: float,
+        search: int = 0,
+        also: SoundFeatures | None = None,
+    ) -> None:
+        self._draw, self._speak = Lots(clips, least=frames + 2 * far - 1), Lots(voices, least=frames)
+        _check_window(expert, frames)
+        self._features, self._also, self._expert, self._search = features, also, expert, search
+        self._frames, self._far, self._foreign = frames, far, foreign
+
+    def __call__(self, rng: np.random.Generator) -> Sample:
+        clip, frames, talking = self._draw(rng), self._frames, rng.random() >= self._foreign
+        begin, other = two_places(rng, len(clip.faces) - frames + 1, far=self._far)
+        voice, at = clip, begin
+        if not talking:
+            voice, other = self._speak(rng), begin
+            at = int(rng.integers(len(voice.faces) - frames + 1))
+        sample = {
+            "target": clip.faces[begin : begin + frames],
+            "reference": clip.faces[other : other + frames],
+            "sound": voice.windows(self._features, at, frames).numpy(),
+            "talking": np.array([talking]),
+        }
+        if self._also is not None:
+            sample["also"] = voice.windows(self._also, at, frames).numpy()
+        count = frames - self._expert.window + 1 + 2 * self._search
+        return sample | {"heard": voice.windows(self._expert.features, at - self._search, count).numpy()}
+
+
+def two_places(rng: np.random.Generator, count: int, *, far: int) -> tuple[int, int]:
+    """Two of ``count`` places, at least ``far`` from each other; ``count`` is 2 * far or more."""
+    begin = int(rng.integers(count))
+    before, after = max(0, begin - far + 1), max(0, count - begin - far)
+    turn = int(rng.integers(before + after))
+    return begin, turn if turn < before else begin + far + turn - before
+
+
+def _check_window(expert: SyncExpertConfig | None, frames: int) -> None:
+    if expert is not None and expert.window > frames:
+        raise ValueError(f"the expert looks at {expert.window} frames; wanted at most the {frames} that are drawn")
 
 
 @dataclass(frozen=True, slots=True)

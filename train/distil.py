@@ -1,0 +1,264 @@
+"""Any generator teaches `mini`: by what it draws, by the features of its face encoder, and beside it a frozen expert.
+
+    python -m train.distil train/configs/distil.toml SHARDS OUT --teacher wav2lip --expert runs/expert/best.pt
+    torchrun --nproc-per-node 8 -m train.distil train/configs/distil.toml SHARDS OUT --teacher T --expert E
+
+The teacher: a bundled or pulled name, a weights file of any kind that `dub` can use, or a run's checkpoint. It may draw
+larger faces, hear other features of the sound and take more pictures; its crops must be cut as the shards' are. Half of all
+windows are dubs: of them the teacher alone knows what they look like. The same command goes on where a run was stopped.
+"""
+
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.geometry import Framing
+from lipsync_core.losses import feature_loss, reconstruction
+from lipsync_core.models.generator import MINI, WAV2LIP, Generator, GeneratorConfig
+from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.talking_face import TalkingFace
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.descent import descend, follow, warmup_cosine
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.loading import Batch, DubDraw, Loader, Share
+from lipsync_core.training.loop import Plan, generator, seed_step, train
+from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
+from lipsync_core.training.sync import resized
+from lipsync_core.training.world import joined
+from train.common import ended, parser, read_clips, read_expert, say
+from train.dubs import check_framings, deviation, lips, only_at, reach, read_talking_face, sync_term, told
+from train.wav2lip import varied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames, ``foreign`` of them dubs; reference
+    windows of the others begin at least ``far`` frames away. ``decay``: of the moving average that is judged and exported.
+
+    ``output_weight``, ``truth_weight``: of the mean absolute difference of the lower half from what the teacher draws, and
+    from the frame; together as much as L1 weighs in `mini`'s own recipe (20). The teacher's share is the larger one: it
+    is all there is for dubs, and what a small network can learn; the frame keeps it from the teacher's blur.
+    ``feature_weight``: of ``feature_loss``, which is 1 at first: by far the least, for it says nothing of the lips and only
+    helps the face encoder to a start. ``sync_weight``: of ``sync_term``, at every step: without it small students lose the
+    lips, whose few pixels hardly count in L1 (the 28 times smaller Wav2Lip of arXiv 2304.00471 has an LSE-C of 2.67 or
+    6.28 without its teacher and 8.04 with); as much as foreign clips have in `mini`'s recipe."""
+
+    framing: Literal["aligned", "box"] = "aligned"
+    windows: int = 16
+    frames: int = 7
+    far: int = 5
+    foreign: float = 0.5
+    output_weight: float = 12.0
+    truth_weight: float = 8.0
+    feature_weight: float = 0.1
+    sync_weight: float = 0.3
+    rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    decay: float = 0.995
+    judged_clips: int = 12
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        weights = self.output_weight, self.truth_weight, self.feature_weight, self.sync_weight
+        if min(weights) < 0 or not self.output_weight:
+            raise ValueError(f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's output")
+        if not 0 <= self.foreign < 1:
+            raise ValueError(f"foreign is {self.foreign}; wanted 0 or more and less than 1")
+
+
+def student_config(settings: Settings) -> GeneratorConfig:
+    return replace(MINI, framing=Framing() if settings.framing == "aligned" else WAV2LIP.framing)
+
+
+def trained(state: Path) -> Generator:
+    """The student of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = Generator(student_config(kept_settings(state.parent, Settings)))
+    load_state(state, {"average": model})
+    return model
+
+
+def beginner(config: GeneratorConfig, expert: SyncExpert) -> Generator:
+    """A network that gives the reference back, and hears as the expert does where their ears are of one shape."""
+    model = Generator(config)
+    if config.audio[: len(expert.config.audio)] == expert.config.audio:
+        ear = expert.audio_encoder.state_dict()
+        model.audio_encoder.load_state_dict(
+            {k: ear[k] for k in model.audio_encoder.state_dict() if k in ear}, strict=False
+        )
+    last = model.output_block[-1]
+    assert isinstance(last, nn.Conv2d) and last.bias is not None
+    nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))  # colours, flow, and the share of moved pixels
+    return model
+
+
+class Pair(NamedTuple):
+    """A feature of the student's face encoder, the teacher's that it is compared with, and the channels of both."""
+
+    mine: int
+    other: int
+    channels: tuple[int, int]
+
+
+@torch.no_grad()
+def partners(student: TalkingFace, teacher: TalkingFace) -> list[Pair]:
+    """For each feature of a student in evaluation mode the coarsest one of the teacher's that is as fine, and less than twice
+    as fine. Features without such a partner are left out."""
+    mine, others = ([x.shape for x in maps(model.encode(*_blank(model)))] for model in (student, teacher))
+    found: list[Pair] = []
+    for i, (_, channels, _, side) in enumerate(mine):
+        fine = [j for j, shape in enumerate(others) if side <= shape[3] < 2 * side]
+        found += [Pair(i, fine[-1], (channels, others[fine[-1]][1]))] if fine else []
+    return found
+
+
+def maps(features: Sequence[Tensor]) -> list[Tensor]:
+    """Features as maps (N,C,H,W), those without places as maps of one."""
+    return [x[:, :, None, None] if x.ndim == 2 else x for x in features]
+
+
+def _blank(model: TalkingFace) -> tuple[Tensor, Tensor]:
+    target = next(model.parameters()).new_zeros(1, 3, model.config.size, model.config.size)
+    return target, target.repeat(1, model.config.references, 1, 1)
+
+
+class Pupil(nn.Module):
+    """A student, and layers that tell the teacher's features from its own: one forward pass, all that gradients are averaged
+    over."""
+
+    def __init__(self, student: Generator, pairs: Sequence[Pair]) -> None:
+        super().__init__()
+        self.student, self._read = student, [pair.mine for pair in pairs]
+        self.adapters = nn.ModuleList([nn.Conv2d(*pair.channels, 1) for pair in pairs])
+
+    def forward(self, sound: Tensor, target: Tensor, reference: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What it draws, (N,3,S,S), and its guesses of the teacher's features."""
+        features = self.student.encode(target, reference)
+        made = self.student.decode(sound, features, target, reference)
+        return made, [adapter(features[i]) for adapter, i in zip(self.adapters, self._read, strict=True)]
+
+
+@torch.no_grad()
+def lesson(teacher: TalkingFace, sound: Tensor, faces: Tensor, reference: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """What the teacher draws of faces (N,3,S,S) of any size beside sound (N,1,H,W), and its features of them."""
+    target, shot = (resized(x, teacher.config.size) for x in (faces, reference))
+    shots = shot.repeat(1, teacher.config.references, 1, 1)
+    features = teacher.encode(target, shots)
+    return teacher.decode(sound, features, target, shots).float(), maps(features)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt")
+    options.add_argument("--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file")
+    options.add_argument(
+        "--start", help="a `mini` to begin with instead of a copy of the reference, named like a teacher"
+    )
+    args = options.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    settings = read_settings(args.run, Settings)
+    plan, config = settings.plan, student_config(settings)
+    with joined(args.device) as world:
+        if settings.windows % world.size:
+            raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
+        clips, strangers = read_clips(args.shards, settings.framing, least=settings.frames + 2 * settings.far)
+        strangers = chosen(strangers, settings.judged_clips)
+        expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
+        teacher = read_talking_face(args.teacher).requires_grad_(False)
+        teacher.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        check_framings(
+            config.framing,
+            {args.teacher: teacher, args.expert: expert, args.judge: judge},
+            advice="prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and "
+            "judge of the same kind; or take another network",
+        )
+        if world.first:
+            keep_settings(args.out, settings)
+
+        seed_step(plan.seed)
+        student = beginner(config, expert)
+        if args.start:
+            start = read_talking_face(args.start)
+            if start.config != config:
+                raise TrainingError(f"{args.start} is no `mini` for {settings.framing} crops; wanted one to begin with")
+            student.load_state_dict(start.state_dict())
+        average = copy.deepcopy(student).to(world.device, memory_format=torch.channels_last).eval()
+        pairs = partners(average, teacher) if settings.feature_weight else []
+        pupil = Pupil(student, pairs).to(world.device, memory_format=torch.channels_last)
+        optimiser = torch.optim.AdamW(
+            pupil.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+        )
+        factor = warmup_cosine(plan.steps, warmup=settings.warmup)
+        together = world.spread(pupil)
+        draw = DubDraw(
+            clips,
+            voices=clips,
+            features=config.features,
+            also=teacher.config.features,
+            expert=expert.config,
+            search=reach(expert.config),
+            frames=settings.frames,
+            far=settings.far,
+            foreign=settings.foreign,
+        )
+        loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
+        side = clips[0].faces.shape[1] * 6 // 7  # of the shards' crops without their margin
+        around = lips(config.size, world.device)
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            noise = generator(plan.seed, step, world.rank, device=world.device)
+            sound, also, heard, talking = (batch[k].to(world.device) for k in ("sound", "also", "heard", "talking"))
+            target, reference, sound = varied(batch, sound, side, noise)  # the teacher hears the voice as it is
+            target, reference = target.flatten(0, 1), reference.flatten(0, 1)
+            small = [resized(x, config.size).contiguous(memory_format=torch.channels_last) for x in (target, reference)]
+            together.train()
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                shown, known = lesson(teacher, also.flatten(0, 1), target, reference)
+                made, guessed = together(sound.flatten(0, 1), *small)
+                made = made.float().unflatten(0, (*talking.shape[:1], -1))
+                sync = sync_term(expert, only_at(made, around), heard, noise)
+            shown, truth = (x.view_as(made) for x in (resized(shown, config.size), small[0]))
+            half = config.size // 2
+            terms = {
+                "output": reconstruction(made[..., half:, :], shown[..., half:, :]),
+                "truth": deviation(made, truth, talking, around).abs().mean(),
+                "sync": sync,
+            }
+            if guessed:
+                terms["feature"] = feature_loss(guessed, [known[pair.other] for pair in pairs])
+            weights = {"output": settings.output_weight, "truth": settings.truth_weight}
+            weights |= {"feature": settings.feature_weight, "sync": settings.sync_weight}
+            loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
+            norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
+            follow(average, student, step, decay=settings.decay)
+            return terms | {"loss": loss, "gradient": norm}
+
+        def evaluate(step: int) -> Evaluation:
+            return judged(average, strangers, judge)
+
+        if world.first:
+            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
+            say(f"{len(pairs)} features are compared; the teacher, held out: {told(judged(teacher, strangers, judge))}")
+        parts = {"model": pupil, "average": average, "optimiser": optimiser}
+        with loader:
+            progress = train(
+                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
+            )  # fmt: skip
+    if progress.step < plan.steps:
+        sys.exit(1)  # what waits for this run must not begin
+
+
+if __name__ == "__main__":
+    ended(main)

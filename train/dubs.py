@@ -1,0 +1,85 @@
+"""What recipes share that teach by dubs: frames that say something else than they did, of which there is no truth."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from lipsync_core.errors import TrainingError
+from lipsync_core.geometry import Framing
+from lipsync_core.losses import mouth, shift_loss, sync_loss
+from lipsync_core.metrics.sync import SEARCH
+from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.models.talking_face import TalkingFace
+from lipsync_core.training.augment import disturbed
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.sync import resized
+from lipsync_core.weights import load_talking_face
+from train.export import network_of
+
+
+def read_talking_face(name: str) -> TalkingFace:
+    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
+    path = Path(name)
+    if path.suffix != ".pt" or not (path.parent / "settings.json").exists():
+        return load_talking_face(name)
+    model = network_of(path)
+    if not isinstance(model, TalkingFace):
+        raise TrainingError(f"{name} is a run of a {type(model).__name__}; wanted one that draws faces")
+    return model.eval()
+
+
+def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advice: str) -> None:
+    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops cut otherwise."""
+    for name, network in networks.items():
+        if (wanted := network.config.framing) != framing:
+            which = f"as {wanted}" if wanted.kind == framing.kind else f"as {wanted.kind}, not {framing.kind}"
+            raise TrainingError(f"{name} wants crops cut {which}; {advice}")
+
+
+def told(evaluation: Evaluation) -> str:
+    return " ".join(f"{name} {value:.4g}" for name, value in evaluation.figures.items())
+
+
+def reach(expert: SyncExpertConfig) -> int:
+    """How many frames of sound before and after the lips ``sync_term`` wants for this expert."""
+    return SEARCH if expert.projection else 0
+
+
+def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Generator) -> Tensor:
+    """How far the lips of faces (B,F,3,S,S) are from their sound by a frozen expert, (): E_sync of the paper where its cosine
+    is never negative; for one of the contrastive loss, where E_sync has no gradient, the cross-entropy over shifts.
+
+    It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16)."""
+    b, f = faces.shape[:2]
+    size, window = expert.config.size, expert.config.window
+    looked = disturbed(resized(faces.flatten(0, 1), size).unflatten(0, (b, f)), rng)
+    windows = looked[:, torch.arange(f - window + 1)[:, None] + torch.arange(window)]
+    with torch.no_grad():
+        audio = expert.embed_audio(heard.flatten(0, 1))
+    video = expert.embed_video(windows.flatten(0, 1))
+    with torch.autocast(faces.device.type, enabled=False):  # BCE is for float32
+        if not expert.config.projection:
+            return sync_loss(audio, video)
+        return shift_loss(video.unflatten(0, (b, -1)), audio.unflatten(0, (b, -1))).mean()
+
+
+def lips(size: int, device: torch.device) -> Tensor:
+    """(1,1,S,S): ``losses.mouth`` in a whole crop. In box crops, which are not aligned, the mouth lies a little lower, but
+    within it all the same."""
+    return pad(mouth(size, device=device), (0, 0, size // 2, 0))
+
+
+def only_at(faces: Tensor, mask: Tensor) -> Tensor:
+    """``faces`` with a gradient where ``mask`` is 1 alone. What an expert sees: elsewhere than at the mouth it buys dark
+    blots, whatever the augmentation."""
+    return faces * mask + faces.detach() * (1 - mask)
+
+
+def deviation(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
+    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S); where a window is a dub, ``talking`` (B,1)
+    false, the mouth has no truth, and a tenth of it counts."""
+    weight = torch.where(talking[..., None, None, None], 1.0, 1 - 0.9 * mask)
+    return ((made - target) * weight)[..., made.shape[-2] // 2 :, :]

@@ -1,0 +1,376 @@
+"""Fine-tune a generator on one person, from about a minute of footage.
+
+    python -m train.finetune train/configs/finetune.toml VIDEO [VIDEO ...] OUT [--start mini] [--expert E] [--speech FILE]
+
+VIDEO: a file, or a folder of them. One command does it all: it prepares the footage (OUT/shards, see its report.html), takes
+the person who is seen longest, holds out the last fifth of the frames, trains, writes OUT/NAME.safetensors, NAME being the
+folder's, for `lipsync dub --model`, and prints what was gained on the held-out frames. Stopped, the same command goes on.
+
+--expert: what judges the lips in training, a run's checkpoint or a weights file. The package has none but the judge, which
+otherwise teaches and judges at once: what it then says of its own pupil proves nothing.
+--speech: recordings of others, which dubs in training say beside the person's own words in disguised voices.
+"""
+
+import argparse
+import copy
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipsync_core import hub
+from lipsync_core.audio import log_mel, mono
+from lipsync_core.cli_progress import Bar
+from lipsync_core.demo import SPEECH
+from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
+from lipsync_core.losses import slopes
+from lipsync_core.media import read_audio
+from lipsync_core.models.generator import Generator
+from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.preparing import settings as preparing
+from lipsync_core.preparing.run import Splitting, prepare
+from lipsync_core.preparing.sources import Source, find_sources
+from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.clips import FPS, RATE, Clip, load_clips
+from lipsync_core.training.descent import constant, descend, follow
+from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import judged
+from lipsync_core.training.loading import Batch, DubDraw, Loader, Share
+from lipsync_core.training.loop import Plan, generator, seed_step, train
+from lipsync_core.training.settings import keep_settings, read_settings
+from lipsync_core.training.shards import part, read_index
+from lipsync_core.training.world import joined
+from lipsync_core.weights import load_model, read_header, save_model, weights_file
+from train.common import ended, read_expert, say
+from train.dubs import check_framings, deviation, lips, only_at, reach, read_talking_face, sync_term
+from train.wav2lip import varied
+
+_BEGAN, _START = "began", "start.safetensors"  # folder of a run with what it was given, and the weights it began with
+_LEAST, _PIECE = 20, 75  # frames of a held-out clip: fewer tell the judge nothing; ``judged`` looks at no more
+_REPORT = {
+    "psnr": "lower half rebuilt, PSNR in dB",
+    "copied": "the same by copying the reference",
+    "confidence": "judge's confidence, dubs with own words",
+    "foreign_confidence": "judge's confidence, dubs with a stranger's speech",
+    "real": "judge's confidence, the footage itself",
+    "within_one": "offset within one frame, own words",
+    "foreign_within_one": "offset within one frame, a stranger's speech",
+    "flicker": "flicker beyond the footage's own, levels of 255",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames, ``foreign`` of them dubs, as in
+    `mini`'s recipe, where fewer cost unseen speakers their sync; reference windows of the others begin at least ``far``
+    frames away. ``held``: the part of the frames, the last ones, that is held out, ``gap`` frames after what is learnt from.
+
+    The weights are those of `mini`'s recipe: ``l1_weight`` of the mean error of the lower half, ``slope_weight`` of its slopes,
+    in which blur stands out, ``sync_weight`` of ``sync_term`` on talking windows and dubs alike. ``rate``: a tenth of what
+    `mini` was made with, so that a few hundred steps on one person do not unteach the others' voices. ``decay``: of the
+    moving average that is judged and written. ``least_seconds``: of the person; ``least_confidence``: of a clip."""
+
+    windows: int = 8
+    frames: int = 7
+    far: int = 5
+    foreign: float = 0.5
+    held: float = 0.2
+    gap: int = 15
+    least_seconds: float = 20.0
+    least_confidence: float = 0.1
+    l1_weight: float = 20.0
+    slope_weight: float = 10.0
+    sync_weight: float = 0.3
+    rate: float = 1e-4
+    warmup: int = 20
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    decay: float = 0.97
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        if not (0 < self.held < 1 and 0 <= self.foreign < 1 and self.gap >= 0):
+            raise ValueError(
+                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; wanted held between 0 and 1, foreign from 0 to "
+                "less than 1, and a gap of 0 or more"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What a run was given on its command line; going on with something else would be neither."""
+
+    videos: tuple[str, ...]
+    start: str
+    expert: str | None
+    speech: tuple[str, ...]
+
+
+def trained(state: Path) -> Generator:
+    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
+    model = Generator(read_header(state.parent / _BEGAN / _START).config)
+    load_state(state, {"average": model})
+    return model
+
+
+def started(name: str, out: Path) -> Generator:
+    """The generator to begin with, which is kept in ``out`` beside the run. TrainingError for networks of other kinds."""
+    path = out / _BEGAN / _START
+    model = load_model(path) if path.exists() else read_talking_face(name)
+    if not isinstance(model, Generator) or model.config.references != 1:
+        raise TrainingError(
+            f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini`, a Wav2Lip generator, or a run "
+            "of one"
+        )
+    if not path.exists():
+        licence, source = origin(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_model(model, path, licence=licence, source=source)
+    return model
+
+
+def origin(name: str) -> tuple[str, str]:
+    """Licence and source of the weights called so."""
+    unknown = "not stated by the weights that it was begun with", Path(name).name
+    if Path(name).suffix == ".pt":
+        return unknown
+    try:
+        header = read_header(weights_file(name))
+    except WeightsError:
+        return (hub.HUB[name].licence, name) if name in hub.HUB else unknown
+    return header.licence, header.source
+
+
+def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
+    """A folder above all ``videos``, files or folders, and what they hold, in order. LipSyncError for what is not there."""
+    found: list[tuple[Path, Source]] = []
+    for path in videos:
+        if path.is_dir():
+            found += [(path.resolve(), source) for source in find_sources(path, leave=out)]
+        elif path.is_file():
+            found.append((path.resolve().parent, Source(path.name, "video")))
+        else:
+            raise LipSyncError(f"{path} does not exist; wanted a video, or a folder of them")
+    try:
+        root = Path(os.path.commonpath([folder for folder, _ in found]))
+    except ValueError as error:
+        raise LipSyncError(f"the videos lie on several drives ({error}); put them below one folder") from error
+    names = {(folder / source.name).relative_to(root).as_posix(): source.kind for folder, source in found}
+    return root, [Source(name, kind) for name, kind in names.items()]
+
+
+def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
+    """The clips of the person seen longest, by time, ``order`` being that of the sources; and who that is, in words. Of takes
+    at one time, as in a mirror, the first counts."""
+    entries = [entry for entry in read_index(shards) if entry.facts["source"] in order]
+    seen = Counter[str]()
+    for entry in entries:
+        seen[entry.speaker] += int(entry.facts["frames"])
+    (who, most), *others = seen.most_common()
+    told = f"{who}, seen for {float(most / FPS):.0f} s"
+    if others:
+        told += "; left out: " + ", ".join(f"{name} ({float(count / FPS):.0f} s)" for name, count in others)
+    clips = {clip.name: clip for clip in load_clips(shards, least=1)}
+    kept: list[Clip] = []
+    end = ("", 0)
+    for entry in sorted(entries, key=lambda entry: (order.index(entry.facts["source"]), entry.facts["start"])):
+        source, first = str(entry.facts["source"]), int(entry.facts["start"])
+        if entry.speaker == who and (source != end[0] or first >= end[1]):
+            kept.append(clips[entry.name])
+            end = source, first + int(entry.facts["frames"])
+    return kept, told
+
+
+def parted(clips: Sequence[Clip], held: float, gap: int) -> tuple[list[Clip], list[Clip]]:
+    """Clips in the order of time -> what is learnt from, and of the last frames, ``held`` of all, pieces of at most 75. Between
+    them ``gap`` frames are in neither."""
+    total, at = sum(len(clip.faces) for clip in clips), 0
+    cut = total - round(held * total)
+    taught: list[Clip] = []
+    kept: list[Clip] = []
+    for clip in clips:
+        count = len(clip.faces)
+        stop, first = (min(max(place - at, 0), count) for place in (cut - gap, cut))
+        if stop:
+            taught.append(stretch(clip, 0, stop))
+        if count - first >= _LEAST:
+            pieces = -(-(count - first) // _PIECE)
+            edges = np.linspace(first, count, pieces + 1).round().astype(int).tolist()
+            kept += [stretch(clip, a, b) for a, b in pairwise(edges)]
+        at += count
+    return taught, kept
+
+
+def stretch(clip: Clip, first: int, stop: int) -> Clip:
+    """Its frames ``first`` .. ``stop-1``."""
+    return replace(clip, faces=part(clip.faces, first, stop), first=clip.first + first)
+
+
+def voice(path: Path) -> Clip:
+    """A recording, as a clip of whose faces there is only the number."""
+    sound = mono(read_audio(path, rate=RATE))
+    faces = np.zeros((int(sound.samples.shape[1] * FPS / RATE), 1, 1, 3), np.uint8)
+    samples = (sound.samples[0] * 32767).round().clamp(-32768, 32767).short().numpy()
+    return Clip(path.stem, str(path), faces, log_mel(sound), sound=samples)
+
+
+def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Evaluation:
+    """``judged`` on held-out clips, which say one another's words and, ``foreign``, the package's demo speech, which nothing
+    here learns from. The score is the mean of both."""
+    own = judged(model, clips, judge)
+    strange = judged(model, clips, judge, voices=parted([voice(SPEECH)], 1, 0)[1])
+    foreign = {f"foreign_{name}": strange.figures[name] for name in ("confidence", "distance", "within_one", "flicker")}
+    return Evaluation((own.score + strange.score) / 2, {**own.figures, **foreign}, strange.pictures)
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
+    made.add_argument("videos", metavar="VIDEO", type=Path, nargs="+", help="a video, or a folder of them")
+    made.add_argument("out", type=Path)
+    made.add_argument(
+        "--start", default="mini", help="bundled or pulled name, weights file or RUN/best.pt (default mini)"
+    )
+    made.add_argument("--expert", help="teaches: RUN/best.pt or a weights file (default: the judge)")
+    made.add_argument("--judge", default="judge", help="judges the held-out frames: bundled, a file or RUN/best.pt")
+    made.add_argument(
+        "--speech", action="append", type=Path, default=[], help="a recording; may be given several times"
+    )
+    made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    made.add_argument("--threads", type=int, default=1)
+    return made.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = arguments(argv)
+    torch.set_num_threads(args.threads)
+    settings, out, shards = read_settings(args.run, Settings), args.out, args.out / "shards"
+    plan = settings.plan
+    root, sources = footage(args.videos, out)
+    order = [source.name for source in sources]
+    with joined(args.device) as world:
+        if settings.windows % world.size:
+            raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
+        expert, judge = (read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge))
+        if world.first:
+            model = started(args.start, out)
+            check_framings(
+                model.config.framing,
+                {args.expert or args.judge: expert, args.judge: judge},
+                advice=f"name --expert and --judge that were trained on crops such as {args.start} wants",
+            )
+            speech = tuple(str(path.resolve()) for path in args.speech)
+            keep_settings(out / _BEGAN, Began(tuple(order), args.start, args.expert, speech))
+            keep_settings(out, settings)
+            with Bar() as bar:
+                prepare(
+                    root,
+                    shards,
+                    only=sources,
+                    settings=preparing.Settings(
+                        size=model.config.size,
+                        margin=model.config.size // 12,
+                        framing="aligned" if model.config.framing.kind == "aligned" else "box",
+                        least_confidence=settings.least_confidence,
+                    ),
+                    splitting=Splitting("likeness", val=0, test=0),
+                    processes=min(len(sources), os.cpu_count() or 1),
+                    on_progress=bar,
+                )
+        world.any(False)  # the others wait
+        clips, told = person(shards / "train", order)
+        taught, kept = parted(clips, settings.held, settings.gap)
+        seconds = float(sum(len(clip.faces) for clip in clips) / FPS)
+        long = [clip for clip in taught if len(clip.faces) >= settings.frames + 2 * settings.far]
+        if seconds < settings.least_seconds or not (long and kept):
+            raise TrainingError(
+                f"{told}: too little to learn from and be judged on, wanted {settings.least_seconds:g} s on end; give more "
+                f"footage, and see {shards / 'report.html'} for what was left out"
+            )
+
+        seed_step(plan.seed)
+        start = started(args.start, out).to(world.device, memory_format=torch.channels_last)
+        # batch norms keep their statistics: those of a minute, and of one person's light, would be worse for all others
+        model, average = (copy.deepcopy(start).eval() for _ in range(2))
+        config = model.config
+        optimiser = torch.optim.AdamW(
+            model.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+        )
+        together, factor = world.spread(model), constant(warmup=settings.warmup)
+        draw = DubDraw(
+            taught,
+            voices=[*taught, *map(voice, args.speech)],
+            features=config.features,
+            expert=expert.config,
+            search=reach(expert.config),
+            frames=settings.frames,
+            far=settings.far,
+            foreign=settings.foreign,
+        )
+        loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
+        around = lips(config.size, world.device)
+        weights = {"l1": settings.l1_weight, "slope": settings.slope_weight, "sync": settings.sync_weight}
+
+        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
+            noise = generator(plan.seed, step, world.rank, device=world.device)
+            sound, heard, talking = (batch[name].to(world.device) for name in ("sound", "heard", "talking"))
+            target, reference, sound = varied(batch, sound, config.size, noise)
+            flat = [x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (target, reference)]
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                made = together(sound.flatten(0, 1), *flat).float().view_as(target)
+                sync = sync_term(expert, only_at(made, around), heard, noise)
+            off = deviation(made, target, talking, around)
+            terms = {"l1": off.abs().mean(), "slope": slopes(off), "sync": sync}
+            loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
+            norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
+            follow(average, model, step, decay=settings.decay)
+            return terms | {"loss": loss, "gradient": norm}
+
+        def evaluate(step: int) -> Evaluation:
+            return examined(average, kept, judge)
+
+        if world.first:
+            learnt, held = (sum(len(clip.faces) for clip in some) for some in (taught, kept))
+            say(f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}")
+        parts = {"model": model, "average": average, "optimiser": optimiser}
+        with loader:
+            progress = train(
+                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, say=say
+            )  # fmt: skip
+        if progress.step < plan.steps:
+            sys.exit(1)  # what waits for this run must not begin
+        if world.first:
+            path = out / f"{out.resolve().name}.safetensors"
+            header = read_header(out / _BEGAN / _START)
+            best = trained(out / "best.pt")
+            source = f"{header.source}; fine-tuned on one person by train/finetune.py"
+            save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)
+            best = best.to(world.device, memory_format=torch.channels_last).eval()
+            tell(examined(start.eval(), kept, judge), examined(best, kept, judge), path, independent=bool(args.expert))
+
+
+def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool) -> None:
+    say("\n| held out | before | after |\n|---|---|---|")
+    for name, title in _REPORT.items():
+        say(f"| {title} | {before.figures[name]:.3f} | {after.figures[name]:.3f} |")
+    say("\nThe step was chosen on these very frames, so they are a little kind.")
+    if not independent:
+        say("The judge taught as well: its confidence and offsets are no independent verdict; --expert makes them one.")
+    if after.score <= before.score:
+        say(
+            f"No step was better than the start (score {before.score:.3f}, best {after.score:.3f}): rather keep that one."
+        )
+    say(f"{path}: try it with lipsync dub VIDEO SPEECH OUT.mp4 --model {path}")
+
+
+if __name__ == "__main__":
+    ended(main)
