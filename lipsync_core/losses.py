@@ -14,7 +14,7 @@ def cosine_bce(audio: Tensor, video: Tensor, labels: Tensor) -> Tensor:
     The cosine is clamped to [0,1]: rounding gives 1 + 1e-7, and embeddings that do not end in ReLU give negatives.
     """
     cosine = F.cosine_similarity(audio, video, dim=1).clamp(0, 1)
-    return F.binary_cross_entropy(cosine, labels)
+    return _bce(cosine, labels)
 
 
 def sync_loss(audio: Tensor, video: Tensor) -> Tensor:
@@ -96,14 +96,14 @@ def mouth(size: int, *, device: torch.device | str = "cpu") -> Tensor:
 def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """BCE of the visual-quality discriminator's (N,1) verdicts on photographs and on generated faces."""
     return {
-        "real": F.binary_cross_entropy(real, torch.ones_like(real)),
-        "fake": F.binary_cross_entropy(fake, torch.zeros_like(fake)),
+        "real": _bce(real, torch.ones_like(real)),
+        "fake": _bce(fake, torch.zeros_like(fake)),
     }
 
 
 def perceptual_loss(fake: Tensor) -> Tensor:
     """L_gen as the public code has it (non-saturating): BCE of the (N,1) verdicts against 1."""
-    return F.binary_cross_entropy(fake, torch.ones_like(fake))
+    return _bce(fake, torch.ones_like(fake))
 
 
 def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
@@ -114,3 +114,9 @@ def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
         aim = F.adaptive_avg_pool2d(other, (mine.shape[2], mine.shape[3])).detach().float()
         shares.append((mine.float() - aim).square().mean() / aim.square().mean().clamp_min(1e-12))
     return torch.stack(shares).mean()
+
+
+def _bce(share: Tensor, label: Tensor) -> Tensor:
+    """Of shares in [0,1], in float32: under autocast CUDA refuses it, and bfloat16 has two digits."""
+    with torch.autocast(share.device.type, enabled=False):
+        return F.binary_cross_entropy(share.float(), label.float())

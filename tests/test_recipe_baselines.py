@@ -93,7 +93,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
 
     file = tmp_path / "weights.safetensors"
     with redirect_stdout(io.StringIO()):
-        export.main([recipe.__name__.removeprefix("train."), str(tmp_path / "whole" / "best.pt"), str(file)])
+        export.main([str(tmp_path / "whole" / "best.pt"), str(file)])
     assert load_talking_face(file).config == recipe.trained(tmp_path / "whole" / "best.pt").config
     report = dub(ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=file, finding=FRESH)
     assert (report.dubbed, report.model) == (5, "weights.safetensors")

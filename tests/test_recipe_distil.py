@@ -103,7 +103,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Pat
         assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
     assert any(key.startswith("adapters.6.") for key in whole["model"])
 
-    export.main(["distil", str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
+    export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     assert load_model(tmp_path / "mini.safetensors", kind="generator").config == MINI
     with redirect_stdout(io.StringIO()) as told:  # a run teaches, a file is begun with, the judge's kin is the expert
         options = ["--teacher", str(tmp_path / "whole" / "best.pt"), "--start", str(tmp_path / "mini.safetensors")]

@@ -183,7 +183,7 @@ def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
     """Or it would be a network that nobody taught."""
     keep_settings(tmp_path, read_settings(run_file(tmp_path), expert.Settings))
     with pytest.raises(TrainingError, match=r"best.pt does not exist"):
-        export.main(["expert", str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])
+        export.main([str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])
     with pytest.raises(WeightsError, match=r"cannot be written .*give a folder that is there"):
         save_model(SyncExpert(expert.TEACHER), tmp_path / "no" / "judge.safetensors", licence="", source="")
 

@@ -102,7 +102,7 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_pat
 
     model = load_model(tmp_path / "anna" / "anna.safetensors", kind="generator")
     assert model.config == MINI and "fine-tuned" in read_header(tmp_path / "anna" / "anna.safetensors").source
-    export.main(["finetune", str(tmp_path / "anna" / "best.pt"), str(tmp_path / "again.safetensors")])
+    export.main([str(tmp_path / "anna" / "best.pt"), str(tmp_path / "again.safetensors")])
     assert load_model(tmp_path / "again.safetensors").config == MINI
     with pytest.raises(TrainingError, match=r"other settings \(speech was \[\]"):
         finetune.main([run, str(talk), str(tmp_path / "anna"), "--speech", str(SPEECH)])

@@ -92,7 +92,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_pat
     whole, parts = (state(tmp_path / out / "last.pt") for out in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(value, parts[key]) for key, value in whole.items())
 
-    export.main(["mini", str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
+    export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
     assert model.config == MINI
     wanted = mini.trained(tmp_path / "whole" / "best.pt").state_dict()

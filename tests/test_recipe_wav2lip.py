@@ -101,7 +101,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     assert {"score", "psnr", "copied", "l1", "confidence", "distance", "within_one", "real", "flicker", "sync"} <= set(
         json.loads(line)
     )
-    export.main(["wav2lip", str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
+    export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
     assert model.config == wav2lip.trained(tmp_path / "whole" / "best.pt").config
     with redirect_stdout(io.StringIO()):  # and teaches or begins another run

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
+from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.sync import shown
@@ -47,6 +48,17 @@ def read_expert(name: str) -> SyncExpert:
         model = load_model(name, kind="sync_expert")
     assert isinstance(model, SyncExpert)  # as load_model has seen to
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def lend_ear(expert: SyncExpert, model: Generator) -> bool:
+    """Begin with the expert's audio encoder, which already tells visemes apart and hears windows of the same length. False,
+    and nothing is lent, where it is of another shape."""
+    own = model.audio_encoder.state_dict()
+    lent = {key: value for key, value in expert.audio_encoder.state_dict().items() if key in own}
+    if any(value.shape != own[key].shape for key, value in lent.items()):
+        return False
+    model.audio_encoder.load_state_dict(own | lent)
+    return True
 
 
 def read_clips(

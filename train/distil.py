@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.geometry import Framing
 from lipsync_core.losses import feature_loss, reconstruction
-from lipsync_core.models.generator import MINI, WAV2LIP, Generator, GeneratorConfig
-from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.generator import MINI, WAV2LIP, Generator, GeneratorConfig, copying
 from lipsync_core.models.talking_face import TalkingFace
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.descent import descend, follow, warmup_cosine
@@ -33,7 +32,7 @@ from lipsync_core.training.loop import Plan, generator, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import joined
-from train.common import ended, parser, read_clips, read_expert, say
+from train.common import ended, lend_ear, parser, read_clips, read_expert, say
 from train.dubs import check_framings, deviation, lips, only_at, reach, read_talking_face, sync_term, told
 from train.wav2lip import varied
 
@@ -85,22 +84,6 @@ def trained(state: Path) -> Generator:
     """The student of a run's checkpoint, last.pt or best.pt: the average that was judged."""
     model = Generator(student_config(kept_settings(state.parent, Settings)))
     load_state(state, {"average": model})
-    return model
-
-
-def beginner(config: GeneratorConfig, expert: SyncExpert) -> Generator:
-    """A network that gives the reference back, and hears as the expert does where their ears are of one shape."""
-    model = Generator(config)
-    if config.audio[: len(expert.config.audio)] == expert.config.audio:
-        ear = expert.audio_encoder.state_dict()
-        model.audio_encoder.load_state_dict(
-            {k: ear[k] for k in model.audio_encoder.state_dict() if k in ear}, strict=False
-        )
-    last = model.output_block[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
-    nn.init.zeros_(last.weight)
-    with torch.no_grad():
-        last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))  # colours, flow, and the share of moved pixels
     return model
 
 
@@ -188,8 +171,10 @@ def main(argv: list[str] | None = None) -> None:
             keep_settings(args.out, settings)
 
         seed_step(plan.seed)
-        student = beginner(config, expert)
-        if args.start:
+        student = copying(Generator(config))
+        if not args.start:
+            lend_ear(expert, student)
+        else:
             start = read_talking_face(args.start)
             if start.config != config:
                 raise TrainingError(f"{args.start} is no `mini` for {settings.framing} crops; wanted one to begin with")

@@ -60,10 +60,9 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
     with torch.no_grad():
         audio = expert.embed_audio(heard.flatten(0, 1))
     video = expert.embed_video(windows.flatten(0, 1))
-    with torch.autocast(faces.device.type, enabled=False):  # BCE is for float32
-        if not expert.config.projection:
-            return sync_loss(audio, video)
-        return shift_loss(video.unflatten(0, (b, -1)), audio.unflatten(0, (b, -1))).mean()
+    if not expert.config.projection:
+        return sync_loss(audio, video)
+    return shift_loss(video.unflatten(0, (b, -1)), audio.unflatten(0, (b, -1))).mean()
 
 
 def lips(size: int, device: torch.device) -> Tensor:

@@ -1,12 +1,10 @@
 """A training run -> the file that ships.
 
-python -m train.export mini RUN/best.pt mini.safetensors
-python -m train.export expert RUN/best.pt judge.safetensors
+python -m train.export RUN/best.pt mine.safetensors
 """
 
 import argparse
 import importlib
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -28,21 +26,22 @@ def network_of(state: Path) -> nn.Module:
     checkpoint of none of them."""
     for name in RECIPES:
         recipe = importlib.import_module(f"train.{name}")
-        with suppress(TrainingError):
+        try:
             kept_settings(state.parent, recipe.Settings)
-            return recipe.trained(state)
-    raise TrainingError(f"{state} is a checkpoint of none of the recipes {', '.join(RECIPES)}, or damaged")
+        except TrainingError:
+            continue
+        return recipe.trained(state)
+    raise TrainingError(f"{state.parent} is the folder of no run of {', '.join(RECIPES)}")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", choices=RECIPES, help="which one made the run")
     parser.add_argument("state", type=Path, help="last.pt or best.pt in the run's folder")
     parser.add_argument("out", type=Path)
     parser.add_argument("--licence", default=LICENCE, help="of the weights; the data decides (default %(default)s)")
     parser.add_argument("--source", default=SOURCE, help="who made them, of what")
     args = parser.parse_args(argv)
-    model = importlib.import_module(f"train.{args.recipe}").trained(args.state)
+    model = network_of(args.state)
     save_model(model, args.out, licence=args.licence, source=args.source, dtype=torch.float16)
     say(f"{args.out}: step {load_state(args.state, {}).step}, {args.out.stat().st_size / 1e6:.2f} MB")
 

@@ -278,7 +278,6 @@ def main(argv: list[str] | None = None) -> None:
                     only=sources,
                     settings=preparing.Settings(
                         size=model.config.size,
-                        margin=model.config.size // 12,
                         framing="aligned" if model.config.framing.kind == "aligned" else "box",
                         least_confidence=settings.least_confidence,
                     ),

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import discriminator_loss, mouth, perceptual_loss, shift_loss, slopes
 from lipsync_core.metrics.sync import SEARCH
-from lipsync_core.models.generator import MINI, Generator, moved
+from lipsync_core.models.generator import MINI, Generator, copying, moved
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, disturbed, elsewhere, grimace, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
 from lipsync_core.training.descent import descend, follow, warmup_cosine
@@ -40,7 +40,7 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import World, joined
 from lipsync_core.weights import load_talking_face
-from train.common import ended, parser, read_clips, read_expert, say
+from train.common import ended, lend_ear, parser, read_clips, read_expert, say
 
 SIZE = MINI.size
 # Looks at patches of about 30 px: whether they could be of a photograph. Without it the expert is paid in dark blots.
@@ -72,7 +72,8 @@ class Weights:
 class Settings:
     """A named run. A batch, over all ranks, is ``frames`` frames of each of ``talking`` and ``foreign`` clips; every other
     foreign one is a photograph, where there are any. The teacher judges all its windows among the frames, together. A
-    reference begins at least ``far`` frames away; shifts of less than ``apart`` frames are no rivals. ``critic_...``: of the
+    reference begins at least ``far`` frames away, and ``moved_heads`` of them are turned and shifted a little beside, so that
+    the flow learns to bring them into place; shifts of less than ``apart`` frames are no rivals. ``critic_...``: of the
     patch critic, whose rate is constant. ``decay``: of the moving average that is judged and exported."""
 
     talking: int = 4
@@ -80,6 +81,7 @@ class Settings:
     frames: int = 7
     far: int = 5
     apart: int = 3
+    moved_heads: float = 0.7
     weights: Weights = Weights()
     rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.99)
@@ -207,11 +209,12 @@ def draw(footage: Footage, step: int, world: World) -> Batch:
     samples = [footage.talking(rng(i)) for i in mine(settings.talking)]
     samples += [footage.foreign(rng(settings.talking + i), photograph=i % 2 == 1) for i in mine(settings.foreign)]
     noise = generator(seed, step, world.rank, device=world.device)
-    return augmented(samples, len(mine(settings.talking)), noise)
+    return augmented(samples, len(mine(settings.talking)), noise, moved_heads=settings.moved_heads)
 
 
-def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator) -> Batch:
-    """The batch of samples of which the first ``talking`` show their own sound, on the device of ``rng``."""
+def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator, *, moved_heads: float = 0.0) -> Batch:
+    """The batch of samples of which the first ``talking`` show their own sound, on the device of ``rng``; so many of these,
+    ``moved_heads``, hold the head otherwise in the reference."""
     *rows, photograph = zip(*samples, strict=True)
     target, reference, mels, heard = (torch.stack(row).to(rng.device) for row in rows)
     still = torch.tensor(photograph, device=rng.device)
@@ -219,7 +222,10 @@ def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator) -> 
     at = warp_grid(k, SIZE, SIZE * 7 // 6, rng)[:, None].repeat(1, f, 1, 1, 1)
     if any(photograph):
         at[still] = grimace(at[still].flatten(0, 1), f, rng).unflatten(0, (-1, f))
-    at = at.repeat(1, 2, 1, 1, 1).flatten(0, 1)  # the reference as the target
+    turned = torch.rand(k, generator=rng, device=rng.device) < moved_heads
+    turned[talking:] = False  # there the frame is its own reference, as in use
+    other = torch.where(turned.view(-1, 1, 1, 1, 1), elsewhere(at, rng), at)
+    at = torch.cat([at, other], 1).flatten(0, 1)
     faces = torch.cat([target, reference], 1).flatten(0, 1).float().mul_(1 / 255)
     faces = nn.functional.grid_sample(faces, at, padding_mode="border", align_corners=False)
     faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
@@ -269,26 +275,6 @@ def losses(
     return terms, made
 
 
-def copying(model: Generator) -> None:
-    """Begin as a copy of the reference: no flow, nothing painted."""
-    last = model.output_block[-1]
-    assert isinstance(last, nn.Conv2d) and last.bias is not None
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))
-
-
-def lend_ear(teacher: SyncExpert, model: Generator) -> bool:
-    """Begin with the teacher's audio encoder, which already tells visemes apart, and hears windows of the same length.
-    False, and nothing is lent, where it is of another shape."""
-    own = model.audio_encoder.state_dict()
-    lent = {key: value for key, value in teacher.audio_encoder.state_dict().items() if key in own}
-    if any(value.shape != own[key].shape for key, value in lent.items()):
-        return False
-    model.audio_encoder.load_state_dict(own | lent)
-    return True
-
-
 def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
     """(N,side,side,3) as train.prepare writes them, left on disk. TrainingError for others."""
     found = np.load(path, mmap_mode="r")
@@ -335,16 +321,14 @@ def main(argv: list[str] | None = None) -> None:
             )
 
         seed_step(plan.seed)
-        model = Generator(MINI)
+        model = copying(Generator(MINI))
         if args.start:
             start = load_talking_face(args.start)
             if start.config != MINI:
                 raise TrainingError(f"{args.start} is no generator of the shape of mini; start from one that is")
             model.load_state_dict(start.state_dict())
-        else:
-            copying(model)
-            if not lend_ear(teacher, model) and world.first:
-                say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")
+        elif not lend_ear(teacher, model) and world.first:
+            say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(DISCRIMINATOR).to(world.device, memory_format=torch.channels_last)

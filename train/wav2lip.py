@@ -35,7 +35,7 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import crops, ended, parser, read_clips, read_expert, say
+from train.common import crops, ended, lend_ear, parser, read_clips, read_expert, say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +101,6 @@ def trained(state: Path) -> Generator:
 
 def _framing(settings: Settings) -> Framing:
     return Framing() if settings.framing == "aligned" else WAV2LIP.framing
-
-
-def hear_as(expert: SyncExpert, model: Generator) -> None:
-    """Give ``model`` the layers of the expert's audio encoder that have the shape of its own. TrainingError for none."""
-    theirs, own = expert.audio_encoder.state_dict(), model.audio_encoder.state_dict()
-    alike = {name: tensor for name, tensor in theirs.items() if name in own and own[name].shape == tensor.shape}
-    if not alike:
-        raise TrainingError("the expert's audio encoder has no layer of the generator's shape; set experts_ear = false")
-    model.audio_encoder.load_state_dict(alike, strict=False)
 
 
 class Switch:
@@ -187,8 +178,8 @@ def main(argv: list[str] | None = None) -> None:
 
         seed_step(plan.seed)
         model = copying(Generator(config))
-        if settings.experts_ear:
-            hear_as(expert, model)
+        if settings.experts_ear and not lend_ear(expert, model):
+            raise TrainingError(f"{args.expert} has an audio encoder of another shape; set experts_ear = false")
         if args.start:
             try:
                 model.load_state_dict(load_talking_face(args.start).state_dict())

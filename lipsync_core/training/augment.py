@@ -37,6 +37,16 @@ def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) 
     return F.affine_grid(rows.view(n, 2, 3), [n, 3, size, size], align_corners=False)
 
 
+def elsewhere(grid: Tensor, rng: Rng) -> Tensor:
+    """(K,F,S,S,2) sampling grids as of heads that are held otherwise: one turn, scale and shift a clip, of standard deviation
+    2.5 degrees, 3 % and 2 % of the side."""
+    k = grid.shape[0]
+    angle, zoom = normal((k,), rng) * 2.5 * math.pi / 180, 1 + normal((k,), rng) * 0.03
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    turn = torch.stack([cos, sin, -sin, cos], 1).view(k, 1, 1, 2, 2)
+    return grid @ turn + (normal((k, 2), rng) * 0.036)[:, None, None, None]
+
+
 def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
     """(K*frames,S,S,2) sampling grids of K clips over aligned crops, whose mouths and chins now wander at random, by up to
     about 8 % of the crop up and down and 15 % in width. Makes photographs move, so that what moves can be unlearnt."""
