@@ -167,8 +167,6 @@ def main(argv: list[str] | None = None) -> None:
             advice="prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and "
             "judge of the same kind; or take another network",
         )
-        if world.first:
-            keep_settings(args.out, settings)
 
         seed_step(plan.seed)
         student = copying(Generator(config))
@@ -179,6 +177,8 @@ def main(argv: list[str] | None = None) -> None:
             if start.config != config:
                 raise TrainingError(f"{args.start} is no `mini` for {settings.framing} crops; wanted one to begin with")
             student.load_state_dict(start.state_dict())
+        if world.first:
+            keep_settings(args.out, settings)
         average = copy.deepcopy(student).to(world.device, memory_format=torch.channels_last).eval()
         pairs = partners(average, teacher) if settings.feature_weight else []
         pupil = Pupil(student, pairs).to(world.device, memory_format=torch.channels_last)
