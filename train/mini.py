@@ -33,7 +33,6 @@ from lipsync_core.training.augment import degrade, disguise, disturbed, elsewher
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
 from lipsync_core.training.descent import descend, follow, warmup_cosine
-from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
@@ -338,6 +337,8 @@ def main(argv: list[str] | None = None) -> None:
         critic_optimiser = torch.optim.AdamW(
             critic.parameters(), settings.critic_rate, settings.critic_betas, weight_decay=settings.critic_weight_decay
         )
+        parts = {"model": model, "average": average, "optimiser": optimiser}
+        parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
         together, discriminate = world.spread(Pupil(model)), world.spread(critic)
         factor = warmup_cosine(plan.steps, warmup=settings.warmup)
         weights = dataclasses.asdict(settings.weights)
@@ -353,8 +354,7 @@ def main(argv: list[str] | None = None) -> None:
                 planes = together(batch.mels, batch.target, batch.reference)
                 terms, made = losses(planes, batch, teacher, critic, noise, apart=settings.apart)
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            rate = settings.rate * factor(step)
-            norm = descend(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
+            norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
             follow(average, model, step, decay=settings.decay)
             critic.requires_grad_(True)
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
@@ -364,9 +364,6 @@ def main(argv: list[str] | None = None) -> None:
             terms |= {f"critic_{name}": term for name, term in verdict.items()}
             return terms | {"loss": loss, "gradient": norm}
 
-        def evaluate(step: int) -> Evaluation:
-            return judged(average, strangers, judge)
-
         if world.first:
             seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
             say(f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on {world.device}")
@@ -374,14 +371,8 @@ def main(argv: list[str] | None = None) -> None:
             learn,
             Draws(lambda step: draw(footage, step, world)),
             plan=plan,
-            parts={
-                "model": model,
-                "average": average,
-                "optimiser": optimiser,
-                "critic": critic,
-                "critic_optimiser": critic_optimiser,
-            },
-            evaluate=evaluate,
+            parts=parts,
+            evaluate=lambda step: judged(average, strangers, judge),
             out=args.out,
             world=world,
             say=say,
