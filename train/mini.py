@@ -57,8 +57,8 @@ DISCRIMINATOR = QualityDiscriminatorConfig(
 class Weights:
     """Of the terms that ``losses`` returns."""
 
-    l1: float = 20.0
-    slopes: float = 10.0
+    l1: float = 30.0
+    slopes: float = 15.0
     sync: float = 0.2
     bend: float = 0.5
     foreign_l1: float = 12.0
@@ -90,7 +90,7 @@ class Settings:
     critic_rate: float = 2.5e-4
     critic_betas: tuple[float, float] = (0.5, 0.99)
     critic_weight_decay: float = 1e-3
-    decay: float = 0.995
+    decay: float = 0.998
     judged_clips: int = 12
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     plan: Plan
