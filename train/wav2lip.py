@@ -35,7 +35,7 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import crops, ended, lend_ear, parser, read_clips, read_expert, say
+from train.common import began, crops, ended, lend_ear, parser, read_clips, read_expert, say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,8 @@ class Settings:
     plan: Plan
 
     def __post_init__(self) -> None:
+        if min(self.windows, self.frames, self.far) < 1:
+            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
         weights = self.sync_weight, self.quality_weight
         if min(weights) < 0 or sum(weights) >= 1:
             raise ValueError(f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together")
@@ -164,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     with joined(args.device) as world:
         if world.first:
             keep_settings(args.out, settings)
+            began(args)
         if settings.windows % world.size:
             raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
         least = settings.frames + 2 * settings.far
