@@ -81,7 +81,7 @@ def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(clips: list[C
         chosen([short], 3)
     with pytest.raises(TrainingError, match="a alone is held out"):
         next(examined(model, [short], judge))
-    assert next(examined(model, [short], judge, voices=clips[1:]))
+    assert len(list(examined(model, [short], judge, voices=clips[1:]))) == 1
     with pytest.raises(TrainingError, match="0 clips would be judged"):
         chosen(clips, 0)
 

@@ -143,7 +143,7 @@ def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(tmp
 
 def test_nothing_to_learn_from_is_said(tmp_path: Path, shards: Path) -> None:
     for before, after, match in (
-        ("stretch = 6", "stretch = 6\nsize = 100", "no expert of this shape sees faces of 100 px"),
+        ("stretch = 6", "stretch = 6\nsize = 64", "no expert of this shape sees faces of 64 px"),
         ("clips = ", "clips = 0 #", "clips is 0; wanted 1 or more"),
     ):
         run = Path(run_file(tmp_path))

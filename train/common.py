@@ -55,11 +55,10 @@ class Began:
     speech: tuple[str, ...] = ()
 
 
-def began(args: argparse.Namespace, **files: tuple[str, ...]) -> None:
-    """Keep in OUT/began what the run was given, ``videos`` and ``speech`` as ``files`` names them; TrainingError where it has
-    checkpoints of something else."""
+def began(args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tuple[str, ...] = ()) -> None:
+    """Keep in OUT/began what the run was given; TrainingError where it has checkpoints of something else."""
     given = {name: getattr(args, name, None) for name in ("judge", "expert", "teacher", "start")}
-    keep_settings(args.out / BEGAN, Began(**given, **files), run=args.out)
+    keep_settings(args.out / BEGAN, Began(**given, videos=videos, speech=speech), run=args.out)
 
 
 def read_expert(name: str) -> SyncExpert:
