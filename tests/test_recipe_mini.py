@@ -17,6 +17,7 @@ from noise_shards import write_noise
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.generator import MINI, Generator
+from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import load_clips, speaker_weights
 from lipsync_core.training.settings import read_settings
@@ -143,7 +144,7 @@ def test_a_batch_is_shared_among_ranks_and_photographs_wander(shards: Path) -> N
 def test_the_teacher_pulls_at_paint_over_the_mouth_alone() -> None:
     torch.manual_seed(0)
     teacher = read_expert("judge")
-    critic = mini.QualityDiscriminator(mini.DISCRIMINATOR).requires_grad_(False)
+    critic = QualityDiscriminator(PATCH_CRITIC).requires_grad_(False)
     faces, heard = torch.rand(10, 3, 96, 96), torch.nn.functional.normalize(torch.randn(2, 31, 160), dim=2)
     batch = mini.Batch(faces, faces.flip(0), torch.zeros(10, 1, 80, 16), heard, 1)
     planes = torch.randn(10, 6, 48, 96, requires_grad=True)

@@ -219,7 +219,8 @@ def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator, *, 
     faces = torch.cat([target, reference], 1).flatten(0, 1).float().mul_(1 / 255)
     faces = nn.functional.grid_sample(faces, at, padding_mode="border", align_corners=False)
     faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
-    faces[talking:] = degrade(faces[talking:], rng)  # not where the truth is learnt from
+    faces[talking:, :f] = degrade(faces[talking:, :f], rng)  # not where the truth is learnt from
+    faces[talking:, f:] = faces[talking:, :f]
     flat = (x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (faces[:, :f], faces[:, f:]))
     # the generator hears the voice disguised; the teacher, who must judge sharply, heard it as it is
     return Batch(*flat, disguise(mels, rng).flatten(0, 1), heard, talking)
