@@ -134,7 +134,7 @@ def test_a_batch_is_shared_among_ranks_and_photographs_wander(shards: Path) -> N
     assert target.shape == (6, 7, 3, 96, 96) and whole.mels.shape == (42, 1, 80, 16)
     assert [torch.equal(a, b) for a, b in zip(target, reference, strict=True)] == [False] * 2 + [True] * 4
     change = (target[:, 1:] - target[:, :-1]).abs().mean((1, 2))  # (6,96,96)
-    still = change[:, :20].mean((1, 2)) < 0.1  # noise of a talking clip is new in every frame
+    still = change[:, :20].mean((1, 2)) < 0.06  # the noise of clips is new in every frame, that of a film less
     assert still.tolist() == [False] * 3 + [True, False, True]
     assert all(float(change[i, 50:80, 30:66].mean()) > 0 for i in (3, 5))
     assert torch.equal(whole.target, mini.draw(of, 3, World()).target)
