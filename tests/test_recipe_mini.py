@@ -17,6 +17,7 @@ from noise_shards import write_noise
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.generator import MINI, Generator
+from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import load_clips, speaker_weights
 from lipsync_core.training.settings import read_settings
@@ -136,7 +137,7 @@ def test_a_batch_is_shared_among_ranks_and_photographs_wander(shards: Path) -> N
     assert target.shape == (6, 7, 3, 96, 96) and whole.mels.shape == (42, 1, 80, 16)
     assert [torch.equal(a, b) for a, b in zip(target, reference, strict=True)] == [False] * 2 + [True] * 4
     change = (target[:, 1:] - target[:, :-1]).abs().mean((1, 2))  # (6,96,96)
-    still = change[:, :20].mean((1, 2)) < 0.1  # noise of a talking clip is new in every frame
+    still = change[:, :20].mean((1, 2)) < 0.06  # the noise of clips is new in every frame, that of a film less
     assert still.tolist() == [False] * 3 + [True, False, True]
     assert all(float(change[i, 50:80, 30:66].mean()) > 0 for i in (3, 5))
     assert torch.equal(whole.target, mini.draw(of, 3, World()).target)
@@ -146,7 +147,7 @@ def test_a_batch_is_shared_among_ranks_and_photographs_wander(shards: Path) -> N
 def test_the_teacher_pulls_at_paint_over_the_mouth_alone() -> None:
     torch.manual_seed(0)
     teacher = read_expert("judge")
-    critic = mini.QualityDiscriminator(mini.DISCRIMINATOR).requires_grad_(False)
+    critic = QualityDiscriminator(PATCH_CRITIC).requires_grad_(False)
     faces, heard = torch.rand(10, 3, 96, 96), torch.nn.functional.normalize(torch.randn(2, 31, 160), dim=2)
     batch = mini.Batch(faces, faces.flip(0), torch.zeros(10, 1, 80, 16), heard, 1)
     planes = torch.randn(10, 6, 48, 96, requires_grad=True)

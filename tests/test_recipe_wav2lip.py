@@ -35,7 +35,7 @@ tensorboard = false
 """
 RUN = """
 network = "mini"
-windows = 2
+windows = {windows}
 precision = "float32"
 {lines}
 [plan]
@@ -61,9 +61,12 @@ def teacher(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "run" / "best.pt"
 
 
-def run_file(folder: Path, *lines: str, steps: int = 2, evaluate_every: int = 9) -> str:
+def run_file(folder: Path, *lines: str, windows: int = 2, steps: int = 2, evaluate_every: int = 9) -> str:
     path = folder / "run.toml"
-    path.write_text(RUN.format(lines="\n".join(lines), steps=steps, evaluate_every=evaluate_every), encoding="utf-8")
+    path.write_text(
+        RUN.format(lines="\n".join(lines), windows=windows, steps=steps, evaluate_every=evaluate_every),
+        encoding="utf-8",
+    )
     return str(path)
 
 
@@ -188,8 +191,10 @@ def torchrun(recipe: str, *arguments: str) -> str:
 
 
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:
-    """Two processes, with everything that can learn; the weights are then the same on both, or DDP would have said so."""
-    run = run_file(tmp_path, "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0", evaluate_every=1)
+    """Two processes, with everything that can learn."""
+    run = run_file(
+        tmp_path, "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0", windows=4, evaluate_every=1
+    )
     told = torchrun("wav2lip", run, str(shards), str(tmp_path / "out"), "--expert", str(teacher))
     assert "2 held out" in told
     assert "sync " in next(row for row in told.splitlines() if row.startswith("2 l1"))

@@ -2,22 +2,31 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
+from lipsync_core.geometry import Framing
 from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
+from lipsync_core.training.loading import Loader, Sample, Share
 from lipsync_core.training.settings import keep_settings
-from lipsync_core.training.sync import shown
+from lipsync_core.training.sync import bare, shown
+from lipsync_core.training.world import World
 from lipsync_core.weights import load_model
 
 BEGAN = "began"  # folder in that of a run, of what it was begun with
+_ENLARGED = 1.25  # what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below
+OTHER_CROPS = (
+    "prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and judge of the "
+    "same kind; or take another network"
+)
 
 
 def parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
@@ -86,10 +95,10 @@ def lend_ear(expert: SyncExpert, model: Generator) -> bool:
 
 
 def read_clips(
-    shards: str, framing: str, *, least: int, half: int | None = None, least_judged: int | None = None
+    shards: str, framing: str, size: int, *, least: int, half: int | None = None, least_judged: int | None = None
 ) -> tuple[list[Clip], list[Clip]]:
     """Clips to learn from (one ``half`` of them, see `load_clips`), and to be judged on. LipSyncError where there are none,
-    TrainingError for crops of another ``framing``."""
+    TrainingError for crops of another ``framing``, or much smaller ones than a network of ``size`` px wants."""
     taught = load_clips(f"{shards}/train", half=half, least=least)
     try:
         strangers = load_clips(f"{shards}/val", least=least_judged or least)
@@ -102,13 +111,30 @@ def read_clips(
         raise TrainingError(
             f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare them, or set framing"
         )
+    if (side := min(bare(clip.faces.shape[1]) for clip in (*taught, *strangers))) * _ENLARGED < size:
+        raise TrainingError(
+            f"{shards} holds crops of {side} px, this run wants {size}: prepare larger ones (--size {size})"
+        )
     return taught, strangers
+
+
+def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advice: str) -> None:
+    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops cut otherwise."""
+    for name, network in networks.items():
+        if (wanted := network.config.framing) != framing:
+            which = f"as {wanted}" if wanted.kind == framing.kind else f"as {wanted.kind}, not {framing.kind}"
+            raise TrainingError(f"{name} wants crops cut {which}; {advice}")
 
 
 def crops(faces: Tensor, size: int, device: torch.device) -> Tensor:
     """What a loader gives, (B,F,C,C,3) uint8 with a margin of a twelfth all round -> (B,F,3,size,size) in [0,1]."""
     planar = faces.to(device, non_blocking=True).flatten(0, 1).permute(0, 3, 1, 2)
     return shown(planar, size).unflatten(0, faces.shape[:2])
+
+
+def shared(draw: Callable[[np.random.Generator], Sample], *, batch: int, seed: int, world: World) -> Loader:
+    """The loader of this rank's part of every batch."""
+    return Loader(draw, batch=batch, seed=seed, share=Share(world.rank, world.size), pin=world.device.type == "cuda")
 
 
 def ended(main: Callable[[], None]) -> None:

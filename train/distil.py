@@ -19,21 +19,32 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
 from lipsync_core.losses import feature_loss, reconstruction
-from lipsync_core.models.generator import MINI, WAV2LIP, Generator, GeneratorConfig, copying
+from lipsync_core.models.generator import MINI, Generator, GeneratorConfig, copying
 from lipsync_core.models.talking_face import TalkingFace
 from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
-from lipsync_core.training.loading import Batch, DubDraw, Loader, Share
+from lipsync_core.training.loading import Batch, DubDraw
 from lipsync_core.training.loop import Plan, generator, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import resized
+from lipsync_core.training.sync import bare, resized
 from lipsync_core.training.world import joined
-from train.common import began, ended, lend_ear, parser, read_clips, read_expert, say
-from train.dubs import check_framings, deviation, lips, only_at, reach, read_talking_face, sync_term, told
+from train.common import (
+    OTHER_CROPS,
+    began,
+    check_framings,
+    ended,
+    lend_ear,
+    parser,
+    read_clips,
+    read_expert,
+    say,
+    shared,
+)
+from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term, told
 from train.wav2lip import varied
 
 
@@ -79,7 +90,7 @@ class Settings:
 
 
 def student_config(settings: Settings) -> GeneratorConfig:
-    return replace(MINI, framing=Framing() if settings.framing == "aligned" else WAV2LIP.framing)
+    return replace(MINI, framing=FRAMINGS[settings.framing])
 
 
 def trained(state: Path) -> Generator:
@@ -158,7 +169,9 @@ def main(argv: list[str] | None = None) -> None:
     with joined(args.device) as world:
         if settings.windows % world.size:
             raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
-        clips, strangers = read_clips(args.shards, settings.framing, least=settings.frames + 2 * settings.far)
+        clips, strangers = read_clips(
+            args.shards, settings.framing, config.size, least=settings.frames + 2 * settings.far
+        )
         strangers = chosen(strangers, settings.judged_clips)
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
         teacher = read_talking_face(args.teacher).requires_grad_(False)
@@ -166,15 +179,14 @@ def main(argv: list[str] | None = None) -> None:
         check_framings(
             config.framing,
             {args.teacher: teacher, args.expert: expert, args.judge: judge},
-            advice="prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and "
-            "judge of the same kind; or take another network",
+            advice=OTHER_CROPS,
         )
 
         seed_step(plan.seed)
         student = copying(Generator(config))
-        if not args.start:
-            lend_ear(expert, student)
-        else:
+        if not args.start and not lend_ear(expert, student) and world.first:
+            say(f"the audio encoder of {args.expert} is of another shape: mini's begins at random")
+        if args.start:
             start = read_talking_face(args.start)
             if start.config != config:
                 raise TrainingError(f"{args.start} is no `mini` for {settings.framing} crops; wanted one to begin with")
@@ -201,8 +213,8 @@ def main(argv: list[str] | None = None) -> None:
             far=settings.far,
             foreign=settings.foreign,
         )
-        loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
-        side = clips[0].faces.shape[1] * 6 // 7  # of the shards' crops without their margin
+        loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
+        side = bare(clips[0].faces.shape[1])
         around = lips(config.size, world.device)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:

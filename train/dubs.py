@@ -1,14 +1,12 @@
 """What recipes share that teach by dubs: frames that say something else than they did, of which there is no truth."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
 from lipsync_core.losses import mouth, shift_loss, sync_loss
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
@@ -29,14 +27,6 @@ def read_talking_face(name: str) -> TalkingFace:
     if not isinstance(model, TalkingFace):
         raise TrainingError(f"{name} is a run of a {type(model).__name__}; wanted one that draws faces")
     return model.eval()
-
-
-def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advice: str) -> None:
-    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops cut otherwise."""
-    for name, network in networks.items():
-        if (wanted := network.config.framing) != framing:
-            which = f"as {wanted}" if wanted.kind == framing.kind else f"as {wanted.kind}, not {framing.kind}"
-            raise TrainingError(f"{name} wants crops cut {which}; {advice}")
 
 
 def told(evaluation: Evaluation) -> str:

@@ -19,19 +19,18 @@ from torch import Tensor, nn
 
 from lipsync_core.audio import MelFeatures
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
 from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
-from lipsync_core.training.clips import Clip, speaker_weights
+from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
 from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import held_out, pairs, shown
+from lipsync_core.training.sync import broad, held_out, pairs, shown
 from lipsync_core.training.world import World, joined
 from train.common import ended, parser, read_clips, say
 
@@ -124,7 +123,7 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
     features = MelFeatures(lead_ms=(5 - settings.window) * 20)
     network = NETWORKS[settings.network]
     projection = network.projection if settings.projection else 0
-    framing = Framing() if settings.framing == "aligned" else WAV2LIP_EXPERT.framing
+    framing = FRAMINGS[settings.framing]
     config = replace(network, projection=projection, window=settings.window, features=features, framing=framing)
     return resized(config, settings.size)
 
@@ -188,7 +187,7 @@ def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
     k, f, _, _, _ = faces.shape
     whole = warp_grid(k, size, round(size * 7 / 6), rng)
     lower = whole[:, size // 2 :].repeat_interleave(f, 0)  # the expert looks at the lower half alone
-    x = faces.flatten(0, 1).float().mul_(1 / 255)
+    x = broad(faces, size).flatten(0, 1)
     x = torch.nn.functional.grid_sample(x, lower, padding_mode="border", align_corners=False)
     x = recolour(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
     return torch.cat([torch.zeros_like(x), x], 3)
@@ -208,7 +207,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.clips} clips a step for {world.size} processes; wanted a multiple of their number"
             )
         least = settings.stretch + settings.window + 1
-        clips, strangers = read_clips(args.shards, settings.framing, least=least, half=settings.half, least_judged=40)
+        clips, strangers = read_clips(
+            args.shards, settings.framing, settings.size, least=least, half=settings.half, least_judged=40
+        )
         weights = speaker_weights(clips)
 
         seed_step(plan.seed)

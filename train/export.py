@@ -17,8 +17,6 @@ from lipsync_core.weights import save_model
 from train.common import ended, say
 
 RECIPES = ("distil", "expert", "finetune", "lipgan", "mini", "speech2vid", "wav2lip")
-LICENCE = "Apache-2.0"
-SOURCE = "lipsync-core, trained on GRID (CC BY 4.0) and openly licensed clips; see the model card beside this file"
 
 
 def network_of(state: Path) -> nn.Module:
@@ -38,8 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("state", type=Path, help="last.pt or best.pt in the run's folder")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--licence", default=LICENCE, help="of the weights; the data decides (default %(default)s)")
-    parser.add_argument("--source", default=SOURCE, help="who made them, of what")
+    parser.add_argument("--licence", default="not stated", help="of the weights: the data, and who taught, decide")
+    parser.add_argument("--source", default="a run of lipsync_core's recipes", help="who made them, of what")
     args = parser.parse_args(argv)
     model = network_of(args.state)
     save_model(model, args.out, licence=args.licence, source=args.source, dtype=torch.float16)

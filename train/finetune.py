@@ -34,7 +34,7 @@ from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.losses import discriminator_loss, perceptual_loss, slopes
 from lipsync_core.media import read_audio
 from lipsync_core.models.generator import Generator
-from lipsync_core.models.quality_discriminator import QualityDiscriminator
+from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.preparing import settings as preparing
 from lipsync_core.preparing.run import Splitting, prepare
@@ -44,15 +44,14 @@ from lipsync_core.training.clips import FPS, RATE, Clip, load_clips
 from lipsync_core.training.descent import constant, descend, follow
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
-from lipsync_core.training.loading import Batch, DubDraw, Loader, Share
+from lipsync_core.training.loading import Batch, DubDraw
 from lipsync_core.training.loop import Plan, generator, seed_step, train
 from lipsync_core.training.settings import begun, keep_settings, read_settings
 from lipsync_core.training.shards import part, read_index
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_model, read_header, save_model, weights_file
-from train.common import BEGAN, began, ended, positive, read_expert, say
-from train.dubs import check_framings, deviation, lips, only_at, reach, read_talking_face, sync_term
-from train.mini import DISCRIMINATOR
+from train.common import BEGAN, began, check_framings, ended, positive, read_expert, say, shared
+from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
 from train.wav2lip import varied
 
 _START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with
@@ -306,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
         optimiser = torch.optim.AdamW(
             model.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
         )
-        critic = QualityDiscriminator(replace(DISCRIMINATOR, size=config.size))
+        critic = QualityDiscriminator(replace(PATCH_CRITIC, size=config.size))
         critic.to(world.device, memory_format=torch.channels_last)
         critic_optimiser = torch.optim.AdamW(
             critic.parameters(), settings.critic_rate, betas=(0.5, 0.99), weight_decay=1e-3
@@ -324,7 +323,7 @@ def main(argv: list[str] | None = None) -> None:
             foreign=settings.foreign,
         )
         bfloat16 = settings.precision == "bfloat16"
-        loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
+        loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
         around = lips(config.size, world.device)
         weights = {"l1": settings.l1_weight, "slope": settings.slope_weight}
         weights |= {"sync": settings.sync_weight, "photograph": settings.photograph_weight}

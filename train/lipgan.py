@@ -16,21 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
 from lipsync_core.losses import margin_loss, reconstruction
-from lipsync_core.models.generator import WAV2LIP
 from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
 from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
-from lipsync_core.training.loading import Batch, Loader, Share, WindowDraw
+from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.loop import Plan, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import began, crops, ended, parser, read_clips, read_expert, say
+from train.common import began, crops, ended, parser, read_clips, read_expert, say, shared
 from train.wav2lip import out_of_sync
 
 
@@ -68,7 +67,7 @@ def generator_config(settings: Settings) -> LipGANConfig:
         face=_thinner(config.face, settings.thinner),
         audio=_thinner(config.audio, settings.thinner),
         decoder=_thinner(config.decoder, settings.thinner),
-        framing=Framing() if settings.framing == "aligned" else WAV2LIP.framing,
+        framing=FRAMINGS[settings.framing],
     )
 
 
@@ -122,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.batch} frames a step for {world.size} processes; wanted a multiple, and two for each where the "
                 "discriminator hears other clips' sound"
             )
-        clips, strangers = read_clips(args.shards, settings.framing, least=1 + 2 * settings.far)
+        clips, strangers = read_clips(args.shards, settings.framing, config.size, least=1 + 2 * settings.far)
         strangers = chosen(strangers, settings.judged_clips)
         judge = read_expert(args.judge).to(world.device)
 
@@ -143,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
             parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
         together, discriminate = world.spread(model), world.spread(critic)
         draw = WindowDraw(clips, features=config.features, frames=1, far=settings.far)
-        loader = Loader(draw, batch=settings.batch, seed=plan.seed, share=Share(world.rank, world.size))
+        loader = shared(draw, batch=settings.batch, seed=plan.seed, world=world)
         bfloat16 = settings.precision == "bfloat16"
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:

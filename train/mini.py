@@ -13,7 +13,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,8 +26,7 @@ from lipsync_core.errors import TrainingError
 from lipsync_core.losses import discriminator_loss, mouth, perceptual_loss, shift_loss, slopes
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.generator import MINI, Generator, copying, moved
-from lipsync_core.models.layers import Stage
-from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
+from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.augment import degrade, disguise, disturbed, elsewhere, grimace, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
@@ -42,15 +41,7 @@ from lipsync_core.weights import load_talking_face
 from train.common import began, ended, lend_ear, parser, read_clips, read_expert, say
 
 SIZE = MINI.size
-# Looks at patches of about 30 px: whether they could be of a photograph. Without it the expert is paid in dark blots.
-DISCRIMINATOR = QualityDiscriminatorConfig(
-    blocks=(
-        (Stage(32, 5, stride=(2, 2), padding=2),),
-        (Stage(64, stride=(2, 2)),),
-        (Stage(96, stride=(2, 2)), Stage(96)),
-    ),
-    slope=0.2,
-)
+_HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +219,8 @@ def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator, *, 
     faces = torch.cat([target, reference], 1).flatten(0, 1).float().mul_(1 / 255)
     faces = nn.functional.grid_sample(faces, at, padding_mode="border", align_corners=False)
     faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
-    faces[talking:] = degrade(faces[talking:], rng)  # not where the truth is learnt from
+    faces[talking:, :f] = degrade(faces[talking:, :f], rng)  # not where the truth is learnt from
+    faces[talking:, f:] = faces[talking:, :f]
     flat = (x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (faces[:, :f], faces[:, f:]))
     # the generator hears the voice disguised; the teacher, who must judge sharply, heard it as it is
     return Batch(*flat, disguise(mels, rng).flatten(0, 1), heard, talking)
@@ -307,7 +299,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.talking} talking and {settings.foreign} foreign clips a step for {world.size} processes; wanted "
                 "multiples of their number"
             )
-        clips, strangers = read_clips(args.shards, MINI.framing.kind, least=2 * (settings.far + settings.frames))
+        clips, strangers = read_clips(args.shards, MINI.framing.kind, SIZE, least=2 * (settings.far + settings.frames))
         strangers = chosen(strangers, settings.judged_clips)
         portraits = args.portraits or Path(args.shards) / "portraits.npy"
         photographs = None
@@ -331,7 +323,7 @@ def main(argv: list[str] | None = None) -> None:
             say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
-        critic = QualityDiscriminator(DISCRIMINATOR).to(world.device, memory_format=torch.channels_last)
+        critic = QualityDiscriminator(PATCH_CRITIC).to(world.device, memory_format=torch.channels_last)
         optimiser = torch.optim.AdamW(
             model.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
         )
@@ -344,7 +336,7 @@ def main(argv: list[str] | None = None) -> None:
         factor = warmup_cosine(plan.steps, warmup=settings.warmup)
         weights = dataclasses.asdict(settings.weights)
         bfloat16 = settings.precision == "bfloat16"
-        hears = cache(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
+        hears = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
         footage = Footage(clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:

@@ -16,19 +16,18 @@ import torch
 from torch import Tensor
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
 from lipsync_core.losses import reconstruction
-from lipsync_core.models.generator import WAV2LIP
 from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
-from lipsync_core.training.loading import Batch, Loader, Share, WindowDraw
+from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.loop import Plan, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
-from train.common import began, crops, ended, parser, read_clips, read_expert, say
+from train.common import began, crops, ended, parser, read_clips, read_expert, say, shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,7 @@ def generator_config(settings: Settings) -> Speech2VidConfig:
         embedding=whole.embedding // by,
         decoder=tuple(width // by for width in whole.decoder),
         references=settings.references,
-        framing=Framing() if settings.framing == "aligned" else WAV2LIP.framing,
+        framing=FRAMINGS[settings.framing],
     )
 
 
@@ -96,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.batch} frames a step, by {settings.references}, for {world.size} processes; wanted a multiple"
             )
         least = settings.references + 2 * settings.far
-        clips, strangers = read_clips(args.shards, settings.framing, least=least)
+        clips, strangers = read_clips(args.shards, settings.framing, config.size, least=least)
         strangers = chosen(strangers, settings.judged_clips)
         judge = read_expert(args.judge).to(world.device)
 
@@ -106,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         optimiser = torch.optim.Adam(model.parameters(), settings.rate)
         together = world.spread(model)
         draw = WindowDraw(clips, features=config.features, frames=settings.references, far=settings.far)
-        loader = Loader(draw, batch=windows, seed=plan.seed, share=Share(world.rank, world.size))
+        loader = shared(draw, batch=windows, seed=plan.seed, world=world)
         bfloat16 = settings.precision == "bfloat16"
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from lipsync_core.replacing import replacing
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
 from lipsync_core.training.judging import chosen, examined
-from lipsync_core.training.settings import read_settings
+from lipsync_core.training.settings import keep_settings, read_settings
 from lipsync_core.training.sync import listened
 from train import expert, wav2lip
 from train.common import ended, positive, read_clips, read_expert, say
@@ -39,7 +39,8 @@ PAPER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``expert`` and ``generator`` as their recipes take them; ``window`` and ``expert_learns`` are set row by row."""
+    """``expert`` and ``generator`` as their recipes take them; ``window`` and ``expert_learns`` are set row by row.
+    ``judged_clips``: at the end, of all speakers in turn; intervals want many."""
 
     expert: expert.Settings
     generator: wav2lip.Settings
@@ -62,9 +63,15 @@ class Row:
 
 
 def measured(
-    window: int, learns: bool, listener: SyncExpert, found: Sequence[dict[str, float]], clips: Sequence[Clip]
+    window: int,
+    learns: bool,
+    listener: SyncExpert,
+    found: Sequence[dict[str, float]],
+    clips: Sequence[Clip],
+    *,
+    apart: int,
 ) -> Row:
-    shares = [listened(listener, clip, apart=5)["off_sync"] for clip in clips]
+    shares = [listened(listener, clip, apart=apart)["off_sync"] for clip in clips]
 
     def mean(name: str) -> Mean:
         return mean_with_interval([figures[name] for figures in found])
@@ -140,19 +147,21 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     settings = read_settings(args.run, Settings)
     common = ["--device", args.device, "--threads", str(args.threads)]
-    _, strangers = read_clips(args.shards, settings.generator.framing, least=40)
+    _, strangers = read_clips(args.shards, settings.generator.framing, settings.generator.size, least=40)
     strangers = chosen(strangers, settings.judged_clips)
     judge = read_expert(args.judge)
     rows: list[Row] = []
     for window in (1, 3, 5):
         teaching = replace(settings.expert, window=window)
         teacher = args.out / f"expert-{window}"
+        keep_settings(teacher, teaching)
         if not finished(teacher, teaching.plan.steps):
             expert.main([run_file(args.out / f"expert-{window}.toml", teaching), args.shards, str(teacher), *common])
         for learns in (True, False):
             learning = replace(settings.generator, expert_learns=learns)
             name = f"generator-{window}-{'fine-tuned' if learns else 'frozen'}"
             out, state = args.out / name, str(teacher / "last.pt")
+            keep_settings(out, learning)
             if not finished(out, learning.plan.steps):
                 run = run_file(args.out / f"{name}.toml", learning)
                 wav2lip.main([run, args.shards, str(out), "--expert", state, "--judge", args.judge, *common])
@@ -161,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
                 load_state(out / "last.pt", {"expert": listener})
             model = wav2lip.trained(out / "last.pt").eval()
             found = [figures for figures, _ in examined(model, strangers, judge)]
-            rows.append(measured(window, learns, listener.eval(), found, strangers))
+            rows.append(measured(window, learns, listener.eval(), found, strangers, apart=settings.expert.apart))
             say(table(rows[-1:]).splitlines()[-1])
     text = table(rows) + (
         f"\n\nOff-sync accuracy, then the judge's ({args.judge}, L2) verdicts on {len(strangers)} held-out clips; 95 % "

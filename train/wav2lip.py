@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from lipsync_core.audio import MelFeatures
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
 from lipsync_core.losses import cosine_bce, discriminator_loss, perceptual_loss, reconstruction, sync_loss
 from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
@@ -26,16 +25,29 @@ from lipsync_core.models.quality_discriminator import resized as seeing
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
-from lipsync_core.training.loading import Batch, Loader, Share, WindowDraw
+from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.loop import Plan, generator, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import resized
+from lipsync_core.training.sync import broad, resized
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import began, crops, ended, lend_ear, parser, read_clips, read_expert, say
+from train.common import (
+    OTHER_CROPS,
+    began,
+    check_framings,
+    crops,
+    ended,
+    lend_ear,
+    parser,
+    read_clips,
+    read_expert,
+    say,
+    shared,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,16 +94,20 @@ class Settings:
         weights = self.sync_weight, self.quality_weight
         if min(weights) < 0 or sum(weights) >= 1:
             raise ValueError(f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together")
+        if self.expert_learns and self.expert_statistics == "batch":
+            raise ValueError(
+                'an expert that learns has running statistics of its own; set expert_statistics = "running"'
+            )
         if self.network == "mini" and self.size != 96:
             raise ValueError(f"mini draws 96 px, not {self.size}; take the network wav2lip")
 
 
 def generator_config(settings: Settings) -> GeneratorConfig:
     if settings.network == "mini":
-        return replace(MINI, framing=_framing(settings))
+        return replace(MINI, framing=FRAMINGS[settings.framing])
     # 40 ms: what the public code pairs in training (and its inference does not)
     classic = replace(WAV2LIP, features=MelFeatures(lead_ms=40))
-    return replace(classic if settings.size == 96 else LARGER[settings.size], framing=_framing(settings))
+    return replace(classic if settings.size == 96 else LARGER[settings.size], framing=FRAMINGS[settings.framing])
 
 
 def trained(state: Path) -> Generator:
@@ -99,10 +115,6 @@ def trained(state: Path) -> Generator:
     model = Generator(generator_config(kept_settings(state.parent, Settings)))
     load_state(state, {"average": model})
     return model
-
-
-def _framing(settings: Settings) -> Framing:
-    return Framing() if settings.framing == "aligned" else WAV2LIP.framing
 
 
 class Switch:
@@ -121,9 +133,9 @@ class Switch:
 def varied(batch: Batch, sound: Tensor, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference (B,F,3,size,size), both in the same
     other light and a little turned, and the sound in another voice."""
-    both = torch.cat([batch["target"], batch["reference"]], 1).to(sound.device)
+    both = torch.cat([batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1)
     b, f = batch["target"].shape[:2]
-    both = both.permute(0, 1, 4, 2, 3).float() / 255
+    both = broad(both.permute(0, 1, 4, 2, 3), size)
     at = warp_grid(b, size, round(size * 7 / 6), rng).repeat_interleave(2 * f, 0)
     both = nn.functional.grid_sample(both.flatten(0, 1), at, padding_mode="border", align_corners=False)
     both = recolour(both.view(b, 2 * f, 3, size, size), rng)
@@ -167,13 +179,17 @@ def main(argv: list[str] | None = None) -> None:
         if world.first:
             keep_settings(args.out, settings)
             began(args)
-        if settings.windows % world.size:
-            raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
+        if settings.windows % world.size or (settings.expert_learns and settings.windows < 2 * world.size):
+            raise TrainingError(
+                f"{settings.windows} windows a step for {world.size} processes; wanted a multiple, and two for each where the "
+                "expert hears other clips' sound"
+            )
         least = settings.frames + 2 * settings.far
-        clips, strangers = read_clips(args.shards, settings.framing, least=least)
+        clips, strangers = read_clips(args.shards, settings.framing, settings.size, least=least)
         strangers = chosen(strangers, settings.judged_clips)
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
-        if expert.config.projection and not settings.expert_learns:
+        check_framings(config.framing, {args.expert: expert, args.judge: judge}, advice=OTHER_CROPS)
+        if expert.config.projection:
             raise TrainingError(
                 f"{args.expert} was taught by the contrastive loss alone: its cosine may be negative, where E_sync has no "
                 "gradient; train an expert with projection = false"
@@ -215,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
         draw = WindowDraw(
             clips, features=config.features, expert=expert.config, frames=settings.frames, far=settings.far
         )
-        loader = Loader(draw, batch=settings.windows, seed=plan.seed, share=Share(world.rank, world.size))
+        loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
         bfloat16 = settings.precision == "bfloat16"
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:

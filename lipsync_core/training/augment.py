@@ -91,14 +91,15 @@ def degrade(faces: Tensor, rng: Rng) -> Tensor:
     """(K,N,3,H,W): half of the clips lose detail (down and up again by up to 2.2), a third get noise."""
     k, n, _, h, w = faces.shape
     out = faces.clone()
-    for i in range(k):
-        if uniform(1, 0, 1, rng) < 0.5:
-            factor = float(uniform(1, 1.0, 2.2, rng))
+    draws = torch.rand((k, 4), generator=rng, device=rng.device).tolist()  # once: every one would wait for a GPU
+    for i, (soft, much, grainy, grain) in enumerate(draws):
+        if soft < 0.5:
+            factor = 1 + 1.2 * much
             small = (int(h / factor), int(w / factor))
             shrunk = F.interpolate(faces[i], size=small, mode="bilinear", antialias=True)
             out[i] = F.interpolate(shrunk, size=(h, w), mode="bilinear")
-        if uniform(1, 0, 1, rng) < 0.33:
-            out[i] += normal((n, 3, h, w), rng) * float(uniform(1, 0.0, 0.04, rng))
+        if grainy < 0.33:
+            out[i] += normal((n, 3, h, w), rng) * (0.04 * grain)
     return out.clamp(0, 1)
 
 
@@ -106,9 +107,10 @@ def disturbed(faces: Tensor, rng: Rng) -> Tensor:
     """Faces (K,N,3,S,S) in [0,1] as an expert sees them while it learns: moved, mirrored, recoloured, blurred. Shown the bare
     output of a generator it can be fooled by blots that no face has; what must hold under all of these is a mouth."""
     k, n, _, size, _ = faces.shape
-    grid = warp_grid(k, size, size, rng).repeat_interleave(n, 0)
-    shifted = F.grid_sample(faces.flatten(0, 1), grid, padding_mode="border", align_corners=False)
-    return degrade(recolour(shifted.view(faces.shape), rng), rng)
+    with torch.autocast(faces.device.type, enabled=False):  # bfloat16 would shift pixels by up to a quarter
+        grid = warp_grid(k, size, size, rng).repeat_interleave(n, 0)
+        shifted = F.grid_sample(faces.float().flatten(0, 1), grid, padding_mode="border", align_corners=False)
+        return degrade(recolour(shifted.view(faces.shape), rng), rng)
 
 
 def disguise(mels: Tensor, rng: Rng) -> Tensor:

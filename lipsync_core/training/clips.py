@@ -20,7 +20,7 @@ from .shards import Rows, Source, load_arrays, part, read_index
 FPS = Fraction(25)  # the shards' frame rate: the one the paper's networks live at
 RATE = 16000  # Hz, of their sound
 _MARGIN = 25  # frames
-_FRAMINGS = {"aligned": Framing(), "box": Framing("box", pads=(0, 10, 0, 0))}
+FRAMINGS = {"aligned": Framing(), "box": Framing("box", pads=(0, 10, 0, 0))}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +85,7 @@ def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> l
     by_speaker: dict[str, list[Clip]] = {}
     for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "mel", "sound")), strict=True):
         _check_margin(entry.facts, source)
-        framing = _FRAMINGS[entry.facts.get("framing", "aligned")]
+        framing = FRAMINGS[entry.facts.get("framing", "aligned")]
         first, sound = int(entry.facts["first"]), arrays.get("sound")
         clip = Clip(entry.name, entry.speaker, arrays["faces"], arrays["mel"], first, sound, framing)
         by_speaker.setdefault(entry.speaker, []).append(clip)

@@ -54,14 +54,15 @@ def judged(
     pictures: list[Tensor] = []
     for clip, (found, faces) in zip(clips, examined(model, clips, judge, teacher=teacher, voices=voices), strict=True):
         rows.setdefault(clip.speaker, []).append(found)
-        pictures.append(faces)
+        if len(pictures) < _PICTURED:
+            pictures.append(faces)
     means = {
         name: fmean(fmean(row[name] for row in found) for found in rows.values())
         for name in next(iter(rows.values()))[0]
     }
     gain = min(1.0, (means["psnr"] - means["copied"]) / _GAIN_DB)
     agreement = min(1.0, means["confidence"] / max(means["real"], 1e-6))
-    looked = torch.cat(pictures[:_PICTURED])
+    looked = torch.cat(pictures)
     return Evaluation(gain + agreement, means, {"faces": grid(looked), "mouths": grid(mouths(looked))})
 
 

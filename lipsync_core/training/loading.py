@@ -168,6 +168,7 @@ class Loader(Iterator[Batch]):
         share: Share = Share(),
         threads: int = 2,
         depth: int = 2,
+        pin: bool = False,
     ) -> None:
         if batch < 1 or batch % share.world:
             raise ValueError(f"a batch of {batch} for {share.world} processes; wanted a multiple of their number")
@@ -175,6 +176,7 @@ class Loader(Iterator[Batch]):
             raise ValueError(f"threads {threads}, depth {depth}; wanted 1 or more of each")
         self._draw, self._batch, self._seed, self._share, self._depth = draw, batch, seed, share, depth
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "loader")
+        self._pin = pin
         self._step = 0
         self._made: Generator[Batch, None, None] | None = None
 
@@ -226,7 +228,9 @@ class Loader(Iterator[Batch]):
         head = sample(0)
         # torch's allocator, which gets its old memory back: new pages would cost more than what is copied into them
         batch = {
-            name: torch.empty((count, *array.shape), dtype=torch.from_numpy(array[:0].copy()).dtype)
+            name: torch.empty(
+                (count, *array.shape), dtype=torch.from_numpy(array[:0].copy()).dtype, pin_memory=self._pin
+            )
             for name, array in head.items()
         }
         rows = {name: tensor.numpy() for name, tensor in batch.items()}

@@ -20,8 +20,9 @@ def embed(model: SyncExpert, faces: Tensor, mels: Tensor, *, batch: int = 64) ->
     count = faces.shape[0] - window + 1
     audio: list[Tensor] = []
     video: list[Tensor] = []
-    for i in range(0, count, batch):
-        index = torch.arange(i, min(i + batch, count))
+    for index in torch.arange(count).tensor_split(
+        max(1, -(-count // batch))
+    ):  # no part of one: batch norms may be learning
         with torch.autocast(faces.device.type, torch.bfloat16):
             a, v = model(mels[index], faces[index[:, None] + torch.arange(window)])
         audio.append(a)
@@ -37,8 +38,21 @@ def middle(faces: Tensor, size: int = 96) -> Tensor:
 
 def shown(faces: Tensor, size: int) -> Tensor:
     """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without it."""
-    side = faces.shape[-1]
-    return resized(middle(faces, side - 2 * (side // 14)), size)  # of s + 2 (s // 12) px: s, whatever it is
+    return resized(middle(faces, bare(faces.shape[-1])), size)
+
+
+def bare(side: int) -> int:
+    """The side of crops without their margin: of s + 2 (s // 12) px it is s, whatever s is."""
+    return side - 2 * (side // 14)
+
+
+def broad(faces: Tensor, size: int) -> Tensor:
+    """(...,3,C,C) uint8 crops with their margin, for drawing ``size`` px from: floats in [0,1], larger ones made smaller, since
+    sampling alone would let them alias."""
+    x = faces.float() / 255
+    if bare(faces.shape[-1]) <= size:
+        return x
+    return resized(x.flatten(0, -4), round(size * 7 / 6)).unflatten(0, x.shape[:-3])
 
 
 def resized(faces: Tensor, size: int) -> Tensor:
