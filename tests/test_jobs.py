@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -181,7 +183,11 @@ def test_a_killed_process_costs_nothing_even_where_errors_are_not_tried_again(tm
     assert [outcome.result for outcome in outcomes] == [{"square": i * i} for i in (3, 4, 5)]
 
 
+@pytest.mark.usefixtures("importable")
 def test_processes_that_cannot_begin_are_no_failure_of_the_jobs(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="nothing to work with"):
-        run_jobs(JOBS, unprepared, tmp_path / "r.jsonl", processes=2)
+    """More jobs than processes; in a process of its own, which can be ended should nobody else end it."""
+    script = "import sys; from test_jobs import *; run_jobs(JOBS, unprepared, Path(sys.argv[1]), processes=2)"
+    command = [sys.executable, "-c", script, str(tmp_path / "r.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "RuntimeError: nothing to work with" in done.stderr
     assert read_outcomes(tmp_path / "r.jsonl") == {}

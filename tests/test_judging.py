@@ -61,6 +61,31 @@ def test_one_that_copies_gains_nothing(clips: list[Clip], judge: SyncExpert) -> 
     assert found["flicker"] == pytest.approx(float((share - 1) * 255 / 3), rel=0.03)  # |a - b| of uniform noise is 1/3
 
 
+class Listening(Perfect):
+    """Keeps the sound that it heard."""
+
+    def forward(self, sound: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        self.heard = [*getattr(self, "heard", []), sound]
+        return target
+
+
+def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(clips: list[Clip], judge: SyncExpert) -> None:
+    """Copying would otherwise be in sync with the clip's own sound."""
+    model = Listening(MINI).eval()
+    ((found, _),) = examined(model, clips[:1], judge)
+    rebuilt, dubbed = torch.cat(model.heard).chunk(2)  # 41 frames, of which 21 belong to the second half
+    assert torch.equal(torch.cat([dubbed[20:], dubbed[:20]]), rebuilt) and not torch.equal(dubbed, rebuilt)
+    assert found["rebuilt_confidence"] == found["real"] != found["confidence"]
+    short = replace(clips[0], faces=clips[0].faces[:31])
+    with pytest.raises(TrainingError, match=r"a alone is held out and has 31 frames: .* wanted 32, or a second clip"):
+        chosen([short], 3)
+    with pytest.raises(TrainingError, match="a alone is held out"):
+        next(examined(model, [short], judge))
+    assert next(examined(model, [short], judge, voices=clips[1:]))
+    with pytest.raises(TrainingError, match="0 clips would be judged"):
+        chosen(clips, 0)
+
+
 def test_the_judge_must_know_such_crops(clips: list[Clip], judge: SyncExpert) -> None:
     boxes = [replace(clip, framing=Framing("box")) for clip in clips]
     with pytest.raises(TrainingError, match="the shards hold box crops, the judge wants aligned ones"):

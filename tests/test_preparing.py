@@ -128,6 +128,16 @@ def test_offsets_are_measured_and_mended_at_25_fps(out: Path, talk: Path) -> Non
         assert mirror < 0.5 * (bob.frames(0, 41).float() - ann.frames(0, 41).float()).abs().mean()  # the same crops
 
 
+def test_sound_is_cut_out_of_however_long_a_video() -> None:
+    """640 samples are a frame. 64 TiB of silence would not fit into any memory."""
+    sound = torch.arange(1.0, 4 * 640 + 1)
+    assert torch.equal(work.cut_sound(sound, 1, 3), sound[640:1920])
+    assert torch.equal(work.cut_sound(sound, -1, 5), torch.nn.functional.pad(sound, (640, 640)))
+    assert torch.equal(work.cut_sound(sound, -3, -1), torch.zeros(1280))
+    assert torch.equal(work.cut_sound(sound, 6, 8), torch.zeros(1280))
+    assert len(work.cut_sound(torch.zeros(1).expand(1 << 44), 1000, 1010)) == 6400
+
+
 def test_crops_are_aligned_and_sound_is_kept(out: Path) -> None:
     entries = read_index(out / "train")
     for entry, arrays in zip(entries, load_arrays(out / "train", entries, ("faces", "sound", "mel")), strict=True):

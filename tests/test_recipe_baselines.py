@@ -91,6 +91,9 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
     }
     assert whole.keys() == resumed.keys() and all(torch.equal(value, resumed[key]) for key, value in whole.items())
 
+    with pytest.raises(TrainingError, match=r"other settings \(judge was judge and is other\)"):
+        recipe.main([run, str(shards), str(tmp_path / "whole"), "--judge", "other"])
+
     file = tmp_path / "weights.safetensors"
     with redirect_stdout(io.StringIO()):
         export.main([str(tmp_path / "whole" / "best.pt"), str(file)])

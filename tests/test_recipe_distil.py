@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from noise_shards import write_noise
+from test_recipe_wav2lip import torchrun
 from torch import nn
 
 from lipsync_core.errors import TrainingError
@@ -27,7 +28,7 @@ RUN = """
 windows = 2
 frames = 5
 far = 3
-judged_clips = 1
+judged_clips = 2
 precision = "float32"
 {lines}
 [plan]
@@ -103,6 +104,9 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Pat
         assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
     assert any(key.startswith("adapters.6.") for key in whole["model"])
 
+    with pytest.raises(TrainingError, match=r"other settings \(start was None and is mini\)"):
+        distil.main([run, str(shards), str(tmp_path / "whole"), *options, "--start", "mini"])
+
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     assert load_model(tmp_path / "mini.safetensors", kind="generator").config == MINI
     with redirect_stdout(io.StringIO()) as told:  # a run teaches, a file is begun with, the judge's kin is the expert
@@ -110,6 +114,15 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Pat
         run = run_file(tmp_path, "feature_weight = 0.0", steps=1)
         distil.main([run, str(shards), str(tmp_path / "next"), *options, "--expert", "judge"])
     assert " sync " in told.getvalue() and " feature " not in told.getvalue()
+
+
+def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, expert: str) -> None:
+    out = tmp_path / "out"
+    teacher = saved(Generator(thin(MINI)), tmp_path / "thin.safetensors")
+    told = torchrun(
+        "distil", run_file(tmp_path, steps=1), str(shards), str(out), "--teacher", teacher, "--expert", expert
+    )
+    assert " feature " in next(row for row in told.splitlines() if row.startswith("1 output"))
 
 
 def test_teachers_of_another_size_sound_and_number_of_pictures(tmp_path: Path, shards: Path, expert: str) -> None:

@@ -142,6 +142,14 @@ def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(tmp
 
 
 def test_nothing_to_learn_from_is_said(tmp_path: Path, shards: Path) -> None:
+    for before, after, match in (
+        ("stretch = 6", "stretch = 6\nsize = 100", "no expert of this shape sees faces of 100 px"),
+        ("clips = ", "clips = 0 #", "clips is 0; wanted 1 or more"),
+    ):
+        run = Path(run_file(tmp_path))
+        run.write_text(run.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+        with pytest.raises(TrainingError, match=match):
+            expert.main([str(run), str(shards), str(tmp_path / "out")])
     with pytest.raises(LipSyncError, match=r"train has 3 clips, none of which gives 62 frames"):
         expert.main([run_file(tmp_path, stretch=60), str(shards), str(tmp_path / "out")])
     alone = write_noise(tmp_path / "alone", train="a")

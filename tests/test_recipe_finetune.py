@@ -14,6 +14,7 @@ import torch
 from noise_shards import write_noise
 from PIL import Image
 from skimage.data import astronaut
+from test_recipe_wav2lip import torchrun
 
 from lipsync_core.demo import SPEECH
 from lipsync_core.dubbing import Encoding, Finding, dub
@@ -33,6 +34,7 @@ RUN = """
 windows = 2
 frames = 5
 far = 3
+held = 0.4
 least_seconds = {least_seconds}
 precision = "float32"
 [plan]
@@ -77,7 +79,7 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_pat
     with redirect_stdout(io.StringIO()) as told:
         finetune.main([run, str(talk), str(tmp_path / "anna")])
     for words in (
-        "person-000, seen for 4 s. 65 frames to learn from, 20 held out",
+        "person-000, seen for 4 s. 45 frames to learn from, 40 held out",
         "3 l1 ",
         " slope ",
         " sync ",
@@ -104,8 +106,32 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_pat
     assert model.config == MINI and "fine-tuned" in read_header(tmp_path / "anna" / "anna.safetensors").source
     export.main([str(tmp_path / "anna" / "best.pt"), str(tmp_path / "again.safetensors")])
     assert load_model(tmp_path / "again.safetensors").config == MINI
-    with pytest.raises(TrainingError, match=r"other settings \(speech was \[\]"):
-        finetune.main([run, str(talk), str(tmp_path / "anna"), "--speech", str(SPEECH)])
+    for match, given in {
+        r"speech was \(\) and is \('": ["--speech", str(SPEECH)],
+        r"start was mini and is ": ["--start", str(tmp_path / "again.safetensors")],
+        r"expert was None and is judge": ["--expert", "judge"],
+    }.items():
+        with pytest.raises(TrainingError, match=r"other settings \(" + match):
+            finetune.main([run, str(talk), str(tmp_path / "anna"), *given])
+    twin = shutil.copy(talk, tmp_path / "twin.mp4")
+    with pytest.raises(TrainingError, match=r"other settings \(videos was \('talk.mp4',\) and is "):
+        finetune.main([run, str(talk), str(twin), str(tmp_path / "anna")])
+
+
+def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> None:
+    """As after a run that was refused, or stopped in its preparation."""
+    other = Generator(replace(MINI, size=112))
+    save_model(other, tmp_path / "other.safetensors", licence="none", source="a test")
+    names = "mini", str(tmp_path / "other.safetensors")
+    assert [finetune.started(name, tmp_path / "run").config.size for name in names] == [96, 112]
+    (tmp_path / "run" / "best.pt").touch()
+    assert finetune.started("mini", tmp_path / "run").config.size == 112
+
+
+def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path) -> None:
+    told = torchrun("finetune", run_file(tmp_path, steps=1), str(talk), str(tmp_path / "anna"))
+    assert " sync " in next(row for row in told.splitlines() if row.startswith("1 l1"))
+    assert told.count("anna.safetensors: try it") == 1 and (tmp_path / "anna" / "anna.safetensors").exists()
 
 
 def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: Path) -> None:

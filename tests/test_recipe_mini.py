@@ -44,8 +44,8 @@ tensorboard = false
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips to learn from, one to be judged on, three photographs."""
-    folder = write_noise(tmp_path_factory.mktemp("shards"), frames=28, train="ab", val="d")
+    """Two clips to learn from, two to be judged on, three photographs."""
+    folder = write_noise(tmp_path_factory.mktemp("shards"), frames=28, train="ab", val="de")
     photographs = np.random.default_rng(1).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     np.save(folder / "portraits.npy", photographs)
     return folder
@@ -81,7 +81,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_pat
         mini.main([*command, str(tmp_path / "whole"), "--teacher", "judge"])
     for words in (
         "the audio encoder of judge is of another shape: mini's begins at random",
-        "2 clips, 3 photographs, 1 held out, 1 processes on cpu",
+        "2 clips, 3 photographs, 2 held out, 1 processes on cpu",
         *("l1 ", "slopes ", "sync ", "bend ", "foreign_l1 ", "foreign_slopes ", "foreign_sync ", "photograph "),
         *("critic_real ", "critic_fake ", "loss ", "data_wait ", "3 held out: psnr "),
     ):
@@ -93,6 +93,9 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_pat
     whole, parts = (state(tmp_path / out / "last.pt") for out in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(value, parts[key]) for key, value in whole.items())
 
+    with pytest.raises(TrainingError, match=r"other settings \(teacher was judge and is mine\)"):
+        mini.main([*command, str(tmp_path / "whole"), "--teacher", "mine"])
+
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
     assert model.config == MINI
@@ -101,11 +104,11 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_pat
 
 
 def test_it_begins_from_given_weights_and_does_without_photographs(tmp_path: Path) -> None:
-    shards = write_noise(tmp_path / "shards", frames=28, train="a", val="d")
+    shards = write_noise(tmp_path / "shards", frames=28, train="a", val="de")
     command = [run_file(tmp_path, "rate = 1e-9", "decay = 0.0", steps=1), str(shards), str(tmp_path / "run")]
     with redirect_stdout(io.StringIO()) as told:
         mini.main([*command, "--teacher", "judge", "--start", "mini"])
-    assert "1 clips, no photographs, 1 held out" in told.getvalue()
+    assert "1 clips, no photographs, 2 held out" in told.getvalue()
     started = dict(load_model("mini", kind="generator").named_parameters())
     for key, value in mini.trained(tmp_path / "run" / "last.pt").named_parameters():
         torch.testing.assert_close(value, started[key], atol=1e-6, rtol=0)

@@ -100,6 +100,14 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     whole, parts = (tensors(tmp_path / out / "last.pt") for out in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(torch.equal(value, parts[key]) for key, value in whole.items())
 
+    for match, given in {
+        "judge was judge and is ": [*command[2:], "--judge", str(teacher)],
+        "expert was .* and is judge": ["--expert", "judge"],
+        "start was None and is mini": [*command[2:], "--start", "mini"],
+    }.items():
+        with pytest.raises(TrainingError, match=rf"other settings \({match}.* delete began/settings\.json"):
+            wav2lip.main([*command[:2], str(tmp_path / "whole"), *given])
+
     (line,) = (tmp_path / "whole" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"score", "psnr", "copied", "l1", "confidence", "distance", "within_one", "real", "flicker", "sync"} <= set(
         json.loads(line)
@@ -138,28 +146,57 @@ def test_the_expert_may_wait_run_on_batch_statistics_or_learn(tmp_path: Path, sh
                                    before["face_encoder.0.conv_block.0.weight"])  # fmt: skip
 
 
-def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:
-    """Two processes, with everything that can learn."""
-    run = run_file(
-        tmp_path, "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0", windows=4, evaluate_every=1
-    )
+def test_an_expert_that_learns_and_a_term_that_waits_go_on_as_they_were(
+    tmp_path: Path, shards: Path, teacher: Path
+) -> None:
+    """E_sync counts from step 1 on; what is resumed evaluates only at the end, so it must have been kept that it does."""
+    run = run_file(tmp_path, "expert_learns = true", "sync_below = 5.0", steps=3, evaluate_every=1)
+    out = {name: [run, str(shards), str(tmp_path / name), "--expert", str(teacher)] for name in ("whole", "parts")}
+    with redirect_stdout(io.StringIO()):
+        wav2lip.main(out["whole"])
+    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+        wav2lip.main(out["parts"])
+    half = torch.load(tmp_path / "parts" / "last.pt", weights_only=True)
+    assert half["step"] == 2 and half["parts"]["switch"] == {"on": True}
+    with redirect_stdout(io.StringIO()) as told:
+        wav2lip.main(out["parts"])
+    assert " sync " in next(row for row in told.getvalue().splitlines() if row.startswith("3 l1"))
+    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True)["parts"] for name in out)
+    assert {"expert", "expert_optimiser", "switch"} <= whole.keys()
+    assert not torch.equal(half["parts"]["expert"]["face_encoder.0.conv_block.0.weight"],
+                           whole["expert"]["face_encoder.0.conv_block.0.weight"])  # fmt: skip
+    assert same(whole, parts)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two nests of tensors are equal."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def torchrun(recipe: str, *arguments: str) -> str:
+    """What a recipe says that two processes run."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [
-        "-m",
-        "train.wav2lip",
-        run,
-        str(shards),
-        str(tmp_path / "out"),
-        "--expert",
-        str(teacher),
-        "--device",
-        "cpu",
-    ]
+    command += ["-m", f"train.{recipe}", *arguments, "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 processes on cpu") == 1 and "2 held out" in done.stdout
-    assert "sync " in next(row for row in done.stdout.splitlines() if row.startswith("2 l1"))
+    assert done.stdout.count("2 processes on cpu") == 1
+    return done.stdout
+
+
+def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:
+    """Two processes, with everything that can learn."""
+    lines = "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0"
+    run = run_file(tmp_path, *lines, windows=4, evaluate_every=1)
+    told = torchrun("wav2lip", run, str(shards), str(tmp_path / "out"), "--expert", str(teacher))
+    assert "2 held out" in told
+    assert "sync " in next(row for row in told.splitlines() if row.startswith("2 l1"))
 
 
 def test_wrong_experts_shards_and_settings_are_refused(tmp_path: Path, shards: Path, teacher: Path) -> None:
@@ -169,6 +206,16 @@ def test_wrong_experts_shards_and_settings_are_refused(tmp_path: Path, shards: P
     boxes = run_file(tmp_path, 'framing = "box"')
     with pytest.raises(TrainingError, match="holds aligned crops; this run wants box ones"):
         wav2lip.main([boxes, str(shards), str(tmp_path / "b"), "--expert", str(teacher)])
+    (tmp_path / "five").mkdir()
+    (tmp_path / "five" / "run.toml").write_text(EXPERT.format(window=5), encoding="utf-8")
+    expert.main([str(tmp_path / "five" / "run.toml"), str(shards), str(tmp_path / "five")])
+    for line, match in {
+        "frames = 3": "the expert looks at 5 frames; wanted at most the 3 that are drawn: raise frames",
+        "far = 0": "windows 2, frames 5, far 0; wanted 1 or more",
+    }.items():
+        with pytest.raises(TrainingError, match=match):
+            few = run_file(tmp_path, line)
+            wav2lip.main([few, str(shards), str(tmp_path / "f"), "--expert", str(tmp_path / "five" / "best.pt")])
     with pytest.raises(TrainingError, match="less than 1 together"):
         wav2lip.main(
             [run_file(tmp_path, "sync_weight = 1.0"), str(shards), str(tmp_path / "c"), "--expert", str(teacher)]

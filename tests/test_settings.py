@@ -84,6 +84,16 @@ def test_runs_outlive_settings_that_are_added_but_not_what_is_no_settings(tmp_pa
         keep_settings(tmp_path / "file" / "run", one)
 
 
+def test_what_lies_in_a_folder_of_the_run_belongs_to_it(tmp_path: Path) -> None:
+    one, other = (Settings(network="small", rate=rate, plan=Plan(steps=7)) for rate in (1e-3, 2e-3))
+    keep_settings(tmp_path / "began", one, run=tmp_path)
+    keep_settings(tmp_path / "began", other, run=tmp_path)
+    (tmp_path / "last.pt").touch()
+    keep_settings(tmp_path / "began", other, run=tmp_path)
+    with pytest.raises(TrainingError, match=r"rate was 0.002 and is 0.001\).*delete began/settings.json"):
+        keep_settings(tmp_path / "began", one, run=tmp_path)
+
+
 def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
     out = tmp_path / "new" / "run"
     one = Settings(network="small", plan=Plan(steps=7))

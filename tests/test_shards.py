@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lipsync_core.audio import MelFeatures, log_mel
-from lipsync_core.errors import LipSyncError
+from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.loading import DubDraw, Loader, Share, WindowDraw
@@ -136,9 +136,9 @@ def test_windows_and_their_sound_belong_together_and_references_lie_apart() -> N
             assert sample["sound"][:, 0, 0, 0].tolist() == [16 * (begin + i - 1) // 5 for i in range(6)]
         begins.append(begin)
     assert min(begins) == 0 and max(begins) > 50
-    with pytest.raises(ValueError, match="none of 2 clips has"):
+    with pytest.raises(NoClipsError, match="none of 2 clips has"):
         WindowDraw(clips(), far=40)
-    with pytest.raises(ValueError, match="looks at 5 frames; wanted at most the 3"):
+    with pytest.raises(TrainingError, match="looks at 5 frames; wanted at most the 3"):
         WindowDraw(clips(), expert=WAV2LIP_EXPERT, frames=3)
     assert WindowDraw(clips((16,)), far=6)(np.random.default_rng(0))["target"].shape == (5, 2, 2, 3)  # the shortest
 
@@ -167,7 +167,7 @@ def test_dubs_are_their_own_reference_beside_a_strangers_sound() -> None:
         assert first == 16 * begin // 5 if talks else first >= 1000
         assert sample["heard"].shape == (2 + 2 * 3, 1, 80, 16) and float(sample["heard"][3, 0, 0, 0]) == first
         assert sample["sound"].shape == (6, 1, 80, 16) and (sample["sound"][5, 0, 0, 0] < first + 16)
-    with pytest.raises(ValueError, match="none of 1 clips has 40 frames"):
+    with pytest.raises(NoClipsError, match="none of 1 clips has 40 frames"):
         DubDraw(
             clips(), voices=[stranger], features=MelFeatures(), expert=WAV2LIP_EXPERT, frames=40, far=1, foreign=0.5
         )

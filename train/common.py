@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.loading import Loader, Sample, Share
+from lipsync_core.training.settings import keep_settings
 from lipsync_core.training.sync import bare, shown
 from lipsync_core.training.world import World
 from lipsync_core.weights import load_model
 
+BEGAN = "began"  # folder in that of a run, of what it was begun with
 _ENLARGED = 1.25  # what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below
 OTHER_CROPS = (
     "prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and judge of the "
@@ -33,7 +36,7 @@ def parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
     made.add_argument("shards", help="what train.prepare wrote: a folder, or its URL")
     made.add_argument("out", type=Path)
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    made.add_argument("--threads", type=_count, default=1, help="of torch, in each process (default %(default)s)")
+    made.add_argument("--threads", type=positive, default=1, help="of torch, in each process (default %(default)s)")
     if judge:
         made.add_argument(
             "--judge", default="judge", help="judges the held-out clips: bundled, a run's checkpoint or a weights file"
@@ -41,10 +44,31 @@ def parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
     return made
 
 
-def _count(text: str) -> int:
+def positive(text: str) -> int:
+    """What a command line gives as a number of things, 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; wanted a number of at least 1")
     return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What a run was given on its command line, as it was named there: going on with another judge, say, would compare two
+    scales. What its recipe does not take has its default."""
+
+    judge: str | None = None
+    expert: str | None = None
+    teacher: str | None = None
+    start: str | None = None
+    videos: tuple[str, ...] = ()
+    speech: tuple[str, ...] = ()
+
+
+def began(args: argparse.Namespace, **files: tuple[str, ...]) -> None:
+    """Keep in OUT/began what the run was given, ``videos`` and ``speech`` as ``files`` names them; TrainingError where it has
+    checkpoints of something else."""
+    given = {name: getattr(args, name, None) for name in ("judge", "expert", "teacher", "start")}
+    keep_settings(args.out / BEGAN, Began(**given, **files), run=args.out)
 
 
 def read_expert(name: str) -> SyncExpert:

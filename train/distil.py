@@ -32,7 +32,18 @@ from lipsync_core.training.loop import Plan, generator, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import bare, resized
 from lipsync_core.training.world import joined
-from train.common import OTHER_CROPS, check_framings, ended, lend_ear, parser, read_clips, read_expert, say, shared
+from train.common import (
+    OTHER_CROPS,
+    began,
+    check_framings,
+    ended,
+    lend_ear,
+    parser,
+    read_clips,
+    read_expert,
+    say,
+    shared,
+)
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term, told
 from train.wav2lip import varied
 
@@ -69,6 +80,8 @@ class Settings:
     plan: Plan
 
     def __post_init__(self) -> None:
+        if min(self.windows, self.frames, self.far) < 1:
+            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
         weights = self.output_weight, self.truth_weight, self.feature_weight, self.sync_weight
         if min(weights) < 0 or not self.output_weight:
             raise ValueError(f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's output")
@@ -180,6 +193,7 @@ def main(argv: list[str] | None = None) -> None:
             student.load_state_dict(start.state_dict())
         if world.first:
             keep_settings(args.out, settings)
+            began(args)
         average = copy.deepcopy(student).to(world.device, memory_format=torch.channels_last).eval()
         pairs = partners(average, teacher) if settings.feature_weight else []
         pupil = Pupil(student, pairs).to(world.device, memory_format=torch.channels_last)

@@ -104,11 +104,14 @@ class Settings:
     plan: Plan
 
     def __post_init__(self) -> None:
-        if self.contrastive_steps < self.plan.steps and expert_config(self).projection:
+        projects = expert_config(self).projection  # or a ValueError for a size that no network has
+        if self.contrastive_steps < self.plan.steps and projects:
             raise ValueError(
                 f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but with a projection the cosine may be "
                 "negative, where the paper's loss has no gradient; set projection = false, or take contrastive steps alone"
             )
+        if self.clips < 1:
+            raise ValueError(f"clips is {self.clips}; wanted 1 or more")
         if not 2 <= self.windows <= self.stretch + 1:
             raise ValueError(f"windows is {self.windows}; wanted 2 to stretch + 1 = {self.stretch + 1}")
         if not 1 <= self.apart <= min(self.stretch, 15):

@@ -43,18 +43,18 @@ from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FPS, RATE, Clip, load_clips
 from lipsync_core.training.descent import constant, descend, follow
 from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.judging import judged
+from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loading import Batch, DubDraw
 from lipsync_core.training.loop import Plan, generator, seed_step, train
-from lipsync_core.training.settings import keep_settings, read_settings
+from lipsync_core.training.settings import begun, keep_settings, read_settings
 from lipsync_core.training.shards import part, read_index
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_model, read_header, save_model, weights_file
-from train.common import check_framings, ended, read_expert, say, shared
+from train.common import BEGAN, began, check_framings, ended, positive, read_expert, say, shared
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
 from train.wav2lip import varied
 
-_BEGAN, _START = "began", "start.safetensors"  # folder of a run with what it was given, and the weights it began with
+_START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with
 _LEAST, _PIECE = 20, 75  # frames of a held-out clip: fewer tell the judge nothing; ``judged`` looks at no more
 _REPORT = {
     "psnr": "lower half rebuilt, PSNR in dB",
@@ -103,6 +103,8 @@ class Settings:
     plan: Plan
 
     def __post_init__(self) -> None:
+        if min(self.windows, self.frames, self.far) < 1:
+            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
         if not (0 < self.held < 1 and 0 <= self.foreign < 1 and self.gap >= 0):
             raise ValueError(
                 f"held {self.held}, foreign {self.foreign}, gap {self.gap}; wanted held between 0 and 1, foreign from 0 to "
@@ -110,33 +112,25 @@ class Settings:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
-    """What a run was given on its command line; going on with something else would be neither."""
-
-    videos: tuple[str, ...]
-    start: str
-    expert: str | None
-    speech: tuple[str, ...]
-
-
 def trained(state: Path) -> Generator:
     """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Generator(read_header(state.parent / _BEGAN / _START).config)
+    model = Generator(read_header(state.parent / BEGAN / _START).config)
     load_state(state, {"average": model})
     return model
 
 
 def started(name: str, out: Path) -> Generator:
-    """The generator to begin with, which is kept in ``out`` beside the run. TrainingError for networks of other kinds."""
-    path = out / _BEGAN / _START
-    model = load_model(path) if path.exists() else read_talking_face(name)
+    """The generator to begin with, which is kept in ``out`` beside the run: once that has a checkpoint, it is the one it was.
+    TrainingError for networks of other kinds."""
+    path = out / BEGAN / _START
+    kept = path.exists() and begun(out)
+    model = load_model(path) if kept else read_talking_face(name)
     if not isinstance(model, Generator) or model.config.references != 1:
         raise TrainingError(
             f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini`, a Wav2Lip generator, or a run "
             "of one"
         )
-    if not path.exists():
+    if not kept:
         licence, source = origin(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, path, licence=licence, source=source)
@@ -251,7 +245,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--speech", action="append", type=Path, default=[], help="a recording; may be given several times"
     )
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--threads", type=positive, default=1)
     return made.parse_args(argv)
 
 
@@ -267,15 +261,14 @@ def main(argv: list[str] | None = None) -> None:
             raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge))
         if world.first:
+            keep_settings(out, settings)
+            began(args, videos=tuple(order), speech=tuple(str(path.resolve()) for path in args.speech))
             model = started(args.start, out)
             check_framings(
                 model.config.framing,
                 {args.expert or args.judge: expert, args.judge: judge},
                 advice=f"name --expert and --judge that were trained on crops such as {args.start} wants",
             )
-            speech = tuple(str(path.resolve()) for path in args.speech)
-            keep_settings(out / _BEGAN, Began(tuple(order), args.start, args.expert, speech))
-            keep_settings(out, settings)
             with Bar() as bar:
                 prepare(
                     root,
@@ -300,9 +293,12 @@ def main(argv: list[str] | None = None) -> None:
                 f"{told}: too little to learn from and be judged on, wanted {settings.least_seconds:g} s on end; give more "
                 f"footage, and see {shards / 'report.html'} for what was left out"
             )
+        kept = chosen(kept, len(kept))  # all, if one alone is not too short
 
         seed_step(plan.seed)
-        start = started(args.start, out).to(world.device, memory_format=torch.channels_last)
+        start = load_model(out / BEGAN / _START)
+        assert isinstance(start, Generator)  # as ``started`` has seen to
+        start = start.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         # batch norms keep their statistics: those of a minute, and of one person's light, would be worse for all others
         model, average = (copy.deepcopy(start).eval() for _ in range(2))
         config = model.config
@@ -370,7 +366,7 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(1)  # what waits for this run must not begin
         if world.first:
             path = out / f"{out.resolve().name}.safetensors"
-            header = read_header(out / _BEGAN / _START)
+            header = read_header(out / BEGAN / _START)
             best = trained(out / "best.pt")
             source = f"{header.source}; fine-tuned on one person by train/finetune.py"
             save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)

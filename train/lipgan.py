@@ -29,7 +29,7 @@ from lipsync_core.training.loop import Plan, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import crops, ended, parser, read_clips, read_expert, say, shared
+from train.common import began, crops, ended, parser, read_clips, read_expert, say, shared
 from train.wav2lip import out_of_sync
 
 
@@ -114,6 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     with joined(args.device) as world:
         if world.first:
             keep_settings(args.out, settings)
+            began(args)
         least = 2 * world.size if settings.contrastive_weight else world.size
         if settings.batch % world.size or settings.batch < least:
             raise TrainingError(

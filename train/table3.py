@@ -24,7 +24,7 @@ from lipsync_core.training.judging import chosen, examined
 from lipsync_core.training.settings import keep_settings, read_settings
 from lipsync_core.training.sync import listened
 from train import expert, wav2lip
-from train.common import ended, read_clips, read_expert, say
+from train.common import ended, positive, read_clips, read_expert, say
 
 # Off-sync accuracy in %, LSE-D, LSE-C of the paper (arXiv 2008.10010, table 3; LRS2).
 PAPER = {
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("out", type=Path)
     options.add_argument("--judge", default="judge")
     options.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--threads", type=positive, default=1)
     args = options.parse_args(argv)
     settings = read_settings(args.run, Settings)
     common = ["--device", args.device, "--threads", str(args.threads)]

@@ -37,6 +37,7 @@ from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
 from train.common import (
     OTHER_CROPS,
+    began,
     check_framings,
     crops,
     ended,
@@ -88,6 +89,8 @@ class Settings:
     plan: Plan
 
     def __post_init__(self) -> None:
+        if min(self.windows, self.frames, self.far) < 1:
+            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
         weights = self.sync_weight, self.quality_weight
         if min(weights) < 0 or sum(weights) >= 1:
             raise ValueError(f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together")
@@ -175,6 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     with joined(args.device) as world:
         if world.first:
             keep_settings(args.out, settings)
+            began(args)
         if settings.windows % world.size or (settings.expert_learns and settings.windows < 2 * world.size):
             raise TrainingError(
                 f"{settings.windows} windows a step for {world.size} processes; wanted a multiple, and two for each where the "

@@ -262,6 +262,10 @@ def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, thr
                         _since(began),
                         platform.node(),
                     )
+            except BaseException:  # no fault of the job's: nobody goes on, and nobody waits for this worker
+                stopped.set()
+                free.put(worker)
+                raise
         return None
 
     for _ in range(processes):

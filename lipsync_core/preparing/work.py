@@ -226,9 +226,7 @@ def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -
     stop = begin + row["frames"] + CONTEXT
     column, columns = first * 16 // 5, math.ceil(stop * 16 / 5) + 16 - first * 16 // 5
     mel = log_mel(sound, first=column, count=columns)  # (80,T)
-    samples = int(RATE / FPS)
-    wave = F.pad(sound.samples[0], (max(0, -first * samples), max(0, stop * samples - sound.samples.shape[1])))
-    wave = wave[max(0, first) * samples :][: (stop - first) * samples]
+    wave = cut_sound(sound.samples[0], first, stop)
     row["first"] = begin - first
     middle = mel[:, (begin - first) * 16 // 5 :][:, : row["frames"] * 16 // 5]
     assert stretch.portrait is not None
@@ -239,6 +237,15 @@ def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -
     }
     for name, array in arrays.items():
         np.save(parts / f"{stretch.key}.{name}.npy", array, allow_pickle=False)
+
+
+def cut_sound(samples: Tensor, first: int, stop: int) -> Tensor:
+    """The sound (M,) at RATE of frames ``first`` .. ``stop-1``, silence beyond its ends. What lies elsewhere is not copied: a
+    long video has many clips."""
+    each = int(RATE / FPS)
+    kept = samples[max(0, first) * each : max(0, stop) * each]
+    before = max(0, min(-first, stop - first)) * each
+    return F.pad(kept, (before, (stop - first) * each - before - len(kept)))
 
 
 def _print(stretch: _Stretch, mel: Tensor) -> npt.NDArray[np.float16]:

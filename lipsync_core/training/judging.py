@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..losses import sync_loss
-from ..metrics.sync import offset_and_confidence, shift_distances
+from ..metrics.sync import SEARCH, offset_and_confidence, shift_distances
 from ..models.sync_expert import SyncExpert
 from ..models.talking_face import TalkingFace
 from .clips import Clip
@@ -24,12 +24,18 @@ _GAIN_DB = (
 
 
 def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones."""
+    """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones. TrainingError for fewer than 1,
+    and where one is left alone that is too short to be dubbed with its own sound."""
+    if most < 1:
+        raise TrainingError(f"{most} clips would be judged; wanted 1 or more")
     by_speaker: dict[str, list[Clip]] = {}
     for clip in clips:
         by_speaker.setdefault(clip.speaker, []).append(clip)
     rounds = max(map(len, by_speaker.values()), default=0)
-    return [rows[i] for i in range(rounds) for rows in by_speaker.values() if i < len(rows)][:most]
+    found = [rows[i] for i in range(rounds) for rows in by_speaker.values() if i < len(rows)][:most]
+    if len(found) == 1:
+        _away(found[0])
+    return found
 
 
 def judged(
@@ -71,7 +77,8 @@ def examined(
 ) -> Iterator[tuple[dict[str, float], Tensor]]:
     """What ``model``, in evaluation mode, makes of each of ``clips``. A clip is rebuilt from its own sound and frames half a
     clip away, and dubbed with the sound of the next clip, or of ``voices`` in turn, every frame its own reference, as in
-    use. Gives figures, and faces (3,C,3,S,S) as they are, rebuilt and dubbed:
+    use; a clip alone with its own sound of half a clip away, or copying would be in sync. Gives figures, and faces
+    (3,C,3,S,S) as they are, rebuilt and dubbed:
 
     - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
     - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and 1 where it finds the
@@ -79,7 +86,7 @@ def examined(
     - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own, in levels of 255
     - ``sync``, where there is a ``teacher``: E_sync of the rebuilt faces
 
-    TrainingError where the judge wants crops that were cut otherwise.
+    TrainingError where the judge wants crops that were cut otherwise, and for a clip alone of fewer than 32 frames.
     """
     for i, clip in enumerate(clips):
         if clip.framing.kind != judge.config.framing.kind:
@@ -96,11 +103,12 @@ def _examined(
 ) -> tuple[dict[str, float], Tensor]:
     """The figures of one clip, and faces (3,C,3,S,S): as they are, rebuilt, dubbed."""
     count = min(len(clip.faces), len(other.faces), _FRAMES)
+    away = _away(clip) if other is clip else 0
     at = next(model.parameters()).device
     faces = shown(clip.frames(0, count), model.config.size).to(at).contiguous(memory_format=torch.channels_last)
     far = faces.roll(count // 2, 0)
-    rebuilt, dubbed = _drawn(model, clip, faces, far), _drawn(model, other, faces, faces)
-    offset, confidence, distance = _verdict(judge, other, dubbed)
+    rebuilt, dubbed = _drawn(model, clip, faces, far), _drawn(model, other, faces, faces, away=away)
+    offset, confidence, distance = _verdict(judge, other, dubbed, away=away)
     _, real, _ = _verdict(judge, clip, faces)
     _, rebuilt_confidence, rebuilt_distance = _verdict(judge, clip, rebuilt)
     figures = {
@@ -123,8 +131,22 @@ def _examined(
     return figures, torch.stack([x[index].cpu() for x in (faces, rebuilt, dubbed)])
 
 
-def _drawn(model: TalkingFace, voice: Clip, faces: Tensor, reference: Tensor, *, batch: int = 32) -> Tensor:
-    sound = voice.windows(model.config.features, 0, len(faces)).to(faces.device)
+def _away(clip: Clip) -> int:
+    """Half of the frames of a clip that are looked at, which must lie beyond the judge's search."""
+    count = min(len(clip.faces), _FRAMES)
+    if count // 2 <= SEARCH:
+        raise TrainingError(
+            f"{clip.name} alone is held out and has {count} frames: too few to be dubbed with its own sound of elsewhere; "
+            f"wanted {2 * SEARCH + 2}, or a second clip"
+        )
+    return count // 2
+
+
+def _drawn(
+    model: TalkingFace, voice: Clip, faces: Tensor, reference: Tensor, *, away: int = 0, batch: int = 32
+) -> Tensor:
+    """Faces (N,3,S,S) beside the sound of ``voice``, turned by ``away`` frames."""
+    sound = voice.windows(model.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     shots = reference.repeat(1, model.config.references, 1, 1)
     with torch.autocast(faces.device.type, torch.bfloat16):
         parts = [
@@ -133,10 +155,11 @@ def _drawn(model: TalkingFace, voice: Clip, faces: Tensor, reference: Tensor, *,
     return torch.cat(parts).float()
 
 
-def _verdict(judge: SyncExpert, voice: Clip, faces: Tensor) -> tuple[int, float, float]:
-    """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``."""
+def _verdict(judge: SyncExpert, voice: Clip, faces: Tensor, *, away: int = 0) -> tuple[int, float, float]:
+    """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``, turned by ``away`` frames."""
     looked = resized(faces, judge.config.size)
-    sound, video = embed(judge, looked, voice.windows(judge.config.features, 0, len(faces)).to(faces.device))
+    heard = voice.windows(judge.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
+    sound, video = embed(judge, looked, heard)
     curve = shift_distances(video.cpu().float(), sound.cpu().float()).nanmean(0)
     return *offset_and_confidence(curve), float(curve.nan_to_num(torch.inf).min())
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..audio import MelFeatures
+from ..errors import NoClipsError, TrainingError
 from ..models.sync_expert import SyncExpertConfig
 from ..models.talking_face import SoundFeatures
 from ..prefetch import ahead
@@ -21,12 +22,12 @@ Batch = dict[str, Tensor]
 
 
 class Lots:
-    """Clips drawn by ``speaker_weights``. ValueError where none has ``least`` frames."""
+    """Clips drawn by ``speaker_weights``. NoClipsError where none has ``least`` frames."""
 
     def __init__(self, clips: Sequence[Clip], *, least: int) -> None:
         self._clips = [clip for clip in clips if len(clip.faces) >= least]
         if not self._clips:
-            raise ValueError(f"none of {len(clips)} clips has {least} frames; prepare longer footage")
+            raise NoClipsError(f"none of {len(clips)} clips has {least} frames; prepare longer footage")
         # searched in place of numpy's choice, which checks all weights at every draw
         self._cumulative = speaker_weights(self._clips).cumsum()
 
@@ -42,7 +43,8 @@ class WindowDraw:
     Called with a random generator it gives ``target`` and ``reference`` (F,C,C,3) uint8, views of the disk where the clips
     are; ``sound`` (F,1,H,W), what a network with these ``features`` hears at each frame; and where there is an ``expert``,
     ``heard`` (F-window+1,1,80,16), what it hears at each of its windows among them. ``far``: the least distance of the two
-    beginnings. Clips are drawn by ``speaker_weights``. ValueError when no clip is long enough.
+    beginnings. Clips are drawn by ``speaker_weights``. NoClipsError when no clip is long enough, TrainingError
+    for an expert that looks at more frames.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class DubDraw:
 
     Gives ``target``, ``reference`` and ``sound`` as ``WindowDraw`` does; ``also`` (F,1,H,W), the same sound for a network with
     the features ``also``, where there are any; ``heard`` (F-window+1+2*search,1,80,16), what ``expert`` hears at each of its
-    windows and at as many frames as ``search`` before and after; ``talking`` (1,) bool: no dub.
+    windows and at as many frames as ``search`` before and after; ``talking`` (1,) bool: no dub. Errors as there.
     """
 
     def __init__(
@@ -128,7 +130,10 @@ def two_places(rng: np.random.Generator, count: int, *, far: int) -> tuple[int, 
 
 def _check_window(expert: SyncExpertConfig | None, frames: int) -> None:
     if expert is not None and expert.window > frames:
-        raise ValueError(f"the expert looks at {expert.window} frames; wanted at most the {frames} that are drawn")
+        raise TrainingError(
+            f"the expert looks at {expert.window} frames; wanted at most the {frames} that are drawn: raise frames, or name "
+            "another expert"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,17 +36,22 @@ def kept_settings(out: Path, kind: type[S]) -> S:
         ) from error
 
 
-def keep_settings(out: Path, settings: Any) -> None:
-    """Write ``settings`` (a dataclass) to ``out``/settings.json; where a run has checkpoints there of others, TrainingError
-    names what differs: half a run with one rate and half with another is neither."""
-    path = out / "settings.json"
-    if path.exists() and any((out / name).exists() for name in ("last.pt", "best.pt")):
+def begun(out: Path) -> bool:
+    """Whether the run in ``out`` has a checkpoint to go on from."""
+    return any((out / name).exists() for name in ("last.pt", "best.pt"))
+
+
+def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
+    """Write ``settings`` (a dataclass) to ``out``/settings.json; where the run, in ``out`` or in the folder ``run`` above it,
+    has checkpoints of others, TrainingError names what differs: half a run with one rate and half with another is neither."""
+    path, run = out / "settings.json", run or out
+    if path.exists() and begun(run):
         then, now = (dataclasses.asdict(each) for each in (kept_settings(out, type(settings)), settings))
         if then != now:
             told = "; ".join(f"{key} was {then[key]} and is {now[key]}" for key in sorted(now) if then[key] != now[key])
             raise TrainingError(
-                f"{out} holds a run with other settings ({told}); take another folder, or delete {path.name} to go on "
-                "with the new ones all the same"
+                f"{run} holds a run with other settings ({told}); take another folder, or delete "
+                f"{path.relative_to(run).as_posix()} to go on with the new ones all the same"
             )
         return
     told = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
