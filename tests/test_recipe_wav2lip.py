@@ -192,9 +192,8 @@ def torchrun(recipe: str, *arguments: str) -> str:
 
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:
     """Two processes, with everything that can learn."""
-    run = run_file(
-        tmp_path, "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0", windows=4, evaluate_every=1
-    )
+    lines = "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0"
+    run = run_file(tmp_path, *lines, windows=4, evaluate_every=1)
     told = torchrun("wav2lip", run, str(shards), str(tmp_path / "out"), "--expert", str(teacher))
     assert "2 held out" in told
     assert "sync " in next(row for row in told.splitlines() if row.startswith("2 l1"))
