@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from . import foreign, hub, networks
@@ -107,7 +107,9 @@ def save_model(
     tensors = {key: _stored(tensor, dtype) for key, tensor in model.state_dict().items()}
     try:
         with replacing(Path(path)) as part:
-            save_file(tensors, part, {"lipsync": header.to_json()})
+            part.write_bytes(
+                save(tensors, {"lipsync": header.to_json()})
+            )  # its own writer lets nobody else read the file
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be written ({error}); make room, or give a folder that is there") from error
 
