@@ -2,10 +2,9 @@
 
     python -m train.table3 train/configs/table3.toml SHARDS OUT
 
-Trains experts that see 1, 3 and 5 frames, and beside each, as it stood at its best evaluation, two generators that differ in one
-thing: whether the expert stays frozen, or is taught on generated faces as LipGAN's discriminator is. Every run has a folder
-and a TOML of its own in OUT; what is finished is not made again, so the same command goes on. Writes OUT/table3.md and
-OUT/table3.json.
+Trains experts that see 1, 3 and 5 frames, and beside each two generators that differ in one thing: whether the expert stays
+frozen, or is taught on generated faces as LipGAN's discriminator is. Every run has a folder and a TOML of its own in OUT;
+what is finished is not made again, so the same command goes on. Writes OUT/table3.md and OUT/table3.json.
 """
 
 import argparse
@@ -161,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
         for learns in (True, False):
             learning = replace(settings.generator, expert_learns=learns)
             name = f"generator-{window}-{'fine-tuned' if learns else 'frozen'}"
-            out, state = args.out / name, str(teacher / "best.pt")
+            out, state = args.out / name, str(teacher / "last.pt")
             keep_settings(out, learning)
             if not finished(out, learning.plan.steps):
                 run = run_file(args.out / f"{name}.toml", learning)
