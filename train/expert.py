@@ -27,6 +27,7 @@ from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
 from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.judging import chosen
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
@@ -100,6 +101,7 @@ class Settings:
     weight_decay: float = 1e-3
     clip_norm: float = 1.0
     decay: float = 0.99
+    judged_clips: int = 48
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     plan: Plan
 
@@ -210,6 +212,7 @@ def main(argv: list[str] | None = None) -> None:
         clips, strangers = read_clips(
             args.shards, settings.framing, settings.size, least=least, half=settings.half, least_judged=40
         )
+        strangers = chosen(strangers, settings.judged_clips)
         weights = speaker_weights(clips)
 
         seed_step(plan.seed)

@@ -58,7 +58,8 @@ class Settings:
     ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the public code: 0.75; 0 at
     first, and forgotten when a run is resumed, which this one does not). ``expert_statistics``: of its batch norms,
     ``running`` as a frozen network has them, or ``batch``, as the public code runs it by omission; its figures differ much
-    (0.72 against 1.05 on one batch). ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator
+    (0.72 against 1.05 on one batch). Held out they are taken of one clip, not of 16, so thresholds are near the public code's
+    alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator
     is.
     ``experts_ear``: the audio encoder begins as the expert's, which tells visemes apart already (layers of one shape; ``mini``
     has the shapes of train.expert's teacher). ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is

@@ -147,7 +147,8 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 def seed_step(*key: int) -> None:
     """Set every generator that is nobody's own, of torch on all devices, numpy and Python, to ``key``; and take the
-    kernels of cuDNN that give equal results for equal input."""
+    kernels of cuDNN that give equal results for equal input. On GPUs runs are equal but for rounding all the same: the
+    gradients of sampling and of antialiased scaling are summed there in any order."""
     low, high, third, fourth = seeds(*key)
     torch.manual_seed(high << 32 | low)
     np.random.seed(third)
