@@ -15,7 +15,7 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.judging import chosen, examined, judged
 from lipsync_core.training.sync import shown
-from train.common import read_expert
+from train.recipe import read_expert
 
 
 class Perfect(Generator):

@@ -24,7 +24,7 @@ from lipsync_core.training.settings import read_settings
 from lipsync_core.training.world import World
 from lipsync_core.weights import load_model
 from train import expert, export, mini
-from train.common import read_expert
+from train.recipe import read_expert
 
 ROOT = Path(__file__).parents[1]
 RUN = """

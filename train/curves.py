@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.replacing import replacing
-from train.common import ended, say
+from train.recipe import ended, say
 
 
 def figures(run: Path, name: str) -> tuple[list[int], list[float]]:

@@ -32,7 +32,8 @@ from lipsync_core.training.loop import Plan, generator, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import bare, resized
 from lipsync_core.training.world import joined
-from train.common import (
+from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term, told
+from train.recipe import (
     OTHER_CROPS,
     began,
     check_framings,
@@ -44,7 +45,6 @@ from train.common import (
     say,
     shared,
 )
-from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term, told
 from train.wav2lip import varied
 
 

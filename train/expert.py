@@ -33,7 +33,7 @@ from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import broad, held_out, pairs, shown
 from lipsync_core.training.world import World, joined
-from train.common import ended, parser, read_clips, say
+from train.recipe import ended, parser, read_clips, say
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(

@@ -50,8 +50,8 @@ from lipsync_core.training.settings import begun, keep_settings, read_settings
 from lipsync_core.training.shards import part, read_index
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_model, read_header, save_model, weights_file
-from train.common import BEGAN, began, check_framings, ended, positive, read_expert, say, shared
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
+from train.recipe import BEGAN, began, check_framings, ended, positive, read_expert, say, shared
 from train.wav2lip import varied
 
 _START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with

@@ -29,7 +29,7 @@ from lipsync_core.training.loop import Plan, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import began, crops, ended, parser, read_clips, read_expert, say, shared
+from train.recipe import began, crops, ended, parser, read_clips, read_expert, say, shared
 from train.wav2lip import out_of_sync
 
 

@@ -38,7 +38,7 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import World, joined
 from lipsync_core.weights import load_talking_face
-from train.common import began, ended, lend_ear, parser, read_clips, read_expert, say
+from train.recipe import began, ended, lend_ear, parser, read_clips, read_expert, say
 
 SIZE = MINI.size
 _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each

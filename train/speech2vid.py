@@ -27,7 +27,7 @@ from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.loop import Plan, seed_step, train
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
-from train.common import began, crops, ended, parser, read_clips, read_expert, say, shared
+from train.recipe import began, crops, ended, parser, read_clips, read_expert, say, shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from lipsync_core.training.judging import chosen, examined
 from lipsync_core.training.settings import keep_settings, read_settings
 from lipsync_core.training.sync import listened
 from train import expert, wav2lip
-from train.common import ended, positive, read_clips, read_expert, say
+from train.recipe import ended, positive, read_clips, read_expert, say
 
 # Off-sync accuracy in %, LSE-D, LSE-C of the paper (arXiv 2008.10010, table 3; LRS2).
 PAPER = {

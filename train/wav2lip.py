@@ -35,7 +35,7 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import broad, resized
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.common import (
+from train.recipe import (
     OTHER_CROPS,
     began,
     check_framings,
