@@ -28,15 +28,17 @@ from lipsync_core.training.descent import descend, follow, warmup_cosine
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loading import Batch, DubDraw
-from lipsync_core.training.loop import Plan, generator, seed_step, train
+from lipsync_core.training.loop import Plan, generator, seed_step, told
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import bare, resized
 from lipsync_core.training.world import joined
-from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term, told
+from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
 from train.recipe import (
     OTHER_CROPS,
     began,
+    carried_out,
     check_framings,
+    divided,
     ended,
     lend_ear,
     parser,
@@ -167,8 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, student_config(settings)
     with joined(args.device) as world:
-        if settings.windows % world.size:
-            raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
+        divided(settings.windows, "windows", world)
         clips, strangers = read_clips(
             args.shards, settings.framing, config.size, least=settings.frames + 2 * settings.far
         )
@@ -248,15 +249,15 @@ def main(argv: list[str] | None = None) -> None:
         def evaluate(step: int) -> Evaluation:
             return judged(average, strangers, judge)
 
-        if world.first:
-            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
-            say(f"{len(pairs)} features are compared; the teacher, held out: {told(judged(teacher, strangers, judge))}")
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
-        with loader:
-            progress = train(
-                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
-            )  # fmt: skip
-    if progress.step < plan.steps:
+        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        if world.first:
+            figures = told(judged(teacher, strangers, judge).figures)
+            about += f"\n{len(pairs)} features are compared; the teacher, held out: {figures}"
+        done = carried_out(
+            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+        )
+    if not done:
         sys.exit(1)  # what waits for this run must not begin
 
 

@@ -12,25 +12,20 @@ from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.talking_face import TalkingFace
 from lipsync_core.training.augment import disturbed
-from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.sync import resized
 from lipsync_core.weights import load_talking_face
 from train.export import network_of
+from train.recipe import is_of_a_run
 
 
 def read_talking_face(name: str) -> TalkingFace:
     """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
-    path = Path(name)
-    if path.suffix != ".pt" or not (path.parent / "settings.json").exists():
+    if not is_of_a_run(name):
         return load_talking_face(name)
-    model = network_of(path)
+    model = network_of(Path(name))
     if not isinstance(model, TalkingFace):
         raise TrainingError(f"{name} is a run of a {type(model).__name__}; wanted one that draws faces")
     return model.eval()
-
-
-def told(evaluation: Evaluation) -> str:
-    return " ".join(f"{name} {value:.4g}" for name, value in evaluation.figures.items())
 
 
 def reach(expert: SyncExpertConfig) -> int:

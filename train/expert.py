@@ -18,22 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.audio import MelFeatures
-from lipsync_core.errors import TrainingError
 from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
-from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
+from lipsync_core.training.descent import descend, follow, scheduled
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen
-from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
+from lipsync_core.training.loop import Draws, Plan, generator, seed_step
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import broad, held_out, pairs, shown
 from lipsync_core.training.world import World, joined
-from train.recipe import ended, parser, read_clips, say
+from train.recipe import carried_out, divided, ended, parser, read_clips
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -204,10 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     with joined(args.device) as world:
         if world.first:
             keep_settings(args.out, settings)
-        if settings.clips % world.size:
-            raise TrainingError(
-                f"{settings.clips} clips a step for {world.size} processes; wanted a multiple of their number"
-            )
+        divided(settings.clips, "clips", world)
         least = settings.stretch + settings.window + 1
         clips, strangers = read_clips(
             args.shards, settings.framing, settings.size, least=least, half=settings.half, least_judged=40
@@ -219,11 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         pupil = Pupil(SyncExpert(config)).to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(pupil.expert).eval()
         optimiser = torch.optim.AdamW(pupil.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
-        factor = (
-            warmup_cosine(plan.steps, warmup=settings.warmup)
-            if settings.schedule == "cosine"
-            else constant(warmup=settings.warmup)
-        )
+        factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
         loader = Draws(lambda step: draw(clips, weights, settings, step, world))
         together = world.spread(pupil)
 
@@ -257,11 +249,12 @@ def main(argv: list[str] | None = None) -> None:
             pictures = {"held out": grid(faces), "mouths": grid(mouths(faces)), "taught": grid(taught)}
             return Evaluation(figures["off_sync"], figures, pictures)
 
-        if world.first:
-            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
-        progress = train(learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say)
-    if progress.step < plan.steps:
+        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        done = carried_out(
+            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+        )
+    if not done:
         sys.exit(1)  # what waits for this run must not begin
 
 

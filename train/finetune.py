@@ -31,7 +31,7 @@ from lipsync_core.audio import log_mel, mono
 from lipsync_core.cli_progress import Bar
 from lipsync_core.demo import SPEECH
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
-from lipsync_core.losses import discriminator_loss, perceptual_loss, slopes
+from lipsync_core.losses import perceptual_loss, slopes
 from lipsync_core.media import read_audio
 from lipsync_core.models.generator import Generator
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
@@ -45,13 +45,25 @@ from lipsync_core.training.descent import constant, descend, follow
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loading import Batch, DubDraw
-from lipsync_core.training.loop import Plan, generator, seed_step, train
+from lipsync_core.training.loop import Plan, generator, seed_step
 from lipsync_core.training.settings import begun, keep_settings, read_settings
 from lipsync_core.training.shards import part, read_index
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_model, read_header, save_model, weights_file
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
-from train.recipe import BEGAN, began, check_framings, ended, positive, read_expert, say, shared
+from train.recipe import (
+    BEGAN,
+    began,
+    carried_out,
+    check_framings,
+    divided,
+    ended,
+    positive,
+    read_expert,
+    say,
+    shared,
+    teach_critic,
+)
 from train.wav2lip import varied
 
 _START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with
@@ -257,8 +269,7 @@ def main(argv: list[str] | None = None) -> None:
     root, sources = footage(args.videos, out)
     order = [source.name for source in sources]
     with joined(args.device) as world:
-        if settings.windows % world.size:
-            raise TrainingError(f"{settings.windows} windows a step for {world.size} processes; wanted a multiple")
+        divided(settings.windows, "windows", world)
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge))
         if world.first:
             keep_settings(out, settings)
@@ -343,28 +354,21 @@ def main(argv: list[str] | None = None) -> None:
             loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
             norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
             follow(average, model, step, decay=settings.decay)
-            critic.requires_grad_(True)
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                verdicts = discriminate(torch.cat([target, made.detach()]).flatten(0, 1))
-            found = discriminator_loss(*verdicts.chunk(2))
-            descend(found["real"] + found["fake"], critic_optimiser, rate=settings.critic_rate)
-            return terms | {"loss": loss, "gradient": norm} | {f"critic_{name}": term for name, term in found.items()}
+            both = target.flatten(0, 1), made.flatten(0, 1)
+            terms |= teach_critic(
+                critic, discriminate, *both, critic_optimiser, rate=settings.critic_rate, bfloat16=bfloat16
+            )
+            return terms | {"loss": loss, "gradient": norm}
 
         def evaluate(step: int) -> Evaluation:
             return examined(average, kept, judge)
 
-        if world.first:
-            learnt, held = (sum(len(clip.faces) for clip in some) for some in (taught, kept))
-            say(f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}")
+        learnt, held = (sum(len(clip.faces) for clip in some) for some in (taught, kept))
+        about = f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}"
         parts = {"model": model, "average": average, "optimiser": optimiser}
         parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        with loader:
-            progress = train(
-                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, say=say
-            )  # fmt: skip
-        if progress.step < plan.steps:
-            sys.exit(1)  # what waits for this run must not begin
-        if world.first:
+        done = carried_out(learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, about=about)
+        if done and world.first:
             path = out / f"{out.resolve().name}.safetensors"
             header = read_header(out / BEGAN / _START)
             best = trained(out / "best.pt")
@@ -372,6 +376,8 @@ def main(argv: list[str] | None = None) -> None:
             save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)
             best = best.to(world.device, memory_format=torch.channels_last).eval()
             tell(examined(start.eval(), kept, judge), examined(best, kept, judge), path, independent=bool(args.expert))
+    if not done:
+        sys.exit(1)  # what waits for this run must not begin
 
 
 def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool) -> None:

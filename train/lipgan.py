@@ -25,11 +25,11 @@ from lipsync_core.training.descent import descend, follow
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loading import Batch, WindowDraw
-from lipsync_core.training.loop import Plan, seed_step, train
+from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.recipe import began, crops, ended, parser, read_clips, read_expert, say, shared
+from train.recipe import began, carried_out, crops, divided, ended, parser, read_clips, read_expert, shared
 from train.wav2lip import out_of_sync
 
 
@@ -115,12 +115,8 @@ def main(argv: list[str] | None = None) -> None:
         if world.first:
             keep_settings(args.out, settings)
             began(args)
-        least = 2 * world.size if settings.contrastive_weight else world.size
-        if settings.batch % world.size or settings.batch < least:
-            raise TrainingError(
-                f"{settings.batch} frames a step for {world.size} processes; wanted a multiple, and two for each where the "
-                "discriminator hears other clips' sound"
-            )
+        beside = ", and two for each where the discriminator hears other clips' sound"
+        divided(settings.batch, "frames", world, least=2 if settings.contrastive_weight else 1, beside=beside)
         clips, strangers = read_clips(args.shards, settings.framing, config.size, least=1 + 2 * settings.far)
         strangers = chosen(strangers, settings.judged_clips)
         judge = read_expert(args.judge).to(world.device)
@@ -140,7 +136,8 @@ def main(argv: list[str] | None = None) -> None:
         parts = {"model": model, "average": average, "optimiser": optimiser(model)}
         if settings.contrastive_weight:
             parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
-        together, discriminate = world.spread(model), world.spread(critic)
+        together = world.spread(model)
+        discriminate = world.spread(critic) if settings.contrastive_weight else critic
         draw = WindowDraw(clips, features=config.features, frames=1, far=settings.far)
         loader = shared(draw, batch=settings.batch, seed=plan.seed, world=world)
         bfloat16 = settings.precision == "bfloat16"
@@ -178,13 +175,11 @@ def main(argv: list[str] | None = None) -> None:
         def evaluate(step: int) -> Evaluation:
             return judged(average, strangers, judge)
 
-        if world.first:
-            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
-        with loader:
-            progress = train(
-                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
-            )  # fmt: skip
-    if progress.step < plan.steps:
+        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        done = carried_out(
+            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+        )
+    if not done:
         sys.exit(1)  # what waits for this run must not begin
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import discriminator_loss, mouth, perceptual_loss, shift_loss, slopes
+from lipsync_core.losses import mouth, perceptual_loss, shift_loss, slopes
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.generator import MINI, Generator, copying, moved
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
@@ -33,12 +33,12 @@ from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
 from lipsync_core.training.descent import descend, follow, warmup_cosine
 from lipsync_core.training.judging import chosen, judged
-from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
+from lipsync_core.training.loop import Draws, Plan, generator, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import World, joined
 from lipsync_core.weights import load_talking_face
-from train.recipe import began, ended, lend_ear, parser, read_clips, read_expert, say
+from train.recipe import began, carried_out, ended, lend_ear, parser, read_clips, read_expert, say, teach_critic
 
 SIZE = MINI.size
 _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
@@ -349,18 +349,13 @@ def main(argv: list[str] | None = None) -> None:
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
             norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
             follow(average, model, step, decay=settings.decay)
-            critic.requires_grad_(True)
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                real, fake = discriminate(torch.cat([batch.target, made.detach()])).float().chunk(2)
-            verdict = discriminator_loss(real, fake)
-            descend(verdict["real"] + verdict["fake"], critic_optimiser, rate=settings.critic_rate)
-            terms |= {f"critic_{name}": term for name, term in verdict.items()}
+            terms |= teach_critic(
+                critic, discriminate, batch.target, made, critic_optimiser, rate=settings.critic_rate, bfloat16=bfloat16
+            )
             return terms | {"loss": loss, "gradient": norm}
 
-        if world.first:
-            seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
-            say(f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on {world.device}")
-        progress = train(
+        seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
+        done = carried_out(
             learn,
             Draws(lambda step: draw(footage, step, world)),
             plan=plan,
@@ -368,9 +363,9 @@ def main(argv: list[str] | None = None) -> None:
             evaluate=lambda step: judged(average, strangers, judge),
             out=args.out,
             world=world,
-            say=say,
+            about=f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on {world.device}",
         )
-    if progress.step < plan.steps:
+    if not done:
         sys.exit(1)  # what waits for this run must not begin
 
 

@@ -1,10 +1,13 @@
 """What the command lines of the recipes share."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +15,15 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.geometry import Framing
+from lipsync_core.losses import discriminator_loss
 from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.training.checkpoints import Stateful
 from lipsync_core.training.clips import Clip, load_clips
+from lipsync_core.training.descent import descend
+from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.loading import Loader, Sample, Share
+from lipsync_core.training.loop import Draws, Plan, train
 from lipsync_core.training.settings import keep_settings
 from lipsync_core.training.sync import bare, shown
 from lipsync_core.training.world import World
@@ -70,15 +78,17 @@ def began(args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tup
     keep_settings(args.out / BEGAN, Began(**given, videos=videos, speech=speech), run=args.out)
 
 
+def is_of_a_run(name: str) -> bool:
+    """Whether ``name`` is a checkpoint in a run's folder; public weights may end in .pt, too."""
+    path = Path(name)
+    return path.suffix == ".pt" and (path.parent / "settings.json").exists()
+
+
 def read_expert(name: str) -> SyncExpert:
     """A frozen expert: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
     from train import expert as expert_recipe  # itself a recipe, it imports this module
 
-    path = Path(name)
-    if path.suffix == ".pt" and (path.parent / "settings.json").exists():
-        model = expert_recipe.trained(path)
-    else:
-        model = load_model(name, kind="sync_expert")
+    model = expert_recipe.trained(Path(name)) if is_of_a_run(name) else load_model(name, kind="sync_expert")
     assert isinstance(model, SyncExpert)  # as load_model has seen to
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -135,6 +145,53 @@ def crops(faces: Tensor, size: int, device: torch.device) -> Tensor:
 def shared(draw: Callable[[np.random.Generator], Sample], *, batch: int, seed: int, world: World) -> Loader:
     """The loader of this rank's part of every batch."""
     return Loader(draw, batch=batch, seed=seed, share=Share(world.rank, world.size), pin=world.device.type == "cuda")
+
+
+def divided(count: int, what: str, world: World, *, least: int = 1, beside: str = "") -> None:
+    """TrainingError where the ``count`` of ``what`` in a step cannot be shared out evenly, ``least`` for each process;
+    ``beside`` tells of that."""
+    if count % world.size or count < least * world.size:
+        raise TrainingError(f"{count} {what} a step for {world.size} processes; wanted a multiple{beside}")
+
+
+def teach_critic(
+    critic: nn.Module,
+    discriminate: nn.Module,
+    real: Tensor,
+    made: Tensor,
+    optimiser: torch.optim.Optimizer,
+    *,
+    rate: float,
+    clip_norm: float = math.inf,
+    bfloat16: bool,
+) -> dict[str, Tensor]:
+    """One step of a visual-quality discriminator, which is ``discriminate`` to all ranks, on photographs and on what a
+    generator made, (N,3,S,S) both. Returns the terms critic_real and critic_fake."""
+    critic.requires_grad_(True)
+    with torch.autocast(real.device.type, torch.bfloat16, enabled=bfloat16):
+        verdicts = discriminate(torch.cat([real, made.detach()]))
+    found = discriminator_loss(*verdicts.chunk(2))
+    descend(found["real"] + found["fake"], optimiser, rate=rate, clip_norm=clip_norm)
+    return {f"critic_{name}": term for name, term in found.items()}
+
+
+def carried_out(
+    learn: Callable[[Any, int], Mapping[str, Tensor]],
+    loader: Loader | Draws[Any],
+    *,
+    plan: Plan,
+    parts: Mapping[str, Stateful],
+    evaluate: Callable[[int], Evaluation],
+    out: Path,
+    world: World,
+    about: str,
+) -> bool:
+    """Say what the run is ``about``, train, and tell whether it came to its end; otherwise what waits for it must not begin."""
+    if world.first:
+        say(about)
+    with loader if isinstance(loader, Loader) else nullcontext():
+        progress = train(learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, say=say)
+    return progress.step >= plan.steps
 
 
 def ended(main: Callable[[], None]) -> None:

@@ -15,7 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lipsync_core.errors import TrainingError
 from lipsync_core.losses import reconstruction
 from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.training.checkpoints import load_state
@@ -24,10 +23,10 @@ from lipsync_core.training.descent import descend, follow
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loading import Batch, WindowDraw
-from lipsync_core.training.loop import Plan, seed_step, train
+from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
-from train.recipe import began, crops, ended, parser, read_clips, read_expert, say, shared
+from train.recipe import began, carried_out, crops, divided, ended, parser, read_clips, read_expert, shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +89,7 @@ def main(argv: list[str] | None = None) -> None:
             keep_settings(args.out, settings)
             began(args)
         windows = settings.batch // settings.references
-        if windows % world.size:
-            raise TrainingError(
-                f"{settings.batch} frames a step, by {settings.references}, for {world.size} processes; wanted a multiple"
-            )
+        divided(windows, f"times {settings.references} frames", world)
         least = settings.references + 2 * settings.far
         clips, strangers = read_clips(args.shards, settings.framing, config.size, least=least)
         strangers = chosen(strangers, settings.judged_clips)
@@ -125,13 +121,11 @@ def main(argv: list[str] | None = None) -> None:
             return judged(average, strangers, judge)
 
         parts = {"model": model, "average": average, "optimiser": optimiser}
-        if world.first:
-            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
-        with loader:
-            progress = train(
-                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
-            )  # fmt: skip
-    if progress.step < plan.steps:
+        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        done = carried_out(
+            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+        )
+    if not done:
         sys.exit(1)  # what waits for this run must not begin
 
 

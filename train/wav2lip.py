@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lipsync_core.audio import MelFeatures
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import cosine_bce, discriminator_loss, perceptual_loss, reconstruction, sync_loss
+from lipsync_core.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
 from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.quality_discriminator import resized as seeing
@@ -26,11 +26,11 @@ from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.descent import constant, descend, follow, warmup_cosine
+from lipsync_core.training.descent import descend, follow, scheduled
 from lipsync_core.training.journal import Evaluation
 from lipsync_core.training.judging import chosen, judged
 from lipsync_core.training.loading import Batch, WindowDraw
-from lipsync_core.training.loop import Plan, generator, seed_step, train
+from lipsync_core.training.loop import Plan, generator, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import broad, resized
 from lipsync_core.training.world import joined
@@ -38,15 +38,17 @@ from lipsync_core.weights import load_talking_face
 from train.recipe import (
     OTHER_CROPS,
     began,
+    carried_out,
     check_framings,
     crops,
+    divided,
     ended,
     lend_ear,
     parser,
     read_clips,
     read_expert,
-    say,
     shared,
+    teach_critic,
 )
 
 
@@ -59,11 +61,10 @@ class Settings:
     first, and forgotten when a run is resumed, which this one does not). ``expert_statistics``: of its batch norms,
     ``running`` as a frozen network has them, or ``batch``, as the public code runs it by omission; its figures differ much
     (0.72 against 1.05 on one batch). Held out they are taken of one clip, not of 16, so thresholds are near the public code's
-    alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator
-    is.
-    ``experts_ear``: the audio encoder begins as the expert's, which tells visemes apart already (layers of one shape; ``mini``
-    has the shapes of train.expert's teacher). ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is
-    judged and exported; 0: none."""
+    alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator is. ``experts_ear``: the audio
+    encoder begins as the expert's, which tells visemes apart already (layers of one shape; ``mini`` has the shapes of
+    train.expert's teacher). ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and
+    exported; 0: none."""
 
     network: Literal["wav2lip", "mini"] = "wav2lip"
     experts_ear: bool = False
@@ -180,11 +181,8 @@ def main(argv: list[str] | None = None) -> None:
         if world.first:
             keep_settings(args.out, settings)
             began(args)
-        if settings.windows % world.size or (settings.expert_learns and settings.windows < 2 * world.size):
-            raise TrainingError(
-                f"{settings.windows} windows a step for {world.size} processes; wanted a multiple, and two for each where the "
-                "expert hears other clips' sound"
-            )
+        beside = ", and two for each where the expert hears other clips' sound"
+        divided(settings.windows, "windows", world, least=1 + settings.expert_learns, beside=beside)
         least = settings.frames + 2 * settings.far
         clips, strangers = read_clips(args.shards, settings.framing, settings.size, least=least)
         strangers = chosen(strangers, settings.judged_clips)
@@ -224,11 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         together = world.spread(model)
         discriminate = world.spread(critic) if settings.quality_weight else critic
         listen = world.spread(expert) if settings.expert_learns else expert
-        factor = (
-            warmup_cosine(plan.steps, warmup=settings.warmup)
-            if settings.schedule == "cosine"
-            else constant(warmup=settings.warmup)
-        )
+        factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
         draw = WindowDraw(
             clips, features=config.features, expert=expert.config, frames=settings.frames, far=settings.far
         )
@@ -265,14 +259,10 @@ def main(argv: list[str] | None = None) -> None:
             follow(average, model, step, decay=settings.decay)
             terms |= {"loss": loss, "gradient": norm}
             if settings.quality_weight:
-                critic.requires_grad_(True)
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                    real, fake = discriminate(torch.cat([flat, made.detach()])).float().chunk(2)
-                found = discriminator_loss(real, fake)
-                descend(
-                    found["real"] + found["fake"], parts["critic_optimiser"], rate=rate, clip_norm=settings.clip_norm
+                kept = parts["critic_optimiser"]
+                terms |= teach_critic(
+                    critic, discriminate, flat, made, kept, rate=rate, clip_norm=settings.clip_norm, bfloat16=bfloat16
                 )
-                terms |= {f"critic_{name}": term for name, term in found.items()}
             if settings.expert_learns:
                 expert.requires_grad_(True)
                 faces, beside = out_of_sync(target, made.view_as(target), heard)
@@ -290,13 +280,11 @@ def main(argv: list[str] | None = None) -> None:
                 switch.on = switch.on or found.figures["sync"] < settings.sync_below
             return found
 
-        if world.first:
-            say(f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}")
-        with loader:
-            progress = train(
-                learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, say=say
-            )  # fmt: skip
-    if progress.step < plan.steps:
+        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        done = carried_out(
+            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+        )
+    if not done:
         sys.exit(1)  # what waits for this run must not begin
 
 

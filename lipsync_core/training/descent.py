@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ def warmup_cosine(total: int, *, warmup: int = 100, least: float = 0.02) -> Call
 def constant(*, warmup: int = 0) -> Callable[[int], float]:
     """Factor of the learning rate: up over ``warmup`` steps, then 1, as the paper and the public code have it."""
     return lambda step: min(1.0, (step + 1) / max(warmup, 1))
+
+
+def scheduled(kind: Literal["cosine", "constant"], total: int, *, warmup: int) -> Callable[[int], float]:
+    """The factor that a run's settings name."""
+    return warmup_cosine(total, warmup=warmup) if kind == "cosine" else constant(warmup=warmup)
 
 
 def descend(loss: Tensor, optimiser: Optimizer, *, rate: float, clip_norm: float = math.inf) -> Tensor:

@@ -118,11 +118,11 @@ def train(
             ends = stop or progress.step == plan.steps
             if ends or progress.step % plan.report_every == 0:
                 means, tally = tally.means(), Tally()
-                say(f"{progress.step} {_told(means)}")
+                say(f"{progress.step} {told(means)}")
                 journal.report(progress.step, means)
             if progress.step == plan.steps or progress.step % plan.evaluate_every == 0:
                 evaluation = evaluate(progress.step)
-                say(f"{progress.step} held out: {_told(evaluation.figures)}")
+                say(f"{progress.step} held out: {told(evaluation.figures)}")
                 progress, best = _better(progress, evaluation)
                 if best:
                     save_state(out / "best.pt", progress, parts)
@@ -195,5 +195,6 @@ def _better(progress: Progress, evaluation: Evaluation) -> tuple[Progress, bool]
     return (replace(progress, best=score) if best else progress), best
 
 
-def _told(figures: Mapping[str, float]) -> str:
+def told(figures: Mapping[str, float]) -> str:
+    """Named figures in one line."""
     return " ".join(f"{name} {value:.4g}" for name, value in figures.items())
