@@ -1,29 +1,47 @@
 """How drawn mouths join their frames: what can be chosen, and what that means for the faces of a chunk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .blend.colour import match_colour
-from .blend.composite import BlendKind, Movement, composite
+from .blend.composite import Movement, composite
 from .blend.masks import MaskKind, face_mask
-from .types import AnyFrames
+from .blend.seamless import residue
+from .blend.texture import Texture
+from .geometry import scale_of
+from .types import AnyFrames, Frames
+
+BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How a generated mouth joins its frame. ``feather`` is the soft edge's width as a part of the crop's side;
-    ``colour_match`` brings the generated skin to the source's mean and spread. ``own_pixels``: a model that moves pixels
-    (``mini``) moves those of the frame at its own resolution, which keeps large faces sharp; without it, or with
-    ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of the new mouth is seen."""
+    """How a generated mouth joins its frame.
+
+    ``kind``: a hard edge (``paste``), a soft one (``feather``), or one before which the drawn skin is brought to the
+    source's all round it (see ``blend.seamless``). ``feather``: the soft edge's width as a part of the crop's side, or
+    ``feather_px`` in px of the frame. ``colour_match`` brings the generated skin to the source's mean and spread.
+    ``own_pixels``: a model that moves pixels (``mini``) moves those of the frame at its own resolution, which keeps large
+    faces sharp; without it, or with ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of
+    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain the mouth gets."""
 
     mask: MaskKind = "mouth"
-    kind: BlendKind = "feather"
-    feather: float = 0.08
+    kind: BlendKind = "seamless"
+    feather: float = 0.12
     colour_match: bool = False
     own_pixels: bool = True
     strength: float = 1.0
+    feather_px: float | None = None
+    detail: float = 1.0
+    grain: float = 1.0
+
+    @property
+    def looks(self) -> bool:
+        """Whether the source's crop is looked at."""
+        return self.colour_match or self.kind not in ("paste", "feather")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,24 +60,59 @@ def blended(
     faces: Faces,
     blend: Blend,
     *,
-    shown: Tensor | None,
+    index: Tensor,
+    shown: Tensor | None = None,
     movement: Movement | None = None,
+    picture: Tensor | None = None,
 ) -> AnyFrames:
     """``frames`` with the ``faces`` that were ``made`` (N,3,S,S), RGB in [0,1], and moved. One face stands for all of N.
-    shown (N,) in [0,1]: how much of each is seen, times the blend's strength; None: all."""
+
+    index (N,): the clip's number of each frame. shown (N,) in [0,1]: how much of each is seen, times the blend's strength;
+    None: all. picture (N,3,S,S): what movement makes of the made ones, where ``blend.looks``.
+    """
     n, size = made.shape[0], made.shape[-1]
     device = frames.pixels.device
-    points = faces.points.to(device)
-    mask = face_mask(blend.mask, points, size, feather=blend.feather)
-    if blend.colour_match and faces.pixels is not None:
-        skin = (face_mask("face", points, size) * (1 - mask)).expand(n, -1, -1, -1)
-        made = match_colour(made, faces.pixels.to(device, torch.float32), skin)
+    matrices, points = (x.to(device).expand(n, -1, -1) for x in (faces.crop_to_frame, faces.points))
+    mask = face_mask(blend.mask, points, size, feather=_feather(blend, matrices, size))
+    less = None
+    if faces.pixels is not None and blend.looks:
+        source = faces.pixels.to(device, torch.float32).expand(n, -1, -1, -1)
+        if blend.colour_match:
+            made = match_colour(made, source, face_mask("face", points, size) * (1 - mask))
+        if blend.kind in ("pyramid", "poisson", "seamless"):
+            less = residue(blend.kind, (made if picture is None else picture) - source, mask)
+    if less is not None and movement is not None:
+        less = less * _below_the_middle(less)
     return composite(
         frames,
         made,
-        crop_to_frame=faces.crop_to_frame.to(device).expand(n, -1, -1),
-        mask=mask.expand(n, -1, -1, -1),
-        blend=blend.kind,
+        crop_to_frame=matrices,
+        mask=mask,
+        blend="paste" if blend.kind == "paste" else "feather",
         strength=blend.strength if shown is None else shown.to(device, torch.float32) * blend.strength,
         movement=movement,
+        residue=less,
+        texture=Texture(blend.detail, blend.grain, tuple(index.tolist())) if blend.detail or blend.grain else None,
     )
+
+
+def covered(frames: Frames, faces: Faces, blend: Blend, *, moves: bool, size: int) -> Frames:
+    """The share of new pixels, as what is left of black ``frames`` when white ``faces`` (crops of ``size`` px) are put in."""
+    n = len(faces.points)
+    white = faces.points.new_ones(n, 3, size, size)
+    if moves:
+        white[:, :, : size // 2] = 0  # the upper half is the frame's own, pixel for pixel
+    plain = replace(blend, kind="paste" if blend.kind == "paste" else "feather", colour_match=False, detail=0, grain=0)
+    return blended(frames, white, faces, plain, index=torch.arange(n))
+
+
+def _feather(blend: Blend, crop_to_frame: Tensor, size: int) -> float | Tensor:
+    """The edge's width as a part of the crop's side, one or (N,) of them."""
+    return blend.feather if blend.feather_px is None else blend.feather_px / (scale_of(crop_to_frame) * size)
+
+
+def _below_the_middle(like: Tensor) -> Tensor:
+    """(S,1) 0 in the upper half of crops, which is the frame's own, rising to 1 in a twelfth of its side below."""
+    size = like.shape[-1]
+    rows = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
+    return ((rows - size // 2) / (size / 12)).clamp(0, 1)[:, None]

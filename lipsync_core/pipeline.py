@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blend.composite import Movement
-from .blending import Blend, Faces, blended
+from .blending import Blend, Faces, blended, covered
 from .geometry import apply, crop_to_frame, cut_frames, invert
 from .models.generator import unpacked
 from .models.layers import ready
@@ -153,25 +153,22 @@ class LipSync:
                     skips[number] = skips.get(number) or self._skips(face)
                     planes = self.model.draw(self._sound(role.audio, fps, start, n), skips[number])
                     self._keep(role.drawings, number, start, n, planes)
-                out = self._blend(out, planes, face, _shown(role, torch.arange(start, start + n)))
+                out = self._blend(out, planes, face, role, torch.arange(start, start + n))
             yield out
 
     @torch.inference_mode()
     def masks(self, height: int, width: int, tracks: Sequence[FaceTrack], *, start: int, count: int) -> Tensor:
         """(count,H,W) in [0,1]: how much of the new mouths ``stream`` shows at each place of frames ``start`` ... of the
         tracks, from 0 (untouched; rounding may leave a millionth) to 1."""
-        covered = Frames(torch.zeros(count, height, width, 3), start)
+        shares = Frames(torch.zeros(count, height, width, 3), start)
         for track in tracks:
-            here, index = _present(covered, track)
+            here, index = _present(shares, track)
             if not here.any():
                 continue
             faces = self._places(track, index[here])
-            white = torch.ones(len(faces.points), 3, self.config.size, self.config.size)
-            if self._moves:
-                white[:, :, : self.config.size // 2] = 0  # the upper half is the frame's own, pixel for pixel
-            part = blended(replace(covered, pixels=covered.pixels[here]), white, faces, self.blend, shown=None)
-            covered.pixels[here] = part.pixels
-        return covered.pixels.mean(3)
+            part = replace(shares, pixels=shares.pixels[here])
+            shares.pixels[here] = covered(part, faces, self.blend, moves=self._moves, size=self.config.size).pixels
+        return shares.pixels.mean(3)
 
     def _speak(self, frames: AnyFrames, role: Role, fps: Fraction, number: int) -> AnyFrames:
         here, index = _present(frames, role.track)
@@ -182,12 +179,12 @@ class LipSync:
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         faces = self._places(role.track, index[here])
         planes = self._recall(role.drawings, number, frames.start, n)
-        if planes is None or not self._moves:
+        if planes is None or not self._moves or self.blend.looks:
             faces = self._cut(chosen, faces)
         if planes is None:
             planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
             self._keep(role.drawings, number, frames.start, n, planes)
-        spoken = self._blend(chosen, planes, faces, _shown(role, torch.arange(n)[here] + frames.start))
+        spoken = self._blend(chosen, planes, faces, role, torch.arange(n)[here] + frames.start)
         if whole:
             return spoken
         pixels = frames.pixels.clone()
@@ -230,19 +227,22 @@ class LipSync:
         pixels = cut_frames(frames, matrices, self.config.size, antialias=aligned)
         return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
 
-    def _blend(self, frames: AnyFrames, planes: Tensor, faces: Faces, shown: Tensor | None) -> AnyFrames:
-        """``frames`` with the faces that drawn ``planes`` make."""
-        device = frames.pixels.device
+    def _blend(self, frames: AnyFrames, planes: Tensor, faces: Faces, role: Role, index: Tensor) -> AnyFrames:
+        """``frames``, which are the ``index`` (N,) of the stream, with the faces that drawn ``planes`` make."""
+        device, shown, pixels = frames.pixels.device, _shown(role, index), faces.pixels
+        picture = None
+        if pixels is not None and (self.blend.looks or not self._moves):
+            picture = self.model.picture(planes, pixels, pixels).to(device, torch.float32)
         if not self._moves:
-            pixels = faces.pixels
-            assert pixels is not None
-            made = self.model.picture(planes, pixels, pixels)
-            return blended(frames, made.to(device, torch.float32), faces, self.blend, shown=shown)
+            assert picture is not None
+            return blended(frames, picture, faces, self.blend, index=index, shown=shown)
         paint, offset, share = (part.to(device) for part in unpacked(planes.float()))
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
         made = F.pad(paint, above, mode="replicate")
-        return blended(frames, made, faces, self.blend, movement=movement, shown=shown)
+        return blended(
+            frames, made, faces, self.blend, index=index, shown=shown, movement=movement, picture=picture
+        )  # fmt: skip
 
 
 def _shown(role: Role, index: Tensor) -> Tensor | None:

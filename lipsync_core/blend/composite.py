@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, bounds, compose, invert, sample, translation, unit_maps, within
+from ..geometry import apply, bounds, compose, invert, sample, scale_of, translation, unit_maps, within
 from ..types import AnyFrames, YuvFrames
 from ..yuv import from_rgb
+from .texture import Texture, textured
 
-BlendKind = Literal["paste", "feather"]
+Edge = Literal["paste", "feather"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,16 +30,19 @@ def composite(
     *,
     crop_to_frame: Tensor,
     mask: Tensor,
-    blend: BlendKind = "feather",
+    blend: Edge = "feather",
     strength: float | Tensor = 1.0,
     movement: Movement | None = None,
+    residue: Tensor | None = None,
+    texture: Texture | None = None,
 ) -> AnyFrames:
     """Frames in which the faces are ``generated`` where ``mask`` is 1 and untouched, bit for bit, where it is 0.
 
     generated (N,3,S,S) RGB in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one
     side (mask above a half or not), ``feather`` mixes. strength in [0,1], one or (N,) of them: how much of what was
-    generated is seen under the mask. movement: moves the frames' own pixels, at their own resolution. Frame by frame: only
-    the part under a mask is touched, and it fits into the cache.
+    generated is seen under the mask. movement: moves the frames' own pixels, at their own resolution. residue (N,3,S,S): is
+    taken off what was generated and moved (see ``seamless``). texture: gives back fine detail. Frame by frame: only the part
+    under a mask is touched, and it fits into the cache.
     """
     counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
     if len(set(counts)) > 1:
@@ -51,42 +55,70 @@ def composite(
     extent = _extent(mask) if any(shares) else None
     if extent is None:
         return frames
+    if movement is None and residue is not None:
+        generated, residue = generated - residue, None
     out = replace(frames, pixels=frames.pixels.clone())
     made = generated.clamp(0, 1)
     if isinstance(frames, YuvFrames) and isinstance(out, YuvFrames):
         made = from_rgb(made, frames.colour)
-        sides = [(frames.luma, out.luma, made[:, :1], 1.0), (frames.chroma, out.chroma, made[:, 1:], 0.5)]
+        less = None if residue is None else from_rgb(residue, frames.colour) - from_rgb(0 * residue[:1], frames.colour)
+        sides = [
+            _Side(frames.luma, out.luma, made[:, :1], less if less is None else less[:, :1], 1.0, 255),
+            _Side(frames.chroma, out.chroma, made[:, 1:], less if less is None else less[:, 1:], 0.5, 255),
+        ]
     else:
-        made = made * (255 if out.pixels.dtype == torch.uint8 else 1)
-        sides = [(frames.pixels.permute(0, 3, 1, 2), out.pixels.permute(0, 3, 1, 2), made, 1.0)]
-    for old, new, face, share in sides:
-        placed = crop_to_frame * share
-        _put(old, new, _layers(face, mask, movement, placed), placed, extent, blend, shares)
+        top = 255 if out.pixels.dtype == torch.uint8 else 1
+        planes, written = (x.pixels.permute(0, 3, 1, 2) for x in (frames, out))
+        sides = [_Side(planes, written, made * top, residue if residue is None else residue * top, 1.0, top)]
+    for side in sides:
+        fine = None if side.scale < 1 else texture  # chroma has no detail to speak of
+        _put(side, mask, crop_to_frame * side.scale, movement, extent, blend, shares, fine)
     return out
 
 
-def _layers(face: Tensor, mask: Tensor, movement: Movement | None, crop_to_frame: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """Planes of frames that have one resolution: ``planes`` (N,C,H,W), ``out``, a copy that is written to, and in their
+    values up to ``top`` the ``face`` (N,C,S,S) and its ``residue``. ``scale``: their px to one of the frame."""
+
+    planes: Tensor
+    out: Tensor
+    face: Tensor
+    residue: Tensor | None
+    scale: float
+    top: int
+
+
+def _layers(side: _Side, mask: Tensor, movement: Movement | None, crop_to_frame: Tensor) -> Tensor:
     """(N,K,S+2,S+2) what is warped into a frame: the mask, the face's C planes and, of a movement, the share and the place
-    in the frame (x, y) that each pixel comes from. Outside its crop a mask is 0: a rim says so, which the warp's repeated
-    border then carries on."""
-    layers = [F.pad(mask, (1, 1, 1, 1)), F.pad(face, (1, 1, 1, 1), mode="replicate")]
+    in the frame (x, y) that each pixel comes from, then the residue's planes. Outside its crop a mask is 0: a rim says so,
+    which the warp's repeated border then carries on."""
+
+    def rimmed(x: Tensor) -> Tensor:
+        return F.pad(x, (1, 1, 1, 1), mode="replicate")
+
+    layers = [F.pad(mask, (1, 1, 1, 1)), rimmed(side.face)]
     if movement is not None:
-        share, offset = (F.pad(x, (1, 1, 1, 1), mode="replicate") for x in (movement.share, movement.offset))
-        layers += [share, _sources(offset, crop_to_frame)]
+        layers += [rimmed(movement.share), _sources(rimmed(movement.offset), crop_to_frame)]
+    if side.residue is not None:
+        layers.append(rimmed(side.residue))
     return torch.cat(layers, 1)
 
 
 def _put(
-    planes: Tensor,
-    out: Tensor,
-    layers: Tensor,
+    side: _Side,
+    mask: Tensor,
     crop_to_frame: Tensor,
+    movement: Movement | None,
     extent: tuple[float, float, float, float],
-    blend: BlendKind,
+    blend: Edge,
     shares: list[float],
+    texture: Texture | None,
 ) -> None:
-    """Writes into ``out`` (N,C,H,W), a copy of ``planes``, what ``layers`` make of them."""
-    n, channels, height, width = planes.shape
+    """Writes into a side what becomes of it."""
+    n, channels, height, width = side.planes.shape
+    layers = _layers(side, mask, movement, crop_to_frame)
+    kinds = [1, channels, *([1, 2] if movement else [0, 0]), 0 if side.residue is None else channels]
     rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((n, 2), -1)))
     parts = [
         (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in bounds(crop_to_frame, extent)
@@ -95,21 +127,30 @@ def _put(
     corners = crop_to_frame.new_tensor([part[:2] for part in parts])
     from_part = compose(invert(rimmed), translation(corners))
     squares = unit_maps(from_part, [(layers.shape[3], layers.shape[2])] * n, sizes)
+    steps = scale_of(crop_to_frame).tolist()
     for i, ((x0, y0, x1, y1), (w, h)) in enumerate(zip(parts, sizes, strict=True)):
         if w == 0 or h == 0 or not shares[i]:
             continue
         layer = sample(layers[i : i + 1], squares[i : i + 1], (h, w))[0]
-        alpha, face, share, source = layer.split([1, channels, *([1, 2] if len(layer) > channels + 1 else [0, 0])])
+        alpha, face, share, source, residue = layer.split(kinds)
         here = (i, slice(None), slice(y0, y1), slice(x0, x1))
-        old = planes[here]
+        old = side.planes[here]
         old = old.to(torch.promote_types(old.dtype, face.dtype))
-        if len(source):
-            face = torch.lerp(face, _pulled(planes[i], source), share)
-        face, alpha = face.to(old.dtype), alpha.to(old.dtype)
+        own = _pulled(side.planes[i], source) if movement else old.to(face.dtype)
+        if texture is not None:
+            missing = 1 - share if movement else 1.0
+            face = textured(
+                face, own, missing, texture=texture, number=texture.index[i], step=steps[i], top=side.top
+            )  # fmt: skip
+        if movement:
+            face = torch.lerp(face, own, share)
+        if len(residue):
+            face = face - residue
+        face, alpha = face.clamp(0, side.top).to(old.dtype), alpha.to(old.dtype)
         if blend == "paste":
             alpha = (alpha > 0.5).to(alpha.dtype)
         new = torch.lerp(old, face, alpha if shares[i] == 1 else alpha * shares[i])
-        out[here] = new if out.is_floating_point() else new.round_().clamp_(0, 255)  # full-range chroma reaches 255.5
+        side.out[here] = new if side.out.is_floating_point() else new.round_()
 
 
 def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
@@ -120,14 +161,17 @@ def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
 
 
 def _pulled(planes: Tensor, source: Tensor) -> Tensor:
-    """(C,h,w) the values of planes (C,H,W) at ``source`` (2,h,w), which is overwritten."""
+    """(C,h,w) the values of planes (C,H,W) at ``source`` (2,h,w), which is overwritten. Cubic: linear interpolation halfway
+    between two pixels takes a quarter of the sharpness with it."""
     _, height, width = planes.shape
     left, top, right, bottom = (int(v) for v in torch.cat([source.amin((1, 2)), source.amax((1, 2))]).tolist())
-    x0, y0, x1, y1 = within((left - 1, top - 1, right + 2, bottom + 2), width, height)
+    x0, y0, x1, y1 = within((left - 2, top - 2, right + 3, bottom + 3), width, height)
     patch = planes[None, :, y0:y1, x0:x1].to(source.dtype)
     unit = source.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
     grid = source.sub_(source.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)
-    return F.grid_sample(patch, grid.permute(1, 2, 0)[None], padding_mode="border", align_corners=False)[0]
+    return F.grid_sample(
+        patch, grid.permute(1, 2, 0)[None], mode="bicubic", padding_mode="border", align_corners=False
+    )[0]
 
 
 def _extent(mask: Tensor) -> tuple[float, float, float, float] | None:

@@ -8,12 +8,12 @@ from torch import Tensor
 MaskKind = Literal["mouth", "lower", "face", "box"]
 
 
-def face_mask(kind: MaskKind, points: Tensor, size: int, *, feather: float = 0.08) -> Tensor:
+def face_mask(kind: MaskKind, points: Tensor, size: int, *, feather: float | Tensor = 0.08) -> Tensor:
     """(N,1,S,S) masks in [0,1] for crops whose five points lie at ``points`` (N,5,2) crop pixels.
 
     ``mouth``: an ellipse from under the nose to the chin; ``lower``: the lower half of the crop; ``face``: an ellipse over
-    brows and chin; ``box``: the whole crop. ``feather`` is the width of the soft edge as a part of the crop's side; 0 gives
-    a hard one. Soft edges lie inside the crop: its border is 0.
+    brows and chin; ``box``: the whole crop. ``feather``, one or (N,) of them, is the width of the soft edge as a part of the
+    crop's side; 0 gives a hard one. Soft edges lie inside the crop: its border is 0.
     """
     if kind not in ("mouth", "lower", "face", "box"):
         raise ValueError(f"mask is {kind!r}; wanted mouth, lower, face or box")
@@ -25,8 +25,10 @@ def face_mask(kind: MaskKind, points: Tensor, size: int, *, feather: float = 0.0
         inside = points.new_full((n, size, size), float(size))
         if kind == "lower":
             inside = inside.minimum((axis - size // 2)[:, None].expand(size, size))
-    if feather <= 0:
+    if not isinstance(feather, Tensor) and feather <= 0:
         return (inside > 0)[:, None].to(points.dtype)
+    if isinstance(feather, Tensor):
+        feather = feather.clamp_min(1 / size)[:, None, None]  # a pixel, which is as good as hard
     border = torch.minimum(axis, size - axis)
     inside = inside.minimum(torch.minimum(border[:, None], border[None]) - 0.5)
     x = (inside / (feather * size)).clamp(0, 1)

@@ -1,0 +1,87 @@
+"""What gives a redrawn mouth away at its edge, against the undubbed frames: a line, a step of colour, a flicker."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..types import Frames
+from .values import FrameValues, mean
+
+_SECTORS = 24  # of the edge, so that a cheek too light and a chin too dark do not cancel
+_STILL = 3.0  # levels of 255, blurred, by which neighbouring frames differ at most where nothing moves
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, slots=True)
+class SeamFigures:
+    """Means over frames; 0 is a mouth without a seam, or the source itself. None where nothing was measured.
+
+    ``line``: levels of 255 per px by which the gradient across the edge differs from the source's at the same place;
+    ``step``: levels by which the colour just inside the edge differs from the source's, in 24 sectors of the edge, root mean
+    square over channels; ``flicker``: levels a frame by which the edge changes where the source does not."""
+
+    line: float | None
+    step: float | None
+    flicker: float | None
+
+
+class Seams:
+    """Compares a dub with its source along the edge of what was redrawn, wherever that lies: each method is judged at its
+    own edge, where ``alpha``, the share of new pixels, changes."""
+
+    def __init__(self) -> None:
+        self.lines, self.steps, self.flickers = FrameValues(), FrameValues(), FrameValues()
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def update(self, source: Frames, result: Frames, alpha: Tensor) -> None:
+        """The next frames of one clip, of one size, as they were and as they are; alpha (N,H,W) in [0,1]."""
+        for before, after, share in zip(_levels(source), _levels(result), alpha.float(), strict=True):
+            change = after - before  # (3,H,W)
+            luma = (change * change.new_tensor(_LUMA)[:, None, None]).sum(0)
+            across, down = torch.gradient(share, dim=(1, 0))
+            steep = (across.square() + down.square()).sqrt()
+            if float(steep.sum()) > 0:
+                e_across, e_down = torch.gradient(luma, dim=(1, 0))
+                self.lines.values.append(
+                    _mean((across * e_across + down * e_down).abs() / steep.clamp_min(1e-9), steep)
+                )
+                self.steps.values.append(_step(change, share > 0.5))
+                if self._last is not None:
+                    self._flicker(before, luma, steep)
+            self._last = before, luma
+
+    def _flicker(self, before: Tensor, luma: Tensor, steep: Tensor) -> None:
+        assert self._last is not None
+        moved = F.avg_pool2d((before - self._last[0]).abs().mean(0)[None], 5, 1, 2)[0]
+        still = steep * (moved < _STILL)
+        if float(still.sum()) > 0:
+            self.flickers.values.append(_mean((luma - self._last[1]).abs(), still))
+
+    def compute(self) -> SeamFigures:
+        return SeamFigures(mean(self.lines.values), mean(self.steps.values), mean(self.flickers.values))
+
+
+def _levels(frames: Frames) -> Tensor:
+    """(N,3,H,W) in [0,255]."""
+    pixels = frames.pixels.permute(0, 3, 1, 2).float()
+    return pixels if frames.pixels.dtype == torch.uint8 else pixels * 255
+
+
+def _mean(values: Tensor, weight: Tensor) -> float:
+    return float((values * weight).sum() / weight.sum())
+
+
+def _step(change: Tensor, inside: Tensor) -> float:
+    """Of ``change`` (3,H,W) just inside the edge of ``inside`` (H,W)."""
+    reach = max(2, round(0.04 * math.sqrt(float(inside.sum()))))
+    deep = 1 - F.max_pool2d((~inside).float()[None], 2 * reach + 1, 1, reach)[0]
+    y, x = torch.nonzero(inside.float() - deep > 0.5, as_tuple=True)
+    rows, columns = torch.nonzero(inside, as_tuple=True)
+    angle = torch.atan2(y - rows.float().mean(), x - columns.float().mean())
+    sector = ((angle / (2 * math.pi) + 0.5) * _SECTORS).long().clamp(0, _SECTORS - 1)
+    count = torch.bincount(sector, minlength=_SECTORS).float()
+    means = torch.stack([torch.bincount(sector, c[y, x], minlength=_SECTORS) for c in change]) / count.clamp_min(1)
+    return float(means.square().mean(0).sqrt()[count > 0].mean())
