@@ -10,7 +10,9 @@ from torch import Tensor
 from lipsync_core.blend.colour import match_colour
 from lipsync_core.blend.composite import Movement, composite
 from lipsync_core.blend.masks import MaskKind, face_mask
-from lipsync_core.geometry import ALIGNED, compose, translation
+from lipsync_core.blend.seamless import Seamless, residue
+from lipsync_core.blend.texture import Texture
+from lipsync_core.geometry import ALIGNED, compose, cut, translation
 from lipsync_core.types import Frames
 
 SIZE = 48
@@ -306,3 +308,128 @@ def test_a_strength_for_each_frame() -> None:
     assert torch.equal(got[0], before.pixels[0])
     with pytest.raises(ValueError, match="strength is"):
         composite(before, made, crop_to_frame=maps, mask=mask, strength=torch.tensor([0.0, 1.5, 1.0]))
+
+
+SEAMLESS = get_args(Seamless)
+
+
+def smooth_faces(n: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    noise = torch.rand(n, 3, 6, 6, generator=rng(seed), dtype=dtype)
+    return torch.nn.functional.interpolate(noise, (SIZE, SIZE), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize("kind", SEAMLESS)
+def test_a_wrong_light_leaves_no_step_at_the_border(kind) -> None:
+    source = smooth_faces(2, 3)
+    drawn = source + torch.tensor([0.12, -0.06, 0.03])[:, None, None]
+    mask = face_mask("mouth", points(2), SIZE, feather=0.12)
+    left = (drawn - residue(kind, drawn - source, mask) - source).abs() * mask
+    before = (drawn - source).abs() * mask
+    border = ((mask > 0.05) & (mask < 0.5)).expand_as(left)
+    assert float(left[border].mean()) < 0.35 * float(before[border].mean())
+    if kind != "pyramid":  # which keeps what is far from the border as it was drawn
+        assert float(left.max()) < 0.02
+
+
+@pytest.mark.parametrize("kind", SEAMLESS)
+def test_what_fits_is_left_alone(kind) -> None:
+    mask = face_mask("mouth", points(2), SIZE, feather=0.12)
+    assert not residue(kind, torch.zeros(2, 3, SIZE, SIZE), mask).any()
+
+
+@pytest.mark.parametrize("kind", SEAMLESS)
+def test_a_residue_is_mirrored_with_its_face_and_knows_no_neighbours(kind) -> None:
+    difference = smooth_faces(3, 4) - 0.5
+    mask = face_mask("mouth", points(3), SIZE, feather=0.12)
+    field = residue(kind, difference, mask)
+    torch.testing.assert_close(residue(kind, difference.flip(3), mask.flip(3)).flip(3), field, atol=1e-5, rtol=0)
+    torch.testing.assert_close(residue(kind, difference[1:2], mask[1:2]), field[1:2], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", SEAMLESS)
+def test_a_residue_has_its_gradient(kind) -> None:
+    difference = (smooth_faces(1, 6, torch.float64) * 0.2)[..., ::4, ::4].contiguous().requires_grad_()
+    mask = face_mask("mouth", points()[:1].double() / 4, SIZE // 4, feather=0.2)
+    assert torch.autograd.gradcheck(lambda x: residue(kind, x, mask), (difference,))
+
+
+def test_a_residue_is_taken_off_what_was_drawn_and_what_was_moved_alike() -> None:
+    before, maps, mask = frames(2, floating=True), placed(2), face_mask("mouth", points(2), SIZE)
+    drawn, less = smooth_faces(2, 7) * 0.5 + 0.3, (smooth_faces(2, 8) - 0.5) * 0.1
+    still = Movement(torch.zeros(2, 2, SIZE, SIZE), torch.zeros(2, 1, SIZE, SIZE))  # no share of the frame's own pixels
+    a = composite(before, drawn, crop_to_frame=maps, mask=mask, residue=less).pixels
+    b = composite(before, drawn, crop_to_frame=maps, mask=mask, residue=less, movement=still).pixels
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    plain = composite(before, drawn, crop_to_frame=maps, mask=mask).pixels
+    assert float((a - plain).abs().max()) > 0.01
+
+
+def grainy(n: int) -> Frames:
+    """Smooth pictures with grain."""
+    picture = torch.nn.functional.interpolate(torch.rand(n, 3, 9, 11, generator=rng(11)), (90, 110), mode="bicubic")
+    noise = torch.randn(n, 3, 90, 110, generator=rng(12)) * 0.03
+    return Frames((picture * 0.4 + 0.3 + noise).clamp(0, 1).permute(0, 2, 3, 1).contiguous())
+
+
+def laplacian(pixels: Tensor) -> Tensor:
+    return (
+        4 * pixels[:, 1:-1, 1:-1]
+        - pixels[:, 2:, 1:-1]
+        - pixels[:, :-2, 1:-1]
+        - pixels[:, 1:-1, 2:]
+        - pixels[:, 1:-1, :-2]
+    )
+
+
+def test_a_blurred_copy_gets_the_frames_detail_back() -> None:
+    before, maps = grainy(2), placed(2) * torch.tensor([1.4, 1.4, 1.0])
+    small = torch.nn.functional.interpolate(cut(before.pixels, maps, SIZE), (SIZE // 3, SIZE // 3), mode="area")
+    blurred = torch.nn.functional.interpolate(small, (SIZE, SIZE), mode="bilinear")
+    mask = face_mask("mouth", points(2), SIZE)
+    texture = Texture(1, 1, (0, 1))
+    plain, fine = (
+        composite(before, blurred, crop_to_frame=maps, mask=mask, texture=given).pixels for given in (None, texture)
+    )
+    inside = (plain != before.pixels).all(-1)[:, 1:-1, 1:-1]
+    kept = [float(laplacian(x)[inside].std() / laplacian(before.pixels)[inside].std()) for x in (plain, fine)]
+    assert kept[0] < 0.6 and kept[1] > 0.9
+    assert float((fine - before.pixels).abs().mean()) < float((plain - before.pixels).abs().mean())
+
+
+def test_another_mouth_gets_grain_but_not_the_old_lips() -> None:
+    before, mask = grainy(1), face_mask("mouth", points(), SIZE)
+    dark = torch.full((1, 3, SIZE, SIZE), 0.02)  # nothing like the frame: no detail of it fits
+    clean, grained = (
+        composite(before, dark, crop_to_frame=whole(20, 20), mask=mask, texture=Texture(1, grain, (5,))).pixels
+        for grain in (0, 1)
+    )
+    inside = torch.zeros(90, 110, dtype=torch.bool)
+    inside[20 : 20 + SIZE, 20 : 20 + SIZE] = mask[0, 0] > 0.999
+    assert float(clean[0][inside].std()) < 1e-3
+    assert 0.005 < float(grained[0][inside].std()) < 0.04
+    again = composite(before, dark, crop_to_frame=whole(20, 20), mask=mask, texture=Texture(1, 1, (5,))).pixels
+    later = composite(before, dark, crop_to_frame=whole(20, 20), mask=mask, texture=Texture(1, 1, (6,))).pixels
+    assert torch.equal(grained, again) and not torch.equal(grained, later)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.6])
+def test_a_perfect_generator_gives_the_source_back(scale: float) -> None:
+    """Crops at least as large as the face, band-limited pictures: through both warps within a level."""
+    noise = torch.rand(2, 3, 6, 7, generator=rng(14))
+    picture = torch.nn.functional.interpolate(noise, (90, 110), mode="bicubic", align_corners=True).clamp(0, 1)
+    before = Frames((picture * 255).round().byte().permute(0, 2, 3, 1).contiguous())
+    maps = placed(2) * torch.tensor([scale, scale, 1.0])
+    crops, mask = cut(before.pixels, maps, SIZE), face_mask("mouth", points(2), SIZE)
+    for kind in SEAMLESS:
+        less = residue(kind, torch.zeros_like(crops), mask)
+        after = composite(
+            before, crops, crop_to_frame=maps, mask=mask, residue=less, texture=Texture(1, 0, (0, 1))
+        ).pixels
+        assert int((after.int() - before.pixels.int()).abs().max()) <= 1
+
+
+def test_an_edge_for_each_face() -> None:
+    widths = torch.tensor([0.05, 0.2])
+    both = face_mask("mouth", points(2), SIZE, feather=widths)
+    for i, width in enumerate(widths.tolist()):
+        torch.testing.assert_close(both[i], face_mask("mouth", points(2), SIZE, feather=width)[i])

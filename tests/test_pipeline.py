@@ -373,13 +373,15 @@ def test_own_pixels_and_crops_agree_where_both_have_the_same_resolution(clip: Te
     track = FaceTrack(boxes, points, torch.ones(COUNT, dtype=torch.bool))
 
     def stream(own: bool) -> Tensor:
-        sync = LipSync(mini(), blend=Blend(own_pixels=own), precision="float32")
+        blend = Blend(own_pixels=own, kind="feather", detail=0, grain=0)
+        sync = LipSync(mini(), blend=blend, precision="float32")
         return whole(sync.stream(pieces(face, 16), voice(1), fps=FPS, tracks=[track]))
 
     own, enlarged = stream(True), stream(False)
     off = (own.int() - enlarged.int()).abs()
     off[:, 47:49] = 0  # the seam of the halves: one mixes two rows there, the other what they are made of
-    assert (own != face).any() and off.max() <= 1
+    # pixels are moved by cubic interpolation there, by linear here
+    assert (own != face).any() and off.max() <= 6 and off.float().mean() < 0.1
 
 
 def test_bfloat16_is_close_to_float32(clip: Tensor) -> None:

@@ -139,9 +139,8 @@ def _put(
         own = _pulled(side.planes[i], source) if movement else old.to(face.dtype)
         if texture is not None:
             missing = 1 - share if movement else 1.0
-            face = textured(
-                face, own, missing, texture=texture, number=texture.index[i], step=steps[i], top=side.top
-            )  # fmt: skip
+            place = {"number": texture.index[i], "corner": (x0, y0)}
+            face = textured(face, own, missing, texture=texture, **place, step=steps[i], top=side.top)
         if movement:
             face = torch.lerp(face, own, share)
         if len(residue):
