@@ -129,8 +129,11 @@ def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(value, Mapping):
         raise WeightsError(f"{path} holds a {type(value).__name__}; wanted a state dict")
     inner = {str(key): part for key, part in value.items() if _is_state_dict(part)}
-    if "state_dict" in inner or len(inner) == 1:
-        return inner.get("state_dict") or next(iter(inner.values()))
+    for name in ("state_dict", "params_ema"):  # Lightning's, and BasicSR's average of the weights beside the last ones
+        if name in inner:
+            return inner[name]
+    if len(inner) == 1:
+        return next(iter(inner.values()))
     found = f"several: {', '.join(inner)}" if inner else f"none; its keys are {', '.join(map(str, list(value)[:6]))}"
     raise WeightsError(f"{path}: wanted one state dict; found {found}")
 
