@@ -87,14 +87,18 @@ def _what(head: bytes) -> str:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All weights of a file, names freed of ``module.`` and of wrappers, on the CPU. Raises WeightsError."""
+    return _plain_names(read_as_named(path), path)
+
+
+def read_as_named(path: Path) -> dict[str, Tensor]:
+    """All weights of a file under its own names, on the CPU. Raises WeightsError."""
     match file_format(path):
         case "safetensors":
-            tensors = read_safetensors(path)
+            return read_safetensors(path)
         case "checkpoint":
-            tensors = _state_dict(_load_checkpoint(path), path)
+            return _state_dict(_load_checkpoint(path), path)
         case "TorchScript archive":
-            tensors = _read_torchscript(path)
-    return _plain_names(tensors, path)
+            return _read_torchscript(path)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

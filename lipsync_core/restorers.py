@@ -5,7 +5,7 @@ spandrel builds the network. It never opens the file: of its own readers one unp
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from . import foreign, hub
 from .blend.masks import MaskKind
-from .blending import Blend
 from .errors import WeightsError
 from .models.precision import Precision, arithmetic
 from .restoring import MOUTH, Restorer
@@ -39,10 +38,10 @@ _CODEFORMER = {"position_emb", "quantize.embedding.weight", "idx_pred_layer.1.we
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Faces restored after the dub: ``network`` is a public name (gfpgan, restoreformer, codeformer), a file, or a loaded
-    one; ``strength`` in [0,1] how much of the restored face is seen, under which ``mask``."""
+    """Faces restored after the dub by ``network``, a public name (gfpgan, restoreformer, codeformer; pulled before) or a file
+    (.pth, .safetensors); ``strength`` in [0,1] how much of the restored face is seen, under which ``mask``."""
 
-    network: Path | str | Restorer
+    network: Path | str
     strength: float = 1.0
     mask: MaskKind = "mouth"
 
@@ -50,40 +49,36 @@ class Restore:
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength is {self.strength}; wanted 0 (as it is) to 1 (restored)")
 
-    @property
-    def blend(self) -> Blend:
-        return Blend(mask=self.mask, feather=MOUTH.feather, strength=self.strength)
 
-
-def load_restorer(
-    network: Path | str | Restorer, *, device: str | torch.device = "cpu", precision: Precision = "auto"
-) -> Restorer:
-    """The face restoration network that a public name of ``hub.HUB`` or a file (.pth, .safetensors) means; a loaded one as
-    it is. precision: see ``arithmetic``; networks that spandrel does not let run in bfloat16 run in float32.
+def load_restorer(restore: Restore, device: str | torch.device = "cpu", *, precision: Precision = "auto") -> Restorer:
+    """The network that ``restore`` names. precision: see ``arithmetic``; a network that spandrel does not let run in
+    bfloat16 runs in float32.
 
     Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead, and
     ImportError without spandrel.
     """
-    if isinstance(network, Restorer):
-        return network
-    path = weights_file(network)
+    path = weights_file(restore.network)
     foreign.file_format(path)  # refuses what is no weight file before anything heavy is imported
     found = _described(path)
     _check(found, path)
     module = found.model.eval().requires_grad_(False).to(device)
     weight = next(module.parameters())
     architecture = str(found.architecture.id)
-    public = hub.HUB.get(architecture.lower())
-    licence = public.licence if public else "not stated by the file; ask whoever trained it"
-    if public and str(network) != public.name:
-        licence = f"not stated by the file; of the public weights: {licence}"
     return Restorer(
         _call(architecture, found, module),
         architecture,
-        licence,
+        _licence(architecture, named=str(restore.network) in hub.HUB),
+        replace(MOUTH, mask=restore.mask, strength=restore.strength),
         weight.device,
         found.supports_bfloat16 and arithmetic(weight, precision) == torch.bfloat16,
     )
+
+
+def _licence(architecture: str, *, named: bool) -> str:
+    public = hub.HUB.get(architecture.lower())
+    if public is None:
+        return "not stated by the file; ask whoever trained it"
+    return public.licence if named else f"not stated by the file; of the public weights: {public.licence}"
 
 
 def _described(path: Path) -> Any:
@@ -108,7 +103,7 @@ def _described(path: Path) -> Any:
         pass
     else:
         known.add(*(support for support in EXTRA_REGISTRY if support.architecture.id not in known))
-    tensors = foreign.read_tensors(path)
+    tensors = foreign.read_as_named(path)
     if "CodeFormer" not in known and set(tensors) >= _CODEFORMER:
         raise WeightsError(
             f"{path} holds CodeFormer, which spandrel leaves to another package: pip install spandrel_extra_arches. "

@@ -20,12 +20,14 @@ MOUTH = Blend(feather=0.047)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Restorer:
-    """A face restoration network: ``network`` maps faces (N,3,512,512), RGB in [0,1], cut out as ``FFHQ`` says, to the same
-    faces restored, on ``device``. ``name`` and ``licence`` are for reports. ``bfloat16``: convolutions run in that."""
+    """A face restoration network, and how it is put back: ``network`` maps faces (N,3,512,512), RGB in [0,1], cut out as
+    ``FFHQ`` says, to the same faces restored, on ``device``; ``blend``: under which mask, and how much of them is seen.
+    ``name`` and ``licence`` are for reports. ``bfloat16``: convolutions run in that."""
 
     network: Callable[[Tensor], Tensor]
     name: str
     licence: str
+    blend: Blend = MOUTH
     device: torch.device = torch.device("cpu")
     bfloat16: bool = False
 
@@ -46,11 +48,10 @@ def restored(
     tracks: Sequence[FaceTrack],
     *,
     restorer: Restorer,
-    blend: Blend = MOUTH,
     shown: Sequence[Tensor | None] = (),
 ) -> Iterator[AnyFrames]:
-    """``frames`` with the faces of ``tracks`` restored under ``blend``'s mask, as much as its strength says; frames in which
-    no track is visible come back as they are. The stream does not depend on how the frames are cut into chunks.
+    """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which no track is visible
+    come back as they are. The stream does not depend on how the frames are cut into chunks.
 
     shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for each. A mouth that is not
     shown is not restored. Every chunk is one batch; the faces travel to the restorer's device.
@@ -61,7 +62,7 @@ def restored(
         )
     for chunk in frames:
         for track, share in zip(tracks, shown or [None] * len(tracks), strict=True):
-            chunk = _restored(chunk, track, restorer, blend, share)
+            chunk = _restored(chunk, track, restorer, share)
         yield chunk
 
 
@@ -74,14 +75,14 @@ def enlargement(track: FaceTrack) -> float:
     return float(scale_of(crop_to_frame(track.boxes[seen].float(), track.points[seen].float(), FFHQ, SIZE)).amax())
 
 
-def _restored(frames: AnyFrames, track: FaceTrack, restorer: Restorer, blend: Blend, shown: Tensor | None) -> AnyFrames:
+def _restored(frames: AnyFrames, track: FaceTrack, restorer: Restorer, shown: Tensor | None) -> AnyFrames:
     here, index = present(frames, track)
     share = None
     if shown is not None:
         share = shown[(torch.arange(len(here)) + frames.start).clamp_max(len(shown) - 1)]
         here = here & (share > 0)
         share = share[here]
-    if not here.any() or not blend.strength:
+    if not here.any() or not restorer.blend.strength:
         return frames
     whole = bool(here.all())
     chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
@@ -89,7 +90,7 @@ def _restored(frames: AnyFrames, track: FaceTrack, restorer: Restorer, blend: Bl
     matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
     faces = Faces(matrices, apply(invert(matrices), points))
     made = restorer(cut_frames(chosen, matrices, SIZE))
-    out = blended(chosen, made, faces, blend, shown=share)
+    out = blended(chosen, made, faces, restorer.blend, shown=share)
     if whole:
         return out
     pixels = frames.pixels.clone()
