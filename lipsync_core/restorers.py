@@ -96,18 +96,18 @@ def _described(path: Path) -> Any:
             f"spandrel does not import here ({str(error).partition(chr(10))[0]}); it needs a torchvision that was built for "
             f'torch {torch.__version__}: pip install "lipsync-core[restore]", with torch and torchvision of one release'
         ) from error
-    known = spandrel.MAIN_REGISTRY.copy()  # a host may have put the others there already
+    known, reason = spandrel.MAIN_REGISTRY.copy(), ""  # a host may have put the others there already
     try:
         from spandrel_extra_arches import EXTRA_REGISTRY
-    except ImportError:
-        pass
+    except ImportError as error:
+        reason = str(error)
     else:
         known.add(*(support for support in EXTRA_REGISTRY if support.architecture.id not in known))
     tensors = foreign.read_as_named(path)
     if "CodeFormer" not in known and set(tensors) >= _CODEFORMER:
         raise WeightsError(
-            f"{path} holds CodeFormer, which spandrel leaves to another package: pip install spandrel_extra_arches. "
-            f"Licence of CodeFormer: {hub.HUB['codeformer'].licence}"
+            f"{path} holds CodeFormer, which spandrel leaves to another package, and that does not import here ({reason}): "
+            f"pip install spandrel_extra_arches. Licence of CodeFormer: {hub.HUB['codeformer'].licence}"
         )
     try:
         return known.load(tensors)

@@ -1,6 +1,7 @@
 """Files of face restoration networks. A stand-in for spandrel, with the names of its public API, says what it was asked;
 the real one, with its real architectures, is tried in tests/host/test_host_restoring.py."""
 
+import re
 import sys
 from dataclasses import replace
 from importlib.machinery import PathFinder
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from test_dub import ASTRONAUT, FRESH, pixels, tone
 from torch import Tensor, nn
@@ -228,6 +230,16 @@ def test_a_dub_is_restored_told_of_and_timed(tmp_path: Path) -> None:
     assert float(pixels(report.out)[:, 100:160, 205:240].float().mean()) > 245
     plain = dub(ASTRONAUT, tmp_path / "a.wav", tmp_path / "plain.mp4", finding=FRESH)
     assert plain.restorer is None and "restore" not in plain.seconds
+
+
+def test_a_face_larger_than_the_network_draws_is_warned_of(tmp_path: Path) -> None:
+    with Image.open(ASTRONAUT) as photo:
+        photo.crop((96, 0, 352, 256)).resize((1536, 1536)).save(tmp_path / "large.png")
+    same = Restorer(lambda faces: faces, "Toy", "for play")
+    speech, finding = tone(tmp_path / "a.wav", 0.06), FRESH
+    report = dub(tmp_path / "large.png", speech, tmp_path / "out.mp4", finding=finding, restore=same)
+    (warning,) = report.warnings
+    assert re.match(r"a face is 1\.\d times as large as Toy draws it", warning)
 
 
 def test_the_command_line_restores(spandrel: ModuleType, tmp_path: Path) -> None:
