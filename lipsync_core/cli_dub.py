@@ -76,6 +76,12 @@ OwnPixels = Annotated[
     bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its crop.")
 ]
 Strength = Annotated[float, typer.Option(min=0, max=1, help="1 shows the new mouth, 0 the old one.")]
+RestoreOption = Annotated[
+    str | None,
+    typer.Option("--restore", help="Restore the faces then: gfpgan, restoreformer, codeformer (pulled) or a file."),
+]
+RestoreStrength = Annotated[float, typer.Option(min=0, max=1, help="How much of the restored face is seen.")]
+RestoreMask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="Where it is seen.")]
 Pads = Annotated[
     str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
 ]
@@ -119,6 +125,9 @@ def dub_command(
     colour_match: Colour = False,
     own_pixels: OwnPixels = True,
     strength: Strength = 1.0,
+    restore: RestoreOption = None,
+    restore_strength: RestoreStrength = 1.0,
+    restore_mask: RestoreMask = "mouth",
     pads: Pads = None,
     lead_ms: Lead = None,
     start: Start = "0",
@@ -165,6 +174,7 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
     from .blending import Blend
     from .dubbing import Cut, Encoding, Finding
+    from .restorers import Restore
 
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):
@@ -178,6 +188,7 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "model_name": Path(o.model).name,
         "select": o.which,
         "blend": Blend(o.mask, o.blend, o.feather, o.colour_match, o.own_pixels, o.strength),
+        "restore": Restore(o.restore, o.restore_strength, o.restore_mask) if o.restore else None,
         "cut": Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
         "finding": Finding(o.detector, o.min_score, o.cache),
         "encoding": Encoding(o.codec, o.crf, o.preset, o.tag, o.overwrite),
@@ -197,6 +208,8 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
     table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through without the face")
     table.add_row("model", f"{report.model}, faces by {report.detector}")
+    if report.restorer is not None:
+        table.add_row("restored by", report.restorer)
     table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
     for warning in report.warnings:
         table.add_row("warning", warning)

@@ -27,6 +27,8 @@ from .models.talking_face import TalkingFace
 from .notes import Warnings
 from .pipeline import Drawings, LipSync, Role
 from .prefetch import ahead, timed
+from .restorers import Restore, load_restorer
+from .restoring import Restorer, enlargement, restored
 from .types import Audio, FaceTrack, Frames, YuvFrames
 from .weights import load_talking_face
 
@@ -53,7 +55,8 @@ class Encoding:
 @dataclass(frozen=True, slots=True)
 class DubReport:
     """What was done: ``frames`` written at ``fps``, of which ``dubbed`` show a redrawn face and ``passed_through`` none;
-    ``faces``: people found (a person counts once a scene); ``seconds`` per stage, which overlap, and in ``total``."""
+    ``faces``: people found (a person counts once a scene); ``seconds`` per stage, which overlap, and in ``total``;
+    ``restorer``: what restored them, with its licence."""
 
     out: Path
     frames: int
@@ -65,6 +68,7 @@ class DubReport:
     detector: str
     seconds: dict[str, float]
     warnings: tuple[str, ...]
+    restorer: str | None = None
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
@@ -81,6 +85,7 @@ def dub(
     model_name: str | None = None,
     select: str = "largest",
     blend: Blend = Blend(),
+    restore: Restore | Restorer | None = None,
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     encoding: Encoding = Encoding(),
@@ -99,10 +104,10 @@ def dub(
     audio: a file with sound, or sound in memory, spoken by the face that ``select`` names (largest | left | right | INDEX |
     x,y), or a list of (sound, face) pairs, heard together, where a face may also be a track. A sound that is the face file
     itself is cut with the picture. pads: (top, bottom, left, right) px for models framed by the detector's box. model_name:
-    for the report and the file, instead of the model's own. lead_ms: see ``SoundFeatures``. precision: the network's; see
-    ``arithmetic``. batch: frames at a time. people: the tracks found in this cut before, and how many of its frames were
-    searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``. on_progress(stage, done, total);
-    on_frames hears every chunk before it is written.
+    for the report and the file, instead of the model's own. restore: a network that restores the dubbed faces, and how.
+    lead_ms: see ``SoundFeatures``. precision: the networks'; see ``arithmetic``. batch: frames at a time. people: the tracks
+    found in this cut before, and how many of its frames were searched; then nobody is looked for. drawings: one for each
+    pair; see ``Drawings``. on_progress(stage, done, total); on_frames hears every chunk before it is written.
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """
@@ -115,6 +120,7 @@ def dub(
         footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
         network, name = _network(model, model_name, target)
         sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
+        restorer = load_restorer(restore, target, precision=precision) if isinstance(restore, Restore) else restore
         voices = _Voices.read(sounds, face, cut, sync.config.features.rate, notes)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
@@ -129,10 +135,11 @@ def dub(
             chosen = [
                 arranged(who if isinstance(who, FaceTrack) else choose(found, who), length, index) for who in selectors
             ]
+            dubbing = _dubbed(
+                sync, footage, voices.heard, chosen, (length, count), cut.longer, batch, drawings, restorer, notes
+            )
             written = 0
-            with closing(
-                ahead(_dubbed(sync, footage, voices.heard, chosen, (length, count), cut.longer, batch, drawings, notes))
-            ) as frames:
+            with closing(ahead(dubbing)) as frames:
                 for chunk in frames:
                     if on_frames is not None:
                         on_frames(chunk)
@@ -141,7 +148,6 @@ def dub(
                     written += chunk.pixels.shape[0]
                     say("dub", written, count)
     dubbed = int(torch.stack([person.visible for person in chosen]).any(0).sum())
-    seconds = {stage: round(spent, 3) for stage, spent in notes.seconds.items()}
     return DubReport(
         out,
         written,
@@ -151,8 +157,9 @@ def dub(
         footage.info.fps,
         name,
         finding.detector,
-        seconds,
+        {stage: round(spent, 3) for stage, spent in notes.seconds.items()},
         tuple(notes.warn.messages),
+        restorer and f"{restorer.name}; licence: {restorer.licence}",
     )
 
 
@@ -176,9 +183,10 @@ def _dubbed(
     longer: Longer,
     batch: int,
     drawings: Sequence[Drawings] | None,
+    restorer: Restorer | None,
     notes: "_Notes",
 ) -> Iterator[Frames | YuvFrames]:
-    """The output's frames: each voice in turn speaks through its face."""
+    """The output's frames: each voice in turn speaks through its face, and is restored."""
     length, count = frames
     fps = footage.info.fps
     speakers = [Role(*parts) for parts in zip(voices, chosen, drawings or [None] * len(voices), strict=True)]
@@ -187,8 +195,25 @@ def _dubbed(
     else:
         read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
         pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), speakers, fps=fps)
-    yield from timed(pieces, notes.adder("generate"))
+    pieces = timed(pieces, notes.adder("generate"))
+    yield from pieces if restorer is None else _restored(pieces, speakers, restorer, notes)
     notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
+
+
+def _restored(
+    pieces: Iterator[Frames | YuvFrames], speakers: list[Role], restorer: Restorer, notes: "_Notes"
+) -> Iterator[Frames | YuvFrames]:
+    """``pieces`` with the faces of ``speakers`` restored."""
+    largest = max(enlargement(role.track) for role in speakers)
+    if largest > 1.25:  # a quarter more is not seen
+        notes.warn(
+            f"a face is {largest:.1f} times as large as {restorer.name} draws it and may lose sharpness where it is restored; "
+            "lower its strength, or leave it out for large faces"
+        )
+    tracks, shown = [role.track for role in speakers], [role.shown for role in speakers]
+    made = restored(pieces, tracks, restorer=restorer, shown=shown)
+    yield from timed(made, notes.adder("restore"))
+    notes.seconds["restore"] -= notes.seconds["generate"]
 
 
 class _Notes:

@@ -87,14 +87,18 @@ def _what(head: bytes) -> str:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All weights of a file, names freed of ``module.`` and of wrappers, on the CPU. Raises WeightsError."""
+    return _plain_names(read_as_named(path), path)
+
+
+def read_as_named(path: Path) -> dict[str, Tensor]:
+    """All weights of a file under its own names, on the CPU. Raises WeightsError."""
     match file_format(path):
         case "safetensors":
-            tensors = read_safetensors(path)
+            return read_safetensors(path)
         case "checkpoint":
-            tensors = _state_dict(_load_checkpoint(path), path)
+            return _state_dict(_load_checkpoint(path), path)
         case "TorchScript archive":
-            tensors = _read_torchscript(path)
-    return _plain_names(tensors, path)
+            return _read_torchscript(path)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -129,8 +133,11 @@ def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(value, Mapping):
         raise WeightsError(f"{path} holds a {type(value).__name__}; wanted a state dict")
     inner = {str(key): part for key, part in value.items() if _is_state_dict(part)}
-    if "state_dict" in inner or len(inner) == 1:
-        return inner.get("state_dict") or next(iter(inner.values()))
+    for name in ("state_dict", "params_ema"):  # Lightning's, and BasicSR's average of the weights beside the last ones
+        if name in inner:
+            return inner[name]
+    if len(inner) == 1:
+        return next(iter(inner.values()))
     found = f"several: {', '.join(inner)}" if inner else f"none; its keys are {', '.join(map(str, list(value)[:6]))}"
     raise WeightsError(f"{path}: wanted one state dict; found {found}")
 

@@ -20,6 +20,14 @@ Points = tuple[tuple[float, float], ...]
 ALIGNED: Points = ((0.29, 0.20), (0.71, 0.20), (0.50, 0.435), (0.343, 0.655), (0.657, 0.655))
 
 
+# The same of the faces of FFHQ at 512 px, which face restoration networks were trained on: ``face_template`` of facexlib's
+# face_restoration_helper.py, which GFPGAN, RestoreFormer and CodeFormer cut faces with.
+_FFHQ_512 = (
+    *((192.98138, 239.94708), (318.90277, 240.1936), (256.63416, 314.01935)),
+    *((201.26117, 371.41043), (313.08905, 371.15118)),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Framing:
     """How a face is cut out for a network.
@@ -33,6 +41,9 @@ class Framing:
     kind: Literal["box", "aligned", "square"] = "aligned"
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     points: Points = ALIGNED
+
+
+FFHQ = Framing(points=tuple((x / 512, y / 512) for x, y in _FFHQ_512))
 
 
 def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) -> Tensor:

@@ -49,6 +49,12 @@ _WAV2LIP = "camenduru/Wav2Lip"
 # Copies of what syncnet_python's download_model.sh fetches from robots.ox.ac.uk/~vgg/software/lipsync/data. The hashes
 # are those that several projects measured on the files of both places and published.
 _LATENTSYNC = ("ByteDance/LatentSync-1.6", "ByteDance/LatentSync-1.5")
+# Copies of the releases of TencentARC/GFPGAN (v1.3.4) and sczhou/CodeFormer (v0.1.0); hashes and sizes are those that the Hub
+# shows for them.
+_RESTORERS = (
+    ("fofr/comfyui", "e58fb05ba53e59feafb6939039ffa4a74a81b5cf"),
+    ("martintomov/comfy", "1d85b6851d4882d0b344642de89832d80feb6f0f"),
+)
 HUB: dict[str, HubFile] = {
     entry.name: entry
     for entry in (
@@ -113,6 +119,31 @@ HUB: dict[str, HubFile] = {
             "Apache-2.0, as pytorch-fid publishes it; TensorFlow's inception-2015-12-05, trained on ImageNet",
             "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
             95_628_359,
+        ),
+        HubFile(
+            "gfpgan",
+            "GFPGAN 1.4 face restoration",
+            tuple((repo, "facerestore_models/GFPGANv1.4.pth", commit) for repo, commit in _RESTORERS),
+            "Apache-2.0, but for parts after StyleGAN2 and DFDNet, which are for non-commercial use (LICENSE of "
+            "TencentARC/GFPGAN)",
+            "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+            348_632_874,
+        ),
+        HubFile(
+            "restoreformer",
+            "RestoreFormer face restoration",
+            tuple((repo, "facerestore_models/RestoreFormer.pth", commit) for repo, commit in _RESTORERS),
+            "Apache-2.0 (LICENSE of wzhouxiff/RestoreFormer)",
+            "07404d446d62ca3d5ed38b1de09a947a1e77d46dbccec961a74d713a8f24ace0",
+            290_785_322,
+        ),
+        HubFile(
+            "codeformer",
+            "CodeFormer face restoration (needs spandrel_extra_arches)",
+            tuple((repo, "facerestore_models/codeformer.pth", commit) for repo, commit in _RESTORERS),
+            "S-Lab License 1.0: non-commercial use only (LICENSE of sczhou/CodeFormer)",
+            "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
+            376_637_898,
         ),
     )
 }

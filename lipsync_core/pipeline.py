@@ -162,7 +162,7 @@ class LipSync:
         tracks, from 0 (untouched; rounding may leave a millionth) to 1."""
         shares = Frames(torch.zeros(count, height, width, 3), start)
         for track in tracks:
-            here, index = _present(shares, track)
+            here, index = present(shares, track)
             if not here.any():
                 continue
             faces = self._places(track, index[here])
@@ -171,7 +171,7 @@ class LipSync:
         return shares.pixels.mean(3)
 
     def _speak(self, frames: AnyFrames, role: Role, fps: Fraction, number: int) -> AnyFrames:
-        here, index = _present(frames, role.track)
+        here, index = present(frames, role.track)
         if not here.any():
             return frames
         n = len(here)
@@ -250,7 +250,7 @@ def _shown(role: Role, index: Tensor) -> Tensor | None:
     return None if role.shown is None else role.shown[index.clamp_max(len(role.shown) - 1)]
 
 
-def _present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tensor]:
+def present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tensor]:
     """(N,) in which of ``frames`` the track is visible, and (N,) the track's own number of each."""
     index = torch.arange(frames.pixels.shape[0]) + frames.start - track.start
     here = (index >= 0) & (index < len(track.visible))

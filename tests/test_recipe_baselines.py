@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 from noise_shards import write_noise
+from recipes import AskedToEnd
 from test_dub import ASTRONAUT, FRESH, tone
-from test_recipe_wav2lip import AskedToEnd
 
 from lipsync_core import dub
 from lipsync_core.errors import TrainingError
@@ -79,7 +79,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
     assert len(rows) == 3 and all(set(terms) <= set(row) for row in rows)
     assert all(("critic" in row) == ("critic" in terms) for row in rows)
     assert "3 held out: psnr" in told.getvalue()
-    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+    with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
         recipe.main([run, str(shards), str(tmp_path / "parts")])
     assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 2
     with redirect_stdout(io.StringIO()):

@@ -1,7 +1,6 @@
 """train/distil.py itself: steps with teachers of every shape, on to the same state, and what it refuses."""
 
 import io
-import signal
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from noise_shards import write_noise
-from test_recipe_wav2lip import torchrun
+from recipes import AskedToEnd, torchrun
 from torch import nn
 
 from lipsync_core.errors import TrainingError
@@ -74,15 +73,6 @@ def run_file(folder: Path, *lines: str, steps: int = 2) -> str:
     return str(path)
 
 
-class AskedToEnd(io.StringIO):
-    """A terminal from which SIGTERM comes as soon as the first step is reported."""
-
-    def write(self, text: str) -> int:
-        if text.startswith("1 output"):
-            signal.raise_signal(signal.SIGTERM)
-        return super().write(text)
-
-
 def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Path, shards: Path, expert: str) -> None:
     run = run_file(tmp_path, steps=3)
     options = ["--teacher", "mini", "--expert", expert]
@@ -96,7 +86,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Pat
         " feature ",
     ):
         assert words in told.getvalue()
-    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+    with redirect_stdout(AskedToEnd("1 output")), pytest.raises(SystemExit):
         distil.main([run, str(shards), str(tmp_path / "parts"), *options])
     distil.main([run, str(shards), str(tmp_path / "parts"), *options])
     whole, parts = (torch.load(tmp_path / out / "last.pt", weights_only=True)["parts"] for out in ("whole", "parts"))

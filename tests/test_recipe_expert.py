@@ -2,9 +2,6 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from noise_shards import write_noise
+from recipes import AskedToEnd, started, torchrun
 
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.models.sync_expert import SyncExpert, resized
@@ -69,15 +67,6 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-class AskedToEnd(io.StringIO):
-    """A terminal from which SIGTERM comes as soon as the first step is reported."""
-
-    def write(self, text: str) -> int:
-        if text.startswith("1 loss"):
-            signal.raise_signal(signal.SIGTERM)
-        return super().write(text)
-
-
 def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path) -> None:
     """One step contrastive, two of the paper's loss; the second run is asked to end and goes on with its third step."""
     whole, parts, run = tmp_path / "whole", tmp_path / "parts", run_file(tmp_path)
@@ -85,7 +74,7 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
         expert.main([run, str(shards), str(whole)])
     for words in ("3 clips, 1 held out, 1 processes on cpu", "step_seconds", "data_wait", "3 held out: within_one"):
         assert words in told.getvalue()
-    with redirect_stdout(AskedToEnd()) as told, pytest.raises(SystemExit) as end:
+    with redirect_stdout(AskedToEnd("1 loss")) as told, pytest.raises(SystemExit) as end:
         expert.main([run, str(shards), str(parts)])
     assert end.value.code == 1 and "asked to end after step 2: saved" in told.getvalue()
     assert not same(state(whole), state(parts))
@@ -102,29 +91,17 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
 
 
-def torchrun(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "train.expert", *arguments, "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(tmp_path: Path, shards: Path) -> None:
     """Two processes as torchrun starts them, which passes SIGTERM on; five frames, windows that share frames, pictures for
     TensorBoard. The run that was asked to end, or on Windows killed, comes to the state of the one that was not."""
     run = run_file(
         tmp_path, window=5, windows=4, steps=4, contrastive=2, save_every=1, projection="false", tensorboard="true"
     )
-    whole = torchrun(run, str(shards), str(tmp_path / "whole"))
-    told, errors = whole.communicate(timeout=600)
-    assert whole.returncode == 0, errors
-    assert told.count("2 processes on cpu") == 1
+    torchrun("expert", run, str(shards), str(tmp_path / "whole"))
     assert {path.name for path in (tmp_path / "whole").iterdir()} == {
         *(".lock", "best.pt", "evaluations.jsonl", "last.pt", "settings.json", "tensorboard")
     }
-    parts = torchrun(run, str(shards), str(tmp_path / "parts"))
+    parts = started("expert", run, str(shards), str(tmp_path / "parts"))
     assert parts.stdout is not None
     for line in parts.stdout:
         if line.startswith("1 loss"):
@@ -135,9 +112,7 @@ def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(tmp
     if sys.platform != "win32":
         assert "asked to end after step 2: saved" in told, errors
         assert load_state(tmp_path / "parts" / "last.pt", {}).step == 2
-    again = torchrun(run, str(shards), str(tmp_path / "parts"))
-    _, errors = again.communicate(timeout=600)
-    assert again.returncode == 0, errors
+    torchrun("expert", run, str(shards), str(tmp_path / "parts"))
     assert same(state(tmp_path / "whole"), state(tmp_path / "parts"))
 
 

@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import signal
 from contextlib import redirect_stdout
 from dataclasses import replace
 from fractions import Fraction
@@ -13,8 +12,8 @@ import pytest
 import torch
 from noise_shards import write_noise
 from PIL import Image
+from recipes import AskedToEnd, torchrun
 from skimage.data import astronaut
-from test_recipe_wav2lip import torchrun
 
 from lipsync_core.demo import SPEECH
 from lipsync_core.dubbing import Encoding, Finding, dub
@@ -65,15 +64,6 @@ def run_file(folder: Path, *, steps: int = 2, least_seconds: float = 3.0) -> str
     return str(path)
 
 
-class AskedToEnd(io.StringIO):
-    """A terminal from which SIGTERM comes as soon as the first step is reported."""
-
-    def write(self, text: str) -> int:
-        if text.startswith("1 l1"):
-            signal.raise_signal(signal.SIGTERM)
-        return super().write(text)
-
-
 def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_path: Path, talk: Path) -> None:
     run = run_file(tmp_path, steps=3)
     with redirect_stdout(io.StringIO()) as told:
@@ -90,7 +80,7 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_pat
         assert words in told.getvalue()
     parts = tmp_path / "parts"
     shutil.copytree(tmp_path / "anna" / "shards", parts / "shards")  # prepared once
-    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+    with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
         finetune.main([run, str(talk), str(parts)])
     assert torch.load(parts / "last.pt", weights_only=True)["step"] == 2
     finetune.main([run, str(talk), str(parts)])

@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from noise_shards import write_noise
+from recipes import AskedToEnd, torchrun
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.generator import MINI, Generator
@@ -66,15 +63,6 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return found | {"position": torch.tensor(parts["loader"]["step"])}
 
 
-class AskedToEnd(io.StringIO):
-    """A terminal from which SIGTERM comes as soon as the first step is reported."""
-
-    def write(self, text: str) -> int:
-        if text.startswith("1 l1"):
-            signal.raise_signal(signal.SIGTERM)
-        return super().write(text)
-
-
 def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_path: Path, shards: Path) -> None:
     command = [run_file(tmp_path, foreign=2, steps=3), str(shards)]
     with redirect_stdout(io.StringIO()) as told:
@@ -86,7 +74,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(tmp_pat
         *("critic_real ", "critic_fake ", "loss ", "data_wait ", "3 held out: psnr "),
     ):
         assert words in told.getvalue()
-    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+    with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
         mini.main([*command, str(tmp_path / "parts"), "--teacher", "judge"])
     assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 2
     mini.main([*command, str(tmp_path / "parts"), "--teacher", "judge"])
@@ -182,12 +170,8 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
 
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path) -> None:
     run = run_file(tmp_path, talking=2, foreign=2, steps=1)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "train.mini", run, str(shards), str(tmp_path / "out"), "--teacher", "judge", "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 processes on cpu") == 1 and (tmp_path / "out" / "best.pt").exists()
+    torchrun("mini", run, str(shards), str(tmp_path / "out"), "--teacher", "judge")
+    assert (tmp_path / "out" / "best.pt").exists()
 
 
 def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, shards: Path) -> None:

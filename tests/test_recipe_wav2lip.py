@@ -2,16 +2,13 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 from noise_shards import write_noise
+from recipes import AskedToEnd, torchrun
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.generator import Generator
@@ -75,15 +72,6 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{key}": parts[part][key] for part in ("model", "average", "critic") for key in parts[part]}
 
 
-class AskedToEnd(io.StringIO):
-    """A terminal from which SIGTERM comes as soon as the first step is reported."""
-
-    def write(self, text: str) -> int:
-        if text.startswith("1 l1"):
-            signal.raise_signal(signal.SIGTERM)
-        return super().write(text)
-
-
 def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     tmp_path: Path, shards: Path, teacher: Path
 ) -> None:
@@ -93,7 +81,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
         wav2lip.main([*command[:2], str(tmp_path / "whole"), *command[2:]])
     for words in ("3 clips, 2 held out", "l1 ", "sync ", "quality ", "critic_fake ", "3 held out: psnr"):
         assert words in told.getvalue()
-    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+    with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
         wav2lip.main([*command[:2], str(tmp_path / "parts"), *command[2:]])
     assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 2
     wav2lip.main([*command[:2], str(tmp_path / "parts"), *command[2:]])
@@ -154,7 +142,7 @@ def test_an_expert_that_learns_and_a_term_that_waits_go_on_as_they_were(
     out = {name: [run, str(shards), str(tmp_path / name), "--expert", str(teacher)] for name in ("whole", "parts")}
     with redirect_stdout(io.StringIO()):
         wav2lip.main(out["whole"])
-    with redirect_stdout(AskedToEnd()), pytest.raises(SystemExit):
+    with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
         wav2lip.main(out["parts"])
     half = torch.load(tmp_path / "parts" / "last.pt", weights_only=True)
     assert half["step"] == 2 and half["parts"]["switch"] == {"on": True}
@@ -177,17 +165,6 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
-
-
-def torchrun(recipe: str, *arguments: str) -> str:
-    """What a recipe says that two processes run."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", f"train.{recipe}", *arguments, "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 processes on cpu") == 1
-    return done.stdout
 
 
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:

@@ -1,0 +1,98 @@
+"""Face restoration, the last stage of a dub: faces are cut out as the restoration networks know them, restored and put
+back. Tensors in, tensors out; ``restorers`` opens the files."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .blending import Blend, Faces, blended
+from .geometry import FFHQ, apply, crop_to_frame, cut_frames, invert, scale_of
+from .pipeline import present
+from .types import AnyFrames, FaceTrack
+
+SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw
+# The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.12 of a crop of 2.4 eye distances, this one
+# being of 4.07). Its detail is what it was restored for.
+MOUTH = Blend(feather=0.07, detail=0, grain=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restorer:
+    """A face restoration network, and how it is put back: ``network`` maps faces (N,3,512,512), RGB in [0,1], cut out as
+    ``FFHQ`` says, to the same faces restored, on ``device``; ``blend``: under which mask, and how much of them is seen.
+    ``name`` and ``licence`` are for reports. ``bfloat16``: convolutions run in that."""
+
+    network: Callable[[Tensor], Tensor]
+    name: str
+    licence: str
+    blend: Blend = MOUTH
+    device: torch.device = torch.device("cpu")
+    bfloat16: bool = False
+
+    @torch.inference_mode()
+    def __call__(self, faces: Tensor) -> Tensor:
+        """(N,3,512,512) float32 where ``faces`` lie; nothing says that it stays within [0,1]. ValueError for a network that
+        gives another shape."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            made = self.network(faces.to(self.device))
+        if made.shape != faces.shape:
+            raise ValueError(f"{self.name} made {tuple(made.shape)} of {tuple(faces.shape)}; wanted the same shape")
+        return made.to(faces.device, torch.float32)
+
+
+@torch.inference_mode()
+def restored(
+    frames: Iterable[AnyFrames],
+    tracks: Sequence[FaceTrack],
+    *,
+    restorer: Restorer,
+    shown: Sequence[Tensor | None] = (),
+) -> Iterator[AnyFrames]:
+    """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which no track is visible
+    come back as they are. The stream does not depend on how the frames are cut into chunks.
+
+    shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for each. A mouth that is not
+    shown is not restored. Every chunk is one batch; the faces travel to the restorer's device.
+    """
+    if shown and len(shown) != len(tracks):
+        raise ValueError(
+            f"shown has {len(shown)} entries for {len(tracks)} tracks; wanted one for each, or none at all"
+        )
+    for chunk in frames:
+        for track, share in zip(tracks, shown or [None] * len(tracks), strict=True):
+            chunk = _restored(chunk, track, restorer, share)
+        yield chunk
+
+
+def enlargement(track: FaceTrack) -> float:
+    """Frame pixels to one of a restored face, where the largest face of ``track`` is seen: above 1 a face has more pixels
+    than the network draws, and loses sharpness. 0 where nobody is seen."""
+    seen = track.visible
+    if not seen.any():
+        return 0.0
+    return float(scale_of(crop_to_frame(track.boxes[seen].float(), track.points[seen].float(), FFHQ, SIZE)).amax())
+
+
+def _restored(frames: AnyFrames, track: FaceTrack, restorer: Restorer, shown: Tensor | None) -> AnyFrames:
+    here, index = present(frames, track)
+    share = None
+    if shown is not None:
+        share = shown[(torch.arange(len(here)) + frames.start).clamp_max(len(shown) - 1)]
+        here = here & (share > 0)
+        share = share[here]
+    if not here.any() or not restorer.blend.strength:
+        return frames
+    whole = bool(here.all())
+    chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
+    boxes, points = (x[index[here]].float().to(frames.pixels.device) for x in (track.boxes, track.points))
+    matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
+    seen = cut_frames(chosen, matrices, SIZE)
+    faces = Faces(matrices, apply(invert(matrices), points), seen)
+    out = blended(chosen, restorer(seen), faces, restorer.blend, index=index, shown=share)
+    if whole:
+        return out
+    pixels = frames.pixels.clone()
+    pixels[here] = out.pixels
+    return replace(frames, pixels=pixels)
