@@ -7,9 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .blending import Blend
     from .dubbing import Cut, DubReport, Encoding, Finding, dub
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
-    from .pipeline import Blend, LipSync
+    from .pipeline import LipSync
     from .types import Audio, FaceTrack, Frames
     from .weights import load_model
 
@@ -36,7 +37,8 @@ __all__ = [
 _HOMES = {
     "dubbing": ("Cut", "DubReport", "Encoding", "Finding", "dub"),
     "errors": ("LipSyncError", "MediaError", "NoFaceError", "WeightsError"),
-    "pipeline": ("Blend", "LipSync"),
+    "blending": ("Blend",),
+    "pipeline": ("LipSync",),
     "types": ("Audio", "FaceTrack", "Frames"),
     "weights": ("load_model",),
 }

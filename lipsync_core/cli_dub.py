@@ -163,8 +163,8 @@ def dub_as_told(
 
 def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
+    from .blending import Blend
     from .dubbing import Cut, Encoding, Finding
-    from .pipeline import Blend
 
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):

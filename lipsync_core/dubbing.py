@@ -15,6 +15,7 @@ import torch
 
 from . import __version__
 from .audio import frame_count, mixed, mono, resample
+from .blending import Blend
 from .errors import MediaError
 from .faces.selection import FaceSelector, parse_face
 from .faces.selection import select as choose
@@ -24,7 +25,7 @@ from .media import AudioSource, VideoWriter, read_audio, refuse_inputs
 from .models.precision import Precision
 from .models.talking_face import TalkingFace
 from .notes import Warnings
-from .pipeline import Blend, Drawings, LipSync
+from .pipeline import Drawings, LipSync, Role
 from .prefetch import ahead, timed
 from .types import Audio, FaceTrack, Frames, YuvFrames
 from .weights import load_talking_face
@@ -180,7 +181,7 @@ def _dubbed(
     """The output's frames: each voice in turn speaks through its face."""
     length, count = frames
     fps = footage.info.fps
-    speakers = list(zip(voices, chosen, drawings or [None] * len(voices), strict=True))
+    speakers = [Role(*parts) for parts in zip(voices, chosen, drawings or [None] * len(voices), strict=True)]
     if footage.info.still:
         pieces = sync.in_turn(footage.frames(1, 1), speakers, fps=fps, still=count, chunk=batch)
     else:

@@ -9,30 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blend.colour import match_colour
-from .blend.composite import BlendKind, Movement, composite
-from .blend.masks import MaskKind, face_mask
+from .blend.composite import Movement
+from .blending import Blend, Faces, blended
 from .geometry import apply, crop_to_frame, cut_frames, invert
 from .models.generator import unpacked
 from .models.layers import ready
 from .models.precision import Precision, arithmetic
 from .models.talking_face import TalkingFace, TalkingFaceConfig
 from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """How a generated mouth joins its frame. ``feather`` is the soft edge's width as a part of the crop's side;
-    ``colour_match`` brings the generated skin to the source's mean and spread. ``own_pixels``: a model that moves pixels
-    (``mini``) moves those of the frame at its own resolution, which keeps large faces sharp; without it, or with
-    ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of the new mouth is seen."""
-
-    mask: MaskKind = "mouth"
-    kind: BlendKind = "feather"
-    feather: float = 0.08
-    colour_match: bool = False
-    own_pixels: bool = True
-    strength: float = 1.0
 
 
 class Drawings:
@@ -62,13 +46,14 @@ class Drawings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Faces:
-    """Where the faces of a chunk are: ``crop_to_frame`` (N,2,3), ``points`` (N,5,2) in crop px; ``pixels`` (N,3,S,S) where
-    they are needed."""
+class Role:
+    """Who says what: ``audio`` (mono, at the model's rate) through the face of ``track``. ``shown`` (T,) in [0,1]: how much of
+    the new mouth is seen in each frame of the stream, the last holding on; None: all of it."""
 
-    crop_to_frame: Tensor
-    points: Tensor
-    pixels: Tensor | None = None
+    audio: Audio
+    track: FaceTrack
+    drawings: Drawings | None = None
+    shown: Tensor | None = None
 
 
 class LipSync:
@@ -100,7 +85,6 @@ class LipSync:
         if dtype != weight.dtype:  # a copy: the caller's numbers stay
             self.model = copy.deepcopy(self.model).to(dtype)
 
-    @torch.inference_mode()
     def stream(
         self,
         frames: Iterable[AnyFrames],
@@ -116,12 +100,8 @@ class LipSync:
         Every chunk is one batch. Frames lie anywhere; the faces travel to the model's device. drawings: filled, and read
         where it is filled already.
         """
-        for chunk in frames:
-            for number, track in enumerate(tracks):
-                chunk = self._speak(chunk, audio, fps, track, number, drawings)
-            yield chunk
+        return self.in_turn(frames, [Role(audio, track, drawings) for track in tracks], fps=fps)
 
-    @torch.inference_mode()
     def still(
         self,
         frame: AnyFrames,
@@ -134,42 +114,47 @@ class LipSync:
         drawings: Drawings | None = None,
     ) -> Iterator[AnyFrames]:
         """``count`` frames of one still picture: as ``stream`` of the frame repeated, but each face is encoded once."""
-        seen = [(number, track) for number, track in enumerate(tracks) if bool(track.visible[0])]
-        faces = [
-            (number, self._cut(frame, self._places(track, torch.zeros(1, dtype=torch.long)))) for number, track in seen
-        ]
-        skips: dict[int, list[Tensor]] = {}
-        for start in range(0, count, chunk):
-            n = min(chunk, count - start)
-            out = replace(frame, pixels=frame.pixels.expand(n, *frame.pixels.shape[1:]), start=start)
-            for number, face in faces:
-                planes = self._recall(drawings, number, start, n)
-                if planes is None:
-                    skips[number] = skips.get(number) or self._skips(face)
-                    planes = self.model.draw(self._sound(audio, fps, start, n), skips[number])
-                    self._keep(drawings, number, start, n, planes)
-                out = self._blend(out, planes, face)
-            yield out
+        roles = [Role(audio, track, drawings) for track in tracks]
+        return self.in_turn([frame], roles, fps=fps, still=count, chunk=chunk)
 
+    @torch.inference_mode()
     def in_turn(
         self,
         frames: Iterable[AnyFrames],
-        voices: Sequence[tuple[Audio, FaceTrack, Drawings | None]],
+        roles: Sequence[Role],
         *,
         fps: Fraction,
         still: int | None = None,
         chunk: int = 32,
     ) -> Iterator[AnyFrames]:
         """``stream`` for several, each of whom says something else through a face of their own. still: the frames wanted of
-        the one picture in ``frames``, whose first face is encoded once."""
-        rest, pieces = list(voices), iter(frames)
+        the one picture in ``frames``, ``chunk`` at a time."""
         if still is not None:
-            voice, face, drawn = rest.pop(0)
-            (picture,) = pieces
-            pieces = self.still(picture, voice, fps=fps, tracks=[face], count=still, chunk=chunk, drawings=drawn)
-        for voice, face, drawn in rest:
-            pieces = self.stream(pieces, voice, fps=fps, tracks=[face], drawings=drawn)
-        return pieces
+            (picture,) = frames
+            yield from self._stilled(picture, roles, fps, still, chunk)
+            return
+        for piece in frames:
+            for number, role in enumerate(roles):
+                piece = self._speak(piece, role, fps, number)
+            yield piece
+
+    def _stilled(
+        self, frame: AnyFrames, roles: Sequence[Role], fps: Fraction, count: int, chunk: int
+    ) -> Iterator[AnyFrames]:
+        seen = [(number, role) for number, role in enumerate(roles) if bool(role.track.visible[0])]
+        faces = [self._cut(frame, self._places(role.track, torch.zeros(1, dtype=torch.long))) for _, role in seen]
+        skips: dict[int, list[Tensor]] = {}
+        for start in range(0, count, chunk):
+            n = min(chunk, count - start)
+            out = replace(frame, pixels=frame.pixels.expand(n, *frame.pixels.shape[1:]), start=start)
+            for (number, role), face in zip(seen, faces, strict=True):
+                planes = self._recall(role.drawings, number, start, n)
+                if planes is None:
+                    skips[number] = skips.get(number) or self._skips(face)
+                    planes = self.model.draw(self._sound(role.audio, fps, start, n), skips[number])
+                    self._keep(role.drawings, number, start, n, planes)
+                out = self._blend(out, planes, face, _shown(role, torch.arange(start, start + n)))
+            yield out
 
     @torch.inference_mode()
     def masks(self, height: int, width: int, tracks: Sequence[FaceTrack], *, start: int, count: int) -> Tensor:
@@ -184,27 +169,25 @@ class LipSync:
             white = torch.ones(len(faces.points), 3, self.config.size, self.config.size)
             if self._moves:
                 white[:, :, : self.config.size // 2] = 0  # the upper half is the frame's own, pixel for pixel
-            part = self._put(replace(covered, pixels=covered.pixels[here]), white, None, faces)
+            part = blended(replace(covered, pixels=covered.pixels[here]), white, faces, self.blend, shown=None)
             covered.pixels[here] = part.pixels
         return covered.pixels.mean(3)
 
-    def _speak(
-        self, frames: AnyFrames, audio: Audio, fps: Fraction, track: FaceTrack, number: int, drawings: Drawings | None
-    ) -> AnyFrames:
-        here, index = _present(frames, track)
+    def _speak(self, frames: AnyFrames, role: Role, fps: Fraction, number: int) -> AnyFrames:
+        here, index = _present(frames, role.track)
         if not here.any():
             return frames
         n = len(here)
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
-        faces = self._places(track, index[here])
-        planes = self._recall(drawings, number, frames.start, n)
+        faces = self._places(role.track, index[here])
+        planes = self._recall(role.drawings, number, frames.start, n)
         if planes is None or not self._moves:
             faces = self._cut(chosen, faces)
         if planes is None:
-            planes = self.model.draw(self._sound(audio, fps, frames.start, n)[here], self._skips(faces))
-            self._keep(drawings, number, frames.start, n, planes)
-        spoken = self._blend(chosen, planes, faces)
+            planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
+            self._keep(role.drawings, number, frames.start, n, planes)
+        spoken = self._blend(chosen, planes, faces, _shown(role, torch.arange(n)[here] + frames.start))
         if whole:
             return spoken
         pixels = frames.pixels.clone()
@@ -224,7 +207,7 @@ class LipSync:
         if drawings is not None:  # the network's own format holds every bit that it computed
             drawings.keep(number, start, count, planes.to("cpu", next(self.model.parameters()).dtype, copy=True))
 
-    def _skips(self, faces: _Faces) -> list[Tensor]:
+    def _skips(self, faces: Faces) -> list[Tensor]:
         assert faces.pixels is not None
         pixels = faces.pixels.to(next(self.model.parameters()).dtype)
         many = self.config.references  # the frame itself stands for all of them, as one does for one
@@ -235,48 +218,36 @@ class LipSync:
         windows = self.config.features.windows(audio, fps, start, count)
         return windows.to(weight.device, weight.dtype)
 
-    def _places(self, track: FaceTrack, index: Tensor) -> _Faces:
+    def _places(self, track: FaceTrack, index: Tensor) -> Faces:
         boxes, points = track.boxes[index].float(), track.points[index].float()
         matrices = crop_to_frame(boxes, points, self.config.framing, self.config.size)
-        return _Faces(matrices, apply(invert(matrices), points))
+        return Faces(matrices, apply(invert(matrices), points))
 
-    def _cut(self, frames: Frames | YuvFrames, faces: _Faces) -> _Faces:
+    def _cut(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:
         """``faces`` with their pixels, on the model's device."""
         weight = next(self.model.parameters())
         matrices, aligned = faces.crop_to_frame.to(frames.pixels.device), self.config.framing.kind == "aligned"
         pixels = cut_frames(frames, matrices, self.config.size, antialias=aligned)
         return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
 
-    def _blend(self, frames: AnyFrames, planes: Tensor, faces: _Faces) -> AnyFrames:
+    def _blend(self, frames: AnyFrames, planes: Tensor, faces: Faces, shown: Tensor | None) -> AnyFrames:
         """``frames`` with the faces that drawn ``planes`` make."""
         device = frames.pixels.device
         if not self._moves:
             pixels = faces.pixels
             assert pixels is not None
             made = self.model.picture(planes, pixels, pixels)
-            return self._put(frames, made.to(device, torch.float32), None, faces)
+            return blended(frames, made.to(device, torch.float32), faces, self.blend, shown=shown)
         paint, offset, share = (part.to(device) for part in unpacked(planes.float()))
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
-        return self._put(frames, F.pad(paint, above, mode="replicate"), movement, faces)
+        made = F.pad(paint, above, mode="replicate")
+        return blended(frames, made, faces, self.blend, movement=movement, shown=shown)
 
-    def _put(self, frames: AnyFrames, made: Tensor, movement: Movement | None, faces: _Faces) -> AnyFrames:
-        n, size = made.shape[0], made.shape[-1]
-        device, blend = frames.pixels.device, self.blend
-        points = faces.points.to(device)
-        mask = face_mask(blend.mask, points, size, feather=blend.feather)
-        if blend.colour_match and faces.pixels is not None:
-            skin = (face_mask("face", points, size) * (1 - mask)).expand(n, -1, -1, -1)
-            made = match_colour(made, faces.pixels.to(device, torch.float32), skin)
-        return composite(
-            frames,
-            made,
-            crop_to_frame=faces.crop_to_frame.to(device).expand(n, -1, -1),
-            mask=mask.expand(n, -1, -1, -1),
-            blend=blend.kind,
-            strength=blend.strength,
-            movement=movement,
-        )
+
+def _shown(role: Role, index: Tensor) -> Tensor | None:
+    """(N,) how much of the new mouth is seen in the frames ``index`` (N,) of the stream."""
+    return None if role.shown is None else role.shown[index.clamp_max(len(role.shown) - 1)]
 
 
 def _present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lipsync_core.pipeline import Blend
+from ..lipsync_core.blending import Blend
 from . import speaking
 from .sockets import CATEGORY, BlendType, Model, Tracks, fps_input
 

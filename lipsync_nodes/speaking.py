@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
+from ..lipsync_core.blending import Blend
 from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select
 from ..lipsync_core.finding import Finding, find_people
 from ..lipsync_core.footage import Cut, Longer, Pictures, arranged, opened, order
 from ..lipsync_core.models.talking_face import TalkingFace
-from ..lipsync_core.pipeline import Blend, Drawings, LipSync
+from ..lipsync_core.pipeline import Drawings, LipSync, Role
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
 from .recent import Recent
@@ -173,7 +174,7 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
     def run(batch: int) -> tuple[Tensor, Tensor]:
         drawings = job.drawings(batch, job.longer, str(pictures.fps), count=len(speakers))
         made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
-        voices = list(zip(heard, faces, drawings, strict=True))
+        voices = [Role(*parts) for parts in zip(heard, faces, drawings, strict=True)]
         frames = [Frames(pictures.pixels)] if still else pictures.frames(count, longer=job.longer, chunk=batch)
         for chunk in sync.in_turn(frames, voices, fps=pictures.fps, still=count if still else None, chunk=batch):
             here = slice(chunk.start, chunk.start + len(chunk.pixels))

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from lipsync_core import dub
 from lipsync_core.audio import CepstrumFeatures
+from lipsync_core.blending import Blend
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
@@ -31,7 +32,7 @@ from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfi
 from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.talking_face import TalkingFace, flipped
-from lipsync_core.pipeline import Blend, Drawings, LipSync
+from lipsync_core.pipeline import Drawings, LipSync
 from lipsync_core.types import Audio, FaceTrack, Frames
 from lipsync_core.weights import TALKING_FACES, load_model, load_talking_face, save_model
 

@@ -290,3 +290,19 @@ def test_mask_0_keeps_every_bit_of_other_floats(dtype: torch.dtype) -> None:
     after = composite(before, generated(1), crop_to_frame=whole(10, 5), mask=mask)
     assert torch.equal(after.pixels[:, :, 20:50], before.pixels[:, :, 20:50])
     assert not torch.equal(after.pixels, before.pixels)
+
+
+def test_a_strength_for_each_frame() -> None:
+    before, made, maps = frames(3), generated(3), placed(3)
+    mask = face_mask("mouth", points(3), SIZE)
+    shares = torch.tensor([0.0, 0.4, 1.0])
+    got = composite(before, made, crop_to_frame=maps, mask=mask, strength=shares).pixels
+    for i, share in enumerate(shares.tolist()):
+        one = Frames(before.pixels[i : i + 1])
+        alone = composite(
+            one, made[i : i + 1], crop_to_frame=maps[i : i + 1], mask=mask[i : i + 1], strength=share
+        ).pixels
+        assert torch.equal(got[i], alone[0])
+    assert torch.equal(got[0], before.pixels[0])
+    with pytest.raises(ValueError, match="strength is"):
+        composite(before, made, crop_to_frame=maps, mask=mask, strength=torch.tensor([0.0, 1.5, 1.0]))

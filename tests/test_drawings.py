@@ -5,7 +5,8 @@ import torch
 from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, person, pieces, voice, whole
 from torch import Tensor
 
-from lipsync_core.pipeline import Blend, Drawings, LipSync
+from lipsync_core.blending import Blend
+from lipsync_core.pipeline import Drawings, LipSync
 from lipsync_core.types import FaceTrack
 
 TRACKS = [person(10), person(100, hidden=slice(4, 9))]

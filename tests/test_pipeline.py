@@ -12,12 +12,13 @@ from golden import build
 from media_samples import level_of, levels, write_video
 from torch import Tensor
 
+from lipsync_core.blending import Blend
 from lipsync_core.footage import Footage, arranged, clip_frames, order
 from lipsync_core.geometry import ALIGNED
 from lipsync_core.media import probe
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.precision import Precision
-from lipsync_core.pipeline import Blend, LipSync
+from lipsync_core.pipeline import LipSync, Role
 from lipsync_core.prefetch import ahead, timed
 from lipsync_core.types import Audio, FaceTrack, Frames, YuvFrames
 
@@ -94,6 +95,19 @@ def dubbed(sync: LipSync, clip: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", [1, 2, 7, 32])
 def test_the_stream_does_not_depend_on_the_chunks(sync: LipSync, clip: Tensor, dubbed: Tensor, size: int) -> None:
     close(whole(sync.stream(pieces(clip, size), voice(1), fps=FPS, tracks=[person(20)])), dubbed)
+
+
+@pytest.mark.parametrize("size", [1, 5, 32])
+def test_a_new_mouth_is_seen_as_much_as_is_said_of_each_frame(
+    sync: LipSync, clip: Tensor, dubbed: Tensor, size: int
+) -> None:
+    shown = torch.ones(COUNT)
+    shown[2:5], shown[5] = 0, 0.5
+    got = whole(sync.in_turn(pieces(clip, size), [Role(voice(1), person(20), shown=shown)], fps=FPS))
+    assert torch.equal(got[2:5], clip[2:5])
+    close(got[shown == 1], dubbed[shown == 1])
+    between = (clip[5].float() + dubbed[5].float()) / 2
+    assert float((got[5].float() - between).abs().max()) <= 1 and not torch.equal(got[5], dubbed[5])
 
 
 def test_faces_change_and_the_rest_does_not(clip: Tensor, dubbed: Tensor) -> None:

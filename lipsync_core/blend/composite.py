@@ -30,22 +30,25 @@ def composite(
     crop_to_frame: Tensor,
     mask: Tensor,
     blend: BlendKind = "feather",
-    strength: float = 1.0,
+    strength: float | Tensor = 1.0,
     movement: Movement | None = None,
 ) -> AnyFrames:
     """Frames in which the faces are ``generated`` where ``mask`` is 1 and untouched, bit for bit, where it is 0.
 
     generated (N,3,S,S) RGB in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one
-    side (mask above a half or not), ``feather`` mixes. strength in [0,1]: how much of what was generated is seen under the
-    mask. movement: moves the frames' own pixels, at their own resolution. Frame by frame: only the part under a mask is
-    touched, and it fits into the cache.
+    side (mask above a half or not), ``feather`` mixes. strength in [0,1], one or (N,) of them: how much of what was
+    generated is seen under the mask. movement: moves the frames' own pixels, at their own resolution. Frame by frame: only
+    the part under a mask is touched, and it fits into the cache.
     """
     counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
     if len(set(counts)) > 1:
         raise ValueError("frames, faces, masks, maps number {}, {}, {}, {}; wanted as many of each".format(*counts))
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength is {strength}; wanted 0 (the source) to 1 (what was generated)")
-    extent = _extent(mask) if strength else None
+    shares = strength.tolist() if isinstance(strength, Tensor) else [float(strength)] * len(mask)
+    if len(shares) != len(mask) or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(
+            f"strength is {strength}; wanted 0 (the source) to 1 (what was generated), one or of each face"
+        )
+    extent = _extent(mask) if any(shares) else None
     if extent is None:
         return frames
     out = replace(frames, pixels=frames.pixels.clone())
@@ -58,7 +61,7 @@ def composite(
         sides = [(frames.pixels.permute(0, 3, 1, 2), out.pixels.permute(0, 3, 1, 2), made, 1.0)]
     for old, new, face, share in sides:
         placed = crop_to_frame * share
-        _put(old, new, _layers(face, mask, movement, placed), placed, extent, blend, strength)
+        _put(old, new, _layers(face, mask, movement, placed), placed, extent, blend, shares)
     return out
 
 
@@ -80,7 +83,7 @@ def _put(
     crop_to_frame: Tensor,
     extent: tuple[float, float, float, float],
     blend: BlendKind,
-    strength: float,
+    shares: list[float],
 ) -> None:
     """Writes into ``out`` (N,C,H,W), a copy of ``planes``, what ``layers`` make of them."""
     n, channels, height, width = planes.shape
@@ -93,7 +96,7 @@ def _put(
     from_part = compose(invert(rimmed), translation(corners))
     squares = unit_maps(from_part, [(layers.shape[3], layers.shape[2])] * n, sizes)
     for i, ((x0, y0, x1, y1), (w, h)) in enumerate(zip(parts, sizes, strict=True)):
-        if w == 0 or h == 0:
+        if w == 0 or h == 0 or not shares[i]:
             continue
         layer = sample(layers[i : i + 1], squares[i : i + 1], (h, w))[0]
         alpha, face, share, source = layer.split([1, channels, *([1, 2] if len(layer) > channels + 1 else [0, 0])])
@@ -105,7 +108,7 @@ def _put(
         face, alpha = face.to(old.dtype), alpha.to(old.dtype)
         if blend == "paste":
             alpha = (alpha > 0.5).to(alpha.dtype)
-        new = torch.lerp(old, face, alpha if strength == 1 else alpha * strength)
+        new = torch.lerp(old, face, alpha if shares[i] == 1 else alpha * shares[i])
         out[here] = new if out.is_floating_point() else new.round_().clamp_(0, 255)  # full-range chroma reaches 255.5
 
 
