@@ -65,8 +65,8 @@ def outline_mask(kind: OutlineKind, points: Tensor, size: int, *, feather: float
 
 
 def outline_distance(kind: OutlineKind, points: Tensor, size: int) -> Tensor:
-    """(N,S,S) px from the middle of each pixel to the outline of ``kind``, > 0 inside; see ``outline_mask``. Off by a pixel at
-    most where two edges are equally near."""
+    """(N,S,S) px from the middle of each pixel to the outline of ``kind``, > 0 inside; see ``outline_mask``. Off by
+    2 px at most, where two edges are equally near."""
     layout = LAYOUTS.get(points.shape[1])
     if layout is None or points.ndim != 3 or points.shape[2] != 2:
         known = ", ".join(f"(N,{count},2)" for count in LAYOUTS)
