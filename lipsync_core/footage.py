@@ -297,7 +297,8 @@ def order(length: int, count: int, longer: Longer) -> Tensor:
 def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     """The track of output frames that show the source frames ``index``."""
     whole = window(person, 0, length)
-    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index])
+    dense = None if whole.dense is None else whole.dense[index]
+    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index], dense=dense)
 
 
 def clip_frames(start: Fraction, end: Fraction | None, fps: Fraction) -> tuple[int, int | None]:

@@ -21,12 +21,13 @@ def given_people(
     detector: Detector | None,
     *,
     points: Sequence[Tensor] | None = None,
+    dense: Sequence[Tensor] | None = None,
     smoothing: float = SMOOTHING_SECONDS,
     on_found: Found | None = None,
 ) -> tuple[list[FaceTrack], int]:
     """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and the number of frames;
     those of one frame alone hold for all. Without points ``detector`` looks for them in the boxes (None: they are where
-    they usually are). smoothing: in seconds.
+    they usually are). dense (F,K,2): landmarks that the tracks carry along. smoothing: in seconds.
 
     ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says.
     """
@@ -46,6 +47,7 @@ def given_people(
         _for_all(boxes, count),
         fps=footage.fps,
         points=looked or None if points is None else _for_all(points, count),
+        dense=None if dense is None else _for_all(dense, count),
         frames=count,
         cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
         smoothing_s=smoothing,

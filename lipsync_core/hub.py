@@ -145,6 +145,21 @@ HUB: dict[str, HubFile] = {
             "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
             376_637_898,
         ),
+        # Copies of the file on Google Drive that the README of zllrunning/face-parsing.PyTorch links. Several projects
+        # published the same hash and size of it; one compared the original with the first copy. facexlib's release has the
+        # same bytes as parsing_bisenet.pth.
+        HubFile(
+            "face_parsing",
+            "BiSeNet face parser",
+            tuple(
+                (repo, "79999_iter.pth", "main")
+                for repo in ("vivym/face-parsing-bisenet", "ManyOtherFunctions/face-parse-bisent")
+            ),
+            "non-commercial research only: trained on CelebAMask-HQ, whose agreement says so of the data and what is derived "
+            "from it; the code of zllrunning/face-parsing.PyTorch is MIT, and of its weights it says nothing",
+            "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
+            53_289_463,
+        ),
     )
 }
 

@@ -39,7 +39,8 @@ def _derivative(title: str, config: LargeGeneratorConfig, *marks: str) -> Networ
     return Network(title, "large_generator", ("face_decoder_blocks.", *marks), config, untested=True)
 
 
-# Key names of the public files, as their code gives them: Wav2Lip, syncnet_python, face_alignment, pytorch-fid.
+# Key names of the public files, as their code gives them: Wav2Lip, syncnet_python, face_alignment, pytorch-fid,
+# face-parsing.PyTorch.
 NETWORKS = (
     _derivative("a 384 px derivative of Wav2Lip with spatial attention", WAV2LIP_384_SAM, "sam.", "audio_refine."),
     _derivative("a 384 px derivative of Wav2Lip", WAV2LIP_384, "face_encoder_blocks.8.", "audio_refine."),
@@ -66,6 +67,7 @@ NETWORKS = (
         SYNCNET_NAMES,
     ),
     Network("the FID Inception network", "fid_inception", ("Conv2d_1a_3x3.", "Mixed_7c.", "fc.")),
+    Network("the BiSeNet face parser", "face_parsing", ("cp.resnet.", "cp.arm16.", "ffm.", "conv_out32.")),
 )
 
 

@@ -20,6 +20,12 @@ def _check(ok: bool, name: str, got: Tensor, wanted: str) -> None:
         raise ValueError(f"{name} is {tuple(got.shape)} {got.dtype}; wanted {wanted}")
 
 
+def _check_dense(dense: Tensor | None, count: int) -> None:
+    if dense is not None:
+        ok = dense.ndim == 3 and dense.shape[0] == count and dense.shape[2] == 2 and dense.is_floating_point()
+        _check(ok, "dense", dense, f"({count},K,2) float")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
     """Sound: ``samples`` (C,T) float32 in [-1,1] at ``rate`` Hz."""
@@ -101,36 +107,42 @@ AnyFrames = TypeVar("AnyFrames", bound=Frames | YuvFrames)
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """Faces of one image, best first: ``boxes`` (F,4) xyxy; ``points`` (F,5,2) right eye, left eye, nose, right and left
-    mouth corner (the person's right, so image-left first); ``scores`` (F,) in [0,1]."""
+    mouth corner (the person's right, so image-left first); ``scores`` (F,) in [0,1]. ``dense`` (F,K,2): landmarks in a layout
+    that K tells (``blend.outlines.LAYOUTS``), where there are any."""
 
     boxes: Tensor
     points: Tensor
     scores: Tensor
+    dense: Tensor | None = None
 
     def __post_init__(self) -> None:
         f = self.scores.shape[0]
         _check(self.scores.ndim == 1, "scores", self.scores, "(F,)")
         _check(self.boxes.shape == (f, 4), "boxes", self.boxes, f"({f},4)")
         _check(self.points.shape == (f, 5, 2), "points", self.points, f"({f},5,2)")
+        _check_dense(self.dense, f)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
     """One person: ``boxes`` (N,4), ``points`` (N,5,2), ``visible`` (N,) bool, for clip frames ``start`` .. ``start+N-1``.
     Invisible frames pass through untouched; their boxes and points are not meaningful. ``scene`` is the clip index at
-    which the scene begins that the track lies in: a cut begins a new scene and new tracks."""
+    which the scene begins that the track lies in: a cut begins a new scene and new tracks. ``dense`` (N,K,2): landmarks in a
+    layout that K tells (``blend.outlines.LAYOUTS``), where there are any."""
 
     boxes: Tensor
     points: Tensor
     visible: Tensor
     start: int = 0
     scene: int = 0
+    dense: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = self.visible.shape[0]
         _check(self.visible.ndim == 1 and self.visible.dtype == torch.bool, "visible", self.visible, "(N,) bool")
         _check(self.boxes.shape == (n, 4), "boxes", self.boxes, f"({n},4)")
         _check(self.points.shape == (n, 5, 2), "points", self.points, f"({n},5,2)")
+        _check_dense(self.dense, n)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

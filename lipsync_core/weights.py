@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from . import foreign, hub, networks
 from .errors import WeightsError
 from .models import MODELS
+from .models.face_parsing import FaceParsingConfig
 from .models.generator import WAV2LIP
 from .models.inception import InceptionConfig
 from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
@@ -44,6 +45,7 @@ PUBLIC: dict[str, Any] = {
     "s3fd": S3FDConfig(),
     "fid_inception": InceptionConfig(),
     "syncnet": SyncNetConfig(),
+    "face_parsing": FaceParsingConfig(),
 }
 
 

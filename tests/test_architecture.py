@@ -22,7 +22,7 @@ FLOORS = [
     {"audio"},
     {"models", "faces", "blend"},
     {"hub", "foreign", "networks", "weights", "losses"},
-    {"blending", "pipeline", "restoring", "prefetch", "training", "metrics"},
+    {"blending", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
     {"footage", "finding", "restorers"},
     {"dubbing", "giving", "scoring", "measuring"},
     {"evaluation", "preparing"},
@@ -33,7 +33,18 @@ FLOORS = [
     {"__main__", "__init__"},
 ]
 # Rooms that live on tensors alone: files are the edge's affair.
-WITHOUT_FILES = {"models", "faces", "blend", "blending", "pipeline", "restoring", "losses", "training", "metrics"}
+WITHOUT_FILES = {
+    "models",
+    "faces",
+    "blend",
+    "blending",
+    "parsing",
+    "pipeline",
+    "restoring",
+    "losses",
+    "training",
+    "metrics",
+}
 
 
 def room(module: str) -> str:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,23 @@ def people(count: int = 2, frames: int = 50) -> list[FaceTrack]:
         )
         for i in range(count)
     ]
+
+
+def dense(person: FaceTrack, count: int) -> FaceTrack:
+    return replace(
+        person, dense=torch.randn(len(person.visible), count, 2, generator=torch.Generator().manual_seed(count))
+    )
+
+
+@pytest.mark.parametrize("counts", [(106, 106), (68, 0), (0, 478)])
+def test_dense_points_come_back(counts: tuple[int, int]) -> None:
+    stored = [dense(person, count) if count else person for person, count in zip(people(), counts, strict=True)]
+    store_tracks(KEY, stored, 40)
+    kept = load_tracks(KEY)
+    assert kept is not None and same(kept, stored)
+    for one, other in zip(kept[0], stored, strict=True):
+        assert (one.dense is None) == (other.dense is None)
+        assert one.dense is None or other.dense is None or torch.equal(one.dense, other.dense)
 
 
 def same(kept: tuple[list[FaceTrack], int] | None, b: list[FaceTrack]) -> bool:

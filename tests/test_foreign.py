@@ -145,6 +145,7 @@ KEYS = {
     "the S3FD face detector": "conv1_1.weight conv3_3_norm.weight conv3_3_norm_mbox_conf.weight",
     "syncnet_python's S3FD face detector (sfd_face)": "vgg.0.weight L2Norm3_3.weight loc.0.weight conf.0.weight",
     "the FID Inception network": "Conv2d_1a_3x3.conv.weight Mixed_7c.branch_pool.bn.bias fc.weight",
+    "the BiSeNet face parser": "cp.resnet.conv1.weight cp.arm16.conv.bn.bias ffm.conv1.weight conv_out32.conv_out.weight",
 }
 
 

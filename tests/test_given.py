@@ -1,5 +1,6 @@
 """Tracks from faces that somebody else found."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor
 from lipsync_core.faces.given import five_points, points_in_boxes, tracks_from_boxes
 from lipsync_core.faces.mini import MiniDetector
 from lipsync_core.faces.s3fd import canonical_points
-from lipsync_core.faces.tracking import track
+from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.faces.tracking import track, window
+from lipsync_core.footage import arranged
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.types import Detections
 from lipsync_core.weights import load_model
@@ -54,6 +57,43 @@ def test_motion_cuts_and_points_come_through() -> None:
     assert (first.start, len(first.visible), second.start, second.scene) == (0, 30, 30, 30)
     torch.testing.assert_close(torch.cat([first.boxes, second.boxes]), torch.cat(clip), atol=1e-3, rtol=0)
     torch.testing.assert_close(torch.cat([first.points, second.points]), torch.cat(points), atol=1e-3, rtol=0)
+
+
+def test_dense_points_go_wherever_the_track_goes() -> None:
+    """Found, joined over a frame without a face, smoothed, cut, padded, arranged and chosen: every time with the points."""
+    clip = [boxes(5 + i) if i != 20 else NOBODY for i in range(60)]
+    mesh = torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(1)) * 40
+    dense = [mesh + i if len(b) else torch.zeros(0, 68, 2) for i, b in enumerate(clip)]
+    wanted = mesh + torch.arange(60.0)[:, None, None]
+    first, second = tracks_from_boxes(clip, fps=FPS, dense=dense, cuts=(30,))
+    assert first.dense is not None and second.dense is not None
+    torch.testing.assert_close(torch.cat([first.dense, second.dense]), wanted, atol=1e-3, rtol=0)
+    whole = select([first, second], parse_face("largest"))
+    assert whole.dense is not None and torch.equal(whole.dense, torch.cat([first.dense, second.dense]))
+    padded = window(second, 25, 40)
+    assert padded.dense is not None and not padded.dense[:5].any() and torch.equal(padded.dense[5:35], second.dense)
+    index = torch.tensor([3, 2, 1, 1, 59])
+    shown = arranged(whole, 60, index)
+    assert shown.dense is not None and torch.equal(shown.dense, whole.dense[index])
+    with pytest.raises(ValueError, match="wanted all of one layout, or none"):
+        select([first, replace(second, dense=None)], parse_face("largest"))
+    (bare,) = tracks_from_boxes(clip, fps=FPS)
+    assert bare.dense is None
+
+
+@pytest.mark.parametrize(
+    ("dense", "message"),
+    [
+        ([torch.zeros(1, 68, 2)], "dense points for 1 frames and boxes for 2"),
+        ([torch.zeros(1, 68, 2), torch.zeros(1, 106, 2)], "one K for all"),
+        ([torch.zeros(1, 68, 2), torch.zeros(2, 68, 2)], r"frame 1 are \(2, 68, 2\)"),
+        ([torch.zeros(1, 68, 3)] * 2, "frame 0"),
+        ([torch.full((1, 68, 2), torch.nan)] * 2, "wanted finite"),
+    ],
+)
+def test_dense_points_that_do_not_go_with_the_boxes_are_refused(dense: list[Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tracks_from_boxes([boxes(5), boxes(6)], fps=FPS, dense=dense)
 
 
 def test_jitter_is_smoothed_by_the_time_that_is_asked_for() -> None:

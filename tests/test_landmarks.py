@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lipsync_core.errors import WeightsError
-from lipsync_core.metrics.landmarks import LandmarkDistance, LandmarkModel
+from lipsync_core.metrics.landmarks import LandmarkDistance, LandmarkModel, with_landmarks
 from lipsync_core.types import FaceTrack, Frames
 
 
@@ -88,6 +88,20 @@ def test_lips_lie_where_the_network_says(tmp_path: Path) -> None:
     wanted = torch.tensor([2 + 24 * (1 + 0.01 * (104 % 7)), 0 + 24 * (1 + 0.01 * (105 % 7))])
     torch.testing.assert_close(found[2][0], wanted, atol=1e-3, rtol=0)
     assert found[2].shape == (20, 2)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 9])
+def test_a_track_gets_its_dense_points(tmp_path: Path, chunk: int) -> None:
+    model, whole, person = network(tmp_path), clip(40), face()
+    pieces = [Frames(whole.pixels[i : i + chunk], 2 + i) for i in range(0, 9, chunk)]
+    (found,) = with_landmarks([person], pieces, model)
+    assert found.dense is not None and found.dense.shape == (9, 106, 2) and torch.equal(found.visible, person.visible)
+    assert not found.dense[3].any()  # where nobody is seen
+    for index, lips in model.lips(whole, person):
+        torch.testing.assert_close(found.dense[index - 2, 52:72], lips)
+    (calm,) = with_landmarks([person], pieces, model, smoothing=3)  # nothing moves, and the absence weighs nothing
+    assert calm.dense is not None
+    torch.testing.assert_close(calm.dense, found.dense, atol=1e-3, rtol=0)
 
 
 def test_distance_by_hand(tmp_path: Path) -> None:

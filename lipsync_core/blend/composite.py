@@ -10,7 +10,7 @@ from torch import Tensor
 from ..geometry import apply, bounds, compose, invert, sample, scale_of, translation, unit_maps, within
 from ..types import AnyFrames, YuvFrames
 from ..yuv import from_rgb
-from .texture import Texture, textured
+from .texture import Place, Texture, textured
 
 Edge = Literal["paste", "feather"]
 
@@ -139,8 +139,8 @@ def _put(
         own = _pulled(side.planes[i], source) if movement else old.to(face.dtype)
         if texture is not None:
             missing = 1 - share if movement else 1.0
-            place = {"number": texture.index[i], "corner": (x0, y0)}
-            face = textured(face, own, missing, texture=texture, **place, step=steps[i], top=side.top)
+            place = Place(texture.index[i], x0, y0, steps[i])
+            face = textured(face, own, missing, place, texture=texture, top=side.top)
         if movement:
             face = torch.lerp(face, own, share)
         if len(residue):

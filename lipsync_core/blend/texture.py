@@ -22,25 +22,26 @@ class Texture:
     index: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part lies: in the clip's frame ``number``, from (x, y) on, at ``step`` px for one of the crop."""
+
+    number: int
+    x: int
+    y: int
+    step: float
+
+
 def textured(
-    drawn: Tensor,
-    own: Tensor,
-    missing: Tensor | float,
-    *,
-    texture: Texture,
-    number: int,
-    corner: tuple[int, int],
-    step: float,
-    top: float,
+    drawn: Tensor, own: Tensor, missing: Tensor | float, place: Place, *, texture: Texture, top: float
 ) -> Tensor:
     """``drawn`` (C,h,w) with the fine detail of ``own`` (C,h,w), the frame's pixels there, where ``missing`` (1,h,w) is 1.
 
-    A network draws at the resolution of its crop, of which one px is ``step`` px here. What is finer is taken from the
-    frame where the two otherwise look alike (skin, a beard); where they do not (lips, teeth), the drawn detail is
-    strengthened by what it lacks elsewhere, and grain as strong as the frame's is laid over it, that of the
-    clip's frame ``number``, at (x, y) = ``corner`` of it. ``top``: of the values, 1 or 255.
+    A network draws at the resolution of its crop. What is finer is taken from the frame where the two otherwise look alike
+    (skin, a beard); where they do not (lips, teeth), the drawn detail is strengthened by what it lacks elsewhere, and grain
+    as strong as the frame's is laid over it. ``top``: of the values, 1 or 255.
     """
-    reach = max(1, round(step)) * 2 + 1
+    reach = max(1, round(place.step)) * 2 + 1
     low, base = _smooth(own, reach), _smooth(drawn, reach)
     fine, drawn_fine = own - low, drawn - base
     near = ((low - base).square().mean(0, keepdim=True) / -((_TOLERANCE * top) ** 2)).exp()
@@ -50,7 +51,7 @@ def textured(
     out = drawn + missing * texture.detail * detail
     if texture.grain:
         level = fine[:, ::3, ::3].abs().median() / 0.6745  # of a normal distribution's median to its deviation
-        out = out + (missing * (1 - near)) * (texture.grain * level) * _grain(number, corner, out)
+        out = out + (missing * (1 - near)) * (texture.grain * level) * _grain(place, out)
     return out
 
 
@@ -61,10 +62,10 @@ def _smooth(x: Tensor, reach: int) -> Tensor:
     return F.avg_pool2d(x, (reach, 1), 1, (half, 0), count_include_pad=False)[:, 0]
 
 
-def _grain(number: int, corner: tuple[int, int], like: Tensor) -> Tensor:
+def _grain(place: Place, like: Tensor) -> Tensor:
     """(1,h,w) of normal noise that depends on the frame's number and the place in it alone, on any device."""
     height, width = like.shape[1:]
-    across, down = corner[0] + number * 57, corner[1] + number * 97
+    across, down = place.x + place.number * 57, place.y + place.number * 97
     rows, columns = ((torch.arange(k) + shift) % _TILE for k, shift in ((height, down), (width, across)))
     return _tile()[rows][:, columns][None].to(like)
 

@@ -1,7 +1,7 @@
 """Tracks kept between runs, because finding faces is slow and the same clip is dubbed again and again.
 
-One safetensors file per clip and settings, in the user's cache folder; about 60 bytes per face and frame. Any file may
-be deleted at any time.
+One safetensors file per clip and settings, in the user's cache folder; about 60 bytes per face and frame, and 8 for each dense
+point. Any file may be deleted at any time.
 """
 
 import hashlib
@@ -108,6 +108,10 @@ def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
         "points": torch.cat([torch.zeros(0, 5, 2), *(track.points.float().cpu() for track in tracks)]),
         "visible": torch.cat([torch.zeros(0, dtype=torch.bool), *(track.visible.cpu() for track in tracks)]),
     }
+    if any(track.dense is not None for track in tracks):  # else the file is as it was before there were any
+        dense = [track.boxes.new_zeros(0) if track.dense is None else track.dense.float().flatten() for track in tracks]
+        kinds = [0 if track.dense is None else track.dense.shape[1] for track in tracks]
+        tensors |= {"dense": torch.cat([part.cpu() for part in dense]), "layouts": torch.tensor(kinds)}
     return {**tensors, "digest": _digest(tensors, key)}
 
 
@@ -116,7 +120,13 @@ def _unpack(tensors: dict[str, Tensor], key: str) -> tuple[list[FaceTrack], int]
         raise ValueError("its digest does not fit its content")
     starts, lengths, scenes = tensors["spans"].T.tolist()
     parts = (tensors[name].split(lengths) for name in ("boxes", "points", "visible"))
-    tracks = [FaceTrack(*values) for values in zip(*parts, starts, scenes, strict=True)]
+    kinds = tensors["layouts"].tolist() if "layouts" in tensors else [0] * len(starts)
+    sizes = [2 * kind * length for kind, length in zip(kinds, lengths, strict=True)]
+    flat = tensors["dense"].split(sizes) if any(sizes) else [None] * len(starts)
+    dense = [
+        part.view(-1, kind, 2) if part is not None and kind else None for part, kind in zip(flat, kinds, strict=True)
+    ]
+    tracks = [FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, strict=True)]
     return tracks, int(tensors["frames"])
 
 

@@ -28,6 +28,7 @@ def tracks_from_boxes(
     *,
     fps: Fraction,
     points: Sequence[Tensor] | None = None,
+    dense: Sequence[Tensor] | None = None,
     frames: int | None = None,
     cuts: Sequence[int] = (),
     smoothing_s: float = SMOOTHING_SECONDS,
@@ -35,6 +36,7 @@ def tracks_from_boxes(
     """People over time from the boxes (F,4), xyxy px, of every frame of a clip, (0,4) where there is no face.
 
     ``points``: likewise (F,5,2); None places them where faces usually have them (see ``points_in_boxes`` for better).
+    ``dense``: likewise (F,K,2), landmarks of one layout, which the tracks then carry, smoothed like the rest.
     ``frames``: how many the clip has, which boxes must be there for; None asks for nothing. ``cuts``: the frames at which
     a new scene begins. Boxes of one person are joined, gaps of up to a second filled and jitter smoothed as in
     ``detect_tracks``, but no box is taken for a false alarm.
@@ -53,6 +55,8 @@ def tracks_from_boxes(
         raise ValueError(
             f"there are points for {len(points)} frames and boxes for {len(per_frame)}; wanted both for all"
         )
+    if dense is not None:
+        _check_dense(dense, [len(boxes) for boxes in per_frame])
     runs: list[tuple[int, Detections]] = []
     for index, boxes in enumerate(per_frame):
         _check(boxes, f"the boxes of frame {index}")
@@ -60,7 +64,8 @@ def tracks_from_boxes(
         placed = canonical_points(boxes) if points is None else points[index].float().cpu()
         if placed.shape != (len(boxes), 5, 2) or not bool(placed.isfinite().all()):
             raise ValueError(f"the points of frame {index} are {tuple(placed.shape)}; wanted finite ({len(boxes)},5,2)")
-        runs.append((index, Detections(boxes, placed, torch.ones(len(boxes)))))
+        landmarks = dense[index].float().cpu() if dense is not None and len(boxes) else None
+        runs.append((index, Detections(boxes, placed, torch.ones(len(boxes)), landmarks)))
     second = max(1, round(fps))
     return track(runs, cuts=cuts, max_gap=second, smoothing=smoothing_s * float(fps), trusted=True)
 
@@ -104,6 +109,19 @@ def five_points(landmarks: Tensor) -> Tensor:
     if landmarks.ndim != 2 or landmarks.shape[0] not in _MESH_SIZES or landmarks.shape[1] != 2:
         raise ValueError(f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or (478,2)")
     return landmarks[torch.tensor(_MESH_POINTS, device=landmarks.device)].mean(1)
+
+
+def _check_dense(dense: Sequence[Tensor], faces: Sequence[int]) -> None:
+    """Dense points (F,K,2) for frames with so many ``faces``, of one layout."""
+    if len(dense) != len(faces):
+        got = f"there are dense points for {len(dense)} frames and boxes for {len(faces)}"
+        raise ValueError(f"{got}; wanted both for all")
+    kinds = {points.shape[1:] for points, count in zip(dense, faces, strict=True) if count}
+    for index, (points, count) in enumerate(zip(dense, faces, strict=True)):
+        fits = points.ndim == 3 and points.shape[2] == 2 and len(kinds) == 1 and bool(points.isfinite().all())
+        if len(points) != count or (count and not fits):
+            got = f"the dense points of frame {index} are {tuple(points.shape)}"
+            raise ValueError(f"{got}; wanted finite ({count},K,2), with one K for all frames")
 
 
 def _check(boxes: Tensor, name: str) -> None:

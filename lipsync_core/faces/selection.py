@@ -165,15 +165,24 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
 
 def _join(tracks: list[FaceTrack]) -> FaceTrack:
     """One track of several that never meet."""
+    kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"the tracks have dense points of {sorted(map(str, kinds))}; wanted all of one layout, or none"
+        )
     start = min(track.start for track in tracks)
     count = max(track.start + len(track.visible) for track in tracks) - start
     boxes, points = torch.zeros(count, 4), torch.zeros(count, 5, 2)
     visible = torch.zeros(count, dtype=torch.bool)
+    (kind,) = kinds
+    dense = None if kind is None else torch.zeros(count, kind, 2)
     for track in tracks:
         frames = track.start - start + track.visible.nonzero()[:, 0]
         boxes[frames], points[frames] = track.boxes[track.visible], track.points[track.visible]
+        if dense is not None and track.dense is not None:
+            dense[frames] = track.dense[track.visible]
         visible[frames] = True
-    return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks))
+    return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks), dense)
 
 
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:

@@ -33,7 +33,7 @@ fifth frame, rms distance to what it finds in the frames between / jitter (secon
 
 @dataclass(slots=True)
 class _Person:
-    """Sightings of one person in one scene: frame indices and values (14,), the box and the five points."""
+    """Sightings of one person in one scene: frame indices and values (14 + 2K,), the box, the five points and K dense ones."""
 
     frames: list[int] = field(default_factory=list[int])
     values: list[Tensor] = field(default_factory=list[Tensor])
@@ -79,7 +79,8 @@ def detect_tracks(
         cuts += starts
         for index, found in zip(indices, detector.detect(pixels) if indices else [], strict=True):
             boxes, points, scores = found.boxes.cpu(), found.points.cpu(), found.scores.cpu()
-            runs.append((index, Detections(boxes * stretch.repeat(2), points * stretch, scores)))
+            dense = None if found.dense is None else found.dense.cpu() * stretch
+            runs.append((index, Detections(boxes * stretch.repeat(2), points * stretch, scores, dense)))
     return track(runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=smoothing * float(fps))
 
 
@@ -105,7 +106,8 @@ def track(
     """
     scenes: dict[int, list[tuple[int, Tensor]]] = {}
     for frame, found in detections:
-        values = torch.cat((found.boxes, found.points.flatten(1)), 1).float()
+        places = [found.points] if found.dense is None else [found.points, found.dense]
+        values = torch.cat([found.boxes, *(place.flatten(1) for place in places)], 1).float()
         scenes.setdefault(bisect_right(cuts, frame), []).append((frame, values))
     tracks: list[FaceTrack] = []
     for scene, runs in scenes.items():
@@ -125,7 +127,9 @@ def window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     after = count - before - (last - first)
     boxes = F.pad(person.boxes[first:last], (0, 0, before, after))
     points = F.pad(person.points[first:last], (0, 0, 0, 0, before, after))
-    return FaceTrack(boxes, points, F.pad(person.visible[first:last], (before, after)), start, person.scene)
+    visible = F.pad(person.visible[first:last], (before, after))
+    dense = None if person.dense is None else F.pad(person.dense[first:last], (0, 0, 0, 0, before, after))
+    return FaceTrack(boxes, points, visible, start, person.scene, dense)
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:
@@ -187,7 +191,7 @@ def _samples(frames: Iterable[Frames], every: int) -> Iterator[tuple[list[int], 
 
 
 def _associate(runs: list[tuple[int, Tensor]], max_gap: int) -> list[_Person]:
-    """People of one scene from the values (F,14) of each run of the detector, nearest first."""
+    """People of one scene from the values (F,14+2K) of each run of the detector, nearest first."""
     people: list[_Person] = []
     previous = -1
     for frame, values in runs:
@@ -265,7 +269,9 @@ def _fill(person: _Person, stretches: list[tuple[int, int]], smoothing: float, s
         here = slice(first - start, last + 1 - start)
         values[here] = smooth(values[here], smoothing)
         visible[here] = True
-    return FaceTrack(values[:, :4].clone(), values[:, 4:].reshape(-1, 5, 2).clone(), visible, start, scene)
+    boxes, points, dense = values.split([4, 10, values.shape[1] - 14], 1)
+    shaped = dense.reshape(len(dense), -1, 2).clone() if dense.shape[1] else None
+    return FaceTrack(boxes.clone(), points.reshape(-1, 5, 2).clone(), visible, start, scene, shaped)
 
 
 def _interpolate(times: Tensor, values: Tensor, at: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """LMD: how far lips are from where the true ones are, with the dense landmarks of a model that the user has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..faces.tracking import smooth
 from ..geometry import apply, cut
 from ..types import FaceTrack, Frames
 from .faces import visible
@@ -49,15 +51,39 @@ class LandmarkModel:
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
         """(clip index, lips (20,2) in frame px) of each frame in which the face of ``track`` is visible."""
+        for index, points in self.points(frames, track):
+            yield index, points[_LIPS]
+
+    def points(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
+        """(clip index, all points (106,2) in frame px) likewise."""
         for index, pixels, box, _ in visible(frames, track):
             square = _square(box[None])
             crop = cut(pixels[None].cpu(), square, _SIZE) * 255
             points = (self._forward(crop).view(1, _POINTS, 2) + 1) * (_SIZE / 2)
-            yield index, apply(square, points)[0, _LIPS]
+            yield index, apply(square, points)[0]
 
     def _forward(self, crop: Tensor) -> Tensor:
         self._net.setInput(crop.numpy())
         return torch.from_numpy(self._net.forward()).float()
+
+
+def with_landmarks(
+    tracks: Sequence[FaceTrack], frames: Iterable[Frames], model: LandmarkModel, *, smoothing: float = 0.0
+) -> list[FaceTrack]:
+    """``tracks``, each of one scene, with the ``dense`` points (N,106,2) that ``model`` finds in ``frames``, all of the
+    clip's in order, while they are visible. smoothing: the smoother's standard deviation in frames, 0 for none."""
+    dense = [torch.zeros(len(track.visible), _POINTS, 2) for track in tracks]
+    for chunk in frames:
+        for track, found in zip(tracks, dense, strict=True):
+            for index, points in model.points(chunk, track):
+                found[index - track.start] = points
+    for track, found in zip(tracks, dense, strict=True):
+        ends = torch.cat([torch.tensor([0]), track.visible.cpu().int(), torch.tensor([0])]).diff().nonzero()[:, 0]
+        for begin, end in ends.view(
+            -1, 2
+        ).tolist():  # a stretch of visible frames each: nothing is smoothed across absences
+            found[begin:end] = smooth(found[begin:end].flatten(1), smoothing).unflatten(1, (_POINTS, 2))
+    return [replace(track, dense=found) for track, found in zip(tracks, dense, strict=True)]
 
 
 class LandmarkDistance(FrameValues):

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from .face_detector import FaceDetector, FaceDetectorConfig
+from .face_parsing import FaceParsing, FaceParsingConfig
 from .generator import Generator, GeneratorConfig
 from .inception import Inception, InceptionConfig
 from .large_generator import LargeGenerator, LargeGeneratorConfig
@@ -21,6 +22,7 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "sync_expert": (SyncExpertConfig, SyncExpert),
     "quality_discriminator": (QualityDiscriminatorConfig, QualityDiscriminator),
     "face_detector": (FaceDetectorConfig, FaceDetector),
+    "face_parsing": (FaceParsingConfig, FaceParsing),
     "s3fd": (S3FDConfig, S3FD),
     "fid_inception": (InceptionConfig, Inception),
     "syncnet": (SyncNetConfig, SyncNet),
