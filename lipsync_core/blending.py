@@ -22,11 +22,13 @@ class Blend:
     """How a generated mouth joins its frame.
 
     ``kind``: a hard edge (``paste``), a soft one (``feather``), or one before which the drawn skin is brought to the
-    source's all round it (see ``blend.seamless``). ``feather``: the soft edge's width as a part of the crop's side, or
+    source's all round it (see ``blend.seamless``); where a model moves pixels, ``seamless`` lets the movement ebb away before
+    the edge instead. ``feather``: the soft edge's width as a part of the crop's side, or
     ``feather_px`` in px of the frame. ``colour_match`` brings the generated skin to the source's mean and spread.
     ``own_pixels``: a model that moves pixels (``mini``) moves those of the frame at its own resolution, which keeps large
     faces sharp; without it, or with ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of
-    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain the mouth gets."""
+    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain a drawn mouth gets;
+    own pixels have theirs."""
 
     mask: MaskKind = "mouth"
     kind: BlendKind = "seamless"
@@ -38,10 +40,9 @@ class Blend:
     detail: float = 1.0
     grain: float = 1.0
 
-    @property
-    def looks(self) -> bool:
-        """Whether the source's crop is looked at."""
-        return self.colour_match or self.kind not in ("paste", "feather")
+    def looks(self, *, moves: bool) -> bool:
+        """Whether the source's crop is looked at, by a model that ``moves`` pixels or draws all."""
+        return self.colour_match or self.kind in ("pyramid", "poisson") or (self.kind == "seamless" and not moves)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,14 +69,17 @@ def blended(
     """``frames`` with the ``faces`` that were ``made`` (N,3,S,S), RGB in [0,1], and moved. One face stands for all of N.
 
     index (N,): the clip's number of each frame. shown (N,) in [0,1]: how much of each is seen, times the blend's strength;
-    None: all. picture (N,3,S,S): what movement makes of the made ones, where ``blend.looks``.
+    None: all. picture (N,3,S,S): what movement makes of the made ones, where ``blend.looks`` at it.
     """
     n, size = made.shape[0], made.shape[-1]
     device = frames.pixels.device
     matrices, points = (x.to(device).expand(n, -1, -1) for x in (faces.crop_to_frame, faces.points))
-    mask = face_mask(blend.mask, points, size, feather=_feather(blend, matrices, size))
+    feather = _feather(blend, matrices, size)
+    mask = face_mask(blend.mask, points, size, feather=feather)
     less = None
-    if faces.pixels is not None and blend.looks:
+    if movement is not None and blend.kind == "seamless":
+        movement = _ebbing(movement, face_mask(blend.mask, points, size, feather=2 * feather))
+    elif faces.pixels is not None and blend.looks(moves=movement is not None):
         source = faces.pixels.to(device, torch.float32).expand(n, -1, -1, -1)
         if blend.colour_match:
             made = match_colour(made, source, face_mask("face", points, size) * (1 - mask))
@@ -83,6 +87,7 @@ def blended(
             less = residue(blend.kind, (made if picture is None else picture) - source, mask)
     if less is not None and movement is not None:
         less = less * _below_the_middle(less)
+    fine = movement is None and bool(blend.detail or blend.grain)  # what moved has its detail
     return composite(
         frames,
         made,
@@ -92,7 +97,7 @@ def blended(
         strength=blend.strength if shown is None else shown.to(device, torch.float32) * blend.strength,
         movement=movement,
         residue=less,
-        texture=Texture(blend.detail, blend.grain, tuple(index.tolist())) if blend.detail or blend.grain else None,
+        texture=Texture(blend.detail, blend.grain, tuple(index.tolist())) if fine else None,
     )
 
 
@@ -109,6 +114,11 @@ def covered(frames: Frames, faces: Faces, blend: Blend, *, moves: bool, size: in
 def _feather(blend: Blend, crop_to_frame: Tensor, size: int) -> float | Tensor:
     """The edge's width as a part of the crop's side, one or (N,) of them."""
     return blend.feather if blend.feather_px is None else blend.feather_px / (scale_of(crop_to_frame) * size)
+
+
+def _ebbing(movement: Movement, most: Tensor) -> Movement:
+    """Ends before the border of the mask, which then lies in pixels that stayed where they were: nothing is left to hide."""
+    return Movement(movement.offset * most, 1 - (1 - movement.share) * most)
 
 
 def _below_the_middle(like: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ class LipSync:
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         faces = self._places(role.track, index[here])
         planes = self._recall(role.drawings, number, frames.start, n)
-        if planes is None or not self._moves or self.blend.looks:
+        if planes is None or not self._moves or self.blend.looks(moves=True):
             faces = self._cut(chosen, faces)
         if planes is None:
             planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
@@ -231,7 +231,7 @@ class LipSync:
         """``frames``, which are the ``index`` (N,) of the stream, with the faces that drawn ``planes`` make."""
         device, shown, pixels = frames.pixels.device, _shown(role, index), faces.pixels
         picture = None
-        if pixels is not None and (self.blend.looks or not self._moves):
+        if pixels is not None and (not self._moves or self.blend.looks(moves=True)):
             picture = self.model.picture(planes, pixels, pixels).to(device, torch.float32)
         if not self._moves:
             assert picture is not None

@@ -12,6 +12,7 @@ from lipsync_core.blend.composite import Movement, composite
 from lipsync_core.blend.masks import MaskKind, face_mask
 from lipsync_core.blend.seamless import Seamless, residue
 from lipsync_core.blend.texture import Texture
+from lipsync_core.blending import Blend, Faces, blended, covered
 from lipsync_core.geometry import ALIGNED, compose, cut, translation
 from lipsync_core.types import Frames
 
@@ -367,7 +368,7 @@ def test_a_residue_is_taken_off_what_was_drawn_and_what_was_moved_alike() -> Non
 def grainy(n: int) -> Frames:
     """Smooth pictures with grain."""
     picture = torch.nn.functional.interpolate(torch.rand(n, 3, 9, 11, generator=rng(11)), (90, 110), mode="bicubic")
-    noise = torch.randn(n, 3, 90, 110, generator=rng(12)) * 0.03
+    noise = torch.randn(n, 1, 90, 110, generator=rng(12)) * 0.03
     return Frames((picture * 0.4 + 0.3 + noise).clamp(0, 1).permute(0, 2, 3, 1).contiguous())
 
 
@@ -415,7 +416,7 @@ def test_another_mouth_gets_grain_but_not_the_old_lips() -> None:
 @pytest.mark.parametrize("scale", [1.0, 0.6])
 def test_a_perfect_generator_gives_the_source_back(scale: float) -> None:
     """Crops at least as large as the face, band-limited pictures: through both warps within a level."""
-    noise = torch.rand(2, 3, 6, 7, generator=rng(14))
+    noise = torch.rand(2, 3, 5, 6, generator=rng(14))
     picture = torch.nn.functional.interpolate(noise, (90, 110), mode="bicubic", align_corners=True).clamp(0, 1)
     before = Frames((picture * 255).round().byte().permute(0, 2, 3, 1).contiguous())
     maps = placed(2) * torch.tensor([scale, scale, 1.0])
@@ -426,6 +427,28 @@ def test_a_perfect_generator_gives_the_source_back(scale: float) -> None:
             before, crops, crop_to_frame=maps, mask=mask, residue=less, texture=Texture(1, 0, (0, 1))
         ).pixels
         assert int((after.int() - before.pixels.int()).abs().max()) <= 1
+
+
+def test_movement_ebbs_away_before_the_edge() -> None:
+    before, maps = frames(2, floating=True), placed(2)
+    faces = Faces(maps, points(2))
+    movement = Movement(torch.full((2, 2, SIZE, SIZE), 6.0), torch.ones(2, 1, SIZE, SIZE))
+    changes = []
+    for kind in ("feather", "seamless"):
+        after = blended(before, generated(2), faces, Blend(kind=kind), index=torch.arange(2), movement=movement)
+        changes.append((after.pixels - before.pixels).abs().mean(3))
+    share = covered(Frames(torch.zeros(2, 90, 110, 3)), faces, Blend(), moves=False, size=SIZE).pixels.mean(3)
+    border, core = (share > 0.02) & (share < 0.15), share > 0.999
+    assert float(changes[1][border].mean()) < 0.6 * float(changes[0][border].mean())
+    assert float(changes[1][core].mean()) > 0.9 * float(changes[0][core].mean())
+
+
+def test_an_edge_in_px_of_the_frame() -> None:
+    faces = Faces(placed(2) * torch.tensor([3.0, 3.0, 1.0]), points(2))
+    wide = Blend(feather_px=3 * 0.9 * 0.1 * SIZE)  # a tenth of the first crop's side, which is 2.7 times as large there
+    got = covered(Frames(torch.zeros(2, 90, 110, 3)), faces, wide, moves=False, size=SIZE).pixels[0]
+    wanted = covered(Frames(torch.zeros(2, 90, 110, 3)), faces, Blend(feather=0.1), moves=False, size=SIZE).pixels[0]
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=0)
 
 
 def test_an_edge_for_each_face() -> None:

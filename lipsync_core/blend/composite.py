@@ -138,9 +138,8 @@ def _put(
         old = old.to(torch.promote_types(old.dtype, face.dtype))
         own = _pulled(side.planes[i], source) if movement else old.to(face.dtype)
         if texture is not None:
-            missing = 1 - share if movement else 1.0
             place = Place(texture.index[i], x0, y0, steps[i])
-            face = textured(face, own, missing, place, texture=texture, top=side.top)
+            face = textured(face, own, place, texture=texture, top=side.top)
         if movement:
             face = torch.lerp(face, own, share)
         if len(residue):

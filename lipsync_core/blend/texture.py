@@ -32,31 +32,30 @@ class Place:
     step: float
 
 
-def textured(
-    drawn: Tensor, own: Tensor, missing: Tensor | float, place: Place, *, texture: Texture, top: float
-) -> Tensor:
-    """``drawn`` (C,h,w) with the fine detail of ``own`` (C,h,w), the frame's pixels there, where ``missing`` (1,h,w) is 1.
+def textured(drawn: Tensor, own: Tensor, place: Place, *, texture: Texture, top: float) -> Tensor:
+    """``drawn`` (C,h,w) with the fine detail of ``own`` (C,h,w), the frame's pixels there.
 
     A network draws at the resolution of its crop. What is finer is taken from the frame where the two otherwise look alike
     (skin, a beard); where they do not (lips, teeth), the drawn detail is strengthened by what it lacks elsewhere, and grain
     as strong as the frame's is laid over it. ``top``: of the values, 1 or 255.
     """
     reach = max(1, round(place.step)) * 2 + 1
-    low, base = _smooth(own, reach), _smooth(drawn, reach)
-    fine, drawn_fine = own - low, drawn - base
-    near = ((low - base).square().mean(0, keepdim=True) / -((_TOLERANCE * top) ** 2)).exp()
+    grey, drawn_grey = own.mean(0, keepdim=True), drawn.mean(0, keepdim=True)  # one plane: colour has little detail
+    low, base = _smooth(grey, reach), _smooth(drawn_grey, reach)
+    fine, drawn_fine = grey - low, drawn_grey - base
+    near = ((low - base).square() / -((_TOLERANCE * top) ** 2)).exp()
     lacking = (near * fine.square()).sum() / (near * drawn_fine.square()).sum().clamp_min(1e-12)
     gain = lacking.sqrt().clamp(1, _MOST) - 1
     detail = near * (fine - drawn_fine) + (1 - near) * gain * drawn_fine
-    out = drawn + missing * texture.detail * detail
+    out = drawn + texture.detail * detail
     if texture.grain:
         level = fine[:, ::3, ::3].abs().median() / 0.6745  # of a normal distribution's median to its deviation
-        out = out + (missing * (1 - near)) * (texture.grain * level) * _grain(place, out)
+        out = out + (1 - near) * (texture.grain * level) * _grain(place, out)
     return out
 
 
 def _smooth(x: Tensor, reach: int) -> Tensor:
-    """Box means over ``reach`` px, of (C,h,w), row by row and then column by column."""
+    """Box means over ``reach`` px, of (1,h,w), row by row and then column by column."""
     half = reach // 2
     x = F.avg_pool2d(x[:, None], (1, reach), 1, (0, half), count_include_pad=False)
     return F.avg_pool2d(x, (reach, 1), 1, (half, 0), count_include_pad=False)[:, 0]
