@@ -19,7 +19,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 FLOORS = [
     {"types", "typed", "errors", "replacing", "notes"},
     {"media", "geometry", "yuv"},
-    {"audio"},
+    {"audio", "voice"},
     {"models", "faces", "blend"},
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "pipeline", "prefetch", "training", "metrics"},
