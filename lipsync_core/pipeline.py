@@ -24,7 +24,7 @@ class Drawings:
     it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini` drew in bfloat16; what comes after that
     is not kept, and drawn again when it is wanted.
 
-    The caller sees to it that the faces, the sound, the model and the chunks are the same.
+    The caller sees to it that the faces, the sound, the model, the chunks and the frames that are shown are the same.
     """
 
     def __init__(self, most_bytes: int = 64 * 2**20) -> None:
@@ -175,9 +175,12 @@ class LipSync:
 
     def _speak(self, frames: AnyFrames, role: Role, fps: Fraction, number: int) -> AnyFrames:
         here, index = _present(frames, role.track)
+        n = len(here)
+        shown = _shown(role, torch.arange(n) + frames.start)
+        if shown is not None:
+            here &= shown > 0  # what nobody sees need not be drawn
         if not here.any():
             return frames
-        n = len(here)
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         faces = self._places(role.track, index[here])
@@ -187,7 +190,7 @@ class LipSync:
         if planes is None:
             planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
             self._keep(role.drawings, number, frames.start, n, planes)
-        spoken = self._blend(chosen, planes, faces, _shown(role, torch.arange(n)[here] + frames.start))
+        spoken = self._blend(chosen, planes, faces, None if shown is None else shown[here])
         if whole:
             return spoken
         pixels = frames.pixels.clone()

@@ -141,3 +141,19 @@ def test_spectra_in_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     audio = sound(speech() + 0.001 * noise(4 * RATE))
     whole = voiced_stretches(audio)
     monkeypatch.setattr("lipsync_core.voice._AT_ONCE", 7)
+    assert torch.equal(voiced_stretches(audio), whole)
+
+
+def test_silent_frames_are_those_far_from_voice() -> None:
+    silent = silent_frames(sound(speech()), FPS, 120)
+    speaking = torch.zeros(120, dtype=torch.bool)
+    for begin, end in WORDS:
+        speaking[math.floor((begin - 0.2) * 25) : math.ceil((end + 0.2) * 25)] = True
+    assert int((silent == speaking).sum()) <= 4 and silent[110:].all()
+    assert silent_frames(sound(torch.zeros(2, RATE)), FPS, 25).all()
+    assert silent_frames(sound(torch.zeros(0)), FPS, 0).shape == (0,)
+
+
+def test_what_is_shown_in_silence() -> None:
+    activity = torch.rand(9)
+    assert shown_in("keep", activity) is activity and shown_in("generate", activity) is None

@@ -97,7 +97,7 @@ class BorderJitter(_Stabilised):
 class MouthMotion(_Stabilised):
     """Motion of the mouth where the speech is silent: how much the old lips leak through.
 
-    ``silent`` (N,) bool per clip frame, from ``voice.silent_frames``; only pairs of silent neighbours count. Head motion is fitted
+    ``silent`` (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbours count. Head motion is fitted
     on cheeks and nose and taken out, and what remains there (noise) is taken off the mouth's. One photo moved like the head
     of a real clip, its face found anew, gives 0.1 to 0.7; the same clips 2.4 to 13 where
     they talk and 0.7 where one is silent.
