@@ -137,10 +137,7 @@ def dub(
             count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
             index = order(length, count, cut.longer)
             if speakers is None:
-                faces = [
-                    (arranged(who if isinstance(who, FaceTrack) else choose(found, who), length, index), None)
-                    for who in selectors
-                ]
+                faces = [(arranged(_chosen(found, who), length, index), None) for who in selectors]
             else:
                 faces = _turns(rows, sounds[0], footage, cut, found, (length, index), target, notes, say)
             roles = _roles(faces, voices.heard, silence, footage.fps, count, drawings)
@@ -178,6 +175,10 @@ def _speakers(
         raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
     sounds = [sound if isinstance(sound, Audio) else Path(sound) for sound, _ in pairs]
     return sounds, [who if isinstance(who, FaceTrack) else parse_face(who) for _, who in pairs]
+
+
+def _chosen(found: Sequence[FaceTrack], who: FaceSelector | FaceTrack) -> FaceTrack:
+    return who if isinstance(who, FaceTrack) else choose(found, who)
 
 
 def _table(speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None) -> list[Row]:

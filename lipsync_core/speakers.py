@@ -149,8 +149,8 @@ def rows_of(turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction) -
     """The same in seconds, each face by its place where it first appears."""
     rows: list[Row] = []
     for turn in turns:
-        x, y = first_seen(tracks[turn.track])[1]
-        rows.append(Row(turn.first / fps, turn.stop / fps, FaceSelector("point", point=(max(x, 0), max(y, 0)))))
+        x, y = (max(0, round(v)) for v in first_seen(tracks[turn.track])[1])
+        rows.append(Row(turn.first / fps, turn.stop / fps, FaceSelector("point", point=(x, y))))
     return tuple(rows)
 
 
