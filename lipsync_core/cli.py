@@ -14,6 +14,7 @@ from .cli_models import app as models_app
 from .cli_progress import Bar
 from .cli_quality import quality_command
 from .cli_score import score_command
+from .cli_speakers import speakers_command
 from .cli_study import app as study_app
 from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
 
@@ -28,6 +29,7 @@ app.command("batch", cls=OptionalAddress)(batch_command)
 app.command("expert")(expert_command)
 app.command("quality")(quality_command)
 app.command("score")(score_command)
+app.command("speakers")(speakers_command)
 
 _EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
 _errors = Console(stderr=True)

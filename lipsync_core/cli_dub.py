@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cli_progress import Bar
+from .times import parse_seconds
 
 if TYPE_CHECKING:
     from .dubbing import DubReport, Progress
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
 
 
 def parse_time(text: str) -> Fraction:
-    """Seconds, m:s or h:m:s, each part a decimal number, as an exact number of seconds."""
-    parts = text.split(":")
+    """``parse_seconds``, for options."""
     try:
-        values = [Fraction(part) for part in parts]
-    except (ValueError, ZeroDivisionError):
-        values = []
-    if not 1 <= len(values) <= 3 or any(v < 0 for v in values) or any(v >= 60 for v in values[1:]):
-        raise typer.BadParameter(f"{text!r} is no time; wanted seconds or h:m:s, such as 12.5 or 0:01:30")
-    return sum((v * 60**k for k, v in enumerate(reversed(values))), Fraction(0))
+        return parse_seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def parse_fps(text: str) -> Fraction:
@@ -82,6 +79,14 @@ RestoreOption = Annotated[
 ]
 RestoreStrength = Annotated[float, typer.Option(min=0, max=1, help="How much of the restored face is seen.")]
 RestoreMask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="Where it is seen.")]
+SilenceOption = Annotated[
+    Literal["keep", "generate"],
+    typer.Option("--silence", help="While nobody speaks: the old mouth, or what the model makes of silence."),
+]
+SpeakersOption = Annotated[
+    str | None,
+    typer.Option("--speakers", help="auto, or a table of turns (see `lipsync speakers`): who speaks AUDIO, and when."),
+]
 Pads = Annotated[
     str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
 ]
@@ -128,6 +133,8 @@ def dub_command(
     restore: RestoreOption = None,
     restore_strength: RestoreStrength = 1.0,
     restore_mask: RestoreMask = "mouth",
+    silence: SilenceOption = "generate",
+    speakers: SpeakersOption = None,
     pads: Pads = None,
     lead_ms: Lead = None,
     start: Start = "0",
@@ -179,6 +186,8 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):
         raise typer.BadParameter("give either AUDIO or --pair FACE=AUDIO", param_hint="AUDIO")
+    if o.speakers is not None and o.pair:
+        raise typer.BadParameter("give either --speakers or --pair", param_hint="--speakers")
     start, end = parse_time(o.start), parse_time(o.end) if o.end else None
     return {
         "face": o.face,
@@ -192,6 +201,8 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "cut": Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
         "finding": Finding(o.detector, o.min_score, o.cache),
         "encoding": Encoding(o.codec, o.crf, o.preset, o.tag, o.overwrite),
+        "silence": o.silence,
+        "speakers": o.speakers,
         "pads": _pads(o.pads),
         "lead_ms": o.lead_ms,
         "device": o.device,

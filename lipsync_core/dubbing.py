@@ -12,16 +12,17 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from . import __version__
 from .audio import frame_count, mixed, mono, resample
 from .blending import Blend
-from .errors import MediaError
+from .errors import MediaError, NoFaceError
 from .faces.selection import FaceSelector, parse_face
 from .faces.selection import select as choose
 from .finding import Finding, device_named, find_people
 from .footage import Cut, Footage, Longer, arranged, opened, order
-from .media import AudioSource, VideoWriter, read_audio, refuse_inputs
+from .media import AudioSource, VideoWriter, probe, read_audio, refuse_inputs
 from .models.precision import Precision
 from .models.talking_face import TalkingFace
 from .notes import Warnings
@@ -29,7 +30,9 @@ from .pipeline import Drawings, LipSync, Role
 from .prefetch import ahead, timed
 from .restorers import Restore, load_restorer
 from .restoring import Restorer, enlargement, restored
+from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
 from .types import Audio, FaceTrack, Frames, YuvFrames
+from .voice import Silence, shown_in, voice_activity
 from .weights import load_talking_face
 
 _log = logging.getLogger("lipsync.dub")
@@ -86,6 +89,8 @@ def dub(
     select: str = "largest",
     blend: Blend = Blend(),
     restore: Restore | Restorer | None = None,
+    silence: Silence = "generate",
+    speakers: Path | str | None = None,
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     encoding: Encoding = Encoding(),
@@ -103,18 +108,23 @@ def dub(
 
     audio: a file with sound, or sound in memory, spoken by the face that ``select`` names (largest | left | right | INDEX |
     x,y), or a list of (sound, face) pairs, heard together, where a face may also be a track. A sound that is the face file
-    itself is cut with the picture. pads: (top, bottom, left, right) px for models framed by the detector's box. model_name:
-    for the report and the file, instead of the model's own. restore: a network that restores the dubbed faces, and how.
-    lead_ms: see ``SoundFeatures``. precision: the networks'; see ``arithmetic``. batch: frames at a time. people: the tracks
-    found in this cut before, and how many of its frames were searched; then nobody is looked for. drawings: one for each
-    pair; see ``Drawings``. on_progress(stage, done, total); on_frames hears every chunk before it is written.
+    itself is cut with the picture. silence: see ``Silence``. speakers: who speaks the one sound, and when, instead of
+    ``select``: a table (``read_turns``; its times are the output's), or "auto" for what the judge makes of the video's own
+    sound, or of ``audio`` where it has none; everybody keeps their own mouth otherwise.
+
+    restore: a network that restores the dubbed faces, and how. pads: (top, bottom, left, right) px for models framed by the
+    detector's box. model_name: for the report and the file, instead of the model's own. lead_ms: see ``SoundFeatures``.
+    precision: the networks'; see ``arithmetic``. batch: frames at a time. people: the tracks found in this cut before, and
+    how many of its frames were searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``.
+    on_progress(stage, done, total); on_frames hears every chunk before it is written.
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """
     face, out = Path(face), Path(out)
     sounds, selectors = _speakers(audio, select)
+    rows = _table(speakers, len(sounds), face, drawings)
     refuse_inputs(out, face, *(sound for sound in sounds if isinstance(sound, Path)))
-    say = on_progress or (lambda *_: None)
+    say, show = on_progress or (lambda *_: None), on_frames or (lambda _: None)
     notes = _Notes()
     with notes.clock("total"):
         footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
@@ -132,22 +142,21 @@ def dub(
             length = min(length, wanted)
             count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
             index = order(length, count, cut.longer)
-            chosen = [
-                arranged(who if isinstance(who, FaceTrack) else choose(found, who), length, index) for who in selectors
-            ]
-            dubbing = _dubbed(
-                sync, footage, voices.heard, chosen, (length, count), cut.longer, batch, drawings, restorer, notes
-            )
+            if speakers is None:
+                faces = [(arranged(_chosen(found, who), length, index), None) for who in selectors]
+            else:
+                faces = _turns(rows, sounds[0], footage, cut, found, (length, index), target, notes, say)
+            roles = _roles(faces, voices.heard, silence, footage.fps, count, drawings)
+            dubbing = _dubbed(sync, footage, roles, (length, count), cut.longer, batch, restorer, notes)
             written = 0
             with closing(ahead(dubbing)) as frames:
                 for chunk in frames:
-                    if on_frames is not None:
-                        on_frames(chunk)
+                    show(chunk)
                     with notes.clock("write"):
                         writer.write(chunk)
                     written += chunk.pixels.shape[0]
                     say("dub", written, count)
-    dubbed = int(torch.stack([person.visible for person in chosen]).any(0).sum())
+    dubbed = int(torch.stack([_redrawn(role) for role in roles]).any(0).sum())
     return DubReport(
         out,
         written,
@@ -174,29 +183,98 @@ def _speakers(
     return sounds, [who if isinstance(who, FaceTrack) else parse_face(who) for _, who in pairs]
 
 
+def _chosen(found: Sequence[FaceTrack], who: FaceSelector | FaceTrack) -> FaceTrack:
+    return who if isinstance(who, FaceTrack) else choose(found, who)
+
+
+def _table(speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None) -> list[Row]:
+    """The rows of the table ``speakers``; none where the judge is to tell, or nobody."""
+    if speakers is None:
+        return []
+    if sounds > 1:
+        raise ValueError(f"{sounds} sounds and speakers; wanted one sound that they share, or pairs without speakers")
+    if drawings is not None:
+        raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
+    if speakers != "auto":
+        return read_turns(Path(speakers))
+    if probe(face).still:
+        raise ValueError(f"{face}: nobody speaks in a photograph by itself; wanted a table of turns")
+    return []
+
+
+def _turns(
+    rows: list[Row],
+    sound: Path | Audio,
+    footage: Footage,
+    cut: Cut,
+    found: Sequence[FaceTrack],
+    shown: tuple[int, Tensor],
+    device: torch.device,
+    notes: "_Notes",
+    say: Progress,
+) -> list[tuple[FaceTrack, Tensor | None]]:
+    """The faces that speak by turns, by the table's ``rows`` or by the judge; shown: the footage's length, and the order of
+    its frames."""
+    length, index = shown
+    fps, path = footage.fps, footage.path
+    with notes.clock("find turns"):
+        if rows:
+            turns = turns_of_rows(rows, found, fps, notes.warn)
+        else:
+            turns = auto_turns(
+                path, sound, found, length, fps=fps, cut=cut, device=device, warn=notes.warn, on_progress=say
+            )
+        faces = parts(turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
+    if not any(bool((face.visible & (seen > 0)).any()) for face, seen in faces):
+        raise NoFaceError(
+            f"{path}: none of {len(found)} faces has a turn that is in the picture; give a table of turns, or --face"
+        )
+    return [(face, seen) for face, seen in faces]
+
+
+def _roles(
+    faces: Sequence[tuple[FaceTrack, Tensor | None]],
+    heard: list[Audio],
+    silence: Silence,
+    fps: Fraction,
+    count: int,
+    drawings: Sequence[Drawings] | None,
+) -> list[Role]:
+    """Who says what through whom, and how much of each is seen; one sound is for all."""
+    sounds = heard * len(faces) if len(heard) == 1 else heard
+    roles: list[Role] = []
+    for (face, turns), sound, kept in zip(faces, sounds, drawings or [None] * len(faces), strict=True):
+        speaking = shown_in(silence, voice_activity(sound, fps=fps, count=count)) if silence != "generate" else None
+        both = [part for part in (turns, speaking) if part is not None]
+        roles.append(Role(sound, face, kept, torch.stack(both).prod(0) if both else None))
+    return roles
+
+
+def _redrawn(role: Role) -> Tensor:
+    """(T,) bool: output frames that show something of the new mouth."""
+    return role.track.visible if role.shown is None else role.track.visible & (role.shown > 0)
+
+
 def _dubbed(
     sync: LipSync,
     footage: Footage,
-    voices: list[Audio],
-    chosen: list[FaceTrack],
+    roles: list[Role],
     frames: tuple[int, int],
     longer: Longer,
     batch: int,
-    drawings: Sequence[Drawings] | None,
     restorer: Restorer | None,
     notes: "_Notes",
 ) -> Iterator[Frames | YuvFrames]:
     """The output's frames: each voice in turn speaks through its face, and is restored."""
     length, count = frames
     fps = footage.info.fps
-    speakers = [Role(*parts) for parts in zip(voices, chosen, drawings or [None] * len(voices), strict=True)]
     if footage.info.still:
-        pieces = sync.in_turn(footage.frames(1, 1), speakers, fps=fps, still=count, chunk=batch)
+        pieces = sync.in_turn(footage.frames(1, 1), roles, fps=fps, still=count, chunk=batch)
     else:
         read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
-        pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), speakers, fps=fps)
+        pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), roles, fps=fps)
     pieces = timed(pieces, notes.adder("generate"))
-    yield from pieces if restorer is None else _restored(pieces, speakers, restorer, notes)
+    yield from pieces if restorer is None else _restored(pieces, roles, restorer, notes)
     notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
 
 

@@ -20,7 +20,7 @@ from .faces.selection import parse_face, select, usual_centre
 from .finding import Finding, device_named, load_detector
 from .footage import Footage
 from .media import probe, read_audio, read_frames
-from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness, silent_frames
+from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness
 from .metrics.faces import boxed, visible
 from .metrics.fid import FID, Region
 from .metrics.landmarks import LandmarkDistance, LandmarkModel
@@ -29,6 +29,7 @@ from .models.inception import Inception
 from .notes import Warnings
 from .prefetch import ahead
 from .types import FaceTrack, Frames, VideoInfo
+from .voice import silent_frames
 from .weights import load_model
 
 _log = logging.getLogger("lipsync.quality")

@@ -24,7 +24,7 @@ class Drawings:
     it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini` drew in bfloat16; what comes after that
     is not kept, and drawn again when it is wanted.
 
-    The caller sees to it that the faces, the sound, the model and the chunks are the same.
+    The caller sees to it that the faces, the sound, the model, the chunks and the frames that are shown are the same.
     """
 
     def __init__(self, most_bytes: int = 64 * 2**20) -> None:
@@ -172,9 +172,13 @@ class LipSync:
 
     def _speak(self, frames: AnyFrames, role: Role, fps: Fraction, number: int) -> AnyFrames:
         here, index = present(frames, role.track)
+        n = len(here)
+        stream = torch.arange(n) + frames.start
+        shown = _shown(role, stream)
+        if shown is not None and role.drawings is None:
+            here &= shown > 0  # what nobody sees need not be drawn, unless it is kept for another blend
         if not here.any():
             return frames
-        n = len(here)
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         faces = self._places(role.track, index[here])
@@ -184,7 +188,7 @@ class LipSync:
         if planes is None:
             planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
             self._keep(role.drawings, number, frames.start, n, planes)
-        spoken = self._blend(chosen, planes, faces, role, torch.arange(n)[here] + frames.start)
+        spoken = self._blend(chosen, planes, faces, role, stream[here])
         if whole:
             return spoken
         pixels = frames.pixels.clone()

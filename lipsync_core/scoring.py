@@ -161,7 +161,7 @@ def score(
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     span = (cut.start, cut.end) if source == video else (Fraction(0), None)
-    sound = _sound(source, span, judge, warn)
+    sound = judged_sound(source, span, judge, warn)
     footage = opened(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
@@ -201,7 +201,7 @@ def shift_sound(
     write_shifted(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
 
-def _sound(
+def judged_sound(
     source: Path | Audio, span: tuple[Fraction, Fraction | None], judge: Scorer, warn: Callable[[str], None]
 ) -> Audio:
     """What the judge hears of ``source`` from ``span[0]`` to ``span[1]`` seconds."""

@@ -17,17 +17,27 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 
 # Each room may import from its own floor and from those below (earlier here), and no circle may arise.
 FLOORS = [
-    {"types", "typed", "errors", "replacing", "notes"},
+    {"types", "typed", "errors", "replacing", "notes", "times"},
     {"media", "geometry", "yuv"},
-    {"audio"},
+    {"audio", "voice"},
     {"models", "faces", "blend"},
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
     {"footage", "finding", "restorers"},
-    {"dubbing", "giving", "scoring", "measuring"},
+    {"dubbing", "giving", "scoring", "measuring", "speakers"},
     {"evaluation", "preparing"},
     {
-        *("cli", "cli_bench", "cli_dub", "cli_models", "cli_progress", "cli_quality", "cli_score", "cli_study"),
+        *(
+            "cli",
+            "cli_bench",
+            "cli_dub",
+            "cli_models",
+            "cli_progress",
+            "cli_quality",
+            "cli_score",
+            "cli_speakers",
+            "cli_study",
+        ),
         *("demo", "score_plot"),
     },
     {"__main__", "__init__"},

@@ -1,6 +1,5 @@
 """Blur, jitter and leaking lips, on a drawn face: each metric answers to its own artefact, however frames are batched."""
 
-import math
 from fractions import Fraction
 from itertools import pairwise
 
@@ -12,8 +11,8 @@ from torch import Tensor
 from lipsync_core.blend.composite import composite
 from lipsync_core.blend.masks import face_mask
 from lipsync_core.geometry import ALIGNED, Framing, apply, crop_to_frame, invert
-from lipsync_core.metrics.artefacts import BorderJitter, MouthMotion, Sharpness, silent_frames
-from lipsync_core.types import Audio, FaceTrack, Frames
+from lipsync_core.metrics.artefacts import BorderJitter, MouthMotion, Sharpness
+from lipsync_core.types import FaceTrack, Frames
 
 COUNT, SIDE, FPS = 16, 160, Fraction(25)
 CROP = 120
@@ -157,31 +156,3 @@ def test_clips_merge() -> None:
     both = [*one.values, *two.values]
     one.merge(two)
     assert one.values == both and one.compute() == torch.tensor(both).double().quantile(0.5)
-
-
-def speech(rate: int = 16000) -> Audio:
-    """Two seconds: a tone, half a second of hiss 40 dB below, a tone with a gap of 80 ms, nothing."""
-    t = torch.arange(2 * rate) / rate
-    tone = 0.3 * torch.sin(2 * math.pi * 200 * t)
-    hiss = 0.003 * torch.randn(len(t), generator=torch.Generator().manual_seed(6))
-    talking = (t < 0.4) | ((t >= 1.2) & (t < 1.6) & ~((t >= 1.36) & (t < 1.44)))
-    return Audio((tone * talking + hiss)[None], rate)
-
-
-def test_silence_is_quiet_with_a_margin() -> None:
-    silent = silent_frames(speech(), FPS, 60)
-    wanted = torch.zeros(60, dtype=torch.bool)
-    wanted[15:25] = True  # hiss is from frame 10 to 29; 200 ms are 5 frames
-    wanted[45:] = True  # from frame 40 on; past its end the sound is silent
-    assert torch.equal(silent, wanted)
-    fifty = silent_frames(speech(48000), 2 * FPS, 120)
-    assert torch.equal(fifty, wanted.repeat_interleave(2))
-
-
-def test_silence_is_measured_against_the_clip_and_against_nothing() -> None:
-    nothing = Audio(torch.zeros(2, 16000), 16000)
-    assert silent_frames(nothing, FPS, 25).all() and silent_frames(nothing, FPS, 0).shape == (0,)
-    faint = Audio(speech().samples * 0.01, 16000)  # a quiet recording has the same pauses
-    assert torch.equal(silent_frames(faint, FPS, 60), silent_frames(speech(), FPS, 60))
-    hum = Audio(0.01 * torch.ones(1, 16000), 16000)  # no louder frame to compare with: not known to be silent
-    assert not silent_frames(hum, FPS, 25).any()

@@ -62,6 +62,11 @@ def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
 
     Raises NoFaceError when nobody is chosen in any scene; it says who is there.
     """
+    return joined(select_each(tracks, selector))
+
+
+def select_each(tracks: Sequence[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
+    """Those of ``tracks`` that ``select`` joins, scene by scene. NoFaceError."""
     return _chosen(tracks, lambda people: _RULES[selector.rule](people, selector), str(selector))
 
 
@@ -76,7 +81,7 @@ def select_like(tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], refere
         raise ValueError(f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many")
     pairs = [pair for pair in zip(tracks, portraits, strict=True) if bool(pair[0].visible.any())]
     alike = {person: likeness(pictures, reference) for person, pictures in pairs}
-    return _chosen(tracks, lambda people: [max(people, key=alike.__getitem__)], "most like the reference")
+    return joined(_chosen(tracks, lambda people: [max(people, key=alike.__getitem__)], "most like the reference"))
 
 
 def rows(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
@@ -88,13 +93,15 @@ def rows(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
     return [sorted(scenes[scene], key=lambda person: _centre(_first(person)[1])[0]) for scene in sorted(scenes)]
 
 
-def _chosen(tracks: Sequence[FaceTrack], rule: Callable[[list[FaceTrack]], list[FaceTrack]], name: str) -> FaceTrack:
-    """Those that ``rule`` picks of each scene's row, as one track."""
+def _chosen(
+    tracks: Sequence[FaceTrack], rule: Callable[[list[FaceTrack]], list[FaceTrack]], name: str
+) -> list[FaceTrack]:
+    """Those that ``rule`` picks of each scene's row."""
     scenes = rows(tracks)
     chosen = [person for people in scenes for person in rule(people)]
     if not chosen:
         raise NoFaceError(_nobody(scenes, name))
-    return _join(chosen)
+    return chosen
 
 
 def _largest(people: list[FaceTrack], _: FaceSelector) -> list[FaceTrack]:
@@ -139,6 +146,12 @@ _RULES: dict[str, Callable[[list[FaceTrack], FaceSelector], list[FaceTrack]]] = 
 }
 
 
+def first_seen(person: FaceTrack) -> tuple[int, tuple[float, float]]:
+    """Clip frame and centre (x, y in px) of the first appearance, where ``x,y`` means this face."""
+    frame, box = _first(person)
+    return frame, _centre(box)
+
+
 def _first(person: FaceTrack) -> tuple[int, Tensor]:
     """Clip frame and box (4,) of the first appearance."""
     i = int(person.visible.int().argmax())
@@ -163,7 +176,7 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
     return bool((a.visible[start - a.start : end - a.start] & b.visible[start - b.start : end - b.start]).any())
 
 
-def _join(tracks: list[FaceTrack]) -> FaceTrack:
+def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
     """One track of several that never meet."""
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:

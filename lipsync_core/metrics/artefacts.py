@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio import mono
 from ..blend.masks import face_mask
 from ..geometry import ALIGNED, Framing, apply, crop_to_frame, cut, invert, scale_of
-from ..types import Audio, FaceTrack, Frames
+from ..types import FaceTrack, Frames
 from .faces import visible
 from .values import FrameValues, mean, median
 
@@ -120,32 +119,6 @@ class MouthMotion(_Stabilised):
         """Levels of 255 per 1/25 s, root mean square over pairs of frames; None where no pair is silent."""
         energy = mean([value * value for value in self.values])
         return None if energy is None else math.sqrt(energy)
-
-
-def silent_frames(
-    audio: Audio, fps: Fraction, count: int, *, below_db: float = -25, floor_db: float = -60, margin_ms: int = 200
-) -> Tensor:
-    """(count,) bool: video frames in which nobody speaks, so that lips have no reason to move.
-
-    A frame is quiet where the RMS of its sound lies ``below_db`` under the clip's loud frames (their 95th percentile), or
-    under ``floor_db`` dBFS: most recordings rest 25 to 50 dB under their vowels, at a level of their own; a louder room has
-    no silence to measure in. It is silent where also everything within ``margin_ms`` is quiet: lips close for 50 to 150 ms
-    in the midst of speech and open before it begins. Past its end the sound is silent.
-    """
-    power = torch.zeros(count, dtype=torch.float64)
-    sound = mono(audio).samples[0].double()
-    for i in range(count):
-        begin, end = (round(Fraction(k) * audio.rate / fps) for k in (i, i + 1))
-        piece = sound[begin:end]
-        if piece.numel():
-            power[i] = piece.square().mean()
-    level = 10 * power.clamp_min(1e-12).log10()
-    if not count:
-        return level > 0
-    loud = float(level.quantile(0.95))
-    noisy = (level >= max(loud + below_db, floor_db)).double()
-    reach = math.ceil(Fraction(margin_ms, 1000) * fps)
-    return F.max_pool1d(noisy[None, None], 2 * reach + 1, 1, reach)[0, 0] == 0
 
 
 def _native(points: Tensor) -> tuple[Tensor, int]:

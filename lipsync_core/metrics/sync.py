@@ -66,6 +66,18 @@ def score_tracks(
     search: int = SEARCH,
 ) -> list[SyncScore]:
     """``score_sync`` of every track, in one pass over the ``frames`` of a clip at ``scorer.fps``."""
+    return [meter.compute() for meter in metered(frames, audio, scorer, tracks=tracks, search=search)]
+
+
+def metered(
+    frames: Iterable[Frames | YuvFrames],
+    audio: Audio,
+    scorer: Scorer,
+    *,
+    tracks: Sequence[FaceTrack],
+    search: int = SEARCH,
+) -> list["SyncMeter"]:
+    """A meter for every track that has seen all of its frames."""
     sound = hear(audio, scorer)
     meters = [SyncMeter(scorer, audio, sound=sound, search=search) for _ in tracks]
     for chunk in frames:
@@ -81,7 +93,7 @@ def score_tracks(
                 for first, last in _runs(here):
                     begin = int(here[:first].sum())
                     meter.update(crops[begin : begin + last - first], chunk.start + first)
-    return [meter.compute() for meter in meters]
+    return meters
 
 
 def hear(audio: Audio, scorer: Scorer) -> Tensor:
@@ -127,11 +139,16 @@ class SyncMeter:
             self._starts.append(torch.arange(start, start + video.shape[0]))
             self._distances.append(shift_distances(video, self._sound, start=start, search=self._search))
 
+    def windows(self) -> tuple[Tensor, Tensor]:
+        """Of every window of frames so far: (W,) its first frame, and (W, 2*search+1) its distances; see
+        ``shift_distances``."""
+        width = 2 * self._search + 1
+        starts = torch.cat([torch.zeros(0, dtype=torch.long), *self._starts])
+        return starts, torch.cat([torch.zeros(0, width), *self._distances])
+
     def compute(self) -> SyncScore:
         """The score of what was seen so far."""
-        width = 2 * self._search + 1
-        distances = torch.cat([torch.zeros(0, width), *self._distances])
-        starts = torch.cat([torch.zeros(0, dtype=torch.long), *self._starts])
+        starts, distances = self.windows()
         search = search_range(distances)
         if search < _LEAST_SEARCH:
             return _unscored(self._scorer, distances.shape[0])

@@ -1,0 +1,60 @@
+"""``lipsync speakers``: who speaks when, as a table that `lipsync dub --speakers` takes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .cli_dub import AsJson, Cache, Detector, Device, MinScore
+from .cli_progress import Bar
+
+if TYPE_CHECKING:
+    from .speakers import SpeakersReport
+
+
+def speakers_command(
+    video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
+    audio: Annotated[Path | None, typer.Option(help="Sound; the video's own by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table: start,end,face as CSV.")] = None,
+    scorer: Annotated[str, typer.Option(help="judge (bundled), or the weights of another expert.")] = "judge",
+    as_json: AsJson = False,
+    detector: Detector = "mini",
+    min_score: MinScore = 0.7,
+    cache: Cache = True,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
+) -> None:
+    """Say who speaks when: each face is scored against the sound."""
+    from .finding import Finding
+    from .media import refuse_inputs
+    from .prefetch import share_cores
+    from .speakers import speakers, write_turns
+
+    if out is not None:
+        refuse_inputs(out, video, *([] if audio is None else [audio]))
+        if out.exists() and not overwrite:
+            raise typer.BadParameter(f"{out} exists; choose another name, or --overwrite", param_hint="--out")
+    share_cores()
+    with Bar() as on_progress:
+        report = speakers(
+            video,
+            audio,
+            scorer=scorer,
+            finding=Finding(detector, min_score, cache),
+            device=device,
+            on_progress=on_progress,
+        )
+    typer.echo(report.to_json()) if as_json else _print(report)
+    if out is not None:
+        write_turns(out, report.rows, overwrite=overwrite)
+
+
+def _print(report: "SpeakersReport") -> None:
+    table = Table(title=f"{report.video.name}, by {report.scorer}: {len(report.rows)} turns, {report.faces} faces")
+    for column in ("start", "end", "face"):
+        table.add_column(column, justify="right")
+    for row in report.rows:
+        table.add_row(f"{float(row.start):.2f}", f"{float(row.end):.2f}", str(row.face))
+    Console().print(table)

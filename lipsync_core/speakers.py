@@ -1,0 +1,249 @@
+"""Who speaks when, in a table or by the judge; and what of each face is redrawn for it."""
+
+import csv
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import LipSyncError, MediaError, NoFaceError
+from .faces.selection import FaceSelector, first_seen, joined, parse_face, select_each
+from .finding import Finding, device_named, find_people
+from .footage import Cut, arranged, opened
+from .media import probe_sound
+from .metrics.scorers import Scorer
+from .metrics.turns import Turn, who_speaks
+from .notes import Warnings
+from .prefetch import ahead
+from .replacing import replacing
+from .scoring import judged_sound, load_scorer
+from .times import nearest_frame, parse_seconds
+from .types import Audio, FaceTrack
+from .voice import curve
+
+_log = logging.getLogger("lipsync.speakers")
+Progress = Callable[[str, int, int], None]
+
+COLUMNS = ["start", "end", "face"]
+_CHUNK = 32  # frames looked at together
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The face ``face`` speaks from ``start`` to ``end``, in seconds."""
+
+    start: Fraction
+    end: Fraction
+    face: FaceSelector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakersReport:
+    """Who speaks when in ``video``, whose tracks number ``faces`` (a person counts once a scene): ``rows`` in the order of
+    time, times of the video. ``scorer``: who judged."""
+
+    video: Path
+    scorer: str
+    faces: int
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """{"scorer", "faces", "turns": [{"start", "end", "face"}], "warnings"}; times in seconds."""
+        turns = [{"start": float(row.start), "end": float(row.end), "face": str(row.face)} for row in self.rows]
+        values = {"scorer": self.scorer, "faces": self.faces, "turns": turns, "warnings": list(self.warnings)}
+        return json.dumps(values)
+
+
+def speakers(
+    video: Path | str,
+    audio: Path | str | Audio | None = None,
+    *,
+    scorer: str | Path | Scorer = "judge",
+    finding: Finding = Finding(),
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> SpeakersReport:
+    """Who of the people in ``video`` speaks when, by its own sound or by ``audio``; see ``who_speaks``. Raises NoFaceError,
+    MediaError, WeightsError, ValueError."""
+    video, warn, target, say = Path(video), Warnings(_log), device_named(device), on_progress or (lambda *_: None)
+    footage = opened(video, Cut(), on_warning=warn)
+    if footage.info.still:
+        raise MediaError(f"{video}: a photograph does not move; wanted a video")
+    whole = footage.info.frames or 0
+    tracks, length = find_people(
+        footage, finding, target, stop=sys.maxsize, on_found=lambda done: say("find faces", done, max(done, whole))
+    )
+    if not tracks:
+        raise NoFaceError(f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})")
+    judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
+    sound = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
+    turns = judged_turns(video, sound, judge, tracks, length, fps=footage.fps, warn=warn, on_progress=say)
+    return SpeakersReport(video, judge.name, len(tracks), rows_of(turns, tracks, footage.fps), tuple(warn.messages))
+
+
+def judged_turns(
+    video: Path,
+    sound: Path | Audio,
+    judge: Scorer,
+    tracks: Sequence[FaceTrack],
+    length: int,
+    *,
+    fps: Fraction,
+    cut: Cut = Cut(),
+    warn: Callable[[str], None] | None = None,
+    on_progress: Progress | None = None,
+) -> list[Turn]:
+    """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of ``video`` at ``fps``; so count its
+    turns. A sound that is the video itself is cut with it."""
+    say, warn = on_progress or (lambda *_: None), warn or _log.warning
+    span = (cut.start, cut.end) if sound == video else (Fraction(0), None)
+    heard = judged_sound(sound, span, judge, warn)
+    footage = opened(video, replace(cut, fps=judge.fps), on_warning=warn)
+    count = max(1, nearest_frame(length / fps, judge.fps))
+    index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
+    looked = [arranged(track, length, index) for track in tracks]
+    with closing(ahead(footage.frames(count, count, longer="trim", chunk=_CHUNK))) as pieces:
+
+        def told():
+            for piece in pieces:
+                yield piece
+                say("listen", piece.start + piece.pixels.shape[0], count)
+
+        found = who_speaks(told(), heard, judge, tracks=looked)
+    ends = [(turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop))) for turn in found]
+    return [Turn(track, first, min(stop, length)) for track, first, stop in ends if first < min(stop, length)]
+
+
+def auto_turns(
+    video: Path,
+    speech: Path | Audio,
+    tracks: Sequence[FaceTrack],
+    length: int,
+    *,
+    fps: Fraction,
+    cut: Cut,
+    device: torch.device,
+    warn: Callable[[str], None],
+    on_progress: Progress | None = None,
+) -> list[Turn]:
+    """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where it has none."""
+    try:
+        probe_sound(video)
+        sound: Path | Audio = video
+    except MediaError:
+        sound = speech
+    judge = load_scorer("judge", device)
+    return judged_turns(video, sound, judge, tracks, length, fps=fps, cut=cut, warn=warn, on_progress=on_progress)
+
+
+def rows_of(turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction) -> tuple[Row, ...]:
+    """The same in seconds, each face by its place where it first appears."""
+    rows: list[Row] = []
+    for turn in turns:
+        x, y = (max(0, round(v)) for v in first_seen(tracks[turn.track])[1])
+        rows.append(Row(turn.first / fps, turn.stop / fps, FaceSelector("point", point=(x, y))))
+    return tuple(rows)
+
+
+def turns_of_rows(
+    rows: Sequence[Row], tracks: Sequence[FaceTrack], fps: Fraction, warn: Callable[[str], None]
+) -> list[Turn]:
+    """A turn for every track that a row names, of whatever scene. NoFaceError where no scene has the face."""
+    turns: list[Turn] = []
+    for row in rows:
+        chosen = {id(track) for track in select_each(tracks, row.face)}
+        first, stop = nearest_frame(row.start, fps), nearest_frame(row.end, fps)
+        if stop <= first:
+            warn(f"the turn of {row.face} at {float(row.start):g} s is shorter than a frame, and left out")
+            continue
+        turns += [Turn(i, first, stop) for i, track in enumerate(tracks) if id(track) in chosen]
+    return turns
+
+
+def read_turns(path: Path) -> list[Row]:
+    """The rows of a table: CSV in UTF-8 with the columns start, end, face; times in seconds or h:m:s, faces as ``--face``
+    takes them (x,y in quotes). LipSyncError names the line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LipSyncError(f"{path} cannot be read as a table of turns ({error})") from error
+    lines = [(number, line) for number, line in lines if any(line)]
+    if not lines or lines[0][1] != COLUMNS:
+        got = ",".join(lines[0][1]) if lines else "nothing"
+        raise LipSyncError(f"{path} begins with {got!r}; wanted the columns start,end,face")
+    if not lines[1:]:
+        raise LipSyncError(f"{path} holds no turn; wanted a line for each, such as 0.5,2.25,left")
+    return [_row(line, f"{path}, line {number}") for number, line in lines[1:]]
+
+
+def _row(line: list[str], where: str) -> Row:
+    if len(line) != 3:
+        raise LipSyncError(f'{where} has {len(line)} cells; wanted start,end,face, and "x,y" in quotes')
+    try:
+        start, end, face = parse_seconds(line[0]), parse_seconds(line[1]), parse_face(line[2])
+    except ValueError as error:
+        raise LipSyncError(f"{where}: {error}") from error
+    if end <= start:
+        raise LipSyncError(f"{where} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < end")
+    return Row(start, end, face)
+
+
+def write_turns(path: Path, rows: Sequence[Row], *, overwrite: bool = False) -> None:
+    """The table that ``read_turns`` reads, times to the millisecond. LipSyncError where the file is there or cannot be."""
+    if path.exists() and not overwrite:
+        raise LipSyncError(f"{path} exists; choose another name, or overwrite it")
+    try:
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(COLUMNS)
+            writer.writerows([f"{float(row.start):.3f}", f"{float(row.end):.3f}", str(row.face)] for row in rows)
+    except OSError as error:
+        raise LipSyncError(f"{path} cannot be written ({error}); give another name") from error
+
+
+def parts(
+    turns: Sequence[Turn],
+    tracks: Sequence[FaceTrack],
+    *,
+    fps: Fraction,
+    length: int,
+    index: Tensor,
+    of_output: bool,
+) -> list[tuple[FaceTrack, Tensor]]:
+    """Faces that speak, in the output's frames, which show the source frames ``index`` (T,) of ``length``; and how much of
+    each one's new mouth is seen, (T,) in [0,1], with soft edges. People who never meet share one. ``of_output``: turns count
+    frames of the output (a table's), else of the source (the judge's)."""
+    found: list[tuple[FaceTrack, Tensor]] = []
+    for lane in _lanes(sorted({turn.track for turn in turns}, key=lambda i: tracks[i].start), tracks):
+        shown = torch.zeros(len(index))
+        for i in lane:
+            frames = [(turn.first, turn.stop) for turn in turns if turn.track == i]
+            stretches = torch.tensor(frames).double() * fps.denominator / fps.numerator
+            seen = curve(stretches, fps=fps, count=len(index) if of_output else length)
+            here = arranged(tracks[i], length, index).visible
+            shown = torch.maximum(shown, (seen if of_output else seen[index]) * here)
+        found.append((arranged(joined([tracks[i] for i in lane]), length, index), shown))
+    return found
+
+
+def _lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:
+    """``chosen``, rising by start, in as few rows as hold nobody beside another at the same time."""
+    lanes: list[list[int]] = []
+    for i in chosen:
+        free = [lane for lane in lanes if tracks[lane[-1]].start + len(tracks[lane[-1]].visible) <= tracks[i].start]
+        if free:
+            free[0].append(i)
+        else:
+            lanes.append([i])
+    return lanes
