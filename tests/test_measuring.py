@@ -39,9 +39,11 @@ def pictures(count: int = COUNT) -> Tensor:
 
 
 def film(path: Path, pixels: Tensor, *, spoken: float | None = 0.4, fps: int = 25) -> Path:
-    """``pixels`` under noise of ``spoken`` seconds and the silence after it; None: without a sound track."""
+    """``pixels`` under ``spoken`` seconds of noise that comes and goes as syllables do (steady noise is a background), and
+    the silence after it; None: without a sound track."""
     seconds = len(pixels) / fps
     noise = 0.2 * torch.randn(1, round(16000 * seconds), generator=torch.Generator().manual_seed(0))
+    noise *= 0.51 + 0.49 * torch.sin(torch.arange(noise.shape[1]) / 16000 * 2 * torch.pi * 4)
     if spoken is not None:
         noise[:, round(16000 * spoken) :] = 0
     sound = None if spoken is None else AudioSource(Audio(noise.clamp(-1, 1), 16000))
