@@ -66,8 +66,13 @@ Pairs = Annotated[
 Which = Annotated[str, typer.Option("--face", help="largest | left | right | INDEX | x,y")]
 Model = Annotated[str, typer.Option(help="A name (see `lipsync models list`) or a weight file.")]
 Mask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="What is redrawn.")]
-BlendOption = Annotated[Literal["paste", "feather"], typer.Option(help="How it joins its frame.")]
+BlendOption = Annotated[
+    Literal["paste", "feather", "pyramid", "poisson", "seamless"], typer.Option(help="How it joins its frame.")
+]
 Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")]
+FeatherPx = Annotated[float | None, typer.Option(min=0, help="The same in px of the picture, instead of --feather.")]
+Detail = Annotated[float, typer.Option(min=0, max=1, help="How much of the picture's sharpness a drawn mouth gets.")]
+Grain = Annotated[float, typer.Option(min=0, max=1, help="How much of its grain.")]
 Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")]
 OwnPixels = Annotated[
     bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its crop.")
@@ -125,8 +130,11 @@ def dub_command(
     which: Which = "largest",
     model: Model = "mini",
     mask: Mask = "mouth",
-    blend: BlendOption = "feather",
+    blend: BlendOption = "seamless",
     feather: Feather = 0.08,
+    feather_px: FeatherPx = None,
+    detail: Detail = 1.0,
+    grain: Grain = 1.0,
     colour_match: Colour = False,
     own_pixels: OwnPixels = True,
     strength: Strength = 1.0,
@@ -196,7 +204,9 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "model": o.model,
         "model_name": Path(o.model).name,
         "select": o.which,
-        "blend": Blend(o.mask, o.blend, o.feather, o.colour_match, o.own_pixels, o.strength),
+        "blend": Blend(
+            o.mask, o.blend, o.feather, o.colour_match, o.own_pixels, o.strength, o.feather_px, o.detail, o.grain
+        ),
         "restore": Restore(o.restore, o.restore_strength, o.restore_mask) if o.restore else None,
         "cut": Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
         "finding": Finding(o.detector, o.min_score, o.cache),

@@ -183,7 +183,7 @@ class LipSync:
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
         faces = self._places(role.track, index[here])
         planes = self._recall(role.drawings, number, frames.start, n)
-        if planes is None or not self._moves or self.blend.looks(moves=True):
+        if planes is None or not self._moves or self.blend.looks:
             faces = self._cut(chosen, faces)
         if planes is None:
             planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
@@ -233,20 +233,16 @@ class LipSync:
 
     def _blend(self, frames: AnyFrames, planes: Tensor, faces: Faces, role: Role, index: Tensor) -> AnyFrames:
         """``frames``, which are the ``index`` (N,) of the stream, with the faces that drawn ``planes`` make."""
-        device, shown, pixels = frames.pixels.device, _shown(role, index), faces.pixels
-        picture = None
-        if pixels is not None and (not self._moves or self.blend.looks(moves=True)):
-            picture = self.model.picture(planes, pixels, pixels).to(device, torch.float32)
+        device, shown = frames.pixels.device, _shown(role, index)
         if not self._moves:
-            assert picture is not None
-            return blended(frames, picture, faces, self.blend, index=index, shown=shown)
+            assert faces.pixels is not None
+            made = self.model.picture(planes, faces.pixels, faces.pixels).to(device, torch.float32)
+            return blended(frames, made, faces, self.blend, index=index, shown=shown)
         paint, offset, share = (part.to(device) for part in unpacked(planes.float()))
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
         made = F.pad(paint, above, mode="replicate")
-        return blended(
-            frames, made, faces, self.blend, index=index, shown=shown, movement=movement, picture=picture
-        )  # fmt: skip
+        return blended(frames, made, faces, self.blend, index=index, shown=shown, movement=movement)
 
 
 def _shown(role: Role, index: Tensor) -> Tensor | None:

@@ -13,9 +13,9 @@ from .pipeline import present
 from .types import AnyFrames, FaceTrack
 
 SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw
-# The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.12 of a crop of 2.4 eye distances, this one
+# The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.08 of a crop of 2.4 eye distances, this one
 # being of 4.07). Its detail is what it was restored for.
-MOUTH = Blend(feather=0.07, detail=0, grain=0)
+MOUTH = Blend(feather=0.047, detail=0, grain=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,9 +30,10 @@ class BlendSettings(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "blend",
-                    options=["feather", "paste"],
-                    default="feather",
-                    tooltip="feather: a soft edge. paste: a hard one.",
+                    options=["seamless", "poisson", "pyramid", "feather", "paste"],
+                    default="seamless",
+                    tooltip="seamless: nothing to be seen at the edge. poisson, pyramid: what it is made of, each alone. "
+                    "feather: a soft edge. paste: a hard one.",
                 ),
                 io.Float.Input(
                     "feather",
@@ -61,12 +62,44 @@ class BlendSettings(io.ComfyNode):
                     advanced=True,
                     tooltip="Moves the frame's own pixels where the model can (mini): large faces stay sharp.",
                 ),
+                io.Float.Input(
+                    "feather_px",
+                    optional=True,  # as what follows is: workflows from before know nothing of it
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=1.0,
+                    advanced=True,
+                    tooltip="Width of the soft edge in pixels of the picture, instead of 'feather'; 0 takes 'feather'.",
+                ),
+                io.Float.Input(
+                    "detail",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How much of the picture's own sharpness a drawn mouth gets. mini moves the picture's own pixels, "
+                    "which have theirs.",
+                ),
+                io.Float.Input(
+                    "grain",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="How much of the picture's own grain a drawn mouth gets.",
+                ),
             ],
             outputs=[BlendType.Output("blend", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
         )
 
     @classmethod
-    def execute(cls, mask, blend, feather, colour_match, strength, own_pixels) -> io.NodeOutput:
+    def execute(
+        cls, mask, blend, feather, colour_match, strength, own_pixels, feather_px=0.0, detail=1.0, grain=1.0
+    ) -> io.NodeOutput:
         return io.NodeOutput(
             Blend(
                 mask=mask,
@@ -75,6 +108,9 @@ class BlendSettings(io.ComfyNode):
                 colour_match=colour_match,
                 strength=strength,
                 own_pixels=own_pixels,
+                feather_px=feather_px or None,
+                detail=detail,
+                grain=grain,
             )
         )
 

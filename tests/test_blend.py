@@ -437,7 +437,7 @@ def test_movement_ebbs_away_before_the_edge() -> None:
     for kind in ("feather", "seamless"):
         after = blended(before, generated(2), faces, Blend(kind=kind), index=torch.arange(2), movement=movement)
         changes.append((after.pixels - before.pixels).abs().mean(3))
-    share = covered(Frames(torch.zeros(2, 90, 110, 3)), faces, Blend(), moves=False, size=SIZE).pixels.mean(3)
+    share = covered(Frames(torch.zeros(2, 90, 110, 3)), faces, Blend(), moves=True, size=SIZE).pixels.mean(3)
     border, core = (share > 0.02) & (share < 0.15), share > 0.999
     assert float(changes[1][border].mean()) < 0.6 * float(changes[0][border].mean())
     assert float(changes[1][core].mean()) > 0.9 * float(changes[0][core].mean())

@@ -23,6 +23,14 @@ class Movement:
     offset: Tensor
     share: Tensor
 
+    def picture(self, made: Tensor, source: Tensor) -> Tensor:
+        """(N,3,S,S) what the face looks like at the resolution of its crop ``source`` (N,3,S,S)."""
+        size = source.shape[-1]
+        axis = (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) * (2 / size) - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + self.offset * (2 / size)
+        own = F.grid_sample(source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+        return torch.lerp(made, own, self.share)
+
 
 def composite(
     frames: AnyFrames,
