@@ -30,8 +30,8 @@ class Blend:
     ``feather_px`` in px of the frame. ``colour_match`` brings the generated skin to the source's mean and spread.
     ``own_pixels``: a model that moves pixels (``mini``) moves those of the frame at its own resolution, which keeps large
     faces sharp; without it, or with ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of
-    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain a drawn mouth gets;
-    own pixels have theirs."""
+    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain a drawn mouth gets that
+    is not pasted; own pixels have theirs."""
 
     mask: MaskKind = "mouth"
     kind: BlendKind = "seamless"
@@ -92,7 +92,8 @@ def blended(
             else:
                 less = residue(blend.kind, movement.picture(made, source) - source, mask)
                 less = less * _below_the_middle(less)
-    fine = movement is None and bool(blend.detail or blend.grain)  # what moved has its detail
+    # what moved has its detail, and what is pasted stays as it was drawn
+    fine = movement is None and blend.kind != "paste" and bool(blend.detail or blend.grain)
     return composite(
         frames,
         made,
