@@ -30,8 +30,8 @@ class Blend:
     ``feather_px`` in px of the frame. ``colour_match`` brings the generated skin to the source's mean and spread.
     ``own_pixels``: a model that moves pixels (``mini``) moves those of the frame at its own resolution, which keeps large
     faces sharp; without it, or with ``colour_match``, the crop that it makes is enlarged. ``strength`` in [0,1]: how much of
-    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain a drawn mouth gets that
-    is not pasted; own pixels have theirs."""
+    the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how much of the source's sharpness and grain a drawn mouth
+    gets, unless it is pasted; own pixels have theirs."""
 
     mask: MaskKind = "mouth"
     kind: BlendKind = "seamless"
