@@ -157,11 +157,11 @@ def scale_of(matrix: Tensor) -> Tensor:
 Box = tuple[int, int, int, int]  # xyxy px, half-open; may reach beyond the frame
 
 
-def bounds(matrices: Tensor, box: tuple[float, float, float, float], *, margin: int = 2) -> list[Box]:
-    """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box`` (xyxy, crop pixels) of its
-    crop, and ``margin`` more on each side."""
-    x0, y0, x1, y1 = box
-    corners = matrices.new_tensor([[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]])
+def bounds(matrices: Tensor, box: tuple[float, float, float, float] | Tensor, *, margin: int = 2) -> list[Box]:
+    """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box`` (xyxy, crop pixels; one, or
+    (N,4)) of its crop, and ``margin`` more on each side."""
+    boxes = box if isinstance(box, Tensor) else matrices.new_tensor([box])
+    corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (N,4,2)
     placed = apply(matrices, corners.expand(matrices.shape[0], -1, -1))
     low, high = placed.amin(1).floor() - margin, placed.amax(1).ceil() + margin
     return [(int(a), int(b), int(c), int(d)) for a, b, c, d in torch.cat([low, high], 1).tolist()]

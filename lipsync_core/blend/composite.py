@@ -60,8 +60,8 @@ def composite(
         raise ValueError(
             f"strength is {strength}; wanted 0 (the source) to 1 (what was generated), one or of each face"
         )
-    extent = _extent(mask) if any(shares) else None
-    if extent is None:
+    extents = _extents(mask) if any(shares) else None
+    if extents is None:
         return frames
     if movement is None and residue is not None:
         generated, residue = generated - residue, None
@@ -80,7 +80,7 @@ def composite(
         sides = [_Side(planes, written, made * top, residue if residue is None else residue * top, 1.0, top)]
     for side in sides:
         fine = None if side.scale < 1 else texture  # chroma has no detail to speak of
-        _put(side, mask, crop_to_frame * side.scale, movement, extent, blend, shares, fine)
+        _put(side, mask, crop_to_frame * side.scale, movement, extents, blend, shares, fine)
     return out
 
 
@@ -118,7 +118,7 @@ def _put(
     mask: Tensor,
     crop_to_frame: Tensor,
     movement: Movement | None,
-    extent: tuple[float, float, float, float],
+    extents: Tensor,
     blend: Edge,
     shares: list[float],
     texture: Texture | None,
@@ -129,7 +129,7 @@ def _put(
     kinds = [1, channels, *([1, 2] if movement else [0, 0]), 0 if side.residue is None else channels]
     rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((n, 2), -1)))
     parts = [
-        (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in bounds(crop_to_frame, extent)
+        (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in bounds(crop_to_frame, extents)
     ]
     sizes = [(max(x1 - x0, 0), max(y1 - y0, 0)) for x0, y0, x1, y1 in parts]
     corners = crop_to_frame.new_tensor([part[:2] for part in parts])
@@ -180,10 +180,15 @@ def _pulled(planes: Tensor, source: Tensor) -> Tensor:
     )[0]
 
 
-def _extent(mask: Tensor) -> tuple[float, float, float, float] | None:
-    """The rectangle (xyxy, crop pixels) that holds everything above 0, and a pixel more for the interpolation."""
-    seen = (mask > 0).any(0)[0]
-    rows, columns = seen.any(1).nonzero(), seen.any(0).nonzero()
-    if not len(rows):
+def _extents(mask: Tensor) -> Tensor | None:
+    """(N,4) the rectangles (xyxy, crop pixels) that hold everything above 0, and a pixel more for the interpolation; None
+    where there is nothing. A hundredth more keeps their corners off whole pixels of frames, where the last bit of a map would
+    decide how large a part is."""
+    seen = mask[:, 0] > 0
+    if not seen.any():
         return None
-    return float(columns[0]) - 1, float(rows[0]) - 1, float(columns[-1]) + 2, float(rows[-1]) + 2
+    sides = [seen.any(1), seen.any(2)]  # columns, rows
+    size = mask.shape[-1]
+    low = torch.stack([side.int().argmax(1) for side in sides], 1)
+    high = size - torch.stack([side.int().flip(1).argmax(1) for side in sides], 1)
+    return torch.cat([low - 1.01, high + 1.01], 1).to(mask.dtype)
