@@ -1,6 +1,7 @@
 """Masks, colour match and composite: untouched means untouched, bit for bit."""
 
 import math
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -14,7 +15,7 @@ from lipsync_core.blend.seamless import Seamless, residue
 from lipsync_core.blend.texture import Texture
 from lipsync_core.blending import Blend, Faces, blended, covered
 from lipsync_core.geometry import ALIGNED, compose, cut, translation
-from lipsync_core.types import Frames
+from lipsync_core.types import ColourTags, Frames, YuvFrames
 
 SIZE = 48
 KINDS = get_args(MaskKind)
@@ -456,3 +457,89 @@ def test_an_edge_for_each_face() -> None:
     both = face_mask("mouth", points(2), SIZE, feather=widths)
     for i, width in enumerate(widths.tolist()):
         torch.testing.assert_close(both[i], face_mask("mouth", points(2), SIZE, feather=width)[i])
+
+
+def coded(n: int, *, height: int = 90, width: int = 110, seed: int = 1) -> YuvFrames:
+    pixels = torch.randint(16, 236, (n, height * 3 // 2, width), generator=rng(seed), dtype=torch.uint8)
+    return YuvFrames(pixels, ColourTags(1, 1, 1))
+
+
+def single(pictures: Frames | YuvFrames, i: int) -> Frames | YuvFrames:
+    return replace(pictures, pixels=pictures.pixels[i : i + 1], start=0)
+
+
+def moving(n: int, seed: int = 6) -> Movement:
+    share = torch.rand(n, 1, SIZE, SIZE, generator=rng(seed))
+    return Movement(4 * torch.randn(n, 2, SIZE, SIZE, generator=rng(seed + 1)), share)
+
+
+@pytest.mark.parametrize("before", [frames(3), frames(3, floating=True), coded(3)])
+def test_frames_that_are_their_own_origins_give_the_same_bits(before: Frames | YuvFrames) -> None:
+    maps, mask, movement = placed(3), face_mask("face", points(3), SIZE), moving(3)
+    named = replace(movement, origins=[single(before, i) for i in range(3)], crop_to_origin=maps)
+    wanted, got = (
+        composite(before, generated(3), crop_to_frame=maps, mask=mask, movement=each).pixels
+        for each in (movement, named)
+    )
+    assert torch.equal(got, wanted) and not torch.equal(got, before.pixels)
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_pixels_come_from_their_origins_at_the_place_and_scale_there(floating: bool) -> None:
+    """One picture stands for two faces, in which it lies twice as large as in the frame."""
+    before, one = frames(2, floating=floating), frames(4, floating=floating, height=130, width=140)
+    origin = single(one, 3)
+    double = compose(whole(20, 16), torch.tensor([[[2.0, 0, 0], [0, 2.0, 0]]])).expand(2, -1, -1)
+    movement = replace(still(2), origins=[origin, origin], crop_to_origin=double)
+    maps, mask = whole(30, 20).expand(2, -1, -1), torch.ones(2, 1, SIZE, SIZE)
+    after = composite(before, generated(2), crop_to_frame=maps, mask=mask, movement=movement).pixels
+    even = origin.pixels[0, 16 : 16 + 2 * SIZE, 20 : 20 + 2 * SIZE].double()  # cubic, halfway between each two
+    a, b, c, d = (even.roll(1 - k, 0) for k in range(4))
+    rows = (-3 * a + 19 * b + 19 * c - 3 * d)[::2] / 32
+    a, b, c, d = (rows.roll(1 - k, 1) for k in range(4))
+    wanted = ((-3 * a + 19 * b + 19 * c - 3 * d)[:, ::2] / 32)[2:-2, 2:-2].clamp(0, 1 if floating else 255)
+    for picture in after:
+        got = picture[20 : 20 + SIZE, 30 : 30 + SIZE][2:-2, 2:-2].double()
+        torch.testing.assert_close(got, wanted, atol=1e-4 if floating else 0.51, rtol=0)
+    assert torch.equal(after[:, :18], before.pixels[:, :18])
+
+
+def test_coded_pixels_come_from_their_origins() -> None:
+    before, origin = coded(2), coded(1, height=64, width=80, seed=8)
+    movement = replace(still(2), origins=[origin, origin], crop_to_origin=whole(12, 8).expand(2, -1, -1))
+    maps, mask = whole(30, 20).expand(2, -1, -1), torch.ones(2, 1, SIZE, SIZE)
+    after = composite(before, generated(2), crop_to_frame=maps, mask=mask, movement=movement)
+    luma, chroma = origin.luma[:, :, 8 : 8 + SIZE, 12 : 12 + SIZE], origin.chroma[:, :, 4:28, 6:30]
+    assert torch.equal(after.luma[:, :, 20 : 20 + SIZE, 30 : 30 + SIZE], luma.expand(2, -1, -1, -1))
+    assert torch.equal(after.chroma[:, :, 11:33, 16:38], chroma[:, :, 1:-1, 1:-1].expand(2, -1, -1, -1))
+
+
+def test_origins_that_do_not_fit_are_refused() -> None:
+    before, one, maps = frames(2), frames(1), placed(2)
+
+    def spoken(**origins) -> Frames:
+        movement = replace(still(2), **origins)
+        return composite(before, generated(2), crop_to_frame=maps, mask=torch.ones(2, 1, SIZE, SIZE), movement=movement)
+
+    with pytest.raises(ValueError, match="origins, their maps number 1, 2; wanted 2 of both, or none"):
+        spoken(origins=[one], crop_to_origin=maps)
+    with pytest.raises(ValueError, match="origins, their maps number 0, 2; wanted 2"):
+        spoken(crop_to_origin=maps)
+    for wrong in (frames(1, floating=True), coded(1), frames(2)):
+        with pytest.raises(ValueError, match=r"wanted single pictures as the frames are: torch\.uint8 of RGB"):
+            spoken(origins=[one, wrong], crop_to_origin=maps)
+
+
+def test_gradients_reach_the_origins() -> None:
+    picture = torch.rand(1, 9, 8, 3, generator=rng(), dtype=torch.float64)
+    origin = torch.rand(1, 12, 11, 3, generator=rng(3), dtype=torch.float64, requires_grad=True)
+    made = torch.rand(1, 3, 5, 5, generator=rng(1), dtype=torch.float64)
+    offset = torch.rand(1, 2, 5, 5, generator=rng(4), dtype=torch.float64)
+    share = 0.2 + 0.6 * torch.rand(1, 1, 5, 5, generator=rng(5), dtype=torch.float64)
+    mask, maps = torch.full_like(share, 0.7), torch.tensor([[[1.1, -0.2, 1.3], [0.2, 1.1, 1.7]]]).double()
+
+    def mixed(origin: Tensor) -> Tensor:
+        movement = Movement(offset, share, [Frames(origin)], maps * 1.2)
+        return composite(Frames(picture), made, crop_to_frame=maps, mask=mask, movement=movement).pixels
+
+    assert torch.autograd.gradcheck(mixed, (origin,))

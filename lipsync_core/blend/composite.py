@@ -1,5 +1,6 @@
 """Put generated faces back into their frames."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import apply, bounds, compose, invert, sample, scale_of, translation, unit_maps, within
-from ..types import AnyFrames, YuvFrames
+from ..types import AnyFrames, Frames, YuvFrames
 from ..yuv import from_rgb
 from .texture import Place, Texture, textured
 
@@ -18,10 +19,16 @@ Edge = Literal["paste", "feather"]
 @dataclass(frozen=True, slots=True, eq=False)
 class Movement:
     """How a face is made of its own frame: ``offset`` (N,2,S,S), from where in crop pixels (x, y) each place takes its
-    pixel, and ``share`` (N,1,S,S) in [0,1] of that pixel, the rest being what was generated."""
+    pixel, and ``share`` (N,1,S,S) in [0,1] of that pixel, the rest being what was generated.
+
+    ``origins``: the pixels come from these pictures instead, one for each face, single frames of the kind of the frames that
+    are composited and of any size; one picture may stand for several faces. ``crop_to_origin`` (N,2,3): where the crops lie
+    in them. Nothing is filtered: a face that is twice as large there loses sharpness to aliasing."""
 
     offset: Tensor
     share: Tensor
+    origins: Sequence[Frames | YuvFrames] | None = None
+    crop_to_origin: Tensor | None = None
 
     def picture(self, made: Tensor, source: Tensor) -> Tensor:
         """(N,3,S,S) what the face looks like at the resolution of its crop ``source`` (N,3,S,S)."""
@@ -48,9 +55,9 @@ def composite(
 
     generated (N,3,S,S) RGB in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste`` takes every pixel from one
     side (mask above a half or not), ``feather`` mixes. strength in [0,1], one or (N,) of them: how much of what was
-    generated is seen under the mask. movement: moves the frames' own pixels, at their own resolution. residue (N,3,S,S): is
-    taken off what was generated and moved (see ``seamless``). texture: gives back fine detail. Frame by frame: only the part
-    under a mask is touched, and it fits into the cache.
+    generated is seen under the mask. movement: moves the frames' own pixels, or those of its origins, at their own resolution.
+    residue (N,3,S,S): is taken off what was generated and moved (see ``seamless``). texture: gives back fine detail. Frame by
+    frame: only the part under a mask is touched, and it fits into the cache.
     """
     counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
     if len(set(counts)) > 1:
@@ -65,6 +72,7 @@ def composite(
         return frames
     if movement is None and residue is not None:
         generated, residue = generated - residue, None
+    origins = None if movement is None else _origin_planes(movement, frames)
     out = replace(frames, pixels=frames.pixels.clone())
     made = generated.clamp(0, 1)
     if isinstance(frames, YuvFrames) and isinstance(out, YuvFrames):
@@ -78,10 +86,36 @@ def composite(
         top = 255 if out.pixels.dtype == torch.uint8 else 1
         planes, written = (x.pixels.permute(0, 3, 1, 2) for x in (frames, out))
         sides = [_Side(planes, written, made * top, residue if residue is None else residue * top, 1.0, top)]
-    for side in sides:
+    for number, side in enumerate(sides):
         fine = None if side.scale < 1 else texture  # chroma has no detail to speak of
-        _put(side, mask, crop_to_frame * side.scale, movement, extents, blend, shares, fine)
+        pulled = None if origins is None else [planes[number] for planes in origins]
+        _put(side, mask, crop_to_frame * side.scale, movement, pulled, extents, blend, shares, fine)
     return out
+
+
+def _planes(picture: Frames | YuvFrames) -> list[Tensor]:
+    """Its planes (N,C,H,W), by resolution."""
+    return [picture.luma, picture.chroma] if isinstance(picture, YuvFrames) else [picture.pixels.permute(0, 3, 1, 2)]
+
+
+def _origin_planes(movement: Movement, frames: Frames | YuvFrames) -> list[list[Tensor]] | None:
+    """For each face the planes (C,H,W) of its origin, by resolution; None where pixels come from the frames. ValueError where
+    those do not fit."""
+    origins, maps, wanted = movement.origins, movement.crop_to_origin, len(movement.offset)
+    if origins is None and maps is None:
+        return None
+    counts = [0 if part is None else len(part) for part in (origins, maps)]
+    if origins is None or counts != [wanted, wanted]:
+        raise ValueError("origins, their maps number {}, {}; wanted {} of both, or none".format(*counts, wanted))
+    kinds = {_kind(picture) for picture in origins}
+    if kinds != {_kind(frames)} or any(len(picture.pixels) != 1 for picture in origins):
+        raise ValueError(f"origins are {sorted(kinds)}; wanted single pictures as the frames are: {_kind(frames)}")
+    return [[planes[0] for planes in _planes(picture)] for picture in origins]
+
+
+def _kind(picture: Frames | YuvFrames) -> str:
+    """What its numbers mean."""
+    return f"{picture.pixels.dtype} of {picture.colour if isinstance(picture, YuvFrames) else 'RGB'}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +131,9 @@ class _Side:
     top: int
 
 
-def _layers(side: _Side, mask: Tensor, movement: Movement | None, crop_to_frame: Tensor) -> Tensor:
+def _layers(side: _Side, mask: Tensor, movement: Movement | None, crop_to_source: Tensor) -> Tensor:
     """(N,K,S+2,S+2) what is warped into a frame: the mask, the face's C planes and, of a movement, the share and the place
-    in the frame (x, y) that each pixel comes from, then the residue's planes. Outside its crop a mask is 0: a rim says so,
+    (x, y) in its source that each pixel comes from, then the residue's planes. Outside its crop a mask is 0: a rim says so,
     which the warp's repeated border then carries on."""
 
     def rimmed(x: Tensor) -> Tensor:
@@ -107,7 +141,7 @@ def _layers(side: _Side, mask: Tensor, movement: Movement | None, crop_to_frame:
 
     layers = [F.pad(mask, (1, 1, 1, 1)), rimmed(side.face)]
     if movement is not None:
-        layers += [rimmed(movement.share), _sources(rimmed(movement.offset), crop_to_frame)]
+        layers += [rimmed(movement.share), _sources(rimmed(movement.offset), crop_to_source)]
     if side.residue is not None:
         layers.append(rimmed(side.residue))
     return torch.cat(layers, 1)
@@ -118,14 +152,16 @@ def _put(
     mask: Tensor,
     crop_to_frame: Tensor,
     movement: Movement | None,
+    origins: list[Tensor] | None,
     extents: Tensor,
     blend: Edge,
     shares: list[float],
     texture: Texture | None,
 ) -> None:
-    """Writes into a side what becomes of it."""
+    """Writes into a side what becomes of it; ``origins``: its planes (C,H,W) of the pictures that pixels are moved from."""
     n, channels, height, width = side.planes.shape
-    layers = _layers(side, mask, movement, crop_to_frame)
+    moved_from = movement.crop_to_origin if movement else None
+    layers = _layers(side, mask, movement, crop_to_frame if moved_from is None else moved_from * side.scale)
     kinds = [1, channels, *([1, 2] if movement else [0, 0]), 0 if side.residue is None else channels]
     rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((n, 2), -1)))
     parts = [
@@ -144,7 +180,7 @@ def _put(
         here = (i, slice(None), slice(y0, y1), slice(x0, x1))
         old = side.planes[here]
         old = old.to(torch.promote_types(old.dtype, face.dtype))
-        own = _pulled(side.planes[i], source) if movement else old.to(face.dtype)
+        own = _pulled(side.planes[i] if origins is None else origins[i], source) if movement else old.to(face.dtype)
         if texture is not None:
             place = Place(texture.index[i], x0, y0, steps[i])
             face = textured(face, own, place, texture=texture, top=side.top)
@@ -159,11 +195,11 @@ def _put(
         side.out[here] = new if side.out.is_floating_point() else new.round_()
 
 
-def _sources(offset: Tensor, crop_to_frame: Tensor) -> Tensor:
-    """(N,2,S+2,S+2) where in its frame each place of a crop and its rim takes its pixel from: ``offset`` crop px away."""
+def _sources(offset: Tensor, crop_to_source: Tensor) -> Tensor:
+    """(N,2,S+2,S+2) where in its source each place of a crop and its rim takes its pixel from: ``offset`` crop px away."""
     axis = torch.arange(offset.shape[3], device=offset.device, dtype=offset.dtype) - 0.5
     places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset
-    return apply(crop_to_frame, places.flatten(2).mT).mT.unflatten(2, offset.shape[2:])
+    return apply(crop_to_source, places.flatten(2).mT).mT.unflatten(2, offset.shape[2:])
 
 
 def _pulled(planes: Tensor, source: Tensor) -> Tensor:
