@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 
 from lipsync_core.blending import Blend
+from lipsync_core.casting import Drawings, Role
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.finding import Finding, find_people
 from lipsync_core.footage import Cut, opened
 from lipsync_core.media import read_audio, read_frames
 from lipsync_core.metrics.seams import Seams
-from lipsync_core.pipeline import Drawings, LipSync
+from lipsync_core.pipeline import LipSync, OnShares
 from lipsync_core.types import Audio, FaceTrack, Frames
 from lipsync_core.weights import load_talking_face
 
@@ -56,15 +57,15 @@ def measured(
     """Line, step, flicker and sharpness; seconds of blending a frame."""
     count, height, width, _ = frames.pixels.shape
 
-    def run() -> Iterator[Frames]:
+    def run(on_shares: OnShares | None = None) -> Iterator[Frames]:
         pieces = (Frames(frames.pixels[i : i + 8], i) for i in range(0, count, 8))
-        return sync.stream(pieces, voice, fps=fps, tracks=[track], drawings=drawings)
+        return sync.in_turn(pieces, [Role(voice, track, drawings)], fps=fps, on_shares=on_shares)
 
-    list(run())  # draws; what follows only blends
+    alpha = torch.zeros(count, height, width)
+    list(run(lambda start, shares: alpha[start : start + len(shares)].copy_(shares)))  # draws; what follows only blends
     began = time.perf_counter()
     done = torch.cat([piece.pixels for piece in run()])
     spent = (time.perf_counter() - began) / count
-    alpha = sync.masks(height, width, [track], start=0, count=count)
     seams = Seams()
     seams.update(frames, Frames(done), alpha)
     found = seams.compute()

@@ -14,6 +14,7 @@ from .cli_progress import Bar
 from .times import parse_seconds
 
 if TYPE_CHECKING:
+    from .blending import Blend
     from .dubbing import DubReport, Progress
     from .models.talking_face import TalkingFace
 
@@ -73,7 +74,19 @@ Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft 
 FeatherPx = Annotated[float | None, typer.Option(min=0, help="The same in px of the picture, instead of --feather.")]
 Detail = Annotated[float, typer.Option(min=0, max=1, help="How much of the picture's sharpness a drawn mouth gets.")]
 Grain = Annotated[float, typer.Option(min=0, max=1, help="How much of its grain.")]
-Colour = Annotated[bool, typer.Option(help="Bring the colours of the new skin to the old's.")]
+Colour = Annotated[
+    Literal["off", "spread", "covariance"],
+    typer.Option(
+        "--colour-match", help="Bring the colours of the new skin to the old's: in Lab, or as light changes them."
+    ),
+]
+OcclusionOption = Annotated[
+    Literal["ignore", "compare", "parse"],
+    typer.Option(
+        "--occlusion", help="Keep hands, microphones, hair before the mouth: by its first frame, or face_parsing."
+    ),
+]
+Steady = Annotated[float, typer.Option(min=0, max=1, help="How much of a drawn mouth's trembling is taken off.")]
 OwnPixels = Annotated[
     bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its crop.")
 ]
@@ -85,8 +98,14 @@ RestoreOption = Annotated[
 RestoreStrength = Annotated[float, typer.Option(min=0, max=1, help="How much of the restored face is seen.")]
 RestoreMask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="Where it is seen.")]
 SilenceOption = Annotated[
-    Literal["keep", "generate"],
-    typer.Option("--silence", help="While nobody speaks: the old mouth, or what the model makes of silence."),
+    Literal["keep", "close", "generate"],
+    typer.Option(
+        "--silence", help="While nobody speaks: the old mouth, a closed one, or what the model makes of silence."
+    ),
+]
+ReferenceOption = Annotated[
+    Literal["current", "first", "nearest-closed"],
+    typer.Option("--reference", help="Which picture of the person a mouth is drawn from."),
 ]
 SpeakersOption = Annotated[
     str | None,
@@ -106,6 +125,9 @@ LongerOption = Annotated[
     typer.Option("--when-audio-is-longer", help="What the picture does then."),
 ]
 Detector = Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")]
+Landmarks = Annotated[
+    Path | None, typer.Option(help="InsightFace's 2d106det.onnx: masks then follow each face's own outline.")
+]
 MinScore = Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")]
 Cache = Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")]
 Device = Annotated[str, typer.Option(help="auto | cpu | cuda | mps")]
@@ -135,13 +157,16 @@ def dub_command(
     feather_px: FeatherPx = None,
     detail: Detail = 1.0,
     grain: Grain = 1.0,
-    colour_match: Colour = False,
+    colour_match: Colour = "off",
+    occlusion: OcclusionOption = "ignore",
+    steady: Steady = 0.0,
     own_pixels: OwnPixels = True,
     strength: Strength = 1.0,
     restore: RestoreOption = None,
     restore_strength: RestoreStrength = 1.0,
     restore_mask: RestoreMask = "mouth",
     silence: SilenceOption = "generate",
+    reference: ReferenceOption = "current",
     speakers: SpeakersOption = None,
     pads: Pads = None,
     lead_ms: Lead = None,
@@ -151,6 +176,7 @@ def dub_command(
     longer: LongerOption = "pingpong",
     detector: Detector = "mini",
     min_score: MinScore = 0.7,
+    landmarks: Landmarks = None,
     cache: Cache = True,
     device: Device = "auto",
     precision: PrecisionOption = "auto",
@@ -187,7 +213,6 @@ def dub_as_told(
 
 def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
-    from .blending import Blend
     from .dubbing import Cut, Encoding, Finding
     from .restorers import Restore
 
@@ -204,14 +229,13 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "model": o.model,
         "model_name": Path(o.model).name,
         "select": o.which,
-        "blend": Blend(
-            o.mask, o.blend, o.feather, o.colour_match, o.own_pixels, o.strength, o.feather_px, o.detail, o.grain
-        ),
+        "blend": blend_of(o),
         "restore": Restore(o.restore, o.restore_strength, o.restore_mask) if o.restore else None,
         "cut": Cut(start, end, parse_fps(o.fps) if o.fps else None, o.longer),
-        "finding": Finding(o.detector, o.min_score, o.cache),
+        "finding": Finding(o.detector, o.min_score, o.cache, landmarks=o.landmarks),
         "encoding": Encoding(o.codec, o.crf, o.preset, o.tag, o.overwrite),
         "silence": o.silence,
+        "reference": o.reference,
         "speakers": o.speakers,
         "pads": _pads(o.pads),
         "lead_ms": o.lead_ms,
@@ -219,6 +243,26 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         "precision": o.precision,
         "batch": o.batch,
     }
+
+
+def blend_of(options: SimpleNamespace) -> "Blend":
+    """The blend that ``options`` of `lipsync dub` name."""
+    from .blending import Blend
+
+    o = options
+    return Blend(
+        mask=o.mask,
+        kind=o.blend,
+        feather=o.feather,
+        colour_match=None if o.colour_match == "off" else o.colour_match,
+        own_pixels=o.own_pixels,
+        strength=o.strength,
+        feather_px=o.feather_px,
+        detail=o.detail,
+        grain=o.grain,
+        occlusion=o.occlusion,
+        steady=o.steady,
+    )
 
 
 def _print_report(report: "DubReport", as_json: bool) -> None:

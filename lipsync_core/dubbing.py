@@ -15,23 +15,26 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .audio import frame_count, mixed, mono, resample
+from .audio import frame_count
 from .blending import Blend
-from .errors import MediaError, NoFaceError
+from .casting import Drawings, Role
+from .errors import NoFaceError
 from .faces.selection import FaceSelector, parse_face
 from .faces.selection import select as choose
-from .finding import Finding, device_named, find_people
+from .finding import Finding, device_named, find_people, load_parser
 from .footage import Cut, Footage, Longer, arranged, opened, order
-from .media import AudioSource, VideoWriter, probe, read_audio, refuse_inputs
+from .hearing import Voices
+from .media import AudioSource, VideoWriter, probe, refuse_inputs
 from .models.precision import Precision
 from .models.talking_face import TalkingFace
 from .notes import Warnings
-from .pipeline import Drawings, LipSync, Role
+from .pipeline import LipSync
 from .prefetch import ahead, timed
+from .referring import Reference, references
 from .restorers import Restore, load_restorer
 from .restoring import Restorer, enlargement, restored
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
-from .types import Audio, FaceTrack, Frames, YuvFrames
+from .types import Audio, FaceTrack, Frames, References, YuvFrames
 from .voice import Silence, shown_in, voice_activity
 from .weights import load_talking_face
 
@@ -90,6 +93,7 @@ def dub(
     blend: Blend = Blend(),
     restore: Restore | Restorer | None = None,
     silence: Silence = "generate",
+    reference: Reference = "current",
     speakers: Path | str | None = None,
     cut: Cut = Cut(),
     finding: Finding = Finding(),
@@ -110,7 +114,8 @@ def dub(
     x,y), or a list of (sound, face) pairs, heard together, where a face may also be a track. A sound that is the face file
     itself is cut with the picture. silence: see ``Silence``. speakers: who speaks the one sound, and when, instead of
     ``select``: a table (``read_turns``; its times are the output's), or "auto" for what the judge makes of the video's own
-    sound, or of ``audio`` where it has none; everybody keeps their own mouth otherwise.
+    sound, or of ``audio`` where it has none; everybody keeps their own mouth otherwise. reference: which picture of a person
+    a mouth is drawn from (``Reference``); a mouth that closes in silence is one of ``nearest-closed``.
 
     restore: a network that restores the dubbed faces, and how. pads: (top, bottom, left, right) px for models framed by the
     detector's box. model_name: for the report and the file, instead of the model's own. lead_ms: see ``SoundFeatures``.
@@ -129,9 +134,10 @@ def dub(
     with notes.clock("total"):
         footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
         network, name = _network(model, model_name, target)
-        sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision)
+        parser = load_parser(target, precision) if blend.occlusion == "parse" else None
+        sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision, parser=parser)
         restorer = load_restorer(restore, target, precision=precision) if isinstance(restore, Restore) else restore
-        voices = _Voices.read(sounds, face, cut, sync.config.features.rate, notes)
+        voices = Voices.read(sounds, face, cut, sync.config.features.rate, notes.warn)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
             say("find faces", 0, wanted)
@@ -143,10 +149,12 @@ def dub(
             count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
             index = order(length, count, cut.longer)
             if speakers is None:
-                faces = [(arranged(_chosen(found, who), length, index), None) for who in selectors]
+                faces = [(_chosen(found, who), None) for who in selectors]
             else:
                 faces = _turns(rows, sounds[0], footage, cut, found, (length, index), target, notes, say)
-            roles = _roles(faces, voices.heard, silence, footage.fps, count, drawings)
+            looks = _looks(faces, footage, reference, silence, (length, index), notes, say)
+            faces = [(arranged(face, length, index), seen) for face, seen in faces]
+            roles = _roles(faces, voices.heard, looks, silence, footage.fps, count, drawings)
             dubbing = _dubbed(sync, footage, roles, (length, count), cut.longer, batch, restorer, notes)
             written = 0
             with closing(ahead(dubbing)) as frames:
@@ -232,22 +240,51 @@ def _turns(
     return [(face, seen) for face, seen in faces]
 
 
+def _looks(
+    faces: Sequence[tuple[FaceTrack, Tensor | None]],
+    footage: Footage,
+    reference: Reference,
+    silence: Silence,
+    shown: tuple[int, Tensor],
+    notes: "_Notes",
+    say: Progress,
+) -> list[References | None]:
+    """What each face is drawn from; shown: the footage's length, and the order of its frames."""
+    length, index = shown
+    kind = "nearest-closed" if silence == "close" and reference == "current" else reference
+    with notes.clock("find references"):
+        return [
+            references(
+                footage,
+                face,
+                kind,
+                length=length,
+                index=index,
+                on_found=lambda done: say("find references", done, length),
+            )
+            for face, _ in faces
+        ]
+
+
 def _roles(
     faces: Sequence[tuple[FaceTrack, Tensor | None]],
     heard: list[Audio],
+    looks: Sequence[References | None],
     silence: Silence,
     fps: Fraction,
     count: int,
     drawings: Sequence[Drawings] | None,
 ) -> list[Role]:
     """Who says what through whom, and how much of each is seen; one sound is for all."""
-    sounds = heard * len(faces) if len(heard) == 1 else heard
-    roles: list[Role] = []
-    for (face, turns), sound, kept in zip(faces, sounds, drawings or [None] * len(faces), strict=True):
-        speaking = shown_in(silence, voice_activity(sound, fps=fps, count=count)) if silence != "generate" else None
-        both = [part for part in (turns, speaking) if part is not None]
-        roles.append(Role(sound, face, kept, torch.stack(both).prod(0) if both else None))
-    return roles
+    many = len(faces)
+    sounds = heard * many if len(heard) == 1 else heard
+    voiced = [None if silence == "generate" else voice_activity(sound, fps=fps, count=count) for sound in sounds]
+    kept = drawings or [None] * many
+    seen = [shown_in(silence, turns, voice) for (_, turns), voice in zip(faces, voiced, strict=True)]
+    return [
+        Role(sound, face, drawn, shown, speaking, look)
+        for sound, (face, _), drawn, (shown, speaking), look in zip(sounds, faces, kept, seen, looks, strict=True)
+    ]
 
 
 def _redrawn(role: Role) -> Tensor:
@@ -274,12 +311,12 @@ def _dubbed(
         read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
         pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), roles, fps=fps)
     pieces = timed(pieces, notes.adder("generate"))
-    yield from pieces if restorer is None else _restored(pieces, roles, restorer, notes)
+    yield from pieces if restorer is None else _restored(pieces, roles, fps, restorer, notes)
     notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
 
 
 def _restored(
-    pieces: Iterator[Frames | YuvFrames], speakers: list[Role], restorer: Restorer, notes: "_Notes"
+    pieces: Iterator[Frames | YuvFrames], speakers: list[Role], fps: Fraction, restorer: Restorer, notes: "_Notes"
 ) -> Iterator[Frames | YuvFrames]:
     """``pieces`` with the faces of ``speakers`` restored."""
     largest = max(enlargement(role.track) for role in speakers)
@@ -289,7 +326,7 @@ def _restored(
             "lower its strength, or leave it out for large faces"
         )
     tracks, shown = [role.track for role in speakers], [role.shown for role in speakers]
-    made = restored(pieces, tracks, restorer=restorer, shown=shown)
+    made = restored(pieces, tracks, restorer=restorer, shown=shown, fps=fps)
     yield from timed(made, notes.adder("restore"))
     notes.seconds["restore"] -= notes.seconds["generate"]
 
@@ -319,49 +356,6 @@ def _network(model: Path | str | TalkingFace, name: str | None, device: torch.de
     if isinstance(model, TalkingFace):
         return model.to(device), name or type(model).__name__
     return load_talking_face(model, device=device), name or Path(model).name
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Voices:
-    """What the model hears, one by one, and what the output sounds like."""
-
-    heard: list[Audio]
-    sound: AudioSource
-
-    @classmethod
-    def read(cls, sounds: list[Path | Audio], face: Path, cut: Cut, rate: int, notes: _Notes) -> "_Voices":
-        spans = [(cut.start, cut.end) if sound == face else (Fraction(0), None) for sound in sounds]
-        heard = [_heard(sound, *span, rate, notes) for sound, span in zip(sounds, spans, strict=True)]
-        if len(sounds) == 1:
-            return cls(heard, AudioSource(sounds[0], *spans[0]))
-        return cls(heard, _mixed(sounds, spans, notes))
-
-
-def _heard(sound: Path | Audio, start: Fraction, end: Fraction | None, rate: int, notes: _Notes) -> Audio:
-    """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
-    if isinstance(sound, Audio):
-        AudioSource(sound)  # refuses what is no sound
-        voice = resample(mono(sound), rate)
-    else:
-        first, stop = round(start * rate), None if end is None else round(end * rate)
-        voice = read_audio(sound, rate=rate, start=first, stop=stop, on_warning=notes.warn)
-    if voice.samples.shape[1] == 0:
-        name = "the audio" if isinstance(sound, Audio) else str(sound)
-        raise MediaError(f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer one")
-    return voice
-
-
-def _mixed(sounds: list[Path | Audio], spans: list[tuple[Fraction, Fraction | None]], notes: _Notes) -> AudioSource:
-    """Several voices at once, held in memory."""
-    tracks = [
-        sound if isinstance(sound, Audio) else read_audio(sound, rate=None, mono=False, on_warning=notes.warn)
-        for sound in sounds
-    ]
-    parts: list[Audio] = []
-    for track, (start, end) in zip(tracks, spans, strict=True):
-        stop = None if end is None else round(end * track.rate)
-        parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
-    return AudioSource(mixed(parts))
 
 
 def _writer(

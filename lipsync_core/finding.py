@@ -1,6 +1,8 @@
-"""What every command that looks for faces chooses: a detector, and a device."""
+"""What every command that looks for faces chooses: a detector, landmarks, a parser, and a device."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,26 +13,33 @@ from .faces.s3fd import S3FDDetector
 from .faces.yunet import YuNetDetector
 from .footage import Footage, Found, Pace, Pictures
 from .hub import file_sha256
+from .metrics.landmarks import LandmarkModel, with_landmarks
 from .models.face_detector import FaceDetector
+from .models.face_parsing import FaceParsing
+from .models.precision import Precision
 from .models.s3fd import S3FD
-from .types import FaceTrack
+from .parsing import FaceParser
+from .types import FaceTrack, Frames
 from .weights import load_model, weights_file
 
 DetectorName = Literal["mini", "yunet", "s3fd"]
 
+_AT_ONCE = 8  # frames
 _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How faces are found: which detector, its least score in (0,1), whether tracks are kept and reused, how closely they
-    are followed, and how large a face is at least, mostly, in px of its longer side."""
+    are followed, and how large a face is at least, mostly, in px of its longer side. ``landmarks``: InsightFace's
+    2d106det.onnx, whose dense points the tracks then carry, so that masks follow each face's own outline."""
 
     detector: DetectorName = "mini"
     min_score: float = 0.7
     cache: bool = True
     pace: Pace = Pace()
     min_size: int = 0
+    landmarks: Path | None = None
 
 
 def find_people(
@@ -43,7 +52,20 @@ def find_people(
         people, count = footage.tracks(detector, pace=finding.pace, on_found=on_found), len(footage.pixels)
     else:
         people, count = footage.tracks(detector, stop=stop, detector_key=key, pace=finding.pace, on_found=on_found)
-    return [person for person in people if _usual_side(person) >= finding.min_size], count
+    people = [person for person in people if _usual_side(person) >= finding.min_size]
+    if finding.landmarks is None:
+        return people, count
+    model, smoothing = LandmarkModel(finding.landmarks), finding.pace.smoothing * float(footage.fps)
+    return with_landmarks(people, _whole(footage, count), model, smoothing=smoothing), count
+
+
+def _whole(footage: Footage | Pictures, count: int) -> Iterator[Frames]:
+    """The first ``count`` frames of ``footage`` as RGB, a few at a time."""
+    pieces = footage.rgb(chunk=_AT_ONCE) if isinstance(footage, Footage) else footage.frames(count, chunk=_AT_ONCE)
+    for piece in pieces:
+        yield piece
+        if piece.start + len(piece.pixels) >= count:
+            return
 
 
 def _usual_side(person: FaceTrack) -> float:
@@ -64,6 +86,13 @@ def load_detector(finding: Finding, device: torch.device) -> tuple[Detector, tup
         return MiniDetector(network, min_score=score), key
     assert isinstance(network, S3FD)
     return S3FDDetector(network, min_score=score), key
+
+
+def load_parser(device: torch.device, precision: Precision = "auto") -> FaceParser:
+    """The public face parser, pulled before. Raises WeightsError, which says how."""
+    network = load_model("face_parsing", kind="face_parsing", device=device)
+    assert isinstance(network, FaceParsing)
+    return FaceParser(network, precision=precision)
 
 
 def device_named(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 """Frames, sound and tracks in; dubbed frames out. No paths, no files; memory does not grow with the clip."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -10,57 +10,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blend.composite import Movement
-from .blending import Blend, Faces, blended, covered
+from .blending import Blend, Faces, Moment, Past, below_the_middle, blended, shaped, shares, steady
+from .casting import Drawings, Origins, Portraits, Role, at, present
 from .geometry import apply, crop_to_frame, cut_frames, invert
 from .models.generator import unpacked
 from .models.layers import ready
 from .models.precision import Precision, arithmetic
 from .models.talking_face import TalkingFace, TalkingFaceConfig
-from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames
+from .parsing import FaceParser
+from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
+
+OnShares = Callable[[int, Tensor], None]
+"""Hears of each chunk its first frame's number, and (N,H,W) in [0,1] how much of the new mouths each place shows."""
 
 
-class Drawings:
-    """What a network drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
-    it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini` drew in bfloat16; what comes after that
-    is not kept, and drawn again when it is wanted.
-
-    The caller sees to it that the faces, the sound, the model, the chunks and the frames that are shown are the same.
-    """
-
-    def __init__(self, most_bytes: int = 64 * 2**20) -> None:
-        self._room = most_bytes
-        self._kept: dict[tuple[int, int, int], Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def recall(self, track: int, start: int, count: int) -> Tensor | None:
-        """What was drawn for the faces of ``track`` in ``count`` frames from ``start`` on."""
-        return self._kept.get((track, start, count))
-
-    def keep(self, track: int, start: int, count: int, planes: Tensor) -> None:
-        size = planes.nbytes
-        if size <= self._room and (track, start, count) not in self._kept:
-            self._room -= size
-            self._kept[track, start, count] = planes
+_Known = dict[int, tuple[Faces, list[Tensor]]]
+"""Of a still picture: by the number of its role each face, and its features."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Role:
-    """Who says what: ``audio`` (mono, at the model's rate) through the face of ``track``. ``shown`` (T,) in [0,1]: how much of
-    the new mouth is seen in each frame of the stream, the last holding on; None: all of it."""
+class _Speaker:
+    """A role in the stream that plays it: its number among the others, and what its frames have left."""
 
-    audio: Audio
-    track: FaceTrack
-    drawings: Drawings | None = None
-    shown: Tensor | None = None
+    number: int
+    role: Role
+    portraits: Portraits | None
+    past: Past = Past()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spoken:
+    """Faces that were put into those of a chunk's frames that are ``here`` (M,) bool, under ``mask`` (N,1,S,S)."""
+
+    here: Tensor
+    faces: Faces
+    mask: Tensor
+    shown: Tensor | None
 
 
 class LipSync:
     """A network that draws faces made ready for inference, and the blend it is put back with.
 
     ``model`` is folded in place (batch norms into convolutions) and must not be trained further. ``pads`` and ``lead_ms``
-    override what its config says (see ``Framing`` and ``SoundFeatures``); ``precision``: see ``arithmetic``.
+    override what its config says (see ``Framing`` and ``SoundFeatures``); ``precision``: see ``arithmetic``. ``parser``: for
+    blends whose ``occlusion`` is ``parse``; ValueError without.
     """
 
     def __init__(
@@ -71,14 +64,18 @@ class LipSync:
         pads: tuple[int, int, int, int] | None = None,
         lead_ms: int | None = None,
         precision: Precision = "auto",
+        parser: FaceParser | None = None,
     ) -> None:
         framing, features = model.config.framing, model.config.features
         if pads is not None and framing.kind != "box":
             raise ValueError(f"this model frames faces by their {framing.kind} points; pads apply to box framing alone")
+        if blend.occlusion == "parse" and parser is None:
+            raise ValueError("occlusion is 'parse' and there is no parser; give one, or choose 'compare'")
         framing = framing if pads is None else replace(framing, pads=pads)
         features = features if lead_ms is None else replace(features, lead_ms=lead_ms)
         self.config: TalkingFaceConfig = replace(model.config, framing=framing, features=features)
         self.blend = blend
+        self.parser = parser
         self.model = ready(model)
         weight = next(self.model.parameters())
         dtype = arithmetic(weight, precision)
@@ -126,74 +123,106 @@ class LipSync:
         fps: Fraction,
         still: int | None = None,
         chunk: int = 32,
+        on_shares: OnShares | None = None,
     ) -> Iterator[AnyFrames]:
         """``stream`` for several, each of whom says something else through a face of their own. still: the frames wanted of
         the one picture in ``frames``, ``chunk`` at a time."""
+        speakers = [_Speaker(n, role, Portraits.of(role.references, self.config)) for n, role in enumerate(roles)]
+        known: _Known | None = None
         if still is not None:
             (picture,) = frames
-            yield from self._stilled(picture, roles, fps, still, chunk)
-            return
+            known, frames = self._known(picture, roles), _repeated(picture, still, chunk)
         for piece in frames:
-            for number, role in enumerate(roles):
-                piece = self._speak(piece, role, fps, number)
+            told: list[_Spoken] = []
+            for place, speaker in enumerate(speakers):
+                piece, speakers[place], spoken = self._speak(piece, speaker, fps, known)
+                told += [] if spoken is None else [spoken]
+            if on_shares is not None:
+                on_shares(piece.start, self._shares(piece, told))
             yield piece
 
-    def _stilled(
-        self, frame: AnyFrames, roles: Sequence[Role], fps: Fraction, count: int, chunk: int
-    ) -> Iterator[AnyFrames]:
-        seen = [(number, role) for number, role in enumerate(roles) if bool(role.track.visible[0])]
-        faces = [self._cut(frame, self._places(role.track, torch.zeros(1, dtype=torch.long))) for _, role in seen]
-        skips: dict[int, list[Tensor]] = {}
-        for start in range(0, count, chunk):
-            n = min(chunk, count - start)
-            out = replace(frame, pixels=frame.pixels.expand(n, *frame.pixels.shape[1:]), start=start)
-            for (number, role), face in zip(seen, faces, strict=True):
-                planes = self._recall(role.drawings, number, start, n)
-                if planes is None:
-                    skips[number] = skips.get(number) or self._skips(face)
-                    planes = self.model.draw(self._sound(role.audio, fps, start, n), skips[number])
-                    self._keep(role.drawings, number, start, n, planes)
-                out = self._blend(out, planes, face, role, torch.arange(start, start + n))
-            yield out
+    def _known(self, picture: Frames | YuvFrames, roles: Sequence[Role]) -> _Known:
+        seen = {number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])}
+        first = torch.zeros(1, dtype=torch.long)
+        faces = {number: self._places(track, first, picture) for number, track in seen.items()}
+        looked = {number: self._parsed(picture, self._cut(picture, place)) for number, place in faces.items()}
+        return {number: (face, self._skips(face, None)) for number, face in looked.items()}
 
-    @torch.inference_mode()
-    def masks(self, height: int, width: int, tracks: Sequence[FaceTrack], *, start: int, count: int) -> Tensor:
-        """(count,H,W) in [0,1]: how much of the new mouths ``stream`` shows at each place of frames ``start`` ... of the
-        tracks, from 0 (untouched; rounding may leave a millionth) to 1."""
-        shares = Frames(torch.zeros(count, height, width, 3), start)
-        for track in tracks:
-            here, index = present(shares, track)
-            if not here.any():
-                continue
-            faces = self._places(track, index[here])
-            part = replace(shares, pixels=shares.pixels[here])
-            shares.pixels[here] = covered(part, faces, self.blend, moves=self._moves, size=self.config.size).pixels
-        return shares.pixels.mean(3)
-
-    def _speak(self, frames: AnyFrames, role: Role, fps: Fraction, number: int) -> AnyFrames:
-        here, index = present(frames, role.track)
-        n = len(here)
+    def _speak(
+        self, frames: AnyFrames, speaker: _Speaker, fps: Fraction, known: _Known | None
+    ) -> tuple[AnyFrames, _Speaker, _Spoken | None]:
+        role, number, n = speaker.role, speaker.number, frames.pixels.shape[0]
         stream = torch.arange(n) + frames.start
-        shown = _shown(role, stream)
+        if known is None:
+            here, index = present(frames, role.track)
+        else:
+            here, index = torch.full((n,), number in known), torch.zeros(n, dtype=torch.long)
+        shown = at(role.shown, stream)
         if shown is not None and role.drawings is None:
-            here &= shown > 0  # what nobody sees need not be drawn, unless it is kept for another blend
+            here = here & (shown > 0)  # what nobody sees need not be drawn, unless it is kept for another blend
         if not here.any():
-            return frames
+            return frames, speaker, None
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
-        faces = self._places(role.track, index[here])
         planes = self._recall(role.drawings, number, frames.start, n)
-        if planes is None or not self._moves or self.blend.looks:
-            faces = self._cut(chosen, faces)
+        origins = None if speaker.portraits is None else speaker.portraits.at(stream[here])
+        if known is None:
+            faces, skips = self._places(role.track, index[here], frames), None
+            if planes is None or not self._moves or self.blend.looks:
+                faces = self._cut(chosen, faces)
+            faces = self._parsed(chosen, faces)
+        else:
+            faces, skips = known[number][0].times(len(chosen.pixels)), known[number][1]
         if planes is None:
-            planes = self.model.draw(self._sound(role.audio, fps, frames.start, n)[here], self._skips(faces))
+            sound = self._sound(role.audio, fps, frames.start, n)[here]
+            planes = self.model.draw(sound, self._skips(faces, origins) if skips is None else skips)
             self._keep(role.drawings, number, frames.start, n, planes)
-        spoken = self._blend(chosen, planes, faces, role, stream[here])
+        moment = Moment(stream[here], fps, speaker.past)
+        mask, moment = shaped(faces, self.blend, self.config.size, moment)
+        shown = None if shown is None else shown[here]
+        made, movement, moment = self._made(planes, faces, origins, at(role.speaking, stream[here]), moment)
+        if movement is not None and origins is not None:
+            mask = mask * below_the_middle(mask)  # the upper half is the frame's own, not the origin's
+        spoken, moment = blended(chosen, made, faces, self.blend, mask, moment, shown=shown, movement=movement)
+        speaker, told = replace(speaker, past=moment.over()), _Spoken(here, faces, mask, shown)
         if whole:
-            return spoken
+            return spoken, speaker, told
         pixels = frames.pixels.clone()
         pixels[here] = spoken.pixels
-        return replace(frames, pixels=pixels)
+        return replace(frames, pixels=pixels), speaker, told
+
+    def _made(
+        self, planes: Tensor, faces: Faces, origins: Origins | None, speaking: Tensor | None, moment: Moment
+    ) -> tuple[Tensor, Movement | None, Moment]:
+        """The faces (N,3,S,S) that ``planes`` make, where the frames lie, and how they move, where they do. ``speaking`` (N,):
+        how much of that is seen, the rest being the mouths of the ``origins``."""
+        device = faces.points.device
+        source = faces.pixels if origins is None else origins.pixels
+        share = None if speaking is None else speaking.to(device, torch.float32)[:, None, None, None]
+        if not self._moves:
+            assert faces.pixels is not None and source is not None
+            made = self.model.picture(planes, faces.pixels, source.to(faces.pixels)).to(device, torch.float32)
+            made, moment = steady(made, self.blend, moment)
+            return made if share is None else torch.lerp(source.to(made), made, share), None, moment
+        parts = torch.cat([part.to(device) for part in unpacked(planes.float())], 1)
+        reach = self.config.size / 4  # px: the most that anything moves
+        parts[:, 3:5] /= reach
+        parts, moment = steady(parts, self.blend, moment)
+        paint, offset, own = parts.split([3, 2, 1], 1)
+        above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
+        movement = Movement(F.pad(offset * reach, above), F.pad(own, above, value=1))
+        if origins is not None:
+            movement = replace(movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture)
+        return F.pad(paint, above, mode="replicate"), movement if share is None else movement.times(share), moment
+
+    def _shares(self, frames: Frames | YuvFrames, told: Sequence[_Spoken]) -> Tensor:
+        """(M,H,W) in [0,1]: how much of the new mouths each place of ``frames`` shows."""
+        height, width = size_of(frames)
+        out = torch.zeros(len(frames.pixels), height, width)
+        for spoken in told:
+            seen = shares((height, width), spoken.faces, self.blend, spoken.mask, shown=spoken.shown, moves=self._moves)
+            out[spoken.here] = 1 - (1 - out[spoken.here]) * (1 - seen.cpu())
+        return out
 
     @property
     def _moves(self) -> bool:
@@ -208,51 +237,44 @@ class LipSync:
         if drawings is not None:  # the network's own format holds every bit that it computed
             drawings.keep(number, start, count, planes.to("cpu", next(self.model.parameters()).dtype, copy=True))
 
-    def _skips(self, faces: Faces) -> list[Tensor]:
+    def _skips(self, faces: Faces, origins: Origins | None) -> list[Tensor]:
         assert faces.pixels is not None
-        pixels = faces.pixels.to(next(self.model.parameters()).dtype)
-        many = self.config.references  # the frame itself stands for all of them, as one does for one
-        return self.model.encode(pixels, pixels if many == 1 else pixels.repeat(1, many, 1, 1))
+        weight = next(self.model.parameters())
+        pixels = faces.pixels.to(weight.dtype)
+        reference = pixels if origins is None else origins.pixels.to(pixels)
+        many = self.config.references  # one picture stands for all of them
+        return self.model.encode(pixels, reference if many == 1 else reference.repeat(1, many, 1, 1))
 
     def _sound(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())
         windows = self.config.features.windows(audio, fps, start, count)
         return windows.to(weight.device, weight.dtype)
 
-    def _places(self, track: FaceTrack, index: Tensor) -> Faces:
+    def _places(self, track: FaceTrack, index: Tensor, frames: Frames | YuvFrames) -> Faces:
+        """Where the face of ``track`` is in its own frames ``index``, on the device of ``frames``."""
+        device = frames.pixels.device
         boxes, points = track.boxes[index].float(), track.points[index].float()
         matrices = crop_to_frame(boxes, points, self.config.framing, self.config.size)
-        return Faces(matrices, apply(invert(matrices), points))
+        inverse = invert(matrices)
+        dense = None if track.dense is None else apply(inverse, track.dense[index].float()).to(device)
+        return Faces(matrices.to(device), apply(inverse, points).to(device), dense)
 
     def _cut(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:
         """``faces`` with their pixels, on the model's device."""
-        weight = next(self.model.parameters())
-        matrices, aligned = faces.crop_to_frame.to(frames.pixels.device), self.config.framing.kind == "aligned"
-        pixels = cut_frames(frames, matrices, self.config.size, antialias=aligned)
+        weight, aligned = next(self.model.parameters()), self.config.framing.kind == "aligned"
+        pixels = cut_frames(frames, faces.crop_to_frame, self.config.size, antialias=aligned)
         return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
 
-    def _blend(self, frames: AnyFrames, planes: Tensor, faces: Faces, role: Role, index: Tensor) -> AnyFrames:
-        """``frames``, which are the ``index`` (N,) of the stream, with the faces that drawn ``planes`` make."""
-        device, shown = frames.pixels.device, _shown(role, index)
-        if not self._moves:
-            assert faces.pixels is not None
-            made = self.model.picture(planes, faces.pixels, faces.pixels).to(device, torch.float32)
-            return blended(frames, made, faces, self.blend, index=index, shown=shown)
-        paint, offset, share = (part.to(device) for part in unpacked(planes.float()))
-        above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
-        movement = Movement(F.pad(offset, above), F.pad(share, above, value=1))
-        made = F.pad(paint, above, mode="replicate")
-        return blended(frames, made, faces, self.blend, index=index, shown=shown, movement=movement)
+    def _parsed(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:
+        """``faces`` with what a parser says of them, where the blend asks for it."""
+        if self.parser is None or self.blend.occlusion != "parse":
+            return faces
+        points = apply(faces.crop_to_frame, faces.points)
+        return replace(faces, labels=self.parser.faces(frames, points, faces.crop_to_frame, self.config.size))
 
 
-def _shown(role: Role, index: Tensor) -> Tensor | None:
-    """(N,) how much of the new mouth is seen in the frames ``index`` (N,) of the stream."""
-    return None if role.shown is None else role.shown[index.clamp_max(len(role.shown) - 1)]
-
-
-def present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tensor]:
-    """(N,) in which of ``frames`` the track is visible, and (N,) the track's own number of each."""
-    index = torch.arange(frames.pixels.shape[0]) + frames.start - track.start
-    here = (index >= 0) & (index < len(track.visible))
-    here[here.clone()] = track.visible[index[here]]
-    return here, index
+def _repeated(picture: AnyFrames, count: int, chunk: int) -> Iterator[AnyFrames]:
+    """``count`` times the same picture."""
+    for start in range(0, count, chunk):
+        n = min(chunk, count - start)
+        yield replace(picture, pixels=picture.pixels.expand(n, *picture.pixels.shape[1:]), start=start)

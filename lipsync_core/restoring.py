@@ -3,13 +3,14 @@ back. Tensors in, tensors out; ``restorers`` opens the files."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from .blending import Blend, Faces, blended
+from .blending import Blend, Faces, Moment, Past, blended, shaped
+from .casting import at, present
 from .geometry import FFHQ, apply, crop_to_frame, cut_frames, invert, scale_of
-from .pipeline import present
 from .types import AnyFrames, FaceTrack
 
 SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw
@@ -49,20 +50,23 @@ def restored(
     *,
     restorer: Restorer,
     shown: Sequence[Tensor | None] = (),
+    fps: Fraction = Fraction(25),
 ) -> Iterator[AnyFrames]:
     """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which no track is visible
     come back as they are. The stream does not depend on how the frames are cut into chunks.
 
     shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for each. A mouth that is not
-    shown is not restored. Every chunk is one batch; the faces travel to the restorer's device.
+    shown is not restored. fps: of the frames, for what is eased over time. Every chunk is one batch; the faces travel to
+    the restorer's device.
     """
     if shown and len(shown) != len(tracks):
         raise ValueError(
             f"shown has {len(shown)} entries for {len(tracks)} tracks; wanted one for each, or none at all"
         )
+    pasts = [Past()] * len(tracks)
     for chunk in frames:
-        for track, share in zip(tracks, shown or [None] * len(tracks), strict=True):
-            chunk = _restored(chunk, track, restorer, share)
+        for i, (track, share) in enumerate(zip(tracks, shown or [None] * len(tracks), strict=True)):
+            chunk, pasts[i] = _restored(chunk, track, restorer, share, fps, pasts[i])
         yield chunk
 
 
@@ -75,24 +79,27 @@ def enlargement(track: FaceTrack) -> float:
     return float(scale_of(crop_to_frame(track.boxes[seen].float(), track.points[seen].float(), FFHQ, SIZE)).amax())
 
 
-def _restored(frames: AnyFrames, track: FaceTrack, restorer: Restorer, shown: Tensor | None) -> AnyFrames:
+def _restored(
+    frames: AnyFrames, track: FaceTrack, restorer: Restorer, shown: Tensor | None, fps: Fraction, past: Past
+) -> tuple[AnyFrames, Past]:
     here, index = present(frames, track)
-    share = None
-    if shown is not None:
-        share = shown[(torch.arange(len(here)) + frames.start).clamp_max(len(shown) - 1)]
+    stream = torch.arange(len(here)) + frames.start
+    share = at(shown, stream)
+    if share is not None:
         here = here & (share > 0)
         share = share[here]
     if not here.any() or not restorer.blend.strength:
-        return frames
+        return frames, past
     whole = bool(here.all())
     chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
     boxes, points = (x[index[here]].float().to(frames.pixels.device) for x in (track.boxes, track.points))
     matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
     seen = cut_frames(chosen, matrices, SIZE)
-    faces = Faces(matrices, apply(invert(matrices), points), seen)
-    out = blended(chosen, restorer(seen), faces, restorer.blend, index=index, shown=share)
+    faces = Faces(matrices, apply(invert(matrices), points), pixels=seen)
+    mask, moment = shaped(faces, restorer.blend, SIZE, Moment(stream[here], fps, past))
+    out, moment = blended(chosen, restorer(seen), faces, restorer.blend, mask, moment, shown=share)
     if whole:
-        return out
+        return out, moment.over()
     pixels = frames.pixels.clone()
     pixels[here] = out.pixels
-    return replace(frames, pixels=pixels)
+    return replace(frames, pixels=pixels), moment.over()

@@ -104,6 +104,12 @@ class YuvFrames:
 AnyFrames = TypeVar("AnyFrames", bound=Frames | YuvFrames)
 
 
+def size_of(frames: Frames | YuvFrames) -> tuple[int, int]:
+    """Height and width in px."""
+    height, width = frames.pixels.shape[1:3]
+    return (height * 2 // 3, width) if isinstance(frames, YuvFrames) else (height, width)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """Faces of one image, best first: ``boxes`` (F,4) xyxy; ``points`` (F,5,2) right eye, left eye, nose, right and left
@@ -143,6 +149,24 @@ class FaceTrack:
         _check(self.boxes.shape == (n, 4), "boxes", self.boxes, f"({n},4)")
         _check(self.points.shape == (n, 5, 2), "points", self.points, f"({n},5,2)")
         _check_dense(self.dense, n)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """Pictures of one person to draw from: K ``patches``, single frames cut out of the source round the face, wide enough for
+    any framing, as the source codes them; ``boxes`` (K,4) and ``points`` (K,5,2) of the face in px of its patch; ``index``
+    (T,) which one stands for each output frame."""
+
+    patches: tuple[Frames | YuvFrames, ...]
+    boxes: Tensor
+    points: Tensor
+    index: Tensor
+
+    def __post_init__(self) -> None:
+        k = len(self.patches)
+        _check(self.boxes.shape == (k, 4), "boxes", self.boxes, f"({k},4)")
+        _check(self.points.shape == (k, 5, 2), "points", self.points, f"({k},5,2)")
+        _check(self.index.ndim == 1 and self.index.dtype == torch.int64, "index", self.index, "(T,) int64")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,8 +23,9 @@ from torch import Tensor
 from .audio import mono
 from .types import Audio
 
-Silence = Literal["keep", "generate"]
-"""What a mouth does while nobody speaks: ``keep`` shows the old one, ``generate`` what the network makes of silence."""
+Silence = Literal["keep", "close", "generate"]
+"""What a mouth does while nobody speaks: ``keep`` shows the old one, ``close`` a closed one of the same person,
+``generate`` what the network makes of silence."""
 
 _HOPS = 100  # a second
 _WINDOW = Fraction(32, 1000)  # seconds: under the lowest voice's two periods bands would pulse
@@ -73,9 +74,12 @@ def silent_frames(audio: Audio, fps: Fraction, count: int, *, margin_ms: int = 2
     return voice_activity(audio, fps=fps, count=count, edges=Edges(0, margin_ms, margin_ms, 0)) == 0
 
 
-def shown_in(silence: Silence, activity: Tensor) -> Tensor | None:
-    """How much of the new mouth is seen, (T,) in [0,1], for the voice whose ``activity`` (T,) that is; None: all of it."""
-    return activity if silence == "keep" else None
+def shown_in(silence: Silence, turns: Tensor | None, activity: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """How much of a new mouth is seen, and how much of that speaks, (T,) in [0,1] each, None for all of it: for somebody with
+    these ``turns`` (T,), None for always, and the ``activity`` (T,) of the voice, where somebody listens."""
+    if silence == "keep" and activity is not None:
+        return activity if turns is None else activity * turns, None
+    return turns, activity if silence == "close" else None
 
 
 def curve(stretches: Tensor, *, fps: Fraction, count: int, edges: Edges = Edges()) -> Tensor:

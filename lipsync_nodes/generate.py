@@ -105,7 +105,7 @@ class BlendSettings(io.ComfyNode):
                 mask=mask,
                 kind=blend,
                 feather=feather,
-                colour_match=colour_match,
+                colour_match="spread" if colour_match else None,
                 strength=strength,
                 own_pixels=own_pixels,
                 feather_px=feather_px or None,

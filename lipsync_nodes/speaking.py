@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
 from ..lipsync_core.blending import Blend
+from ..lipsync_core.casting import Drawings, Role
 from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select
 from ..lipsync_core.finding import Finding, find_people
 from ..lipsync_core.footage import Cut, Longer, Pictures, arranged, opened, order
 from ..lipsync_core.models.talking_face import TalkingFace
-from ..lipsync_core.pipeline import Drawings, LipSync, Role
+from ..lipsync_core.pipeline import LipSync
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
 from .recent import Recent
@@ -176,10 +177,14 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
         made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
         voices = [Role(*parts) for parts in zip(heard, faces, drawings, strict=True)]
         frames = [Frames(pictures.pixels)] if still else pictures.frames(count, longer=job.longer, chunk=batch)
-        for chunk in sync.in_turn(frames, voices, fps=pictures.fps, still=count if still else None, chunk=batch):
+
+        def seen(start: int, shares: Tensor) -> None:
+            mask[start : start + len(shares)] = shares
+
+        wanted = count if still else None
+        for chunk in sync.in_turn(frames, voices, fps=pictures.fps, still=wanted, chunk=batch, on_shares=seen):
             here = slice(chunk.start, chunk.start + len(chunk.pixels))
             made[here] = chunk.pixels
-            mask[here] = sync.masks(height, width, faces, start=chunk.start, count=len(chunk.pixels))
             progress.show(chunk)
             progress("dub", here.stop, count)
         return made, mask

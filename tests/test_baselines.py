@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from lipsync_core import dub
 from lipsync_core.audio import CepstrumFeatures
 from lipsync_core.blending import Blend
+from lipsync_core.casting import Drawings, Role
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
@@ -32,7 +33,7 @@ from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfi
 from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.talking_face import TalkingFace, flipped
-from lipsync_core.pipeline import Drawings, LipSync
+from lipsync_core.pipeline import LipSync
 from lipsync_core.types import Audio, FaceTrack, Frames
 from lipsync_core.weights import TALKING_FACES, load_model, load_talking_face, save_model
 
@@ -241,11 +242,13 @@ def test_drawings_and_masks_know_them(name: str, clip: Tensor, monkeypatch: pyte
         return whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=[track], drawings=kept)), sync
 
     spoken(Blend(), drawings)
-    wanted, sync = spoken(Blend("lower", colour_match=True), None)
-    masks = sync.masks(clip.shape[1], clip.shape[2], [track], start=0, count=COUNT)
+    wanted, sync = spoken(Blend("lower", colour_match="spread"), None)
+    masks = torch.zeros(clip.shape[:3])
+    role = Role(voice(1), track)
+    list(sync.in_turn(pieces(clip, COUNT), [role], fps=FPS, on_shares=lambda _, shares: masks.copy_(shares)))
     assert not ((wanted != clip).any(-1) & (masks == 0)).any() and masks.max() > 0.99
     monkeypatch.setattr(f"{THIN[name][0].__module__}.{THIN[name][0].__name__}.draw", None)
-    assert torch.equal(spoken(Blend("lower", colour_match=True), drawings)[0], wanted)
+    assert torch.equal(spoken(Blend("lower", colour_match="spread"), drawings)[0], wanted)
 
 
 @pytest.mark.parametrize("name", THIN)

@@ -6,7 +6,8 @@ from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, person, pieces, voice
 from torch import Tensor
 
 from lipsync_core.blending import Blend
-from lipsync_core.pipeline import Drawings, LipSync
+from lipsync_core.casting import Drawings, Role
+from lipsync_core.pipeline import LipSync
 from lipsync_core.types import FaceTrack
 
 TRACKS = [person(10), person(100, hidden=slice(4, 9))]
@@ -14,7 +15,7 @@ BLENDS = [
     Blend(strength=0.4),
     Blend("lower", "paste"),
     Blend("face", feather=0.02),
-    Blend(colour_match=True),
+    Blend(colour_match="spread"),
     Blend(own_pixels=False),
 ]
 
@@ -84,9 +85,12 @@ def test_other_strengths_are_refused(clip: Tensor, strength: float) -> None:
 @pytest.mark.parametrize("blend", [Blend(), Blend("lower", "paste"), Blend("face", strength=0.5)])
 def test_the_mask_covers_just_what_changes(clip: Tensor, blend: Blend) -> None:
     sync = LipSync(mini(), blend=blend, precision="float32")
-    masks = torch.cat(
-        [sync.masks(HEIGHT, WIDTH, TRACKS, start=i, count=min(10, COUNT - i)) for i in range(0, COUNT, 10)]
-    )
+    masks = torch.zeros(COUNT, HEIGHT, WIDTH)
+
+    def seen(start: int, shares: Tensor) -> None:
+        masks[start : start + len(shares)] = shares
+
+    list(sync.in_turn(pieces(clip, 10), [Role(voice(1), track) for track in TRACKS], fps=FPS, on_shares=seen))
     assert masks.shape == (COUNT, HEIGHT, WIDTH) and masks.min() == 0
     assert masks.max() == pytest.approx(blend.strength, abs=1e-4)
     changed = (spoken(clip, blend, None) != clip).any(-1)

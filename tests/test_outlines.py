@@ -29,7 +29,7 @@ def face(count: int, n: int = 1, *, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_lie_between_0_and_1_and_end_inside_the_crop(count: int, kind: OutlineKind) -> None:
     for feather in (0.08, 0.3):
-        mask = outline_mask(kind, face(count, 3) * 1.1, SIZE, feather=feather, grow=0.05)
+        mask = outline_mask(kind, face(count, 3) * 1.1, SIZE, feather=feather, inset=-0.05)
         assert mask.shape == (3, 1, SIZE, SIZE) and float(mask.min()) >= 0 and float(mask.max()) <= 1
         assert not torch.cat([mask[..., 0], mask[..., -1], mask[..., 0, :], mask[..., -1, :]], -1).any()
         assert bool(mask.flatten(1).any(1).all())
@@ -50,7 +50,7 @@ def test_each_kind_holds_what_it_says(count: int) -> None:
     assert not (mouth & ~lower).any()
     soft = outline_mask("mouth", face(count), SIZE)[0, 0]
     assert not soft[~mouth].gt(0.01).any()  # the soft edge lies inside
-    grown = outline_mask("mouth", face(count), SIZE, feather=0, grow=0.05)[0, 0].bool()
+    grown = outline_mask("mouth", face(count), SIZE, feather=0, inset=-0.05)[0, 0].bool()
     assert not (mouth & ~grown).any() and int(grown.sum()) > int(mouth.sum())
 
 

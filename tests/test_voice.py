@@ -155,5 +155,15 @@ def test_silent_frames_are_those_far_from_voice() -> None:
 
 
 def test_what_is_shown_in_silence() -> None:
-    activity = torch.rand(9)
-    assert shown_in("keep", activity) is activity and shown_in("generate", activity) is None
+    activity, turns = torch.rand(9), torch.rand(9)
+    assert shown_in("keep", None, activity) == (activity, None) and shown_in("close", None, activity) == (
+        None,
+        activity,
+    )
+    assert shown_in("generate", None, None) == (None, None)
+    assert shown_in("generate", turns, activity) == (turns, None) and shown_in("close", turns, activity) == (
+        turns,
+        activity,
+    )
+    both, speaks = shown_in("keep", turns, activity)
+    assert speaks is None and both is not None and torch.equal(both, turns * activity)

@@ -38,6 +38,10 @@ class Movement:
         own = F.grid_sample(source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
         return torch.lerp(made, own, self.share)
 
+    def times(self, most: Tensor) -> "Movement":
+        """The same where ``most`` (N,1,S,S) in [0,1] is 1, and where it is 0 every pixel stays what and where it was."""
+        return replace(self, offset=self.offset * most, share=1 - (1 - self.share) * most)
+
 
 def composite(
     frames: AnyFrames,

@@ -8,12 +8,15 @@ from torch import Tensor
 MaskKind = Literal["mouth", "lower", "face", "box"]
 
 
-def face_mask(kind: MaskKind, points: Tensor, size: int, *, feather: float | Tensor = 0.08) -> Tensor:
+def face_mask(
+    kind: MaskKind, points: Tensor, size: int, *, feather: float | Tensor = 0.08, inset: float | Tensor = 0.0
+) -> Tensor:
     """(N,1,S,S) masks in [0,1] for crops whose five points lie at ``points`` (N,5,2) crop pixels.
 
     ``mouth``: an ellipse from under the nose to the chin; ``lower``: the lower half of the crop; ``face``: an ellipse over
     brows and chin; ``box``: the whole crop. ``feather``, one or (N,) of them, is the width of the soft edge as a part of the
-    crop's side; 0 gives a hard one. Soft edges lie inside the crop: its border is 0.
+    crop's side; 0 gives a hard one. ``inset``, likewise, moves the edge inwards. Soft edges lie inside the crop: its border
+    is 0.
     """
     if kind not in ("mouth", "lower", "face", "box"):
         raise ValueError(f"mask is {kind!r}; wanted mouth, lower, face or box")
@@ -26,13 +29,27 @@ def face_mask(kind: MaskKind, points: Tensor, size: int, *, feather: float | Ten
         if kind == "lower":
             inside = inside.minimum((axis - size // 2)[:, None].expand(size, size))
     if not isinstance(feather, Tensor) and feather <= 0:
-        return (inside > 0)[:, None].to(points.dtype)
+        return (inside > _each(inset) * size)[:, None].to(points.dtype)
+    return soft_edge(inside, feather, inset)[:, None]
+
+
+def soft_edge(inside: Tensor, feather: float | Tensor, inset: float | Tensor = 0.0) -> Tensor:
+    """(N,S,S) from 0 at the distance ``inset`` of the side to 1 at ``feather`` of it more, one or (N,) of each, S shaped;
+    ``inside`` (N,S,S) in px. The crop's border, an edge too, is 0."""
+    size = inside.shape[-1]
+    feather, inset = _each(feather), _each(inset)
     if isinstance(feather, Tensor):
-        feather = feather.clamp_min(1 / size)[:, None, None]  # a pixel, which is as good as hard
+        feather = feather.clamp_min(1 / size)  # a pixel, which is as good as hard
+    axis = torch.arange(size, device=inside.device, dtype=inside.dtype) + 0.5
     border = torch.minimum(axis, size - axis)
-    inside = inside.minimum(torch.minimum(border[:, None], border[None]) - 0.5)
-    x = (inside / (feather * size)).clamp(0, 1)
-    return (x * x * (3 - 2 * x))[:, None]
+    border = torch.minimum(border[:, None], border[None]) - 0.5
+    less = inset.clamp_min(0) if isinstance(inset, Tensor) else max(inset, 0)
+    x = (torch.minimum(inside - inset * size, border - less * size) / (feather * size)).clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _each(value: float | Tensor) -> float | Tensor:
+    return value[:, None, None] if isinstance(value, Tensor) else value
 
 
 def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .masks import soft_edge
+
 OutlineKind = Literal["mouth", "lower", "face"]
 
 
@@ -50,18 +52,22 @@ _SKIPPED = {"mouth": 3, "lower": 1, "face": 0}
 _CELL = 4
 
 
-def outline_mask(kind: OutlineKind, points: Tensor, size: int, *, feather: float = 0.08, grow: float = 0.0) -> Tensor:
+def outline_mask(
+    kind: OutlineKind, points: Tensor, size: int, *, feather: float | Tensor = 0.08, inset: float | Tensor = 0.0
+) -> Tensor:
     """(N,1,S,S) masks in [0,1] for crops whose dense points lie at ``points`` (N,K,2) crop pixels, K as in ``LAYOUTS``.
 
     ``mouth``: from the base of the nose to the chin, between the jaws; ``lower``: the same with the cheeks; ``face``: all
     within jaw and brows. ``feather`` is the width of the soft edge, which lies inside, as a part of the crop's side; 0
-    gives a hard one. ``grow`` moves the edge outwards by that part of the side. The crop's border is 0 but for hard edges.
+    gives a hard one. ``inset`` moves the edge inwards by that part of the side, below 0 outwards. Either is one or (N,) of
+    them. The crop's border is 0 but for hard edges.
     Differentiable. Raises ValueError for other kinds and numbers of points.
     """
-    inside = outline_distance(kind, points, size) + grow * size
-    if feather <= 0:
-        return (inside > 0)[:, None].to(points.dtype)
-    return soft_edge(inside, feather)[:, None]
+    inside = outline_distance(kind, points, size)
+    if not isinstance(feather, Tensor) and feather <= 0:
+        least = inset[:, None, None] if isinstance(inset, Tensor) else inset
+        return (inside > least * size)[:, None].to(points.dtype)
+    return soft_edge(inside, feather, inset)[:, None]
 
 
 def outline_distance(kind: OutlineKind, points: Tensor, size: int) -> Tensor:
@@ -100,13 +106,3 @@ def polygon_distance(corners: Tensor, size: int) -> Tensor:
             inside ^= x[:, None] < at[:, :, None]
     distance = nearest.clamp_min(1e-12).sqrt()
     return torch.where(inside, distance, -distance)
-
-
-def soft_edge(inside: Tensor, feather: float) -> Tensor:
-    """(N,S,S) from 0 at distance 0 to 1 at ``feather`` of the side, S shaped, and 0 on the crop's border."""
-    size = inside.shape[-1]
-    axis = torch.arange(size, device=inside.device, dtype=inside.dtype) + 0.5
-    border = torch.minimum(axis, size - axis)
-    inside = inside.minimum(torch.minimum(border[:, None], border[None]) - 0.5)
-    x = (inside / (feather * size)).clamp(0, 1)
-    return x * x * (3 - 2 * x)

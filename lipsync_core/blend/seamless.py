@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,11 +51,12 @@ def _membrane(difference: Tensor, mask: Tensor, sides: list[int]) -> Tensor:
 
 
 def _banded(difference: Tensor, mask: Tensor) -> Tensor:
-    wide, wider = _inner(mask, 5), _inner(mask, 9)
+    """What of each band, the finest first, is beyond its own edge: coarser waves fade over a longer way."""
     low = _smooth(difference, 3)
     lower = _smooth(low, 7)
+    bands = ((difference - low, 5), (low - lower, 5), (lower, 9))
     share = mask.clamp_min(1e-3)
-    return (mask - wide) / share * (low - lower) + (mask - wider) / share * lower
+    return sum(((mask - _inner(mask, reach)) / share * band for band, reach in bands), torch.zeros_like(difference))
 
 
 def _inner(mask: Tensor, reach: int) -> Tensor:

@@ -1,0 +1,105 @@
+"""Who speaks in a stream of frames: voices, the faces that they speak through, and what was drawn of them before."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .geometry import crop_to_frame, cut_frames
+from .models.talking_face import TalkingFaceConfig
+from .types import Audio, FaceTrack, Frames, References, YuvFrames
+
+
+class Drawings:
+    """What a network drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
+    it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini` drew in bfloat16; what comes after that
+    is not kept, and drawn again when it is wanted.
+
+    The caller sees to it that the faces, the sound, the model, the references, the chunks and the frames that are shown are
+    the same.
+    """
+
+    def __init__(self, most_bytes: int = 64 * 2**20) -> None:
+        self._room = most_bytes
+        self._kept: dict[tuple[int, int, int], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def recall(self, track: int, start: int, count: int) -> Tensor | None:
+        """What was drawn for the faces of ``track`` in ``count`` frames from ``start`` on."""
+        return self._kept.get((track, start, count))
+
+    def keep(self, track: int, start: int, count: int, planes: Tensor) -> None:
+        size = planes.nbytes
+        if size <= self._room and (track, start, count) not in self._kept:
+            self._room -= size
+            self._kept[track, start, count] = planes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Role:
+    """Who says what: ``audio`` (mono, at the model's rate) through the face of ``track``.
+
+    ``shown`` (T,) in [0,1]: how much of the new mouth is seen in each frame of the stream; ``speaking`` (T,) in [0,1]: how
+    much of it is what was drawn, the rest being the mouth of the picture it is drawn from. The last of either holds on; None:
+    all of it. ``references``: the pictures that it is drawn from; None: each frame itself."""
+
+    audio: Audio
+    track: FaceTrack
+    drawings: Drawings | None = None
+    shown: Tensor | None = None
+    speaking: Tensor | None = None
+    references: References | None = None
+
+
+def at(shares: Tensor | None, index: Tensor) -> Tensor | None:
+    """(N,) what ``shares`` (T,) of a role say of the frames ``index`` (N,) of the stream; None where they say nothing."""
+    return None if shares is None else shares[index.clamp_max(len(shares) - 1)]
+
+
+def present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tensor]:
+    """(N,) in which of ``frames`` the track is visible, and (N,) the track's own number of each."""
+    index = torch.arange(frames.pixels.shape[0]) + frames.start - track.start
+    here = (index >= 0) & (index < len(track.visible))
+    here[here.clone()] = track.visible[index[here]]
+    return here, index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origins:
+    """The pictures (N) that the faces of some frames are drawn from: ``pixels`` (N,3,S,S), their crops; ``pictures`` and
+    ``crop_to_picture`` (N,2,3), where those lie in what they were cut from."""
+
+    pixels: Tensor
+    pictures: list[Frames | YuvFrames]
+    crop_to_picture: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portraits:
+    """``references`` cut for a network: ``crop_to_patch`` (K,2,3), and the crops, each made when it is first wanted."""
+
+    references: References
+    crop_to_patch: Tensor
+    size: int
+    _crops: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    @classmethod
+    def of(cls, references: References | None, config: TalkingFaceConfig) -> "Portraits | None":
+        if references is None:
+            return None
+        matrices = crop_to_frame(references.boxes, references.points, config.framing, config.size)
+        return cls(references, matrices, config.size)
+
+    def at(self, index: Tensor) -> Origins:
+        """What the frames ``index`` (N,) of the stream are drawn from."""
+        places = self.references.index[index.clamp_max(len(self.references.index) - 1)]
+        patches = [self.references.patches[i] for i in places.tolist()]
+        return Origins(torch.cat([self._crop(i) for i in places.tolist()]), patches, self.crop_to_patch[places])
+
+    def _crop(self, place: int) -> Tensor:
+        if place not in self._crops:
+            matrix = self.crop_to_patch[place : place + 1]
+            self._crops[place] = cut_frames(self.references.patches[place], matrix, self.size)
+        return self._crops[place]
