@@ -169,9 +169,10 @@ def blended(
     shown (N,) in [0,1]: how much of each is seen, times the blend's strength; None: all.
     """
     size = made.shape[-1]
-    less = None
+    less, ebb = None, None
     if movement is not None and blend.kind == "seamless":
-        movement = movement.times(_ebb(faces, blend, size))
+        ebb = _ebb(faces, blend, size)
+        movement = movement.times(ebb)
     if faces.pixels is not None and blend.looks:
         source = faces.pixels.to(made)
         if blend.colour_match:
@@ -181,7 +182,7 @@ def blended(
                 less = residue(blend.kind, made - source, mask)
             else:
                 less = residue(blend.kind, movement.picture(made, source) - source, mask)
-                less = less * below_the_middle(less)
+                less = less * (below_the_middle(less) if ebb is None else below_the_middle(less) * ebb)
     # what moved has its detail, and what is pasted stays as it was drawn
     fine = movement is None and blend.kind != "paste" and bool(blend.detail or blend.grain)
     out = composite(
@@ -204,8 +205,6 @@ def shares(
     """(N,H,W) in [0,1]: how much of new mouths under ``mask`` (N,1,S,S) each place of frames of ``size`` (H, W) shows. moves:
     whether they are made of the frame's own pixels, whose upper half stays where it is."""
     n, _, side, _ = mask.shape
-    if moves and blend.kind == "seamless":
-        mask = mask * _ebb(faces, blend, side)
     white = mask.new_ones(n, 3, side, side)
     if moves:
         white[:, :, : side // 2] = 0
