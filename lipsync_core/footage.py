@@ -18,7 +18,7 @@ from .faces.cache import load_tracks, store_tracks, track_key
 from .faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
 from .media import probe, read_coded, read_frames
 from .prefetch import ahead
-from .types import FaceTrack, Frames, VideoInfo, YuvFrames
+from .types import AnyFrames, FaceTrack, Frames, VideoInfo, YuvFrames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
 Found = Callable[[int], None]
@@ -87,17 +87,17 @@ class Footage:
         """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those beyond the end are left
         out. Frames near each other are read on from one to the next, distant ones sought; ``on_frame`` hears of each that is
         read."""
-        wanted = sorted(set(frames))
-        distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
-        for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
-            here = set(wanted[begin:end])
-            first, stop = (self.first + frame for frame in (wanted[begin], wanted[end - 1] + 1))
-            for piece in read_frames(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop):
-                if on_frame is not None:
-                    on_frame()
-                for i, picture in enumerate(piece.pixels):
-                    if (frame := piece.start - self.first + i) in here:
-                        yield frame, picture
+        for first, stop in self._spans(frames):
+            read = read_frames(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop)
+            yield from ((i, piece.pixels[0]) for i, piece in self._wanted(read, frames, on_frame))
+
+    def pick_coded(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Frames | YuvFrames]]:
+        """``pick``, but each a picture as ``frames`` gives it."""
+        for first, stop in self._spans(frames):
+            read = read_coded(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop)
+            yield from self._wanted(read, frames, on_frame)
 
     def tracks(
         self,
@@ -169,6 +169,24 @@ class Footage:
         for piece in read:
             yield Frames(piece.pixels, piece.start - self.first)
 
+    def _spans(self, frames: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """What is read for single ``frames``, in the file's own numbers: those near each other in one go."""
+        wanted = sorted(set(frames))
+        distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
+        for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
+            yield self.first + wanted[begin], self.first + wanted[end - 1] + 1
+
+    def _wanted(
+        self, pieces: Iterator[AnyFrames], frames: Sequence[int], on_frame: Callable[[], None] | None
+    ) -> Iterator[tuple[int, AnyFrames]]:
+        """Those of ``pieces``, single frames of the file, that are among ``frames``."""
+        wanted = set(frames)
+        for piece in pieces:
+            if on_frame is not None:
+                on_frame()
+            if (frame := piece.start - self.first) in wanted:
+                yield frame, replace(piece, start=frame)
+
     def _end(self, stop: int) -> int:
         """The file's own number of the frame ``stop``, within the footage."""
         return self.first + stop if self.stop is None else min(self.first + stop, self.stop)
@@ -236,6 +254,12 @@ class Pictures:
             if on_frame is not None:
                 on_frame()
             yield frame, self.pixels[frame]
+
+    def pick_coded(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Frames]]:
+        """``pick``, but each a picture as ``frames`` gives it."""
+        yield from ((i, Frames(picture[None], i)) for i, picture in self.pick(frames, on_frame=on_frame))
 
     def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
         """The people in the pictures."""

@@ -146,6 +146,24 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class References:
+    """Pictures of one person to draw from: K ``patches``, single frames cut out of the source round the face, as the source
+    codes them, wide enough for crops by its points or by its box; ``boxes`` (K,4) and ``points`` (K,5,2) of the face in px of
+    its patch; ``index`` (T,) which one stands for each output frame."""
+
+    patches: tuple[Frames | YuvFrames, ...]
+    boxes: Tensor
+    points: Tensor
+    index: Tensor
+
+    def __post_init__(self) -> None:
+        k = len(self.patches)
+        _check(self.boxes.shape == (k, 4), "boxes", self.boxes, f"({k},4)")
+        _check(self.points.shape == (k, 5, 2), "points", self.points, f"({k},5,2)")
+        _check(self.index.ndim == 1 and self.index.dtype == torch.int64, "index", self.index, "(T,) int64")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SyncScore:
     """How well lips and sound agree. ``offset_frames`` > 0: the sound is early (leads the picture) and is repaired by
     delaying it offset/fps seconds; None where the curve tells nothing, and ``reason`` says why. ``curve`` (2K+1,) mean

@@ -23,7 +23,7 @@ FLOORS = [
     {"models", "faces", "blend"},
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
-    {"footage", "finding", "restorers"},
+    {"footage", "finding", "referring", "restorers"},
     {"dubbing", "giving", "scoring", "measuring", "speakers"},
     {"evaluation", "preparing"},
     {

@@ -1,0 +1,144 @@
+"""Which pictures of a person a new mouth is drawn from, instead of the frame that it is drawn into: that one shows the old
+lips."""
+
+from contextlib import closing
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .faces.openness import closed_frames, nearest, openness
+from .faces.scenes import CutState, scene_cuts
+from .faces.tracking import window
+from .footage import Footage, Found, Pictures
+from .geometry import Box, Framing, bounds, crop_to_frame, cut, within
+from .prefetch import ahead
+from .types import FaceTrack, Frames, References, YuvFrames
+
+Reference = Literal["current", "first", "nearest-closed"]
+"""``current``: the frame itself. ``first``: the first one of the stretch that it lies in. ``nearest-closed``: of those of its
+stretch that show the mouth closed, the nearest in time. A stretch ends where the face goes away, with a cut, and where the
+track passes to somebody else."""
+
+_LOOKED_AT = 96  # px of the crops in which mouths are measured: what ``openness`` was chosen on
+# Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what interpolation needs.
+_MARGIN = 0.3
+_JUMP = 0.5  # of the face's size between two frames: further nobody moves, so that it is somebody else
+
+
+def references(
+    footage: Footage | Pictures,
+    track: FaceTrack,
+    kind: Reference,
+    *,
+    length: int,
+    index: Tensor,
+    most: int = 64,
+    on_found: Found | None = None,
+) -> References | None:
+    """What the face of ``track`` is drawn from, at most ``most`` pictures; None where that is the frame itself: for
+    ``current``, in photographs, and for somebody who is never visible.
+
+    track: in frames of ``footage``, of which there are ``length``; index (T,): the one that each output frame shows. Reads
+    the footage once at the size at which faces are looked for, of which ``on_found`` hears, and then the chosen frames. Of
+    more stretches than ``most`` some have no picture of their own, and take the nearest in time.
+    """
+    still = len(footage.pixels) == 1 if isinstance(footage, Pictures) else footage.info.still
+    whole = window(track, 0, length)
+    if kind == "current" or still or not whole.visible.any():
+        return None
+    if most < 1:
+        raise ValueError(f"most is {most}; wanted 1 or more")
+    looked = kind == "nearest-closed"
+    values, cuts = _measured(footage, whole, looked, on_found)
+    stretches = _stretches(whole, cuts)
+    parts: list[Tensor] = []
+    for a, b in stretches:
+        seen, share = whole.visible[a:b], max(1, most * (b - a) // length)
+        parts.append(
+            a + (closed_frames(values[a:b], seen, fps=footage.fps, most=share) if looked else seen.nonzero()[:1, 0])
+        )
+    chosen = torch.cat(parts)
+    if len(chosen) > most:
+        chosen = chosen[torch.arange(most) * len(chosen) // most]
+    return _gathered(footage, whole, chosen, _stands_for(chosen, stretches, length)[index])
+
+
+def _measured(
+    footage: Footage | Pictures, whole: FaceTrack, looked: bool, on_found: Found | None
+) -> tuple[Tensor, Tensor]:
+    """(T,) how far open the mouth is in each frame, where it is visible and ``looked`` at; (T,) bool, which begin a scene."""
+    across, down = footage.scale
+    stretch = torch.tensor([across, down])
+    maps = crop_to_frame(whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT)
+    values, cuts = torch.zeros(len(whole.visible)), torch.zeros_like(whole.visible)
+    state: CutState | None = None
+    with closing(ahead(footage.reduced(len(values)))) as pieces:
+        for piece in pieces:
+            stop = piece.start + len(piece.pixels)
+            cuts[piece.start : stop], state = scene_cuts(piece.pixels, state)
+            here = whole.visible[piece.start : stop].nonzero()[:, 0]
+            if looked and len(here):
+                at = piece.start + here
+                values[at] = openness(cut(piece.pixels[here], maps[at], _LOOKED_AT))
+            if on_found is not None:
+                on_found(stop)
+    return values, cuts
+
+
+def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
+    """(first, stop) of every time that one person is there in one scene; whatever follows unseen belongs to it."""
+    low, high = whole.boxes[:, :2], whole.boxes[:, 2:]
+    far = _JUMP * (high - low).clamp_min(1).prod(1).sqrt()
+    jumps = ((low + high).diff(dim=0) / 2).norm(dim=1) > far[1:]
+    begins = whole.visible.clone()
+    begins[1:] &= ~whole.visible[:-1] | cuts[1:] | jumps
+    return list(pairwise([*begins.nonzero()[:, 0].tolist(), len(begins)]))
+
+
+def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -> Tensor:
+    """(length,) the place in ``chosen`` of what each frame is drawn from: the nearest of its stretch, else of all."""
+    frames = torch.arange(length)
+    places = nearest(chosen, frames)
+    for a, b in stretches:
+        first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
+        if first < last:
+            places[a:b] = first + nearest(chosen[first:last], frames[a:b])
+    return places
+
+
+def _gathered(footage: Footage | Pictures, whole: FaceTrack, chosen: Tensor, index: Tensor) -> References:
+    """Only patches are kept, never a whole frame."""
+    boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()
+    areas = _areas(boxes, points, footage.size)
+    area_of = dict(zip(chosen.tolist(), areas, strict=True))
+    patches = tuple(_patch(picture, area_of[frame]) for frame, picture in footage.pick_coded(chosen.tolist()))
+    assert len(patches) == len(chosen)  # all were read before
+    corners = boxes.new_tensor([area[:2] for area in areas])
+    return References(patches, boxes - corners.repeat(1, 2), points - corners[:, None], index)
+
+
+def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
+    """For each face the px of a picture that a crop by its points or by its box may need, and what moves into it. Even, as
+    chroma has it; so one may end a px beyond a picture of odd ``size`` (width, height)."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    grown = torch.cat([boxes[:, :2] - _MARGIN * sides, boxes[:, 2:] + _MARGIN * sides], 1)
+    crop = (-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
+    aligned = boxes.new_tensor(bounds(crop_to_frame(boxes, points, Framing(), 1), crop, margin=4))
+    low, high = torch.minimum(grown, aligned)[:, :2], torch.maximum(grown, aligned)[:, 2:]
+    halves = torch.cat([(low / 2).floor(), (high / 2).ceil()], 1).int().tolist()
+    width, height = (-(-side // 2) for side in size)
+    inside = [within((a, b, c, d), width, height) for a, b, c, d in halves]
+    return [(2 * x0, 2 * y0, 2 * x1, 2 * y1) for x0, y0, x1, y1 in inside]
+
+
+def _patch(picture: Frames | YuvFrames, area: Box) -> Frames | YuvFrames:
+    """A copy of the part ``area`` of a single picture."""
+    x0, y0, x1, y1 = area
+    if isinstance(picture, Frames):
+        planes = picture.pixels[:, y0:y1, x0:x1].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+        return Frames(planes.permute(0, 2, 3, 1))
+    luma = picture.luma[:, 0, y0:y1, x0:x1]
+    chroma = picture.chroma[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2].reshape(1, (y1 - y0) // 2, x1 - x0)
+    return YuvFrames(torch.cat([luma, chroma], 1), picture.colour)
