@@ -2,6 +2,7 @@
 lips."""
 
 from contextlib import closing
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,12 +17,14 @@ from .prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 
 Reference = Literal["current", "first", "nearest-closed"]
-"""``current``: the frame itself. ``first``: the first one of its scene that shows the face. ``nearest-closed``: of those of
-its scene that show the mouth closed, the nearest in time."""
+"""``current``: the frame itself. ``first``: the first one of the stretch that it lies in. ``nearest-closed``: of those of its
+stretch that show the mouth closed, the nearest in time. A stretch ends where the face goes away, with a cut, and where the
+track passes to somebody else."""
 
 _LOOKED_AT = 96  # px of the crops in which mouths are measured: what ``openness`` was chosen on
 # Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what interpolation needs.
 _MARGIN = 0.3
+_JUMP = 0.5  # of the face's size between two frames: further nobody moves, so that it is somebody else
 
 
 def references(
@@ -38,8 +41,8 @@ def references(
     ``current``, in photographs, and for somebody who is never visible.
 
     track: in frames of ``footage``, of which there are ``length``; index (T,): the one that each output frame shows. Reads
-    the footage once at the size at which faces are looked for, of which ``on_found`` hears, and then the chosen frames. In
-    more scenes than ``most`` some have no picture of their own, and take the nearest in time.
+    the footage once at the size at which faces are looked for, of which ``on_found`` hears, and then the chosen frames. Of
+    more stretches than ``most`` some have no picture of their own, and take the nearest in time.
     """
     still = len(footage.pixels) == 1 if isinstance(footage, Pictures) else footage.info.still
     whole = window(track, 0, length)
@@ -48,50 +51,57 @@ def references(
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
     looked = kind == "nearest-closed"
-    values, starts = _measured(footage, whole, looked, on_found)
-    scenes = [(a, b) for a, b in zip(starts, [*starts[1:], length], strict=True) if whole.visible[a:b].any()]
+    values, cuts = _measured(footage, whole, looked, on_found)
+    stretches = _stretches(whole, cuts)
     parts: list[Tensor] = []
-    for a, b in scenes:
-        seen, share = whole.visible[a:b], max(1, most * (b - a) // length) if looked else 1
-        found = closed_frames(values[a:b], seen, fps=footage.fps, most=share) if looked else seen.nonzero()[:1, 0]
-        parts.append(a + found)
+    for a, b in stretches:
+        seen, share = whole.visible[a:b], max(1, most * (b - a) // length)
+        parts.append(
+            a + (closed_frames(values[a:b], seen, fps=footage.fps, most=share) if looked else seen.nonzero()[:1, 0])
+        )
     chosen = torch.cat(parts)
     if len(chosen) > most:
         chosen = chosen[torch.arange(most) * len(chosen) // most]
-    return _gathered(footage, whole, chosen, _stands_for(chosen, scenes, length)[index])
+    return _gathered(footage, whole, chosen, _stands_for(chosen, stretches, length)[index])
 
 
 def _measured(
     footage: Footage | Pictures, whole: FaceTrack, looked: bool, on_found: Found | None
-) -> tuple[Tensor, list[int]]:
-    """(T,) how far open the mouth is in each frame, where it is visible and ``looked`` at; and where scenes begin."""
+) -> tuple[Tensor, Tensor]:
+    """(T,) how far open the mouth is in each frame, where it is visible and ``looked`` at; (T,) bool, which begin a scene."""
     across, down = footage.scale
     stretch = torch.tensor([across, down])
     maps = crop_to_frame(whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT)
-    values = torch.zeros(len(whole.visible))
-    starts: list[int] = []
+    values, cuts = torch.zeros(len(whole.visible)), torch.zeros_like(whole.visible)
     state: CutState | None = None
     with closing(ahead(footage.reduced(len(values)))) as pieces:
         for piece in pieces:
-            begins, state = scene_cuts(piece.pixels, state)
-            starts += (piece.start + begins.nonzero()[:, 0]).tolist()
             stop = piece.start + len(piece.pixels)
-            here = (
-                whole.visible[piece.start : stop].nonzero()[:, 0] if looked else begins.new_zeros(0, dtype=torch.long)
-            )
-            if len(here):
+            cuts[piece.start : stop], state = scene_cuts(piece.pixels, state)
+            here = whole.visible[piece.start : stop].nonzero()[:, 0]
+            if looked and len(here):
                 at = piece.start + here
                 values[at] = openness(cut(piece.pixels[here], maps[at], _LOOKED_AT))
             if on_found is not None:
                 on_found(stop)
-    return values, sorted({0, *starts})
+    return values, cuts
 
 
-def _stands_for(chosen: Tensor, scenes: list[tuple[int, int]], length: int) -> Tensor:
-    """(length,) the place in ``chosen`` of what each frame is drawn from: the nearest of its scene, else of all."""
+def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
+    """(first, stop) of every time that one person is there in one scene; whatever follows unseen belongs to it."""
+    low, high = whole.boxes[:, :2], whole.boxes[:, 2:]
+    far = _JUMP * (high - low).clamp_min(1).prod(1).sqrt()
+    jumps = ((low + high).diff(dim=0) / 2).norm(dim=1) > far[1:]
+    begins = whole.visible.clone()
+    begins[1:] &= ~whole.visible[:-1] | cuts[1:] | jumps
+    return list(pairwise([*begins.nonzero()[:, 0].tolist(), len(begins)]))
+
+
+def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -> Tensor:
+    """(length,) the place in ``chosen`` of what each frame is drawn from: the nearest of its stretch, else of all."""
     frames = torch.arange(length)
     places = nearest(chosen, frames)
-    for a, b in scenes:
+    for a, b in stretches:
         first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
         if first < last:
             places[a:b] = first + nearest(chosen[first:last], frames[a:b])
@@ -110,8 +120,8 @@ def _gathered(footage: Footage | Pictures, whole: FaceTrack, chosen: Tensor, ind
 
 
 def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
-    """For each face the px of a picture that a crop by its points or by its box may need, and what moves into it. Even, as chroma has it; so one may end a px
-    beyond a picture of odd ``size`` (width, height)."""
+    """For each face the px of a picture that a crop by its points or by its box may need, and what moves into it. Even, as
+    chroma has it; so one may end a px beyond a picture of odd ``size`` (width, height)."""
     sides = boxes[:, 2:] - boxes[:, :2]
     grown = torch.cat([boxes[:, :2] - _MARGIN * sides, boxes[:, 2:] + _MARGIN * sides], 1)
     crop = (-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)

@@ -153,9 +153,9 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
-    """Pictures of one person to draw from: K ``patches``, single frames cut out of the source round the face, wide enough for
-    any framing, as the source codes them; ``boxes`` (K,4) and ``points`` (K,5,2) of the face in px of its patch; ``index``
-    (T,) which one stands for each output frame."""
+    """Pictures of one person to draw from: K ``patches``, single frames cut out of the source round the face, as the source
+    codes them, wide enough for crops by its points or by its box; ``boxes`` (K,4) and ``points`` (K,5,2) of the face in px of
+    its patch; ``index`` (T,) which one stands for each output frame."""
 
     patches: tuple[Frames | YuvFrames, ...]
     boxes: Tensor

@@ -22,9 +22,9 @@ FLOORS = [
     {"audio", "voice"},
     {"models", "faces", "blend"},
     {"hub", "foreign", "networks", "weights", "losses"},
-    {"blending", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
-    {"footage", "finding", "restorers"},
-    {"dubbing", "giving", "scoring", "measuring", "speakers"},
+    {"blending", "casting", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
+    {"footage", "finding", "referring", "restorers"},
+    {"dubbing", "giving", "hearing", "scoring", "measuring", "speakers"},
     {"evaluation", "preparing"},
     {
         *(
