@@ -2,9 +2,8 @@
 
 import math
 from dataclasses import replace
-from typing import get_args
-
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 import torch
