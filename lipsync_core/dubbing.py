@@ -219,7 +219,7 @@ def _turns(
     fps, path = footage.fps, footage.path
     with notes.clock("find turns"):
         if rows:
-            turns = turns_of_rows(rows, found, fps, notes.warn)
+            turns = turns_of_rows(rows, found, fps, notes.warn, length=length, index=index)
         else:
             turns = auto_turns(
                 path, sound, found, length, fps=fps, cut=cut, device=device, warn=notes.warn, on_progress=say
@@ -227,7 +227,8 @@ def _turns(
         faces = parts(turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
     if not any(bool((face.visible & (seen > 0)).any()) for face, seen in faces):
         raise NoFaceError(
-            f"{path}: none of {len(found)} faces has a turn that is in the picture; give a table of turns, or --face"
+            f"{path}: none of {len(found)} faces has a turn that is in the picture; "
+            + ("mend the table of turns" if rows else "give a table of turns, or --face")
         )
     return [(face, seen) for face, seen in faces]
 
