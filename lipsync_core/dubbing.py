@@ -196,6 +196,10 @@ def _table(speakers: Path | str | None, sounds: int, face: Path, drawings: Seque
     if drawings is not None:
         raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
     if speakers != "auto":
+        if not Path(speakers).is_file():
+            raise ValueError(
+                f"speakers are {str(speakers)!r}, and there is no such file; wanted auto, or a table of turns"
+            )
         return read_turns(Path(speakers))
     if probe(face).still:
         raise ValueError(f"{face}: nobody speaks in a photograph by itself; wanted a table of turns")

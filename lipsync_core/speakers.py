@@ -85,6 +85,8 @@ def speakers(
     tracks, length = find_people(
         footage, finding, target, stop=sys.maxsize, on_found=lambda done: say("find faces", done, max(done, whole))
     )
+    if not length:
+        raise MediaError(f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")
     if not tracks:
         raise NoFaceError(f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})")
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer

@@ -17,7 +17,7 @@ from lipsync_core.cli import app
 from lipsync_core.dubbing import Encoding, Finding, dub
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.faces.selection import FaceSelector, parse_face
-from lipsync_core.footage import order
+from lipsync_core.footage import Cut, order
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
 from lipsync_core.metrics.turns import Turn, confidences, turns_of
 from lipsync_core.speakers import Row, parts, read_turns, rows_of, speakers, turns_of_rows, write_turns
@@ -271,6 +271,28 @@ def test_the_judge_tells_the_turns(pair: Path, tmp_path: Path) -> None:
     assert len(read_turns(table)) == len(values["turns"])
     again = CliRunner().invoke(app, ["speakers", str(pair), "--out", str(table)])
     assert again.exit_code == 2 and "exists" in again.output
+    nowhere = CliRunner().invoke(app, ["speakers", str(pair), "--out", str(tmp_path / "no" / "t.csv")])
+    assert nowhere.exit_code == 2 and "no folder" in " ".join(nowhere.output.replace("│", " ").split())
+
+
+def test_turns_of_a_cut_count_from_its_start(pair: Path) -> None:
+    whole, cut = (speakers(pair, cut=Cut(start=Fraction(start)), finding=FRESH).rows for start in (0, 1))
+    (first, second), (begun, rest) = whole, cut
+    assert first.end > 2 and str(begun.face) == str(first.face) != str(second.face)
+    assert all(abs(later.end + 1 - earlier.end) < 0.2 for earlier, later in ((first, begun), (second, rest)))
+    assert begun.start == 0 and abs(rest.start + 1 - second.start) < 0.2
+
+
+def test_who_speaks_when_nobody_is_seen(tmp_path: Path) -> None:
+    with VideoWriter(
+        tmp_path / "grey.mp4", VideoInfo(128, 96, FPS, 25), AudioSource(SPEECH), preset="ultrafast"
+    ) as out:
+        out.write(Frames(torch.full((25, 96, 128, 3), 99, dtype=torch.uint8)))
+    with pytest.raises(NoFaceError, match="no face was found"):
+        dub(tmp_path / "grey.mp4", SPEECH, tmp_path / "x.mp4", speakers="auto", finding=FRESH)
+    with pytest.raises(NoFaceError, match="no face in 25 frames"):
+        speakers(tmp_path / "grey.mp4", finding=FRESH)
+    assert not (tmp_path / "x.mp4").exists()
 
 
 def moved(out: Path, source: Path, count: int) -> Tensor:
@@ -311,8 +333,12 @@ def test_what_does_not_go_together_is_refused(pair: Path, tmp_path: Path) -> Non
         dub(pair, [(SPEECH, "left"), (SPEECH, "right")], tmp_path / "x.mp4", speakers="auto")
     with pytest.raises(ValueError, match="photograph"):
         dub(ASTRONAUT, SPEECH, tmp_path / "x.mp4", speakers="auto")
+    with pytest.raises(ValueError, match=r"speakers are 'Auto'.*wanted auto, or a table"):
+        dub(pair, SPEECH, tmp_path / "x.mp4", speakers="Auto")
     with pytest.raises(MediaError, match="photograph"):
         speakers(ASTRONAUT)
+    with pytest.raises(MediaError, match="no frame from 50 s on; begin the cut earlier"):
+        speakers(pair, cut=Cut(start=Fraction(50)), finding=FRESH)
     done = CliRunner().invoke(app, ["dub", str(pair), "--pair", "left=a.wav", "--speakers", "auto"])
     assert done.exit_code == 2 and "--speakers" in done.output
     silent = write_sound(tmp_path / "s.wav", torch.zeros(1, 16000).numpy(), 16000)
