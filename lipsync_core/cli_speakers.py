@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_dub import AsJson, Cache, Detector, Device, MinScore
+from .cli_dub import AsJson, Cache, Detector, Device, End, MinScore, Start, parse_time
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def speakers_command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table: start,end,face as CSV.")] = None,
     scorer: Annotated[str, typer.Option(help="judge (bundled), or the weights of another expert.")] = "judge",
     as_json: AsJson = False,
+    start: Start = "0",
+    end: End = None,
     detector: Detector = "mini",
     min_score: MinScore = 0.7,
     cache: Cache = True,
@@ -28,6 +30,7 @@ def speakers_command(
 ) -> None:
     """Say who speaks when: each face is scored against the sound."""
     from .finding import Finding
+    from .footage import Cut
     from .media import refuse_inputs
     from .prefetch import share_cores
     from .speakers import speakers, write_turns
@@ -36,12 +39,16 @@ def speakers_command(
         refuse_inputs(out, video, *([] if audio is None else [audio]))
         if out.exists() and not overwrite:
             raise typer.BadParameter(f"{out} exists; choose another name, or --overwrite", param_hint="--out")
+        if not out.parent.is_dir():
+            raise typer.BadParameter(f"{out.parent} is no folder; make it, or choose another", param_hint="--out")
+    cut = Cut(parse_time(start), parse_time(end) if end else None)
     share_cores()
     with Bar() as on_progress:
         report = speakers(
             video,
             audio,
             scorer=scorer,
+            cut=cut,
             finding=Finding(detector, min_score, cache),
             device=device,
             on_progress=on_progress,

@@ -204,6 +204,10 @@ def _table(speakers: Path | str | None, sounds: int, face: Path, drawings: Seque
     if drawings is not None:
         raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
     if speakers != "auto":
+        if not Path(speakers).is_file():
+            raise ValueError(
+                f"speakers are {str(speakers)!r}, and there is no such file; wanted auto, or a table of turns"
+            )
         return read_turns(Path(speakers))
     if probe(face).still:
         raise ValueError(f"{face}: nobody speaks in a photograph by itself; wanted a table of turns")
@@ -227,7 +231,7 @@ def _turns(
     fps, path = footage.fps, footage.path
     with notes.clock("find turns"):
         if rows:
-            turns = turns_of_rows(rows, found, fps, notes.warn)
+            turns = turns_of_rows(rows, found, fps, notes.warn, length=length, index=index)
         else:
             turns = auto_turns(
                 path, sound, found, length, fps=fps, cut=cut, device=device, warn=notes.warn, on_progress=say
@@ -235,7 +239,8 @@ def _turns(
         faces = parts(turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
     if not any(bool((face.visible & (seen > 0)).any()) for face, seen in faces):
         raise NoFaceError(
-            f"{path}: none of {len(found)} faces has a turn that is in the picture; give a table of turns, or --face"
+            f"{path}: none of {len(found)} faces has a turn that is in the picture; "
+            + ("mend the table of turns" if rows else "give a table of turns, or --face")
         )
     return [(face, seen) for face, seen in faces]
 

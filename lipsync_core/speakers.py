@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .errors import LipSyncError, MediaError, NoFaceError
 from .faces.selection import FaceSelector, first_seen, joined, parse_face, select_each
+from .faces.selection import rows as seats
+from .faces.tracking import window
 from .finding import Finding, device_named, find_people
 from .footage import Cut, arranged, opened
 from .media import probe_sound
@@ -48,7 +50,7 @@ class Row:
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakersReport:
     """Who speaks when in ``video``, whose tracks number ``faces`` (a person counts once a scene): ``rows`` in the order of
-    time, times of the video. ``scorer``: who judged."""
+    time, which begins with the cut, as in a dub of it. ``scorer``: who judged."""
 
     video: Path
     scorer: str
@@ -68,25 +70,28 @@ def speakers(
     audio: Path | str | Audio | None = None,
     *,
     scorer: str | Path | Scorer = "judge",
+    cut: Cut = Cut(),
     finding: Finding = Finding(),
     device: str = "auto",
     on_progress: Progress | None = None,
 ) -> SpeakersReport:
-    """Who of the people in ``video`` speaks when, by its own sound or by ``audio``; see ``who_speaks``. Raises NoFaceError,
-    MediaError, WeightsError, ValueError."""
+    """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``, which begins with the cut;
+    see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError, ValueError."""
     video, warn, target, say = Path(video), Warnings(_log), device_named(device), on_progress or (lambda *_: None)
-    footage = opened(video, Cut(), on_warning=warn)
+    footage = opened(video, cut, on_warning=warn)
     if footage.info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     whole = footage.info.frames or 0
     tracks, length = find_people(
         footage, finding, target, stop=sys.maxsize, on_found=lambda done: say("find faces", done, max(done, whole))
     )
+    if not length:
+        raise MediaError(f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")
     if not tracks:
         raise NoFaceError(f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})")
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     sound = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
-    turns = judged_turns(video, sound, judge, tracks, length, fps=footage.fps, warn=warn, on_progress=say)
+    turns = judged_turns(video, sound, judge, tracks, length, fps=footage.fps, cut=cut, warn=warn, on_progress=say)
     return SpeakersReport(video, judge.name, len(tracks), rows_of(turns, tracks, footage.fps), tuple(warn.messages))
 
 
@@ -135,7 +140,9 @@ def auto_turns(
     warn: Callable[[str], None],
     on_progress: Progress | None = None,
 ) -> list[Turn]:
-    """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where it has none."""
+    """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where it has none.
+    NoFaceError where nobody is seen."""
+    select_each(tracks, FaceSelector())  # says that there is nobody
     try:
         probe_sound(video)
         sound: Path | Audio = video
@@ -146,52 +153,87 @@ def auto_turns(
 
 
 def rows_of(turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction) -> tuple[Row, ...]:
-    """The same in seconds, each face by its place where it first appears."""
-    rows: list[Row] = []
-    for turn in turns:
-        x, y = (max(0, round(v)) for v in first_seen(tracks[turn.track])[1])
-        rows.append(Row(turn.first / fps, turn.stop / fps, FaceSelector("point", point=(x, y))))
-    return tuple(rows)
+    """The same in seconds, each face by its place where it first appears; by its INDEX in the scene where that place would
+    mean somebody else."""
+    return tuple(Row(turn.first / fps, turn.stop / fps, _name(tracks[turn.track], tracks)) for turn in turns)
+
+
+def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
+    x, y = (max(0, round(v)) for v in first_seen(person)[1])
+    place = FaceSelector("point", point=(x, y))
+    (scene,) = (people for people in seats(tracks) if any(one is person for one in people))
+    if select_each(scene, place)[0] is person:
+        return place
+    return FaceSelector("index", index=next(i for i, one in enumerate(scene) if one is person))
 
 
 def turns_of_rows(
-    rows: Sequence[Row], tracks: Sequence[FaceTrack], fps: Fraction, warn: Callable[[str], None]
+    rows: Sequence[Row],
+    tracks: Sequence[FaceTrack],
+    fps: Fraction,
+    warn: Callable[[str], None],
+    *,
+    length: int,
+    index: Tensor,
 ) -> list[Turn]:
-    """A turn for every track that a row names, of whatever scene. NoFaceError where no scene has the face."""
+    """A turn for every track that a row names and that is seen within it, in an output that shows the source frames
+    ``index`` (T,) of ``length``. Rows without one are left out with a warning. NoFaceError where no scene has the face."""
+    seen = [_visible(track, length, index) for track in tracks]
     turns: list[Turn] = []
     for row in rows:
-        chosen = {id(track) for track in select_each(tracks, row.face)}
         first, stop = nearest_frame(row.start, fps), nearest_frame(row.end, fps)
+        turn = f"the turn of {row.face} from {float(row.start):g} to {float(row.end):g} s"
         if stop <= first:
-            warn(f"the turn of {row.face} at {float(row.start):g} s is shorter than a frame, and left out")
+            warn(f"{turn} is shorter than a frame, and left out")
             continue
-        turns += [Turn(i, first, stop) for i, track in enumerate(tracks) if id(track) in chosen]
+        if first >= len(index):
+            warn(f"{turn} begins after the end, at {float(len(index) / fps):g} s, and is left out")
+            continue
+        chosen = {id(track) for track in select_each(tracks, row.face)}
+        # a scene later on the row's soft end would open somebody else's mouth
+        here = [i for i, track in enumerate(tracks) if id(track) in chosen and bool(seen[i][first:stop].any())]
+        if not here:
+            warn(f"{turn} is left out: that face is not in the picture then")
+        turns += [Turn(i, first, stop) for i in here]
     return turns
 
 
 def read_turns(path: Path) -> list[Row]:
     """The rows of a table: CSV in UTF-8 with the columns start, end, face; times in seconds or h:m:s, faces as ``--face``
-    takes them (x,y in quotes). LipSyncError names the line."""
+    takes them (x,y in quotes). Also as spreadsheets write it where the comma is decimal: semicolons or tabs between cells,
+    times such as 0,5. LipSyncError names the line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
+        separator = next((mark for mark in ";\t" if mark in text.lstrip().partition("\n")[0]), ",")
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        lines = [(reader.line_num, _trimmed(line)) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LipSyncError(f"{path} cannot be read as a table of turns ({error})") from error
-    lines = [(number, line) for number, line in lines if any(line)]
-    if not lines or lines[0][1] != COLUMNS:
-        got = ",".join(lines[0][1]) if lines else "nothing"
+        raise LipSyncError(
+            f"{path} cannot be read as a table of turns ({error}); wanted CSV in UTF-8 with the columns start,end,face"
+        ) from error
+    lines = [(number, line) for number, line in lines if line]
+    if not lines or [cell.lower() for cell in lines[0][1]] != COLUMNS:
+        got = separator.join(lines[0][1]) if lines else "nothing"
         raise LipSyncError(f"{path} begins with {got!r}; wanted the columns start,end,face")
     if not lines[1:]:
         raise LipSyncError(f"{path} holds no turn; wanted a line for each, such as 0.5,2.25,left")
-    return [_row(line, f"{path}, line {number}") for number, line in lines[1:]]
+    return [_row(line, separator, f"{path}, line {number}") for number, line in lines[1:]]
 
 
-def _row(line: list[str], where: str) -> Row:
+def _trimmed(line: list[str]) -> list[str]:
+    """Cells without spaces round them, and without the empty ones that spreadsheets put at the end."""
+    cells = [cell.strip() for cell in line]
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _row(line: list[str], separator: str, where: str) -> Row:
     if len(line) != 3:
         raise LipSyncError(f'{where} has {len(line)} cells; wanted start,end,face, and "x,y" in quotes')
+    times = [cell if separator == "," else cell.replace(",", ".") for cell in line[:2]]
     try:
-        start, end, face = parse_seconds(line[0]), parse_seconds(line[1]), parse_face(line[2])
+        start, end, face = *map(parse_seconds, times), parse_face(line[2])
     except ValueError as error:
         raise LipSyncError(f"{where}: {error}") from error
     if end <= start:
@@ -228,13 +270,29 @@ def parts(
     for lane in _lanes(sorted({turn.track for turn in turns}, key=lambda i: tracks[i].start), tracks):
         shown = torch.zeros(len(index))
         for i in lane:
-            frames = [(turn.first, turn.stop) for turn in turns if turn.track == i]
+            frames = _united([(turn.first, turn.stop) for turn in turns if turn.track == i])
             stretches = torch.tensor(frames).double() * fps.denominator / fps.numerator
             seen = curve(stretches, fps=fps, count=len(index) if of_output else length)
-            here = arranged(tracks[i], length, index).visible
+            here = _visible(tracks[i], length, index)
             shown = torch.maximum(shown, (seen if of_output else seen[index]) * here)
         found.append((arranged(joined([tracks[i] for i in lane]), length, index), shown))
     return found
+
+
+def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """``spans``, in any order and over one another, as they cover time: rising and apart."""
+    whole: list[tuple[int, int]] = []
+    for first, stop in sorted(spans):
+        if whole and first <= whole[-1][1]:
+            whole[-1] = (whole[-1][0], max(stop, whole[-1][1]))
+        else:
+            whole.append((first, stop))
+    return whole
+
+
+def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
+    """(T,) bool: where the output that shows the source frames ``index`` (T,) of ``length`` has the face."""
+    return window(track, 0, length).visible[index]
 
 
 def _lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """Who speaks when: turns from confidences, tables of turns, and dubs in which everybody speaks in their turn."""
 
 import json
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import lipsync_core
 from lipsync_core.cli import app
 from lipsync_core.dubbing import Encoding, Finding, dub
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
-from lipsync_core.faces.selection import FaceSelector
-from lipsync_core.footage import order
+from lipsync_core.faces.selection import FaceSelector, parse_face
+from lipsync_core.footage import Cut, order
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
 from lipsync_core.metrics.turns import Turn, confidences, turns_of
 from lipsync_core.speakers import Row, parts, read_turns, rows_of, speakers, turns_of_rows, write_turns
@@ -77,6 +78,17 @@ def test_who_is_away_does_not_speak() -> None:
     assert turns_of(faces, everywhere(), fps=25) == [Turn(0, 0, 50), Turn(1, 50, 100)]
 
 
+def test_a_voice_from_outside_after_a_pause_is_nobodys() -> None:
+    """Too short for a change in the midst of speech, which a doubt of the same length would be."""
+    face = torch.cat([torch.full((40,), 0.25), torch.full((30,), 0.01)])[:, None]
+    voiced = torch.ones(70, dtype=torch.bool)
+    voiced[40:46] = False
+    voiced[64:] = False
+    assert turns_of(face, voiced, fps=25) == [Turn(0, 0, 40)]
+    doubted = torch.cat([face[:40], face[46:64], face[:20]])
+    assert turns_of(doubted, torch.ones(78, dtype=torch.bool), fps=25) == [Turn(0, 0, 78)]
+
+
 def test_confidence_is_high_where_the_curve_has_its_valley_at_no_shift() -> None:
     distances = torch.ones(60, 31)
     distances[:, 15] = 0.5
@@ -85,11 +97,28 @@ def test_confidence_is_high_where_the_curve_has_its_valley_at_no_shift() -> None
     found = confidences(torch.arange(10, 70), distances, span=5, count=90)
     assert found[:10].isnan().all() and found[74:].isnan().all() and not found[10:74].isnan().any()
     assert found[10:38].gt(0.4).all() and found[66:74].lt(0.01).all()
+    assert torch.allclose(confidences(torch.arange(10, 70), 12 * distances, span=5, count=90), found, equal_nan=True)
 
 
 def track(start: int, count: int, x: float = 50, scene: int = 0) -> FaceTrack:
     box = torch.tensor([x - 20, 30, x + 20, 80.0])
     return FaceTrack(box.repeat(count, 1), torch.zeros(count, 5, 2), torch.ones(count, dtype=torch.bool), start, scene)
+
+
+def rowed(
+    rows: Sequence[Row],
+    tracks: list[FaceTrack],
+    warn: Callable[[str], None] = pytest.fail,
+    *,
+    fps: Fraction = FPS,
+    length: int = 100,
+) -> list[Turn]:
+    """The turns of ``rows`` in an output that shows its ``length`` frames once."""
+    return turns_of_rows(rows, tracks, fps, warn, length=length, index=torch.arange(length))
+
+
+def row(start: float, end: float, face: str) -> Row:
+    return Row(Fraction(start), Fraction(end), parse_face(face))
 
 
 def test_turns_become_shown_with_soft_edges_in_either_time() -> None:
@@ -112,7 +141,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     for fps in (FPS, Fraction(24000, 1001), Fraction(60)):
         turns = [Turn(0, 3, 41), Turn(1, 41, 97)]
         write_turns(tmp_path / "t.csv", rows_of(turns, tracks, fps), overwrite=True)
-        assert turns_of_rows(read_turns(tmp_path / "t.csv"), tracks, fps, pytest.fail) == turns
+        assert rowed(read_turns(tmp_path / "t.csv"), tracks, fps=fps) == turns
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()[0] == "start,end,face"
     with pytest.raises(LipSyncError, match="exists"):
         write_turns(tmp_path / "t.csv", [])
@@ -127,13 +156,68 @@ def test_tables_of_people(tmp_path: Path) -> None:
         Row(Fraction(2), Fraction(3), FaceSelector("point", point=(640, 200))),
     ]
     warned: list[str] = []
-    assert (
-        turns_of_rows([Row(Fraction(1), Fraction(101, 100), FaceSelector("left"))], [track(0, 9)], FPS, warned.append)
-        == []
-    )
-    assert "shorter than a frame" in warned[0]
+    assert rowed([row(1, 1.01, "left"), row(4, 5, "7")], [track(0, 9)], warned.append) == []
+    assert "shorter than a frame" in warned[0] and "begins after the end, at 4 s" in warned[1]
     with pytest.raises(NoFaceError, match="no frame has the face 5"):
-        turns_of_rows([Row(Fraction(0), Fraction(1), FaceSelector("index", 5))], [track(0, 9)], FPS, pytest.fail)
+        rowed([row(0, 1, "5")], [track(0, 9)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffStart;End;Face;\r\n0,5;1:02,25;left\r\n;;\r\n2;3;640,200;\r\n",
+        '\ufeffstart\tend\tface\r\n0,5\t1:02,25\tleft\r\n2\t3\t"640,200"\r\n',
+        '\nSTART,END,FACE,,\n0.5,1:02.25,left,,\n,,,,\n02,3.0,"640,200"\n',
+    ],
+)
+def test_tables_of_spreadsheets(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8", newline="")
+    assert read_turns(tmp_path / "t.csv") == [row(0.5, 62.25, "left"), row(2, 3, "640,200")]
+
+
+def test_a_table_in_another_code_says_what_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("start,end,face\n0,1,left\n", encoding="utf-16")
+    with pytest.raises(LipSyncError, match="wanted CSV in UTF-8"):
+        read_turns(tmp_path / "t.csv")
+
+
+def test_rows_over_one_another_and_in_any_order_are_one_turn() -> None:
+    person = [track(0, 100)]
+    rows = [row(3, 3.4, "left"), row(0.4, 2, "left"), row(0.8, 1.2, "left"), row(1.6, 2.4, "left")]
+    index = torch.arange(100)
+    ((_, shown),) = parts(rowed(rows, person), person, fps=FPS, length=100, index=index, of_output=True)
+    tidy = [Turn(0, 10, 60), Turn(0, 75, 85)]
+    ((_, wanted),) = parts(tidy, person, fps=FPS, length=100, index=index, of_output=True)
+    assert shown[10:60].eq(1).all() and torch.equal(shown, wanted)
+
+
+def test_a_soft_end_does_not_reach_into_the_next_scene() -> None:
+    """``left`` speaks up to a cut, after which somebody else is left."""
+    tracks = [track(0, 50), track(50, 50, scene=50)]
+    turns = rowed([row(1, 2, "left")], tracks)
+    assert turns == [Turn(0, 25, 50)]
+    ((_, shown),) = parts(turns, tracks, fps=FPS, length=100, index=torch.arange(100), of_output=True)
+    assert shown[49] == 1 and not shown[50:].any()
+    assert rowed([row(1, 3, "left")], tracks) == [Turn(0, 25, 75), Turn(1, 25, 75)]
+
+
+def test_a_face_that_is_away_in_its_turn_is_said() -> None:
+    tracks, warned = [track(0, 50), track(0, 100, 150)], list[str]()
+    rows = [row(2.5, 3, "left"), row(2.5, 3.5, "right")]
+    assert rowed(rows, tracks, warned.append) == [Turn(1, 63, 88)]
+    assert warned == ["the turn of left from 2.5 to 3 s is left out: that face is not in the picture then"]
+    again = turns_of_rows(rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=order(50, 100, "loop"))
+    assert again == [Turn(0, 63, 75)]  # the picture begins anew
+
+
+def test_who_began_where_another_did_is_named_by_index() -> None:
+    """Somebody walks from the left to the right, then another appears where the first began."""
+    walker, later = track(0, 100), track(40, 60, 52)
+    walker.boxes[:, 0::2] += torch.linspace(0, 200, 100)[:, None]
+    turns = [Turn(0, 0, 40), Turn(1, 45, 90)]
+    rows = rows_of(turns, [walker, later], FPS)
+    assert [str(one.face) for one in rows] == ["50,55", "1"]
+    assert rowed(rows, [walker, later]) == turns
 
 
 @pytest.mark.parametrize(
@@ -187,6 +271,28 @@ def test_the_judge_tells_the_turns(pair: Path, tmp_path: Path) -> None:
     assert len(read_turns(table)) == len(values["turns"])
     again = CliRunner().invoke(app, ["speakers", str(pair), "--out", str(table)])
     assert again.exit_code == 2 and "exists" in again.output
+    nowhere = CliRunner().invoke(app, ["speakers", str(pair), "--out", str(tmp_path / "no" / "t.csv")])
+    assert nowhere.exit_code == 2 and "no folder" in " ".join(nowhere.output.replace("│", " ").split())
+
+
+def test_turns_of_a_cut_count_from_its_start(pair: Path) -> None:
+    whole, cut = (speakers(pair, cut=Cut(start=Fraction(start)), finding=FRESH).rows for start in (0, 1))
+    (first, second), (begun, rest) = whole, cut
+    assert first.end > 2 and str(begun.face) == str(first.face) != str(second.face)
+    assert all(abs(later.end + 1 - earlier.end) < 0.2 for earlier, later in ((first, begun), (second, rest)))
+    assert begun.start == 0 and abs(rest.start + 1 - second.start) < 0.2
+
+
+def test_who_speaks_when_nobody_is_seen(tmp_path: Path) -> None:
+    with VideoWriter(
+        tmp_path / "grey.mp4", VideoInfo(128, 96, FPS, 25), AudioSource(SPEECH), preset="ultrafast"
+    ) as out:
+        out.write(Frames(torch.full((25, 96, 128, 3), 99, dtype=torch.uint8)))
+    with pytest.raises(NoFaceError, match="no face was found"):
+        dub(tmp_path / "grey.mp4", SPEECH, tmp_path / "x.mp4", speakers="auto", finding=FRESH)
+    with pytest.raises(NoFaceError, match="no face in 25 frames"):
+        speakers(tmp_path / "grey.mp4", finding=FRESH)
+    assert not (tmp_path / "x.mp4").exists()
 
 
 def moved(out: Path, source: Path, count: int) -> Tensor:
@@ -227,8 +333,12 @@ def test_what_does_not_go_together_is_refused(pair: Path, tmp_path: Path) -> Non
         dub(pair, [(SPEECH, "left"), (SPEECH, "right")], tmp_path / "x.mp4", speakers="auto")
     with pytest.raises(ValueError, match="photograph"):
         dub(ASTRONAUT, SPEECH, tmp_path / "x.mp4", speakers="auto")
+    with pytest.raises(ValueError, match=r"speakers are 'Auto'.*wanted auto, or a table"):
+        dub(pair, SPEECH, tmp_path / "x.mp4", speakers="Auto")
     with pytest.raises(MediaError, match="photograph"):
         speakers(ASTRONAUT)
+    with pytest.raises(MediaError, match="no frame from 50 s on; begin the cut earlier"):
+        speakers(pair, cut=Cut(start=Fraction(50)), finding=FRESH)
     done = CliRunner().invoke(app, ["dub", str(pair), "--pair", "left=a.wav", "--speakers", "auto"])
     assert done.exit_code == 2 and "--speakers" in done.output
     silent = write_sound(tmp_path / "s.wav", torch.zeros(1, 16000).numpy(), 16000)
