@@ -163,14 +163,16 @@ def blended(
     *,
     shown: Tensor | None = None,
     movement: Movement | None = None,
+    origin: Tensor | None = None,
 ) -> tuple[AnyFrames, Moment]:
     """``frames`` with the ``faces`` that were ``made`` (N,3,S,S), RGB in [0,1], and moved, under ``mask`` (N,1,S,S).
 
-    shown (N,) in [0,1]: how much of each is seen, times the blend's strength; None: all.
+    shown (N,) in [0,1]: how much of each is seen, times the blend's strength; None: all. origin (N,3,S,S): the crops of what
+    is moved, where that is not the frames.
     """
     size = made.shape[-1]
     less, ebb = None, None
-    if movement is not None and blend.kind == "seamless":
+    if movement is not None and origin is None and blend.kind == "seamless":
         ebb = _ebb(faces, blend, size)
         movement = movement.times(ebb)
     if faces.pixels is not None and blend.looks:
@@ -181,7 +183,8 @@ def blended(
             if movement is None:
                 less = residue(blend.kind, made - source, mask)
             else:
-                less = residue(blend.kind, movement.picture(made, source) - source, mask)
+                moved = movement.picture(made, source if origin is None else origin.to(made))
+                less = residue(blend.kind, moved - source, mask)
                 less = less * (below_the_middle(less) if ebb is None else below_the_middle(less) * ebb)
     # what moved has its detail, and what is pasted stays as it was drawn
     fine = movement is None and blend.kind != "paste" and bool(blend.detail or blend.grain)
@@ -234,7 +237,7 @@ def _covered(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Ten
         covered = occluded(faces.labels, points, size, feather=blend.feather)
     elif blend.occlusion == "compare" and faces.pixels is not None:
         pixels = faces.pixels.to(points)
-        clear = pixels[:1] if moment.past.clear is None else moment.past.clear
+        clear = pixels[:1] if moment.past.clear is None else moment.past.clear.to(pixels)
         moment = replace(moment, past=replace(moment.past, clear=clear))
         covered = compared(pixels, clear, points, size, feather=blend.feather)
     else:

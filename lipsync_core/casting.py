@@ -43,7 +43,8 @@ class Role:
 
     ``shown`` (T,) in [0,1]: how much of the new mouth is seen in each frame of the stream; ``speaking`` (T,) in [0,1]: how
     much of it is what was drawn, the rest being the mouth of the picture it is drawn from. The last of either holds on; None:
-    all of it. ``references``: the pictures that it is drawn from; None: each frame itself."""
+    all of it. ``references``: the pictures that it is drawn from; None: each frame itself. ``clear``: one picture in which
+    nothing lies before the face, to find what does in others; None: the first frame."""
 
     audio: Audio
     track: FaceTrack
@@ -51,6 +52,7 @@ class Role:
     shown: Tensor | None = None
     speaking: Tensor | None = None
     references: References | None = None
+    clear: References | None = None
 
 
 def at(shares: Tensor | None, index: Tensor) -> Tensor | None:
@@ -96,9 +98,10 @@ class Portraits:
         """What the frames ``index`` (N,) of the stream are drawn from."""
         places = self.references.index[index.clamp_max(len(self.references.index) - 1)]
         patches = [self.references.patches[i] for i in places.tolist()]
-        return Origins(torch.cat([self._crop(i) for i in places.tolist()]), patches, self.crop_to_patch[places])
+        return Origins(torch.cat([self.crop(i) for i in places.tolist()]), patches, self.crop_to_patch[places])
 
-    def _crop(self, place: int) -> Tensor:
+    def crop(self, place: int) -> Tensor:
+        """(1,3,S,S) of the picture ``place``."""
         if place not in self._crops:
             matrix = self.crop_to_patch[place : place + 1]
             self._crops[place] = cut_frames(self.references.patches[place], matrix, self.size)

@@ -15,33 +15,27 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, table, turns
 from .audio import frame_count
 from .blending import Blend
 from .casting import Drawings, Role
-from .errors import NoFaceError
-from .faces.selection import FaceSelector, parse_face
-from .faces.selection import select as choose
 from .finding import Finding, device_named, find_people, load_parser
-from .footage import Cut, Footage, Longer, arranged, opened, order
+from .footage import Cut, Footage, opened, order
 from .hearing import Voices
-from .media import AudioSource, VideoWriter, probe, refuse_inputs
+from .media import AudioSource, VideoWriter, refuse_inputs
 from .models.precision import Precision
 from .models.talking_face import TalkingFace
 from .notes import Warnings
 from .pipeline import LipSync
 from .prefetch import ahead, timed
-from .referring import Reference, references
+from .referring import Reference
 from .restorers import Restore, load_restorer
 from .restoring import Restorer, enlargement, restored
-from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
-from .types import Audio, FaceTrack, Frames, References, YuvFrames
-from .voice import Silence, shown_in, voice_activity
+from .types import FaceTrack, Frames, YuvFrames
+from .voice import Silence
 from .weights import load_talking_face
 
 _log = logging.getLogger("lipsync.dub")
-Progress = Callable[[str, int, int], None]
-Speech = Path | str | Audio
-"""A file with sound, or sound in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +120,8 @@ def dub(
     Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
     """
     face, out = Path(face), Path(out)
-    sounds, selectors = _speakers(audio, select)
-    rows = _table(speakers, len(sounds), face, drawings)
+    sounds, selectors = speakers_of(audio, select)
+    rows = table(speakers, len(sounds), face, drawings)
     refuse_inputs(out, face, *(sound for sound in sounds if isinstance(sound, Path)))
     say, show = on_progress or (lambda *_: None), on_frames or (lambda _: None)
     notes = _Notes()
@@ -147,15 +141,17 @@ def dub(
                 )
             length = min(length, wanted)
             count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
-            index = order(length, count, cut.longer)
+            shown = Shown(footage, length, order(length, count, cut.longer), cut)
             if speakers is None:
-                faces = [(_chosen(found, who), None) for who in selectors]
+                faces = chosen(found, selectors)
             else:
-                faces = _turns(rows, sounds[0], footage, cut, found, (length, index), target, notes, say)
-            looks = _looks(faces, footage, reference, silence, (length, index), notes, say)
-            faces = [(arranged(face, length, index), seen) for face, seen in faces]
-            roles = _roles(faces, voices.heard, looks, silence, footage.fps, count, drawings)
-            dubbing = _dubbed(sync, footage, roles, (length, count), cut.longer, batch, restorer, notes)
+                with notes.clock("find turns"):
+                    faces = turns(rows, sounds[0], shown, found, device=target, warn=notes.warn, say=say)
+            with notes.clock("find references"):
+                looks = looks_of(faces, shown, reference, silence, say)
+            kept, covers = drawings, blend.occlusion
+            roles = roles_of(faces, voices.heard, shown, looks, silence=silence, occlusion=covers, drawings=kept)
+            dubbing = _dubbed(sync, footage, shown, roles, batch, restorer, notes)
             written = 0
             with closing(ahead(dubbing)) as frames:
                 for chunk in frames:
@@ -180,118 +176,6 @@ def dub(
     )
 
 
-def _speakers(
-    audio: Speech | Sequence[tuple[Speech, str | FaceTrack]], select: str
-) -> tuple[list[Path | Audio], list[FaceSelector | FaceTrack]]:
-    """Who says what: the sounds, and as many faces."""
-    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio)
-    if not pairs:
-        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
-    sounds = [sound if isinstance(sound, Audio) else Path(sound) for sound, _ in pairs]
-    return sounds, [who if isinstance(who, FaceTrack) else parse_face(who) for _, who in pairs]
-
-
-def _chosen(found: Sequence[FaceTrack], who: FaceSelector | FaceTrack) -> FaceTrack:
-    return who if isinstance(who, FaceTrack) else choose(found, who)
-
-
-def _table(speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None) -> list[Row]:
-    """The rows of the table ``speakers``; none where the judge is to tell, or nobody."""
-    if speakers is None:
-        return []
-    if sounds > 1:
-        raise ValueError(f"{sounds} sounds and speakers; wanted one sound that they share, or pairs without speakers")
-    if drawings is not None:
-        raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
-    if speakers != "auto":
-        if not Path(speakers).is_file():
-            raise ValueError(
-                f"speakers are {str(speakers)!r}, and there is no such file; wanted auto, or a table of turns"
-            )
-        return read_turns(Path(speakers))
-    if probe(face).still:
-        raise ValueError(f"{face}: nobody speaks in a photograph by itself; wanted a table of turns")
-    return []
-
-
-def _turns(
-    rows: list[Row],
-    sound: Path | Audio,
-    footage: Footage,
-    cut: Cut,
-    found: Sequence[FaceTrack],
-    shown: tuple[int, Tensor],
-    device: torch.device,
-    notes: "_Notes",
-    say: Progress,
-) -> list[tuple[FaceTrack, Tensor | None]]:
-    """The faces that speak by turns, by the table's ``rows`` or by the judge; shown: the footage's length, and the order of
-    its frames."""
-    length, index = shown
-    fps, path = footage.fps, footage.path
-    with notes.clock("find turns"):
-        if rows:
-            turns = turns_of_rows(rows, found, fps, notes.warn, length=length, index=index)
-        else:
-            turns = auto_turns(
-                path, sound, found, length, fps=fps, cut=cut, device=device, warn=notes.warn, on_progress=say
-            )
-        faces = parts(turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
-    if not any(bool((face.visible & (seen > 0)).any()) for face, seen in faces):
-        raise NoFaceError(
-            f"{path}: none of {len(found)} faces has a turn that is in the picture; "
-            + ("mend the table of turns" if rows else "give a table of turns, or --face")
-        )
-    return [(face, seen) for face, seen in faces]
-
-
-def _looks(
-    faces: Sequence[tuple[FaceTrack, Tensor | None]],
-    footage: Footage,
-    reference: Reference,
-    silence: Silence,
-    shown: tuple[int, Tensor],
-    notes: "_Notes",
-    say: Progress,
-) -> list[References | None]:
-    """What each face is drawn from; shown: the footage's length, and the order of its frames."""
-    length, index = shown
-    kind = "nearest-closed" if silence == "close" and reference == "current" else reference
-    with notes.clock("find references"):
-        return [
-            references(
-                footage,
-                face,
-                kind,
-                length=length,
-                index=index,
-                on_found=lambda done: say("find references", done, length),
-            )
-            for face, _ in faces
-        ]
-
-
-def _roles(
-    faces: Sequence[tuple[FaceTrack, Tensor | None]],
-    heard: list[Audio],
-    looks: Sequence[References | None],
-    silence: Silence,
-    fps: Fraction,
-    count: int,
-    drawings: Sequence[Drawings] | None,
-) -> list[Role]:
-    """Who says what through whom, and how much of each is seen; one sound is for all."""
-    many = len(faces)
-    sounds = heard * many if len(heard) == 1 else heard
-    voiced = [None if silence == "generate" else voice_activity(sound, fps=fps, count=count) for sound in sounds]
-    kept = drawings or [None] * many
-    seen = [shown_in(silence, turns, voice) for (_, turns), voice in zip(faces, voiced, strict=True)]
-    return [
-        Role(sound, face, drawn, shown, speaking, look)
-        for sound, (face, _), drawn, (shown, speaking), look in zip(sounds, faces, kept, seen, looks, strict=True)
-    ]
-
-
 def _redrawn(role: Role) -> Tensor:
     """(T,) bool: output frames that show something of the new mouth."""
     return role.track.visible if role.shown is None else role.track.visible & (role.shown > 0)
@@ -300,20 +184,19 @@ def _redrawn(role: Role) -> Tensor:
 def _dubbed(
     sync: LipSync,
     footage: Footage,
+    shown: Shown,
     roles: list[Role],
-    frames: tuple[int, int],
-    longer: Longer,
     batch: int,
     restorer: Restorer | None,
     notes: "_Notes",
 ) -> Iterator[Frames | YuvFrames]:
     """The output's frames: each voice in turn speaks through its face, and is restored."""
-    length, count = frames
-    fps = footage.info.fps
+    count, fps = len(shown.index), footage.fps
     if footage.info.still:
         pieces = sync.in_turn(footage.frames(1, 1), roles, fps=fps, still=count, chunk=batch)
     else:
-        read = timed(footage.frames(length, count, longer=longer, chunk=batch), notes.adder("read"))
+        frames = footage.frames(shown.length, count, longer=shown.cut.longer, chunk=batch)
+        read = timed(frames, notes.adder("read"))
         pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), roles, fps=fps)
     pieces = timed(pieces, notes.adder("generate"))
     yield from pieces if restorer is None else _restored(pieces, roles, fps, restorer, notes)

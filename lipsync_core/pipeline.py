@@ -127,7 +127,7 @@ class LipSync:
     ) -> Iterator[AnyFrames]:
         """``stream`` for several, each of whom says something else through a face of their own. still: the frames wanted of
         the one picture in ``frames``, ``chunk`` at a time."""
-        speakers = [_Speaker(n, role, Portraits.of(role.references, self.config)) for n, role in enumerate(roles)]
+        speakers = [self._speaker(number, role) for number, role in enumerate(roles)]
         known: _Known | None = None
         if still is not None:
             (picture,) = frames
@@ -140,6 +140,11 @@ class LipSync:
             if on_shares is not None:
                 on_shares(piece.start, self._shares(piece, told))
             yield piece
+
+    def _speaker(self, number: int, role: Role) -> _Speaker:
+        clear = Portraits.of(role.clear, self.config)
+        past = Past() if clear is None else Past(clear=clear.crop(0))
+        return _Speaker(number, role, Portraits.of(role.references, self.config), past)
 
     def _known(self, picture: Frames | YuvFrames, roles: Sequence[Role]) -> _Known:
         seen = {number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])}
@@ -183,7 +188,10 @@ class LipSync:
         made, movement, moment = self._made(planes, faces, origins, at(role.speaking, stream[here]), moment)
         if movement is not None and origins is not None:
             mask = mask * below_the_middle(mask)  # the upper half is the frame's own, not the origin's
-        spoken, moment = blended(chosen, made, faces, self.blend, mask, moment, shown=shown, movement=movement)
+        origin = None if origins is None else origins.pixels
+        spoken, moment = blended(
+            chosen, made, faces, self.blend, mask, moment, shown=shown, movement=movement, origin=origin
+        )
         speaker, told = replace(speaker, past=moment.over()), _Spoken(here, faces, mask, shown)
         if whole:
             return spoken, speaker, told

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .blend.occlusion import clearest
 from .faces.openness import closed_frames, nearest, openness
 from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
 from .footage import Footage, Found, Pictures
-from .geometry import Box, Framing, bounds, crop_to_frame, cut, within
+from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
 from .prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 
@@ -21,6 +22,7 @@ Reference = Literal["current", "first", "nearest-closed"]
 stretch that show the mouth closed, the nearest in time. A stretch ends where the face goes away, with a cut, and where the
 track passes to somebody else."""
 
+_TRIED = 8  # frames among which the clearest is sought
 _LOOKED_AT = 96  # px of the crops in which mouths are measured: what ``openness`` was chosen on
 # Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what interpolation needs.
 _MARGIN = 0.3
@@ -44,9 +46,8 @@ def references(
     the footage once at the size at which faces are looked for, of which ``on_found`` hears, and then the chosen frames. Of
     more stretches than ``most`` some have no picture of their own, and take the nearest in time.
     """
-    still = len(footage.pixels) == 1 if isinstance(footage, Pictures) else footage.info.still
     whole = window(track, 0, length)
-    if kind == "current" or still or not whole.visible.any():
+    if kind == "current" or _still(footage) or not whole.visible.any():
         return None
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
@@ -63,6 +64,26 @@ def references(
     if len(chosen) > most:
         chosen = chosen[torch.arange(most) * len(chosen) // most]
     return _gathered(footage, whole, chosen, _stands_for(chosen, stretches, length)[index])
+
+
+def clear(footage: Footage | Pictures, track: FaceTrack, *, length: int) -> References | None:
+    """One picture of the face of ``track`` in the ``length`` frames of ``footage`` in which nothing lies before it, as far
+    as eight of them, spread over the clip, tell (``clearest``). None in photographs and for somebody who is never visible."""
+    whole = window(track, 0, length)
+    frames = whole.visible.nonzero()[:, 0]
+    if _still(footage) or not len(frames):
+        return None
+    tried = frames[torch.linspace(0, len(frames) - 1, min(_TRIED, len(frames))).long()]
+    found = _gathered(footage, whole, tried, torch.zeros(1, dtype=torch.long))
+    maps = crop_to_frame(found.boxes, found.points, Framing(), _LOOKED_AT)
+    crops = torch.cat([cut_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)])
+    best = int(clearest(crops, apply(invert(maps), found.points)))
+    one = slice(best, best + 1)
+    return References(found.patches[one], found.boxes[one], found.points[one], found.index)
+
+
+def _still(footage: Footage | Pictures) -> bool:
+    return len(footage.pixels) == 1 if isinstance(footage, Pictures) else footage.info.still
 
 
 def _measured(

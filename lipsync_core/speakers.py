@@ -263,8 +263,8 @@ def parts(
     index: Tensor,
     of_output: bool,
 ) -> list[tuple[FaceTrack, Tensor]]:
-    """Faces that speak, in the output's frames, which show the source frames ``index`` (T,) of ``length``; and how much of
-    each one's new mouth is seen, (T,) in [0,1], with soft edges. People who never meet share one. ``of_output``: turns count
+    """Faces that speak, in frames of the source; and how much of each one's new mouth is seen, (T,) in [0,1], with soft edges,
+    in an output that shows the frames ``index`` (T,) of ``length``. People who never meet share one. ``of_output``: turns count
     frames of the output (a table's), else of the source (the judge's)."""
     found: list[tuple[FaceTrack, Tensor]] = []
     for lane in _lanes(sorted({turn.track for turn in turns}, key=lambda i: tracks[i].start), tracks):
@@ -275,7 +275,7 @@ def parts(
             seen = curve(stretches, fps=fps, count=len(index) if of_output else length)
             here = _visible(tracks[i], length, index)
             shown = torch.maximum(shown, (seen if of_output else seen[index]) * here)
-        found.append((arranged(joined([tracks[i] for i in lane]), length, index), shown))
+        found.append((joined([tracks[i] for i in lane]), shown))
     return found
 
 

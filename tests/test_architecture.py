@@ -24,7 +24,7 @@ FLOORS = [
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "casting", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
     {"footage", "finding", "referring", "restorers"},
-    {"dubbing", "giving", "hearing", "scoring", "measuring", "speakers"},
+    {"assigning", "dubbing", "giving", "hearing", "scoring", "measuring", "speakers"},
     {"evaluation", "preparing"},
     {
         *(

@@ -1,0 +1,139 @@
+"""Who speaks what, and when, through which face, drawn from what."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .blending import Occlusion
+from .casting import Drawings, Role
+from .errors import NoFaceError
+from .faces.selection import FaceSelector, parse_face, select
+from .footage import Cut, Footage, Pictures, arranged
+from .media import probe
+from .referring import Reference, clear, references
+from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
+from .types import Audio, FaceTrack, References
+from .voice import Silence, shown_in, voice_activity
+
+Speech = Path | str | Audio
+"""A file with sound, or sound in memory."""
+Progress = Callable[[str, int, int], None]
+Faces = Sequence[tuple[FaceTrack, Tensor | None]]
+"""Who speaks, in frames of the footage, and how much of the new mouth is seen in each of the output, None for all of it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What an output shows: the frames ``index`` (T,) of the ``length`` that were searched of ``footage``, a ``cut``."""
+
+    footage: Footage | Pictures
+    length: int
+    index: Tensor
+    cut: Cut = Cut()
+
+
+def speakers_of(
+    audio: Speech | Sequence[tuple[Speech, str | FaceTrack]], select: str
+) -> tuple[list[Path | Audio], list[FaceSelector | FaceTrack]]:
+    """Who says what: the sounds, and as many faces."""
+    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio)
+    if not pairs:
+        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
+    sounds = [sound if isinstance(sound, Audio) else Path(sound) for sound, _ in pairs]
+    return sounds, [who if isinstance(who, FaceTrack) else parse_face(who) for _, who in pairs]
+
+
+def chosen(found: Sequence[FaceTrack], selectors: Sequence[FaceSelector | FaceTrack]) -> Faces:
+    """The faces that ``selectors`` name among those ``found``, always seen. NoFaceError."""
+    return [(who if isinstance(who, FaceTrack) else select(found, who), None) for who in selectors]
+
+
+def table(speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None) -> list[Row]:
+    """The rows of the table ``speakers``; none where the judge is to tell, or nobody."""
+    if speakers is None:
+        return []
+    if sounds > 1:
+        raise ValueError(f"{sounds} sounds and speakers; wanted one sound that they share, or pairs without speakers")
+    if drawings is not None:
+        raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
+    if speakers != "auto":
+        if not Path(speakers).is_file():
+            raise ValueError(
+                f"speakers are {str(speakers)!r}, and there is no such file; wanted auto, or a table of turns"
+            )
+        return read_turns(Path(speakers))
+    if probe(face).still:
+        raise ValueError(f"{face}: nobody speaks in a photograph by itself; wanted a table of turns")
+    return []
+
+
+def turns(
+    rows: list[Row],
+    sound: Path | Audio,
+    shown: Shown,
+    found: Sequence[FaceTrack],
+    *,
+    device: torch.device,
+    warn: Callable[[str], None],
+    say: Progress,
+) -> Faces:
+    """The faces that speak by turns, by the table's ``rows`` or by the judge. NoFaceError where none is in the picture."""
+    footage, length, index = shown.footage, shown.length, shown.index
+    assert isinstance(footage, Footage)
+    fps, path = footage.fps, footage.path
+    if rows:
+        found_turns = turns_of_rows(rows, found, fps, warn, length=length, index=index)
+    else:
+        found_turns = auto_turns(
+            path, sound, found, length, fps=fps, cut=shown.cut, device=device, warn=warn, on_progress=say
+        )
+    faces = parts(found_turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
+    if not any(bool((arranged(face, length, index).visible & (seen > 0)).any()) for face, seen in faces):
+        raise NoFaceError(
+            f"{path}: none of {len(found)} faces has a turn that is in the picture; "
+            + ("mend the table of turns" if rows else "give a table of turns, or --face")
+        )
+    return [(face, seen) for face, seen in faces]
+
+
+def looks_of(
+    faces: Faces, shown: Shown, reference: Reference, silence: Silence, say: Progress
+) -> list[References | None]:
+    """What each face is drawn from. A mouth that closes in silence needs a closed one."""
+    kind = "nearest-closed" if silence == "close" and reference == "current" else reference
+    return [
+        references(
+            shown.footage,
+            face,
+            kind,
+            length=shown.length,
+            index=shown.index,
+            on_found=lambda done: say("find references", done, shown.length),
+        )
+        for face, _ in faces
+    ]
+
+
+def roles_of(
+    faces: Faces,
+    heard: Sequence[Audio],
+    shown: Shown,
+    looks: Sequence[References | None],
+    *,
+    silence: Silence,
+    occlusion: Occlusion,
+    drawings: Sequence[Drawings] | None = None,
+) -> list[Role]:
+    """Who says what through whom, in frames of the output, and how much of each is seen; one sound is for all."""
+    many, count = len(faces), len(shown.index)
+    sounds = list(heard) * many if len(heard) == 1 else heard
+    roles: list[Role] = []
+    for (face, turn), sound, kept, look in zip(faces, sounds, drawings or [None] * many, looks, strict=True):
+        voice = None if silence == "generate" else voice_activity(sound, fps=shown.footage.fps, count=count)
+        seen, speaking = shown_in(silence, turn, voice)
+        plain = clear(shown.footage, face, length=shown.length) if occlusion == "compare" else None
+        roles.append(Role(sound, arranged(face, shown.length, shown.index), kept, seen, speaking, look, plain))
+    return roles
