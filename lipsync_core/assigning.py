@@ -11,7 +11,7 @@ from .blending import Occlusion
 from .casting import Drawings, Role
 from .errors import NoFaceError
 from .faces.selection import FaceSelector, parse_face, select
-from .footage import Cut, Footage, Pictures, arranged
+from .footage import Cut, Footage, Pictures, arranged, order
 from .media import probe
 from .referring import Reference, clear, references
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
@@ -33,6 +33,12 @@ class Shown:
     length: int
     index: Tensor
     cut: Cut = Cut()
+
+    @classmethod
+    def of(cls, footage: Footage, cut: Cut, length: int, wanted: int) -> "Shown":
+        """For sound of ``wanted`` frames."""
+        count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
+        return cls(footage, length, order(length, count, cut.longer), cut)
 
 
 def speakers_of(
@@ -122,7 +128,6 @@ def roles_of(
     heard: Sequence[Audio],
     shown: Shown,
     looks: Sequence[References | None],
-    *,
     silence: Silence,
     occlusion: Occlusion,
     drawings: Sequence[Drawings] | None = None,

@@ -20,7 +20,7 @@ from .audio import frame_count
 from .blending import Blend
 from .casting import Drawings, Role
 from .finding import Finding, device_named, find_people, load_parser
-from .footage import Cut, Footage, opened, order
+from .footage import Cut, Footage, opened
 from .hearing import Voices
 from .media import AudioSource, VideoWriter, refuse_inputs
 from .models.precision import Precision
@@ -130,7 +130,7 @@ def dub(
         network, name = _network(model, model_name, target)
         parser = load_parser(target, precision) if blend.occlusion == "parse" else None
         sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision, parser=parser)
-        restorer = load_restorer(restore, target, precision=precision) if isinstance(restore, Restore) else restore
+        restorer = _restorer(restore, target, precision)
         voices = Voices.read(sounds, face, cut, sync.config.features.rate, notes.warn)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
@@ -139,9 +139,7 @@ def dub(
                 found, length = people or find_people(
                     footage, finding, target, stop=wanted, on_found=lambda done: say("find faces", done, wanted)
                 )
-            length = min(length, wanted)
-            count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
-            shown = Shown(footage, length, order(length, count, cut.longer), cut)
+            shown = Shown.of(footage, cut, min(length, wanted), wanted)
             if speakers is None:
                 faces = chosen(found, selectors)
             else:
@@ -149,8 +147,7 @@ def dub(
                     faces = turns(rows, sounds[0], shown, found, device=target, warn=notes.warn, say=say)
             with notes.clock("find references"):
                 looks = looks_of(faces, shown, reference, silence, say)
-            kept, covers = drawings, blend.occlusion
-            roles = roles_of(faces, voices.heard, shown, looks, silence=silence, occlusion=covers, drawings=kept)
+            roles = roles_of(faces, voices.heard, shown, looks, silence, blend.occlusion, drawings)
             dubbing = _dubbed(sync, footage, shown, roles, batch, restorer, notes)
             written = 0
             with closing(ahead(dubbing)) as frames:
@@ -159,21 +156,18 @@ def dub(
                     with notes.clock("write"):
                         writer.write(chunk)
                     written += chunk.pixels.shape[0]
-                    say("dub", written, count)
+                    say("dub", written, len(shown.index))
     dubbed = int(torch.stack([_redrawn(role) for role in roles]).any(0).sum())
-    return DubReport(
-        out,
-        written,
-        dubbed,
-        written - dubbed,
-        len(found),
-        footage.info.fps,
-        name,
-        finding.detector,
-        {stage: round(spent, 3) for stage, spent in notes.seconds.items()},
-        tuple(notes.warn.messages),
-        restorer and f"{restorer.name}; licence: {restorer.licence}",
-    )
+    counts, found_by = (written, dubbed, written - dubbed, len(found), footage.info.fps), finding.detector
+    return DubReport(out, *counts, name, found_by, notes.spent, tuple(notes.warn.messages), _licensed(restorer))
+
+
+def _restorer(restore: Restore | Restorer | None, device: torch.device, precision: Precision) -> Restorer | None:
+    return load_restorer(restore, device, precision=precision) if isinstance(restore, Restore) else restore
+
+
+def _licensed(restorer: Restorer | None) -> str | None:
+    return None if restorer is None else f"{restorer.name}; licence: {restorer.licence}"
 
 
 def _redrawn(role: Role) -> Tensor:
@@ -225,6 +219,10 @@ class _Notes:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.warn = Warnings(_log)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        return {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
 
     def adder(self, stage: str) -> Callable[[float], None]:
         def add(seconds: float) -> None:
