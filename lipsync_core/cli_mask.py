@@ -89,12 +89,14 @@ def _sheet(
     device: str,
     count: int,
 ) -> "Tensor":
+    from .errors import MediaError
     from .faces.selection import parse_face, select
-    from .finding import device_named, find_people
+    from .finding import device_named, find_people, load_parser
     from .footage import opened
     from .previewing import mask_sheet
 
     selector, target = parse_face(which), device_named(device)
+    parser = load_parser(target) if blend.occlusion == "parse" else None
     footage = opened(face, cut)
     whole = footage.info.frames or 0
     with Bar() as say:
@@ -105,6 +107,8 @@ def _sheet(
             stop=sys.maxsize,
             on_found=lambda done: say("find faces", done, max(done, whole)),
         )
+    if not length:
+        raise MediaError(f"{face}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")
     return mask_sheet(
         footage,
         [select(people, selector)],
@@ -114,6 +118,7 @@ def _sheet(
         size=network.config.size,
         device=target,
         moves=network.moves,
+        parser=parser,
         count=count,
     )
 
