@@ -256,10 +256,7 @@ def _toned(made: Tensor, source: Tensor, mask: Tensor, kind: ColourMatch, moment
     ring = near * (1 - mask)
     values, wanted = colours(made, kind), colours(source, kind)
     both = torch.cat([tones(values, ring), tones(wanted, ring)], 1)
-    last = both[:1] if moment.past.tones is None else moment.past.tones
-    change = (both - torch.cat([last, both[:-1]]))[:, [0, 1, 2, 12, 13, 14]].abs().amax(1)
-    keep = moment.keep(_TONE_SECONDS).to(change) * (change < _OTHER_LIGHT)
-    both = eased(both, last, keep[:, None])
+    both = eased(both, moment.past.tones, moment.keep(_TONE_SECONDS)[:, None], within=_OTHER_LIGHT)
     made = pixels_of(toned(values, *both.split(12, 1), kind=kind), kind)
     return made, moment.after(tones=both)
 

@@ -16,13 +16,19 @@ def linked(index: Tensor, last: int | None) -> Tensor:
     return index == before + 1
 
 
-def eased(values: Tensor, last: Tensor | None, keep: Tensor, *, rises: bool = False) -> Tensor:
+def eased(
+    values: Tensor, last: Tensor | None, keep: Tensor, *, rises: bool = False, within: float | None = None
+) -> Tensor:
     """(N,...) ``values`` (N,...) of frame after frame, of each of which ``keep`` (N,...), broadcast, is what the frame before
     it became, ``last`` (1,...) being the frame before the first; where that is None nothing is kept of it. ``rises``: what
-    grows does so at once, and only what falls is eased."""
+    grows does so at once, and only what falls is eased. ``within``: what differs by more is something else, of which nothing
+    is kept."""
     out: list[Tensor] = []
     for value, share in zip(values.split(1), keep.split(1), strict=True):
-        now = value if last is None else torch.lerp(value, last, share.to(value))
+        share = share.to(value)
+        if within is not None and last is not None:
+            share = share * ((value - last).abs().amax() < within)
+        now = value if last is None else torch.lerp(value, last, share)
         last = torch.maximum(now, value) if rises else now
         out.append(last)
     return torch.cat(out)
