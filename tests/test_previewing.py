@@ -1,5 +1,6 @@
 """Sheets that show what would be redrawn."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import skimage.io
 import torch
 from occluders import occluder, pasted
 from test_dub import ASTRONAUT, clip, pixels, portrait
+from test_outlines import face as dense_face
 from test_parsing import small
 from test_pipeline import FPS, mini, person, voice
 from torch import Tensor
@@ -57,8 +59,8 @@ def skin_parser() -> FaceParser:
     """Untrained: what it takes for skin are some places of the picture."""
     network = small()
     with torch.no_grad():
-        head = network.conv_out.conv_out.weight.zero_()
-        head[LABELS.index("skin")] = 20
+        head = network.get_parameter("conv_out.conv_out.weight").zero_()
+        head[LABELS.index("skin"), ::2], head[LABELS.index("skin"), 1::2] = 20, -30
     return FaceParser(network, precision="float32")
 
 
@@ -69,18 +71,20 @@ def green(sheet: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "blend",
+    ("blend", "dense"),
     [
-        Blend(),
-        Blend("face", strength=0.5),
-        Blend("box", "paste"),
-        Blend("lower", feather_px=2),
-        Blend("lower", occlusion="compare"),
-        Blend("face", occlusion="parse"),
+        (Blend(), False),
+        (Blend(), True),
+        (Blend("face", strength=0.5), False),
+        (Blend("box", "paste"), False),
+        (Blend("lower", feather_px=2), True),
+        (Blend("lower", occlusion="compare"), False),
+        (Blend("face", occlusion="parse"), True),
     ],
 )
-def test_a_sheet_shows_what_the_stream_redraws(blend: Blend, track: FaceTrack, media: Pictures) -> None:
+def test_a_sheet_shows_what_the_stream_redraws(blend: Blend, dense: bool, track: FaceTrack, media: Pictures) -> None:
     """The region round so large a face is the whole frame, so that px are px."""
+    track = replace(track, dense=(dense_face(68) * 1.2 + 35).repeat(LENGTH, 1, 1)) if dense else track
     parser, (width, height) = skin_parser(), media.size
     sheet = mask_sheet(media, [track], LENGTH, blend=blend, device=CPU, moves=True, parser=parser, count=1, width=width)
     told: list[Tensor] = []
