@@ -10,6 +10,7 @@ from rich.console import Console
 
 from .cli_bench import OptionalAddress, batch_command, bench_command, expert_command
 from .cli_dub import dub_command
+from .cli_mask import mask_command
 from .cli_models import app as models_app
 from .cli_progress import Bar
 from .cli_quality import quality_command
@@ -27,6 +28,7 @@ app.command("dub")(dub_command)
 app.command("bench", cls=OptionalAddress)(bench_command)
 app.command("batch", cls=OptionalAddress)(batch_command)
 app.command("expert")(expert_command)
+app.command("mask")(mask_command)
 app.command("quality")(quality_command)
 app.command("score")(score_command)
 app.command("speakers")(speakers_command)

@@ -24,13 +24,14 @@ FLOORS = [
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "casting", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
     {"footage", "finding", "referring", "restorers"},
-    {"assigning", "dubbing", "giving", "hearing", "scoring", "measuring", "speakers"},
+    {"assigning", "dubbing", "giving", "hearing", "scoring", "measuring", "previewing", "speakers"},
     {"evaluation", "preparing"},
     {
         *(
             "cli",
             "cli_bench",
             "cli_dub",
+            "cli_mask",
             "cli_models",
             "cli_progress",
             "cli_quality",

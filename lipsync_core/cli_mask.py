@@ -1,0 +1,136 @@
+"""``lipsync mask``: what `lipsync dub` would redraw, as a picture."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .cli_dub import (
+    Cache,
+    Detector,
+    Device,
+    End,
+    FaceFile,
+    Feather,
+    FeatherPx,
+    Landmarks,
+    Mask,
+    MinScore,
+    Model,
+    OcclusionOption,
+    Start,
+    Strength,
+    Which,
+    parse_time,
+)
+from .cli_progress import Bar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .blending import Blend
+    from .finding import Finding
+    from .footage import Cut
+    from .models.talking_face import TalkingFace
+
+
+def mask_command(
+    face: FaceFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The sheet: a .png.")] = Path("mask.png"),
+    which: Which = "largest",
+    model: Model = "mini",
+    mask: Mask = "mouth",
+    feather: Feather = 0.08,
+    feather_px: FeatherPx = None,
+    strength: Strength = 1.0,
+    occlusion: OcclusionOption = "ignore",
+    frames: Annotated[int, typer.Option(min=1, max=100, help="How many frames are shown.")] = 9,
+    start: Start = "0",
+    end: End = None,
+    detector: Detector = "mini",
+    min_score: MinScore = 0.7,
+    landmarks: Landmarks = None,
+    cache: Cache = True,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
+) -> None:
+    """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of its strength."""
+    from .blending import Blend
+    from .finding import Finding
+    from .footage import Cut
+    from .media import refuse_inputs
+    from .prefetch import share_cores
+    from .weights import load_talking_face
+
+    if out.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{out}: a sheet is a .png; name it so", param_hint="--out")
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise typer.BadParameter(f"{out} exists; choose another name, or --overwrite", param_hint="--out")
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"{out.parent} is no folder; make it, or choose another", param_hint="--out")
+    refuse_inputs(out, face)
+    blend = Blend(mask=mask, feather=feather, feather_px=feather_px, strength=strength, occlusion=occlusion)
+    cut = Cut(parse_time(start), parse_time(end) if end else None)
+    finding = Finding(detector, min_score, cache, landmarks=landmarks)
+    share_cores()
+    sheet = _sheet(face, which, load_talking_face(model), blend, cut, finding, device, frames)
+    _write(sheet, out)
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _sheet(
+    face: Path,
+    which: str,
+    network: "TalkingFace",
+    blend: "Blend",
+    cut: "Cut",
+    finding: "Finding",
+    device: str,
+    count: int,
+) -> "Tensor":
+    from .errors import MediaError
+    from .faces.selection import parse_face, select
+    from .finding import device_named, find_people, load_parser
+    from .footage import opened
+    from .previewing import mask_sheet
+
+    selector, target = parse_face(which), device_named(device)
+    parser = load_parser(target) if blend.occlusion == "parse" else None
+    footage = opened(face, cut)
+    whole = footage.info.frames or 0
+    with Bar() as say:
+        people, length = find_people(
+            footage,
+            finding,
+            target,
+            stop=sys.maxsize,
+            on_found=lambda done: say("find faces", done, max(done, whole)),
+        )
+    if not length:
+        raise MediaError(f"{face}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")
+    return mask_sheet(
+        footage,
+        [select(people, selector)],
+        length,
+        blend=blend,
+        framing=network.config.framing,
+        size=network.config.size,
+        device=target,
+        moves=network.moves,
+        parser=parser,
+        count=count,
+    )
+
+
+def _write(sheet: "Tensor", out: Path) -> None:
+    from PIL import Image
+
+    from .errors import MediaError
+    from .replacing import replacing
+
+    try:
+        with replacing(out) as part:
+            Image.fromarray(sheet.numpy()).save(part)
+    except OSError as error:
+        raise MediaError(f"{out}: the sheet cannot be written ({error.strerror})") from error

@@ -1,0 +1,168 @@
+"""What would be redrawn, before anything is: masks over the pictures that they belong to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .blending import Blend, Faces, Moment, Past, shaped, shares
+from .errors import NoFaceError
+from .faces.preview import contact_sheet, sheet_frames
+from .faces.tracking import window
+from .finding import load_parser
+from .footage import Footage, Pictures
+from .geometry import Box, Framing, apply, compose, crop_to_frame, cut_frames, invert
+from .parsing import FaceParser
+from .referring import clear
+from .types import FaceTrack, Frames, YuvFrames
+from .yuv import to_rgb
+
+_TINT = (0.0, 1.0, 0.25)  # green: neither skin nor lips have it
+_MOST_TINT = 0.4  # of the picture's colour, so that the face can still be seen
+_AROUND = 0.5  # of a face's box, shown on each side of it
+
+
+@torch.inference_mode()
+def mask_sheet(
+    media: Footage | Pictures,
+    tracks: Sequence[FaceTrack],
+    length: int,
+    *,
+    blend: Blend,
+    framing: Framing = Framing(),
+    size: int = 96,
+    device: torch.device,
+    moves: bool = False,
+    parser: FaceParser | None = None,
+    count: int = 9,
+    width: int = 1280,
+) -> Tensor:
+    """A contact sheet (h,w,3) uint8, ``width`` px wide or a little less: of ``count`` equal parts of the ``length`` frames of
+    ``media`` one frame each, cut to the region of its faces, with the mask of ``blend`` over every one of ``tracks``. The
+    tint is as strong as the new mouth would be seen; a line, white inside and black outside, runs where that is half.
+
+    framing, size: those of the model's crops; moves: whether it moves pixels, whose upper half stays
+    (``TalkingFace.moves``). ``device``: the parser's, where the blend asks for one and none is given. Frames on the sheet lie
+    apart, so that nothing is eased from one to the next. Parts in which none of the faces is visible are left out.
+
+    Raises NoFaceError where that is all of them; WeightsError without a parser's weights; ValueError unless ``length``,
+    ``count`` and ``width`` are 1 or more.
+    """
+    if width < 1:
+        raise ValueError(f"width is {width} px; wanted 1 or more")
+    seen = {frame: _seen(tracks, frame) for frame in sheet_frames(tracks, length, most=count)}
+    seen = {frame: faces for frame, faces in seen.items() if faces}
+    if not seen:
+        raise NoFaceError(f"none of {len(tracks)} chosen faces is visible in {length} frames; choose another face")
+    if blend.occlusion == "parse" and parser is None:
+        parser = load_parser(device)
+    clears: dict[int, Tensor | None] = {}
+    if blend.occlusion == "compare":
+        clears = {n: _clear(media, track, length, framing, size) for n, track in enumerate(tracks)}
+    regions, wide, high = _regions(seen, *media.size)
+    columns = math.ceil(math.sqrt(len(seen)))
+    across = max(1, width // columns)
+    shape = (max(1, round(across * high / wide)), across)
+    tiles: list[Tensor] = []
+    for frame, picture in media.pick_coded(list(seen)):
+        tile, share = _part(picture, regions[frame], shape), torch.zeros(shape)
+        for number, face in seen[frame]:
+            faces = _faces(picture, face, blend, framing, size, parser)
+            moment = Moment(torch.tensor([frame]), media.fps, Past(clear=clears.get(number)))
+            mask, _ = shaped(faces, blend, size, moment)
+            onto = compose(_to_tile(regions[frame], shape).to(mask), faces.crop_to_frame)
+            new = shares(shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves)[0].cpu()
+            share = 1 - (1 - share) * (1 - new)
+        tiles.append(tinted(tile.cpu(), share, half=blend.strength / 2))
+    return contact_sheet(torch.stack(tiles), columns=columns)
+
+
+def tinted(picture: Tensor, share: Tensor, *, half: float = 0.5) -> Tensor:
+    """(h,w,3) uint8: ``picture`` (3,h,w), RGB in [0,1], green by ``share`` (h,w) in [0,1], and round where that is ``half``
+    or more a line, white inside and black outside, which is seen on any skin."""
+    green = picture.new_tensor(_TINT)[:, None, None]
+    out = picture + _MOST_TINT * share * (green - picture)
+    inside = ((share >= half) & (share > 0)).to(picture)[None, None]
+    grown, shrunk = F.max_pool2d(inside, 3, 1, 1)[0, 0], -F.max_pool2d(-inside, 3, 1, 1)[0, 0]
+    out[:, grown > inside[0, 0]] = 0
+    out[:, inside[0, 0] > shrunk] = 1
+    return (out * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def _seen(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]]:
+    """The faces that are visible in ``frame``, each a track of that frame alone, with its number."""
+    here = [(number, window(track, frame, 1)) for number, track in enumerate(tracks)]
+    return [(number, face) for number, face in here if bool(face.visible[0])]
+
+
+def _clear(media: Footage | Pictures, track: FaceTrack, length: int, framing: Framing, size: int) -> Tensor | None:
+    """(1,3,S,S) the face with nothing before it, as ``LipSync`` is given it."""
+    found = clear(media, track, length=length)
+    if found is None:
+        return None
+    return cut_frames(found.patches[0], crop_to_frame(found.boxes, found.points, framing, size), size)
+
+
+def _faces(
+    picture: Frames | YuvFrames, face: FaceTrack, blend: Blend, framing: Framing, size: int, parser: FaceParser | None
+) -> Faces:
+    """Where a ``face`` is in its ``picture``, and what the blend's mask needs to know of it; as ``LipSync`` has it."""
+    device = picture.pixels.device
+    boxes, points = face.boxes.float(), face.points.float()
+    matrices = crop_to_frame(boxes, points, framing, size)
+    inverse = invert(matrices)
+    dense = None if face.dense is None else apply(inverse, face.dense.float()).to(device)
+    pixels, labels, placed = None, None, matrices.to(device)
+    if blend.occlusion == "compare":
+        pixels = cut_frames(picture, placed, size, antialias=framing.kind == "aligned")
+    if blend.occlusion == "parse":
+        assert parser is not None
+        labels = parser.faces(picture, points, placed, size)
+    return Faces(placed, apply(inverse, points).to(device), dense, pixels, labels)
+
+
+def _regions(
+    seen: dict[int, list[tuple[int, FaceTrack]]], width: int, height: int
+) -> tuple[dict[int, Box], float, float]:
+    """For each frame the even px of a picture round its faces that are shown, all of one shape, and that shape's sides."""
+    wanted: dict[int, Tensor] = {}
+    limits = torch.tensor([width, height], dtype=torch.float32)
+    for frame, faces in seen.items():
+        boxes = torch.cat([face.boxes.float().cpu() for _, face in faces])
+        margin = _AROUND * (boxes[:, 2:] - boxes[:, :2])
+        low, high = (boxes[:, :2] - margin).amin(0), (boxes[:, 2:] + margin).amax(0)
+        wanted[frame] = torch.stack([low.clamp_min(0).minimum(limits - 2), high.minimum(limits).clamp_min(2)])
+    sides = torch.stack([(high - low).clamp_min(2) for low, high in wanted.values()])
+    shape = sides.amax(0)
+    regions: dict[int, Box] = {}
+    for side, (frame, (low, high)) in zip(sides, wanted.items(), strict=True):
+        whole = (shape * (side / shape).amax()).minimum(limits)  # the smallest of that shape which holds its faces
+        corner = ((low + high - whole) / 2).clamp_min(0).minimum(limits - whole)
+        x0, y0 = (2 * (corner / 2).floor()).int().tolist()
+        x1, y1 = (2 * ((corner + whole) / 2).ceil()).int().tolist()
+        regions[frame] = (x0, y0, min(x1, width), min(y1, height))
+    return regions, float(shape[0]), float(shape[1])
+
+
+def _part(picture: Frames | YuvFrames, region: Box, shape: tuple[int, int]) -> Tensor:
+    """(3,h,w) RGB in [0,1] of the ``region`` of a single picture."""
+    x0, y0, x1, y1 = region
+    if isinstance(picture, YuvFrames):
+        luma, chroma = picture.luma[..., y0:y1, x0:x1], picture.chroma[..., y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
+        return to_rgb(torch.cat([_resized(luma, shape), _resized(chroma, shape)], 1), picture.colour)[0]
+    pixels = picture.pixels[:, y0:y1, x0:x1].permute(0, 3, 1, 2)
+    return _resized(pixels, shape)[0] / (255 if pixels.dtype == torch.uint8 else 1)
+
+
+def _resized(planes: Tensor, shape: tuple[int, int]) -> Tensor:
+    return F.interpolate(planes.float(), shape, mode="bilinear", antialias=True)
+
+
+def _to_tile(region: Box, shape: tuple[int, int]) -> Tensor:
+    """(1,2,3) map from px of a picture to those of its ``region`` in ``shape`` (height, width)."""
+    x0, y0, x1, y1 = region
+    across, down = shape[1] / (x1 - x0), shape[0] / (y1 - y0)
+    return torch.tensor([[[across, 0, -x0 * across], [0, down, -y0 * down]]])
