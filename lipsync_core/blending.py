@@ -149,8 +149,8 @@ def shaped(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tenso
         keep = moment.keep(_SHAPE_SECONDS)[:, None, None, None]
         mask = eased(mask, moment.past.shape, keep)
         moment = moment.after(shape=mask)
-    covered, moment = _covered(faces, blend, size, moment)
-    return mask if covered is None else mask * (1 - covered), moment
+    hidden, moment = covered(faces, blend, size, moment)
+    return mask if hidden is None else mask * (1 - hidden), moment
 
 
 def blended(
@@ -230,21 +230,21 @@ def _ebb(faces: Faces, blend: Blend, size: int) -> Tensor:
     return _outline(faces, blend, size, feather * _EBB, feather * _BEGIN)
 
 
-def _covered(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tensor | None, Moment]:
+def covered(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tensor | None, Moment]:
     """(N,1,S,S) how much lies before the faces, and until when; None where nobody asks."""
     points = faces.points if faces.dense is None else faces.dense
     if faces.labels is not None:
-        covered = occluded(faces.labels, points, size, feather=blend.feather)
+        hidden = occluded(faces.labels, points, size, feather=blend.feather)
     elif blend.occlusion == "compare" and faces.pixels is not None:
         pixels = faces.pixels.to(points)
         clear = pixels[:1] if moment.past.clear is None else moment.past.clear.to(pixels)
         moment = replace(moment, past=replace(moment.past, clear=clear))
-        covered = compared(pixels, clear, points, size, feather=blend.feather)
+        hidden = compared(pixels, clear, points, size, feather=blend.feather)
     else:
         return None, moment
     keep = moment.keep(_UNCOVER_SECONDS)[:, None, None, None]
-    covered = eased(covered, moment.past.covered, keep, rises=True)
-    return covered, moment.after(covered=covered)
+    hidden = eased(hidden, moment.past.covered, keep, rises=True)
+    return hidden, moment.after(covered=hidden)
 
 
 def _toned(made: Tensor, source: Tensor, mask: Tensor, kind: ColourMatch, moment: Moment) -> tuple[Tensor, Moment]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Yields
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from . import __version__
 from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, table, turns
 from .audio import frame_count
-from .blending import Blend
+from .blending import Blend, Occlusion
 from .casting import Drawings, Role
 from .finding import Finding, device_named, find_people, load_parser
 from .footage import Cut, Footage, opened
@@ -130,7 +130,7 @@ def dub(
         network, name = _network(model, model_name, target)
         parser = load_parser(target, precision) if blend.occlusion == "parse" else None
         sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision, parser=parser)
-        restorer = _restorer(restore, target, precision)
+        restorer = _restorer(restore, target, precision, blend.occlusion)
         voices = Voices.read(sounds, face, cut, sync.config.features.rate, notes.warn)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
@@ -162,8 +162,13 @@ def dub(
     return DubReport(out, *counts, name, found_by, notes.spent, tuple(notes.warn.messages), _licensed(restorer))
 
 
-def _restorer(restore: Restore | Restorer | None, device: torch.device, precision: Precision) -> Restorer | None:
-    return load_restorer(restore, device, precision=precision) if isinstance(restore, Restore) else restore
+def _restorer(
+    restore: Restore | Restorer | None, device: torch.device, precision: Precision, occlusion: Occlusion
+) -> Restorer | None:
+    restorer = load_restorer(restore, device, precision=precision) if isinstance(restore, Restore) else restore
+    if restorer is None or occlusion != "compare":  # no parser looks at the faces as a restorer cuts them
+        return restorer
+    return replace(restorer, blend=replace(restorer.blend, occlusion=occlusion))
 
 
 def _licensed(restorer: Restorer | None) -> str | None:
@@ -208,7 +213,8 @@ def _restored(
             "lower its strength, or leave it out for large faces"
         )
     tracks, shown = [role.track for role in speakers], [role.shown for role in speakers]
-    made = restored(pieces, tracks, restorer=restorer, shown=shown, fps=fps)
+    clear = [role.clear for role in speakers]
+    made = restored(pieces, tracks, restorer=restorer, shown=shown, clear=clear, fps=fps)
     yield from timed(made, notes.adder("restore"))
     notes.seconds["restore"] -= notes.seconds["generate"]
 

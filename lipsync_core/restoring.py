@@ -8,11 +8,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from .blending import Blend, Faces, Moment, Past, blended, shaped
+from .blending import Blend, Faces, Moment, Past, blended, covered, shaped
 from .casting import at, present
-from .geometry import FFHQ, apply, crop_to_frame, cut_frames, invert, scale_of
-from .types import AnyFrames, FaceTrack
+from .geometry import FFHQ, Framing, apply, compose, crop_to_frame, cut_frames, invert, sample, scale_of, unit_maps
+from .types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 
+_COMPARED, _EDGE = 96, 0.08  # px of the crops, and the soft edge in them, in which is seen what lies before a face
 SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw
 # The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.08 of a crop of 2.4 eye distances, this one
 # being of 4.07). Its detail is what it was restored for.
@@ -50,20 +51,21 @@ def restored(
     *,
     restorer: Restorer,
     shown: Sequence[Tensor | None] = (),
+    clear: Sequence[References | None] = (),
     fps: Fraction = Fraction(25),
 ) -> Iterator[AnyFrames]:
     """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which no track is visible
     come back as they are. The stream does not depend on how the frames are cut into chunks.
 
     shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for each. A mouth that is not
-    shown is not restored. fps: of the frames, for what is eased over time. Every chunk is one batch; the faces travel to
-    the restorer's device.
+    shown is not restored. clear: for each track what ``Role.clear`` is, for a blend whose occlusion is ``compare``. fps: of
+    the frames, for what is eased over time. Every chunk is one batch; the faces travel to the restorer's device.
     """
     if shown and len(shown) != len(tracks):
         raise ValueError(
             f"shown has {len(shown)} entries for {len(tracks)} tracks; wanted one for each, or none at all"
         )
-    pasts = [Past()] * len(tracks)
+    pasts = [_past(look) for look in clear or [None] * len(tracks)]
     for chunk in frames:
         for i, (track, share) in enumerate(zip(tracks, shown or [None] * len(tracks), strict=True)):
             chunk, pasts[i] = _restored(chunk, track, restorer, share, fps, pasts[i])
@@ -77,6 +79,26 @@ def enlargement(track: FaceTrack) -> float:
     if not seen.any():
         return 0.0
     return float(scale_of(crop_to_frame(track.boxes[seen].float(), track.points[seen].float(), FFHQ, SIZE)).amax())
+
+
+def _past(look: References | None) -> Past:
+    if look is None:
+        return Past()
+    maps = crop_to_frame(look.boxes, look.points, Framing(), _COMPARED)
+    return Past(clear=cut_frames(look.patches[0], maps[:1], _COMPARED))
+
+
+def _open(
+    frames: Frames | YuvFrames, points: Tensor, matrices: Tensor, blend: Blend, moment: Moment
+) -> tuple[Tensor, Moment]:
+    """(N,1,SIZE,SIZE) how little lies before the faces, compared as a dub cuts them, in crops that ``matrices`` place."""
+    n = len(points)
+    maps = crop_to_frame(points.new_zeros(n, 4), points, Framing(), _COMPARED)
+    near = Faces(maps, apply(invert(maps), points), pixels=cut_frames(frames, maps, _COMPARED))
+    hidden, moment = covered(near, replace(blend, feather=_EDGE), _COMPARED, moment)
+    assert hidden is not None
+    squares = unit_maps(compose(invert(maps), matrices), [(_COMPARED, _COMPARED)] * n, [(SIZE, SIZE)] * n)
+    return 1 - sample(hidden, squares, (SIZE, SIZE)), moment
 
 
 def _restored(
@@ -96,8 +118,12 @@ def _restored(
     matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
     seen = cut_frames(chosen, matrices, SIZE)
     faces = Faces(matrices, apply(invert(matrices), points), pixels=seen)
-    mask, moment = shaped(faces, restorer.blend, SIZE, Moment(stream[here], fps, past))
-    out, moment = blended(chosen, restorer(seen), faces, restorer.blend, mask, moment, shown=share)
+    blend, moment = replace(restorer.blend, occlusion="ignore"), Moment(stream[here], fps, past)
+    mask, moment = shaped(faces, blend, SIZE, moment)
+    if restorer.blend.occlusion == "compare":
+        bare, moment = _open(chosen, points, matrices, restorer.blend, moment)
+        mask = mask * bare
+    out, moment = blended(chosen, restorer(seen), faces, blend, mask, moment, shown=share)
     if whole:
         return out, moment.over()
     pixels = frames.pixels.clone()

@@ -17,6 +17,7 @@ from lipsync_core.casting import Role
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.parsing import FaceParser
 from lipsync_core.pipeline import LipSync
+from lipsync_core.restoring import Restorer, restored
 from lipsync_core.types import FaceTrack, Frames, References
 
 BLENDS = [
@@ -143,6 +144,40 @@ def test_what_comes_before_the_face_stays(clip: Tensor) -> None:
     assert float(changed) < 0.05 < 0.2 < float(spoilt)
     close(kept[:12], drawn_over[:12])  # nothing else is different before
     assert not torch.equal(kept[24], drawn_over[24])  # the mouth comes back softly
+
+
+def test_a_restored_face_leaves_what_comes_before_it_alone() -> None:
+    base = _face((HEIGHT, WIDTH))
+    place = person(60, scale=90, count=1)
+    track = FaceTrack(place.boxes.expand(6, -1), place.points.expand(6, -1, -1), place.visible.expand(6))
+    frames = base.expand(6, -1, -1, -1).clone()
+    colour, cover = occluder("microphone", frames, track.points, torch.zeros(6, 2))
+    frames = pasted(frames, colour, cover)
+    before = Frames((frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8))
+    clear = References((Frames(base.permute(0, 2, 3, 1)),), place.boxes, place.points, torch.zeros(1, dtype=torch.long))
+    core = cover[:, 0] > 0.99
+    spoilt: list[float] = []
+    for kind in ("ignore", "compare"):
+        blend = Blend(occlusion=kind, detail=0, grain=0)
+        restorer = Restorer(lambda faces: faces * 0.5, "a toy", "ours", blend)  # darkens all that it is shown
+        (after,) = restored([before], [track], restorer=restorer, clear=[clear], fps=FPS)
+        spoilt.append(float((after.pixels != before.pixels).any(-1)[core].float().mean()))
+        assert not torch.equal(after.pixels, before.pixels)
+    assert spoilt[1] < 0.1 < 0.3 < spoilt[0]
+
+
+def test_of_a_photograph_the_mouth_alone_moves(clip: Tensor) -> None:
+    role, masks = Role(voice(1), person(20, count=1)), torch.zeros(11, HEIGHT, WIDTH)
+    sync = LipSync(mini(), precision="float32")
+
+    def seen(start: int, shares: Tensor) -> None:
+        masks[start : start + len(shares)] = shares
+
+    got = whole(sync.in_turn([Frames(clip[:1])], [role], fps=FPS, still=11, chunk=4, on_shares=seen))
+    photo = clip[:1].expand(11, -1, -1, -1)
+    assert torch.equal(got[masks == 0], photo[masks == 0])
+    assert torch.equal(masks, masks[:1].expand(11, -1, -1)) and 0 < float((masks > 0).float().mean()) < 0.2
+    assert (got != photo).flatten(1).any(1).all()
 
 
 def _face(size: tuple[int, int]) -> Tensor:
