@@ -130,12 +130,12 @@ class Moment:
         return replace(self.past, index=int(self.index[-1]))
 
 
-def steady(drawn: Tensor, blend: Blend, moment: Moment) -> tuple[Tensor, Moment]:
-    """``drawn`` (N,C,H,W) without its trembling, as ``blend`` has it."""
+def steady(drawn: Tensor, blend: Blend, moment: Moment, *, visible: Tensor | None = None) -> tuple[Tensor, Moment]:
+    """``drawn`` (N,C,H,W) without its trembling, as ``blend`` has it; see ``steadied``."""
     if not blend.steady:
         return drawn, moment
     follows = linked(moment.index, moment.past.index)
-    drawn = steadied(drawn, moment.past.drawn, follows, strength=blend.steady)
+    drawn = steadied(drawn, moment.past.drawn, follows, strength=blend.steady, visible=visible)
     return drawn, moment.after(drawn=drawn)
 
 

@@ -215,7 +215,8 @@ class LipSync:
         parts = torch.cat([part.to(device) for part in unpacked(planes.float())], 1)
         reach = self.config.size / 4  # px: the most that anything moves
         parts[:, 3:5] /= reach
-        parts, moment = steady(parts, self.blend, moment)
+        seen = torch.cat([(1 - parts[:, 5:]).expand(-1, 3, -1, -1), torch.ones_like(parts[:, 3:])], 1)
+        parts, moment = steady(parts, self.blend, moment, visible=seen)
         paint, offset, own = parts.split([3, 2, 1], 1)
         above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
         movement = Movement(F.pad(offset * reach, above), F.pad(own, above, value=1))

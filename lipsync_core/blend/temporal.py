@@ -34,14 +34,19 @@ def eased(
     return torch.cat(out)
 
 
-def steadied(drawn: Tensor, last: Tensor | None, follows: Tensor, *, strength: float) -> Tensor:
+def steadied(
+    drawn: Tensor, last: Tensor | None, follows: Tensor, *, strength: float, visible: Tensor | None = None
+) -> Tensor:
     """``drawn`` (N,C,H,W), pictures in [0,1] or movement in [-1,1] of a quarter of the crop, without the trembling: up to
     ``strength`` in [0,1] of the frame before is kept where little changes, nothing where lips move. follows (N,): whether
-    each frame follows the one before, the first following ``last`` (1,C,H,W)."""
+    each frame follows the one before, the first following ``last`` (1,C,H,W). visible (N,C,H,W) in [0,1]: how much of each
+    value is seen, and its change counts; None: all."""
     out: list[Tensor] = []
-    for now, follow in zip(drawn.split(1), follows.tolist(), strict=True):
+    shares = [None] * len(drawn) if visible is None else visible.split(1)
+    for now, share, follow in zip(drawn.split(1), shares, follows.tolist(), strict=True):
         if follow and last is not None:
-            change = (now - last).abs().amax(1, keepdim=True)
+            change = (now - last).abs() if share is None else (now - last).abs() * share
+            change = change.amax(1, keepdim=True)
             change = F.avg_pool2d(change, _NEAR, 1, _NEAR // 2, count_include_pad=False)
             now = torch.lerp(now, last, strength * (-(change / _QUIET).square()).exp())
         last = now
