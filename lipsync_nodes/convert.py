@@ -129,21 +129,22 @@ def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[st
     return by_frame
 
 
-def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """A FACE_LANDMARKS of ComfyUI's own face landmark node: the boxes (F,4) and the five points (F,5,2) of each frame's
-    faces. ValueError."""
+def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """A FACE_LANDMARKS of ComfyUI's own face landmark node: the boxes (F,4), the five points (F,5,2) and the whole mesh
+    (F,468,2) of each frame's faces. ValueError."""
     frames = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(frames, Sequence):
         raise ValueError(f"face_landmarks is a {type(value).__name__}; wanted that of ComfyUI's own face landmark node")
     try:
         boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]
-        points = [
-            _rows([five_points(torch.as_tensor(face["landmarks_xy"]).float()) for face in faces], 5, 2)
-            for faces in frames
-        ]
+        meshes = [[torch.as_tensor(face["landmarks_xy"]).float() for face in faces] for faces in frames]
+        points = [_rows([five_points(mesh) for mesh in faces], 5, 2) for faces in meshes]
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node") from error
-    return boxes, points
+    return boxes, points, [_rows([mesh[:_MESH] for mesh in faces], _MESH, 2) for faces in meshes]
+
+
+_MESH = 468  # points of MediaPipe's mesh; ten more are irises, which look about
 
 
 def _rows(values: Sequence[Any], *shape: int) -> Tensor:

@@ -5,18 +5,20 @@ from comfy_api.latest import ComfyAPI, ComfyExtension, io
 
 from . import host
 from .faces import DetectFaces, SelectFace
-from .generate import BlendSettings, Wav2LipGenerate
-from .load import DemoMedia, LoadAudio, LoadLipSyncModel, LoadVideos
+from .generate import BlendSettings, PreviewMask, Wav2LipGenerate
+from .load import DemoMedia, LoadAudio, LoadFaceRestorer, LoadLipSyncModel, LoadVideos
 from .score import SetAudio, ShiftAudio, SyncScore
 
 NODES: list[type[io.ComfyNode]] = [
     DemoMedia,
     LoadAudio,
     LoadLipSyncModel,
+    LoadFaceRestorer,
     LoadVideos,
     DetectFaces,
     SelectFace,
     BlendSettings,
+    PreviewMask,
     Wav2LipGenerate,
     SyncScore,
     ShiftAudio,
@@ -26,7 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class LipSyncExtension(ComfyExtension):
     async def on_load(self) -> None:
-        host.register_model_folder()
+        host.register_model_folders()
         await _replace_the_incumbent()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -1,12 +1,13 @@
 """Lips that move."""
 # pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..lipsync_core.blend.colour import ColourMatch
 from ..lipsync_core.blending import Blend
-from . import speaking
-from .sockets import CATEGORY, BlendType, Model, Tracks, fps_input
+from . import convert, looking, speaking
+from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input
 
 
 class BlendSettings(io.ComfyNode):
@@ -92,27 +93,81 @@ class BlendSettings(io.ComfyNode):
                     advanced=True,
                     tooltip="How much of the picture's own grain a drawn mouth gets.",
                 ),
+                io.Combo.Input(
+                    "colour",
+                    optional=True,
+                    options=["spread", "covariance"],
+                    default="spread",
+                    advanced=True,
+                    tooltip="How 'colour_match' does it. spread: brightness and colours one by one. covariance: as they go "
+                    "together, for coloured light.",
+                ),
+                io.Combo.Input(
+                    "occlusion",
+                    optional=True,
+                    options=["ignore", "compare", "parse"],
+                    default="ignore",
+                    tooltip="Keeps what lies before the mouth: hands, microphones, hair. compare: finds it by a picture of the "
+                    "same face without it. parse: by a face parser (53 MB, downloaded at the first run; non-commercial "
+                    "research only), which also keeps the mask to skin and lips.",
+                ),
+                io.Float.Input(
+                    "steady",
+                    optional=True,
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="How much of a drawn mouth's trembling is taken off. Lips that move are left alone.",
+                ),
             ],
             outputs=[BlendType.Output("blend", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
         )
 
     @classmethod
     def execute(
-        cls, mask, blend, feather, colour_match, strength, own_pixels, feather_px=0.0, detail=1.0, grain=1.0
+        cls, mask, blend, colour_match, feather_px=0.0, colour: ColourMatch = "spread", **same
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            Blend(
-                mask=mask,
-                kind=blend,
-                feather=feather,
-                colour_match="spread" if colour_match else None,
-                strength=strength,
-                own_pixels=own_pixels,
-                feather_px=feather_px or None,
-                detail=detail,
-                grain=grain,
-            )
+        match = colour if colour_match else None
+        return io.NodeOutput(Blend(mask, blend, colour_match=match, feather_px=feather_px or None, **same))
+
+
+class PreviewMask(io.ComfyNode):
+    """What would be redrawn."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LipSync_PreviewMask",
+            display_name="Preview Mask",
+            category=CATEGORY,
+            description="Shows what 'Generate Lip Sync (Wav2Lip)' would redraw, in nine frames, before anything is drawn.",
+            search_aliases=["lip sync mask", "mouth mask preview", "show mask", "face mask", "occlusion preview"],
+            inputs=[
+                io.MultiType.Input(
+                    "media", types=[io.Image, io.Video], tooltip="The pictures: a video, an image or a batch of images."
+                ),
+                Tracks.Input(
+                    "tracks",
+                    optional=True,
+                    tooltip="Who speaks, from 'Select Face' or 'Detect Faces'. Without it, the largest face.",
+                ),
+                Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Models look at faces in their own ways. Without it, the bundled 'mini'.",
+                ),
+                BlendType.Input("blend", optional=True, tooltip="Whose mask is shown, from 'Blend Settings'."),
+            ],
+            outputs=[io.Image.Output("image", tooltip="Frames with the mask over them, as one picture.")],
+            is_output_node=True,
         )
+
+    @classmethod
+    def execute(cls, media, tracks=None, model=None, blend=None) -> io.NodeOutput:
+        image = convert.image(looking.mask_preview(media, tracks, model, blend or Blend()))
+        return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
 class Wav2LipGenerate(io.ComfyNode):
@@ -174,6 +229,36 @@ class Wav2LipGenerate(io.ComfyNode):
                     advanced=True,
                     tooltip="Quality of a video's H.264: lower is better and larger. Not used for images.",
                 ),
+                io.Combo.Input(
+                    "silence",
+                    optional=True,  # as what follows is: workflows from before know nothing of it
+                    options=["generate", "keep", "close"],
+                    default="generate",
+                    tooltip="The mouth while nobody speaks. generate: what the model makes of silence. keep: the old one. "
+                    "close: a closed one of the same person.",
+                ),
+                io.Combo.Input(
+                    "reference",
+                    optional=True,
+                    options=["current", "first", "nearest-closed"],
+                    default="current",
+                    advanced=True,
+                    tooltip="The picture that a mouth is drawn from. current: the frame itself, which shows the old lips. "
+                    "first: the first one of the shot. nearest-closed: the nearest in which the mouth is closed.",
+                ),
+                io.Combo.Input(
+                    "speakers",
+                    optional=True,
+                    options=["chosen", "whoever speaks"],
+                    default="chosen",
+                    tooltip="chosen: whom 'tracks' name, all the time. whoever speaks: everybody in their own turns, as the "
+                    "video's own sound and lips tell. For videos only.",
+                ),
+                Restorer.Input(
+                    "restorer",
+                    optional=True,
+                    tooltip="Restores the new mouth afterwards, from 'Load Face Restorer'. Many seconds a face on a CPU.",
+                ),
             ],
             outputs=[
                 io.MatchType.Output(
@@ -187,8 +272,11 @@ class Wav2LipGenerate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, media, fps, longer, batch, crf, audio=None, tracks=None, model=None, blend=None) -> io.NodeOutput:
-        job = speaking.Job.of(media, audio, tracks, model, blend, longer=longer, batch=batch)
+    def execute(
+        cls, media, fps, longer, batch, crf, audio=None, tracks=None, model=None, blend=None, restorer=None, **wishes
+    ) -> io.NodeOutput:
+        wishes = speaking.Wishes(blend or Blend(), longer, batch, restorer, **wishes)
+        job = speaking.Job.of(media, audio, tracks, model, wishes)
         if isinstance(media, Tensor):
             return io.NodeOutput(*speaking.images(media, job, fps=fps))
         return io.NodeOutput(*speaking.video(media, job, crf=crf))

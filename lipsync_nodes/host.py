@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
@@ -28,10 +29,11 @@ from ..lipsync_core.yuv import to_rgb
 _log = logging.getLogger("lipsync.nodes")
 T = TypeVar("T")
 
-_MODELS = "lipsync"
+_MODELS, _RESTORERS = "lipsync", "facerestore_models"  # the second is what packs that restore faces have
 _SUFFIXES = {".safetensors", ".pth", ".pt"}
 BUNDLED = "mini (bundled)"
 HUB = {f"{name} (Hub)": name for name in ("wav2lip", "wav2lip-gan")}
+HUB_RESTORERS = {f"{name} (Hub)": name for name in ("gfpgan", "restoreformer", "codeformer")}
 INPUT_FOLDER = "(input folder)"
 DEMO_FOLDER = "demo"
 NO_FILE = "(upload a file)"  # an empty list would leave the widget without a value, and the graph invalid
@@ -40,13 +42,14 @@ NO_FILE = "(upload a file)"  # an empty list would leave the widget without a va
 # ---- folders and names
 
 
-def register_model_folder() -> None:
-    """models/lipsync, beside whatever the user's extra_model_paths.yaml says."""
+def register_model_folders() -> None:
+    """models/lipsync and models/facerestore_models, beside whatever the user's extra_model_paths.yaml and other packs say."""
     known = folder_paths.folder_names_and_paths
-    known.setdefault(_MODELS, ([], set()))
-    own = Path(folder_paths.models_dir) / _MODELS
-    folder_paths.add_model_folder_path(_MODELS, str(own), is_default=True)
-    known[_MODELS][1].update(_SUFFIXES)
+    for name in (_MODELS, _RESTORERS):
+        known.setdefault(name, ([], set()))
+        own = Path(folder_paths.models_dir) / name
+        folder_paths.add_model_folder_path(name, str(own), is_default=name == _MODELS)
+        known[name][1].update(_SUFFIXES)
 
 
 def model_names() -> list[str]:
@@ -59,6 +62,27 @@ def model_file(name: str) -> Path:
     if name not in folder_paths.get_filename_list(_MODELS) or not _is_plain(name):
         raise WeightsError(f"models/lipsync has no file {name!r}; reload the page to see what it has")
     return Path(folder_paths.get_full_path_or_raise(_MODELS, name))
+
+
+def restorer_names() -> list[str]:
+    """What 'Load Face Restorer' offers."""
+    return [*HUB_RESTORERS, *dict.fromkeys(name for names in _restorer_files().values() for name in names)]
+
+
+def restorer_file(name: str) -> Path:
+    """The file of that name in models/facerestore_models or else models/lipsync; only what the list shows. WeightsError."""
+    for folder, names in _restorer_files().items():
+        if name in names and _is_plain(name):
+            return Path(folder_paths.get_full_path_or_raise(folder, name))
+    raise WeightsError(
+        f"neither models/{_RESTORERS} nor models/lipsync has a file {name!r}; reload the page to see them"
+    )
+
+
+def _restorer_files() -> dict[str, list[str]]:
+    """By folder; other packs keep other kinds of files there."""
+    files = {folder: folder_paths.get_filename_list(folder) for folder in (_RESTORERS, _MODELS)}
+    return {folder: [name for name in names if Path(name).suffix in _SUFFIXES] for folder, names in files.items()}
 
 
 def input_names(kinds: list[str]) -> list[str]:
@@ -134,6 +158,11 @@ def input_stamp(name: str | None) -> str:
 def model_stamp(name: str | None) -> str:
     """Changes when the file does that ``model_file`` gives."""
     return _stamp(lambda: [] if name is None or name == BUNDLED or name in HUB else [model_file(name)])
+
+
+def restorer_stamp(name: str | None) -> str:
+    """Changes when the file does that ``restorer_file`` gives."""
+    return _stamp(lambda: [] if name is None or name in HUB_RESTORERS else [restorer_file(name)])
 
 
 def folder_stamp(name: str | None) -> str:
@@ -288,6 +317,26 @@ def generator(name: str, progress: Progress) -> Any:
         return bundled_model()
     path = pulled(HUB[name], progress) if name in HUB else model_file(name)
     return managed(load_talking_face(path))
+
+
+def restorer(name: str, progress: Progress) -> Path | str:
+    """What ``Restore`` calls the network of that name in ``restorer_names``, fetched where it is not here yet. WeightsError;
+    LipSyncError where the package is missing that builds it."""
+    _wants("spandrel", "ComfyUI's own requirements name it")
+    if name not in HUB_RESTORERS:
+        return restorer_file(name)
+    if HUB_RESTORERS[name] == "codeformer":
+        _wants("spandrel_extra_arches", "its licence is that of CodeFormer, non-commercial use only")
+    pulled(HUB_RESTORERS[name], progress)
+    return HUB_RESTORERS[name]
+
+
+def _wants(package: str, note: str) -> None:
+    if find_spec(package) is None:
+        raise LipSyncError(
+            f"this face restorer needs the package {package} ({note}); install it with ComfyUI's Python: "
+            f"python -m pip install {package}"
+        )
 
 
 def make_room(wanted_bytes: int) -> None:

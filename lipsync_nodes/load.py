@@ -7,8 +7,9 @@ from comfy_api.latest import io
 
 from ..lipsync_core.demo import demo_clip
 from ..lipsync_core.errors import LipSyncError
+from ..lipsync_core.restorers import Restore
 from . import convert, host
-from .sockets import CATEGORY, Model
+from .sockets import CATEGORY, Model, Restorer
 from .values import Voice
 from .videos import file_source, video_output, video_source
 
@@ -152,6 +153,54 @@ class LoadLipSyncModel(io.ComfyNode):
     def execute(cls, model, precision) -> io.NodeOutput:
         patcher = host.generator(model, host.Progress({"pull": 1}))
         return io.NodeOutput(Voice(patcher, host.HUB.get(model) or model, precision))
+
+
+class LoadFaceRestorer(io.ComfyNode):
+    """The network that restores what was drawn."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LipSync_LoadFaceRestorer",
+            display_name="Load Face Restorer",
+            category=CATEGORY,
+            description="A network that restores faces: it makes soft mouths sharp again, after 'Generate Lip Sync (Wav2Lip)' "
+            "drew them.",
+            search_aliases=["gfpgan", "codeformer", "restoreformer", "face restore", "face enhance", "upscale face"],
+            inputs=[
+                io.Combo.Input(
+                    "network",
+                    options=host.restorer_names(),
+                    default="gfpgan (Hub)",
+                    tooltip="Downloaded at the first run: gfpgan (349 MB; Apache-2.0, but for parts for non-commercial use), "
+                    "restoreformer (291 MB; Apache-2.0), codeformer (377 MB; non-commercial use only; needs "
+                    "spandrel_extra_arches). Others: files in models/facerestore_models and models/lipsync.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="1 shows the restored face, 0 the drawn one; between them the two are mixed.",
+                ),
+                io.Combo.Input(
+                    "mask",
+                    options=["mouth", "lower", "face", "box"],
+                    default="mouth",
+                    tooltip="What is restored: mouth and chin, the lower half of the face, the whole face, or the square.",
+                ),
+            ],
+            outputs=[Restorer.Output("restorer", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, network=None, **_):
+        return host.restorer_stamp(network)
+
+    @classmethod
+    def execute(cls, network, strength, mask) -> io.NodeOutput:
+        return io.NodeOutput(Restore(host.restorer(network, host.Progress({"pull": 1})), strength, mask))
 
 
 class LoadVideos(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""What 'Detect Faces' and 'Select Face' do."""
+"""What 'Detect Faces', 'Select Face' and 'Preview Mask' do."""
 
 import math
 import sys
@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..lipsync_core.blending import Blend
 from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames
@@ -16,13 +17,16 @@ from ..lipsync_core.finding import Finding, find_people, load_detector
 from ..lipsync_core.footage import Cut, Footage, Pictures, opened
 from ..lipsync_core.giving import given_people
 from ..lipsync_core.hub import HUB
+from ..lipsync_core.previewing import mask_sheet
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
-from .values import People
+from .values import People, Voice
 from .videos import NO_MASK, video_source
 
 Rule = Literal["largest", "left", "right", "index", "point", "like image"]
 
+PARSER_BYTES = 1 << 29  # of a face parser at work: 53 MB of weights, eight faces whose widest features are 16 MB each
+_RATE = 25.0  # a mask does not depend on it
 _SHEET = 16  # pictures of a video in the preview
 _MASKS_AT_ONCE = 16  # frames, between two looks at Cancel
 _FEW_TRACKS = 20  # of so many, five portraits are kept of each; of more, two
@@ -54,8 +58,10 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
 
     smoothing = finding.pace.smoothing
     if face_landmarks is not None:
-        boxes, points = convert.landmarks_by_frame(face_landmarks)
-        tracks, count = given_people(clip, boxes, None, points=points, smoothing=smoothing, on_found=heard)
+        boxes, points, meshes = convert.landmarks_by_frame(face_landmarks)
+        tracks, count = given_people(
+            clip, boxes, None, points=points, dense=meshes, smoothing=smoothing, on_found=heard
+        )
     else:
         if finding.detector in HUB:
             host.pulled(finding.detector, progress)
@@ -80,6 +86,40 @@ def preview(clip: Footage | Pictures, found: People) -> Tensor:
     shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
     pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(shown, on_frame=host.cancel_point))
     return overview(pictures, found.tracks, count=len(shown))
+
+
+def mask_preview(media: Any, found: People | None, voice: Voice | None, blend: Blend) -> Tensor:
+    """Frames of ``media`` with the masks of whoever is to speak over them, as one picture (h,w,3) uint8. NoFaceError,
+    ValueError."""
+    clip = footage(media, _RATE)
+    network = (voice or Voice(host.bundled_model(), "mini")).patcher.model
+    progress = host.Progress({"pull": 1, "find faces": 4})
+    if blend.occlusion == "parse":
+        host.pulled("face_parsing", progress)
+        host.make_room(PARSER_BYTES)
+    if found is None:
+        frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames or 0
+        tracks, count = find_people(
+            clip,
+            Finding(cache=lasting(media)),
+            host.device(),
+            stop=sys.maxsize,
+            on_found=lambda done: progress("find faces", done, max(done, frames)),
+        )
+        chosen = [select(tracks, FaceSelector("largest"))]
+    else:
+        found.check(*clip.size, len(clip.pixels) if isinstance(clip, Pictures) else None)
+        chosen, count = [speaker.track for speaker in found.speaking], found.frames
+    return mask_sheet(
+        clip,
+        chosen,
+        count,
+        blend=blend,
+        framing=network.config.framing,
+        size=network.config.size,
+        moves=network.moves and blend.own_pixels and not blend.colour_match,
+        device=host.device(),
+    )
 
 
 def masks(media: Any, found: People) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -11,19 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..lipsync_core.assigning import Shown, looks_of, roles_of
 from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
 from ..lipsync_core.blending import Blend
 from ..lipsync_core.casting import Drawings, Role
 from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select
-from ..lipsync_core.finding import Finding, find_people
-from ..lipsync_core.footage import Cut, Longer, Pictures, arranged, opened, order
+from ..lipsync_core.finding import Finding, find_people, load_parser
+from ..lipsync_core.footage import Cut, Longer, Pictures, opened, order
 from ..lipsync_core.models.talking_face import TalkingFace
 from ..lipsync_core.pipeline import LipSync
+from ..lipsync_core.referring import Reference
+from ..lipsync_core.restorers import Restore, load_restorer
+from ..lipsync_core.restoring import restored
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
+from ..lipsync_core.voice import Silence
 from . import convert, host
+from .looking import PARSER_BYTES
 from .recent import Recent
-from .values import People, Speaker, Voice
+from .values import People, Voice
 from .videos import NO_MASK, VideoSource, video_output, video_source
 
 # Of frames as a file codes them, that travel together: six such chunks are on their way at a time, and what large ones leave
@@ -32,10 +38,36 @@ _CHUNK_BYTES = 12 * 2**20
 _PIXEL_BYTES = 16  # of an IMAGE and its MASK: four floats
 _WORKING_BYTES = 48  # of a pixel that is being drawn into: floats of the frame, its copies and its mask
 _WORKING_ROOM = 2**28
+_RESTORER_BYTES = (
+    3 << 30
+)  # of 350 MB of weights and eight faces of 512 px, of which a layer's features take half a gigabyte
 
 _log = logging.getLogger("lipsync.nodes")
 _drawings: Recent[list[Drawings]] = Recent()
 """What was drawn last, so that another blend of it need not draw again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wishes:
+    """What widgets say. ``speakers``: "chosen", or "whoever speaks". ``restorer``: what restores the faces afterwards."""
+
+    blend: Blend = Blend()
+    longer: Longer = "pingpong"
+    batch: int = 8
+    restorer: Restore | None = None
+    silence: Silence = "generate"
+    reference: Reference = "current"
+    speakers: str = "chosen"
+
+    @property
+    def turns(self) -> bool:
+        """Whether everybody speaks in their own turns."""
+        return self.speakers == "whoever speaks"
+
+    @property
+    def drawn_from(self) -> Reference:
+        """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
+        return "nearest-closed" if self.silence == "close" and self.reference == "current" else self.reference
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,67 +78,80 @@ class Job:
     speech: Audio | None
     people: People | None
     voice: Voice
-    blend: Blend
-    longer: Longer
-    batch: int
+    wishes: Wishes
     inputs: tuple[Any, ...]
 
     @classmethod
     def of(
-        cls,
-        media: Any,
-        audio: Mapping[str, Any] | None,
-        people: People | None,
-        voice: Voice | None,
-        blend: Blend | None,
-        *,
-        longer: Longer,
-        batch: int,
+        cls, media: Any, audio: Mapping[str, Any] | None, people: People | None, voice: Voice | None, wishes: Wishes
     ) -> "Job":
         voice = voice or Voice(host.bundled_model(), "mini")
         speech = None if audio is None else convert.audio(audio)
         inputs = (media, None if audio is None else audio["waveform"], people, voice.patcher)
-        return cls(speech, people, voice, blend or Blend(), longer, batch, inputs)
+        return cls(speech, people, voice, wishes, inputs)
 
     def speakers(self, own: Callable[[], Path | Audio]) -> list[tuple[Path | Audio, FaceTrack | str]]:
-        """Each speaker's sound and face. ``own``: the media's own sound, for who has no other."""
-        if self.people is None:
+        """Each speaker's sound and face. ``own``: the media's own sound, for who has no other. ValueError where somebody is
+        chosen and whoever speaks is to speak."""
+        if self.wishes.turns and self.people is not None and self.people.speakers:
+            raise ValueError(
+                "'Select Face' chose who speaks, and speakers is 'whoever speaks': connect the tracks of 'Detect Faces' "
+                "itself, or set speakers to 'chosen'"
+            )
+        if self.people is None or self.wishes.turns:
             return [(self.speech or own(), "largest")]
-        chosen = self.people.speakers or (Speaker(select(self.people.tracks, parse_face("largest")), None),)
-        own = cache(own)
+        chosen, own = self.people.speaking, cache(own)
         if self.speech is not None and all(speaker.audio for speaker in chosen):
             _log.warning("the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of its own")
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
-    def check(self, width: int, height: int, frames: int | None, *, spare: int = 0) -> None:
-        """ValueError when the tracks are of media of another size or, by more than ``spare`` frames, length."""
-        if self.people is None:
-            return
-        got, wanted = (self.people.width, self.people.height), (width, height)
-        if got != wanted or (frames is not None and abs(self.people.frames - frames) > spare):
-            counted = "" if frames is None else f" and {frames} frames"
-            raise ValueError(
-                f"the tracks are of {got[0]}x{got[1]} px and {self.people.frames} frames, the media has "
-                f"{width}x{height} px{counted}; connect both from the same place"
-            )
-
-    def drawings(self, *settings: Any, count: int) -> list[Drawings]:
-        settings = (*settings, self.voice.precision)
+    def drawings(self, batch: int, *settings: Any, count: int) -> list[Drawings]:
+        """What was drawn before for ``count`` speakers, by all that changes what is drawn."""
+        wishes = self.wishes
+        settings = (*settings, batch, wishes.longer, wishes.drawn_from, self.voice.precision)
         return _drawings.get(self.inputs, settings, lambda: [Drawings() for _ in range(count)])
+
+    def progress(self) -> host.Progress:
+        """A bar of the stages that there will be."""
+        stages = {
+            "pull": self.wishes.blend.occlusion == "parse",
+            "find faces": self.people is None,
+            "listen": self.wishes.turns,
+            "find references": self.wishes.drawn_from != "current",
+        }
+        return host.Progress({**{stage: 1 for stage, there in stages.items() if there}, "dub": 3})
+
+    def network(self, progress: host.Progress) -> TalkingFace:
+        """The generator on its device, beside room for what works there for a moment, which is fetched where it is not
+        here."""
+        if self.wishes.blend.occlusion == "parse":
+            host.pulled("face_parsing", progress)
+            host.make_room(PARSER_BYTES)
+        if self.wishes.restorer is not None:
+            host.make_room(_RESTORER_BYTES)
+        network = host.loaded(self.voice.patcher)
+        assert isinstance(network, TalkingFace)
+        return network
 
 
 def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     """VIDEO, AUDIO, and instead of a MASK why there is none."""
-    source = video_source(media)
+    source, wishes = video_source(media), job.wishes
     info = opened(source.path, Cut(source.start, source.end)).info
     end = _picture_end(source, info)
     frames = None if end is None else round((end - source.start) * info.fps)
-    job.check(info.width, info.height, frames, spare=2 + (frames or 0) // 50)  # containers state it roughly
+    if job.people is not None:
+        job.people.check(info.width, info.height, frames, spare=2 + (frames or 0) // 50)  # containers state it roughly
     speakers = job.speakers(lambda: _own_sound(source))
     own = any(sound is source.sound for sound, _ in speakers)
-    cut = Cut(source.start, end if own else source.end, None, job.longer)
-    generator = _network(job)
-    progress = host.Progress({"dub": 3} if job.people else {"find faces": 1, "dub": 3})
+    if wishes.turns and not own and isinstance(source.sound, Audio):
+        raise ValueError(
+            "who speaks when is heard in a video's own sound, and that of this one is no part of its file: save it with "
+            "'Save Video', and connect the file ('Load Video')"
+        )
+    cut = Cut(source.start, end if own else source.end, None, wishes.longer)
+    progress = job.progress()
+    generator = job.network(progress)
 
     def run(batch: int) -> Any:
         return dub(
@@ -115,7 +160,11 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
             host.temp_file(".mp4"),
             model=generator,
             model_name=job.voice.name,
-            blend=job.blend,
+            blend=wishes.blend,
+            restore=wishes.restorer,
+            silence=wishes.silence,
+            reference=wishes.reference,
+            speakers="auto" if wishes.turns else None,
             cut=cut,
             finding=Finding(cache=source.lasting),
             encoding=Encoding(crf=crf),
@@ -123,13 +172,13 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
             precision=job.voice.precision,
             batch=batch,
             people=None if job.people is None else (job.people.tracks, job.people.frames),
-            drawings=job.drawings(batch, job.longer, count=len(speakers)),
+            drawings=None if wishes.turns else job.drawings(batch, count=len(speakers)),
             on_progress=progress,
             on_frames=progress.show,
         )
 
     most = max(1, _CHUNK_BYTES // (info.width * info.height * 3 // 2))
-    report = host.halving(min(job.batch, most), run)
+    report = host.halving(min(wishes.batch, most), run)
     seconds = report.frames / report.fps
     heard = [sound if isinstance(sound, Audio) else source.audio(end=seconds) for sound, _ in speakers]
     return video_output(report.out), convert.audio_value(fitted(mixed(heard), seconds)), host.blocked(NO_MASK)
@@ -152,46 +201,82 @@ def _own_sound(source: VideoSource) -> Path | Audio:
 
 def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:
     """IMAGE, AUDIO and MASK."""
-    pictures = Pictures(convert.frames(media).pixels, convert.rate(fps))
+    wishes, pictures = job.wishes, Pictures(convert.frames(media).pixels, convert.rate(fps))
+    if wishes.turns:
+        raise ValueError(
+            "images have no sound in which to hear who speaks: set speakers to 'chosen', with 'Select Face' for each "
+            "person, or connect a VIDEO (Load Video)"
+        )
     length, height, width, _ = pictures.pixels.shape
     still = length == 1
-    job.check(width, height, length)
+    if job.people is not None:
+        job.people.check(width, height, length)
     speakers = [(sound, who) for sound, who in job.speakers(_no_sound) if isinstance(sound, Audio)]
-    sync = LipSync(_network(job), blend=job.blend, precision=job.voice.precision)
+    progress = job.progress()
+    sync = _sync(job, progress)
     heard = [resample(mono(sound), sync.config.features.rate) for sound, _ in speakers]
     count = max(frame_count(sound, pictures.fps) for sound in heard)
-    if job.longer == "trim" and not still:
+    if wishes.longer == "trim" and not still:
         count = min(count, length)
-    batch = max(1, min(job.batch, count, _WORKING_ROOM // (height * width * _WORKING_BYTES)))
+    batch = max(1, min(wishes.batch, count, _WORKING_ROOM // (height * width * _WORKING_BYTES)))
     host.refuse_unless_fits(
         (count * _PIXEL_BYTES + batch * _WORKING_BYTES) * height * width,
         f"{count} images of {width}x{height} px, with their mask,",
         "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
     )
-    progress = host.Progress({"dub": 3} if job.people else {"find faces": 1, "dub": 3})
-    index = order(length, count, job.longer)
-    faces = [arranged(_track(who, pictures, progress), length, index) for _, who in speakers]
+    shown = Shown(pictures, length, order(length, count, wishes.longer))
+    roles = _roles(job, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress)
 
     def run(batch: int) -> tuple[Tensor, Tensor]:
-        drawings = job.drawings(batch, job.longer, str(pictures.fps), count=len(speakers))
-        made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
-        voices = [Role(*parts) for parts in zip(heard, faces, drawings, strict=True)]
-        frames = [Frames(pictures.pixels)] if still else pictures.frames(count, longer=job.longer, chunk=batch)
-
-        def seen(start: int, shares: Tensor) -> None:
-            mask[start : start + len(shares)] = shares
-
-        wanted = count if still else None
-        for chunk in sync.in_turn(frames, voices, fps=pictures.fps, still=wanted, chunk=batch, on_shares=seen):
-            here = slice(chunk.start, chunk.start + len(chunk.pixels))
-            made[here] = chunk.pixels
-            progress.show(chunk)
-            progress("dub", here.stop, count)
-        return made, mask
+        return _spoken(job, sync, shown, roles, batch, progress)
 
     made, mask = host.halving(batch, run)
     sound = fitted(mixed([sound for sound, _ in speakers]), count / pictures.fps)
     return convert.image(made), convert.audio_value(sound), convert.mask(mask)
+
+
+def _sync(job: Job, progress: host.Progress) -> LipSync:
+    network, blend, precision = job.network(progress), job.wishes.blend, job.voice.precision
+    parser = load_parser(host.device(), precision) if blend.occlusion == "parse" else None
+    return LipSync(network, blend=blend, precision=precision, parser=parser)
+
+
+def _roles(job: Job, shown: Shown, heard: list[Audio], tracks: list[FaceTrack], progress: host.Progress) -> list[Role]:
+    """Who says what, as the wishes have it."""
+    silence, faces = job.wishes.silence, [(track, None) for track in tracks]
+    looks = looks_of(faces, shown, job.wishes.reference, silence, progress)
+    return roles_of(faces, heard, shown, looks, silence=silence, occlusion=job.wishes.blend.occlusion)
+
+
+def _spoken(
+    job: Job, sync: LipSync, shown: Shown, roles: list[Role], batch: int, progress: host.Progress
+) -> tuple[Tensor, Tensor]:
+    """The pictures (T,H,W,3) that ``shown`` tells, with ``roles`` spoken, and how much of new mouths they show (T,H,W)."""
+    wishes, pictures, count = job.wishes, shown.footage, len(shown.index)
+    assert isinstance(pictures, Pictures)
+    width, height = pictures.size
+    still, fps = shown.length == 1, pictures.fps
+    made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
+    kept = job.drawings(batch, str(fps), count=len(roles))
+    roles = [replace(role, drawings=drawings) for role, drawings in zip(roles, kept, strict=True)]
+    frames = pictures.frames(count, longer=wishes.longer, chunk=batch)
+
+    def seen(start: int, shares: Tensor) -> None:
+        mask[start : start + len(shares)] = shares
+
+    if still:
+        frames = iter([Frames(pictures.pixels)])
+    pieces = sync.in_turn(frames, roles, fps=fps, still=count if still else None, chunk=batch, on_shares=seen)
+    if wishes.restorer is not None:
+        restorer = load_restorer(wishes.restorer, host.device(), precision=job.voice.precision)
+        tracks, shares = [role.track for role in roles], [role.shown for role in roles]
+        pieces = restored(pieces, tracks, restorer=restorer, shown=shares, fps=fps)
+    for chunk in pieces:
+        here = slice(chunk.start, chunk.start + len(chunk.pixels))
+        made[here] = chunk.pixels
+        progress.show(chunk)
+        progress("dub", here.stop, count)
+    return made, mask
 
 
 def _track(who: FaceTrack | str, pictures: Pictures, progress: host.Progress) -> FaceTrack:
@@ -202,12 +287,6 @@ def _track(who: FaceTrack | str, pictures: Pictures, progress: host.Progress) ->
         pictures, Finding(), host.device(), stop=count, on_found=lambda done: progress("find faces", done, count)
     )
     return select(people, parse_face(who))
-
-
-def _network(job: Job) -> TalkingFace:
-    network = host.loaded(job.voice.patcher)
-    assert isinstance(network, TalkingFace)
-    return network
 
 
 def _no_sound() -> Audio:

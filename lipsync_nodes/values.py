@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..lipsync_core.faces.selection import FaceSelector, select
 from ..lipsync_core.models.precision import Precision
 from ..lipsync_core.types import Audio, FaceTrack
 
@@ -33,6 +34,21 @@ class People:
     fps: Fraction
     portraits: tuple[Tensor, ...] = ()
     speakers: tuple[Speaker, ...] = ()
+
+    @property
+    def speaking(self) -> tuple[Speaker, ...]:
+        """Who speaks: whoever was chosen, else the largest face. NoFaceError without any."""
+        return self.speakers or (Speaker(select(self.tracks, FaceSelector("largest")), None),)
+
+    def check(self, width: int, height: int, frames: int | None, *, spare: int = 0) -> None:
+        """ValueError when these are of media of another size or, by more than ``spare`` frames, length."""
+        got, wanted = (self.width, self.height), (width, height)
+        if got != wanted or (frames is not None and abs(self.frames - frames) > spare):
+            counted = "" if frames is None else f" and {frames} frames"
+            raise ValueError(
+                f"the tracks are of {got[0]}x{got[1]} px and {self.frames} frames, the media has {width}x{height} px"
+                f"{counted}; connect both from the same place"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

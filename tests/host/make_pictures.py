@@ -41,6 +41,11 @@ PLANS: dict[str, Plan] = {
         [*SPOKEN, "LoadLipSyncModel.model > Wav2LipGenerate.model"],
         {},
     ),
+    "LoadFaceRestorer": (
+        [["DemoMedia", "LoadFaceRestorer"], ["Wav2LipGenerate"]],
+        [*SPOKEN, "LoadFaceRestorer.restorer > Wav2LipGenerate.restorer"],
+        {},
+    ),
     "LoadVideos": (
         [["LoadVideos"], ["SyncScore"], ["PreviewAny", "PreviewImage"]],
         ["LoadVideos.videos > SyncScore.media", *SHOWN],
@@ -64,6 +69,11 @@ PLANS: dict[str, Plan] = {
         [["DemoMedia", "BlendSettings"], ["Wav2LipGenerate"]],
         [*SPOKEN, "BlendSettings.blend > Wav2LipGenerate.blend"],
         {},
+    ),
+    "PreviewMask": (
+        [["DemoMedia", "BlendSettings"], ["PreviewMask"]],
+        ["DemoMedia.video > PreviewMask.media", "BlendSettings.blend > PreviewMask.blend"],
+        {"DemoMedia": {"clip": "talking"}},
     ),
     "Wav2LipGenerate": (
         [["DemoMedia", "BlendSettings"], ["Wav2LipGenerate"], ["SaveVideo"]],
@@ -94,11 +104,11 @@ PLANS: dict[str, Plan] = {
         {**LATE, "ShiftAudio": {"amount": -5}},
     ),
 }
-SHOWING = {"SaveVideo", "PreviewAny", "PreviewImage"}
+SHOWING = {"SaveVideo", "PreviewAny", "PreviewImage", "PreviewMask"}
 BUILD = """
 const [columns, links, values, hero, number] = arguments
 const room = {
-  Wav2LipGenerate: [290, 210], SaveVideo: [300, 380], PreviewImage: [360, 230], PreviewAny: [360, 150],
+  Wav2LipGenerate: [290, 290], PreviewMask: [420, 440], SaveVideo: [300, 380], PreviewImage: [360, 230], PreviewAny: [360, 150],
 }
 const made = {}
 app.graph.clear()

@@ -32,6 +32,12 @@ PLANS: dict[str, list[tuple[str, list[list[str | int]]]]] = {
         ("2. Lip sync", [["4"]]),
         ("3. Result", [["5"]]),
     ],
+    "Dub without a trace": [
+        ("1. Media and settings", [["1", "2", "3"]]),
+        ("2. Look at the mask", [[400, "4"]]),
+        ("3. Lip sync", [["5"]]),
+        ("4. Result", [["6"]]),
+    ],
     "Two speakers": [
         ("1. Your video and speech", [["1"]]),
         ("2. Who says what", [[80, "4", "2", "3"], [80, "5"], [80, "6", "9"]]),
@@ -62,7 +68,7 @@ PLANS: dict[str, list[tuple[str, list[list[str | int]]]]] = {
 ARRANGE = """
 const [groups, title, text] = arguments
 const room = {
-  LipSync_Wav2LipGenerate: [290, 450], SaveVideo: [400, 480],
+  LipSync_Wav2LipGenerate: [290, 530], LipSync_PreviewMask: [360, 400], SaveVideo: [400, 480],
   PreviewImage: [420, 280], PreviewAny: [420, 180], StringConcatenate: [420, 180],
 }
 const paint = ['#8A8', '#3f789e', '#b58b2a', '#b06634', '#88A']

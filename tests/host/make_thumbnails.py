@@ -74,6 +74,16 @@ def dub(video: Path) -> Image.Image:
     return picture
 
 
+def trace(video: Path) -> Image.Image:
+    """A mouth that rests, and words that begin; one picture without a seam."""
+    picture = blank()
+    for i, second in enumerate((0.6, 3.86)):  # before the words, and among them
+        face = frame(video, second, (138, 0, 308, 255)).resize((236, 354), Image.Resampling.LANCZOS)
+        picture.paste(face, (i * 244, 0))
+    wave(picture, loudness(video, 40), (20, 370, SIDE - 20, SIDE - 14), [GREEN, GREEN])
+    return picture
+
+
 def two(video: Path) -> Image.Image:
     """Both people, and who speaks when."""
     picture = blank()
@@ -139,6 +149,7 @@ def check(video: Path) -> Image.Image:
 DRAWN = {
     "Talk from a photo": (talk, "talk from a photo"),
     "Dub a video": (dub, "dub"),
+    "Dub without a trace": (trace, "without a trace"),
     "Two speakers": (two, "two speakers"),
     "Long video, file to file": (long, "long"),
     "Fix sync of an existing clip": (sync, "in sync"),

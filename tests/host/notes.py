@@ -40,6 +40,28 @@ Replace the green node by
 
 Without *Load Lip Sync Model* and *Blend Settings* it runs as well.
 """,
+    "Dub without a trace": """\
+## Press Run: nothing gives the dub away
+
+The new words begin after 1.5 s: until then the mouth rests.
+
+## Then take your own
+
+Replace the green node by
+
+- **Load Video**, to *What is redrawn* and *Generate Lip Sync*
+- **Load Audio (Lip Sync)**, to *audio*
+
+*Shift Audio* only moves the words of the demo: take it out.
+
+## Three settings do it
+
+- *silence* close: between words lips are closed. keep shows the old mouth.
+- *occlusion* compare: hands, microphones and hair stay before the mouth.
+- *What is redrawn* shows the mask in green. Is a beard beside it? *mask* lower.
+
+Soft teeth? *Load Face Restorer*, to *restorer*.
+""",
     "Two speakers": """\
 ## Press Run: two people talk
 

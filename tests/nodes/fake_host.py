@@ -100,6 +100,13 @@ class NodeOutput:
         self.args = args
 
 
+class PreviewImage:
+    """What a node shows on itself."""
+
+    def __init__(self, image: Tensor, animated: bool = False, cls: Any = None) -> None:
+        HOST.shown.append(image)
+
+
 class _Locked(type):
     def __setattr__(cls, name: str, value: Any) -> None:
         raise AttributeError(f"Cannot set attribute {name!r} on immutable class {cls.__name__!r}")
@@ -200,12 +207,13 @@ class Host:
         self.questions = 0
         self.bar: list[tuple[int, int, Any]] = []
         self.free_bytes = 8 << 30
+        self.shown: list[Tensor] = []  # pictures that nodes show on themselves
         self.replacements: list[NodeReplace] = []
 
     def reset(self, base: Path) -> None:
         self.__init__()
         self.base = base
-        for name in ("input", "output", "temp", "models/lipsync"):
+        for name in ("input", "output", "temp", "models/lipsync", "models/facerestore_models"):
             (base / name).mkdir(parents=True)
         folder_names.clear()
 
@@ -297,6 +305,7 @@ def install() -> None:
     api = types.SimpleNamespace(node_replacement=types.SimpleNamespace(register=_register))
     latest = {
         "io": _io(),
+        "ui": types.SimpleNamespace(PreviewImage=PreviewImage),
         "ComfyExtension": type("ComfyExtension", (), {}),
         "ComfyAPI": lambda: api,
         "InputImpl": types.SimpleNamespace(VideoFromFile=VideoFromFile, VideoFromComponents=VideoFromComponents),

@@ -126,7 +126,7 @@ def test_the_users_model_folders_stay(side: ModuleType, host: Host) -> None:
     import folder_paths
 
     folder_paths.folder_names_and_paths["lipsync"] = (["/elsewhere"], {".bin"})
-    side.register_model_folder()
+    side.register_model_folders()
     folders, suffixes = folder_paths.folder_names_and_paths["lipsync"]
     assert folders == [str(host.base / "models" / "lipsync"), "/elsewhere"]
     assert suffixes == {".bin", ".safetensors", ".pth", ".pt"}

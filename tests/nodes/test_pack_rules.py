@@ -15,8 +15,8 @@ FILES = {path.stem: path for path in sorted((ROOT / "lipsync_nodes").glob("*.py"
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 HOST_MODULES = {"comfy", "folder_paths", "comfy_execution", "server", "nodes", "execution"}
 IDS = [
-    *("DemoMedia", "LoadAudio", "LoadLipSyncModel", "LoadVideos", "DetectFaces", "SelectFace", "BlendSettings"),
-    *("Wav2LipGenerate", "SyncScore", "ShiftAudio", "SetAudio"),
+    *("DemoMedia", "LoadAudio", "LoadLipSyncModel", "LoadFaceRestorer", "LoadVideos", "DetectFaces", "SelectFace"),
+    *("BlendSettings", "PreviewMask", "Wav2LipGenerate", "SyncScore", "ShiftAudio", "SetAudio"),
 ]
 
 

@@ -17,7 +17,7 @@ CORE = Path(__file__).with_name("core_nodes.json")
 VERSIONS = list(json.loads(CORE.read_text(encoding="utf-8")))
 HELP = ROOT / "lipsync_nodes/web/docs"
 NAMES = [
-    *("Talk from a photo", "Dub a video", "Two speakers", "Long video, file to file"),
+    *("Talk from a photo", "Dub a video", "Dub without a trace", "Two speakers", "Long video, file to file"),
     *("Fix sync of an existing clip", "Quality check of a folder"),
 ]
 MOST = 60_000  # bytes of a picture: they travel with every installation
