@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Yields
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from . import __version__
 from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, table, turns
 from .audio import frame_count
-from .blending import Blend, Occlusion
+from .blending import Blend
 from .casting import Drawings, Role
 from .finding import Finding, device_named, find_people, load_parser
 from .footage import Cut, Footage, opened
@@ -29,7 +29,7 @@ from .notes import Warnings
 from .pipeline import LipSync
 from .prefetch import ahead, timed
 from .referring import Reference
-from .restorers import Restore, load_restorer
+from .restorers import Restore, restorer_for
 from .restoring import Restorer, enlargement, restored
 from .types import FaceTrack, Frames, YuvFrames
 from .voice import Silence
@@ -130,7 +130,7 @@ def dub(
         network, name = _network(model, model_name, target)
         parser = load_parser(target, precision) if blend.occlusion == "parse" else None
         sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision, parser=parser)
-        restorer = _restorer(restore, target, precision, blend.occlusion)
+        restorer = restorer_for(restore, blend, target, precision=precision)
         voices = Voices.read(sounds, face, cut, sync.config.features.rate, notes.warn)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
             wanted = max(frame_count(voice, footage.info.fps) for voice in voices.heard)
@@ -160,15 +160,6 @@ def dub(
     dubbed = int(torch.stack([_redrawn(role) for role in roles]).any(0).sum())
     counts, found_by = (written, dubbed, written - dubbed, len(found), footage.info.fps), finding.detector
     return DubReport(out, *counts, name, found_by, notes.spent, tuple(notes.warn.messages), _licensed(restorer))
-
-
-def _restorer(
-    restore: Restore | Restorer | None, device: torch.device, precision: Precision, occlusion: Occlusion
-) -> Restorer | None:
-    restorer = load_restorer(restore, device, precision=precision) if isinstance(restore, Restore) else restore
-    if restorer is None or occlusion != "compare":  # no parser looks at the faces as a restorer cuts them
-        return restorer
-    return replace(restorer, blend=replace(restorer.blend, occlusion=occlusion))
 
 
 def _licensed(restorer: Restorer | None) -> str | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import foreign, hub
 from .blend.masks import MaskKind
+from .blending import Blend
 from .errors import WeightsError
 from .models.precision import Precision, arithmetic
 from .restoring import MOUTH, Restorer
@@ -72,6 +73,21 @@ def load_restorer(restore: Restore, device: str | torch.device = "cpu", *, preci
         weight.device,
         found.supports_bfloat16 and arithmetic(weight, precision) == torch.bfloat16,
     )
+
+
+def restorer_for(
+    restore: Restore | Restorer | None,
+    blend: Blend,
+    device: str | torch.device = "cpu",
+    *,
+    precision: Precision = "auto",
+) -> Restorer | None:
+    """The network that ``restore`` names, put back as it says, but not over what ``blend``, a dub's, finds before the faces by
+    comparing; a parser does not look at them again. None for None. Raises as ``load_restorer``."""
+    restorer = load_restorer(restore, device, precision=precision) if isinstance(restore, Restore) else restore
+    if restorer is None or blend.occlusion != "compare":
+        return restorer
+    return replace(restorer, blend=replace(restorer.blend, occlusion="compare"))
 
 
 def _licence(architecture: str, *, named: bool) -> str:

@@ -22,7 +22,7 @@ from ..lipsync_core.footage import Cut, Longer, Pictures, opened, order
 from ..lipsync_core.models.talking_face import TalkingFace
 from ..lipsync_core.pipeline import LipSync
 from ..lipsync_core.referring import Reference
-from ..lipsync_core.restorers import Restore, load_restorer
+from ..lipsync_core.restorers import Restore, restorer_for
 from ..lipsync_core.restoring import restored
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from ..lipsync_core.voice import Silence
@@ -268,9 +268,11 @@ def _spoken(
         frames = iter([Frames(pictures.pixels)])
     pieces = sync.in_turn(frames, roles, fps=fps, still=count if still else None, chunk=batch, on_shares=seen)
     if wishes.restorer is not None:
-        restorer = load_restorer(wishes.restorer, host.device(), precision=job.voice.precision)
+        restorer = restorer_for(wishes.restorer, wishes.blend, host.device(), precision=job.voice.precision)
+        assert restorer is not None
         tracks, shares = [role.track for role in roles], [role.shown for role in roles]
-        pieces = restored(pieces, tracks, restorer=restorer, shown=shares, fps=fps)
+        clear = [role.clear for role in roles]
+        pieces = restored(pieces, tracks, restorer=restorer, shown=shares, clear=clear, fps=fps)
     for chunk in pieces:
         here = slice(chunk.start, chunk.start + len(chunk.pixels))
         made[here] = chunk.pixels
