@@ -17,7 +17,7 @@ from lipsync_core.cli import app
 from lipsync_core.dubbing import Encoding, Finding, dub
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.faces.selection import FaceSelector, parse_face
-from lipsync_core.footage import Cut, order
+from lipsync_core.footage import Cut, arranged, order
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
 from lipsync_core.metrics.turns import Turn, confidences, turns_of
 from lipsync_core.speakers import Row, parts, read_turns, rows_of, speakers, turns_of_rows, write_turns
@@ -129,7 +129,9 @@ def test_turns_become_shown_with_soft_edges_in_either_time() -> None:
     assert shown[10:30].eq(1).all() and shown[60:90].eq(1).all() and shown[:6].eq(0).all()  # never met: one part
     assert 0 < shown[8] < 1 and 0 < shown[32] < 1 and shown[40:50].eq(0).all()
     assert beside[30:50].eq(1).all() and not beside[50:149].any()  # not there any more
-    assert torch.equal(shown[100:140], shown[59:99].flip(0)) and one.visible.all() and int(other.visible.sum()) == 51
+    assert torch.equal(shown[100:140], shown[59:99].flip(0))
+    one, other = (arranged(face, 100, index) for face in (one, other))
+    assert one.visible.all() and int(other.visible.sum()) == 51
     ((_, written),) = parts(
         [Turn(0, 110, 140)], tracks[:1], fps=FPS, length=50, index=order(50, 150, "loop"), of_output=True
     )
