@@ -77,13 +77,14 @@ class Blend:
 class Faces:
     """Where the faces of a chunk are: ``crop_to_frame`` (N,2,3), ``points`` (N,5,2) and, where there are any, ``dense`` (N,K,2)
     in crop px; where they are needed, ``pixels`` (N,3,S,S), and ``labels`` (N,19,h,w), how likely each of
-    ``blend.parsing.LABELS`` is."""
+    ``blend.parsing.LABELS`` is; ``hidden`` (N,1,S,S) in [0,1]: how much lies before them."""
 
     crop_to_frame: Tensor
     points: Tensor
     dense: Tensor | None = None
     pixels: Tensor | None = None
     labels: Tensor | None = None
+    hidden: Tensor | None = None
 
     def times(self, count: int) -> "Faces":
         """One face for each of ``count`` frames."""
@@ -140,8 +141,9 @@ def steady(drawn: Tensor, blend: Blend, moment: Moment, *, visible: Tensor | Non
     return drawn, moment.after(drawn=drawn)
 
 
-def shaped(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tensor, Moment]:
-    """(N,1,S,S) in [0,1]: the mask of ``faces`` in crops of ``size`` px, less what lies before them."""
+def shaped(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Faces, Tensor, Moment]:
+    """The mask (N,1,S,S) in [0,1] of ``faces`` in crops of ``size`` px; and they with what is ``hidden`` of them, which is no
+    part of the mask: at a hand's edge there is no light to match."""
     feather = _feather(blend, faces.crop_to_frame, size)
     mask = _outline(faces, blend, size, feather)
     if faces.labels is not None:
@@ -151,7 +153,7 @@ def shaped(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tenso
         mask = eased(mask, moment.past.shape, keep)
         moment = moment.after(shape=mask)
     hidden, moment = covered(faces, blend, size, moment)
-    return mask if hidden is None else mask * (1 - hidden), moment
+    return replace(faces, hidden=hidden), mask, moment
 
 
 def blended(
@@ -179,7 +181,7 @@ def blended(
     if faces.pixels is not None and blend.looks:
         source = faces.pixels.to(made)
         if blend.colour_match:
-            made, moment = _toned(made, source, mask, blend.colour_match, moment)
+            made, moment = _toned(made, source, mask, faces.hidden, blend.colour_match, moment)
         if blend.kind in ("pyramid", "poisson", "seamless"):
             if movement is None:
                 less = residue(blend.kind, made - source, mask)
@@ -193,7 +195,7 @@ def blended(
         frames,
         made,
         crop_to_frame=faces.crop_to_frame,
-        mask=mask,
+        mask=mask if faces.hidden is None else mask * (1 - faces.hidden),
         blend="paste" if blend.kind == "paste" else "feather",
         strength=blend.strength if shown is None else shown.to(mask) * blend.strength,
         movement=movement,
@@ -248,13 +250,15 @@ def covered(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tens
     return hidden, moment.after(covered=hidden)
 
 
-def _toned(made: Tensor, source: Tensor, mask: Tensor, kind: ColourMatch, moment: Moment) -> tuple[Tensor, Moment]:
+def _toned(
+    made: Tensor, source: Tensor, mask: Tensor, hidden: Tensor | None, kind: ColourMatch, moment: Moment
+) -> tuple[Tensor, Moment]:
     """``made`` with the tones of ``source`` in a ring round the mask, which change slowly from frame to frame."""
     reach = 2 * (mask.shape[-1] // 10) + 1
     near = F.max_pool2d(
         F.max_pool2d((mask > 0).to(mask), (reach, 1), 1, (reach // 2, 0)), (1, reach), 1, (0, reach // 2)
     )
-    ring = near * (1 - mask)
+    ring = near * (1 - mask) if hidden is None else near * (1 - mask) * (1 - hidden)
     values, wanted = colours(made, kind), colours(source, kind)
     both = torch.cat([tones(values, ring), tones(wanted, ring)], 1)
     both = eased(both, moment.past.tones, moment.keep(_TONE_SECONDS)[:, None], within=_OTHER_LIGHT)

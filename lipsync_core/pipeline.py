@@ -183,7 +183,7 @@ class LipSync:
             planes = self.model.draw(sound, self._skips(faces, origins) if skips is None else skips)
             self._keep(role.drawings, number, frames.start, n, planes)
         moment = Moment(stream[here], fps, speaker.past)
-        mask, moment = shaped(faces, self.blend, self.config.size, moment)
+        faces, mask, moment = shaped(faces, self.blend, self.config.size, moment)
         shown = None if shown is None else shown[here]
         made, movement, moment = self._made(planes, faces, origins, at(role.speaking, stream[here]), moment)
         if movement is not None and origins is not None:

@@ -72,7 +72,7 @@ def mask_sheet(
         for number, face in seen[frame]:
             faces = _faces(picture, face, blend, framing, size, parser)
             moment = Moment(torch.tensor([frame]), media.fps, Past(clear=clears.get(number)))
-            mask, _ = shaped(faces, blend, size, moment)
+            faces, mask, _ = shaped(faces, blend, size, moment)
             onto = compose(_to_tile(regions[frame], shape).to(mask), faces.crop_to_frame)
             new = shares(shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves)[0].cpu()
             share = 1 - (1 - share) * (1 - new)

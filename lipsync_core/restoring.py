@@ -88,17 +88,17 @@ def _past(look: References | None) -> Past:
     return Past(clear=cut_frames(look.patches[0], maps[:1], _COMPARED))
 
 
-def _open(
+def _hidden(
     frames: Frames | YuvFrames, points: Tensor, matrices: Tensor, blend: Blend, moment: Moment
 ) -> tuple[Tensor, Moment]:
-    """(N,1,SIZE,SIZE) how little lies before the faces, compared as a dub cuts them, in crops that ``matrices`` place."""
+    """(N,1,SIZE,SIZE) how much lies before the faces, compared as a dub cuts them, in crops that ``matrices`` place."""
     n = len(points)
     maps = crop_to_frame(points.new_zeros(n, 4), points, Framing(), _COMPARED)
     near = Faces(maps, apply(invert(maps), points), pixels=cut_frames(frames, maps, _COMPARED))
     hidden, moment = covered(near, replace(blend, feather=_EDGE), _COMPARED, moment)
     assert hidden is not None
     squares = unit_maps(compose(invert(maps), matrices), [(_COMPARED, _COMPARED)] * n, [(SIZE, SIZE)] * n)
-    return 1 - sample(hidden, squares, (SIZE, SIZE)), moment
+    return sample(hidden, squares, (SIZE, SIZE)), moment
 
 
 def _restored(
@@ -119,10 +119,10 @@ def _restored(
     seen = cut_frames(chosen, matrices, SIZE)
     faces = Faces(matrices, apply(invert(matrices), points), pixels=seen)
     blend, moment = replace(restorer.blend, occlusion="ignore"), Moment(stream[here], fps, past)
-    mask, moment = shaped(faces, blend, SIZE, moment)
+    faces, mask, moment = shaped(faces, blend, SIZE, moment)
     if restorer.blend.occlusion == "compare":
-        bare, moment = _open(chosen, points, matrices, restorer.blend, moment)
-        mask = mask * bare
+        hidden, moment = _hidden(chosen, points, matrices, restorer.blend, moment)
+        faces = replace(faces, hidden=hidden)
     out, moment = blended(chosen, restorer(seen), faces, blend, mask, moment, shown=share)
     if whole:
         return out, moment.over()

@@ -399,7 +399,7 @@ def test_movement_ebbs_away_before_the_edge() -> None:
     before, maps = frames(2, floating=True), placed(2)
     faces, moment = Faces(maps, points(2)), Moment(torch.arange(2), Fraction(25))
     movement = Movement(torch.full((2, 2, SIZE, SIZE), 6.0), torch.ones(2, 1, SIZE, SIZE))
-    mask, _ = shaped(faces, Blend(), SIZE, moment)
+    _, mask, _ = shaped(faces, Blend(), SIZE, moment)
     changes = []
     for kind in ("feather", "seamless"):
         after, _ = blended(before, generated(2), faces, Blend(kind=kind), mask, moment, movement=movement)
@@ -413,7 +413,7 @@ def test_movement_ebbs_away_before_the_edge() -> None:
 def test_an_edge_in_px_of_the_frame() -> None:
     faces, moment = Faces(placed(2) * torch.tensor([3.0, 3.0, 1.0]), points(2)), Moment(torch.arange(2), Fraction(25))
     wide = Blend(feather_px=3 * 0.9 * 0.1 * SIZE)  # a tenth of the first crop's side, which is 2.7 times as large there
-    got, wanted = (shaped(faces, blend, SIZE, moment)[0][0] for blend in (wide, Blend(feather=0.1)))
+    got, wanted = (shaped(faces, blend, SIZE, moment)[1][0] for blend in (wide, Blend(feather=0.1)))
     torch.testing.assert_close(got, wanted, atol=1e-3, rtol=0)
 
 

@@ -70,7 +70,7 @@ def put(
     frames: AnyFrames, made: Tensor, faces: Faces, blend: Blend, *, movement: Movement | None = None, start: int = 0
 ) -> AnyFrames:
     moment = Moment(torch.arange(start, start + len(made)), Fraction(25))
-    mask, moment = shaped(faces, blend, made.shape[-1], moment)
+    faces, mask, moment = shaped(faces, blend, made.shape[-1], moment)
     return blended(frames, made, faces, blend, mask, moment, movement=movement)[0]
 
 
@@ -91,7 +91,7 @@ def test_strength_0_and_all_outside_the_mask_keep_every_bit(form: str, movement,
     after = put(before, drawn(3), faces, blend, movement=movement)
     assert not torch.equal(after.pixels, before.pixels)
     moment = Moment(torch.arange(3), Fraction(25))
-    mask, _ = shaped(faces, blend, SIZE, moment)
+    faces, mask, _ = shaped(faces, blend, SIZE, moment)
     white = Frames(torch.zeros(3, HEIGHT, WIDTH, 3))
     plain = Blend(kind="feather", detail=0, grain=0)
     share = blended(white, torch.ones(3, 3, SIZE, SIZE), faces, plain, mask, moment)[0].pixels[..., 0]

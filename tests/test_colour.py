@@ -103,7 +103,7 @@ def test_tones_change_slowly_but_follow_a_cut() -> None:
     moment = Moment(torch.arange(count), Fraction(25))
     frames = Frames(calm.permute(0, 2, 3, 1).contiguous())
     blend = Blend(kind="feather", colour_match="spread", own_pixels=False, detail=0, grain=0)
-    mask, _ = shaped(faces, blend, SIZE, moment)
+    _, mask, _ = shaped(faces, blend, SIZE, moment)
 
     def light(made: Tensor, moment: Moment) -> tuple[Tensor, Moment]:
         out, moment = blended(frames, made, faces, blend, mask, moment)

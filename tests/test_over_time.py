@@ -200,12 +200,12 @@ def test_dense_points_shape_the_mask_and_do_not_tremble() -> None:
     shaky = points + 0.8 * torch.randn(count, 1, 2, generator=torch.Generator().manual_seed(3))
     five = torch.tensor([[20.0, 16], [44, 16], [32, 30], [24, 42], [40, 42]]).expand(count, 5, 2)
     maps, moment = torch.eye(2, 3).expand(count, 2, 3), Moment(torch.arange(count), FPS)
-    plain, _ = shaped(Faces(maps, five), Blend("face"), size, moment)
-    calm, _ = shaped(Faces(maps, five, points), Blend("face"), size, moment)
+    _, plain, _ = shaped(Faces(maps, five), Blend("face"), size, moment)
+    _, calm, _ = shaped(Faces(maps, five, points), Blend("face"), size, moment)
     assert float((plain - calm).abs().mean()) > 0.02  # another outline
-    eased_, after = shaped(Faces(maps, five, shaky), Blend("face"), size, moment)
+    _, eased_, after = shaped(Faces(maps, five, shaky), Blend("face"), size, moment)
     raw = torch.cat(
-        [shaped(Faces(maps[:1], five[:1], p[None]), Blend("face"), size, Moment(torch.zeros(1), FPS))[0] for p in shaky]
+        [shaped(Faces(maps[:1], five[:1], p[None]), Blend("face"), size, Moment(torch.zeros(1), FPS))[1] for p in shaky]
     )
     assert float(eased_.diff(dim=0).abs().mean()) < 0.6 * float(raw.diff(dim=0).abs().mean())
     assert after.past.shape is not None and torch.equal(after.past.shape, eased_[-1:])

@@ -21,7 +21,7 @@ from lipsync_core import dub, hub
 from lipsync_core.blending import Blend
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
-from lipsync_core.restorers import Restore, load_restorer
+from lipsync_core.restorers import Restore, load_restorer, restorer_for
 from lipsync_core.restoring import MOUTH, SIZE, Restorer
 
 
@@ -259,3 +259,11 @@ def test_the_command_line_restores(spandrel: ModuleType, tmp_path: Path) -> None
     assert float(pixels(tmp_path / "o.mp4")[:, 110:150, 210:235].float().mean()) > 245
     done = CliRunner().invoke(app, [*command, "--overwrite", "--restore", "gfpgam"])
     assert done.exit_code != 0
+
+
+def test_a_dub_that_spares_what_lies_before_a_face_has_its_restorer_spare_it() -> None:
+    own = Restorer(lambda faces: faces, "a toy", "ours")
+    assert restorer_for(None, Blend(occlusion="compare")) is None
+    assert restorer_for(own, Blend()) is own and own.blend.occlusion == "ignore"
+    sparing = restorer_for(own, Blend(occlusion="compare", mask="box"))
+    assert sparing is not None and sparing.blend == replace(MOUTH, occlusion="compare")

@@ -274,8 +274,7 @@ def test_a_restorer_has_the_last_word(
             lambda faces: faces * 0, "black", "none", core.replace(core.MOUTH, kind="feather", strength=wanted.strength)
         )
 
-    for place in ("lipsync_nodes.speaking", "lipsync_core.dubbing"):
-        monkeypatch.setattr(pack.part(place), "load_restorer", load)
+    monkeypatch.setattr(pack.part("lipsync_core.restorers"), "load_restorer", load)
     media = {"photo": photo, "images": frames, "video": VideoFromFile(str(talking), start_time=0.8, duration=0.48)}[
         kind
     ]
