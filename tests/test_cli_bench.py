@@ -90,7 +90,7 @@ def test_a_list_of_clips_is_dubbed_and_resumed(tmp_path: Path) -> None:
     path = table(
         tmp_path,
         "face,audio,out,fps,colour-match,tag,feather\n"
-        "face.mp4,face.mp4,one.mp4,12.5,true,no,\n"
+        "face.mp4,face.mp4,one.mp4,12.5,spread,no,\n"
         "face.mp4,none.wav,two.mp4,,,,\n"
         "face.mp4,none.wav,three.mp4,,,,0.2\n",
     )
