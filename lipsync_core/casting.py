@@ -92,7 +92,7 @@ class Portraits:
         if references is None:
             return None
         matrices = crop_to_frame(references.boxes, references.points, config.framing, config.size)
-        return cls(references, matrices, config.size)
+        return cls(references, matrices.to(references.patches[0].pixels.device), config.size)
 
     def at(self, index: Tensor) -> Origins:
         """What the frames ``index`` (N,) of the stream are drawn from."""
