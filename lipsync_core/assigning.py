@@ -105,11 +105,16 @@ def turns(
     return [(face, seen) for face, seen in faces]
 
 
+def drawn_from(reference: Reference, silence: Silence) -> Reference:
+    """What mouths are drawn from: one that closes in silence needs a closed one."""
+    return "nearest-closed" if silence == "close" and reference == "current" else reference
+
+
 def looks_of(
     faces: Faces, shown: Shown, reference: Reference, silence: Silence, say: Progress
 ) -> list[References | None]:
-    """What each face is drawn from. A mouth that closes in silence needs a closed one."""
-    kind = "nearest-closed" if silence == "close" and reference == "current" else reference
+    """What each face is drawn from; see ``drawn_from``."""
+    kind = drawn_from(reference, silence)
     return [
         references(
             shown.footage,

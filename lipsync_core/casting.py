@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .geometry import crop_to_frame, cut_frames
-from .models.talking_face import TalkingFaceConfig
+from .geometry import Framing, crop_to_frame, cut_frames
 from .types import Audio, FaceTrack, Frames, References, YuvFrames
 
 
@@ -88,11 +87,11 @@ class Portraits:
     _crops: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     @classmethod
-    def of(cls, references: References | None, config: TalkingFaceConfig) -> "Portraits | None":
+    def of(cls, references: References | None, framing: Framing, size: int) -> "Portraits | None":
         if references is None:
             return None
-        matrices = crop_to_frame(references.boxes, references.points, config.framing, config.size)
-        return cls(references, matrices.to(references.patches[0].pixels.device), config.size)
+        matrices = crop_to_frame(references.boxes, references.points, framing, size)
+        return cls(references, matrices.to(references.patches[0].pixels.device), size)
 
     def at(self, index: Tensor) -> Origins:
         """What the frames ``index`` (N,) of the stream are drawn from."""

@@ -142,9 +142,10 @@ class LipSync:
             yield piece
 
     def _speaker(self, number: int, role: Role) -> _Speaker:
-        clear = Portraits.of(role.clear, self.config)
+        how = self.config.framing, self.config.size
+        clear = Portraits.of(role.clear, *how)
         past = Past() if clear is None else Past(clear=clear.crop(0))
-        return _Speaker(number, role, Portraits.of(role.references, self.config), past)
+        return _Speaker(number, role, Portraits.of(role.references, *how), past)
 
     def _known(self, picture: Frames | YuvFrames, roles: Sequence[Role]) -> _Known:
         seen = {number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])}

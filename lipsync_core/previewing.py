@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blending import Blend, Faces, Moment, Past, shaped, shares
+from .casting import Portraits
 from .errors import NoFaceError
 from .faces.preview import contact_sheet, sheet_frames
 from .faces.tracking import window
@@ -100,10 +101,8 @@ def _seen(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]
 
 def _clear(media: Footage | Pictures, track: FaceTrack, length: int, framing: Framing, size: int) -> Tensor | None:
     """(1,3,S,S) the face with nothing before it, as ``LipSync`` is given it."""
-    found = clear(media, track, length=length)
-    if found is None:
-        return None
-    return cut_frames(found.patches[0], crop_to_frame(found.boxes, found.points, framing, size), size)
+    found = Portraits.of(clear(media, track, length=length), framing, size)
+    return None if found is None else found.crop(0)
 
 
 def _faces(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .blending import Blend, Faces, Moment, Past, blended, covered, shaped
-from .casting import at, present
+from .casting import Portraits, at, present
 from .geometry import FFHQ, Framing, apply, compose, crop_to_frame, cut_frames, invert, sample, scale_of, unit_maps
 from .types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 
@@ -82,10 +82,8 @@ def enlargement(track: FaceTrack) -> float:
 
 
 def _past(look: References | None) -> Past:
-    if look is None:
-        return Past()
-    maps = crop_to_frame(look.boxes, look.points, Framing(), _COMPARED)
-    return Past(clear=cut_frames(look.patches[0], maps[:1], _COMPARED))
+    clear = Portraits.of(look, Framing(), _COMPARED)
+    return Past() if clear is None else Past(clear=clear.crop(0))
 
 
 def _hidden(

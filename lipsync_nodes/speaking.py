@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lipsync_core.assigning import Shown, looks_of, roles_of
+from ..lipsync_core.assigning import Shown, drawn_from, looks_of, roles_of
 from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
 from ..lipsync_core.blending import Blend
 from ..lipsync_core.casting import Drawings, Role
@@ -67,7 +67,7 @@ class Wishes:
     @property
     def drawn_from(self) -> Reference:
         """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
-        return "nearest-closed" if self.silence == "close" and self.reference == "current" else self.reference
+        return drawn_from(self.reference, self.silence)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

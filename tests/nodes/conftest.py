@@ -88,3 +88,17 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many mouths each call of the generator drew."""
+    kind, batches = pack.part("lipsync_core.models.generator").Generator, list[int]()
+    draw = kind.draw
+
+    def counted(self: Any, mel: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
+        batches.append(len(mel))
+        return draw(self, mel, skips)
+
+    monkeypatch.setattr(kind, "draw", counted)
+    return batches

@@ -40,20 +40,6 @@ def frames(pack: Pack, talking: Path) -> torch.Tensor:
     return torch.cat([piece.pixels for piece in read])[:, :256, 80:336].float() / 255
 
 
-@pytest.fixture
-def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many mouths each call of the generator drew."""
-    kind, batches = pack.part("lipsync_core.models.generator").Generator, list[int]()
-    draw = kind.draw
-
-    def counted(self: Any, mel: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
-        batches.append(len(mel))
-        return draw(self, mel, skips)
-
-    monkeypatch.setattr(kind, "draw", counted)
-    return batches
-
-
 # ---- blend
 
 

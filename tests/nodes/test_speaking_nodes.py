@@ -130,20 +130,6 @@ def test_the_settings_are_the_defaults(pack: Pack) -> None:
     assert blend == pack.part("lipsync_core.blending").Blend()
 
 
-@pytest.fixture
-def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many mouths each call of the generator drew."""
-    kind, batches = pack.part("lipsync_core.models.generator").Generator, list[int]()
-    draw = kind.draw
-
-    def counted(self: Any, mel: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
-        batches.append(len(mel))
-        return draw(self, mel, skips)
-
-    monkeypatch.setattr(kind, "draw", counted)
-    return batches
-
-
 @pytest.mark.parametrize("kind", ["images", "video"])
 def test_another_blend_draws_nothing_and_another_precision_draws_anew(
     pack: Pack, talking: Path, photo: torch.Tensor, words: dict[str, Any], drawn: list[int], kind: str
