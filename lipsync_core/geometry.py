@@ -34,11 +34,12 @@ class Framing:
 
     ``box``: the detector's box, axis-aligned, grown by ``pads`` (top, bottom, left, right) source pixels and stretched to
     the square (the public Wav2Lip weights: pads 0 10 0 0). ``aligned``: a similarity transform that brings the five
-    points closest to ``points`` (unit square). ``square``: what syncnet_python cuts out for SyncNet, a square of 1.4
+    points closest to ``points`` (unit square). ``eyes``: the same by eyes and nose alone, so that lips that move do not
+    move the crop; ``points`` are three. ``square``: what syncnet_python cuts out for SyncNet, a square of 1.4
     times the longer side of the box, with 0.2 of that side more below the middle of the box than above it.
     """
 
-    kind: Literal["box", "aligned", "square"] = "aligned"
+    kind: Literal["box", "aligned", "square", "eyes"] = "aligned"
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     points: Points = ALIGNED
 
@@ -62,6 +63,7 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
         linear = torch.eye(2, device=boxes.device, dtype=boxes.dtype) * (1.4 * longer / size)[..., None]
         return torch.cat([linear, corner[..., None]], -1)
     template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
+    points = points[:, : len(template)]
     return similarity(template.expand_as(points), points)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from .face_detector import FaceDetector, FaceDetectorConfig
+from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from .face_parsing import FaceParsing, FaceParsingConfig
 from .generator import Generator, GeneratorConfig
 from .inception import Inception, InceptionConfig
@@ -22,6 +23,7 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "sync_expert": (SyncExpertConfig, SyncExpert),
     "quality_discriminator": (QualityDiscriminatorConfig, QualityDiscriminator),
     "face_detector": (FaceDetectorConfig, FaceDetector),
+    "face_landmarks": (FaceLandmarksConfig, FaceLandmarks),
     "face_parsing": (FaceParsingConfig, FaceParsing),
     "s3fd": (S3FDConfig, S3FD),
     "fid_inception": (InceptionConfig, Inception),
