@@ -6,7 +6,6 @@ several times the arithmetic rate of depthwise ones.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ..geometry import Framing
