@@ -44,7 +44,7 @@ def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, 
     """Crops (3,S,S) uint8 and their points (102,2) in crop px, of every ``every``-th frame of ``source`` that has a face."""
     times, points = read_labels(labels)
     fps = probe(source).fps
-    for piece in read_frames(source, chunk=1, fps=fps) if len(times) else ():
+    for piece in read_frames(source, chunk=1, fps=fps, on_warning=lambda _: None) if len(times) else ():
         apart = (times - float(piece.start / fps)).abs()
         nearest = int(apart.argmin())
         if piece.start % every or apart[nearest] > float(0.25 / fps):

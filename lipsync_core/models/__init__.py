@@ -15,6 +15,7 @@ from .lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from .s3fd import S3FD, S3FDConfig
 from .speech2vid import Speech2Vid, Speech2VidConfig
+from .speech_lips import SpeechLips, SpeechLipsConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
 from .syncnet import SyncNet, SyncNetConfig
 
@@ -31,5 +32,6 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "lipgan": (LipGANConfig, LipGAN),
     "lipgan_discriminator": (LipGANDiscriminatorConfig, LipGANDiscriminator),
     "speech2vid": (Speech2VidConfig, Speech2Vid),
+    "speech_lips": (SpeechLipsConfig, SpeechLips),
     "large_generator": (LargeGeneratorConfig, LargeGenerator),
 }

@@ -1,0 +1,272 @@
+"""Train the network that hears speech and says how the lips move, on what label_landmarks.py labelled.
+
+    python -m train.speech_lips DATA LABELS OUT [--steps 1500] [--leave-out PERSON ...]
+
+Talking clips of many people: DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Prints how well the opening, width and jaw of
+each held-out clip are predicted (correlation, the best of lags within 2 frames, after the clip's own offset).
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lipsync_core.audio import log_mel, window_start
+from lipsync_core.media import read_audio
+from lipsync_core.models.face_landmarks import (
+    INNER_LIPS,
+    JAW,
+    LEFT_EYE,
+    MEDIAPIPE_VERTICES,
+    NOSE_BRIDGE,
+    OUTER_LIPS,
+    RIGHT_EYE,
+)
+from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
+from lipsync_core.weights import save_model
+
+FPS = Fraction(25)
+TEACHING = ("train/grid_s1", "train/grid_s4", "train/grid_other", "train/crema_1001", "train/other")
+CLIPS, WINDOWS, SILENT = 12, 20, 24  # of a step: clips, windows of each, and windows of silence
+PEAK_RATE, WEIGHT_DECAY = 2e-3, 1e-2
+LAGS, OFFSETS = 2, 6  # frames: within which a correlation is the best, and a clip's own offset is sought
+LEVEL = 12.5  # dB of one unit of log-mel
+LICENCE = "Apache-2.0"
+SOURCE = "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labelled: GRID and others"
+
+
+@dataclass(slots=True, eq=False)
+class Talk:
+    """One clip: ``mel`` (80,M), the column ``starts`` (N,) of each frame's window, ``shape`` (N,3) of the lips in parts of
+    the distance of the outer eye corners, whose it is, and by how many frames its lips come late."""
+
+    name: str
+    person: str
+    mel: Tensor
+    starts: Tensor
+    shape: Tensor
+    target: Tensor
+    offset: int = 0
+
+    def windows(self, frames: Tensor, steps: int) -> Tensor:
+        """(K,80,steps) what is heard at ``frames`` (K,)."""
+        index = self.starts[frames][:, None] + torch.arange(steps)
+        return self.mel[:, index].permute(1, 0, 2)
+
+
+def lip_shape(points: Tensor) -> Tensor:
+    """(N,3) opening, width and jaw drop of faces with the 102 ``points`` (N,102,2)."""
+    eyes = (points[:, LEFT_EYE.start] - points[:, RIGHT_EYE.start + 4]).norm(dim=1)
+    inner = points[:, INNER_LIPS]
+    opening = (inner[:, [4, 5, 6]] - inner[:, [16, 15, 14]]).norm(dim=2).mean(1)
+    width = (points[:, OUTER_LIPS.start] - points[:, OUTER_LIPS.start + 10]).norm(dim=1)
+    jaw = (points[:, JAW.start + 10] - points[:, NOSE_BRIDGE.stop - 1]).norm(dim=1)
+    return torch.stack([opening, width, jaw], 1) / eyes[:, None]
+
+
+def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig) -> Talk | None:
+    """The clip ``source``; None where the face is seen in less than 80 % of it, or lips hardly move."""
+    with np.load(labels) as file:
+        times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
+    points = points[:, list(MEDIAPIPE_VERTICES)]
+    seen = ~points[:, 0, 0].isnan()
+    if len(times) < 25 or seen.float().mean() < 0.8:
+        return None
+    shape = lip_shape(points[seen]).numpy()
+    audio = read_audio(source, rate=config.features.rate)
+    grid = np.arange(0, min(float(times[-1]), audio.samples.shape[1] / audio.rate), float(1 / FPS))
+    known = times[seen].numpy()
+    rows = torch.from_numpy(np.stack([np.interp(grid, known, shape[:, i]) for i in range(3)], 1)).float()
+    first = window_start(0, FPS, config.features)
+    starts = torch.tensor([window_start(i, FPS, config.features) - first for i in range(len(grid))])
+    mel = log_mel(audio, first=first, count=int(starts[-1]) + config.features.steps, features=config.features).float()
+    return Talk(source.name, person, mel, starts, rows, rows)
+
+
+def read_talks(data: Path, labels: Path, folders: tuple[str, ...], config: SpeechLipsConfig) -> list[Talk]:
+    talks = []
+    for folder in folders:
+        for source in sorted((data / folder).iterdir()):
+            path = labels / f"{source.parent.name}_{source.name}.npz"
+            short = folder.split("/")[-1]
+            person = source.stem.split("_")[0] if short in ("other", "grid_other", "elospheres", "test") else short
+            talk = read_talk(source, path, person, config) if path.exists() else None
+            if talk is not None:
+                talks.append(talk)
+    return talks
+
+
+def normalise(talks: list[Talk]) -> None:
+    """Say every clip's shapes relative to its person's closed mouth, in the person's own standard deviations."""
+    for person in {talk.person for talk in talks}:
+        own = [talk for talk in talks if talk.person == person]
+        every = torch.cat([talk.shape for talk in own])
+        closed = every[:, 0] <= every[:, 0].quantile(0.1)
+        neutral = torch.cat([every[:, :1].quantile(0.05, 0), every[closed][:, 1:].mean(0)])
+        for talk in own:
+            talk.target = (talk.shape - neutral) / every.std(0).clamp_min(1e-4)
+
+
+def augment(mel: Tensor, rng: torch.Generator) -> Tensor:
+    """(K,80,T) windows of one clip, as another voice, microphone and room would have them."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=rng))
+
+    bands = mel.shape[1]
+    if uniform(0, 1) < 0.7:  # formants and pitch: up to 5 bands
+        shift = int(torch.randint(-5, 6, (), generator=rng))
+        mel = mel.roll(shift, 1)
+        if shift > 0:
+            mel[:, :shift] = mel[:, shift : shift + 1]
+        elif shift < 0:
+            mel[:, shift:] = mel[:, shift - 1 : shift]
+    tone = F.interpolate(torch.randn(1, 1, 6, generator=rng) * 0.35, (bands,), mode="linear", align_corners=True)[0, 0]
+    gain = uniform(-1.4, 0.6)
+    mel = (mel + gain + tone[:, None]).clamp(-4, 4)
+    if uniform(0, 1) < 0.4:  # a room: what sounded before is still heard
+        decay = uniform(0.5, 0.85)
+        kept = [mel[..., 0]]
+        for step in mel.unbind(2)[1:]:
+            kept.append(torch.maximum(step, kept[-1] - (1 - decay) * 1.6))
+        mel = torch.stack(kept, 2)
+    if uniform(0, 1) < 0.6:
+        mel = add_noise(mel, uniform(-3.5, -0.6) + 0.5 * tone.flip(0)[:, None], rng)
+    return mel + torch.randn(mel.shape, generator=rng) * 0.05
+
+
+def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
+    """``mel`` (K,80,T) over a noise whose level is ``floor`` (80,1): powers add."""
+    noise = floor + torch.randn(mel.shape, generator=rng) * 0.45  # 5.6 dB: Rayleigh-distributed magnitudes
+    scale = LEVEL / 10
+    return ((10 ** (mel * scale) + 10 ** (noise * scale)).log10() / scale).clamp(-4, 4)
+
+
+def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
+    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up to -45 dBFS or so."""
+    floor = torch.rand(count, 1, 1, generator=rng) * 4 - 4.3
+    points = torch.randn(count, 1, 5, generator=rng) * 0.6
+    tone = F.interpolate(points, (80,), mode="linear", align_corners=True)[:, 0, :, None]
+    mel = (floor + tone + torch.randn(count, 80, steps, generator=rng) * 0.45).clamp(-4, 4)
+    mel[: count // 4] = -4
+    return mel
+
+
+def step_loss(net: SpeechLips, talks: dict[str, list[Talk]], weights: Tensor, rng: torch.Generator) -> Tensor:
+    steps, people = net.config.features.steps, list(talks)
+    heard, wanted = [], []
+    for person in torch.multinomial(weights, CLIPS, replacement=True, generator=rng).tolist():
+        own = talks[people[person]]
+        talk = own[int(torch.randint(len(own), (), generator=rng))]
+        low, high = max(0, -talk.offset), len(talk.target) - max(0, talk.offset)
+        frames = torch.randint(low, high, (WINDOWS,), generator=rng)
+        heard.append(augment(talk.windows(frames, steps), rng))
+        wanted.append(talk.target[frames + talk.offset])
+    heard.append(silence(SILENT, steps, rng))
+    wanted.append(torch.zeros(SILENT, 3))
+    found, right = net(torch.cat(heard)[:, None]), torch.cat(wanted)
+    return F.smooth_l1_loss(found, right, reduction="none").mul(torch.tensor([2.0, 1.0, 1.0])).mean()
+
+
+@torch.inference_mode()
+def predict(net: SpeechLips, talk: Talk) -> Tensor:
+    return net(talk.windows(torch.arange(len(talk.starts)), net.config.features.steps)[:, None])
+
+
+def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]]:
+    """For opening, width and jaw the best correlation within ``lags`` frames of the clip's offset, and the lag."""
+    best = []
+    for column in range(3):
+        rows = []
+        for lag in range(talk.offset - lags, talk.offset + lags + 1):
+            a, b = found[:, column].numpy(), talk.shape[:, column].numpy()
+            a, b = (a[: len(a) - lag], b[lag:]) if lag >= 0 else (a[-lag:], b[:lag])
+            rows.append((float(np.corrcoef(a, b)[0, 1]), lag))
+        best.append(max(rows))
+    return best
+
+
+def fit(net: SpeechLips, talks: list[Talk], steps: int, seed: int) -> None:
+    by_person: dict[str, list[Talk]] = {}
+    for talk in talks:
+        by_person.setdefault(talk.person, []).append(talk)
+    frames = torch.tensor([float(sum(len(talk.target) for talk in own)) for own in by_person.values()])
+    weights = frames.clamp_max(1500)  # evenly, but nobody for more than a minute of speech
+    optimiser = torch.optim.AdamW(net.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, steps, pct_start=0.1)
+    net.train()
+    began = time.monotonic()
+    for step in range(steps):
+        loss = step_loss(net, by_person, weights, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % 100 == 0:
+            print(f"step {step} loss {loss.item():.4f} {time.monotonic() - began:.0f} s", flush=True)
+    net.eval()
+
+
+def align(net: SpeechLips, talks: list[Talk]) -> None:
+    """Find by how many frames each clip's lips are late, where it can be told."""
+    for talk in talks:
+        (value, lag), *_ = correlations(predict(net, talk), talk, OFFSETS)
+        talk.offset = lag if value > 0.35 else 0
+
+
+def report(net: SpeechLips, talks: list[Talk]) -> dict[str, list[float]]:
+    rows: dict[str, list[list[float]]] = {}
+    for talk in talks:
+        rows.setdefault(talk.person, []).append([r for r, _ in correlations(predict(net, talk), talk, LAGS)])
+    means = {person: np.mean(values, 0).round(3).tolist() for person, values in rows.items()}
+    for person, values in means.items():
+        print(
+            f"{person:12s} n {len(rows[person]):3d}  opening {values[0]:.2f}  width {values[1]:.2f}  jaw {values[2]:.2f}"
+        )
+    return means
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--leave-out", nargs="*", default=[], help="people who teach nothing and are reported")
+    parser.add_argument("--held-out", nargs="*", default=["val/grid_s1", "val/other", "val/elospheres"])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    config = SpeechLipsConfig()
+    taught = read_talks(args.data, args.labels, TEACHING, config)
+    strangers = [talk for talk in taught if talk.person in args.leave_out]
+    taught = [talk for talk in taught if talk.person not in args.leave_out]
+    strangers += read_talks(args.data, args.labels, tuple(args.held_out), config)
+    normalise(taught)
+    print(f"{len(taught)} clips teach, {len(strangers)} are held out", flush=True)
+    net = SpeechLips(config)
+    fit(net, taught, args.steps // 3, args.seed)  # a first look, which finds the clips' own offsets
+    align(net, taught)
+    print("offsets", {t.name: t.offset for t in taught if t.offset}, flush=True)
+    net = SpeechLips(config)
+    fit(net, taught, args.steps, args.seed)
+    align(net, strangers)
+    print("held-out offsets", {t.name: t.offset for t in strangers if t.offset})
+    means = report(net, strangers)
+    (args.out / "report.json").write_text(json.dumps(means, indent=1) + "\n")
+    save_model(net, args.out / "speech_lips.safetensors", licence=LICENCE, source=SOURCE, dtype=torch.float16)
+
+
+if __name__ == "__main__":
+    main()
