@@ -18,7 +18,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 # Each room may import from its own floor and from those below (earlier here), and no circle may arise.
 FLOORS = [
     {"types", "typed", "errors", "replacing", "notes", "times"},
-    {"media", "geometry", "yuv"},
+    {"media", "geometry", "landmarks", "yuv"},
     {"audio", "voice"},
     {"models", "faces", "blend"},
     {"hub", "foreign", "networks", "weights", "losses"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.lip_geometry import LIP_LAYOUTS, jaw_drop, mouth_opening, mouth_width
+from lipsync_core.landmarks import LIP_LAYOUTS, jaw_drop, mouth_opening, mouth_width
 from lipsync_core.models.face_landmarks import MEDIAPIPE_VERTICES
 
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lipsync_core.geometry import Framing, apply, crop_to_frame, cut, invert
+from lipsync_core.landmarks import IRISES, MEDIAPIPE_VERTICES, NOSE_BRIDGE
 from lipsync_core.media import probe, read_frames
-from lipsync_core.models.face_landmarks import EYES_AND_NOSE, IRISES, MEDIAPIPE_VERTICES, NOSE_BRIDGE
+from lipsync_core.models.face_landmarks import EYES_AND_NOSE
 
 SIDE, WIDER = 208, 1.625  # px of the crops kept, in sides of the network's: 128 px of it, at one to one
 # folder -> every how many frames: the two long series of one person each add little after the first thousand

@@ -19,16 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_core.audio import log_mel, window_start
+from lipsync_core.blend.lip_warp import shape_of
+from lipsync_core.landmarks import MEDIAPIPE_VERTICES
 from lipsync_core.media import read_audio
-from lipsync_core.models.face_landmarks import (
-    INNER_LIPS,
-    JAW,
-    LEFT_EYE,
-    MEDIAPIPE_VERTICES,
-    NOSE_BRIDGE,
-    OUTER_LIPS,
-    RIGHT_EYE,
-)
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
 from lipsync_core.weights import save_model
 
@@ -61,16 +54,6 @@ class Talk:
         return self.mel[:, index].permute(1, 0, 2)
 
 
-def lip_shape(points: Tensor) -> Tensor:
-    """(N,3) opening, width and jaw drop of faces with the 102 ``points`` (N,102,2)."""
-    eyes = (points[:, LEFT_EYE.start] - points[:, RIGHT_EYE.start + 4]).norm(dim=1)
-    inner = points[:, INNER_LIPS]
-    opening = (inner[:, [4, 5, 6]] - inner[:, [16, 15, 14]]).norm(dim=2).mean(1)
-    width = (points[:, OUTER_LIPS.start] - points[:, OUTER_LIPS.start + 10]).norm(dim=1)
-    jaw = (points[:, JAW.start + 10] - points[:, NOSE_BRIDGE.stop - 1]).norm(dim=1)
-    return torch.stack([opening, width, jaw], 1) / eyes[:, None]
-
-
 def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig) -> Talk | None:
     """The clip ``source``; None where the face is seen in less than 80 % of it, or lips hardly move."""
     with np.load(labels) as file:
@@ -79,7 +62,7 @@ def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig)
     seen = ~points[:, 0, 0].isnan()
     if len(times) < 25 or seen.float().mean() < 0.8:
         return None
-    shape = lip_shape(points[seen]).numpy()
+    shape = shape_of(points[seen]).numpy()
     audio = read_audio(source, rate=config.features.rate)
     grid = np.arange(0, min(float(times[-1]), audio.samples.shape[1] / audio.rate), float(1 / FPS))
     known = times[seen].numpy()

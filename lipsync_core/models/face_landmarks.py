@@ -9,50 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..geometry import Framing
-
-# Where the 102 points lie among the vertices of MediaPipe's face mesh (canonical_face_model, google-ai-edge/mediapipe).
-# Left and right are the picture's. Lips run from the left corner along the lower lip to the right one and back along the
-# upper lip; the jaw runs from ear to ear by the chin; eyes from their left corner along the upper lid and back.
-OUTER_LIPS, INNER_LIPS, JAW = slice(0, 20), slice(20, 40), slice(40, 61)
-LEFT_EYE, RIGHT_EYE = slice(61, 69), slice(69, 77)
-LEFT_BROW, RIGHT_BROW = slice(77, 82), slice(82, 87)
-NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS, IRISES = slice(87, 93), slice(93, 98), slice(98, 100), slice(100, 102)
-POINTS = 102
-
-MEDIAPIPE_VERTICES: tuple[int, ...] = (
-    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),  # outer lips
-    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),  # inner lips
-    *(234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152),  # jaw, left to chin
-    *(377, 400, 378, 379, 365, 397, 288, 361, 323, 454),  # jaw, chin to right
-    *(33, 160, 159, 158, 133, 153, 145, 144),  # left eye
-    *(362, 385, 386, 387, 263, 373, 374, 380),  # right eye
-    *(70, 63, 105, 66, 107),  # left brow
-    *(336, 296, 334, 293, 300),  # right brow
-    *(168, 6, 197, 195, 5, 4),  # bridge of the nose, downwards
-    *(98, 97, 2, 326, 327),  # base of the nose
-    *(129, 358),  # wings of the nose
-    *(468, 473),  # irises
-)
-
-
-def _mirrored() -> tuple[int, ...]:
-    """Which point of a face takes the place of each in its mirror image."""
-    order = list(range(POINTS))
-
-    def lips(first: int) -> list[int]:  # corners change places; each lip runs the other way
-        return [first + (10 - k) % 20 for k in range(20)]
-
-    order[OUTER_LIPS], order[INNER_LIPS] = lips(0), lips(20)
-    order[JAW] = list(range(60, 39, -1))
-    eye = (4, 3, 2, 1, 0, 7, 6, 5)  # corners change places; each lid runs the other way
-    order[LEFT_EYE], order[RIGHT_EYE] = [69 + k for k in eye], [61 + k for k in eye]
-    order[LEFT_BROW], order[RIGHT_BROW] = list(range(86, 81, -1)), list(range(81, 76, -1))
-    order[NOSE_BASE] = list(range(97, 92, -1))
-    order[NOSE_WINGS], order[IRISES] = [99, 98], [101, 100]
-    return tuple(order)
-
-
-MIRRORED = _mirrored()
+from ..landmarks import POINTS
 
 # Where eyes and nose of an upright face lie in the unit square of the crops: 2.8 eye distances wide, so that jaw, chin and
 # brows of an open-mouthed face fit. Mouth corners place nothing: lips that move must not move the crop.

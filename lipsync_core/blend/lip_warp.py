@@ -1,0 +1,178 @@
+"""Move the lips and jaw of one picture of a person to a wanted shape, in the pose of another picture.
+
+No network: where landmarks lie in both pictures says where every pixel comes from, by thin-plate splines (Bookstein 1989).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import apply, similarity
+from ..landmarks import (
+    INNER_LIPS,
+    JAW,
+    LEFT_EYE,
+    NOSE_BASE,
+    NOSE_BRIDGE,
+    NOSE_WINGS,
+    OUTER_LIPS,
+    RIGHT_EYE,
+    jaw_drop,
+    mouth_opening,
+    mouth_width,
+)
+
+# Points that speech does not move: they say how a picture lies over another one.
+_STILL = torch.cat([torch.arange(100)[part] for part in (LEFT_EYE, RIGHT_EYE, NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS)])
+_OUTER_EYES = (LEFT_EYE.start, RIGHT_EYE.start + 4)
+# How much of a change of the opening the lower lip makes, the upper one making the rest: jaws fall, noses do not rise.
+_LOWER_SHARE = 0.75
+# How much of the chin's way each point of the jaw goes, from an ear to the chin.
+_JAW_SHARES = (0.0, 0.0, 0.0, 0.04, 0.12, 0.28, 0.48, 0.68, 0.85, 0.96, 1.0)
+_LEAST_OPENING = 0.004  # eye distances: points that fall upon each other would tear the picture
+_BELOW_CHIN = 0.35  # eye distances below the chin where the neck stays as it is
+_CELL = 2  # px between the places where a spline is computed
+# What the splines go through: every third point of eyes, bridge and base of the nose, and all of lips and jaw.
+_CONTROLS = torch.cat([_STILL[::2], torch.arange(JAW.stop)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LipMove:
+    """How the pixels of a picture move: ``offset`` (N,2,S,S), from where in crop px each place takes its pixel; ``points``
+    (N,102,2), where the landmarks are afterwards, and ``opened`` (N,), how much further the mouth is open than in the picture
+    that it is made of, in distances between the outer eye corners."""
+
+    offset: Tensor
+    points: Tensor
+    opened: Tensor
+
+
+def shape_of(points: Tensor) -> Tensor:
+    """(N,3) opening, width and jaw of faces with landmarks (N,K,2): see ``faces.lip_geometry``."""
+    return torch.stack([mouth_opening(points), mouth_width(points), jaw_drop(points)], 1)
+
+
+def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
+    """Lay a person's landmarks over another picture of theirs, with lips and jaw of another shape.
+
+    Nothing of the target's own lips and jaw is looked at.
+
+    Args:
+        source: (N,102,2) landmarks of the picture whose mouth is shown.
+        target: (N,102,2) landmarks of the picture that it is put into.
+        wanted: (N,3) opening, width and jaw, as ``shape_of`` has them.
+
+    Returns:
+        (N,102,2) landmarks in px of the target.
+    """
+    still = _STILL.to(source.device)
+    points = apply(similarity(source[:, still], target[:, still]), source)
+    eyes = target[:, _OUTER_EYES[1]] - target[:, _OUTER_EYES[0]]
+    unit = eyes.norm(dim=1).clamp_min(1e-6)[:, None]
+    own = shape_of(points)
+    inner, outer = points[:, INNER_LIPS], points[:, OUTER_LIPS]
+    corners = outer[:, 10] - outer[:, 0]
+    right = corners / corners.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    down = torch.stack([-right[:, 1], right[:, 0]], 1)
+    centre = (outer[:, 10] + outer[:, 0]) / 2
+    half = corners.norm(dim=1).clamp_min(1e-6)[:, None] / 2
+    least = wanted[:, :1].clamp_min(_LEAST_OPENING)
+    change = (least - own[:, :1]) * unit  # px
+    wider = (wanted[:, 1:2] / own[:, 1:2].clamp_min(1e-6)).clamp(0.8, 1.25)
+    drop = ((wanted[:, 2:] - own[:, 2:]).clamp(-0.25, 0.25)) * unit
+
+    def shaped(lips: Tensor) -> Tensor:
+        offset = lips - centre[:, None]
+        along, across = (offset * right[:, None]).sum(2), (offset * down[:, None]).sum(2)
+        # the middle of a lip goes all the way, its corners none of it
+        profile = (1 - (along / half).square()).clamp_min(0).sqrt()
+        is_lower = torch.arange(20, device=lips.device) <= 10
+        share = torch.where(is_lower, _LOWER_SHARE, _LOWER_SHARE - 1)
+        across = across + change * profile * share
+        return centre[:, None] + (along * wider)[..., None] * right[:, None] + across[..., None] * down[:, None]
+
+    out = points.clone()
+    out[:, INNER_LIPS], out[:, OUTER_LIPS] = shaped(inner), shaped(outer)
+    shares = points.new_tensor([*_JAW_SHARES, *_JAW_SHARES[-2::-1]])
+    upright = torch.stack([-eyes[:, 1], eyes[:, 0]], 1) / unit
+    out[:, JAW] += (drop * shares)[..., None] * upright[:, None]
+    return out
+
+
+def move_lips(source: Tensor, target: Tensor, wanted: Tensor, size: int) -> LipMove:
+    """Say where the pixels of a source picture go so that its lips have the ``wanted`` shape in the target's pose.
+
+    Args:
+        source: (N,102,2) landmarks of the source in px of its crop, of the same ``size``.
+        target: (N,102,2) landmarks of the target in px of its crop.
+        wanted: (N,3) opening, width and jaw, as ``shape_of`` has them.
+        size: side of the crops in px.
+    """
+    points = place_lips(source, target, wanted)
+    picked = _CONTROLS.to(source.device)
+    still = _STILL.to(source.device)
+    frame = _frame(size, points)
+    back = similarity(target[:, still], source[:, still])
+    neck_to, neck_from = _neck(points, target), _neck(source, source)
+    to = torch.cat([points[:, picked], neck_to, frame], 1)
+    source_of = torch.cat([source[:, picked], neck_from, apply(back, frame)], 1)
+    field = spline(to, source_of, size)
+    axis = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
+    here = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+    opened = wanted[:, 0] - mouth_opening(source)
+    return LipMove(field - here, points, opened)
+
+
+def _frame(size: int, like: Tensor) -> Tensor:
+    """(N,8,2) places round a crop, a fifth of its side outside, where nothing but the pose moves."""
+    low, middle, high = -0.2 * size, 0.5 * size, 1.2 * size
+    places = [(x, y) for y in (low, middle, high) for x in (low, middle, high) if (x, y) != (middle, middle)]
+    return like.new_tensor(places).expand(len(like), -1, -1)
+
+
+def _neck(points: Tensor, pose: Tensor) -> Tensor:
+    """(N,3,2) places on the neck, below the chin and either side of it."""
+    eyes = pose[:, _OUTER_EYES[1]] - pose[:, _OUTER_EYES[0]]
+    down = torch.stack([-eyes[:, 1], eyes[:, 0]], 1)[:, None]
+    return points[:, [JAW.start + 6, JAW.start + 10, JAW.start + 14]] + down * _BELOW_CHIN
+
+
+def spline(to: Tensor, source: Tensor, size: int, *, smooth: float = 1e-4) -> Tensor:
+    """Interpolate places between control points by thin-plate splines.
+
+    Args:
+        to: (N,K,2) control points in px of a square of ``size`` px.
+        source: (N,K,2) what each of them maps to.
+        size: side of the square in px.
+        smooth: how far control points may be missed where they are close to each other (0: not at all).
+
+    Returns:
+        (N,2,S,S) what the middle of each pixel maps to.
+    """
+    count, controls, _ = to.shape
+    unit = to / size
+    kernel = _radial((unit[:, :, None] - unit[:, None]).square().sum(3))
+    kernel = kernel + smooth * torch.eye(controls, device=to.device, dtype=to.dtype)
+    affine = torch.cat([torch.ones_like(unit[..., :1]), unit], 2)  # (N,K,3)
+    top = torch.cat([kernel, affine], 2)
+    bottom = torch.cat([affine.mT, to.new_zeros(count, 3, 3)], 2)
+    right = torch.cat([source / size, to.new_zeros(count, 3, 2)], 1)
+    weights = torch.linalg.solve(torch.cat([top, bottom], 1), right)
+    cells = -(-size // _CELL)
+    axis = (torch.arange(cells, device=to.device, dtype=to.dtype) + 0.5) / cells
+    x, y = axis.expand(cells, cells).flatten(), axis[:, None].expand(cells, cells).flatten()
+    # distances by a product of matrices, which is several times as quick as differences
+    places = torch.stack([x.square() + y.square(), x, y, torch.ones_like(x)], 1)
+    terms = torch.stack([torch.ones_like(unit[..., 0]), -2 * unit[..., 0], -2 * unit[..., 1], unit.square().sum(2)], 1)
+    near = _radial((places @ terms).clamp_min(0))
+    linear = torch.stack([torch.ones_like(x), x, y], 1)
+    field = near @ weights[:, :controls] + linear @ weights[:, controls:]
+    field = field.mT.reshape(count, 2, cells, cells) * size
+    return F.interpolate(field, (size, size), mode="bilinear", align_corners=False)
+
+
+def _radial(squares: Tensor) -> Tensor:
+    """r^2 log r^2 of squared distances."""
+    return squares * squares.clamp_min(1e-12).log()
