@@ -23,6 +23,7 @@ from ..landmarks import (
     mouth_opening,
     mouth_width,
 )
+from .outlines import polygon_distance
 
 # Points that speech does not move: they say how a picture lies over another one.
 _STILL = torch.cat([torch.arange(100)[part] for part in (LEFT_EYE, RIGHT_EYE, NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS)])
@@ -38,6 +39,25 @@ _CELL = 2  # px between the places where a spline is computed
 _CONTROLS = torch.cat([_STILL[::2], torch.arange(JAW.stop)])
 
 
+# Of somebody who is seen speaking less than this share of what is usual, the usual is taken.
+_LEAST_SPREAD, _MOST_SPREAD = 0.6, 1.6
+_NEUTRAL, _CLOSED = 0.05, 0.1  # quantiles of the opening: what is neutral, and which frames show a closed mouth
+_LIKELY = (-1.0, 3.5)  # standard deviations from the closed mouth: what lies beyond is held
+# What the inside of a mouth is painted with where the picture has none: in parts of the skin's colour.
+_DARK, _TEETH = (0.20, 0.10, 0.09), (0.78, 0.74, 0.70)
+_TEETH_REACH = 0.07  # eye distances: how far the upper teeth reach below the lip
+_STRETCHED = 0.45  # of the wanted opening: a mouth that is open so far in the picture shows its own inside
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LipRange:
+    """How one person's lips move: the ``neutral`` (3,) closed mouth and the ``spread`` (3,), standard deviations of speech, of
+    opening, width and jaw in distances between the outer eye corners."""
+
+    neutral: Tensor
+    spread: Tensor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LipMove:
     """How the pixels of a picture move: ``offset`` (N,2,S,S), from where in crop px each place takes its pixel; ``points``
@@ -47,6 +67,41 @@ class LipMove:
     offset: Tensor
     points: Tensor
     opened: Tensor
+
+    def pull(self, source: Tensor) -> Tensor:
+        """(N,C,S,S) the picture ``source`` (N,C,S,S) moved, at the resolution of its crop."""
+        size = source.shape[-1]
+        axis = (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) * (2 / size) - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + self.offset * (2 / size)
+        return F.grid_sample(source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+
+
+def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
+    """Say how a person's lips move, from what is seen of them.
+
+    Args:
+        shapes: (M,3) opening, width and jaw in frames in which the face is seen, as ``shape_of`` has them.
+        prior: for people of whom too little is seen: one frame is a closed mouth as far as its opening may tell.
+
+    Returns:
+        The range; its spread lies within 0.6 and 1.6 times the prior's.
+    """
+    opening = shapes[:, 0]
+    closed = shapes[opening <= opening.quantile(_CLOSED)].mean(0)
+    neutral = torch.cat([opening.quantile(_NEUTRAL)[None], closed[1:]])
+    if len(shapes) < 10 or float(opening.std()) < _LEAST_SPREAD / 2 * float(prior.spread[0]):
+        # a photograph, or somebody who does not speak: closed is closed, and the chin is where a closed mouth has it
+        shut = torch.minimum(neutral[0], prior.neutral[0])
+        drop = (neutral[0] - shut) * (prior.spread[2] / prior.spread[0])
+        return LipRange(torch.stack([shut, neutral[1], neutral[2] - drop]), prior.spread)
+    ratio = (shapes.std(0) / prior.spread).clamp(_LEAST_SPREAD, _MOST_SPREAD)
+    return LipRange(neutral, prior.spread * ratio)
+
+
+def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
+    """(N,3) opening, width and jaw of a person with the range ``own``, for shapes ``said`` (N,3) in its standard deviations."""
+    shape = own.neutral.to(said) + own.spread.to(said) * said.clamp(*_LIKELY)
+    return torch.cat([shape[:, :1].clamp_min(0), shape[:, 1:]], 1)
 
 
 def shape_of(points: Tensor) -> Tensor:
@@ -176,3 +231,42 @@ def spline(to: Tensor, source: Tensor, size: int, *, smooth: float = 1e-4) -> Te
 def _radial(squares: Tensor) -> Tensor:
     """r^2 log r^2 of squared distances."""
     return squares * squares.clamp_min(1e-12).log()
+
+
+def paint_inside(faces: Tensor, move: LipMove, *, share: Tensor | None = None) -> Tensor:
+    """``faces`` (N,3,S,S), moved, with the inside of mouths that are opened further than their picture shows them painted."""
+    paint, alpha = inside_of(faces, move)
+    return torch.lerp(faces, paint, alpha if share is None else alpha * share)
+
+
+def inside_of(faces: Tensor, move: LipMove) -> tuple[Tensor, Tensor]:
+    """What the inside of mouths looks like, and where it is to be seen.
+
+    Args:
+        faces: (N,3,S,S) RGB in [0,1], moved: they tell the colour of the skin.
+        move: how they were moved.
+
+    Returns:
+        (N,3,S,S) RGB in [0,1] and (N,1,S,S) in [0,1]: 0 where the picture shows the inside itself.
+    """
+    size = faces.shape[-1]
+    inner = move.points[:, INNER_LIPS]
+    inside = polygon_distance(inner, size)[:, None]  # (N,1,S,S) px, > 0 inside
+    wanted = mouth_opening(move.points)
+    needed = ((_STRETCHED * wanted - (wanted - move.opened)) / (0.3 * wanted).clamp_min(0.01)).clamp(0, 1)
+    alpha = (inside / 1.5 + 0.25).clamp(0, 1) * needed[:, None, None, None]
+    nose = move.points[:, NOSE_BRIDGE].mean(1) / size * 2 - 1
+    skin = F.grid_sample(faces, nose[:, None, None], padding_mode="border", align_corners=False)
+    upper = inner[:, 11:20].mean(1)
+    down = inner[:, 1:10].mean(1) - upper
+    length = down.norm(dim=1).clamp_min(1e-6)[:, None]
+    unit = (move.points[:, _OUTER_EYES[1]] - move.points[:, _OUTER_EYES[0]]).norm(dim=1)[:, None, None]
+    axis = torch.arange(size, device=faces.device, dtype=faces.dtype) + 0.5
+    offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - upper[:, None, None]
+    below = (offset * (down / length)[:, None, None]).sum(3)  # px below the upper lip
+    teeth = ((_TEETH_REACH - below / unit) / 0.02).clamp(0, 1)[:, None]
+    dark = skin * faces.new_tensor(_DARK)[:, None, None]
+    bright = skin.mean(1, keepdim=True) * faces.new_tensor(_TEETH)[:, None, None]
+    # teeth lie in the shadow of the lips at the corners, and of a mouth that is hardly open
+    depth = (inside / (0.12 * unit[:, None])).clamp(0, 1)
+    return torch.lerp(dark.expand_as(faces), bright.expand_as(faces), teeth * depth), alpha

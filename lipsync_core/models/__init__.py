@@ -10,6 +10,7 @@ from .face_parsing import FaceParsing, FaceParsingConfig
 from .generator import Generator, GeneratorConfig
 from .inception import Inception, InceptionConfig
 from .large_generator import LargeGenerator, LargeGeneratorConfig
+from .lip_warp import LipWarp, LipWarpConfig
 from .lipgan import LipGAN, LipGANConfig
 from .lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
@@ -33,5 +34,6 @@ MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "lipgan_discriminator": (LipGANDiscriminatorConfig, LipGANDiscriminator),
     "speech2vid": (Speech2VidConfig, Speech2Vid),
     "speech_lips": (SpeechLipsConfig, SpeechLips),
+    "lip_warp": (LipWarpConfig, LipWarp),
     "large_generator": (LargeGeneratorConfig, LargeGenerator),
 }
