@@ -10,12 +10,12 @@ from torch import Tensor
 
 from .blend.occlusion import clearest
 from .faces.landmarks import sure_frames
-from .faces.lip_geometry import LIP_LAYOUTS, mouth_opening
 from .faces.openness import closed_frames, nearest, openness
 from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
 from .footage import Footage, Found, Pictures
 from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
+from .landmarks import LIP_LAYOUTS, mouth_opening
 from .prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 

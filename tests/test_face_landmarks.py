@@ -20,7 +20,7 @@ from lipsync_core.faces.landmarks import (
 from lipsync_core.faces.selection import joined
 from lipsync_core.faces.tracking import window
 from lipsync_core.footage import Cut, Pictures, arranged, opened
-from lipsync_core.models.face_landmarks import (
+from lipsync_core.landmarks import (
     INNER_LIPS,
     IRISES,
     JAW,
@@ -32,9 +32,8 @@ from lipsync_core.models.face_landmarks import (
     POINTS,
     RIGHT_BROW,
     RIGHT_EYE,
-    FaceLandmarks,
-    FaceLandmarksConfig,
 )
+from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.types import Detections, FaceTrack, Frames
 from tests.media_samples import write_video
 

@@ -105,7 +105,7 @@ def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
 
 
 def shape_of(points: Tensor) -> Tensor:
-    """(N,3) opening, width and jaw of faces with landmarks (N,K,2): see ``faces.lip_geometry``."""
+    """(N,3) opening, width and jaw of faces with landmarks (N,K,2): see ``landmarks``."""
     return torch.stack([mouth_opening(points), mouth_width(points), jaw_drop(points)], 1)
 
 

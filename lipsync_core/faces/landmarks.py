@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import apply, crop_to_frame, cut, cut_frames, invert
-from ..models.face_landmarks import FRAMING, INNER_LIPS, OUTER_LIPS, POINTS, FaceLandmarks
+from ..landmarks import INNER_LIPS, OUTER_LIPS, POINTS
+from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import ready
 from ..models.precision import Precision, arithmetic
 from ..types import FaceTrack, Frames, YuvFrames
