@@ -13,7 +13,9 @@ from .errors import NoFaceError
 from .faces.selection import FaceSelector, parse_face, select
 from .footage import Cut, Footage, Pictures, arranged, order
 from .media import probe
-from .referring import Reference, clear, references
+from .models.lip_warp import LipWarp
+from .pipeline import LipSync
+from .referring import Reference, clear, matching, references
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
 from .types import Audio, FaceTrack, References
 from .voice import Silence, shown_in, voice_activity
@@ -107,14 +109,27 @@ def turns(
 
 def drawn_from(reference: Reference, silence: Silence) -> Reference:
     """What mouths are drawn from: one that closes in silence needs a closed one."""
-    return "nearest-closed" if silence == "close" and reference == "current" else reference
+    return "nearest-closed" if silence == "close" and reference in ("auto", "current") else reference
 
 
 def looks_of(
-    faces: Faces, shown: Shown, reference: Reference, silence: Silence, say: Progress
+    faces: Faces,
+    shown: Shown,
+    reference: Reference,
+    silence: Silence,
+    say: Progress,
+    *,
+    sync: LipSync,
+    heard: Sequence[Audio],
 ) -> list[References | None]:
-    """What each face is drawn from; see ``drawn_from``."""
-    kind = drawn_from(reference, silence)
+    """What each face is drawn from when it speaks what is ``heard`` (one sound for all, or one each); see ``Reference``."""
+    if isinstance(sync.model, LipWarp):
+        if reference == "auto":
+            sounds = list(heard) * len(faces) if len(heard) == 1 else heard
+            return [_matching(face, sound, shown, sync) for (face, _), sound in zip(faces, sounds, strict=True)]
+        kind = reference
+    else:
+        kind = drawn_from(reference, silence)
     return [
         references(
             shown.footage,
@@ -126,6 +141,13 @@ def looks_of(
         )
         for face, _ in faces
     ]
+
+
+def _matching(face: FaceTrack, sound: Audio, shown: Shown, sync: LipSync) -> References | None:
+    """The mouths of ``face`` that are nearest to what ``sound`` asks for."""
+    own = sync.lip_range(face)
+    wanted = sync.lip_shapes(sound, shown.footage.fps, len(shown.index), own)
+    return matching(shown.footage, face, wanted, own.spread, length=shown.length, index=shown.index)
 
 
 def roles_of(

@@ -19,6 +19,7 @@ from .blend.seamless import residue
 from .blend.temporal import eased, linked, steadied
 from .blend.texture import Texture
 from .geometry import scale_of
+from .landmarks import IRISES, JAW, NOSE_BASE
 from .types import AnyFrames, Frames
 
 BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
@@ -32,6 +33,9 @@ _EBB, _BEGIN = 1.2, 0.5
 # Seconds in which what is eased goes 63 % of the way: a mask's shape trembles with its parser, light changes slowly, and what
 # covered a face is uncovered a moment later than it goes (it covers at once).
 _SHAPE_SECONDS, _TONE_SECONDS, _UNCOVER_SECONDS = 0.1, 0.3, 0.2
+# How far below the jaw the mask of moved lips reaches, in distances of the eyes, from ear to ear.
+_HALF_BELOW = (0.0, 0.0, 0.0, 0.02, 0.04, 0.06, 0.10, 0.15, 0.20, 0.22, 0.23)
+_BELOW = (*_HALF_BELOW, *_HALF_BELOW[-2::-1])
 _OTHER_LIGHT = (
     0.1  # of the range [0,1]: tones further apart than this are a cut or a lamp, and nothing is kept of the old ones
 )
@@ -188,7 +192,8 @@ def blended(
             else:
                 moved = movement.picture(made, source if origin is None else origin.to(made))
                 less = residue(blend.kind, moved - source, mask)
-                less = less * (below_the_middle(less) if ebb is None else below_the_middle(less) * ebb)
+                less = less if movement.whole else less * below_the_middle(less)
+                less = less if ebb is None else less * ebb
     # what moved has its detail, and what is pasted stays as it was drawn
     fine = movement is None and blend.kind != "paste" and bool(blend.detail or blend.grain)
     out = composite(
@@ -218,6 +223,20 @@ def shares(
     plain = Blend(kind="paste" if blend.kind == "paste" else "feather", strength=blend.strength, detail=0, grain=0)
     moment = Moment(torch.arange(n), Fraction(1))
     return blended(black, white, faces, plain, mask, moment, shown=shown)[0].pixels.mean(3)
+
+
+def covering(old: Tensor, new: Tensor) -> Tensor:
+    """(N,102,2) landmarks whose outline holds the mouths and chins of both ``old`` and ``new`` (N,102,2), and some neck below.
+
+    The soft edge of a mask lies inside its outline: with the chin's own outline, half of the old chin would show."""
+    down = old[:, NOSE_BASE].mean(1) - old[:, IRISES].mean(1)
+    down = down / down.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    unit = (old[:, IRISES.start] - old[:, IRISES.stop - 1]).norm(dim=1).clamp_min(1e-6)[:, None]
+    lower = ((new[:, JAW] - old[:, JAW]) * down[:, None]).sum(2, keepdim=True).clamp_min(0)
+    shares = old.new_tensor(_BELOW)[None, :, None]
+    out = old.clone()
+    out[:, JAW] = old[:, JAW] + (lower + unit[:, None] * shares) * down[:, None]
+    return out
 
 
 def _outline(faces: Faces, blend: Blend, size: int, feather: float | Tensor, inset: float | Tensor = 0.0) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .geometry import Framing, crop_to_frame, cut_frames
+from .geometry import Framing, apply, crop_to_frame, cut_frames, invert
 from .types import Audio, FaceTrack, Frames, References, YuvFrames
 
 
@@ -70,11 +70,13 @@ def present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tenso
 @dataclass(frozen=True, slots=True, eq=False)
 class Origins:
     """The pictures (N) that the faces of some frames are drawn from: ``pixels`` (N,3,S,S), their crops; ``pictures`` and
-    ``crop_to_picture`` (N,2,3), where those lie in what they were cut from."""
+    ``crop_to_picture`` (N,2,3), where those lie in what they were cut from; ``dense`` (N,L,2), their landmarks in crop px,
+    where there are any."""
 
     pixels: Tensor
     pictures: list[Frames | YuvFrames]
     crop_to_picture: Tensor
+    dense: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +99,10 @@ class Portraits:
         """What the frames ``index`` (N,) of the stream are drawn from."""
         places = self.references.index[index.clamp_max(len(self.references.index) - 1)]
         patches = [self.references.patches[i] for i in places.tolist()]
-        return Origins(torch.cat([self.crop(i) for i in places.tolist()]), patches, self.crop_to_patch[places])
+        maps, dense = self.crop_to_patch[places], self.references.dense
+        if dense is not None:
+            dense = apply(invert(maps), dense[places].to(maps))
+        return Origins(torch.cat([self.crop(i) for i in places.tolist()]), patches, maps, dense)
 
     def crop(self, place: int) -> Tensor:
         """(1,3,S,S) of the picture ``place``."""

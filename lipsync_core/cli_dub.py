@@ -104,7 +104,7 @@ SilenceOption = Annotated[
     ),
 ]
 ReferenceOption = Annotated[
-    Literal["current", "first", "nearest-closed"],
+    Literal["auto", "current", "first", "nearest-closed"],
     typer.Option("--reference", help="Which picture of the person a mouth is drawn from."),
 ]
 SpeakersOption = Annotated[
@@ -166,7 +166,7 @@ def dub_command(
     restore_strength: RestoreStrength = 1.0,
     restore_mask: RestoreMask = "mouth",
     silence: SilenceOption = "generate",
-    reference: ReferenceOption = "current",
+    reference: ReferenceOption = "auto",
     speakers: SpeakersOption = None,
     pads: Pads = None,
     lead_ms: Lead = None,

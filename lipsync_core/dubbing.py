@@ -88,7 +88,7 @@ def dub(
     blend: Blend = Blend(),
     restore: Restore | Restorer | None = None,
     silence: Silence = "generate",
-    reference: Reference = "current",
+    reference: Reference = "auto",
     speakers: Path | str | None = None,
     cut: Cut = Cut(),
     finding: Finding = Finding(),
@@ -149,7 +149,7 @@ def dub(
             if blend.mask != "box" and (doubt := unsure_warning([face for face, _ in faces])):
                 notes.warn(doubt)
             with notes.clock("find references"):
-                looks = looks_of(faces, shown, reference, silence, say)
+                looks = looks_of(faces, shown, reference, silence, say, sync=sync, heard=voices.heard)
             roles = roles_of(faces, voices.heard, shown, looks, silence, blend.occlusion, drawings)
             dubbing = _dubbed(sync, footage, shown, roles, batch, restorer, notes)
             written = 0

@@ -123,6 +123,11 @@ def jaw_drop(points: Tensor) -> Tensor:
     return _distance(points, layout.jaw) / _eye_distance(points, layout)
 
 
+def lip_shapes(points: Tensor) -> Tensor:
+    """(N,3) opening, width and jaw of the mouths of faces with landmarks (N,K,2); unit and errors as of ``mouth_opening``."""
+    return torch.stack([mouth_opening(points), mouth_width(points), jaw_drop(points)], 1)
+
+
 def _layout(points: Tensor) -> LipLayout:
     layout = LIP_LAYOUTS.get(points.shape[1]) if points.ndim == 3 and points.shape[2] == 2 else None
     if layout is None:

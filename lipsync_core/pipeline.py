@@ -10,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blend.composite import Movement
-from .blending import Blend, Faces, Moment, Past, below_the_middle, blended, shaped, shares, steady
+from .blend.lip_warp import LipMove, LipRange, inside_of, measure_range, move_lips, wanted_shape
+from .blending import Blend, Faces, Moment, Past, below_the_middle, blended, covering, shaped, shares, steady
 from .casting import Drawings, Origins, Portraits, Role, at, present
-from .geometry import apply, crop_to_frame, cut_frames, invert
+from .faces.landmarks import sure_frames
+from .geometry import apply, crop_to_frame, cut_frames, invert, scale_of
+from .landmarks import POINTS, lip_shapes
 from .models.generator import unpacked
 from .models.layers import ready
+from .models.lip_warp import LipWarp
 from .models.precision import Precision, arithmetic
 from .models.talking_face import TalkingFace, TalkingFaceConfig
 from .parsing import FaceParser
@@ -36,6 +40,7 @@ class _Speaker:
     role: Role
     portraits: Portraits | None
     past: Past = Past()
+    lips: LipRange | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +51,7 @@ class _Spoken:
     faces: Faces
     mask: Tensor
     shown: Tensor | None
+    lower: bool = True
 
 
 class LipSync:
@@ -145,13 +151,34 @@ class LipSync:
         how = self.config.framing, self.config.size
         clear = Portraits.of(role.clear, *how)
         past = Past() if clear is None else Past(clear=clear.crop(0))
-        return _Speaker(number, role, Portraits.of(role.references, *how), past)
+        lips = self.lip_range(role.track) if isinstance(self.model, LipWarp) else None
+        return _Speaker(number, role, Portraits.of(role.references, *how), past, lips)
+
+    def lip_range(self, track: FaceTrack) -> LipRange:
+        """How the lips of the person of ``track`` move, as far as its landmarks tell; else as people's do."""
+        assert isinstance(self.model, LipWarp)
+        sure = sure_frames(track)
+        if track.dense is None or track.dense.shape[1] != POINTS or not sure.any():
+            return self.model.prior
+        return measure_range(lip_shapes(track.dense[sure].float()), self.model.prior)
+
+    @torch.inference_mode()
+    def lip_shapes(self, audio: Audio, fps: Fraction, count: int, own: LipRange, *, batch: int = 256) -> Tensor:
+        """(count,3) opening, width and jaw that ``audio`` asks of a person with the range ``own``, frame by frame."""
+        parts = [torch.zeros(0, 3)]
+        for start in range(0, count, batch):
+            sound = self._sound(audio, fps, start, min(batch, count - start))
+            parts.append(self.model.draw(sound, [])[:, :, 0, 0].float().cpu())
+        return wanted_shape(torch.cat(parts), own)
 
     def _known(self, picture: Frames | YuvFrames, roles: Sequence[Role]) -> _Known:
         seen = {number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])}
         first = torch.zeros(1, dtype=torch.long)
         faces = {number: self._places(track, first, picture) for number, track in seen.items()}
-        looked = {number: self._parsed(picture, self._cut(picture, place)) for number, place in faces.items()}
+        looked = {
+            number: self._marked(picture, self._parsed(picture, self._cut(picture, place)), roles[number].track, first)
+            for number, place in faces.items()
+        }
         return {number: (face, self._skips(face, None)) for number, face in looked.items()}
 
     def _speak(
@@ -174,9 +201,10 @@ class LipSync:
         origins = None if speaker.portraits is None else speaker.portraits.at(stream[here])
         if known is None:
             faces, skips = self._places(role.track, index[here], frames), None
-            if planes is None or not self._moves or self.blend.looks:
+            if planes is None or not self._moves or self.blend.looks or speaker.lips is not None:
                 faces = self._cut(chosen, faces)
             faces = self._parsed(chosen, faces)
+            faces = self._marked(chosen, faces, role.track, index[here])
         else:
             faces, skips = known[number][0].times(len(chosen.pixels)), known[number][1]
         if planes is None:
@@ -184,16 +212,27 @@ class LipSync:
             planes = self.model.draw(sound, self._skips(faces, origins) if skips is None else skips)
             self._keep(role.drawings, number, frames.start, n, planes)
         moment = Moment(stream[here], fps, speaker.past)
-        faces, mask, moment = shaped(faces, self.blend, self.config.size, moment)
-        shown = None if shown is None else shown[here]
-        made, movement, moment = self._made(planes, faces, origins, at(role.speaking, stream[here]), moment)
-        if movement is not None and origins is not None:
+        shown, speaking = None if shown is None else shown[here], at(role.speaking, stream[here])
+        if speaker.lips is not None:
+            move = self._lip_move(planes, faces, origins, speaking, speaker.lips)
+            outlines = replace(faces, dense=covering(faces.dense, move.points))
+            outlines, mask, moment = shaped(outlines, self.blend, self.config.size, moment)
+            faces = replace(faces, hidden=outlines.hidden)
+            made, movement = self._moved_lips(move, faces, origins)
+            mask = mask if origins is None else mask * self._seen_in(move, origins).to(mask)
+        else:
+            faces, mask, moment = shaped(faces, self.blend, self.config.size, moment)
+            made, movement, moment = self._made(planes, faces, origins, speaking, moment)
+        if movement is not None and origins is not None and not movement.whole:
             mask = mask * below_the_middle(mask)  # the upper half is the frame's own, not the origin's
         origin = None if origins is None else origins.pixels
         spoken, moment = blended(
             chosen, made, faces, self.blend, mask, moment, shown=shown, movement=movement, origin=origin
         )
-        speaker, told = replace(speaker, past=moment.over()), _Spoken(here, faces, mask, shown)
+        speaker, told = (
+            replace(speaker, past=moment.over()),
+            _Spoken(here, faces, mask, shown, lower=speaker.lips is None),
+        )
         if whole:
             return spoken, speaker, told
         pixels = frames.pixels.clone()
@@ -225,12 +264,69 @@ class LipSync:
             movement = replace(movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture)
         return F.pad(paint, above, mode="replicate"), movement if share is None else movement.times(share), moment
 
+    def _lip_move(
+        self, planes: Tensor, faces: Faces, origins: Origins | None, speaking: Tensor | None, own: LipRange
+    ) -> LipMove:
+        """How lips move to the shapes that ``planes`` (N,3,1,1) say; those who do not speak close theirs."""
+        assert faces.dense is not None
+        dense = faces.dense.cpu()
+        wanted = wanted_shape(planes[:, :, 0, 0].float().cpu(), own)
+        if speaking is not None:
+            wanted = torch.lerp(own.neutral.expand_as(wanted), wanted, speaking[:, None].to(wanted))
+        source = dense if origins is None or origins.dense is None else origins.dense.cpu()
+        move = move_lips(source, dense, wanted, self.config.size)
+        device = faces.dense.device
+        return LipMove(move.offset.to(device), move.points.to(device), move.opened.to(device))
+
+    def _moved_lips(self, move: LipMove, faces: Faces, origins: Origins | None) -> tuple[Tensor, Movement | None]:
+        """The faces (N,3,S,S) with lips that moved, and how, where pixels of pictures are moved themselves."""
+        pixels = faces.pixels if origins is None else origins.pixels
+        assert pixels is not None
+        pulled = move.pull(pixels.to(move.offset))
+        paint, inside = inside_of(pulled, move)
+        if not self._moves:
+            return torch.lerp(pulled, paint, inside), None
+        movement = Movement(move.offset, 1 - inside, whole=True)
+        if origins is not None:
+            movement = replace(movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture)
+        return paint, movement
+
+    def _seen_in(self, move: LipMove, origins: Origins) -> Tensor:
+        """(N,1,S,S) in [0,1]: 0 where a mouth would take its pixels from beyond the edge of its picture."""
+        axis = torch.arange(self.config.size, device=move.offset.device) + 0.5
+        places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + move.offset
+        maps = origins.crop_to_picture.to(move.offset)
+        places = apply(maps, places.flatten(2).mT).mT.unflatten(2, places.shape[2:])
+        sizes = move.offset.new_tensor([size_of(picture)[::-1] for picture in origins.pictures])[:, :, None, None]
+        reach = 4 * scale_of(maps)[:, None, None, None]  # px of the picture: the edge is soft
+        inside = torch.minimum(places, sizes - places).amin(1, keepdim=True)
+        return (inside / reach).clamp(0, 1)
+
+    def _marked(self, frames: Frames | YuvFrames, faces: Faces, track: FaceTrack, index: Tensor) -> Faces:
+        """``faces`` with the landmarks that a model which moves lips needs, where their track has none."""
+        if not isinstance(self.model, LipWarp) or (faces.dense is not None and faces.dense.shape[1] == POINTS):
+            return faces
+        config = self.model.config.landmarks
+        maps = crop_to_frame(track.boxes[index].float(), track.points[index].float(), config.framing, config.size)
+        crops = cut_frames(frames, maps.to(frames.pixels.device), config.size)
+        weight = next(self.model.parameters())
+        points, _ = self.model.landmarks(crops.to(weight.device, weight.dtype))
+        places = apply(maps, points.float().cpu()).to(faces.crop_to_frame)
+        return replace(faces, dense=apply(invert(faces.crop_to_frame), places))
+
     def _shares(self, frames: Frames | YuvFrames, told: Sequence[_Spoken]) -> Tensor:
         """(M,H,W) in [0,1]: how much of the new mouths each place of ``frames`` shows."""
         height, width = size_of(frames)
         out = torch.zeros(len(frames.pixels), height, width)
         for spoken in told:
-            seen = shares((height, width), spoken.faces, self.blend, spoken.mask, shown=spoken.shown, moves=self._moves)
+            seen = shares(
+                (height, width),
+                spoken.faces,
+                self.blend,
+                spoken.mask,
+                shown=spoken.shown,
+                moves=self._moves and spoken.lower,
+            )
             out[spoken.here] = 1 - (1 - out[spoken.here]) * (1 - seen.cpu())
         return out
 
@@ -271,7 +367,7 @@ class LipSync:
 
     def _cut(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:
         """``faces`` with their pixels, on the model's device."""
-        weight, aligned = next(self.model.parameters()), self.config.framing.kind == "aligned"
+        weight, aligned = next(self.model.parameters()), self.config.framing.kind in ("aligned", "eyes")
         pixels = cut_frames(frames, faces.crop_to_frame, self.config.size, antialias=aligned)
         return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
 

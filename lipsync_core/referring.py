@@ -10,19 +10,21 @@ from torch import Tensor
 
 from .blend.occlusion import clearest
 from .faces.landmarks import sure_frames
+from .faces.lip_matching import head_turns, match_frames, pick_frames
 from .faces.openness import closed_frames, nearest, openness
 from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
 from .footage import Footage, Found, Pictures
 from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
-from .landmarks import LIP_LAYOUTS, mouth_opening
+from .landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from .prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 
-Reference = Literal["current", "first", "nearest-closed"]
-"""``current``: the frame itself. ``first``: the first one of the stretch that it lies in. ``nearest-closed``: of those of its
-stretch that show the mouth closed, the nearest in time. A stretch ends where the face goes away, with a cut, and where the
-track passes to somebody else."""
+Reference = Literal["auto", "current", "first", "nearest-closed"]
+"""``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the same person that are nearest
+to what speech asks for, for others the frame itself. ``current``: the frame itself. ``first``: the first one of the stretch
+that it lies in. ``nearest-closed``: of those of its stretch that show the mouth closed, the nearest in time. A stretch ends
+where the face goes away, with a cut, and where the track passes to somebody else."""
 
 _TRIED = 8  # frames among which the clearest is sought
 _LOOKED_AT = 96  # px of the crops in which mouths are measured: what ``openness`` was chosen on
@@ -49,7 +51,7 @@ def references(
     more stretches than ``most`` some have no picture of their own, and take the nearest in time.
     """
     whole = window(track, 0, length)
-    if kind == "current" or _still(footage) or not whole.visible.any():
+    if kind in ("auto", "current") or _still(footage) or not whole.visible.any():
         return None
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
@@ -71,6 +73,55 @@ def references(
     if len(chosen) > most:
         chosen = chosen[torch.arange(most) * len(chosen) // most]
     return _gathered(footage, whole, chosen, _stands_for(chosen, stretches, length)[index])
+
+
+def matching(
+    footage: Footage | Pictures,
+    track: FaceTrack,
+    wanted: Tensor,
+    spread: Tensor,
+    *,
+    length: int,
+    index: Tensor,
+    most: int = 48,
+) -> References | None:
+    """Choose a person's own mouths that are nearest to what speech asks for.
+
+    A few pictures of each stretch (see ``Reference``) are picked so that they span what its mouths and turns of the head are;
+    what a frame's own mouth looks like does not matter for what it shows.
+
+    Args:
+        footage: where the person is seen.
+        track: their face, with our dense landmarks, in frames of ``footage``, of which there are ``length``.
+        wanted: (T,3) opening, width and jaw for each output frame.
+        spread: (3,) the person's standard deviations of those.
+        index: (T,) the frame of ``footage`` that each output frame shows.
+        most: how many pictures are kept, over all stretches.
+
+    Returns:
+        The pictures; None in photographs and where no landmarks are to be had: then each frame is its own picture.
+    """
+    whole = window(track, 0, length)
+    usable = sure_frames(whole)
+    if _still(footage) or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
+        return None
+    dense = whole.dense.float()
+    stretches = _stretches(whole, torch.zeros_like(whole.visible))
+    picked: list[Tensor] = []
+    for a, b in stretches:
+        share = max(4, most * (b - a) // length)
+        picked.append(a + pick_frames(dense[a:b], usable[a:b], spread, share))
+    chosen = torch.cat(picked)
+    if not len(chosen):
+        return None
+    turns, places = head_turns(dense), nearest(chosen, index)
+    for a, b in stretches:
+        first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
+        here = ((index >= a) & (index < b)).nonzero()[:, 0]
+        if first < last and len(here):
+            own = dense[chosen[first:last]]
+            places[here] = first + match_frames(wanted[here], turns[index[here]], own, spread)
+    return _gathered(footage, whole, chosen, places)
 
 
 def clear(footage: Footage | Pictures, track: FaceTrack, *, length: int) -> References | None:
@@ -156,7 +207,8 @@ def _gathered(footage: Footage | Pictures, whole: FaceTrack, chosen: Tensor, ind
     patches = tuple(_patch(picture, area_of[frame]) for frame, picture in footage.pick_coded(chosen.tolist()))
     assert len(patches) == len(chosen)  # all were read before
     corners = boxes.new_tensor([area[:2] for area in areas])
-    return References(patches, boxes - corners.repeat(1, 2), points - corners[:, None], index)
+    dense = None if whole.dense is None else whole.dense[chosen].float() - corners[:, None]
+    return References(patches, boxes - corners.repeat(1, 2), points - corners[:, None], index, dense)
 
 
 def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:

@@ -160,15 +160,18 @@ class FaceTrack:
 class References:
     """Pictures of one person to draw from: K ``patches``, single frames cut out of the source round the face, as the source
     codes them, wide enough for crops by its points or by its box; ``boxes`` (K,4) and ``points`` (K,5,2) of the face in px of
-    its patch; ``index`` (T,) which one stands for each output frame."""
+    its patch; ``index`` (T,) which one stands for each output frame. ``dense`` (K,L,2): landmarks in px of its patch, where
+    there are any."""
 
     patches: tuple[Frames | YuvFrames, ...]
     boxes: Tensor
     points: Tensor
     index: Tensor
+    dense: Tensor | None = None
 
     def __post_init__(self) -> None:
         k = len(self.patches)
+        _check_dense(self.dense, k)
         _check(self.boxes.shape == (k, 4), "boxes", self.boxes, f"({k},4)")
         _check(self.points.shape == (k, 5, 2), "points", self.points, f"({k},5,2)")
         _check(self.index.ndim == 1 and self.index.dtype == torch.int64, "index", self.index, "(T,) int64")

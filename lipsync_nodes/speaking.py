@@ -56,7 +56,7 @@ class Wishes:
     batch: int = 8
     restorer: Restore | None = None
     silence: Silence = "generate"
-    reference: Reference = "current"
+    reference: Reference = "auto"
     speakers: str = "chosen"
 
     @property

@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_core.audio import log_mel, window_start
-from lipsync_core.blend.lip_warp import shape_of
-from lipsync_core.landmarks import MEDIAPIPE_VERTICES
+from lipsync_core.landmarks import MEDIAPIPE_VERTICES, lip_shapes
 from lipsync_core.media import read_audio
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
 from lipsync_core.weights import save_model
@@ -63,7 +62,7 @@ def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig)
     seen = ~points[:, 0, 0].isnan()
     if len(times) < 25 or seen.float().mean() < 0.8:
         return None
-    shape = shape_of(points[seen]).numpy()
+    shape = lip_shapes(points[seen]).numpy()
     audio = read_audio(source, rate=config.features.rate)
     grid = np.arange(0, min(float(times[-1]), audio.samples.shape[1] / audio.rate), float(1 / FPS))
     known = times[seen].numpy()
@@ -182,7 +181,7 @@ def fit(net: SpeechLips, talks: list[Talk], steps: int, seed: int) -> None:
     for talk in talks:
         by_person.setdefault(talk.person, []).append(talk)
     frames = torch.tensor([float(sum(len(talk.target) for talk in own)) for own in by_person.values()])
-    weights = frames.clamp_max(1500)  # evenly, but nobody for more than a minute of speech
+    weights = frames.clamp_max(900)  # evenly, but for those of whom there is little
     optimiser = torch.optim.AdamW(net.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, steps, pct_start=0.1)
     net.train()

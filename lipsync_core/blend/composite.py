@@ -23,12 +23,14 @@ class Movement:
 
     ``origins``: the pixels come from these pictures instead, one for each face, single frames of the kind of the frames that
     are composited and of any size; one picture may stand for several faces. ``crop_to_origin`` (N,2,3): where the crops lie
-    in them. Nothing is filtered: a face that is twice as large there loses sharpness to aliasing."""
+    in them. Nothing is filtered: a face that is twice as large there loses sharpness to aliasing. ``whole``: the upper half of
+    crops moves as well, not the lower one alone."""
 
     offset: Tensor
     share: Tensor
     origins: Sequence[Frames | YuvFrames] | None = None
     crop_to_origin: Tensor | None = None
+    whole: bool = False
 
     def picture(self, made: Tensor, source: Tensor) -> Tensor:
         """(N,3,S,S) what the face looks like at the resolution of its crop ``source`` (N,3,S,S)."""

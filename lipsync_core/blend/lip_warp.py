@@ -18,25 +18,28 @@ from ..landmarks import (
     NOSE_BRIDGE,
     NOSE_WINGS,
     OUTER_LIPS,
+    POINTS,
     RIGHT_EYE,
-    jaw_drop,
+    lip_shapes,
     mouth_opening,
-    mouth_width,
 )
 from .outlines import polygon_distance
 
-# Points that speech does not move: they say how a picture lies over another one.
-_STILL = torch.cat([torch.arange(100)[part] for part in (LEFT_EYE, RIGHT_EYE, NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS)])
 _OUTER_EYES = (LEFT_EYE.start, RIGHT_EYE.start + 4)
+# Points that neither speech nor blinking moves: they say how a picture lies over another one.
+_CORNERS = torch.tensor([LEFT_EYE.start, LEFT_EYE.start + 4, RIGHT_EYE.start, RIGHT_EYE.start + 4])
+_STILL = torch.cat([_CORNERS, *(torch.arange(POINTS)[part] for part in (NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS))])
 # How much of a change of the opening the lower lip makes, the upper one making the rest: jaws fall, noses do not rise.
 _LOWER_SHARE = 0.75
 # How much of the chin's way each point of the jaw goes, from an ear to the chin.
 _JAW_SHARES = (0.0, 0.0, 0.0, 0.04, 0.12, 0.28, 0.48, 0.68, 0.85, 0.96, 1.0)
+_CHIN = slice(8, 13)  # of the jaw
+_TURNED_SHARE = 0.6  # how far lips go aside with the chin of a head that is turned otherwise
 _LEAST_OPENING = 0.004  # eye distances: points that fall upon each other would tear the picture
 _BELOW_CHIN = 0.35  # eye distances below the chin where the neck stays as it is
 _CELL = 2  # px between the places where a spline is computed
-# What the splines go through: every third point of eyes, bridge and base of the nose, and all of lips and jaw.
-_CONTROLS = torch.cat([_STILL[::2], torch.arange(JAW.stop)])
+# What the splines go through: what is still, lips and jaw.
+_CONTROLS = torch.cat([_STILL, torch.arange(JAW.stop)])
 
 
 # Of somebody who is seen speaking less than this share of what is usual, the usual is taken.
@@ -80,7 +83,7 @@ def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
     """Say how a person's lips move, from what is seen of them.
 
     Args:
-        shapes: (M,3) opening, width and jaw in frames in which the face is seen, as ``shape_of`` has them.
+        shapes: (M,3) opening, width and jaw in frames in which the face is seen, as ``lip_shapes`` has them.
         prior: for people of whom too little is seen: one frame is a closed mouth as far as its opening may tell.
 
     Returns:
@@ -104,11 +107,6 @@ def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
     return torch.cat([shape[:, :1].clamp_min(0), shape[:, 1:]], 1)
 
 
-def shape_of(points: Tensor) -> Tensor:
-    """(N,3) opening, width and jaw of faces with landmarks (N,K,2): see ``landmarks``."""
-    return torch.stack([mouth_opening(points), mouth_width(points), jaw_drop(points)], 1)
-
-
 def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
     """Lay a person's landmarks over another picture of theirs, with lips and jaw of another shape.
 
@@ -117,7 +115,7 @@ def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
     Args:
         source: (N,102,2) landmarks of the picture whose mouth is shown.
         target: (N,102,2) landmarks of the picture that it is put into.
-        wanted: (N,3) opening, width and jaw, as ``shape_of`` has them.
+        wanted: (N,3) opening, width and jaw, as ``lip_shapes`` has them.
 
     Returns:
         (N,102,2) landmarks in px of the target.
@@ -126,7 +124,7 @@ def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
     points = apply(similarity(source[:, still], target[:, still]), source)
     eyes = target[:, _OUTER_EYES[1]] - target[:, _OUTER_EYES[0]]
     unit = eyes.norm(dim=1).clamp_min(1e-6)[:, None]
-    own = shape_of(points)
+    own = lip_shapes(points)
     inner, outer = points[:, INNER_LIPS], points[:, OUTER_LIPS]
     corners = outer[:, 10] - outer[:, 0]
     right = corners / corners.norm(dim=1, keepdim=True).clamp_min(1e-6)
@@ -150,9 +148,14 @@ def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
 
     out = points.clone()
     out[:, INNER_LIPS], out[:, OUTER_LIPS] = shaped(inner), shaped(outer)
+    # the jaw's line is the target's beside the face; at the chin, which speech moves, only how far aside it is turned
     shares = points.new_tensor([*_JAW_SHARES, *_JAW_SHARES[-2::-1]])
     upright = torch.stack([-eyes[:, 1], eyes[:, 0]], 1) / unit
-    out[:, JAW] += (drop * shares)[..., None] * upright[:, None]
+    fallen = ((points[:, JAW] - target[:, JAW]) * upright[:, None]).sum(2) + drop
+    out[:, JAW] = target[:, JAW] + (fallen * shares)[..., None] * upright[:, None]
+    level = eyes / unit
+    turned = ((target[:, JAW] - points[:, JAW]) * level[:, None]).sum(2)[:, _CHIN].mean(1, keepdim=True)
+    out[:, : INNER_LIPS.stop] += (_TURNED_SHARE * turned * level)[:, None]
     return out
 
 
@@ -162,7 +165,7 @@ def move_lips(source: Tensor, target: Tensor, wanted: Tensor, size: int) -> LipM
     Args:
         source: (N,102,2) landmarks of the source in px of its crop, of the same ``size``.
         target: (N,102,2) landmarks of the target in px of its crop.
-        wanted: (N,3) opening, width and jaw, as ``shape_of`` has them.
+        wanted: (N,3) opening, width and jaw, as ``lip_shapes`` has them.
         size: side of the crops in px.
     """
     points = place_lips(source, target, wanted)

@@ -156,5 +156,5 @@ def ready(model: M) -> M:
 def _fused(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return fuse_linear_bn_eval(layer, norm)
-    assert isinstance(layer, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
+    assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
     return fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))

@@ -25,17 +25,15 @@ KNOTS = 17  # of the curves that give predicted shapes the spread that people's 
 
 @dataclass(frozen=True, slots=True)
 class LipWarpConfig:
-    """What the model expects: side ``size`` of the crops in which movements are computed, px; its parts' own configs."""
+    """What the model expects: side ``size`` of the crops in which movements are computed, px; the ``width`` of the network
+    that hears speech and its ``features``; its landmark network's own config."""
 
     size: int = 128
-    speech: SpeechLipsConfig = SpeechLipsConfig()
+    width: int = 128
     landmarks: FaceLandmarksConfig = FaceLandmarksConfig()
+    features: MelFeatures = SpeechLipsConfig().features
     framing: Framing = Framing("eyes", points=EYES_AND_NOSE)
     references: int = 1
-
-    @property
-    def features(self) -> MelFeatures:
-        return self.speech.features
 
 
 class LipWarp(TalkingFace):
@@ -54,7 +52,7 @@ class LipWarp(TalkingFace):
     def __init__(self, config: LipWarpConfig) -> None:
         super().__init__()
         self.config = config
-        self.speech = SpeechLips(config.speech)
+        self.speech = SpeechLips(SpeechLipsConfig(config.width, config.features))
         self.landmarks = FaceLandmarks(config.landmarks)
         knots = torch.linspace(-1, 4, KNOTS).expand(SHAPE, -1)
         self.register_buffer("heard", knots.clone())
