@@ -135,7 +135,9 @@ def main() -> None:
         np.savez(part, times=times, openings=values, size=size, seconds=arguments.seconds)
         part.replace(target)
         share = float(np.mean(~np.isnan(values))) if len(values) else 0.0
-        print(f"{number}/{len(arguments.videos)} {video.name}: {len(values)} frames, {share:.0%} with a face", flush=True)
+        print(
+            f"{number}/{len(arguments.videos)} {video.name}: {len(values)} frames, {share:.0%} with a face", flush=True
+        )
 
 
 if __name__ == "__main__":
