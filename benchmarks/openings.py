@@ -6,8 +6,8 @@ For ``benchmarks/mouth.py``, which cannot load these packages itself: each needs
 imports nothing of the project.
 
     python3 -m venv mesh && mesh/bin/pip install mediapipe==0.10.14 "numpy<2" && mesh/bin/pip install --only-binary :all: av
-    python3 -m venv dlib && dlib/bin/pip install --only-binary dlib-bin dlib-bin "setuptools<81" face_recognition_models numpy \\
-        opencv-python-headless && dlib/bin/pip install --only-binary :all: av
+    python3 -m venv dlib && dlib/bin/pip install --only-binary dlib-bin dlib-bin "setuptools<81" face_recognition_models
+    dlib/bin/pip install --only-binary :all: numpy opencv-python-headless av
 
 Writes FOLDER/PARENT/STEM.npz for each VIDEO .../PARENT/STEM.SUFFIX: ``times`` (N,) in seconds and ``openings`` (N,), the mean
 distance of three pairs of points of the inner lips over the distance between the outer corners of the eyes, NaN in frames

@@ -176,7 +176,7 @@ def compare_openings(
     for wanted, roles in _NEEDED.items():
         lacking = next((role for role in roles if given[role] is None), None)
         if lacking is not None:
-            reasons |= {name: why[lacking] for name in wanted}
+            reasons |= dict.fromkeys(wanted, why[lacking])
     d, t, s = (None if series is None else series.double() for series in given.values())
     if d is not None and t is not None:
         truth_value, lag = _largest_correlation(d, t, lags)
