@@ -94,14 +94,17 @@ class MouthFollowingMetric:
             )
         self._pieces[role].append((openings.detach().cpu().double(), times.detach().cpu().double()))
 
-    def compute(self) -> MouthFollowing:
+    def compute(self, *, missing: Mapping[Role, str] | None = None) -> MouthFollowing:
         """Compare what was gathered.
+
+        Args:
+            missing: Why there are no openings of a video, for ``reasons``.
 
         Returns:
             The figures; without any openings of truth or source, or where one of the videos shows no face, those that can
             be had, and the reasons for the others.
         """
-        missing: dict[Role, str] = {}
+        missing = dict(missing or {})
         series: dict[Role, Tensor] = {}
         for role, pieces in self._pieces.items():
             if not pieces:
