@@ -19,6 +19,7 @@ from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, spea
 from .audio import frame_count
 from .blending import Blend
 from .casting import Drawings, Role
+from .faces.landmarks import unsure_warning
 from .finding import Finding, device_named, find_people, load_parser
 from .footage import Cut, Footage, opened
 from .hearing import Voices
@@ -145,6 +146,8 @@ def dub(
             else:
                 with notes.clock("find turns"):
                     faces = turns(rows, sounds[0], shown, found, device=target, warn=notes.warn, say=say)
+            if blend.mask != "box" and (doubt := unsure_warning([face for face, _ in faces])):
+                notes.warn(doubt)
             with notes.clock("find references"):
                 looks = looks_of(faces, shown, reference, silence, say)
             roles = roles_of(faces, voices.heard, shown, looks, silence, blend.occlusion, drawings)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from .faces import Detector
+from .faces.landmarks import LandmarkFinder
 from .faces.mini import MiniDetector
 from .faces.s3fd import S3FDDetector
 from .faces.yunet import YuNetDetector
@@ -15,6 +16,7 @@ from .footage import Footage, Found, Pace, Pictures
 from .hub import file_sha256
 from .metrics.landmarks import LandmarkModel, with_landmarks
 from .models.face_detector import FaceDetector
+from .models.face_landmarks import FaceLandmarks
 from .models.face_parsing import FaceParsing
 from .models.precision import Precision
 from .models.s3fd import S3FD
@@ -31,8 +33,9 @@ _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 @dataclass(frozen=True, slots=True)
 class Finding:
     """How faces are found: which detector, its least score in (0,1), whether tracks are kept and reused, how closely they
-    are followed, and how large a face is at least, mostly, in px of its longer side. ``landmarks``: InsightFace's
-    2d106det.onnx, whose dense points the tracks then carry, so that masks follow each face's own outline."""
+    are followed, and how large a face is at least, mostly, in px of its longer side. ``dense``: whether tracks carry dense
+    landmarks, so that masks follow each face's own outline; the bundled network finds them, or, where its file is given as
+    ``landmarks``, InsightFace's 2d106det.onnx."""
 
     detector: DetectorName = "mini"
     min_score: float = 0.7
@@ -40,6 +43,7 @@ class Finding:
     pace: Pace = Pace()
     min_size: int = 0
     landmarks: Path | None = None
+    dense: bool = True
 
 
 def find_people(
@@ -48,12 +52,16 @@ def find_people(
     """The people in the first ``stop`` frames of ``footage``, and how many of those frames there are. on_found hears how
     many frames were searched."""
     detector, key = load_detector(finding, device)
+    ours, pace = load_landmarks(device) if finding.dense and finding.landmarks is None else None, finding.pace
     if isinstance(footage, Pictures):
-        people, count = footage.tracks(detector, pace=finding.pace, on_found=on_found), len(footage.pixels)
+        people = footage.tracks(detector, pace=pace, landmarks=ours, on_found=on_found)
+        count = len(footage.pixels)
     else:
-        people, count = footage.tracks(detector, stop=stop, detector_key=key, pace=finding.pace, on_found=on_found)
+        people, count = footage.tracks(
+            detector, stop=stop, detector_key=key, pace=pace, landmarks=ours, on_found=on_found
+        )
     people = [person for person in people if _usual_side(person) >= finding.min_size]
-    if finding.landmarks is None:
+    if finding.landmarks is None or not finding.dense:
         return people, count
     model, smoothing = LandmarkModel(finding.landmarks), finding.pace.smoothing * float(footage.fps)
     return with_landmarks(people, _whole(footage, count), model, smoothing=smoothing), count
@@ -86,6 +94,14 @@ def load_detector(finding: Finding, device: torch.device) -> tuple[Detector, tup
         return MiniDetector(network, min_score=score), key
     assert isinstance(network, S3FD)
     return S3FDDetector(network, min_score=score), key
+
+
+def load_landmarks(device: torch.device) -> LandmarkFinder:
+    """The bundled landmark network on ``device``."""
+    path = weights_file("face_landmarks")
+    network = load_model(path, kind="face_landmarks", device=device)
+    assert isinstance(network, FaceLandmarks)
+    return LandmarkFinder(network, version=file_sha256(path))
 
 
 def load_parser(device: torch.device, precision: Precision = "auto") -> FaceParser:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .faces import Detector
-from .faces.cache import load_tracks, store_tracks, track_key
+from .faces.cache import derived_key, load_tracks, store_tracks, track_key
+from .faces.landmarks import VERSION, LandmarkFinder, with_dense
 from .faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
 from .media import probe, read_coded, read_frames
 from .prefetch import ahead
@@ -106,10 +107,24 @@ class Footage:
         stop: int,
         detector_key: tuple[str, str] | None,
         pace: Pace = Pace(),
+        landmarks: LandmarkFinder | None = None,
         on_found: Found | None = None,
     ) -> tuple[list[FaceTrack], int]:
         """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
-        weight hash under which the tracks are kept and found again; None looks anew and keeps nothing."""
+        weight hash under which the tracks are kept and found again; None looks anew and keeps nothing. ``landmarks``: finds
+        dense points, which the tracks then carry; it reads the frames a second time."""
+        key = None if detector_key is None else self._key(stop, detector_key, pace)
+        marked = None if key is None or landmarks is None else derived_key(key, dense=landmarks.version, by=VERSION)
+        if marked is not None and (known := load_tracks(marked)) is not None:
+            return known
+        people, count = self._people(detector, stop, key, pace, on_found)
+        if landmarks is not None:
+            people = add_dense(self, people, count, landmarks, pace=pace, on_found=on_found)
+        if marked is not None:
+            store_tracks(marked, people, count)
+        return people, count
+
+    def _key(self, stop: int, detector_key: tuple[str, str], pace: Pace) -> str:
         settings = {
             "fps": str(self.info.fps),
             "first": self.first,
@@ -118,11 +133,14 @@ class Footage:
             "side": _DETECT_SIDE,
             **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
         }
-        key = None
-        if detector_key is not None:
-            key = track_key(self.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings)
-            if (known := load_tracks(key)) is not None:
-                return known
+        return track_key(self.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings)
+
+    def _people(
+        self, detector: Detector, stop: int, key: str | None, pace: Pace, on_found: Found | None
+    ) -> tuple[list[FaceTrack], int]:
+        """The people without dense points, as kept under ``key`` or found."""
+        if key is not None and (known := load_tracks(key)) is not None:
+            return known
         seen = 0
 
         def counted() -> Iterator[Frames]:
@@ -261,8 +279,15 @@ class Pictures:
         """``pick``, but each a picture as ``frames`` gives it."""
         yield from ((i, Frames(picture[None], i)) for i, picture in self.pick(frames, on_frame=on_frame))
 
-    def tracks(self, detector: Detector, *, pace: Pace = Pace(), on_found: Found | None = None) -> list[FaceTrack]:
-        """The people in the pictures."""
+    def tracks(
+        self,
+        detector: Detector,
+        *,
+        pace: Pace = Pace(),
+        landmarks: LandmarkFinder | None = None,
+        on_found: Found | None = None,
+    ) -> list[FaceTrack]:
+        """The people in the pictures; ``landmarks`` as in ``Footage.tracks``."""
 
         def counted() -> Iterator[Frames]:
             for piece in self.reduced(len(self.pixels)):
@@ -270,9 +295,12 @@ class Pictures:
                 if on_found is not None:
                     on_found(piece.start + len(piece.pixels))
 
-        return detect_tracks(
+        people = detect_tracks(
             counted(), detector, scale=self.scale, every=pace.every, fps=self.fps, smoothing=pace.smoothing
         )
+        if landmarks is None:
+            return people
+        return add_dense(self, people, len(self.pixels), landmarks, pace=pace, on_found=on_found)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -293,6 +321,42 @@ class Pictures:
                 small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
                 planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
             yield Frames(planes.permute(0, 2, 3, 1), start)
+
+
+def add_dense(
+    footage: Footage | Pictures,
+    people: Sequence[FaceTrack],
+    count: int,
+    landmarks: LandmarkFinder,
+    *,
+    pace: Pace = Pace(),
+    on_found: Found | None = None,
+) -> list[FaceTrack]:
+    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``footage``, reduced as for the detector.
+
+    Args:
+        footage: where they are.
+        people: their tracks, in its px.
+        count: how many frames are read, once more.
+        landmarks: the network.
+        pace: how long the landmarks are smoothed.
+        on_found: hears ``count`` again at times, so that who waits can stop it.
+
+    Returns:
+        The tracks as ``with_dense`` gives them.
+    """
+    if not people:
+        return list(people)
+
+    def heard() -> Iterator[Frames]:
+        with closing(ahead(footage.reduced(count))) as pieces:
+            for piece in pieces:
+                yield piece
+                if on_found is not None:
+                    on_found(count)
+
+    smoothing = pace.smoothing * float(footage.fps)
+    return with_dense(people, heard(), landmarks, scale=footage.scale, smoothing=smoothing)
 
 
 def _reduced(width: int, height: int) -> tuple[int, int]:
@@ -322,7 +386,8 @@ def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     """The track of output frames that show the source frames ``index``."""
     whole = window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
-    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index], dense=dense)
+    scores = None if whole.dense_scores is None else whole.dense_scores[index]
+    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index], dense=dense, dense_scores=scores)
 
 
 def clip_frames(start: Fraction, end: Fraction | None, fps: Fraction) -> tuple[int, int | None]:

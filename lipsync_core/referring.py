@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .blend.occlusion import clearest
+from .faces.landmarks import sure_frames
+from .faces.lip_geometry import LIP_LAYOUTS, mouth_opening
 from .faces.openness import closed_frames, nearest, openness
 from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
@@ -52,11 +54,16 @@ def references(
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
     looked = kind == "nearest-closed"
-    values, cuts = _measured(footage, whole, looked, on_found)
+    told = _told(whole)
+    values, cuts = _measured(footage, whole, whole.visible & ~told & looked, on_found)
+    if whole.dense is not None and bool(told.any()):
+        values[told] = mouth_opening(whole.dense[told].float())
     stretches = _stretches(whole, cuts)
     parts: list[Tensor] = []
     for a, b in stretches:
         seen, share = whole.visible[a:b], max(1, most * (b - a) // length)
+        if looked:
+            seen = _alike(seen, told[a:b])
         parts.append(
             a + (closed_frames(values[a:b], seen, fps=footage.fps, most=share) if looked else seen.nonzero()[:1, 0])
         )
@@ -86,10 +93,22 @@ def _still(footage: Footage | Pictures) -> bool:
     return len(footage.pixels) == 1 if isinstance(footage, Pictures) else footage.info.still
 
 
+def _told(whole: FaceTrack) -> Tensor:
+    """(T,) bool: frames whose landmarks tell how far open the mouth is."""
+    known = whole.dense is not None and whole.dense.shape[1] in LIP_LAYOUTS
+    return sure_frames(whole) if known else torch.zeros_like(whole.visible)
+
+
+def _alike(seen: Tensor, told: Tensor) -> Tensor:
+    """(T,) bool: of the frames ``seen`` in one stretch those that were measured in the way that most of them were, by
+    landmarks (``told``) or by the look of the mouth: figures of the two do not compare."""
+    return seen & told if 2 * int(told.sum()) >= int(seen.sum()) else seen & ~told
+
+
 def _measured(
-    footage: Footage | Pictures, whole: FaceTrack, looked: bool, on_found: Found | None
+    footage: Footage | Pictures, whole: FaceTrack, looked: Tensor, on_found: Found | None
 ) -> tuple[Tensor, Tensor]:
-    """(T,) how far open the mouth is in each frame, where it is visible and ``looked`` at; (T,) bool, which begin a scene."""
+    """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool, which frames begin a scene."""
     across, down = footage.scale
     stretch = torch.tensor([across, down])
     maps = crop_to_frame(whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT)
@@ -99,8 +118,8 @@ def _measured(
         for piece in pieces:
             stop = piece.start + len(piece.pixels)
             cuts[piece.start : stop], state = scene_cuts(piece.pixels, state)
-            here = whole.visible[piece.start : stop].nonzero()[:, 0]
-            if looked and len(here):
+            here = looked[piece.start : stop].nonzero()[:, 0]
+            if len(here):
                 at = piece.start + here
                 values[at] = openness(cut(piece.pixels[here], maps[at], _LOOKED_AT))
             if on_found is not None:

@@ -236,7 +236,11 @@ def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progre
     say("find faces", 0, footage.info.frames or 0)
     whole = footage.info.frames or 0
     tracks, length = find_people(
-        footage, finding, device, stop=sys.maxsize, on_found=lambda done: say("find faces", done, max(done, whole))
+        footage,
+        replace(finding, dense=False),
+        device,
+        stop=sys.maxsize,
+        on_found=lambda done: say("find faces", done, max(done, whole)),
     )
     if length < math.floor(SHORTEST * footage.info.fps):
         seconds = float(length / footage.info.fps)

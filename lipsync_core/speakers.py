@@ -83,7 +83,11 @@ def speakers(
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     whole = footage.info.frames or 0
     tracks, length = find_people(
-        footage, finding, target, stop=sys.maxsize, on_found=lambda done: say("find faces", done, max(done, whole))
+        footage,
+        replace(finding, dense=False),
+        target,
+        stop=sys.maxsize,
+        on_found=lambda done: say("find faces", done, max(done, whole)),
     )
     if not length:
         raise MediaError(f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")

@@ -20,10 +20,13 @@ def _check(ok: bool, name: str, got: Tensor, wanted: str) -> None:
         raise ValueError(f"{name} is {tuple(got.shape)} {got.dtype}; wanted {wanted}")
 
 
-def _check_dense(dense: Tensor | None, count: int) -> None:
+def _check_dense(dense: Tensor | None, count: int, scores: Tensor | None = None) -> None:
     if dense is not None:
         ok = dense.ndim == 3 and dense.shape[0] == count and dense.shape[2] == 2 and dense.is_floating_point()
         _check(ok, "dense", dense, f"({count},K,2) float")
+    if scores is not None:
+        ok = scores.shape == (count,) and scores.is_floating_point()
+        _check(ok, "dense_scores", scores, f"({count},) float")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,7 +137,8 @@ class FaceTrack:
     """One person: ``boxes`` (N,4), ``points`` (N,5,2), ``visible`` (N,) bool, for clip frames ``start`` .. ``start+N-1``.
     Invisible frames pass through untouched; their boxes and points are not meaningful. ``scene`` is the clip index at
     which the scene begins that the track lies in: a cut begins a new scene and new tracks. ``dense`` (N,K,2): landmarks in a
-    layout that K tells (``blend.outlines.LAYOUTS``), where there are any."""
+    layout that K tells (``blend.outlines.LAYOUTS``), where there are any. ``dense_scores`` (N,) in [0,1]: how sure the network
+    that found them is of each frame; None where nobody tells. Scores without ``dense``: looked for, and mostly not found."""
 
     boxes: Tensor
     points: Tensor
@@ -142,13 +146,14 @@ class FaceTrack:
     start: int = 0
     scene: int = 0
     dense: Tensor | None = None
+    dense_scores: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = self.visible.shape[0]
         _check(self.visible.ndim == 1 and self.visible.dtype == torch.bool, "visible", self.visible, "(N,) bool")
         _check(self.boxes.shape == (n, 4), "boxes", self.boxes, f"({n},4)")
         _check(self.points.shape == (n, 5, 2), "points", self.points, f"({n},5,2)")
-        _check_dense(self.dense, n)
+        _check_dense(self.dense, n, self.dense_scores)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,7 @@ from .typed import typed
 
 _log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"
-BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector")}
+BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector", "face_landmarks")}
 
 # The kinds that ``dub`` and ``bench`` can use.
 TALKING_FACES = tuple(kind for kind, (_, network) in MODELS.items() if issubclass(network, TalkingFace))
@@ -167,7 +167,7 @@ def load_model(
 ) -> nn.Module:
     """The network in a weight file, in eval mode, its floating tensors as ``dtype`` on ``device``.
 
-    ``name_or_path``: ``mini``, ``judge`` or ``face_detector`` (bundled), a public name (``lipsync models list``), or
+    ``name_or_path``: a name of ``BUNDLED`` (``mini``, ``face_landmarks`` ...), a public name (``lipsync models list``), or
     any file of ours or of the public networks. ``kind``: the key of ``MODELS`` that the caller needs, or several of which
     any will do. Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead.
     """

@@ -163,7 +163,7 @@ def refuse_twice(found: People, track: FaceTrack) -> None:
 def _reference(image: Tensor) -> Tensor:
     """The largest face of an IMAGE as a portrait."""
     clip = Pictures(convert.frames(image[:1]).pixels, convert.rate(1))
-    tracks, _ = find_people(clip, Finding(cache=False), host.device(), stop=1)
+    tracks, _ = find_people(clip, Finding(cache=False, dense=False), host.device(), stop=1)
     if not tracks:
         raise NoFaceError("no face in the reference picture; connect one that shows the person from the front")
     largest = select(tracks, FaceSelector("largest"))

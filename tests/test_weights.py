@@ -181,7 +181,8 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="run `lipsync models pull wav2lip-gan`"):
         weights.load_model("wav2lip-gan")
     with pytest.raises(
-        WeightsError, match=r"no weights are called 'medium'.*known names: mini, judge, face_detector, wav2lip"
+        WeightsError,
+        match=r"no weights are called 'medium'.*known names: mini, judge, face_detector, face_landmarks, wav2lip",
     ):
         weights.load_model("medium")
     with pytest.raises(WeightsError, match=r"medium\.pth does not exist"):

@@ -21,8 +21,14 @@ _CELLS = 32  # a side, at most, in which faces are compared: 3 px of a crop of 9
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 # Corners of both eyes and of the mouth in the layouts of ``outlines``.
-_EYES = {68: (36, 39, 42, 45), 106: (35, 39, 89, 93), 468: (33, 133, 362, 263), 478: (33, 133, 362, 263)}
-_LIPS = {68: (48, 54), 106: (52, 61), 468: (61, 291), 478: (61, 291)}
+_EYES = {
+    68: (36, 39, 42, 45),
+    102: (61, 65, 69, 73),
+    106: (35, 39, 89, 93),
+    468: (33, 133, 362, 263),
+    478: (33, 133, 362, 263),
+}
+_LIPS = {68: (48, 54), 102: (0, 10), 106: (52, 61), 468: (61, 291), 478: (61, 291)}
 
 # All numbers below were chosen on the footage named above. Cells down and across that something of the face may have moved:
 # a turning head's nose and cheeks, and below the nose what a falling jaw takes along; less where a mouth is seen to be gone.

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models import face_landmarks as ours
 from .masks import soft_edge
 
 OutlineKind = Literal["mouth", "lower", "face"]
@@ -41,11 +42,18 @@ _MEDIAPIPE = Layout(
     (70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
     (98, 97, 2, 326, 327),
 )
-LAYOUTS = {68: _IBUG, 106: _INSIGHTFACE, 468: _MEDIAPIPE, 478: _MEDIAPIPE}
+# Our own points are some of those vertices, the same for the jaw, the brows and the base of the nose.
+_OURS = Layout(
+    *(
+        tuple(ours.MEDIAPIPE_VERTICES.index(vertex) for vertex in row)
+        for row in (_MEDIAPIPE.jaw, _MEDIAPIPE.brows, _MEDIAPIPE.nose)
+    )
+)
+LAYOUTS = {68: _IBUG, ours.POINTS: _OURS, 106: _INSIGHTFACE, 468: _MEDIAPIPE, 478: _MEDIAPIPE}
 """By the number of points; the last ten of 478 are irises."""
 
 # How many points of the jaw at either end are left out. The first lies at the height of the eyes, the second and third
-# beside the nose, the fourth beside the mouth, in all three layouts.
+# beside the nose, the fourth beside the mouth, in all layouts.
 _SKIPPED = {"mouth": 3, "lower": 1, "face": 0}
 
 # px between the places where a distance is computed: 0.7 ms a face of 256 px on one core, 9 for every pixel.

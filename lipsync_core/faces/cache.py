@@ -58,6 +58,11 @@ def track_key(source: Path, *, detector: str, weights_sha256: str, settings: Map
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def derived_key(key: str, **more: Setting) -> str:
+    """The name of what is computed from the tracks stored under ``key``, with ``more`` that it depends on."""
+    return hashlib.sha256(json.dumps([key, more], sort_keys=True).encode()).hexdigest()
+
+
 def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
     """The tracks stored under ``key`` and the number of frames that were looked at, or None if there are none. A damaged
     entry counts as none, with a warning."""
@@ -112,6 +117,10 @@ def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
         dense = [track.boxes.new_zeros(0) if track.dense is None else track.dense.float().flatten() for track in tracks]
         kinds = [0 if track.dense is None else track.dense.shape[1] for track in tracks]
         tensors |= {"dense": torch.cat([part.cpu() for part in dense]), "layouts": torch.tensor(kinds)}
+    scores = [track.dense_scores for track in tracks]
+    if any(score is not None for score in scores):
+        parts = [torch.zeros(0) if score is None else score.float().cpu() for score in scores]
+        tensors |= {"dense_scores": torch.cat(parts), "scored": torch.tensor([s is not None for s in scores])}
     return {**tensors, "digest": _digest(tensors, key)}
 
 
@@ -126,7 +135,11 @@ def _unpack(tensors: dict[str, Tensor], key: str) -> tuple[list[FaceTrack], int]
     dense = [
         part.view(-1, kind, 2) if part is not None and kind else None for part, kind in zip(flat, kinds, strict=True)
     ]
-    tracks = [FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, strict=True)]
+    scored = tensors["scored"].tolist() if "scored" in tensors else [False] * len(starts)
+    counts = [length if there else 0 for length, there in zip(lengths, scored, strict=True)]
+    rated = tensors["dense_scores"].split(counts) if any(scored) else [None] * len(starts)
+    scores = [part if there else None for part, there in zip(rated, scored, strict=True)]
+    tracks = [FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, scores, strict=True)]
     return tracks, int(tensors["frames"])
 
 

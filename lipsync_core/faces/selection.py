@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import NoFaceError
 from ..types import FaceTrack
+from .landmarks import fill_from
 from .likeness import likeness
 
 _MAIN_SHARE = 0.25  # of the longest time that anybody is visible in the scene: who is there less is no end of the row
@@ -177,7 +178,9 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
 
 
 def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
-    """One track of several that never meet."""
+    """One track of several that never meet. Where landmarks were looked for and found of some only, the others get the
+    usual ones (``fill_from``)."""
+    tracks = fill_from(tracks)
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:
         raise ValueError(
@@ -189,13 +192,17 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
     visible = torch.zeros(count, dtype=torch.bool)
     (kind,) = kinds
     dense = None if kind is None else torch.zeros(count, kind, 2)
+    scores = torch.ones(count)  # what nobody doubts
     for track in tracks:
         frames = track.start - start + track.visible.nonzero()[:, 0]
         boxes[frames], points[frames] = track.boxes[track.visible], track.points[track.visible]
         if dense is not None and track.dense is not None:
             dense[frames] = track.dense[track.visible]
+        if track.dense_scores is not None:
+            scores[frames] = track.dense_scores[track.visible]
         visible[frames] = True
-    return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks), dense)
+    scored = scores if any(track.dense_scores is not None for track in tracks) else None
+    return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks), dense, scored)
 
 
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:

@@ -129,7 +129,8 @@ def window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     points = F.pad(person.points[first:last], (0, 0, 0, 0, before, after))
     visible = F.pad(person.visible[first:last], (before, after))
     dense = None if person.dense is None else F.pad(person.dense[first:last], (0, 0, 0, 0, before, after))
-    return FaceTrack(boxes, points, visible, start, person.scene, dense)
+    scores = None if person.dense_scores is None else F.pad(person.dense_scores[first:last], (before, after))
+    return FaceTrack(boxes, points, visible, start, person.scene, dense, scores)
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..faces.tracking import smooth
+from ..faces.landmarks import smooth_dense
 from ..geometry import apply, cut
 from ..types import FaceTrack, Frames
 from .faces import visible
@@ -78,11 +78,7 @@ def with_landmarks(
             for index, points in model.points(chunk, track):
                 found[index - track.start] = points
     for track, found in zip(tracks, dense, strict=True):
-        ends = torch.cat([torch.tensor([0]), track.visible.cpu().int(), torch.tensor([0])]).diff().nonzero()[:, 0]
-        for begin, end in ends.view(
-            -1, 2
-        ).tolist():  # a stretch of visible frames each: nothing is smoothed across absences
-            found[begin:end] = smooth(found[begin:end].flatten(1), smoothing).unflatten(1, (_POINTS, 2))
+        found[:] = smooth_dense(found, track.visible, smoothing)
     return [replace(track, dense=found) for track, found in zip(tracks, dense, strict=True)]
 
 

@@ -113,6 +113,6 @@ class FaceLandmarks(nn.Module):
         Returns:
             (N,102,2) points (x, y) in px of the crop, and (N,) logits of a face whose lips can be seen.
         """
-        x = self.narrow(self.trunk(crops * 2 - 1)).flatten(1)
+        x = self.narrow(self.trunk(crops * 2 - 1)).flatten(1).to(self.points.weight.dtype)
         points = self.points(x).float().unflatten(1, (POINTS, 2))
         return (points + 0.5) * self.config.size, self.sure(x)[:, 0].float()
