@@ -170,16 +170,17 @@ def compare_openings(
         The figures that can be had, and the reasons for the others.
     """
     given: dict[Role, Tensor | None] = {"dub": dub, "truth": truth, "source": source}
-    why: dict[Role, str] = {role: f"no {_NAMES[role]} was given" for role in given} | dict(missing or {})
+    why: dict[Role, str] = {role: f"no {_NAMES[role]} was given" for role in given}
+    why |= missing or {}
     for role, series in given.items():
         if series is not None and len(series) < _LEAST:
             given[role], why[role] = None, f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more"
     figures: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for wanted, roles in _NEEDED.items():
-        lacking = next((role for role in roles if given[role] is None), None)
-        if lacking is not None:
-            reasons |= dict.fromkeys(wanted, why[lacking])
+        lacking = [why[role] for role in roles if given[role] is None]
+        if lacking:
+            reasons |= dict.fromkeys(wanted, lacking[0])
     d, t, s = (None if series is None else series.double() for series in given.values())
     if d is not None and t is not None:
         truth_value, lag = _largest_correlation(d, t, lags)
