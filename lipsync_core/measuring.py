@@ -26,6 +26,7 @@ from .metrics.fid import FID, Region
 from .metrics.landmarks import LandmarkDistance, LandmarkModel
 from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX
 from .models.inception import Inception
+from .mouth_following import MouthReport
 from .notes import Warnings
 from .prefetch import ahead
 from .types import FaceTrack, Frames, VideoInfo
@@ -60,7 +61,8 @@ class QualityReport:
 
     ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the video and of ``real``;
     with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``, ``fid``, all three of the ``region`` (figures of
-    two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks).
+    two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose lips
+    it follows, where others were given (``mouth_following``).
     """
 
     video: Path
@@ -73,10 +75,11 @@ class QualityReport:
     figures: Mapping[str, Figure]
     warnings: tuple[str, ...]
     landmarks: str | None = None
+    mouth: MouthReport | None = None
 
     def to_json(self) -> str:
         """One JSON object; "figures" holds {"value", "real"} by name, null for what is missing or infinite, and then
-        "reason" says why. fps as "25" or "30000/1001"."""
+        "reason" says why. fps as "25" or "30000/1001". "mouth": see ``MouthReport.to_values``; null where it was not asked."""
         values = {
             "video": str(self.video),
             "real": None if self.real is None else str(self.real),
@@ -87,6 +90,7 @@ class QualityReport:
             "centre": self.centre,
             "landmarks": self.landmarks,
             "figures": {name: figure.to_values() for name, figure in self.figures.items()},
+            "mouth": None if self.mouth is None else self.mouth.to_values(),
             "warnings": self.warnings,
         }
         return json.dumps(values, allow_nan=False)
