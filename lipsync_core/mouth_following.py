@@ -15,10 +15,10 @@ from torch import Tensor
 from .errors import LipSyncError, MediaError
 from .faces import Detector
 from .faces.landmarks import SURE, LandmarkFinder
-from .faces.lip_geometry import mouth_opening
 from .faces.selection import FaceSelector, parse_face, select
 from .finding import Finding, device_named, load_detector, load_landmarks
 from .footage import Footage
+from .landmarks import mouth_opening
 from .media import probe, read_frames
 from .metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from .prefetch import ahead

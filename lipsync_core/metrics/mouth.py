@@ -1,6 +1,6 @@
 """Whether dubbed lips follow the new speech or the old lips, told from how far mouths are open over time.
 
-Series of mouth openings (``faces.lip_geometry.mouth_opening``: in distances between the outer corners of the eyes) of three
+Series of mouth openings (``landmarks.mouth_opening``: in distances between the outer corners of the eyes) of three
 videos are compared: the dub; ``truth``, a video of the speaker of the new sound; and ``source``, the video that was dubbed.
 No sync network takes part, so a model that learned to please one gains nothing here.
 """
