@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blend.composite import Movement
-from .blend.lip_warp import LipMove, LipRange, inside_of, measure_range, move_lips, wanted_shape
+from .blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
 from .blending import (
     Blend,
     Faces,
