@@ -26,7 +26,7 @@ from lipsync_core.weights import save_model
 
 FPS = Fraction(25)
 TEACHING = ("train/grid_s1", "train/grid_s4", "train/grid_other", "train/crema_1001", "train/other")
-CLIPS, WINDOWS, SILENT = 16, 14, 20  # of a step: clips, windows of each, and windows of silence
+CLIPS, WINDOWS, SILENT = 16, 14, 28  # of a step: clips, windows of each, and windows of silence
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 LAGS, OFFSETS = 2, 6  # frames: within which a correlation is the best, and a clip's own offset is sought
 IN_SYNC = {"grid_s1", "grid_s4", "crema_1001", "mA", "mB", "mC", "wA", "wB", "wD"}
@@ -134,8 +134,8 @@ def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
-    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up to -45 dBFS or so."""
-    floor = torch.rand(count, 1, 1, generator=rng) * 3.4 - 4.3
+    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up to -45 dBFS."""
+    floor = torch.rand(count, 1, 1, generator=rng) * 4.2 - 4.3
     points = torch.randn(count, 1, 5, generator=rng) * 0.6
     tone = F.interpolate(points, (80,), mode="linear", align_corners=True)[:, 0, :, None]
     mel = (floor + tone + torch.randn(count, 80, steps, generator=rng) * 0.45).clamp(-4, 4)
