@@ -15,11 +15,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+# A process a core, a file of tests in one process: what is made for a file is made once. Long files begin first (conftest).
+TESTS = ["-m", "pytest", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder"]
 TASKS = {
     "demo": (".", [["-m", "lipsync_core", "demo"]]),
     "test": (
         ".[dev]",
-        [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "pyright"], ["-m", "pytest"]],
+        [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "pyright"], TESTS],
     ),
 }
 

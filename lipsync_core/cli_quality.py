@@ -12,6 +12,7 @@ from .cli_progress import Bar
 
 if TYPE_CHECKING:
     from .measuring import QualityReport
+    from .mouth_following import MouthReport
 
 _MEANING = {
     "sharpness": ("mouth sharpness", "detail of the mouth over that of the face; ↑"),
@@ -21,6 +22,17 @@ _MEANING = {
     "ssim": ("SSIM", "of the {region}, 1 is equal; ↑"),
     "lmd": ("LMD", "hundredths of the distance between the eyes; ↓"),
     "fid": ("FID", "of the {region}; ↓"),
+}
+_MOUTH_MEANING = {
+    "truth": ("truth", "correlation with the true speaker's lips; ↑"),
+    "truth_lag": ("lag", "1/25 s by which the dub is late; 0"),
+    "leak": ("leak", "correlation with the old lips; no more than chance"),
+    "chance": ("chance", "correlation of the old lips with the true speaker's"),
+    "old": ("old", "share of the old lips; 0"),
+    "new": ("new", "share of the true speaker's lips; 1"),
+    "movement": ("movement", "over the true speaker's; 1"),
+    "closure_recall": ("closures found", "of the true speaker's closed frames; ↑"),
+    "closure_precision": ("closures right", "of the dub's closed frames; ↑"),
 }
 
 
@@ -32,7 +44,13 @@ def quality_command(
         Literal["face", "frame"], typer.Option(help="What PSNR, SSIM and FID look at: the detector's box, or all.")
     ] = "face",
     landmarks: Annotated[
-        Path | None, typer.Option(help="InsightFace's 2d106det.onnx, for LMD; wants the true video.")
+        Path | None, typer.Option(help="InsightFace's 2d106det.onnx, for LMD by it; wants the true video.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Video of the speaker of the new sound: do the lips follow theirs?")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="The video that was dubbed: do the lips still follow the old ones?")
     ] = None,
     as_json: AsJson = False,
     detector: Detector = "mini",
@@ -40,12 +58,17 @@ def quality_command(
     cache: Cache = True,
     device: Device = "auto",
 ) -> None:
-    """Measure blur, a trembling seam, and lips that move in silence; and how far the picture is from the true one."""
+    """Measure blur, a trembling seam, and lips that move in silence; how far the picture is from the true one; and whether
+    lips follow the new speech (--truth) or the old lips (--source)."""
+    from dataclasses import replace
+
     from .finding import Finding
     from .measuring import measure
+    from .mouth_following import measure_following
     from .prefetch import share_cores
 
     share_cores()
+    finding = Finding(detector, min_score, cache)
     with Bar() as on_progress:
         report = measure(
             video,
@@ -53,10 +76,21 @@ def quality_command(
             face=which,
             region=region,
             landmarks=landmarks,
-            finding=Finding(detector, min_score, cache),
+            finding=finding,
             device=device,
             on_progress=on_progress,
         )
+        if truth is not None or source is not None:
+            mouth = measure_following(
+                video,
+                truth=truth,
+                source=source,
+                face=which,
+                finding=finding,
+                device=device,
+                on_progress=on_progress,
+            )
+            report = replace(report, mouth=mouth)
     typer.echo(report.to_json()) if as_json else _print(report)
 
 
@@ -78,3 +112,23 @@ def _print(report: "QualityReport") -> None:
     for name, figure in report.figures.items():
         if figure.reason is not None:
             typer.echo(f"{_MEANING[name][0]}: {figure.reason}")
+    if report.mouth is not None:
+        _print_mouth(report.mouth)
+
+
+def _print_mouth(report: "MouthReport") -> None:
+    from .mouth_following import explain_following
+
+    table = Table(title=f"Lips, by {report.landmarks}")
+    for heading in ("", "dub", "meaning; wanted"):
+        table.add_column(heading, justify="right" if heading == "dub" else "left")
+    found = report.following
+    for name, (title, meaning) in _MOUTH_MEANING.items():
+        value = getattr(found, name)
+        shown = "–" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
+        table.add_row(title, shown, meaning)
+    Console().print(table)
+    typer.echo(explain_following(found))
+    for reason in dict.fromkeys(found.reasons.values()):
+        names = ", ".join(_MOUTH_MEANING[name][0] for name, why in found.reasons.items() if why == reason)
+        typer.echo(f"{names}: {reason}")

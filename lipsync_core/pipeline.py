@@ -28,6 +28,9 @@ OnShares = Callable[[int, Tensor], None]
 """Hears of each chunk its first frame's number, and (N,H,W) in [0,1] how much of the new mouths each place shows."""
 
 
+# Of a crop's height: where the eyes end, and how far below it pictures of other moments may be seen.
+_EYES_END, _NOSE_RAMP = 0.26, 0.08
+
 _Known = dict[int, tuple[Faces, list[Tensor]]]
 """Of a still picture: by the number of its role each face, and its features."""
 
@@ -292,7 +295,8 @@ class LipSync:
         return paint, movement
 
     def _seen_in(self, move: LipMove, origins: Origins) -> Tensor:
-        """(N,1,S,S) in [0,1]: 0 where a mouth would take its pixels from beyond the edge of its picture."""
+        """(N,1,S,S) in [0,1]: 0 where a mouth would take its pixels from beyond the edge of its picture, and above the nose,
+        where eyes look as they do in the frame itself."""
         axis = torch.arange(self.config.size, device=move.offset.device) + 0.5
         places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + move.offset
         maps = origins.crop_to_picture.to(move.offset)
@@ -300,7 +304,8 @@ class LipSync:
         sizes = move.offset.new_tensor([size_of(picture)[::-1] for picture in origins.pictures])[:, :, None, None]
         reach = 4 * scale_of(maps)[:, None, None, None]  # px of the picture: the edge is soft
         inside = torch.minimum(places, sizes - places).amin(1, keepdim=True)
-        return (inside / reach).clamp(0, 1)
+        rows = (torch.arange(self.config.size, device=move.offset.device)[:, None] + 0.5) / self.config.size
+        return (inside / reach).clamp(0, 1) * ((rows - _EYES_END) / _NOSE_RAMP).clamp(0, 1)
 
     def _marked(self, frames: Frames | YuvFrames, faces: Faces, track: FaceTrack, index: Tensor) -> Faces:
         """``faces`` with the landmarks that a model which moves lips needs, where their track has none."""

@@ -24,7 +24,7 @@ FLOORS = [
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "casting", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
     {"footage", "finding", "referring", "restorers"},
-    {"assigning", "dubbing", "giving", "hearing", "scoring", "measuring", "previewing", "speakers"},
+    {"assigning", "dubbing", "giving", "hearing", "scoring", "measuring", "previewing", "speakers", "mouth_following"},
     {"evaluation", "preparing"},
     {
         *(

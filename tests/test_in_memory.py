@@ -139,8 +139,8 @@ def test_a_sound_is_fitted_to_the_sample() -> None:
     assert longer.shape == (2, 2205) and longer[:, :1000].all() and not longer[:, 1000:].any()
 
 
-def test_a_cut_is_scored_with_its_own_sound(tmp_path: Path) -> None:
-    made = demo_clip(tmp_path, "out of sync")
+def test_a_cut_is_scored_with_its_own_sound(demo_folder: Path) -> None:
+    made = demo_clip(demo_folder, "out of sync")
     cut = Cut(Fraction(2), Fraction(6))
     (own,) = score(made.video, cut=cut, finding=FRESH).tracks
     assert own.score.offset_frames == -5
@@ -152,10 +152,10 @@ def test_a_cut_is_scored_with_its_own_sound(tmp_path: Path) -> None:
     assert whole.score.offset_frames == 0
 
 
-def test_the_demo_clips(tmp_path: Path) -> None:
+def test_the_demo_clips(demo_folder: Path) -> None:
     with pytest.raises(ValueError, match="portrait, talking"):
-        demo_clip(tmp_path, "nobody")  # type: ignore[arg-type]
-    clips = {name: demo_clip(tmp_path, name) for name in ("portrait", "talking", "out of sync", "two people")}
+        demo_clip(demo_folder, "nobody")  # type: ignore[arg-type]
+    clips = {name: demo_clip(demo_folder, name) for name in ("portrait", "talking", "out of sync", "two people")}
     assert [tuple(made.image.shape) for made in clips.values()] == [(512, 512, 3)] * 3 + [(512, 1024, 3)]
     assert torch.equal(clips["portrait"].image, torch.from_numpy(skimage.data.astronaut()))
     for name, made in clips.items():
@@ -166,7 +166,7 @@ def test_the_demo_clips(tmp_path: Path) -> None:
     late = clips["out of sync"].audio
     assert not late.samples[:, : late.rate // 5].any()
     written = clips["talking"].video.stat().st_mtime_ns
-    assert demo_clip(tmp_path, "talking").video.stat().st_mtime_ns == written  # made once
+    assert demo_clip(demo_folder, "talking").video.stat().st_mtime_ns == written  # made once
     people, _ = find_people(opened(clips["two people"].video, Cut()), FRESH, CPU, stop=1000)
     assert len(people) == 2
 

@@ -34,10 +34,10 @@ APART = Splitting(val=0.3, test=0)
 
 
 @pytest.fixture(scope="module")
-def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def talk(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five seconds of the astronaut's head, speaking by `mini`."""
     folder = tmp_path_factory.mktemp("talk")
-    return head(demo_clip(folder, "talking").video, folder / "talk.mp4")
+    return head(demo_clip(demo_folder, "talking").video, folder / "talk.mp4")
 
 
 def head(src: Path, out: Path, *, fps: int = 25, mirrored: bool = False, stop: int = 125) -> Path:

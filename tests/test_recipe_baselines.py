@@ -36,7 +36,7 @@ tensorboard = false
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_noise(tmp_path_factory.mktemp("shards"), train="abc", val="de")
+    return write_noise(tmp_path_factory.mktemp("shards"), train="abc", val="de", frames=21)
 
 
 def run_file(folder: Path, *lines: str, steps: int = 3) -> str:

@@ -46,15 +46,21 @@ tensorboard = false
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_noise(tmp_path_factory.mktemp("shards"), train="abc", val="de")
+    return write_noise(tmp_path_factory.mktemp("shards"), train="abc", val="de", frames=21)
 
 
 @pytest.fixture(scope="module")
-def teacher(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def long_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What experts are judged on must be longer; the more frames, the longer a generator's judge takes."""
+    return write_noise(tmp_path_factory.mktemp("long"), train="abc", val="d", frames=41)
+
+
+@pytest.fixture(scope="module")
+def teacher(long_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An expert of three frames, after one step."""
     out = tmp_path_factory.mktemp("expert")
     (out / "run.toml").write_text(EXPERT.format(window=3), encoding="utf-8")
-    expert.main([str(out / "run.toml"), str(shards), str(out / "run")])
+    expert.main([str(out / "run.toml"), str(long_shards), str(out / "run")])
     return out / "run" / "best.pt"
 
 
@@ -176,7 +182,9 @@ def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Pa
     assert "sync " in next(row for row in told.splitlines() if row.startswith("2 l1"))
 
 
-def test_wrong_experts_shards_and_settings_are_refused(tmp_path: Path, shards: Path, teacher: Path) -> None:
+def test_wrong_experts_shards_and_settings_are_refused(
+    tmp_path: Path, shards: Path, long_shards: Path, teacher: Path
+) -> None:
     run = run_file(tmp_path)
     with pytest.raises(TrainingError, match="its cosine may be negative, where E_sync has no gradient"):
         wav2lip.main([run, str(shards), str(tmp_path / "a"), "--expert", "judge"])
@@ -185,7 +193,7 @@ def test_wrong_experts_shards_and_settings_are_refused(tmp_path: Path, shards: P
         wav2lip.main([boxes, str(shards), str(tmp_path / "b"), "--expert", str(teacher)])
     (tmp_path / "five").mkdir()
     (tmp_path / "five" / "run.toml").write_text(EXPERT.format(window=5), encoding="utf-8")
-    expert.main([str(tmp_path / "five" / "run.toml"), str(shards), str(tmp_path / "five")])
+    expert.main([str(tmp_path / "five" / "run.toml"), str(long_shards), str(tmp_path / "five")])
     for line, match in {
         "frames = 3": "the expert looks at 5 frames; wanted at most the 3 that are drawn: raise frames",
         "far = 0": "windows 2, frames 5, far 0; wanted 1 or more",

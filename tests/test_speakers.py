@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 import torch
 from media_samples import write_sound
+from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -247,8 +248,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the astronaut side by side for 6 s: the left one says the first half of the demo, the right one the second, each
     dubbed by `mini`; the other keeps still."""
     folder = tmp_path_factory.mktemp("pair")
-    whole = dub(ASTRONAUT, SPEECH, folder / "whole.mp4", finding=FRESH).out
-    heads = torch.cat([piece.pixels[:, :256, 96:352] for piece in read_frames(whole, stop=150)])
+    Image.fromarray(skimage.data.astronaut()[:256, 96:352]).save(folder / "head.png")
+    speech = read_audio(SPEECH)
+    words = Audio(speech.samples[:, : 6 * speech.rate], speech.rate)
+    whole = dub(folder / "head.png", words, folder / "whole.mp4", finding=FRESH).out
+    heads = torch.cat([piece.pixels for piece in read_frames(whole, stop=150)])
     still = heads[:1].expand(75, -1, -1, -1)
     shown = torch.cat([torch.cat([heads[:75], still], 2), torch.cat([still, heads[75:]], 2)])
     with VideoWriter(

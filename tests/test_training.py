@@ -21,6 +21,7 @@ from lipsync_core.losses import (
     sync_loss,
 )
 from lipsync_core.models.layers import Stage
+from lipsync_core.models.precision import has_bfloat16_units
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
@@ -178,7 +179,8 @@ def test_embedding_in_batches_covers_every_window() -> None:
     assert audio.shape == video.shape == (16, 6)
     with torch.inference_mode():
         one = model.embed_video(faces[None, 3:8])
-    torch.testing.assert_close(video[3:4], one, atol=0.03, rtol=0)  # embed runs in bfloat16
+    near = 0.03 if has_bfloat16_units(faces.device) else 1e-5  # embed runs in bfloat16 where there are units for it
+    torch.testing.assert_close(video[3:4], one, atol=near, rtol=0)
     torch.testing.assert_close(video.norm(dim=1), torch.ones(16))
 
 

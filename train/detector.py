@@ -16,10 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lipsync_core.models.face_detector import FaceDetector, FaceDetectorConfig
+from lipsync_core.models.precision import autocast_training
 from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.descent import follow, warmup_cosine
 from lipsync_core.training.detection import Draw, Picture, assign, detection_losses, mosaic, picture
+from lipsync_core.training.world import World
 from lipsync_core.weights import save_model
+from train.recipe import settle_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}
 # (side of a canvas, canvases): about the same number of pixels each; the largest teaches faces up to 500 px
@@ -89,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
+    settle_precision("auto", World())
     draw = load_pictures(args.faces)
     model = FaceDetector(FaceDetectorConfig()).to(memory_format=torch.channels_last).train()
     average = FaceDetector(FaceDetectorConfig())
@@ -107,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         size, count = SHAPES[int(torch.randint(len(SHAPES), (), generator=rng))]
         images, truth = mosaic(draw, count=count, size=size, rng=rng)
         # bfloat16 and channels_last: four times as fast on CPUs with AMX
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast_training(images.device):
             cells = model(images.contiguous(memory_format=torch.channels_last))
         terms = detection_losses(cells, truth, assign(truth, height=size, width=size))
         optimiser.zero_grad(set_to_none=True)

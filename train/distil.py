@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import feature_loss, reconstruction
 from lipsync_core.models.generator import MINI, Generator, GeneratorConfig, copying
+from lipsync_core.models.precision import Precision
 from lipsync_core.models.talking_face import TalkingFace
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
@@ -46,6 +47,7 @@ from train.recipe import (
     read_clips,
     read_expert,
     say,
+    settle_precision,
     shared,
 )
 from train.wav2lip import varied
@@ -79,7 +81,7 @@ class Settings:
     clip_norm: float = 1.0
     decay: float = 0.995
     judged_clips: int = 12
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -220,6 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
         side = bare(clips[0].faces.shape[1])
         around = lips(config.size, world.device)
+        bfloat16 = settle_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             noise = generator(plan.seed, step, world.rank, device=world.device)
@@ -228,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
             target, reference = target.flatten(0, 1), reference.flatten(0, 1)
             small = [resized(x, config.size).contiguous(memory_format=torch.channels_last) for x in (target, reference)]
             together.train()
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 shown, known = lesson(teacher, also.flatten(0, 1), target, reference)
                 made, guessed = together(sound.flatten(0, 1), *small)
                 made = made.float().unflatten(0, (*talking.shape[:1], -1))

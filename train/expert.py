@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lipsync_core.audio import MelFeatures
 from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
+from lipsync_core.models.precision import Precision
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
@@ -32,7 +33,7 @@ from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import broad, held_out, pairs, shown
 from lipsync_core.training.world import World, joined
-from train.recipe import carried_out, divided, ended, parser, read_clips
+from train.recipe import carried_out, divided, ended, parser, read_clips, settle_precision
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -101,7 +102,7 @@ class Settings:
     clip_norm: float = 1.0
     decay: float = 0.99
     judged_clips: int = 48
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -218,13 +219,14 @@ def main(argv: list[str] | None = None) -> None:
         factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
         loader = Draws(lambda step: draw(clips, weights, settings, step, world))
         together = world.spread(pupil)
+        bfloat16 = settle_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             k, w = batch.starts.shape
             windows = batch.places[:, :, None] + torch.arange(settings.window)
             faces = batch.faces[torch.arange(k)[:, None, None], windows].flatten(0, 1)
             together.train()
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 audio, video, temperature = together(batch.mels.flatten(0, 1), faces)
             audio, video, starts = audio.view(k, w, -1), video.view(k, w, -1), batch.starts.to(world.device)
             if step < settings.contrastive_steps:

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +33,7 @@ from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.losses import perceptual_loss, slopes
 from lipsync_core.media import read_audio
 from lipsync_core.models.generator import Generator
+from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.preparing import settings as preparing
@@ -61,6 +61,7 @@ from train.recipe import (
     positive,
     read_expert,
     say,
+    settle_precision,
     shared,
     teach_critic,
 )
@@ -111,7 +112,7 @@ class Settings:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     decay: float = 0.97
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -333,7 +334,7 @@ def main(argv: list[str] | None = None) -> None:
             far=settings.far,
             foreign=settings.foreign,
         )
-        bfloat16 = settings.precision == "bfloat16"
+        bfloat16 = settle_precision(settings.precision, world)
         loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
         around = lips(config.size, world.device)
         weights = {"l1": settings.l1_weight, "slope": settings.slope_weight}

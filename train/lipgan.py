@@ -19,6 +19,7 @@ from lipsync_core.errors import TrainingError
 from lipsync_core.losses import margin_loss, reconstruction
 from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
 from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.precision import Precision
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow
@@ -29,7 +30,18 @@ from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
 from lipsync_core.weights import load_talking_face
-from train.recipe import began, carried_out, crops, divided, ended, parser, read_clips, read_expert, shared
+from train.recipe import (
+    began,
+    carried_out,
+    crops,
+    divided,
+    ended,
+    parser,
+    read_clips,
+    read_expert,
+    settle_precision,
+    shared,
+)
 from train.wav2lip import out_of_sync
 
 
@@ -52,7 +64,7 @@ class Settings:
     clip_norm: float = 1.0
     decay: float = 0.999
     judged_clips: int = 12
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -140,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         discriminate = world.spread(critic) if settings.contrastive_weight else critic
         draw = WindowDraw(clips, features=config.features, frames=1, far=settings.far)
         loader = shared(draw, batch=settings.batch, seed=plan.seed, world=world)
-        bfloat16 = settings.precision == "bfloat16"
+        bfloat16 = settle_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound = batch["sound"].to(world.device).flatten(0, 1)

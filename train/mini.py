@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from lipsync_core.errors import TrainingError
 from lipsync_core.losses import mouth, perceptual_loss, shift_loss, slopes
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.generator import MINI, Generator, copying, moved
+from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.augment import degrade, disguise, disturbed, elsewhere, grimace, recolour, warp_grid
@@ -38,7 +39,18 @@ from lipsync_core.training.settings import keep_settings, kept_settings, read_se
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import World, joined
 from lipsync_core.weights import load_talking_face
-from train.recipe import began, carried_out, ended, lend_ear, parser, read_clips, read_expert, say, teach_critic
+from train.recipe import (
+    began,
+    carried_out,
+    ended,
+    lend_ear,
+    parser,
+    read_clips,
+    read_expert,
+    say,
+    settle_precision,
+    teach_critic,
+)
 
 SIZE = MINI.size
 _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
@@ -83,7 +95,7 @@ class Settings:
     critic_weight_decay: float = 1e-3
     decay: float = 0.998
     judged_clips: int = 12
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -335,7 +347,7 @@ def main(argv: list[str] | None = None) -> None:
         together, discriminate = world.spread(Pupil(model)), world.spread(critic)
         factor = warmup_cosine(plan.steps, warmup=settings.warmup)
         weights = dataclasses.asdict(settings.weights)
-        bfloat16 = settings.precision == "bfloat16"
+        bfloat16 = settle_precision(settings.precision, world)
         hears = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
         footage = Footage(clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings)
 

@@ -17,6 +17,7 @@ from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.geometry import Framing
 from lipsync_core.losses import discriminator_loss
 from lipsync_core.models.generator import Generator
+from lipsync_core.models.precision import SLOW_BFLOAT16, Precision, choose_training_dtype, has_bfloat16_units
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.training.checkpoints import Stateful
 from lipsync_core.training.clips import Clip, load_clips
@@ -152,6 +153,19 @@ def divided(count: int, what: str, world: World, *, least: int = 1, beside: str 
     ``beside`` tells of that."""
     if count % world.size or count < least * world.size:
         raise TrainingError(f"{count} {what} a step for {world.size} processes; wanted a multiple{beside}")
+
+
+def settle_precision(precision: Precision, world: World) -> bool:
+    """Whether the networks of a run compute in bfloat16; says which it is. ``auto`` takes it where every process has units
+    for it: all take the same. To be called by every rank."""
+    lower = choose_training_dtype(world.device, precision) == torch.bfloat16
+    if precision == "auto":
+        lower = not world.any(not lower)
+    if world.first:
+        say(f"precision: {'bfloat16' if lower else 'float32'}" + (" (auto)" if precision == "auto" else ""))
+        if lower and world.device.type == "cpu" and not has_bfloat16_units(world.device):
+            say(f"warning: {SLOW_BFLOAT16}")
+    return lower
 
 
 def teach_critic(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core.losses import reconstruction
+from lipsync_core.models.precision import Precision
 from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
@@ -26,7 +27,18 @@ from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
-from train.recipe import began, carried_out, crops, divided, ended, parser, read_clips, read_expert, shared
+from train.recipe import (
+    began,
+    carried_out,
+    crops,
+    divided,
+    ended,
+    parser,
+    read_clips,
+    read_expert,
+    settle_precision,
+    shared,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +60,7 @@ class Settings:
     clip_norm: float = 1.0
     decay: float = 0.999
     judged_clips: int = 12
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -102,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         together = world.spread(model)
         draw = WindowDraw(clips, features=config.features, frames=settings.references, far=settings.far)
         loader = shared(draw, batch=windows, seed=plan.seed, world=world)
-        bfloat16 = settings.precision == "bfloat16"
+        bfloat16 = settle_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound = batch["sound"].to(world.device).flatten(0, 1)

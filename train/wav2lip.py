@@ -20,6 +20,7 @@ from lipsync_core.audio import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
 from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
+from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.quality_discriminator import resized as seeing
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
@@ -47,6 +48,7 @@ from train.recipe import (
     parser,
     read_clips,
     read_expert,
+    settle_precision,
     shared,
     teach_critic,
 )
@@ -87,7 +89,7 @@ class Settings:
     clip_norm: float = 1.0
     decay: float = 0.999
     judged_clips: int = 12
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     plan: Plan
 
     def __post_init__(self) -> None:
@@ -227,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
             clips, features=config.features, expert=expert.config, frames=settings.frames, far=settings.far
         )
         loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
-        bfloat16 = settings.precision == "bfloat16"
+        bfloat16 = settle_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound, heard = batch["sound"].to(world.device), batch["heard"].to(world.device)

@@ -37,7 +37,7 @@ _CHIN = slice(8, 13)  # of the jaw
 _TURNED_SHARE = 0.6  # how far lips go aside with the chin of a head that is turned otherwise
 _LEAST_OPENING = 0.004  # eye distances: points that fall upon each other would tear the picture
 _BELOW_CHIN = 0.35  # eye distances below the chin where the neck stays as it is
-_CELL = 2  # px between the places where a spline is computed
+_CELL = 3  # px between the places where a spline is computed
 # What the splines go through: what is still, lips and jaw.
 _CONTROLS = torch.cat([_STILL, torch.arange(JAW.stop)])
 
@@ -87,7 +87,7 @@ def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
         prior: for people of whom too little is seen: one frame is a closed mouth as far as its opening may tell.
 
     Returns:
-        The range; its spread lies within 0.6 and 1.6 times the prior's.
+        The range; its spread is the geometric mean of the person's and the prior's, within 0.6 and 1.6 times the latter.
     """
     opening = shapes[:, 0]
     closed = shapes[opening <= opening.quantile(_CLOSED)].mean(0)
@@ -97,7 +97,8 @@ def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
         shut = torch.minimum(neutral[0], prior.neutral[0])
         drop = (neutral[0] - shut) * (prior.spread[2] / prior.spread[0])
         return LipRange(torch.stack([shut, neutral[1], neutral[2] - drop]), prior.spread)
-    ratio = (shapes.std(0) / prior.spread).clamp(_LEAST_SPREAD, _MOST_SPREAD)
+    # halfway between the person's own and the usual spread: how much speakers move varies as much as how much faces do
+    ratio = (shapes.std(0) / prior.spread).sqrt().clamp(_LEAST_SPREAD, _MOST_SPREAD)
     return LipRange(neutral, prior.spread * ratio)
 
 
@@ -252,18 +253,28 @@ def inside_of(faces: Tensor, move: LipMove) -> tuple[Tensor, Tensor]:
     Returns:
         (N,3,S,S) RGB in [0,1] and (N,1,S,S) in [0,1]: 0 where the picture shows the inside itself.
     """
-    size = faces.shape[-1]
-    inner = move.points[:, INNER_LIPS]
-    inside = polygon_distance(inner, size)[:, None]  # (N,1,S,S) px, > 0 inside
     wanted = mouth_opening(move.points)
     needed = ((_STRETCHED * wanted - (wanted - move.opened)) / (0.3 * wanted).clamp_min(0.01)).clamp(0, 1)
-    alpha = (inside / 1.5 + 0.25).clamp(0, 1) * needed[:, None, None, None]
-    nose = move.points[:, NOSE_BRIDGE].mean(1) / size * 2 - 1
+    paint, alpha = torch.zeros_like(faces), torch.zeros_like(faces[:, :1])
+    here = needed > 0  # few frames, where the person is seen speaking: the others cost nothing
+    if here.any():
+        colors, inside = _mouth_inside(faces[here], move.points[here])
+        paint[here], alpha[here] = colors, inside * needed[here][:, None, None, None]
+    return paint, alpha
+
+
+def _mouth_inside(faces: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Colours (N,3,S,S) and place (N,1,S,S) of the inside of mouths with landmarks ``points`` (N,102,2)."""
+    size = faces.shape[-1]
+    inner = points[:, INNER_LIPS]
+    inside = polygon_distance(inner, size)[:, None]  # (N,1,S,S) px, > 0 inside
+    alpha = (inside / 1.5 + 0.25).clamp(0, 1)
+    nose = points[:, NOSE_BRIDGE].mean(1) / size * 2 - 1
     skin = F.grid_sample(faces, nose[:, None, None], padding_mode="border", align_corners=False)
     upper = inner[:, 11:20].mean(1)
     down = inner[:, 1:10].mean(1) - upper
     length = down.norm(dim=1).clamp_min(1e-6)[:, None]
-    unit = (move.points[:, _OUTER_EYES[1]] - move.points[:, _OUTER_EYES[0]]).norm(dim=1)[:, None, None]
+    unit = (points[:, _OUTER_EYES[1]] - points[:, _OUTER_EYES[0]]).norm(dim=1)[:, None, None]
     axis = torch.arange(size, device=faces.device, dtype=faces.dtype) + 0.5
     offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - upper[:, None, None]
     below = (offset * (down / length)[:, None, None]).sum(3)  # px below the upper lip

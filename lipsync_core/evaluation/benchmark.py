@@ -15,7 +15,7 @@ from ..dubbing import Cut, Encoding, dub
 from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
-from ..finding import Finding, device_named, load_detector
+from ..finding import Finding, device_named, load_detector, load_landmarks
 from ..footage import Footage
 from ..hub import file_sha256
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
@@ -23,11 +23,13 @@ from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
 from ..metrics.syncnet_scorer import SyncNetScorer
 from ..models.inception import Inception
+from ..mouth_following import MouthMeter
 from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack, Frames, VideoInfo
 from ..weights import load_model, load_talking_face, weights_file
 from .baselines import copied_mouth
 from .jobs import Job, Outcome
+from .lips import LipJudge, Original
 from .pairs import Pair
 
 BASELINES = ("real", "undubbed", "copied mouth")
@@ -87,6 +89,7 @@ class Benchmark:
             "whole_frame": self.whole_frame,
             "finding": f"{self.finding.detector} {self.finding.min_score}",
             "fid": None if fid_missing() else self.region,
+            "landmarks_sha256": file_sha256(weights_file("face_landmarks")),
         }
         return [
             Job(
@@ -138,6 +141,7 @@ class Bench:
         self.networks = {name: load_talking_face(model, device=self.device) for name, model in plan.methods.items()}
         self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
         self.detector, self.key = load_detector(plan.finding, self.device)
+        self.lips = LipJudge(MouthMeter(load_landmarks(self.device), self.detector, self.key))
 
     def _loaded(self, name: str, kind: str, wanted: type[Network]) -> Network:
         network = load_model(name, kind=kind, device=self.device)
@@ -146,7 +150,8 @@ class Bench:
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The result of one job: the video's path below ``out``, its frames and those without the face, what ``score`` says
-        of its longest face track, sharpness and border jitter, the file of its FID features or null. Where it fails, it
+        of its longest face track, sharpness and border jitter, whose lips it follows ("mouth"; see ``LipJudge``; with the
+        undubbed video also "mouth_references"), the file of its FID features or null. Where it fails, it
         leaves none of these files, not even an earlier run's."""
         name = f"{arguments['method']}/{arguments['pair']:05}"
         out, features = self.plan.out / f"videos/{name}.mp4", self.plan.out / f"features/{name}.safetensors"
@@ -161,9 +166,10 @@ class Bench:
 
     def _result(self, arguments: Mapping[str, Any], out: Path, features: Path) -> dict[str, Any]:
         scene = self._scene(self.plan.root / arguments["video"], self.plan.root / arguments["audio"])
+        method = arguments["method"]
         out.parent.mkdir(parents=True, exist_ok=True)
-        self._make(arguments["method"], scene, out)
-        real = arguments["method"] == "real"
+        self._make(method, scene, out)
+        real = method == "real"
         seen = scene.video if real else out  # the truth is what the file shows, not our encoding of it
         finding = replace(self.plan.finding, cache=False)  # nobody will look for faces in these files again
         # the scripts score the real files themselves; else they are encoded and cut like the others
@@ -182,8 +188,16 @@ class Bench:
             "without_face": scene.count - int(scene.person.visible.sum()),
             **_scored(report),
             **_looks(scene.frames(seen), scene.person),
+            **self._lips(method, scene, seen),
             "fid_features": self._features(scene, seen, features),
         }
+
+    def _lips(self, method: str, scene: "_Scene", seen: Path) -> dict[str, Any]:
+        """Whose lips ``seen`` shows; with one method of each pair also the mouths of which there is no video."""
+        sound = scene.video if method == "real" else scene.audio
+        original = Original(scene.video, sound, scene.person, scene.info.fps, lambda: scene.frames(scene.video))
+        mouth = {"mouth": self.lips.compare(scene.frames(seen), original)}
+        return {**mouth, "mouth_references": self.lips.references(original)} if method == "undubbed" else mouth
 
     def _scene(self, video: Path, audio: Path) -> "_Scene":
         info = probe(video)

@@ -12,6 +12,7 @@ from ..models.inception import FEATURES
 from ..replacing import replacing
 from .benchmark import BASELINES, Benchmark, fid_missing
 from .jobs import Outcome
+from .lips import lips_section
 from .pairs import NOT_DRAWN
 from .tables import markdown, mean_with_interval, paper_table, plot_distributions
 
@@ -44,6 +45,7 @@ def write_report(
             f"Pairs: {pairs}. Scorer: {title}. Mean and 95 % bootstrap interval over the pairs that succeeded (n).",
             _table(plan, methods, distance, confidence),
             _explained(plan),
+            lips_section({method.name: list(method.results.values()) for method in methods}),
             *_left_out(methods, unpaired or {}),
             "## The paper's table 1",
             "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures to be set beside the above "

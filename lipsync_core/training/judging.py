@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..losses import sync_loss
 from ..metrics.sync import SEARCH, offset_and_confidence, shift_distances
+from ..models.precision import autocast_training
 from ..models.sync_expert import SyncExpert
 from ..models.talking_face import TalkingFace
 from .clips import Clip
@@ -148,7 +149,7 @@ def _drawn(
     """Faces (N,3,S,S) beside the sound of ``voice``, turned by ``away`` frames."""
     sound = voice.windows(model.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     shots = reference.repeat(1, model.config.references, 1, 1)
-    with torch.autocast(faces.device.type, torch.bfloat16):
+    with autocast_training(faces.device):
         parts = [
             model(sound[i : i + batch], faces[i : i + batch], shots[i : i + batch]) for i in range(0, len(faces), batch)
         ]

@@ -43,12 +43,16 @@ def begun(out: Path) -> bool:
 
 def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
     """Write ``settings`` (a dataclass) to ``out``/settings.json; where the run, in ``out`` or in the folder ``run`` above it,
-    has checkpoints of others, TrainingError names what differs: half a run with one rate and half with another is neither."""
+    has checkpoints of others, TrainingError names what differs: half a run with one rate and half with another is neither.
+
+    A field that is "auto" now differs from nothing: it leaves the choice to the machine, so a run of an earlier version,
+    whose default of ``precision`` was bfloat16, goes on. What it was begun with stays in the file."""
     path, run = out / "settings.json", run or out
     if path.exists() and begun(run):
-        then, now = (dataclasses.asdict(each) for each in (kept_settings(out, type(settings)), settings))
-        if then != now:
-            told = "; ".join(f"{key} was {then[key]} and is {now[key]}" for key in sorted(now) if then[key] != now[key])
+        then, now = (_fields(each) for each in (kept_settings(out, type(settings)), settings))
+        changed = [key for key in sorted(then | now) if then.get(key) != now.get(key) and now.get(key) != "auto"]
+        if changed:
+            told = "; ".join(f"{key} was {then.get(key)} and is {now.get(key)}" for key in changed)
             raise TrainingError(
                 f"{run} holds a run with other settings ({told}); take another folder, or delete "
                 f"{path.relative_to(run).as_posix()} to go on with the new ones all the same"
@@ -61,3 +65,13 @@ def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
             part.write_text(told, encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{path} cannot be written ({error}); make room, or give a folder that can") from error
+
+
+def _fields(settings: Any, within: str = "") -> dict[str, Any]:
+    """What a dataclass holds, that of dataclasses in it by names with points: plan.steps."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        name, value = within + field.name, getattr(settings, field.name)
+        inner = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        found |= _fields(value, f"{name}.") if inner else {name: value}
+    return found

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy, interpolate
 
 from ..errors import TrainingError
 from ..metrics.sync import offset_and_confidence, offset_curve
+from ..models.precision import autocast_training
 from ..models.sync_expert import SyncExpert
 from .clips import Clip
 
@@ -23,7 +24,7 @@ def embed(model: SyncExpert, faces: Tensor, mels: Tensor, *, batch: int = 64) ->
     for index in torch.arange(count).tensor_split(
         max(1, -(-count // batch))
     ):  # no part of one: batch norms may be learning
-        with torch.autocast(faces.device.type, torch.bfloat16):
+        with autocast_training(faces.device):
             a, v = model(mels[index], faces[index[:, None] + torch.arange(window)])
         audio.append(a)
         video.append(v)

@@ -46,10 +46,10 @@ def pack(host: Host, loaded_pack: Pack) -> Pack:
 
 
 @pytest.fixture(scope="session")
-def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def talking(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of a face that speaks."""
     folder = tmp_path_factory.mktemp("talking")
-    whole = demo_clip(folder, "talking").video
+    whole = demo_clip(demo_folder, "talking").video
     from lipsync_core.footage import Cut, opened
 
     footage = opened(whole, Cut(Fraction(0), Fraction(2)))

@@ -8,13 +8,24 @@ import pytest
 import torch
 from fake_host import Cancelled, Host, VideoFromFile
 from loading import Pack
+from media_samples import write_sound
 
 from lipsync_core.models.speech2vid import Speech2Vid, Speech2VidConfig
 from lipsync_core.weights import BUNDLED, save_model
 
 
+@pytest.fixture
+def short_speech(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: dict[str, Any]) -> Path:
+    """1.2 seconds in the demo's place, of which it makes clips."""
+    path = tmp_path / "speech.wav"
+    rate = speech["sample_rate"]
+    write_sound(path, speech["waveform"][0, :, : rate * 6 // 5].numpy(), rate)
+    monkeypatch.setattr(pack.part("lipsync_core.demo"), "SPEECH", path)
+    return path
+
+
 @pytest.mark.parametrize("name", ["portrait", "two people"])
-def test_demo_media_is_made_once(pack: Pack, host: Host, name: str) -> None:
+def test_demo_media_is_made_once(pack: Pack, host: Host, short_speech: Path, name: str) -> None:
     image, video, audio = pack.run("DemoMedia", clip=name)
     assert image.shape == (1, 512, 1024 if name == "two people" else 512, 3)
     path = Path(video.get_stream_source())
@@ -27,7 +38,7 @@ def test_demo_media_is_made_once(pack: Pack, host: Host, name: str) -> None:
     assert path.stat().st_mtime_ns == made
 
 
-def test_demo_media_can_be_cancelled(pack: Pack, host: Host) -> None:
+def test_demo_media_can_be_cancelled(pack: Pack, host: Host, short_speech: Path) -> None:
     host.cancel_at = 3
     with pytest.raises(Cancelled):
         pack.run("DemoMedia", clip="talking")
@@ -104,7 +115,7 @@ def test_a_model_file_of_the_users_loads(pack: Pack, host: Host) -> None:
     assert voice.name == "mine.safetensors" and type(voice.patcher.model).__name__ == "Generator"
 
 
-def test_a_baseline_speaks_too(pack: Pack, host: Host, speech: dict[str, Any]) -> None:
+def test_a_baseline_speaks_too(pack: Pack, host: Host, short_speech: Path, speech: dict[str, Any]) -> None:
     config = Speech2VidConfig((8,) * 5, (8,) * 5, 32, 16, decoder=(8,) * 5)
     path = host.base / "models" / "lipsync" / "speech2vid.safetensors"
     save_model(Speech2Vid(config), path, licence="Apache-2.0", source="a test")

@@ -1,0 +1,220 @@
+"""In the benchmark: how the lips of each method follow those that spoke the sound, and the old ones."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import LipSyncError
+from ..media import probe, read_audio
+from ..metrics.mouth import (
+    FIGURES,
+    RATE,
+    MouthFollowing,
+    MouthFollowingMetric,
+    Role,
+    compare_openings,
+    resample_openings,
+)
+from ..metrics.mouth_baselines import freeze_openings, loudness_openings
+from ..mouth_following import LANDMARKS, SAME_VIDEO, MouthMeter, frame_times
+from ..types import FaceTrack, Frames
+from .tables import markdown, mean_with_interval
+
+REFERENCES = ("loudness alone", "frozen mouth")
+"""Mouths that are series of openings, of which no video is made."""
+
+_LAG_SECONDS = 0.2  # of the true speaker's video beyond the end of the dub
+_KEPT = 4  # series of openings of earlier videos: methods of one pair follow each other
+_REASONS = 5  # that are listed under the table
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Original:
+    """What a method was given.
+
+    Attributes:
+        source: The video that was dubbed.
+        sound: Where the sound comes from: a video of its speaker, or a file without a picture.
+        person: The face, in dub and source, from frame 0.
+        fps: Rate of dub and source.
+        frames: Reads the frames of the source that were dubbed.
+    """
+
+    source: Path
+    sound: Path
+    person: FaceTrack
+    fps: Fraction
+    frames: Callable[[], Iterable[Frames]]
+
+
+class LipJudge:
+    """Compares the lips of dubs with those of the video that the sound comes from, and with the source's."""
+
+    def __init__(self, meter: MouthMeter) -> None:
+        self._meter = meter
+        self._known: dict[tuple[str, Path, int], Tensor | str] = {}
+
+    def compare(self, frames: Iterable[Frames], original: Original) -> dict[str, Any]:
+        """Compare one dub.
+
+        Args:
+            frames: The dub's frames from its first.
+            original: What it was made of.
+
+        Returns:
+            The figures of ``MouthFollowing`` by name, None where they cannot be had, "reasons" for these, and "landmarks".
+        """
+        metric, missing = MouthFollowingMetric(), dict[Role, str]()
+        made, old = self._meter.along(frames, original.person), self._source(original)
+        metric.update(made, frame_times(original.fps, len(made)), "dub")
+        metric.update(old, frame_times(original.fps, len(old)), "source")
+        true = self._truth(original)
+        if isinstance(true, str):
+            missing["truth"] = true
+        else:
+            metric.update(true, self._meter.times(original.sound, len(true)), "truth")
+        found = metric.compute(missing=missing)
+        if original.source == original.sound:
+            found = _without(found, dict.fromkeys(("leak", "chance", "old", "new"), SAME_VIDEO))
+        return {**found.to_values(), "landmarks": LANDMARKS}
+
+    def references(self, original: Original) -> dict[str, dict[str, Any]]:
+        """Compare the mouths that need no video: one opened by loudness alone, and the source's frozen.
+
+        Args:
+            original: What a dub would be made of.
+
+        Returns:
+            What ``compare`` returns, by the names of ``REFERENCES``.
+        """
+        true, old = self._truth(original), self._source(original)
+        missing: dict[Role, str] = {"truth": true} if isinstance(true, str) else {}
+        times = None if isinstance(true, str) else self._meter.times(original.sound, len(true))
+        wanted = None if isinstance(true, str) or times is None else resample_openings(true, times)
+        source = resample_openings(old, frame_times(original.fps, len(old)))
+        loud = loudness_openings(read_audio(original.sound))[: round(_seconds(original) * RATE)]
+        frozen = None if source is None else freeze_openings(source)
+        by_loudness = _without(
+            compare_openings(loud, wanted, source, missing=missing),
+            {"movement": "loudness is in no distance between eyes"},
+        )
+        still = compare_openings(frozen, wanted, source, missing=missing)
+        found = zip(REFERENCES, (by_loudness, still), strict=True)
+        return {name: {**figures.to_values(), "landmarks": LANDMARKS} for name, figures in found}
+
+    def _source(self, original: Original) -> Tensor:
+        length = len(original.person.visible)
+        found = self._remembered(
+            "source", original.source, length, lambda: self._meter.along(original.frames(), original.person)
+        )
+        assert not isinstance(found, str)
+        return found
+
+    def _truth(self, original: Original) -> Tensor | str:
+        """Openings of the video that the sound comes from, or why there are none."""
+        sound, seconds = original.sound, _seconds(original) + _LAG_SECONDS
+
+        def look() -> Tensor | str:
+            try:
+                if probe(sound).still:
+                    return "the sound comes from a file that shows a still picture"
+                return self._meter.openings(sound, seconds=seconds)
+            except LipSyncError as error:
+                return f"the sound's file shows no face: {error}"
+
+        return self._remembered("truth", sound, round(1000 * seconds), look)
+
+    def _remembered(self, role: str, path: Path, length: int, make: Callable[[], Tensor | str]) -> Tensor | str:
+        key = (role, path, length)
+        if key not in self._known:
+            while len(self._known) >= _KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = make()
+        return self._known[key]
+
+
+def _seconds(original: Original) -> float:
+    return len(original.person.visible) / float(original.fps)
+
+
+def _without(found: MouthFollowing, reasons: Mapping[str, str]) -> MouthFollowing:
+    absent = {name: reason for name, reason in reasons.items() if getattr(found, name) is not None}
+    return replace(found, **dict.fromkeys(absent), reasons={**found.reasons, **absent})
+
+
+_COLUMNS = {
+    "truth": "truth ↑",
+    "leak": "leak",
+    "chance": "chance",
+    "old": "old, 0",
+    "new": "new, 1",
+    "movement": "movement, 1",
+    "closure_recall": "closures found ↑",
+    "closure_precision": "closures right ↑",
+}
+assert set(_COLUMNS) == set(FIGURES) - {"truth_lag"}
+
+
+def lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
+    """Write the table of lips.
+
+    Args:
+        methods: Results of the pairs that succeeded, by the names of the methods.
+
+    Returns:
+        Markdown: a heading, the table with means and 95 % bootstrap intervals over pairs, what its columns mean, and why
+        figures are missing.
+    """
+    found = {name: [result["mouth"] for result in results] for name, results in methods.items()}
+    for reference in REFERENCES:
+        found[reference] = [
+            result["mouth_references"][reference]
+            for results in methods.values()
+            for result in results
+            if result.get("mouth_references")
+        ]
+    rows = [[name, str(len(_values(figures, "truth"))), *_cells(figures)] for name, figures in found.items()]
+    table = markdown(["method", "n", *_COLUMNS.values()], rows)
+    return "\n\n".join(["## Whose lips", table, "\n".join([*_MEANINGS, *_missing(found)])])
+
+
+_MEANINGS = (
+    f"- Mouth openings by {LANDMARKS}; n: pairs whose sound comes from a video with a face.",
+    "- truth: correlation with the lips of the speaker of the sound, the largest within 3/25 s; leak: with the old lips; "
+    "chance: of the old lips with the speaker's, so that a good dub leaks no more than chance.",
+    "- old, new: share of old lips and speaker's in a fit by both; movement: the dub's over the speaker's; closures: the "
+    "speaker's that the dub has, and the dub's that the speaker has, within 1/25 s.",
+    "- loudness alone: a mouth as open as the sound is loud; frozen mouth: one that does not move.",
+)
+
+
+def _cells(figures: Sequence[Result]) -> list[str]:
+    return [str(mean_with_interval(_values(figures, name))) for name in _COLUMNS]
+
+
+def _values(figures: Sequence[Result], name: str) -> list[float]:
+    return [float(figure[name]) for figure in figures if figure[name] is not None]
+
+
+def _missing(found: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Why figures are missing, most frequent first."""
+    counts = Counter[tuple[str, str]]()
+    for method, figures in found.items():
+        for reasons in (figure["reasons"] for figure in figures):
+            for reason in dict.fromkeys(reasons.values()):
+                names = ", ".join(name for name, why in reasons.items() if why == reason)
+                counts[method, f"{names}: {' '.join(reason.split())}"] += 1
+    lines = [
+        f"- {method}, null for {count} of {len(found[method])}: {line}"
+        for (method, line), count in counts.most_common()
+    ]
+    return (
+        [*lines[:_REASONS], f"- and {len(lines) - _REASONS} more, in results.jsonl"] if len(lines) > _REASONS else lines
+    )

@@ -1,0 +1,31 @@
+"""What every test shares: how many threads it may take, in which order files run, and what is made once for all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported, for what tests start as well. Of several processes each takes one core; two threads on a
+# core that does other work beside run ten times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Files whose tests take longest begin first, so that with pytest-xdist no process is left alone with one at the end.
+LONGEST = ("test_recipe_", "test_table3", "test_preparing", "test_in_memory", "test_speakers", "test_dub")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.name.startswith(LONGEST))  # otherwise as they were
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `demo_clip` finds what it has made already: all but the two people. Made once, for all processes that
+    pytest-xdist starts: read it, and change nothing in it."""
+    from filelock import FileLock  # torch brings it
+
+    from lipsync_core.demo import demo_clip
+
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(root / "demo.lock"):
+        demo_clip(root / "demo", "out of sync")
+    return root / "demo"
