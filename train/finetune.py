@@ -91,7 +91,8 @@ class Settings:
     slopes, in which blur stands out, ``photograph_weight`` of what its patch critic says; ``sync_weight`` of ``sync_term``
     on talking windows and dubs alike, a third of there: the lips are right already, and without critic and with more of it
     dark blots grew beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on one person
-    do not unteach the others' voices. ``decay``: of the moving average that is judged and written. ``least_seconds``: of the person; ``least_confidence``: of a clip."""
+    do not unteach the others' voices. ``decay``: of the moving average that is judged and written. ``least_seconds``: of
+    the person; ``least_confidence``: of a clip."""
 
     windows: int = 8
     frames: int = 7
