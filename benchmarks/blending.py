@@ -4,6 +4,7 @@
 
 ``box paste`` is what the public code does (the whole crop, a hard edge), ``feathered box`` and ``feathered mouth`` a soft one
 round the crop and round the mouth, ``ours`` the default, of the model's crops and, where it moves pixels, of the frame's own.
+What is moved is the frame's own mouth: no other pictures of the person are looked for.
 Prints the seam figures (``metrics.seams``; 0 is the source), the sharpness inside the edge (1 is the source's), and the time a
 frame takes to be cut, blended and put together.
 """
@@ -81,7 +82,8 @@ def around(frames: Frames, track: FaceTrack) -> tuple[Frames, FaceTrack]:
     x0, y0 = (max(0, int(v - margin)) for v in low.tolist())
     x1, y1 = min(width, int(high[0] + margin)), min(height, int(high[1] + margin))
     shift = torch.tensor([x0, y0])
-    moved = replace(track, boxes=track.boxes - shift.repeat(2), points=track.points - shift)
+    dense = None if track.dense is None else track.dense - shift
+    moved = replace(track, boxes=track.boxes - shift.repeat(2), points=track.points - shift, dense=dense)
     return Frames(frames.pixels[:, y0:y1, x0:x1].contiguous()), moved
 
 

@@ -4,7 +4,8 @@
 
 Prints a table per height: the plain transcode (decode, encode, nothing else), the dub end to end (every stage
 overlapping), each stage alone, everything but the encoder in milliseconds a frame, the peak memory of the dub, and the
-ratio dub / transcode. Ends with the generators alone: ours folded against the same layers unfolded, in one run.
+ratio dub / transcode. Ends with the generators alone (`mini` is none): ours folded against the same layers unfolded, in one
+run.
 """
 
 import argparse
@@ -19,15 +20,17 @@ from pathlib import Path
 import av
 import torch
 
-from lipsync_core.faces.mini import MiniDetector
+from lipsync_core.assigning import Shown, looks_of
+from lipsync_core.casting import Role
 from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.finding import Finding, find_people
 from lipsync_core.footage import Footage
 from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.layers import fold
 from lipsync_core.pipeline import LipSync
 from lipsync_core.types import VideoInfo
-from lipsync_core.weights import load_model
+from lipsync_core.weights import load_talking_face
 
 
 def scale(clip: Path, height: int, out: Path) -> VideoInfo:
@@ -85,13 +88,17 @@ def stages(source: Path, speech: Path) -> dict[str, float]:
     count = sum(piece.pixels.shape[0] for piece in pieces)
     spent = {"read": time.perf_counter() - began}
     began = time.perf_counter()
-    tracks, _ = footage.tracks(MiniDetector(load_model("face_detector")), stop=count, detector_key=None)
+    tracks, _ = find_people(footage, Finding(cache=False), torch.device("cpu"), stop=count)
     spent["find faces"] = time.perf_counter() - began
     voice = read_audio(speech)
-    sync = LipSync(load_model("mini"))
+    sync = LipSync(load_talking_face("mini"))
     person = select(tracks, parse_face("largest"))
     began = time.perf_counter()
-    for _ in sync.stream(pieces, voice, fps=info.fps, tracks=[person]):
+    shown = Shown(footage, count, torch.arange(count))
+    looks = looks_of([(person, None)], shown, "auto", "generate", lambda *_: None, sync=sync, heard=[voice])
+    spent["find references"] = time.perf_counter() - began
+    began = time.perf_counter()
+    for _ in sync.in_turn(pieces, [Role(voice, person, references=looks[0])], fps=info.fps):
         pass
     spent["generate and blend"] = time.perf_counter() - began
     return {name: seconds / count * 1000 for name, seconds in spent.items()}
@@ -138,7 +145,7 @@ def main() -> None:
             for name, ms in alone.items():
                 print(f"  {name:20} {ms:7.2f} ms a frame alone ({1000 / ms:.0f} frames/s)")
             print(f"  all but the encoder  {sum(alone.values()):7.2f} ms a frame")
-    for name, config in {"mini": MINI, "wav2lip": WAV2LIP}.items():
+    for name, config in {"mini-2": MINI, "wav2lip": WAV2LIP}.items():
         for batch in (1, 16):
             plain = generator_ms(Generator(config), batch, ready=False)
             ready = generator_ms(Generator(config), batch, ready=True)

@@ -14,6 +14,7 @@ from .faces.selection import FaceSelector, parse_face, select
 from .footage import Cut, Footage, Pictures, arranged, order
 from .media import probe
 from .models.lip_warp import LipWarp
+from .models.talking_face import TalkingFace
 from .pipeline import LipSync
 from .referring import Reference, clear, matching, references
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
@@ -107,9 +108,14 @@ def turns(
     return [(face, seen) for face, seen in faces]
 
 
-def drawn_from(reference: Reference, silence: Silence) -> Reference:
-    """What mouths are drawn from: one that closes in silence needs a closed one."""
-    return "nearest-closed" if silence == "close" and reference in ("auto", "current") else reference
+def drawn_from(reference: Reference, silence: Silence, model: TalkingFace) -> Reference:
+    """What mouths are drawn from: ``auto`` is left to a ``LipWarp`` alone, which also closes lips by itself; of other models
+    a mouth that closes in silence needs a closed one."""
+    if isinstance(model, LipWarp):
+        return reference
+    if reference in ("auto", "current"):
+        return "nearest-closed" if silence == "close" else "current"
+    return reference
 
 
 def looks_of(
@@ -123,13 +129,15 @@ def looks_of(
     heard: Sequence[Audio],
 ) -> list[References | None]:
     """What each face is drawn from when it speaks what is ``heard`` (one sound for all, or one each); see ``Reference``."""
-    if isinstance(sync.model, LipWarp):
-        if reference == "auto":
-            sounds = list(heard) * len(faces) if len(heard) == 1 else heard
-            return [_matching(face, sound, shown, sync) for (face, _), sound in zip(faces, sounds, strict=True)]
-        kind = reference
-    else:
-        kind = drawn_from(reference, silence)
+    kind = drawn_from(reference, silence, sync.model)
+    if kind == "auto":
+        sounds = list(heard) * len(faces) if len(heard) == 1 else heard
+        looks: list[References | None] = []
+        for (face, _), sound in zip(faces, sounds, strict=True):
+            say("find references", len(looks), len(faces))
+            looks.append(_matching(face, sound, shown, sync))
+        say("find references", len(faces), len(faces))
+        return looks
     return [
         references(
             shown.footage,

@@ -11,7 +11,7 @@ from .types import Audio, FaceTrack, Frames, References, YuvFrames
 
 class Drawings:
     """What a network drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
-    it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini` drew in bfloat16; what comes after that
+    it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini-2` drew in bfloat16; what comes after that
     is not kept, and drawn again when it is wanted.
 
     The caller sees to it that the faces, the sound, the model, the references, the chunks and the frames that are shown are

@@ -93,6 +93,7 @@ def _sheet(
     from .faces.selection import parse_face, select
     from .finding import device_named, find_people, load_parser
     from .footage import opened
+    from .models.lip_warp import LipWarp
     from .previewing import mask_sheet
 
     selector, target = parse_face(which), device_named(device)
@@ -118,6 +119,7 @@ def _sheet(
         size=network.config.size,
         device=target,
         moves=network.moves,
+        lips=network if isinstance(network, LipWarp) else None,
         parser=parser,
         count=count,
     )

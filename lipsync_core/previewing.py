@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blending import Blend, Faces, Moment, Past, shaped, shares
+from .blending import Blend, Faces, Moment, Past, covering, shaped, shares
 from .casting import Portraits
 from .errors import NoFaceError
+from .faces.landmarks import LandmarkFinder
 from .faces.preview import contact_sheet, sheet_frames
 from .faces.tracking import window
 from .finding import load_parser
 from .footage import Footage, Pictures
 from .geometry import Box, Framing, apply, compose, crop_to_frame, cut_frames, invert
+from .landmarks import POINTS
+from .models.lip_warp import LipWarp
 from .parsing import FaceParser
 from .referring import clear
 from .types import FaceTrack, Frames, YuvFrames
@@ -37,6 +40,7 @@ def mask_sheet(
     size: int = 96,
     device: torch.device,
     moves: bool = False,
+    lips: LipWarp | None = None,
     parser: FaceParser | None = None,
     count: int = 9,
     width: int = 1280,
@@ -46,8 +50,10 @@ def mask_sheet(
     tint is as strong as the new mouth would be seen; a line, white inside and black outside, runs where that is half.
 
     framing, size: those of the model's crops; moves: whether it moves pixels, whose upper half stays
-    (``TalkingFace.moves``). ``device``: the parser's, where the blend asks for one and none is given. Frames on the sheet lie
-    apart, so that nothing is eased from one to the next. Parts in which none of the faces is visible are left out.
+    (``TalkingFace.moves``). lips: the model itself where it moves lips; how far the chin will fall is not known yet, so the
+    mask is that of a jaw which stays where it is. ``device``: the parser's, where the blend asks for one and none is given.
+    Frames on the sheet lie apart, so that nothing is eased from one to the next. Parts in which none of the faces is visible
+    are left out.
 
     Raises NoFaceError where that is all of them; WeightsError without a parser's weights; ValueError unless ``length``,
     ``count`` and ``width`` are 1 or more.
@@ -63,6 +69,7 @@ def mask_sheet(
     clears: dict[int, Tensor | None] = {}
     if blend.occlusion == "compare":
         clears = {n: _clear(media, track, length, framing, size) for n, track in enumerate(tracks)}
+    finder = None if lips is None else LandmarkFinder(lips.landmarks)
     regions, wide, high = _regions(seen, *media.size)
     columns = math.ceil(math.sqrt(len(seen)))
     across = max(1, width // columns)
@@ -72,10 +79,12 @@ def mask_sheet(
         tile, share = _part(picture, regions[frame], shape), torch.zeros(shape)
         for number, face in seen[frame]:
             faces = _faces(picture, face, blend, framing, size, parser)
+            if finder is not None:
+                faces = _reaching_below(faces, picture, face, finder)
             moment = Moment(torch.tensor([frame]), media.fps, Past(clear=clears.get(number)))
             faces, mask, _ = shaped(faces, blend, size, moment)
             onto = compose(_to_tile(regions[frame], shape).to(mask), faces.crop_to_frame)
-            new = shares(shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves)[0].cpu()
+            new = shares(shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves and lips is None)[0].cpu()
             share = 1 - (1 - share) * (1 - new)
         tiles.append(tinted(tile.cpu(), share, half=blend.strength / 2))
     return contact_sheet(torch.stack(tiles), columns=columns)
@@ -121,6 +130,15 @@ def _faces(
         assert parser is not None
         labels = parser.faces(picture, points, placed, size)
     return Faces(placed, apply(inverse, points).to(device), dense, pixels, labels)
+
+
+def _reaching_below(faces: Faces, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder) -> Faces:
+    """``faces`` with the outline that moved lips are put in under; looks for landmarks where the track has none of ours."""
+    dense = faces.dense
+    if dense is None or dense.shape[1] != POINTS:
+        found, _ = finder.find(picture, face.boxes, face.points)
+        dense = apply(invert(faces.crop_to_frame), found.to(faces.crop_to_frame))
+    return replace(faces, dense=covering(dense, dense))
 
 
 def _regions(

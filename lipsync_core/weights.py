@@ -32,7 +32,8 @@ from .typed import typed
 
 _log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"
-BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in ("mini", "judge", "face_detector", "face_landmarks")}
+_NAMES = ("mini", "mini-2", "judge", "face_detector", "face_landmarks")
+BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in _NAMES}
 
 # The kinds that ``dub`` and ``bench`` can use.
 TALKING_FACES = tuple(kind for kind, (_, network) in MODELS.items() if issubclass(network, TalkingFace))

@@ -240,11 +240,12 @@ class Wav2LipGenerate(io.ComfyNode):
                 io.Combo.Input(
                     "reference",
                     optional=True,
-                    options=["current", "first", "nearest-closed"],
-                    default="current",
+                    options=["current", "first", "nearest-closed", "auto"],
+                    default="auto",
                     advanced=True,
-                    tooltip="The picture that a mouth is drawn from. current: the frame itself, which shows the old lips. "
-                    "first: the first one of the shot. nearest-closed: the nearest in which the mouth is closed.",
+                    tooltip="The picture that a mouth is made of. current: the frame itself, which shows the old lips. "
+                    "first: the first one of the shot. nearest-closed: the nearest in which the mouth is closed. auto: with "
+                    "mini the mouths of the same person that suit the speech best, with other models the frame itself.",
                 ),
                 io.Combo.Input(
                     "speakers",

@@ -32,6 +32,7 @@ T = TypeVar("T")
 _MODELS, _RESTORERS = "lipsync", "facerestore_models"  # the second is what packs that restore faces have
 _SUFFIXES = {".safetensors", ".pth", ".pt"}
 BUNDLED = "mini (bundled)"
+BUNDLED_TOO = {"mini-2 (bundled)": "mini-2"}  # what was bundled before, for one more release
 HUB = {f"{name} (Hub)": name for name in ("wav2lip", "wav2lip-gan")}
 HUB_RESTORERS = {f"{name} (Hub)": name for name in ("gfpgan", "restoreformer", "codeformer")}
 INPUT_FOLDER = "(input folder)"
@@ -54,7 +55,7 @@ def register_model_folders() -> None:
 
 def model_names() -> list[str]:
     """What 'Load Lip Sync Model' offers."""
-    return [BUNDLED, *HUB, *folder_paths.get_filename_list(_MODELS)]
+    return [BUNDLED, *HUB, *BUNDLED_TOO, *folder_paths.get_filename_list(_MODELS)]
 
 
 def model_file(name: str) -> Path:
@@ -157,7 +158,7 @@ def input_stamp(name: str | None) -> str:
 
 def model_stamp(name: str | None) -> str:
     """Changes when the file does that ``model_file`` gives."""
-    return _stamp(lambda: [] if name is None or name == BUNDLED or name in HUB else [model_file(name)])
+    return _stamp(lambda: [] if name is None or name in (BUNDLED, *BUNDLED_TOO, *HUB) else [model_file(name)])
 
 
 def restorer_stamp(name: str | None) -> str:
@@ -305,16 +306,18 @@ def halving(batch: int, run: Callable[[int], T]) -> T:
         mm.soft_empty_cache()
 
 
-@lru_cache(maxsize=1)
-def bundled_model() -> Any:
-    """The bundled model, managed; read once."""
-    return managed(load_talking_face("mini"))
+@lru_cache(maxsize=2)
+def bundled_model(name: str = "mini") -> Any:
+    """The bundled model of that name, managed; read once."""
+    return managed(load_talking_face(name))
 
 
 def generator(name: str, progress: Progress) -> Any:
     """The model of that name in ``model_names``, managed. WeightsError."""
     if name == BUNDLED:
         return bundled_model()
+    if name in BUNDLED_TOO:
+        return bundled_model(BUNDLED_TOO[name])
     path = pulled(HUB[name], progress) if name in HUB else model_file(name)
     return managed(load_talking_face(path))
 

@@ -132,7 +132,8 @@ class LoadLipSyncModel(io.ComfyNode):
                     default=host.BUNDLED,
                     tooltip="mini (bundled): Apache-2.0, a few MB, nothing to download. wav2lip and wav2lip-gan (Hub): "
                     "416 MiB each, downloaded at the first run; research and personal use only, never commercial "
-                    "(trained on the BBC's LRS2). Others: files in models/lipsync.",
+                    "(trained on the BBC's LRS2). mini-2 (bundled): what mini was before; its lips follow the new speech "
+                    "hardly. Others: files in models/lipsync.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -152,7 +153,7 @@ class LoadLipSyncModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, precision) -> io.NodeOutput:
         patcher = host.generator(model, host.Progress({"pull": 1}))
-        return io.NodeOutput(Voice(patcher, host.HUB.get(model) or model, precision))
+        return io.NodeOutput(Voice(patcher, host.HUB.get(model) or host.BUNDLED_TOO.get(model) or model, precision))
 
 
 class LoadFaceRestorer(io.ComfyNode):

@@ -17,6 +17,7 @@ from ..lipsync_core.finding import Finding, find_people, load_detector, load_lan
 from ..lipsync_core.footage import Cut, Footage, Pictures, add_dense, opened
 from ..lipsync_core.giving import given_people
 from ..lipsync_core.hub import HUB
+from ..lipsync_core.models.lip_warp import LipWarp
 from ..lipsync_core.previewing import mask_sheet
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
@@ -119,6 +120,7 @@ def mask_preview(media: Any, found: People | None, voice: Voice | None, blend: B
         blend=blend,
         framing=network.config.framing,
         size=network.config.size,
+        lips=network if isinstance(network, LipWarp) else None,
         moves=network.moves and blend.own_pixels and not blend.colour_match,
         device=host.device(),
     )

@@ -64,11 +64,6 @@ class Wishes:
         """Whether everybody speaks in their own turns."""
         return self.speakers == "whoever speaks"
 
-    @property
-    def drawn_from(self) -> Reference:
-        """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
-        return drawn_from(self.reference, self.silence)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
@@ -90,6 +85,11 @@ class Job:
         inputs = (media, None if audio is None else audio["waveform"], people, voice.patcher)
         return cls(speech, people, voice, wishes, inputs)
 
+    @property
+    def drawn_from(self) -> Reference:
+        """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
+        return drawn_from(self.wishes.reference, self.wishes.silence, self.voice.patcher.model)
+
     def speakers(self, own: Callable[[], Path | Audio]) -> list[tuple[Path | Audio, FaceTrack | str]]:
         """Each speaker's sound and face. ``own``: the media's own sound, for who has no other. ValueError where somebody is
         chosen and whoever speaks is to speak."""
@@ -108,7 +108,7 @@ class Job:
     def drawings(self, batch: int, *settings: Any, count: int) -> list[Drawings]:
         """What was drawn before for ``count`` speakers, by all that changes what is drawn."""
         wishes = self.wishes
-        settings = (*settings, batch, wishes.longer, wishes.drawn_from, self.voice.precision)
+        settings = (*settings, batch, wishes.longer, self.drawn_from, self.voice.precision)
         return _drawings.get(self.inputs, settings, lambda: [Drawings() for _ in range(count)])
 
     def progress(self) -> host.Progress:
@@ -117,7 +117,7 @@ class Job:
             "pull": self.wishes.blend.occlusion == "parse",
             "find faces": self.people is None,
             "listen": self.wishes.turns,
-            "find references": self.wishes.drawn_from != "current",
+            "find references": self.drawn_from != "current",
         }
         return host.Progress({**{stage: 1 for stage, there in stages.items() if there}, "dub": 3})
 
@@ -225,7 +225,7 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
         "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
     )
     shown = Shown(pictures, length, order(length, count, wishes.longer))
-    roles = _roles(job, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress)
+    roles = _roles(job, sync, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress)
 
     def run(batch: int) -> tuple[Tensor, Tensor]:
         return _spoken(job, sync, shown, roles, batch, progress)
@@ -241,10 +241,12 @@ def _sync(job: Job, progress: host.Progress) -> LipSync:
     return LipSync(network, blend=blend, precision=precision, parser=parser)
 
 
-def _roles(job: Job, shown: Shown, heard: list[Audio], tracks: list[FaceTrack], progress: host.Progress) -> list[Role]:
+def _roles(
+    job: Job, sync: LipSync, shown: Shown, heard: list[Audio], tracks: list[FaceTrack], progress: host.Progress
+) -> list[Role]:
     """Who says what, as the wishes have it."""
     silence, faces = job.wishes.silence, [(track, None) for track in tracks]
-    looks = looks_of(faces, shown, job.wishes.reference, silence, progress)
+    looks = looks_of(faces, shown, job.wishes.reference, silence, progress, sync=sync, heard=heard)
     return roles_of(faces, heard, shown, looks, silence=silence, occlusion=job.wishes.blend.occlusion)
 
 

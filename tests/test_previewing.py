@@ -10,6 +10,8 @@ import skimage.io
 import torch
 from occluders import occluder, pasted
 from test_dub import ASTRONAUT, clip, pixels, portrait
+from test_lip_warp import face as lip_face
+from test_lip_warp import lip_warp
 from test_outlines import face as dense_face
 from test_parsing import small
 from test_pipeline import FPS, mini, person, voice
@@ -101,6 +103,34 @@ def test_a_sheet_shows_what_the_stream_redraws(blend: Blend, dense: bool, track:
     assert 0.03 < float((told[0] > 0).float().mean()) < 0.6
     off = (sheet.int() - wanted.int()).abs().amax(-1)
     assert sheet.shape == (height, width, 3) and float((off > 1).float().mean()) < 0.002  # the line may move by a px
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_sheet_shows_which_lips_would_be_moved(marked: bool, track: FaceTrack, media: Pictures) -> None:
+    """As the stream has it of a mouth that rests: how far the chin falls is told by speech alone."""
+    model, (width, height) = lip_warp(), media.size
+    with torch.no_grad():
+        model.neutral[2] = 0.4  # no chin falls
+    marks = lip_face(size=min(width, height)).repeat(LENGTH, 1, 1) if marked else None
+    track = replace(track, dense=marks)
+    how = model.config
+    sheet = mask_sheet(
+        *(media, [track], LENGTH),
+        **{"blend": Blend(), "framing": how.framing, "size": how.size, "device": CPU, "moves": model.moves},
+        **{"lips": model, "count": 1, "width": width},
+    )
+    told: list[Tensor] = []
+    stream = LipSync(model, precision="float32").in_turn(
+        [Frames(media.pixels[FRAME : FRAME + 1], FRAME)],
+        [Role(voice(1), track, speaking=torch.zeros(LENGTH))],
+        fps=FPS,
+        on_shares=lambda _, shares: told.append(shares),
+    )
+    list(stream)
+    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, told[0][0])
+    assert 0.03 < float((told[0] > 0).float().mean()) < 0.6
+    off = (sheet.int() - wanted.int()).abs().amax(-1)
+    assert sheet.shape == (height, width, 3) and float((off > 3).float().mean()) < 0.01
 
 
 def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: Pictures) -> None:

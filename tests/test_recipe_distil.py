@@ -75,7 +75,7 @@ def run_file(folder: Path, *lines: str, steps: int = 2) -> str:
 
 def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Path, shards: Path, expert: str) -> None:
     run = run_file(tmp_path, steps=3)
-    options = ["--teacher", "mini", "--expert", expert]
+    options = ["--teacher", "mini-2", "--expert", expert]
     with redirect_stdout(io.StringIO()) as told:
         distil.main([run, str(shards), str(tmp_path / "whole"), *options])
     for words in (
@@ -94,8 +94,8 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(tmp_path: Pat
         assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
     assert any(key.startswith("adapters.6.") for key in whole["model"])
 
-    with pytest.raises(TrainingError, match=r"other settings \(start was None and is mini\)"):
-        distil.main([run, str(shards), str(tmp_path / "whole"), *options, "--start", "mini"])
+    with pytest.raises(TrainingError, match=r"other settings \(start was None and is mini-2\)"):
+        distil.main([run, str(shards), str(tmp_path / "whole"), *options, "--start", "mini-2"])
 
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     assert load_model(tmp_path / "mini.safetensors", kind="generator").config == MINI
@@ -162,7 +162,7 @@ def test_what_is_cut_otherwise_or_of_another_shape_is_refused(tmp_path: Path, sh
 
     refused("wants crops cut as box, not aligned; prepare such ones .python -m train.prepare",
             "--teacher", boxes, "--expert", expert)  # fmt: skip
-    refused("is no `mini` for aligned crops", "--teacher", "mini", "--expert", expert, "--start",
+    refused("is no `mini-2` for aligned crops", "--teacher", "mini-2", "--expert", expert, "--start",
             saved(Generator(thin(MINI)), tmp_path / "thin.safetensors"))  # fmt: skip
     (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
     (tmp_path / "best.pt").touch()
@@ -170,7 +170,15 @@ def test_what_is_cut_otherwise_or_of_another_shape_is_refused(tmp_path: Path, sh
     for line, match in {"output_weight = 0.0": "more than 0 of the teacher", "foreign = 1.0": "less than 1"}.items():
         with pytest.raises(TrainingError, match=match):
             distil.main(
-                [run_file(tmp_path, line), str(shards), str(tmp_path / "no"), "--teacher", "mini", "--expert", "judge"]
+                [
+                    run_file(tmp_path, line),
+                    str(shards),
+                    str(tmp_path / "no"),
+                    "--teacher",
+                    "mini-2",
+                    "--expert",
+                    "judge",
+                ]
             )
 
 

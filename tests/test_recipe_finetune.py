@@ -47,7 +47,7 @@ tensorboard = false
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of the astronaut's head, speaking by `mini`."""
+    """Four seconds of the astronaut's head, speaking by `mini-2`."""
     folder = tmp_path_factory.mktemp("talk")
     Image.fromarray(astronaut()[:224, 112:336]).save(folder / "head.png")
     speech = read_audio(SPEECH)
@@ -98,7 +98,7 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_pat
     assert load_model(tmp_path / "again.safetensors").config == MINI
     for match, given in {
         r"speech was \(\) and is \('": ["--speech", str(SPEECH)],
-        r"start was mini and is ": ["--start", str(tmp_path / "again.safetensors")],
+        r"start was mini-2 and is ": ["--start", str(tmp_path / "again.safetensors")],
         r"expert was None and is judge": ["--expert", "judge"],
     }.items():
         with pytest.raises(TrainingError, match=r"other settings \(" + match):
@@ -112,10 +112,10 @@ def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> Non
     """As after a run that was refused, or stopped in its preparation."""
     other = Generator(replace(MINI, size=112))
     save_model(other, tmp_path / "other.safetensors", licence="none", source="a test")
-    names = "mini", str(tmp_path / "other.safetensors")
+    names = "mini-2", str(tmp_path / "other.safetensors")
     assert [finetune.started(name, tmp_path / "run").config.size for name in names] == [96, 112]
     (tmp_path / "run" / "best.pt").touch()
-    assert finetune.started("mini", tmp_path / "run").config.size == 112
+    assert finetune.started("mini-2", tmp_path / "run").config.size == 112
 
 
 def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path) -> None:

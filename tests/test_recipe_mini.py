@@ -95,9 +95,9 @@ def test_it_begins_from_given_weights_and_does_without_photographs(tmp_path: Pat
     shards = write_noise(tmp_path / "shards", frames=28, train="a", val="de")
     command = [run_file(tmp_path, "rate = 1e-9", "decay = 0.0", steps=1), str(shards), str(tmp_path / "run")]
     with redirect_stdout(io.StringIO()) as told:
-        mini.main([*command, "--teacher", "judge", "--start", "mini"])
+        mini.main([*command, "--teacher", "judge", "--start", "mini-2"])
     assert "1 clips, no photographs, 2 held out" in told.getvalue()
-    started = dict(load_model("mini", kind="generator").named_parameters())
+    started = dict(load_model("mini-2", kind="generator").named_parameters())
     for key, value in mini.trained(tmp_path / "run" / "last.pt").named_parameters():
         torch.testing.assert_close(value, started[key], atol=1e-6, rtol=0)
     (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()

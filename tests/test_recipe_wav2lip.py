@@ -97,7 +97,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     for match, given in {
         "judge was judge and is ": [*command[2:], "--judge", str(teacher)],
         "expert was .* and is judge": ["--expert", "judge"],
-        "start was None and is mini": [*command[2:], "--start", "mini"],
+        "start was None and is mini-2": [*command[2:], "--start", "mini-2"],
     }.items():
         with pytest.raises(TrainingError, match=rf"other settings \({match}.* delete began/settings\.json"):
             wav2lip.main([*command[:2], str(tmp_path / "whole"), *given])

@@ -1,4 +1,5 @@
-"""Any generator teaches `mini`: by what it draws, by the features of its face encoder, and beside it a frozen expert.
+"""Any generator teaches one of the shape of `mini-2`: by what it draws, by the features of its face encoder, and beside it
+a frozen expert.
 
     python -m train.distil train/configs/distil.toml SHARDS OUT --teacher wav2lip --expert runs/expert/best.pt
     torchrun --nproc-per-node 8 -m train.distil train/configs/distil.toml SHARDS OUT --teacher T --expert E
@@ -164,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt")
     options.add_argument("--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file")
     options.add_argument(
-        "--start", help="a `mini` to begin with instead of a copy of the reference, named like a teacher"
+        "--start", help="a `mini-2` to begin with instead of a copy of the reference, named like a teacher"
     )
     args = options.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -192,7 +193,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.start:
             start = read_talking_face(args.start)
             if start.config != config:
-                raise TrainingError(f"{args.start} is no `mini` for {settings.framing} crops; wanted one to begin with")
+                raise TrainingError(
+                    f"{args.start} is no `mini-2` for {settings.framing} crops; wanted one to begin with"
+                )
             student.load_state_dict(start.state_dict())
         if world.first:
             keep_settings(args.out, settings)

@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import mouth, shift_loss, sync_loss
 from lipsync_core.metrics.sync import SEARCH
+from lipsync_core.models.lip_warp import LipWarp
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.talking_face import TalkingFace
 from lipsync_core.training.augment import disturbed
@@ -19,9 +20,17 @@ from train.recipe import is_of_a_run
 
 
 def read_talking_face(name: str) -> TalkingFace:
-    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
+    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name.
+
+    TrainingError for one that draws nothing."""
     if not is_of_a_run(name):
-        return load_talking_face(name)
+        face = load_talking_face(name)
+        if isinstance(face, LipWarp):
+            raise TrainingError(
+                f"{name} is a LipWarp, which moves the lips of real pictures and draws none: it can neither teach a generator "
+                "nor be the start of one; wanted a network that draws faces: name `mini-2`"
+            )
+        return face
     model = network_of(Path(name))
     if not isinstance(model, TalkingFace):
         raise TrainingError(f"{name} is a run of a {type(model).__name__}; wanted one that draws faces")

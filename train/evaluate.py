@@ -1,6 +1,6 @@
-"""What the shipped generator is worth, by the judge that did not teach it.
+"""What a generator such as the bundled `mini-2` is worth, by the judge that did not teach it.
 
-    python -m train.evaluate SHARDS SPEECH_FOLDER [--model mini] [--judge judge] [--leave-out REGEX]
+    python -m train.evaluate SHARDS SPEECH_FOLDER [--model mini-2] [--judge judge] [--leave-out REGEX]
 
 Seen speakers: the val clips of speakers in the training split. Unseen: the val speakers that are not, and every test clip
 whose own offset the judge finds at 0 within one frame. Clips are cut into windows of two seconds (50 frames). For each
@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)
     parser.add_argument("speech", type=Path)
-    parser.add_argument("--model", default="mini")
+    parser.add_argument("--model", default="mini-2", help="a generator; the bundled `mini` draws nothing")
     parser.add_argument("--judge", default="judge")
     parser.add_argument("--splits", nargs="+", default=["val", "test"])
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Fine-tune a generator on one person, from about a minute of footage.
 
-    python -m train.finetune train/configs/finetune.toml VIDEO [VIDEO ...] OUT [--start mini] [--expert E] [--speech FILE]
+    python -m train.finetune train/configs/finetune.toml VIDEO [VIDEO ...] OUT [--start mini-2] [--expert E] [--speech FILE]
 
 VIDEO: a file, or a folder of them. One command does it all: it prepares the footage (OUT/shards, see its report.html), takes
 the person who is seen longest, holds out the last fifth of the frames, trains, writes OUT/NAME.safetensors, NAME being the
@@ -84,15 +84,15 @@ _REPORT = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames, ``foreign`` of them dubs, as in
-    `mini`'s recipe, where fewer cost unseen speakers their sync; reference windows of the others begin at least ``far``
+    `mini-2`'s recipe, where fewer cost unseen speakers their sync; reference windows of the others begin at least ``far``
     frames away. ``held``: the part of the frames, the last ones, that is held out, ``gap`` frames after what is learnt from.
 
-    The weights are those of `mini`'s recipe: ``l1_weight`` of the mean error of the lower half, ``slope_weight`` of its slopes,
-    in which blur stands out, ``photograph_weight`` of what its patch critic says; ``sync_weight`` of ``sync_term`` on talking
-    windows and dubs alike, a third of there: the lips are right already, and without critic and with more of it dark blots grew
-    beside them. ``rate``: a tenth of what
-    `mini` was made with, so that a few hundred steps on one person do not unteach the others' voices. ``decay``: of the
-    moving average that is judged and written. ``least_seconds``: of the person; ``least_confidence``: of a clip."""
+    The weights are those of `mini-2`'s recipe: ``l1_weight`` of the mean error of the lower half, ``slope_weight`` of its
+    slopes, in which blur stands out, ``photograph_weight`` of what its patch critic says; ``sync_weight`` of ``sync_term``
+    on talking windows and dubs alike, a third of there: the lips are right already, and without critic and with more of it
+    dark blots grew beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on one person
+    do not unteach the others' voices. ``decay``: of the moving average that is judged and written. ``least_seconds``: of
+    the person; ``least_confidence``: of a clip."""
 
     windows: int = 8
     frames: int = 7
@@ -140,7 +140,7 @@ def started(name: str, out: Path) -> Generator:
     model = load_model(path) if kept else read_talking_face(name)
     if not isinstance(model, Generator) or model.config.references != 1:
         raise TrainingError(
-            f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini`, a Wav2Lip generator, or a run "
+            f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini-2`, a Wav2Lip generator, or a run "
             "of one"
         )
     if not kept:
@@ -250,7 +250,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     made.add_argument("videos", metavar="VIDEO", type=Path, nargs="+", help="a video, or a folder of them")
     made.add_argument("out", type=Path)
     made.add_argument(
-        "--start", default="mini", help="bundled or pulled name, weights file or RUN/best.pt (default mini)"
+        "--start", default="mini-2", help="bundled or pulled name, weights file or RUN/best.pt (default mini-2)"
     )
     made.add_argument("--expert", help="teaches: RUN/best.pt or a weights file (default: the judge)")
     made.add_argument("--judge", default="judge", help="judges the held-out frames: bundled, a file or RUN/best.pt")

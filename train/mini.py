@@ -1,4 +1,4 @@
-"""Train the generator `mini`: redraw the lower half of a face from sound, taught by a frozen expert.
+"""Train the generator that ships as `mini-2`: redraw the lower half of a face from sound, taught by a frozen expert.
 
     python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
     torchrun --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
@@ -329,7 +329,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.start:
             start = load_talking_face(args.start)
             if start.config != MINI:
-                raise TrainingError(f"{args.start} is no generator of the shape of mini; start from one that is")
+                raise TrainingError(f"{args.start} is no generator of the shape of `mini-2`; start from one that is")
             model.load_state_dict(start.state_dict())
         elif not lend_ear(teacher, model) and world.first:
             say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")

@@ -12,7 +12,7 @@ oriented gradients, averaged with those of the mirror image. How often the right
 
 The last line is of the test pictures of the repositories serengil/deepface and ageitgey/face_recognition, and decided, the
 others being near 100 for nearly all. There: without the mirror 83.5, 69.1, 56.4; mirrored as well, the bundled detector's
-features at stride 8 93.9, 85.1, 72.8, local binary patterns 87.5, 75.7, 63.4, ``mini``'s face encoder at its best layer
+features at stride 8 93.9, 85.1, 72.8, local binary patterns 87.5, 75.7, 63.4, ``mini-2``'s face encoder at its best layer
 87.7, 74.2, 62.1, correlated pixels 73.6, 54.1, 40.2, the judge 67.1, 45.0, 29.6.
 """
 

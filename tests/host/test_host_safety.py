@@ -87,7 +87,7 @@ def dubbed_with(client: Client, names: dict[str, str], model: str) -> Graph:
 def test_a_file_of_models_lipsync_speaks(client: Client, names: dict[str, str]) -> None:
     folder = client.server.base / "models/lipsync/mine"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "lipsync_core/assets/mini.safetensors", folder / "copy.safetensors")
+    shutil.copy(ROOT / "lipsync_core/assets/mini-2.safetensors", folder / "copy.safetensors")
     name = str(Path("mine", "copy.safetensors"))
     assert name in client.get("/object_info")["LipSync_LoadLipSyncModel"]["input"]["required"]["model"][1]["options"]
     client.finish(dubbed_with(client, names, name))

@@ -92,13 +92,26 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many mouths each call of the generator drew."""
-    kind, batches = pack.part("lipsync_core.models.generator").Generator, list[int]()
-    draw = kind.draw
+    """How many mouths each call of a model drew for frames; what is heard to choose their pictures does not count."""
+    batches, choosing, sync = list[int](), [False], pack.part("lipsync_core.pipeline").LipSync
 
-    def counted(self: Any, mel: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
-        batches.append(len(mel))
-        return draw(self, mel, skips)
+    def count(kind: Any) -> None:
+        draw = kind.draw
 
-    monkeypatch.setattr(kind, "draw", counted)
+        def counted(self: Any, mel: torch.Tensor, skips: list[torch.Tensor]) -> torch.Tensor:
+            if not choosing[0]:
+                batches.append(len(mel))
+            return draw(self, mel, skips)
+
+        monkeypatch.setattr(kind, "draw", counted)
+
+    def chosen(*args: Any, shapes: Any = sync.lip_shapes, **options: Any) -> torch.Tensor:
+        choosing[0] = True
+        found = shapes(*args, **options)
+        choosing[0] = False
+        return found
+
+    count(pack.part("lipsync_core.models.generator").Generator)
+    count(pack.part("lipsync_core.models.lip_warp").LipWarp)
+    monkeypatch.setattr(sync, "lip_shapes", chosen)
     return batches

@@ -153,9 +153,11 @@ def test_a_mouth_closes_in_silence(
 def test_drawings_are_known_by_what_they_are_drawn_from(
     pack: Pack, frames: torch.Tensor, words: dict[str, Any], drawn: list[int]
 ) -> None:
-    def drew(**wishes: Any) -> int:
+    (before,) = pack.run("LoadLipSyncModel", model="mini-2 (bundled)")
+
+    def drew(model: Any = before, **wishes: Any) -> int:
         drawn.clear()
-        pack.run("Wav2LipGenerate", media=frames, audio=words, **wishes)
+        pack.run("Wav2LipGenerate", media=frames, audio=words, model=model, **wishes)
         return sum(drawn)
 
     assert drew() == 15
@@ -164,6 +166,11 @@ def test_drawings_are_known_by_what_they_are_drawn_from(
     assert drew(silence="close") == 15  # from a closed mouth
     assert drew(reference="nearest-closed") == 0
     assert drew(silence="close", reference="first") == 15
+    assert (
+        drew(reference="auto") == 0 and drew(reference="current") == 0
+    )  # of this model the same as what is asked first
+    assert drew(None) == 15  # another model
+    assert drew(None, silence="close") == 0  # which closes lips by itself
 
 
 # ---- turns

@@ -100,14 +100,17 @@ def test_the_bundled_model_loads_once(pack: Pack) -> None:
     (voice,) = pack.run("LoadLipSyncModel")
     (again,) = pack.run("LoadLipSyncModel", precision="float32")
     assert voice.patcher is again.patcher and (voice.precision, again.precision) == ("auto", "float32")
-    assert type(voice.patcher.model).__name__ == "Generator"
+    assert type(voice.patcher.model).__name__ == "LipWarp"
+    (before,) = pack.run("LoadLipSyncModel", model="mini-2 (bundled)")
+    assert type(before.patcher.model).__name__ == "Generator" and before.name == "mini-2"
+    assert pack.run("LoadLipSyncModel")[0].patcher is voice.patcher  # both stay loaded
 
 
 def test_a_model_file_of_the_users_loads(pack: Pack, host: Host) -> None:
     folder = host.base / "models" / "lipsync"
-    (folder / "mine.safetensors").write_bytes(BUNDLED["mini"].read_bytes())
+    (folder / "mine.safetensors").write_bytes(BUNDLED["mini-2"].read_bytes())
     (folder / "notes.txt").write_text("no model")
-    assert pack.part("lipsync_nodes.host").model_names()[3:] == ["mine.safetensors"]
+    assert pack.part("lipsync_nodes.host").model_names()[4:] == ["mine.safetensors"]
     (voice,) = pack.run("LoadLipSyncModel", model="mine.safetensors")
     assert voice.name == "mine.safetensors" and type(voice.patcher.model).__name__ == "Generator"
 
