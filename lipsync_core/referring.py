@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .blend.occlusion import clearest
 from .faces.landmarks import sure_frames
-from .faces.lip_matching import head_turns, match_frames, pick_frames
+from .faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
 from .faces.openness import closed_frames, nearest, openness
 from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
@@ -110,7 +110,7 @@ def matching(
     picked: list[Tensor] = []
     for a, b in stretches:
         share = max(4, most * (b - a) // length)
-        picked.append(a + pick_frames(dense[a:b], usable[a:b], spread, share))
+        picked.append(a + pick_frames(dense[a:b], sharp_frames(dense[a:b], usable[a:b]), spread, share))
     chosen = torch.cat(picked)
     if not len(chosen):
         return None

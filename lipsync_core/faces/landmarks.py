@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ..geometry import apply, crop_to_frame, cut, cut_frames, invert
-from ..landmarks import INNER_LIPS, OUTER_LIPS, POINTS
+from ..landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
 from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import ready
 from ..models.precision import Precision, arithmetic
 from ..types import FaceTrack, Frames, YuvFrames
 from .tracking import smooth
 
-VERSION = 1
+VERSION = 2
 """Of what ``with_dense`` computes: raise it when that changes, and no stored landmarks of before are used again."""
 
 SURE = 0.5
@@ -27,6 +27,7 @@ _BATCH = 32  # crops at once: more is no faster on CPUs, and 64 x 64 x 16 number
 _LIPS_SHARE = 1 / 4
 LIPS = {POINTS: (OUTER_LIPS.start, INNER_LIPS.stop), 106: (52, 72)}
 """First and last + 1 of the points of the lips, by the number of points."""
+_SPEAKING = {**LIPS, POINTS: (OUTER_LIPS.start, JAW.stop)}  # what speech moves: of our own points the jaw, too
 
 
 class LandmarkFinder:
@@ -141,7 +142,7 @@ def with_dense(
 
 
 def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
-    """Take the jitter from dense points over time, from the lips' only a little.
+    """Take the jitter from dense points over time, from what speech moves only a little.
 
     Args:
         dense: (N,K,2), one row a frame.
@@ -153,8 +154,8 @@ def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
     """
     out = dense.clone()
     lips = torch.zeros(dense.shape[1], dtype=torch.bool)
-    if dense.shape[1] in LIPS:
-        lips[slice(*LIPS[dense.shape[1]])] = True
+    if dense.shape[1] in _SPEAKING:
+        lips[slice(*_SPEAKING[dense.shape[1]])] = True
     edges = torch.cat([torch.tensor([0]), visible.cpu().int(), torch.tensor([0])]).diff().nonzero()[:, 0]
     for begin, end in edges.view(-1, 2).tolist():
         for which, share in ((lips, _LIPS_SHARE), (~lips, 1.0)):

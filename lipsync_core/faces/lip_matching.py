@@ -12,6 +12,9 @@ _TURN_WEIGHTS = (4.0, 3.0)
 # What changing from one picture to another costs, beyond the difference of their mouths: the light and the folds of the skin
 # change with the picture.
 _CHANGE, _APART = 0.30, 0.15
+# A head that moves less than this in a frame, in eye distances, is sharp at usual exposures; of one that always moves more, the
+# slowest half of its frames is taken.
+_SLOW, _SLOWEST = 0.008, 0.5
 
 
 def head_turns(points: Tensor) -> Tensor:
@@ -30,6 +33,26 @@ def head_turns(points: Tensor) -> Tensor:
     down = torch.stack([-across[:, 1], across[:, 0]], 1)
     tip = (points[:, NOSE_BRIDGE.stop - 1] + points[:, NOSE_BASE].mean(1)) / 2 - (left + right) / 2
     return torch.stack([(tip * across).sum(1), (tip * down).sum(1)], 1) / length
+
+
+def sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
+    """(N,) bool: those of the ``usable`` frames in which the head moves so slowly that its picture is not blurred by that.
+
+    Args:
+        points: (N,102,2) landmarks of one stretch of a clip.
+        usable: (N,) bool, frames whose landmarks can be believed.
+    """
+    eyes = points[:, [LEFT_EYE.start, LEFT_EYE.start + 4, RIGHT_EYE.start, RIGHT_EYE.start + 4]]
+    still = torch.cat([eyes, points[:, NOSE_BASE]], 1)
+    unit = (eyes[:, 0] - eyes[:, 3]).norm(dim=1).clamp_min(1e-6)
+    speed = torch.zeros(len(points))
+    if len(points) > 2:
+        speed[1:-1] = (still[2:] - still[:-2]).norm(dim=2).mean(1) / (2 * unit[1:-1])
+        speed[0], speed[-1] = speed[1], speed[-2]
+    known = speed[usable]
+    if not len(known):
+        return usable
+    return usable & (speed <= max(_SLOW, float(known.quantile(_SLOWEST))))
 
 
 def pick_frames(points: Tensor, usable: Tensor, spread: Tensor, most: int) -> Tensor:
