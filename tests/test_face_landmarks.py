@@ -133,12 +133,12 @@ def test_mirroring_twice_is_nothing_and_once_changes_sides() -> None:
     assert order[IRISES].tolist() == [101, 100]
 
 
-def test_lips_follow_speech_while_the_jaw_is_calmed() -> None:
+def test_lips_and_jaw_follow_speech_while_brows_are_calmed() -> None:
     dense = torch.zeros(40, POINTS, 2)
     dense[20:22] = 1.0  # a closure of two frames
     out = smooth_dense(dense, torch.ones(40, dtype=torch.bool), 3.0)
-    assert float(out[20:22, OUTER_LIPS.start : INNER_LIPS.stop].min()) > 0.85
-    assert float(out[20:22, JAW].max()) < 0.5
+    assert float(out[20:22, OUTER_LIPS.start : JAW.stop].min()) > 0.85
+    assert float(out[20:22, LEFT_BROW].max()) < 0.5
 
 
 def test_nothing_is_smoothed_across_an_absence() -> None:

@@ -22,7 +22,7 @@ from lipsync_core.audio import log_mel, window_start
 from lipsync_core.landmarks import MEDIAPIPE_VERTICES, lip_shapes
 from lipsync_core.media import read_audio
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
-from lipsync_core.weights import save_model
+from lipsync_core.weights import load_model, save_model
 
 FPS = Fraction(25)
 TEACHING = ("train/grid_s1", "train/grid_s4", "train/grid_other", "train/crema_1001", "train/other")
@@ -177,14 +177,14 @@ def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]
     return best
 
 
-def fit(net: SpeechLips, talks: list[Talk], steps: int, seed: int) -> None:
+def fit(net: SpeechLips, talks: list[Talk], steps: int, seed: int, *, rate: float = PEAK_RATE) -> None:
     by_person: dict[str, list[Talk]] = {}
     for talk in talks:
         by_person.setdefault(talk.person, []).append(talk)
     frames = torch.tensor([float(sum(len(talk.target) for talk in own)) for own in by_person.values()])
     weights = frames.clamp_max(900)  # evenly, but for those of whom there is little
-    optimiser = torch.optim.AdamW(net.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, steps, pct_start=0.1)
+    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
     net.train()
     began = time.monotonic()
     for step in range(steps):
@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--leave-out", nargs="*", default=[], help="people who teach nothing and are reported")
     parser.add_argument("--held-out", nargs="*", default=["val/grid_s1", "val/other", "val/elospheres"])
+    parser.add_argument("--start", type=Path, help="go on from what an earlier run wrote, at half its rate")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -243,11 +244,16 @@ def main() -> None:
     normalise(taught)
     print(f"{len(taught)} clips teach, {len(strangers)} are held out", flush=True)
     net = SpeechLips(config)
-    fit(net, taught, args.steps // 3, args.seed)  # a first look, which finds the clips' own offsets
+    if args.start:
+        began = load_model(args.start, kind="speech_lips")
+        net.load_state_dict(began.state_dict())
+        net.eval()
+    else:
+        fit(net, taught, args.steps // 3, args.seed)  # a first look, which finds the clips' own offsets
     align(net, taught)
     print("offsets", {talk.person: talk.offset for talk in taught if talk.offset}, flush=True)
-    net = SpeechLips(config)
-    fit(net, taught, args.steps, args.seed)
+    net = net if args.start else SpeechLips(config)
+    fit(net, taught, args.steps, args.seed, rate=PEAK_RATE / 2 if args.start else PEAK_RATE)
     align(net, strangers)
     print("held-out offsets", {t.name: t.offset for t in strangers if t.offset})
     means = report(net, strangers)
