@@ -18,9 +18,9 @@ from .blend.parsing import occluded, parsed_mask
 from .blend.seamless import residue
 from .blend.temporal import eased, linked, steadied
 from .blend.texture import Texture
-from .geometry import scale_of
+from .geometry import apply, scale_of
 from .landmarks import IRISES, JAW, NOSE_BASE
-from .types import AnyFrames, Frames
+from .types import AnyFrames, Frames, size_of
 
 BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
 Occlusion = Literal["ignore", "compare", "parse"]
@@ -33,6 +33,9 @@ _EBB, _BEGIN = 1.2, 0.5
 # Seconds in which what is eased goes 63 % of the way: a mask's shape trembles with its parser, light changes slowly, and what
 # covered a face is uncovered a moment later than it goes (it covers at once).
 _SHAPE_SECONDS, _TONE_SECONDS, _UNCOVER_SECONDS = 0.1, 0.3, 0.2
+# Of a crop's height: where the eyes end, and how far below it pictures of other moments may be seen.
+_EYES_END, _NOSE_RAMP = 0.26, 0.08
+_EDGE_REACH = 4  # crop px: how soft the edge is before which a picture ends
 # How far below the jaw the mask of moved lips reaches, in distances of the eyes, from ear to ear.
 _HALF_BELOW = (0.0, 0.0, 0.0, 0.02, 0.04, 0.06, 0.10, 0.15, 0.20, 0.22, 0.23)
 _BELOW = (*_HALF_BELOW, *_HALF_BELOW[-2::-1])
@@ -237,6 +240,21 @@ def covering(old: Tensor, new: Tensor) -> Tensor:
     out = old.clone()
     out[:, JAW] = old[:, JAW] + (lower + unit[:, None] * shares) * down[:, None]
     return out
+
+
+def seen_in_origins(movement: Movement) -> Tensor:
+    """(N,1,S,S) in [0,1]: 0 where a movement takes its pixels from beyond the edge of its origins, and above the nose, where
+    eyes look as they do in the frame itself."""
+    assert movement.origins is not None and movement.crop_to_origin is not None
+    size, offset = movement.offset.shape[-1], movement.offset
+    axis = torch.arange(size, device=offset.device) + 0.5
+    maps = movement.crop_to_origin.to(offset)
+    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset
+    places = apply(maps, places.flatten(2).mT).mT.unflatten(2, (size, size))
+    ends = offset.new_tensor([size_of(picture)[::-1] for picture in movement.origins])[:, :, None, None]
+    reach = _EDGE_REACH * scale_of(maps)[:, None, None, None]
+    inside = torch.minimum(places, ends - places).amin(1, keepdim=True)
+    return (inside / reach).clamp(0, 1) * ((axis[:, None] / size - _EYES_END) / _NOSE_RAMP).clamp(0, 1)
 
 
 def _outline(faces: Faces, blend: Blend, size: int, feather: float | Tensor, inset: float | Tensor = 0.0) -> Tensor:

@@ -89,7 +89,9 @@ class Footage:
         out. Frames near each other are read on from one to the next, distant ones sought; ``on_frame`` hears of each that is
         read."""
         for first, stop in self._spans(frames):
-            read = read_frames(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop)
+            read = read_frames(
+                self.path, chunk=1, fps=self.info.fps, start=first, stop=stop, on_warning=self.on_warning
+            )
             yield from ((i, piece.pixels[0]) for i, piece in self._wanted(read, frames, on_frame))
 
     def pick_coded(
@@ -97,7 +99,7 @@ class Footage:
     ) -> Iterator[tuple[int, Frames | YuvFrames]]:
         """``pick``, but each a picture as ``frames`` gives it."""
         for first, stop in self._spans(frames):
-            read = read_coded(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop)
+            read = read_coded(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop, on_warning=self.on_warning)
             yield from self._wanted(read, frames, on_frame)
 
     def tracks(

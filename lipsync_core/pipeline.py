@@ -4,17 +4,30 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .blend.composite import Movement
-from .blend.lip_warp import LipMove, LipRange, inside_of, measure_range, move_lips, wanted_shape
-from .blending import Blend, Faces, Moment, Past, below_the_middle, blended, covering, shaped, shares, steady
+from .blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
+from .blending import (
+    Blend,
+    Faces,
+    Moment,
+    Past,
+    below_the_middle,
+    blended,
+    covering,
+    seen_in_origins,
+    shaped,
+    shares,
+    steady,
+)
 from .casting import Drawings, Origins, Portraits, Role, at, present
 from .faces.landmarks import sure_frames
-from .geometry import apply, crop_to_frame, cut_frames, invert, scale_of
+from .geometry import apply, crop_to_frame, cut_frames, invert
 from .landmarks import POINTS, lip_shapes
 from .models.generator import unpacked
 from .models.layers import ready
@@ -27,9 +40,6 @@ from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
 OnShares = Callable[[int, Tensor], None]
 """Hears of each chunk its first frame's number, and (N,H,W) in [0,1] how much of the new mouths each place shows."""
 
-
-# Of a crop's height: where the eyes end, and how far below it pictures of other moments may be seen.
-_EYES_END, _NOSE_RAMP = 0.26, 0.08
 
 _Known = dict[int, tuple[Faces, list[Tensor]]]
 """Of a still picture: by the number of its role each face, and its features."""
@@ -205,11 +215,7 @@ class LipSync:
         planes = self._recall(role.drawings, number, frames.start, n)
         origins = None if speaker.portraits is None else speaker.portraits.at(stream[here])
         if known is None:
-            faces, skips = self._places(role.track, index[here], frames), None
-            if planes is None or not self._moves or self.blend.looks or speaker.lips is not None:
-                faces = self._cut(chosen, faces)
-            faces = self._parsed(chosen, faces)
-            faces = self._marked(chosen, faces, role.track, index[here])
+            faces, skips = self._faces(chosen, speaker, index[here], drawn=planes is not None), None
         else:
             faces, skips = known[number][0].times(len(chosen.pixels)), known[number][1]
         if planes is None:
@@ -218,37 +224,35 @@ class LipSync:
             self._keep(role.drawings, number, frames.start, n, planes)
         moment = Moment(stream[here], fps, speaker.past)
         shown, speaking = None if shown is None else shown[here], at(role.speaking, stream[here])
-        if speaker.lips is not None:
-            move = self._lip_move(planes, faces, origins, speaking, speaker.lips)
-            outlines = replace(faces, dense=covering(faces.dense, move.points))
-            outlines, mask, moment = shaped(outlines, self.blend, self.config.size, moment)
-            faces = replace(faces, hidden=outlines.hidden)
-            made, movement = self._moved_lips(move, faces, origins)
-            mask = mask if origins is None else mask * self._seen_in(move, origins).to(mask)
-        else:
-            faces, mask, moment = shaped(faces, self.blend, self.config.size, moment)
-            made, movement, moment = self._made(planes, faces, origins, speaking, moment)
-        if movement is not None and origins is not None and not movement.whole:
-            mask = mask * below_the_middle(mask)  # the upper half is the frame's own, not the origin's
+        make = self._made if speaker.lips is None else partial(self._moved_lips, own=speaker.lips)
+        made, movement, faces, mask, moment = make(planes, faces, origins, speaking, moment)
         origin = None if origins is None else origins.pixels
         spoken, moment = blended(
             chosen, made, faces, self.blend, mask, moment, shown=shown, movement=movement, origin=origin
         )
-        speaker, told = (
-            replace(speaker, past=moment.over()),
-            _Spoken(here, faces, mask, shown, lower=speaker.lips is None),
-        )
+        told = _Spoken(here, faces, mask, shown, lower=speaker.lips is None)
+        speaker = replace(speaker, past=moment.over())
         if whole:
             return spoken, speaker, told
         pixels = frames.pixels.clone()
         pixels[here] = spoken.pixels
         return replace(frames, pixels=pixels), speaker, told
 
+    def _faces(self, frames: Frames | YuvFrames, speaker: _Speaker, index: Tensor, *, drawn: bool) -> Faces:
+        """The faces in ``frames``, which are the track's own ``index`` (N,), with what drawing or blending needs of them;
+        ``drawn``: what is kept was drawn before."""
+        track = speaker.role.track
+        faces = self._places(track, index, frames)
+        if not drawn or not self._moves or self.blend.looks or speaker.lips is not None:
+            faces = self._cut(frames, faces)
+        return self._marked(frames, self._parsed(frames, faces), track, index)
+
     def _made(
         self, planes: Tensor, faces: Faces, origins: Origins | None, speaking: Tensor | None, moment: Moment
-    ) -> tuple[Tensor, Movement | None, Moment]:
-        """The faces (N,3,S,S) that ``planes`` make, where the frames lie, and how they move, where they do. ``speaking`` (N,):
-        how much of that is seen, the rest being the mouths of the ``origins``."""
+    ) -> tuple[Tensor, Movement | None, Faces, Tensor, Moment]:
+        """The faces (N,3,S,S) that ``planes`` make, where the frames lie, and how they move, where they do; then what hides
+        them and their mask. ``speaking`` (N,): how much of that is seen, the rest being the mouths of the ``origins``."""
+        faces, mask, moment = shaped(faces, self.blend, self.config.size, moment)
         device = faces.points.device
         source = faces.pixels if origins is None else origins.pixels
         share = None if speaking is None else speaking.to(device, torch.float32)[:, None, None, None]
@@ -256,7 +260,8 @@ class LipSync:
             assert faces.pixels is not None and source is not None
             made = self.model.picture(planes, faces.pixels, source.to(faces.pixels)).to(device, torch.float32)
             made, moment = steady(made, self.blend, moment)
-            return made if share is None else torch.lerp(source.to(made), made, share), None, moment
+            made = made if share is None else torch.lerp(source.to(made), made, share)
+            return made, None, faces, mask, moment
         parts = torch.cat([part.to(device) for part in unpacked(planes.float())], 1)
         reach = self.config.size / 4  # px: the most that anything moves
         parts[:, 3:5] /= reach
@@ -267,47 +272,48 @@ class LipSync:
         movement = Movement(F.pad(offset * reach, above), F.pad(own, above, value=1))
         if origins is not None:
             movement = replace(movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture)
-        return F.pad(paint, above, mode="replicate"), movement if share is None else movement.times(share), moment
+        if origins is not None:
+            mask = mask * below_the_middle(mask)  # the upper half is the frame's own, not the origin's
+        movement = movement if share is None else movement.times(share)
+        return F.pad(paint, above, mode="replicate"), movement, faces, mask, moment
 
-    def _lip_move(
-        self, planes: Tensor, faces: Faces, origins: Origins | None, speaking: Tensor | None, own: LipRange
-    ) -> LipMove:
-        """How lips move to the shapes that ``planes`` (N,3,1,1) say; those who do not speak close theirs."""
+    def _moved_lips(
+        self,
+        planes: Tensor,
+        faces: Faces,
+        origins: Origins | None,
+        speaking: Tensor | None,
+        moment: Moment,
+        *,
+        own: LipRange,
+    ) -> tuple[Tensor, Movement | None, Faces, Tensor, Moment]:
+        """As ``_made``, for a model that moves lips to the shapes that ``planes`` (N,3,1,1) say, of a person with the range
+        ``own``; those who do not speak close theirs. The mask holds the old mouth and the new one."""
         assert faces.dense is not None
-        dense = faces.dense.cpu()
-        wanted = wanted_shape(planes[:, :, 0, 0].float().cpu(), own)
+        wanted = wanted_shape(planes[:, :, 0, 0].to(faces.dense), own)
         if speaking is not None:
-            wanted = torch.lerp(own.neutral.expand_as(wanted), wanted, speaking[:, None].to(wanted))
-        source = dense if origins is None or origins.dense is None else origins.dense.cpu()
-        move = move_lips(source, dense, wanted, self.config.size)
-        device = faces.dense.device
-        return LipMove(move.offset.to(device), move.points.to(device), move.opened.to(device))
-
-    def _moved_lips(self, move: LipMove, faces: Faces, origins: Origins | None) -> tuple[Tensor, Movement | None]:
-        """The faces (N,3,S,S) with lips that moved, and how, where pixels of pictures are moved themselves."""
+            wanted = torch.lerp(own.neutral.to(wanted).expand_as(wanted), wanted, speaking[:, None].to(wanted))
+        move = move_lips(self._source_points(faces, origins), faces.dense, wanted, self.config.size)
+        outlines = replace(faces, dense=covering(faces.dense, move.points))
+        outlines, mask, moment = shaped(outlines, self.blend, self.config.size, moment)
+        faces = replace(faces, hidden=outlines.hidden)
         pixels = faces.pixels if origins is None else origins.pixels
         assert pixels is not None
         pulled = move.pull(pixels.to(move.offset))
         paint, inside = inside_of(pulled, move)
-        if not self._moves:
-            return torch.lerp(pulled, paint, inside), None
         movement = Movement(move.offset, 1 - inside, whole=True)
         if origins is not None:
             movement = replace(movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture)
-        return paint, movement
+            mask = mask * seen_in_origins(movement)
+        if not self._moves:
+            return torch.lerp(pulled, paint, inside), None, faces, mask, moment
+        return paint, movement, faces, mask, moment
 
-    def _seen_in(self, move: LipMove, origins: Origins) -> Tensor:
-        """(N,1,S,S) in [0,1]: 0 where a mouth would take its pixels from beyond the edge of its picture, and above the nose,
-        where eyes look as they do in the frame itself."""
-        axis = torch.arange(self.config.size, device=move.offset.device) + 0.5
-        places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + move.offset
-        maps = origins.crop_to_picture.to(move.offset)
-        places = apply(maps, places.flatten(2).mT).mT.unflatten(2, places.shape[2:])
-        sizes = move.offset.new_tensor([size_of(picture)[::-1] for picture in origins.pictures])[:, :, None, None]
-        reach = 4 * scale_of(maps)[:, None, None, None]  # px of the picture: the edge is soft
-        inside = torch.minimum(places, sizes - places).amin(1, keepdim=True)
-        rows = (torch.arange(self.config.size, device=move.offset.device)[:, None] + 0.5) / self.config.size
-        return (inside / reach).clamp(0, 1) * ((rows - _EYES_END) / _NOSE_RAMP).clamp(0, 1)
+    def _source_points(self, faces: Faces, origins: Origins | None) -> Tensor:
+        """(N,102,2) landmarks, in crop px, of the pictures that mouths are made of."""
+        assert isinstance(self.model, LipWarp) and faces.dense is not None
+        points = faces.dense if origins is None else origins.dense
+        return (self.model.find(origins.pixels) if points is None and origins else points).to(faces.dense)
 
     def _marked(self, frames: Frames | YuvFrames, faces: Faces, track: FaceTrack, index: Tensor) -> Faces:
         """``faces`` with the landmarks that a model which moves lips needs, where their track has none."""

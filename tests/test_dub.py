@@ -176,7 +176,7 @@ def test_tracks_are_kept_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     speech = tone(tmp_path / "a.wav", 0.4)
     first = dub(face, speech, tmp_path / "1.mp4")
     entries = list((tmp_path / "cache").rglob("*.safetensors"))
-    assert len(entries) == 1
+    assert len(entries) == 2  # of the detector alone, and with landmarks
     second = dub(face, speech, tmp_path / "2.mp4")
     assert torch.equal(pixels(first.out), pixels(second.out)) and first.faces == second.faces == 1
     assert list((tmp_path / "cache").rglob("*.safetensors")) == entries

@@ -26,7 +26,7 @@ from lipsync_core.weights import save_model
 
 FPS = Fraction(25)
 TEACHING = ("train/grid_s1", "train/grid_s4", "train/grid_other", "train/crema_1001", "train/other")
-CLIPS, WINDOWS, SILENT = 12, 20, 24  # of a step: clips, windows of each, and windows of silence
+CLIPS, WINDOWS, SILENT = 16, 14, 28  # of a step: clips, windows of each, and windows of silence
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 1e-2
 LAGS, OFFSETS = 2, 6  # frames: within which a correlation is the best, and a clip's own offset is sought
 IN_SYNC = {"grid_s1", "grid_s4", "crema_1001", "mA", "mB", "mC", "wA", "wB", "wD"}
@@ -111,17 +111,18 @@ def augment(mel: Tensor, rng: torch.Generator) -> Tensor:
             mel[:, :shift] = mel[:, shift : shift + 1]
         elif shift < 0:
             mel[:, shift:] = mel[:, shift - 1 : shift]
-    tone = F.interpolate(torch.randn(1, 1, 6, generator=rng) * 0.35, (bands,), mode="linear", align_corners=True)[0, 0]
-    gain = uniform(-1.4, 0.6)
+    tone = F.interpolate(torch.randn(1, 1, 6, generator=rng) * 0.25, (bands,), mode="linear", align_corners=True)[0, 0]
+    loud = float(mel.mean(1).quantile(0.9))  # of what is heard of the clip: quiet recordings must not drown in noise
+    gain = uniform(-0.8, 0.5)
     mel = (mel + gain + tone[:, None]).clamp(-4, 4)
-    if uniform(0, 1) < 0.4:  # a room: what sounded before is still heard
+    if uniform(0, 1) < 0.2:  # a room: what sounded before is still heard
         decay = uniform(0.5, 0.85)
         kept = [mel[..., 0]]
         for step in mel.unbind(2)[1:]:
             kept.append(torch.maximum(step, kept[-1] - (1 - decay) * 1.6))
         mel = torch.stack(kept, 2)
-    if uniform(0, 1) < 0.6:
-        mel = add_noise(mel, uniform(-3.5, -0.6) + 0.5 * tone.flip(0)[:, None], rng)
+    if uniform(0, 1) < 0.35:  # 10 to 45 dB below the speech
+        mel = add_noise(mel, loud + gain - uniform(0.8, 3.6) + 0.5 * tone.flip(0)[:, None], rng)
     return mel + torch.randn(mel.shape, generator=rng) * 0.05
 
 
@@ -133,8 +134,8 @@ def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
-    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up to -45 dBFS or so."""
-    floor = torch.rand(count, 1, 1, generator=rng) * 4 - 4.3
+    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up to -45 dBFS."""
+    floor = torch.rand(count, 1, 1, generator=rng) * 4.2 - 4.3
     points = torch.randn(count, 1, 5, generator=rng) * 0.6
     tone = F.interpolate(points, (80,), mode="linear", align_corners=True)[:, 0, :, None]
     mel = (floor + tone + torch.randn(count, 80, steps, generator=rng) * 0.45).clamp(-4, 4)

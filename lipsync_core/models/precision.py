@@ -7,10 +7,11 @@ from torch import Tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-# Medians of runs on two cores of a Xeon with AVX-512 and no units for bfloat16, torch 2.13, one thread, 3x3, forward.
+# 3x3, forward, least of several runs beside other work: one thread of a Xeon with AVX-512 alone, torch 2.13. Two
+# measurements gave 5 and 9 times.
 SLOW_BFLOAT16 = (
     "this CPU has no units for bfloat16, which torch then imitates: a convolution (64 channels, 48x48 px) was measured to "
-    'take 5 times as long as in float32, a transposed one 24 times; precision = "auto" takes float32 here'
+    'take 5 to 9 times as long as in float32, a transposed one 24 times; precision = "auto" takes float32 here'
 )
 
 
