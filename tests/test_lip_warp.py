@@ -407,3 +407,12 @@ def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
     with torch.inference_mode():
         made = model(windows, faces, faces[:1])
     assert made.shape == faces.shape and bool(torch.isfinite(made).all())
+
+
+def test_half_precision_is_for_other_models(clip: Tensor) -> None:
+    """Places of a fraction of a px, and shapes in eye distances, have no room in eight bits."""
+    low = LipSync(lip_warp(), precision="bfloat16")
+    assert {weight.dtype for weight in low.model.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="wanted auto, float32 or bfloat16"):
+        LipSync(lip_warp(), precision="float16")  # type: ignore[arg-type]
+    assert low.lip_range(person(20, dense=False)).neutral.device.type == "cpu"
