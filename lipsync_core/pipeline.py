@@ -98,7 +98,9 @@ class LipSync:
         self.model = ready(model)
         weight = next(self.model.parameters())
         dtype = arithmetic(weight, precision)
-        if isinstance(model, LipWarp):  # places and shapes want more bits than that, and their networks take little time
+        if isinstance(
+            model, LipWarp
+        ):  # places and shapes want more bits than that, and their networks take little time
             dtype = weight.dtype
         if dtype != weight.dtype:  # a copy: the caller's numbers stay
             self.model = copy.deepcopy(self.model).to(dtype)
