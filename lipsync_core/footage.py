@@ -88,10 +88,9 @@ class Footage:
         """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those beyond the end are left
         out. Frames near each other are read on from one to the next, distant ones sought; ``on_frame`` hears of each that is
         read."""
+        rate = self.info.fps
         for first, stop in self._spans(frames):
-            read = read_frames(
-                self.path, chunk=1, fps=self.info.fps, start=first, stop=stop, on_warning=self.on_warning
-            )
+            read = read_frames(self.path, chunk=1, fps=rate, start=first, stop=stop, on_warning=self.on_warning)
             yield from ((i, piece.pixels[0]) for i, piece in self._wanted(read, frames, on_frame))
 
     def pick_coded(

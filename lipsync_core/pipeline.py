@@ -98,6 +98,10 @@ class LipSync:
         self.model = ready(model)
         weight = next(self.model.parameters())
         dtype = arithmetic(weight, precision)
+        if isinstance(
+            model, LipWarp
+        ):  # places and shapes want more bits than that, and their networks take little time
+            dtype = weight.dtype
         if dtype != weight.dtype:  # a copy: the caller's numbers stay
             self.model = copy.deepcopy(self.model).to(dtype)
 
@@ -310,8 +314,11 @@ class LipSync:
     def _source_points(self, faces: Faces, origins: Origins | None) -> Tensor:
         """(N,102,2) landmarks, in crop px, of the pictures that mouths are made of."""
         assert isinstance(self.model, LipWarp) and faces.dense is not None
-        points = faces.dense if origins is None else origins.dense
-        return (self.model.find(origins.pixels) if points is None and origins else points).to(faces.dense)
+        if origins is None:
+            return faces.dense
+        if origins.dense is None or origins.dense.shape[1] != POINTS:  # landmarks of another layout
+            return self.model.find(origins.pixels).to(faces.dense)
+        return origins.dense.to(faces.dense)
 
     def _marked(self, frames: Frames | YuvFrames, faces: Faces, track: FaceTrack, index: Tensor) -> Faces:
         """``faces`` with the landmarks that a model which moves lips needs, where their track has none."""
@@ -330,14 +337,8 @@ class LipSync:
         height, width = size_of(frames)
         out = torch.zeros(len(frames.pixels), height, width)
         for spoken in told:
-            seen = shares(
-                (height, width),
-                spoken.faces,
-                self.blend,
-                spoken.mask,
-                shown=spoken.shown,
-                moves=self._moves and spoken.lower,
-            )
+            moves = self._moves and spoken.lower
+            seen = shares((height, width), spoken.faces, self.blend, spoken.mask, shown=spoken.shown, moves=moves)
             out[spoken.here] = 1 - (1 - out[spoken.here]) * (1 - seen.cpu())
         return out
 

@@ -317,6 +317,15 @@ def test_the_stream_does_not_depend_on_the_chunks(sync: LipSync, clip: Tensor, d
     assert not changed[:, :30].any() and not changed[:, :, 130:].any()  # with the mouth alone
 
 
+@pytest.mark.parametrize("references", [False, True])
+def test_landmarks_of_another_layout_are_found_anew(sync: LipSync, clip: Tensor, references: bool) -> None:
+    """As where there are none: those of a file (``--landmarks``) or of a mesh, of faces and of the pictures drawn from."""
+    bare = person(20, dense=False)
+    other = replace(bare, dense=torch.rand(COUNT, 106, 2, generator=torch.Generator().manual_seed(7)) * 50)
+    got = [spoken(sync, clip, 4, roles(track, clip, references=references)) for track in (bare, other)]
+    assert torch.equal(*got) and not torch.equal(got[0], clip)
+
+
 def test_a_still_is_the_stream_of_its_frame(sync: LipSync, clip: Tensor) -> None:
     for dense in (True, False):
         track, photo = person(20, count=1, dense=dense), Frames(clip[:1])
@@ -407,3 +416,12 @@ def test_a_saved_model_is_the_same(tmp_path: Path) -> None:
     with torch.inference_mode():
         made = model(windows, faces, faces[:1])
     assert made.shape == faces.shape and bool(torch.isfinite(made).all())
+
+
+def test_half_precision_is_for_other_models(clip: Tensor) -> None:
+    """Places of a fraction of a px, and shapes in eye distances, have no room in eight bits."""
+    low = LipSync(lip_warp(), precision="bfloat16")
+    assert {weight.dtype for weight in low.model.parameters()} == {torch.float32}
+    with pytest.raises(ValueError, match="wanted auto, float32 or bfloat16"):
+        LipSync(lip_warp(), precision="float16")  # type: ignore[arg-type]
+    assert low.lip_range(person(20, dense=False)).neutral.device.type == "cpu"

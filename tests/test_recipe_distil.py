@@ -162,6 +162,8 @@ def test_what_is_cut_otherwise_or_of_another_shape_is_refused(tmp_path: Path, sh
 
     refused("wants crops cut as box, not aligned; prepare such ones .python -m train.prepare",
             "--teacher", boxes, "--expert", expert)  # fmt: skip
+    refused("mini is a LipWarp, .*name `mini-2`", "--teacher", "mini", "--expert", expert)
+    refused("mini is a LipWarp, .*name `mini-2`", "--teacher", "mini-2", "--expert", expert, "--start", "mini")
     refused("is no `mini-2` for aligned crops", "--teacher", "mini-2", "--expert", expert, "--start",
             saved(Generator(thin(MINI)), tmp_path / "thin.safetensors"))  # fmt: skip
     (tmp_path / "settings.json").write_text("{}", encoding="utf-8")

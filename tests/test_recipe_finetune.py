@@ -136,6 +136,8 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
         name: tuple(replace(stage, channels=stage.channels // 16) for stage in getattr(LIPGAN_BASIC, name))
         for name in ("face", "audio", "decoder")
     }
+    with pytest.raises(TrainingError, match=r"mini is a LipWarp, .* draws none.* name `mini-2`"):
+        finetune.main([run, str(talk), str(tmp_path / "lips"), "--start", "mini"])
     other, boxes = LipGAN(replace(LIPGAN_BASIC, **thin)), Generator(replace(MINI, framing=WAV2LIP.framing))
     for name, model, match in (
         ("lipgan", other, "is a LipGAN"),

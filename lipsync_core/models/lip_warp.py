@@ -66,8 +66,8 @@ class LipWarp(TalkingFace):
 
     @property
     def prior(self) -> LipRange:
-        """The range of lip shapes of somebody who is not seen speaking."""
-        return LipRange(self.neutral.float(), self.spread.float())
+        """The range of lip shapes of somebody who is not seen speaking, on the CPU as tracks are."""
+        return LipRange(self.neutral.float().cpu(), self.spread.float().cpu())
 
     def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
         return []
@@ -90,6 +90,7 @@ class LipWarp(TalkingFace):
 
     def find(self, crops: Tensor) -> Tensor:
         """The landmarks (N,102,2) in px of crops (N,3,S,S) that are framed as ``config.framing`` says."""
+        crops = crops.float()  # places of a quarter of a px want more bits than half precision has
         side, inner = crops.shape[-1], self.config.landmarks.size
         seen = crops.new_tensor(self.config.landmarks.framing.points)[None] * inner
         maps = similarity(seen, crops.new_tensor(self.config.framing.points)[None] * side).expand(len(crops), -1, -1)
