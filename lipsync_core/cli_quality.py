@@ -44,7 +44,7 @@ def quality_command(
         Literal["face", "frame"], typer.Option(help="What PSNR, SSIM and FID look at: the detector's box, or all.")
     ] = "face",
     landmarks: Annotated[
-        Path | None, typer.Option(help="InsightFace's 2d106det.onnx, for LMD; wants the true video.")
+        Path | None, typer.Option(help="InsightFace's 2d106det.onnx, for LMD by it; wants the true video.")
     ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Video of the speaker of the new sound: do the lips follow theirs?")

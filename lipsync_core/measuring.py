@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import MediaError, WeightsError
 from .faces.selection import parse_face, select, usual_centre
-from .finding import Finding, device_named, load_detector
+from .finding import Finding, device_named, load_detector, load_landmarks
 from .footage import Footage
 from .media import probe, read_audio, read_frames
 from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness
@@ -61,7 +61,8 @@ class QualityReport:
 
     ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the video and of ``real``;
     with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``, ``fid``, all three of the ``region`` (figures of
-    two regions do not compare), and ``lmd``. ``mouth``: whose lips it follows, where others were given (``mouth_following``).
+    two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose lips it
+    follows, where others were given (``mouth_following``).
     """
 
     video: Path
@@ -73,6 +74,7 @@ class QualityReport:
     centre: tuple[int, int]
     figures: Mapping[str, Figure]
     warnings: tuple[str, ...]
+    landmarks: str | None = None
     mouth: MouthReport | None = None
 
     def to_json(self) -> str:
@@ -86,6 +88,7 @@ class QualityReport:
             "frames": self.frames,
             "with_face": self.with_face,
             "centre": self.centre,
+            "landmarks": self.landmarks,
             "figures": {name: figure.to_values() for name, figure in self.figures.items()},
             "mouth": None if self.mouth is None else self.mouth.to_values(),
             "warnings": self.warnings,
@@ -111,8 +114,8 @@ def measure(
     With ``real`` the frames of both are taken at its rate, up to the end of the shorter, the face is looked for in it
     alone, and motion in silence is that in the silence of ``video`` in both. face: whom, as ``dub`` takes it (largest | left
     | right | INDEX | x,y). region: what PSNR, SSIM and FID look at: the detector's box of the face, or the frame.
-    landmarks: InsightFace's 2d106det.onnx, for LMD. FID comes with the weights ``fid-inception``, pulled before. What
-    cannot be had is None in the report, with the reason. on_progress(stage, done, total).
+    landmarks: InsightFace's 2d106det.onnx, for LMD by it instead of by the bundled network. FID comes with the weights ``fid-
+    inception``, pulled before. What cannot be had is None in the report, with the reason. on_progress(stage, done, total).
 
     Raises NoFaceError, MediaError, WeightsError, ValueError (among others for two files of different sizes).
     """
@@ -156,6 +159,7 @@ def measure(
         usual_centre(person.boxes[person.visible]),
         figures,
         tuple(warn.messages),
+        None if likeness is None else likeness.landmarks,
     )
 
 
@@ -183,7 +187,8 @@ class _Likeness:
     def __init__(self, region: Region, landmarks: Path | str | None, device: torch.device) -> None:
         self._region: Region = region
         self._psnr, self._ssim = PSNR(), SSIM()
-        self._lmd = LandmarkDistance(None if landmarks is None else LandmarkModel(Path(landmarks)))
+        self.landmarks = "face_landmarks" if landmarks is None else Path(landmarks).name
+        self._lmd = LandmarkDistance(load_landmarks(device) if landmarks is None else LandmarkModel(Path(landmarks)))
         self._fid, self._no_fid = _fid(region, device)
         self._small = 0
 
@@ -214,12 +219,11 @@ class _Likeness:
             warn(f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and SSIM")
         nothing = "no frame shows the face"
         psnr, ssim, lmd = self._psnr.compute(), self._ssim.compute(), self._lmd.compute()
-        without = "no landmark model was given" if self._lmd.model is None else nothing
         equal = "all pictures are equal: infinite" if psnr == math.inf else None
         return {
             "psnr_db": Figure(psnr, reason=nothing if psnr is None else equal),
             "ssim": Figure(ssim, reason=nothing if ssim is None else None),
-            "lmd": Figure(lmd, reason=without if lmd is None else None),
+            "lmd": Figure(lmd, reason=nothing if lmd is None else None),
             "fid": self._distance(warn),
         }
 

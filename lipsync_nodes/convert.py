@@ -4,6 +4,7 @@ because every pack makes its own; the only place that drops an alpha channel."""
 import logging
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +13,18 @@ from torch import Tensor
 from ..lipsync_core.errors import MediaError
 from ..lipsync_core.faces.given import five_points
 from ..lipsync_core.faces.selection import rows
+from ..lipsync_core.models.face_landmarks import (
+    INNER_LIPS,
+    JAW,
+    LEFT_BROW,
+    LEFT_EYE,
+    NOSE_BASE,
+    NOSE_BRIDGE,
+    OUTER_LIPS,
+    POINTS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
 from ..lipsync_core.types import Audio, FaceTrack, Frames
 from . import host
 
@@ -130,8 +143,8 @@ def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[st
 
 
 def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """A FACE_LANDMARKS of ComfyUI's own face landmark node: the boxes (F,4), the five points (F,5,2) and the whole mesh
-    (F,468,2) of each frame's faces. ValueError."""
+    """A FACE_LANDMARKS of ComfyUI's own face landmark node, or of 'Detect Faces': the boxes (F,4), the five points (F,5,2) and
+    the whole mesh (F,468,2), or our own points (F,102,2), of each frame's faces. ValueError."""
     frames = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(frames, Sequence):
         raise ValueError(f"face_landmarks is a {type(value).__name__}; wanted that of ComfyUI's own face landmark node")
@@ -141,7 +154,55 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
         points = [_rows([five_points(mesh) for mesh in faces], 5, 2) for faces in meshes]
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node") from error
-    return boxes, points, [_rows([mesh[:_MESH] for mesh in faces], _MESH, 2) for faces in meshes]
+    size = min([_MESH, *(len(mesh) for faces in meshes for mesh in faces)])
+    return boxes, points, [_rows([mesh[:size] for mesh in faces], size, 2) for faces in meshes]
+
+
+def face_landmarks(tracks: Sequence[FaceTrack], count: int, width: int, height: int) -> dict[str, Any]:
+    """The dense points of ``tracks`` as the FACE_LANDMARKS of ComfyUI's own face landmark node: a list of faces for each of
+    ``count`` frames, with box, points, and how sure they are; and which points are joined to which part of a face, by which
+    the host's nodes draw and mask. What only a whole mesh tells (depth, blendshapes) is not in it, nor are faces without
+    clear landmarks."""
+    frames: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    for track in tracks:
+        if track.dense is None or track.dense.shape[1] != POINTS:
+            continue
+        for index in track.visible.nonzero().flatten().tolist():
+            score = 1.0 if track.dense_scores is None else float(track.dense_scores[index])
+            face = {"bbox_xyxy": track.boxes[index].float().numpy(), "landmarks_xy": track.dense[index].float().numpy()}
+            if 0 <= track.start + index < count:
+                frames[track.start + index].append({**face, "score": score, "presence": score, "blendshapes": {}})
+    return {"frames": frames, "image_size": (height, width), "connection_sets": CONNECTIONS}
+
+
+def _path(*points: slice, closed: bool = False) -> frozenset[tuple[int, int]]:
+    """The pairs of neighbours among ``points``, one row after another."""
+    row = [point for part in points for point in range(part.start, part.stop)]
+    return frozenset(pairwise([*row, row[0]] if closed else row))
+
+
+# As ComfyUI's own node names them: left is the person's, so the picture's right. The brows are the upper edge of the oval.
+_PARTS = {
+    "face_oval": frozenset(
+        pairwise([*range(JAW.start, JAW.stop), *range(RIGHT_BROW.stop - 1, LEFT_BROW.start - 1, -1), 40])
+    ),
+    "lips": _path(OUTER_LIPS, closed=True) | _path(INNER_LIPS, closed=True),
+    "left_eye": _path(RIGHT_EYE, closed=True),
+    "right_eye": _path(LEFT_EYE, closed=True),
+    "left_eyebrow": _path(RIGHT_BROW),
+    "right_eyebrow": _path(LEFT_BROW),
+}
+_CONTOURS = frozenset[tuple[int, int]]().union(*_PARTS.values())
+_NOSE = _path(NOSE_BRIDGE) | _path(NOSE_BASE)
+_NONE = frozenset[tuple[int, int]]()  # an iris is one point here, and there is no wire frame
+CONNECTIONS = {
+    **_PARTS,
+    "contours": _CONTOURS,
+    "nose": _NOSE,
+    "irises": _NONE,
+    "tesselation": _NONE,
+    "all": _CONTOURS | _NOSE,
+}
 
 
 _MESH = 468  # points of MediaPipe's mesh; ten more are irises, which look about

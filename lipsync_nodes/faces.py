@@ -76,7 +76,7 @@ class DetectFaces(io.ComfyNode):
                 FaceLandmarks.Input(
                     "face_landmarks",
                     optional=True,
-                    tooltip="Takes these in place of detection, from ComfyUI's own face landmark node.",
+                    tooltip="Takes these in place of detection, from ComfyUI's own face landmark node or from this one.",
                 ),
             ],
             outputs=[
@@ -85,6 +85,10 @@ class DetectFaces(io.ComfyNode):
                 io.Int.Output("count", tooltip="How many people there are; after a cut everybody counts anew."),
                 io.Image.Output("preview", tooltip="Frames with numbered boxes; at most 16 of a video."),
                 io.Mask.Output("mask", tooltip="1 where the faces are. For images only: a video's is too large."),
+                FaceLandmarks.Output(
+                    "face_landmarks",
+                    tooltip="102 points of every face, frame by frame, for ComfyUI's own landmark nodes.",
+                ),
             ],
         )
 
@@ -97,7 +101,9 @@ class DetectFaces(io.ComfyNode):
         people = looking.people(footage, finding, bboxes, face_landmarks)
         boxes = convert.bounding_boxes(people.tracks, people.frames)
         preview = convert.image(looking.preview(footage, people))
-        return io.NodeOutput(people, boxes, len(people.tracks), preview, looking.masks(media, people))
+        found = convert.face_landmarks(people.tracks, people.frames, people.width, people.height)
+        marks = found if face_landmarks is None else face_landmarks
+        return io.NodeOutput(people, boxes, len(people.tracks), preview, looking.masks(media, people), marks)
 
 
 class SelectFace(io.ComfyNode):

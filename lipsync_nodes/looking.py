@@ -13,8 +13,8 @@ from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_fram
 from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
 from ..lipsync_core.faces.tracking import window
-from ..lipsync_core.finding import Finding, find_people, load_detector
-from ..lipsync_core.footage import Cut, Footage, Pictures, opened
+from ..lipsync_core.finding import Finding, find_people, load_detector, load_landmarks
+from ..lipsync_core.footage import Cut, Footage, Pictures, add_dense, opened
 from ..lipsync_core.giving import given_people
 from ..lipsync_core.hub import HUB
 from ..lipsync_core.previewing import mask_sheet
@@ -71,6 +71,8 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
             detector, _ = load_detector(finding, host.device())
             boxes = convert.boxes_by_frame(bboxes)
             tracks, count = given_people(clip, boxes, detector, smoothing=smoothing, on_found=heard)
+            marks = load_landmarks(host.device())
+            tracks = add_dense(clip, tracks, count, marks, pace=finding.pace, on_found=heard)
     if not tracks and (bboxes is not None or face_landmarks is not None):
         raise NoFaceError(f"none of {count} frames has a face in what is connected; disconnect it to have faces found")
     if not tracks:

@@ -100,7 +100,7 @@ def test_the_clip_itself_is_the_best_of_its_copies(clip: Path) -> None:
     assert values["figures"]["psnr_db"] == {"value": None, "real": None, "reason": "all pictures are equal: infinite"}
     assert values["fps"] == "25" and values["region"] == "face" and values["real"] == str(clip)
     assert "lipsync models pull fid-inception" in values["figures"]["fid"]["reason"]
-    assert values["figures"]["lmd"]["reason"] == "no landmark model was given"
+    assert values["figures"]["lmd"] == {"value": 0, "real": None} and values["landmarks"] == "face_landmarks"
 
 
 def test_a_blurred_mouth_is_less_sharp_and_farther_from_the_truth(clip: Path, tmp_path: Path) -> None:
@@ -146,6 +146,7 @@ def test_lips_are_compared_where_there_is_a_model(clip: Path, tmp_path: Path) ->
     dark = film(tmp_path / "dark.mkv", with_mouth(lambda mouths: mouths // 4))
     path = network(tmp_path).path  # lips part with mean red
     same, other = (measure(one, clip, landmarks=path, finding=FRESH).figures["lmd"] for one in (clip, dark))
+    assert measure(clip, clip, landmarks=path, finding=FRESH).landmarks == path.name
     assert same.value == 0 and other.value is not None and other.value > 0.1
     with pytest.raises(WeightsError, match=r"no file .*x\.onnx"):
         measure(clip, clip, landmarks=tmp_path / "x.onnx", finding=FRESH)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import cut
+from ..models.face_landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
 from .mini import box_iou
@@ -17,8 +18,13 @@ from .tracking import SMOOTHING_SECONDS, track
 # face_model_with_iris.obj): the two corners of either eye, not the iris, which the shorter mesh has not and which looks
 # about; the tip of the nose; the outer corners of the lips. Of the vertices on the ridge of the nose, 1 lies nearest to
 # our detector's point: 0.54 of the way down from the eyes to the mouth, ours 0.56 (4, a little above it: 0.44).
-_MESH_SIZES = (468, 478)
 _MESH_POINTS = ((33, 133), (362, 263), (1, 1), (61, 61), (291, 291))
+# Of these our own 102 points lack vertex 1, which lies between 4 and 2.
+_OUR_POINTS = tuple(
+    (MEDIAPIPE_VERTICES.index(a), MEDIAPIPE_VERTICES.index(b))
+    for a, b in ((33, 133), (362, 263), (4, 2), (61, 61), (291, 291))
+)
+_FIVE = {468: _MESH_POINTS, 478: _MESH_POINTS, POINTS: _OUR_POINTS}
 
 _LOOK, _LOOK_SIDE = 2.0, 256  # a square so much wider than the box, and its side in px: the face is about 128 px there
 
@@ -105,10 +111,13 @@ def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> 
 
 
 def five_points(landmarks: Tensor) -> Tensor:
-    """(5,2) our points from MediaPipe's face mesh (468,2), or (478,2) with irises, px. Raises ValueError for others."""
-    if landmarks.ndim != 2 or landmarks.shape[0] not in _MESH_SIZES or landmarks.shape[1] != 2:
-        raise ValueError(f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or (478,2)")
-    return landmarks[torch.tensor(_MESH_POINTS, device=landmarks.device)].mean(1)
+    """(5,2) the detector's points from MediaPipe's face mesh (468,2), or (478,2) with irises, or from our own dense points
+    (102,2), px. Raises ValueError for others."""
+    if landmarks.ndim != 2 or landmarks.shape[0] not in _FIVE or landmarks.shape[1] != 2:
+        raise ValueError(
+            f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or (478,2), or ours, ({POINTS},2)"
+        )
+    return landmarks[torch.tensor(_FIVE[len(landmarks)], device=landmarks.device)].mean(1)
 
 
 def _check_dense(dense: Sequence[Tensor], faces: Sequence[int]) -> None:

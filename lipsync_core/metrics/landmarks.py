@@ -1,8 +1,9 @@
-"""LMD: how far lips are from where the true ones are, with the dense landmarks of a model that the user has."""
+"""LMD: how far lips are from where the true ones are, by dense landmarks: our own, or those of a model that the user has."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,14 @@ _SIZE = 192  # px of the network's input
 _POINTS = 106
 _LIPS = slice(52, 72)  # in the 106-point layout: corners 52 and 61, outer and inner contours between
 _MARGIN = 1.5  # the crop's side, in longer sides of the detector's box
+
+
+class FindsLips(Protocol):
+    """What finds lips: ``LandmarkModel``, or ``faces.landmarks.LandmarkFinder``."""
+
+    def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
+        """(clip index, lips (L,2) in frame px) of each frame in which the face of ``track`` is visible."""
+        ...
 
 
 class LandmarkModel:
@@ -90,7 +99,7 @@ class LandmarkDistance(FrameValues):
     their own crops.
     """
 
-    def __init__(self, model: LandmarkModel | None) -> None:
+    def __init__(self, model: FindsLips | None) -> None:
         super().__init__()
         self.model = model
 

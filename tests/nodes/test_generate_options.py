@@ -1,6 +1,7 @@
 """What the newer widgets do: silence, references, turns, occlusion, restorers, meshes, and the preview of masks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -345,3 +346,24 @@ def test_a_mask_of_nobody_or_of_other_media_says_so(pack: Pack, photo: torch.Ten
     tracks = pack.run("DetectFaces", media=photo)[0]
     with pytest.raises(ValueError, match="connect both from the same place"):
         pack.run("PreviewMask", media=photo[:, :200], tracks=tracks)
+
+
+def test_landmarks_go_out_as_the_hosts_nodes_take_them_and_come_back(pack: Pack, photo: torch.Tensor) -> None:
+    *_, marks = pack.run("DetectFaces", media=photo)
+    height, width = photo.shape[1:3]
+    assert marks["image_size"] == (height, width) and len(marks["frames"]) == 1
+    sets = marks["connection_sets"]
+    assert all(0 <= point < 102 for pairs in sets.values() for pair in pairs for point in pair)
+    for part in ("face_oval", "lips", "left_eye", "right_eye"):  # closed: every point has two neighbours
+        points = [point for pair in sets[part] for point in pair]
+        assert points and all(points.count(point) == 2 for point in points)
+    track = pack.run("DetectFaces", media=photo)[0].tracks[0]
+    place = torch.rand(1, 102, 2, generator=torch.Generator().manual_seed(0)) * 60 + track.boxes[:, None, :2]
+    convert = pack.part("lipsync_nodes.convert")
+    known = replace(track, dense=place, dense_scores=torch.full((1,), 0.75))
+    told = convert.face_landmarks([known], 1, width, height)
+    (face,) = told["frames"][0]
+    assert face["score"] == face["presence"] == 0.75 and face["landmarks_xy"].shape == (102, 2)
+    again = pack.run("DetectFaces", media=photo, face_landmarks=told)
+    torch.testing.assert_close(again[0].tracks[0].dense, place)
+    assert again[-1] is told

@@ -152,7 +152,7 @@ def test_another_blend_draws_nothing_and_another_precision_draws_anew(
 
 
 def test_faces_are_found_numbered_and_masked(pack: Pack, pair: torch.Tensor) -> None:
-    tracks, boxes, count, preview, mask = pack.run("DetectFaces", media=pair.expand(3, -1, -1, -1))
+    tracks, boxes, count, preview, mask, marks = pack.run("DetectFaces", media=pair.expand(3, -1, -1, -1))
     assert count == 2 and len(boxes) == 3 and {len(frame) for frame in boxes} == {2}
     left, right = sorted(boxes[0], key=lambda box: box["x"])
     assert left["x"] + left["width"] < 256 < right["x"] and left["width"] > 40
@@ -160,18 +160,19 @@ def test_faces_are_found_numbered_and_masked(pack: Pack, pair: torch.Tensor) -> 
     inside = mask[0, int(left["y"] + left["height"] / 2), int(left["x"] + left["width"] / 2)]
     assert float(inside) > 0.9 and float(mask[0, 0, 0]) == 0
     assert (tracks.frames, tracks.width, tracks.height) == (3, 512, 256)
+    assert len(marks["frames"]) == 3 and marks["image_size"] == (256, 512)
 
 
 def test_a_videos_faces_have_a_preview_and_no_mask(pack: Pack, talking: Path) -> None:
-    _, boxes, count, preview, mask = pack.run("DetectFaces", media=VideoFromFile(str(talking)))
+    _, boxes, count, preview, mask, _ = pack.run("DetectFaces", media=VideoFromFile(str(talking)))
     assert (count, len(boxes)) == (1, 50) and isinstance(mask, ExecutionBlocker)
     assert preview.shape[0] <= 16
 
 
 def test_given_boxes_take_the_place_of_detection(pack: Pack, pair: torch.Tensor) -> None:
-    _, boxes, _, _, _ = pack.run("DetectFaces", media=pair)
+    _, boxes, *_ = pack.run("DetectFaces", media=pair)
     (left,) = [box for box in boxes[0] if box["x"] < 200]
-    _, given, count, _, _ = pack.run("DetectFaces", media=pair, bboxes=left)
+    _, given, count, *_ = pack.run("DetectFaces", media=pair, bboxes=left)
     assert count == 1
     assert given[0][0]["x"] == pytest.approx(left["x"], abs=left["width"] / 4)
 
