@@ -126,7 +126,8 @@ LongerOption = Annotated[
 ]
 Detector = Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")]
 Landmarks = Annotated[
-    Path | None, typer.Option(help="InsightFace's 2d106det.onnx: masks then follow each face's own outline.")
+    Path | None,
+    typer.Option(help="InsightFace's 2d106det.onnx, for masks by its outline of each face instead of ours."),
 ]
 MinScore = Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")]
 Cache = Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")]

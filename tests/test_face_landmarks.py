@@ -242,8 +242,8 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(tmp_path: Path, m
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
     pixels = clip(1).pixels.repeat(20, 1, 1, 1)
     (shown,) = Pictures(pixels, Fraction(25)).tracks(Fixed(), landmarks=finder())
-    options = {"codec": "ffv1", "pix_fmt": "bgr0", "options": {}}
-    footage = opened(write_video(tmp_path / "a.mkv", pixels, **options), Cut())
+    film = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
+    footage = opened(film, Cut())
     look, detector, heard = Counting(network(), precision="float32", version="1"), Fixed(), list[int]()
 
     def people(look: LandmarkFinder | None) -> FaceTrack:
@@ -258,7 +258,8 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(tmp_path: Path, m
     times, seen = look.asked, detector.asked
     again = people(look)
     assert (look.asked, detector.asked) == (times, seen) and torch.equal(dense_of(again), dense_of(first))
-    assert again.dense_scores is not None and torch.equal(again.dense_scores, first.dense_scores)
+    assert again.dense_scores is not None and first.dense_scores is not None
+    assert torch.equal(again.dense_scores, first.dense_scores)
     assert people(None).dense is None and detector.asked == seen  # the bare tracks are stored as well
     people(Counting(network(), precision="float32", version="2"))
     assert detector.asked == seen and heard == sorted(heard)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lipsync_core.faces.lip_geometry import LIP_LAYOUTS
 from lipsync_core.faces.selection import joined
 from lipsync_core.footage import Cut, Footage, Pictures, opened, order
 from lipsync_core.geometry import ALIGNED, Framing, crop_to_frame, cut_frames
+from lipsync_core.models.face_landmarks import POINTS
 from lipsync_core.referring import Reference, references
 from lipsync_core.types import FaceTrack, Frames, References, YuvFrames
 from tests.media_samples import write_video
@@ -184,3 +186,21 @@ def test_single_frames_come_as_the_file_codes_them(tmp_path: Path) -> None:
         assert isinstance(picture, YuvFrames) and torch.equal(picture.pixels, frames.pixels[i : i + 1])
     memory = list(Pictures(shot(OPEN), FPS).pick_coded([7]))
     assert torch.equal(memory[0][1].pixels, shot(OPEN)[7:8])
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_landmarks_tell_which_mouths_are_closed_where_they_are_sure(sure: bool) -> None:
+    """They say the opposite of the picture: closed at 12 and 37."""
+    track = tracked(60)
+    dense = track.points.mean(1)[:, None].repeat(1, POINTS, 1)
+    dense[:, LIP_LAYOUTS[POINTS].eyes[1], 0] += 20
+    for _, lower in LIP_LAYOUTS[POINTS].gaps:
+        dense[:, lower, 1] += torch.tensor([0.0 if i % 25 == 12 else 9.0 for i in range(60)])
+    told = replace(track, dense=dense, dense_scores=torch.full((60,), 0.9 if sure else 0.2))
+    pixels = shot(OPEN)
+    found = made(Pictures(pixels, FPS), "nearest-closed", told, 60)
+    wanted = [12, 37] if sure else [0, 25, 50]
+    for patch, box, frame in zip(found.patches, found.boxes.int(), wanted, strict=True):
+        source = track.boxes[frame].int()
+        there = pixels[frame, source[1] : source[3], source[0] : source[2]]
+        assert torch.equal(patch.pixels[0, box[1] : box[3], box[0] : box[2]], there)

@@ -237,9 +237,8 @@ def _finished(
     visible = track.visible.cpu()
     if not bool(visible.any()) or _unsure_share(scored) > 0.5:
         return scored
-    filled = _filled(points, visible, visible & (scores >= SURE))
-    steady = smooth_dense(apply(maps, filled), visible, smoothing) * stretch
-    return replace(scored, dense=steady * visible[:, None, None])
+    placed = apply(maps, _filled(points, visible, visible & (scores >= SURE))).mul_(stretch)
+    return replace(scored, dense=smooth_dense(placed, visible, smoothing).mul_(visible[:, None, None]))
 
 
 def _filled(points: Tensor, visible: Tensor, sure: Tensor) -> Tensor:
