@@ -57,17 +57,12 @@ class Figure:
 @dataclass(frozen=True, slots=True, eq=False)
 class QualityReport:
     """How the face mostly at ``centre`` (x, y in px, as ``--face`` takes it) looks in ``video``, seen in ``with_face`` of
-        the ``frames`` that were looked at, at ``fps``.
+    the ``frames`` that were looked at, at ``fps``.
 
-        ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the video and of ``real``;
-        with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``, ``fid``, all three of the ``region`` (figures of
-    <<<<<<< HEAD
-        two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose lips
-        it follows, where others were given (``mouth_following``).
-    =======
-        two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose lips it
-        follows, where others were given (``mouth_following``).
-    >>>>>>> mouth-metrics
+    ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the video and of ``real``;
+    with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``, ``fid``, all three of the ``region`` (figures of
+    two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose
+    lips it follows, where others were given (``mouth_following``).
     """
 
     video: Path

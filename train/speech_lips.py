@@ -140,6 +140,12 @@ def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
     tone = F.interpolate(points, (80,), mode="linear", align_corners=True)[:, 0, :, None]
     mel = (floor + tone + torch.randn(count, 80, steps, generator=rng) * 0.45).clamp(-4, 4)
     mel[: count // 4] = -4
+    for window in mel[
+        count // 2 :
+    ]:  # where a recording begins or ends, noise does so at once: that is no speech either
+        place = int(torch.randint(1, steps, (), generator=rng))
+        part = window[:, :place] if float(torch.rand((), generator=rng)) < 0.5 else window[:, place:]
+        part[:] = -4
     return mel
 
 
