@@ -54,7 +54,8 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "videos").mkdir()
     words = Audio(speech.samples[:, : 4 * speech.rate], speech.rate)
     encoding = Encoding(crf=12, preset="ultrafast")
-    dub(folder / "head.png", words, folder / "videos" / "talk.mp4", finding=Finding(cache=False), encoding=encoding)
+    out = folder / "videos" / "talk.mp4"
+    dub(folder / "head.png", words, out, model="mini-2", finding=Finding(cache=False), encoding=encoding)
     return folder / "videos" / "talk.mp4"
 
 

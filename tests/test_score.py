@@ -33,9 +33,9 @@ FRESH = Finding(cache=False)
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The astronaut's head, 8 s long, speaking by `mini`; the judge never taught it."""
+    """The astronaut's head, 8 s long, speaking by `mini-2`; the judge never taught it."""
     folder = tmp_path_factory.mktemp("talk")
-    whole = dub(ASTRONAUT, SPEECH, folder / "whole.mp4", finding=FRESH).out
+    whole = dub(ASTRONAUT, SPEECH, folder / "whole.mp4", model="mini-2", finding=FRESH).out
     return cropped(whole, folder / "talk.mp4")
 
 

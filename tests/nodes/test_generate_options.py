@@ -166,9 +166,7 @@ def test_drawings_are_known_by_what_they_are_drawn_from(
     assert drew(silence="close") == 15  # from a closed mouth
     assert drew(reference="nearest-closed") == 0
     assert drew(silence="close", reference="first") == 15
-    assert (
-        drew(reference="auto") == 0 and drew(reference="current") == 0
-    )  # of this model the same as what is asked first
+    assert drew(reference="auto") == 15 and drew(reference="current") == 0  # of this model they are the same
     assert drew(None) == 15  # another model
     assert drew(None, silence="close") == 0  # which closes lips by itself
 
