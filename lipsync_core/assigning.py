@@ -1,7 +1,7 @@
 """Who speaks what, and when, through which face, drawn from what."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from .blending import Occlusion
 from .casting import Drawings, Role
 from .errors import NoFaceError
+from .faces.landmarks import sure_shares
 from .faces.selection import FaceSelector, parse_face, select
 from .footage import Cut, Footage, Pictures, arranged, order
 from .media import probe
@@ -177,3 +178,15 @@ def roles_of(
         plain = clear(shown.footage, face, length=shown.length) if occlusion == "compare" else None
         roles.append(Role(sound, arranged(face, shown.length, shown.index), kept, seen, speaking, look, plain))
     return roles
+
+
+def only_sure(roles: Sequence[Role], model: TalkingFace) -> list[Role]:
+    """``roles``, of which a ``model`` that moves lips shows nothing in frames whose landmarks cannot be believed."""
+    if not isinstance(model, LipWarp):
+        return list(roles)
+    out: list[Role] = []
+    for role in roles:
+        sure = sure_shares(role.track)
+        shown = sure if sure is None or role.shown is None else role.shown[: len(sure)] * sure[: len(role.shown)]
+        out.append(role if sure is None else replace(role, shown=shown))
+    return out

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, table, turns
+from .assigning import Progress, Shown, Speech, chosen, looks_of, only_sure, roles_of, speakers_of, table, turns
 from .audio import frame_count
 from .blending import Blend
 from .casting import Drawings, Role
@@ -24,6 +24,7 @@ from .finding import Finding, device_named, find_people, load_parser
 from .footage import Cut, Footage, opened
 from .hearing import Voices
 from .media import AudioSource, VideoWriter, refuse_inputs
+from .models.lip_warp import LipWarp
 from .models.precision import Precision
 from .models.talking_face import TalkingFace
 from .notes import Warnings
@@ -146,11 +147,14 @@ def dub(
             else:
                 with notes.clock("find turns"):
                     faces = turns(rows, sounds[0], shown, found, device=target, warn=notes.warn, say=say)
-            if blend.mask != "box" and (doubt := unsure_warning([face for face, _ in faces])):
+            moved = isinstance(network, LipWarp)
+            doubt = unsure_warning([face for face, _ in faces], passed=moved)
+            if doubt and (moved or blend.mask != "box"):
                 notes.warn(doubt)
             with notes.clock("find references"):
                 looks = looks_of(faces, shown, reference, silence, say, sync=sync, heard=voices.heard)
             roles = roles_of(faces, voices.heard, shown, looks, silence, blend.occlusion, drawings)
+            roles = only_sure(roles, network)
             dubbing = _dubbed(sync, footage, shown, roles, batch, restorer, notes)
             written = 0
             with closing(ahead(dubbing)) as frames:

@@ -14,6 +14,7 @@ from lipsync_core.faces.landmarks import (
     fill_from,
     smooth_dense,
     sure_frames,
+    sure_shares,
     unsure_warning,
     with_dense,
 )
@@ -262,3 +263,23 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(tmp_path: Path, m
     assert people(None).dense is None and detector.asked == seen  # the bare tracks are stored as well
     people(Counting(network(), precision="float32", version="2"))
     assert detector.asked == seen and heard == sorted(heard)
+
+
+def test_frames_that_are_not_sure_are_shown_less_and_their_neighbours_softly() -> None:
+    track = replace(face(), dense_scores=torch.ones(len(face().visible)))
+    assert sure_shares(track) is not None and bool((sure_shares(track) == 1).all())  # type: ignore[union-attr]
+    assert sure_shares(face()) is None
+    scores = torch.ones(len(face().visible))
+    scores[4:6] = 0.1
+    shares = sure_shares(replace(face(), dense_scores=scores))
+    assert shares is not None
+    assert shares[4:6].tolist() == [0, 0] and bool(((shares[[3, 6]] > 0) & (shares[[3, 6]] < 1)).all())
+
+
+def test_a_model_that_moves_lips_says_which_frames_it_leaves() -> None:
+    scores = torch.ones(len(face().visible))
+    scores[: len(scores) // 4] = 0.1
+    doubtful = replace(face(), dense_scores=scores)
+    assert unsure_warning([doubtful]) is None
+    said = unsure_warning([doubtful], passed=True)
+    assert said is not None and "stays" in said and "mini-2" in said

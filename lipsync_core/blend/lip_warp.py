@@ -40,9 +40,8 @@ _BELOW_CHIN = 0.35  # eye distances below the chin where the neck stays as it is
 _CELL = 3  # px between the places where a spline is computed
 # What the splines go through: what is still, lips and jaw.
 _CONTROLS = torch.cat([_STILL, torch.arange(JAW.stop)])
-
-
-# Of somebody who is seen speaking less than this share of what is usual, the usual is taken.
+# How far from the usual spread a person's own may be taken to lie, in parts of it; of somebody whose opening varies by less
+# than half the least, the usual one is taken.
 _LEAST_SPREAD, _MOST_SPREAD = 0.6, 1.6
 _NEUTRAL, _CLOSED = 0.05, 0.1  # quantiles of the opening: what is neutral, and which frames show a closed mouth
 _LIKELY = (-1.0, 3.5)  # standard deviations from the closed mouth: what lies beyond is held
@@ -111,7 +110,7 @@ def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
 def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
     """Lay a person's landmarks over another picture of theirs, with lips and jaw of another shape.
 
-    Nothing of the target's own lips and jaw is looked at.
+    Of the target's own lips and chin nothing is looked at but how far aside the chin is turned; the sides of the jaw are its.
 
     Args:
         source: (N,102,2) landmarks of the picture whose mouth is shown.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import apply, crop_to_frame, cut, cut_frames, invert
@@ -172,12 +173,35 @@ def sure_frames(track: FaceTrack) -> Tensor:
     return track.visible if track.dense_scores is None else track.visible & (track.dense_scores >= SURE)
 
 
-def unsure_warning(tracks: Sequence[FaceTrack]) -> str | None:
-    """A sentence for a report where landmarks were looked for in ``tracks`` and not found in many frames; else None."""
+def sure_shares(track: FaceTrack) -> Tensor | None:
+    """(N,) in [0,1]: 1 where the landmarks of ``track`` can be believed, 0 where they cannot, with a soft way of two frames
+    between, within the former; None where nobody tells how sure they are."""
+    if track.dense_scores is None:
+        return None
+    sure = (track.dense_scores >= SURE).float()
+    least = -F.max_pool1d(F.pad(-sure[None], (1, 1), value=-1.0), 3, 1)
+    return F.avg_pool1d(F.pad(least, (1, 1), mode="replicate"), 3, 1)[0] * sure
+
+
+def unsure_warning(tracks: Sequence[FaceTrack], *, passed: bool = False) -> str | None:
+    """A sentence for a report where landmarks were looked for in ``tracks`` and not found.
+
+    Args:
+        tracks: the faces that speak.
+        passed: whether such frames are passed through; then one frame in twenty is worth a sentence, else every second one.
+
+    Returns:
+        The sentence, or None.
+    """
     scored = [track for track in tracks if track.dense_scores is not None and bool(track.visible.any())]
     unsure = [_unsure_share(track) for track in scored]
-    if not unsure or max(unsure) <= 0.5:
+    if not unsure or max(unsure) <= (0.05 if passed else 0.5):
         return None
+    if passed:
+        return (
+            f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, covered or drawn), so its mouth "
+            "stays there as it is; another model may do (--model mini-2, or wav2lip after `lipsync models pull wav2lip`)"
+        )
     return (
         f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, covered or drawn), so its mask "
         "there follows five points instead of its outline"
