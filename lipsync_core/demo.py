@@ -93,7 +93,8 @@ def demo_clip(folder: Path, name: DemoName, *, on_progress: Progress | None = No
         return DemoClip(image, silent, speech)
     talking = folder / "talking.mp4"
     if not talking.exists():
-        dub(silent, SPEECH, talking, finding=Finding(cache=False), on_progress=on_progress)
+        # not ``mini``: the judge, which these clips are there to try, is surer of what mini-2 makes of a photograph
+        dub(silent, SPEECH, talking, model="mini-2", finding=Finding(cache=False), on_progress=on_progress)
     if name == "talking":
         return DemoClip(image, talking, speech)
     late = folder / "out of sync.mp4"
