@@ -35,7 +35,7 @@ APART = Splitting(val=0.3, test=0)
 
 @pytest.fixture(scope="module")
 def talk(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds of the astronaut's head, speaking by `mini`."""
+    """Five seconds of the astronaut's head, speaking by `mini-2`."""
     folder = tmp_path_factory.mktemp("talk")
     return head(demo_clip(demo_folder, "talking").video, folder / "talk.mp4")
 
