@@ -223,6 +223,8 @@ class LipSync:
         if planes is None:
             sound = self._sound(role.audio, fps, frames.start, n)[here]
             planes = self.model.draw(sound, self._skips(faces, origins) if skips is None else skips)
+            # lying as what is kept does: the last bit of a sigmoid depends on how its numbers lie in memory
+            planes = planes.contiguous(memory_format=torch.channels_last)
             self._keep(role.drawings, number, frames.start, n, planes)
         moment = Moment(stream[here], fps, speaker.past)
         shown, speaking = None if shown is None else shown[here], at(role.speaking, stream[here])
