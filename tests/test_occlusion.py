@@ -126,8 +126,8 @@ def test_each_face_is_judged_alone() -> None:
     together = compared(pixels, faces(), points, SIZE)
     for i in range(len(pixels)):
         alone = compared(pixels[i : i + 1], faces(), points[i : i + 1], SIZE)
-        # float32 sums of up to 81 numbers in [0,1], in another order for another batch: 1.3e-6 on AVX-512 without AMX
-        torch.testing.assert_close(together[i : i + 1], alone, atol=4e-6, rtol=0)
+        # float32 sums in another order for another batch: up to 5.4e-6 of a mask in [0,1] on AVX-512 without AMX
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(compared(pixels, faces(n=len(pixels)), points, SIZE), together)
 
 
