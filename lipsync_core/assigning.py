@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .blend.lip_warp import raise_range, wanted_shape
 from .blending import Occlusion
 from .casting import Drawings, Role
 from .errors import NoFaceError
@@ -154,9 +155,9 @@ def looks_of(
 
 def _matching(face: FaceTrack, sound: Audio, shown: Shown, sync: LipSync) -> References | None:
     """The mouths of ``face`` that are nearest to what ``sound`` asks for."""
-    own = sync.lip_range(face)
-    wanted = sync.lip_shapes(sound, shown.footage.fps, len(shown.index), own)
-    return matching(shown.footage, face, wanted, own.spread, length=shown.length, index=shown.index)
+    said = sync.lip_shapes(sound, shown.footage.fps, len(shown.index))
+    own = raise_range(sync.lip_range(face), said)
+    return matching(shown.footage, face, wanted_shape(said, own), own.spread, length=shown.length, index=shown.index)
 
 
 def roles_of(
@@ -180,13 +181,16 @@ def roles_of(
     return roles
 
 
-def only_sure(roles: Sequence[Role], model: TalkingFace) -> list[Role]:
-    """``roles``, of which a ``model`` that moves lips shows nothing in frames whose landmarks cannot be believed."""
-    if not isinstance(model, LipWarp):
+def suit_roles(roles: Sequence[Role], sync: LipSync, shown: Shown) -> list[Role]:
+    """``roles`` for the model of ``sync``: one that moves lips moves them as far as speakers do, and shows nothing in frames
+    whose landmarks cannot be believed."""
+    if not isinstance(sync.model, LipWarp):
         return list(roles)
     out: list[Role] = []
     for role in roles:
+        said = sync.lip_shapes(role.audio, shown.footage.fps, len(shown.index))
         sure = sure_shares(role.track)
-        shown = sure if sure is None or role.shown is None else role.shown[: len(sure)] * sure[: len(role.shown)]
-        out.append(role if sure is None else replace(role, shown=shown))
+        seen = sure if sure is None or role.shown is None else role.shown[: len(sure)] * sure[: len(role.shown)]
+        lips = raise_range(sync.lip_range(role.track), said)
+        out.append(replace(role, shown=role.shown if sure is None else seen, lips=lips))
     return out

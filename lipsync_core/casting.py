@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .blend.lip_warp import LipRange
 from .geometry import Framing, apply, crop_to_frame, cut_frames, invert
 from .types import Audio, FaceTrack, Frames, References, YuvFrames
 
@@ -43,7 +44,8 @@ class Role:
     ``shown`` (T,) in [0,1]: how much of the new mouth is seen in each frame of the stream; ``speaking`` (T,) in [0,1]: how
     much of it is what was drawn, the rest being the mouth of the picture it is drawn from. The last of either holds on; None:
     all of it. ``references``: the pictures that it is drawn from; None: each frame itself. ``clear``: one picture in which
-    nothing lies before the face, to find what does in others; None: the first frame."""
+    nothing lies before the face, to find what does in others; None: the first frame. ``lips``: how the person's lips move when
+    they speak this sound, for models that move lips; None: as far as the track tells."""
 
     audio: Audio
     track: FaceTrack
@@ -52,6 +54,7 @@ class Role:
     speaking: Tensor | None = None
     references: References | None = None
     clear: References | None = None
+    lips: LipRange | None = None
 
 
 def at(shares: Tensor | None, index: Tensor) -> Tensor | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .assigning import Progress, Shown, Speech, chosen, looks_of, only_sure, roles_of, speakers_of, table, turns
+from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
 from .audio import frame_count
 from .blending import Blend
 from .casting import Drawings, Role
@@ -154,7 +154,7 @@ def dub(
             with notes.clock("find references"):
                 looks = looks_of(faces, shown, reference, silence, say, sync=sync, heard=voices.heard)
             roles = roles_of(faces, voices.heard, shown, looks, silence, blend.occlusion, drawings)
-            roles = only_sure(roles, network)
+            roles = suit_roles(roles, sync, shown)
             dubbing = _dubbed(sync, footage, shown, roles, batch, restorer, notes)
             written = 0
             with closing(ahead(dubbing)) as frames:

@@ -168,7 +168,7 @@ class LipSync:
         how = self.config.framing, self.config.size
         clear = Portraits.of(role.clear, *how)
         past = Past() if clear is None else Past(clear=clear.crop(0))
-        lips = self.lip_range(role.track) if isinstance(self.model, LipWarp) else None
+        lips = (role.lips or self.lip_range(role.track)) if isinstance(self.model, LipWarp) else None
         return _Speaker(number, role, Portraits.of(role.references, *how), past, lips)
 
     def lip_range(self, track: FaceTrack) -> LipRange:
@@ -180,13 +180,13 @@ class LipSync:
         return measure_range(lip_shapes(track.dense[sure].float()), self.model.prior)
 
     @torch.inference_mode()
-    def lip_shapes(self, audio: Audio, fps: Fraction, count: int, own: LipRange, *, batch: int = 256) -> Tensor:
-        """(count,3) opening, width and jaw that ``audio`` asks of a person with the range ``own``, frame by frame."""
+    def lip_shapes(self, audio: Audio, fps: Fraction, count: int, *, batch: int = 256) -> Tensor:
+        """(count,3) what ``audio`` asks of lips, frame by frame, in standard deviations of a person's speech."""
         parts = [torch.zeros(0, 3)]
         for start in range(0, count, batch):
             sound = self._sound(audio, fps, start, min(batch, count - start))
             parts.append(self.model.draw(sound, [])[:, :, 0, 0].float().cpu())
-        return wanted_shape(torch.cat(parts), own)
+        return torch.cat(parts)
 
     def _known(self, picture: Frames | YuvFrames, roles: Sequence[Role]) -> _Known:
         seen = {number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lipsync_core.assigning import Shown, drawn_from, looks_of, only_sure, roles_of
+from ..lipsync_core.assigning import Shown, drawn_from, looks_of, roles_of, suit_roles
 from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
 from ..lipsync_core.blending import Blend
 from ..lipsync_core.casting import Drawings, Role
@@ -248,7 +248,7 @@ def _roles(
     silence, faces = job.wishes.silence, [(track, None) for track in tracks]
     looks = looks_of(faces, shown, job.wishes.reference, silence, progress, sync=sync, heard=heard)
     roles = roles_of(faces, heard, shown, looks, silence=silence, occlusion=job.wishes.blend.occlusion)
-    return only_sure(roles, sync.model)
+    return suit_roles(roles, sync, shown)
 
 
 def _spoken(

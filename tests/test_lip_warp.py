@@ -19,6 +19,7 @@ from lipsync_core.blend.lip_warp import (
     move_lips,
     paint_inside,
     place_lips,
+    raise_range,
     spline,
     wanted_shape,
 )
@@ -425,3 +426,15 @@ def test_half_precision_is_for_other_models(clip: Tensor) -> None:
     with pytest.raises(ValueError, match="wanted auto, float32 or bfloat16"):
         LipSync(lip_warp(), precision="float16")  # type: ignore[arg-type]
     assert low.lip_range(person(20, dense=False)).neutral.device.type == "cpu"
+
+
+def test_lips_move_as_far_as_speakers_do_where_the_voice_is_unsure() -> None:
+    own = LipRange(torch.tensor([0.0, 0.6, 0.8]), torch.tensor([0.05, 0.03, 0.04]))
+    sure = torch.stack([torch.linspace(0.3, 3.8, 50)] * 3, 1)  # spreads by 1.0
+    torch.testing.assert_close(raise_range(own, sure).spread, own.spread, rtol=0.02, atol=0)
+    unsure = torch.stack([torch.linspace(1.0, 3.4, 50)] * 3, 1)  # spreads by 0.7
+    raised = raise_range(own, unsure)
+    assert 1.3 < float(raised.spread[0] / own.spread[0]) < 1.6 and torch.equal(raised.neutral, own.neutral)
+    still = raise_range(own, torch.full((50, 3), 1.5))  # no more than so far
+    torch.testing.assert_close(still.spread, own.spread * 1.6)
+    assert raise_range(own, unsure[:10]) is own and raise_range(own, torch.zeros(50, 3)) is own

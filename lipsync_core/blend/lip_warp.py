@@ -44,6 +44,8 @@ _CONTROLS = torch.cat([_STILL, torch.arange(JAW.stop)])
 # than half the least, the usual one is taken.
 _LEAST_SPREAD, _MOST_SPREAD = 0.6, 1.6
 _NEUTRAL, _CLOSED = 0.05, 0.1  # quantiles of the opening: what is neutral, and which frames show a closed mouth
+# Standard deviations from the closed mouth from which on somebody speaks: beyond it shapes of real speech spread by 1.0.
+_VOICED, _MOST_RAISED = 0.25, 1.6
 _LIKELY = (-1.0, 3.5)  # standard deviations from the closed mouth: what lies beyond is held
 # What the inside of a mouth is painted with where the picture has none: in parts of the skin's colour.
 _DARK, _TEETH = (0.20, 0.10, 0.09), (0.78, 0.74, 0.70)
@@ -99,6 +101,16 @@ def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
     # halfway between the person's own and the usual spread: how much speakers move varies as much as how much faces do
     ratio = (shapes.std(0) / prior.spread).sqrt().clamp(_LEAST_SPREAD, _MOST_SPREAD)
     return LipRange(neutral, prior.spread * ratio)
+
+
+def raise_range(own: LipRange, said: Tensor) -> LipRange:
+    """``own``, widened so that lips move as far as speakers' do where the network that hears shapes is unsure of a voice, and
+    therefore ``said`` (N,3) keeps to the mean. Speech of less than a second at 25 frames a second changes nothing."""
+    voiced = said[:, 0][said[:, 0] > _VOICED]
+    if len(voiced) < 25:
+        return own
+    gain = (1 / voiced.std().clamp_min(1e-3)).clamp(1, _MOST_RAISED)
+    return LipRange(own.neutral, own.spread * gain.to(own.spread))
 
 
 def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
