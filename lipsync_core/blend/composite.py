@@ -34,15 +34,19 @@ class Movement:
 
     def picture(self, made: Tensor, source: Tensor) -> Tensor:
         """(N,3,S,S) what the face looks like at the resolution of its crop ``source`` (N,3,S,S)."""
-        size = source.shape[-1]
-        axis = (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) * (2 / size) - 1
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + self.offset * (2 / size)
-        own = F.grid_sample(source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
-        return torch.lerp(made, own, self.share)
+        return torch.lerp(made, pull(source, self.offset), self.share)
 
     def times(self, most: Tensor) -> "Movement":
         """The same where ``most`` (N,1,S,S) in [0,1] is 1, and where it is 0 every pixel stays what and where it was."""
         return replace(self, offset=self.offset * most, share=1 - (1 - self.share) * most)
+
+
+def pull(source: Tensor, offset: Tensor) -> Tensor:
+    """(N,C,S,S) the crops ``source`` (N,C,S,S), each place taken from ``offset`` (N,2,S,S) crop px away, bilinearly."""
+    size = source.shape[-1]
+    axis = (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) * (2 / size) - 1
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset * (2 / size)
+    return F.grid_sample(source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
 
 def composite(

@@ -23,6 +23,7 @@ from ..landmarks import (
     lip_shapes,
     mouth_opening,
 )
+from .composite import pull
 from .outlines import polygon_distance
 
 _OUTER_EYES = (LEFT_EYE.start, RIGHT_EYE.start + 4)
@@ -74,10 +75,7 @@ class LipMove:
 
     def pull(self, source: Tensor) -> Tensor:
         """(N,C,S,S) the picture ``source`` (N,C,S,S) moved, at the resolution of its crop."""
-        size = source.shape[-1]
-        axis = (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) * (2 / size) - 1
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + self.offset * (2 / size)
-        return F.grid_sample(source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+        return pull(source, self.offset)
 
 
 def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
