@@ -14,9 +14,9 @@ from .cli_dub import Device, dub_arguments, dub_as_told, dub_command, parse_pair
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
-    from .evaluation.jobs import Cluster, Job, Outcome, Work
     from .evaluation.pairs import Pair
     from .models.talking_face import TalkingFace
+    from .runtime.jobs import Cluster, Job, Outcome, Work
 
 _LOCAL = "local"
 _INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
@@ -153,7 +153,7 @@ def expert_command(
 ) -> None:
     """Say how often an expert tells sound in sync from sound that is not (the paper's table 3)."""
     from .evaluation.expert_accuracy import expert_accuracy
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
@@ -173,7 +173,7 @@ def expert_command(
 def read_rows(path: Path) -> "list[Job]":
     """The jobs of a CSV file, one a row, named by what they write: their arguments are those of `lipsync dub`. Raises
     BadParameter for columns that `dub` has not, for cells that it would not take, and for outputs that two rows name."""
-    from .evaluation.jobs import Job
+    from .runtime.jobs import Job
 
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; wanted a CSV file with the columns face, audio and out")
@@ -323,7 +323,7 @@ def run_and_tell(
     **how: Any,
 ) -> "list[Outcome]":
     """``run_jobs`` under a bar, with words about the failures that it kept and, at Ctrl-C, about how much is done."""
-    from .evaluation.jobs import read_outcomes, run_jobs
+    from .runtime.jobs import read_outcomes, run_jobs
 
     before, finished = read_outcomes(results), 0
 
@@ -345,7 +345,7 @@ def run_and_tell(
 
 
 def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
-    from .evaluation.jobs import Cluster
+    from .runtime.jobs import Cluster
 
     if address is None and workers is not None:
         raise typer.BadParameter("--workers are Ray's; give --ray too")
@@ -354,7 +354,7 @@ def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
 
 def _threads(threads: int | None, cluster: "Cluster | None") -> int | None:
     """What `dub` takes on this machine where nothing is said; None where that is Ray's affair, or ours already."""
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
 
     if threads is None and cluster is None:
         share_cores()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cli_progress import Bar
-from .times import parse_seconds
+from .runtime.timecode import parse_seconds
 
 if TYPE_CHECKING:
     from .blending import Blend
@@ -191,7 +191,7 @@ def dub_command(
 ) -> None:
     """Make the face of a video or photo speak."""
     options = dict(locals())  # by the names of the parameters, as rows of `batch` give them too
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:

@@ -60,7 +60,7 @@ def mask_command(
     from .finding import Finding
     from .footage import Cut
     from .media import refuse_inputs
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
     from .weights import load_talking_face
 
     if out.suffix.lower() != ".png":
@@ -129,7 +129,7 @@ def _write(sheet: "Tensor", out: Path) -> None:
     from PIL import Image
 
     from .errors import MediaError
-    from .replacing import replacing
+    from .runtime.atomic import replacing
 
     try:
         with replacing(out) as part:

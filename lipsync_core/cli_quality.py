@@ -65,7 +65,7 @@ def quality_command(
     from .finding import Finding
     from .measuring import measure
     from .mouth_following import measure_following
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
 
     share_cores()
     finding = Finding(detector, min_score, cache)

@@ -37,7 +37,7 @@ def score_command(
     """Say by how many frames the sound is early or late, for every face."""
     from .finding import Finding
     from .media import check_target, refuse_inputs
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
     from .score_plot import check_plot
     from .scoring import score
 

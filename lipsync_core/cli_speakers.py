@@ -32,7 +32,7 @@ def speakers_command(
     from .finding import Finding
     from .footage import Cut
     from .media import refuse_inputs
-    from .prefetch import share_cores
+    from .runtime.prefetch import share_cores
     from .speakers import speakers, write_turns
 
     if out is not None:

@@ -27,12 +27,12 @@ from .media import AudioSource, VideoWriter, refuse_inputs
 from .models.lip_warp import LipWarp
 from .models.precision import Precision
 from .models.talking_face import TalkingFace
-from .notes import Warnings
 from .pipeline import LipSync
-from .prefetch import ahead, timed
 from .referring import Reference
 from .restorers import Restore, restorer_for
 from .restoring import Restorer, enlargement, restored
+from .runtime.prefetch import ahead, timed
+from .runtime.warnings import Warnings
 from .types import FaceTrack, Frames, YuvFrames
 from .voice import Silence
 from .weights import load_talking_face

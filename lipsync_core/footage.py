@@ -18,7 +18,7 @@ from .faces.cache import derived_key, load_tracks, store_tracks, track_key
 from .faces.landmarks import VERSION, LandmarkFinder, with_dense
 from .faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
 from .media import probe, read_coded, read_frames
-from .prefetch import ahead
+from .runtime.prefetch import ahead
 from .types import AnyFrames, FaceTrack, Frames, VideoInfo, YuvFrames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]

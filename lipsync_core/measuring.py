@@ -27,8 +27,8 @@ from .metrics.landmarks import LandmarkDistance, LandmarkModel
 from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX
 from .models.inception import Inception
 from .mouth_following import MouthReport
-from .notes import Warnings
-from .prefetch import ahead
+from .runtime.prefetch import ahead
+from .runtime.warnings import Warnings
 from .types import FaceTrack, Frames, VideoInfo
 from .voice import silent_frames
 from .weights import load_model

@@ -21,7 +21,7 @@ from .footage import Footage
 from .landmarks import mouth_opening
 from .media import probe, read_frames
 from .metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
-from .prefetch import ahead
+from .runtime.prefetch import ahead
 from .types import FaceTrack, Frames
 
 Progress = Callable[[str, int, int], None]

@@ -17,7 +17,7 @@ from .faces.tracking import window
 from .footage import Footage, Found, Pictures
 from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
 from .landmarks import LIP_LAYOUTS, POINTS, mouth_opening
-from .prefetch import ahead
+from .runtime.prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 
 Reference = Literal["auto", "current", "first", "nearest-closed"]

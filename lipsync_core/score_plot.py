@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import MediaError
-from .replacing import replacing
+from .runtime.atomic import replacing
 from .scoring import ScoreReport, TrackScore, verdict
 from .types import SyncScore
 

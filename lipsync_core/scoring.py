@@ -29,8 +29,8 @@ from .metrics.syncnet_scorer import SyncNetScorer
 from .models.s3fd import S3FD
 from .models.sync_expert import SyncExpert
 from .models.syncnet import SyncNet
-from .notes import Warnings
-from .prefetch import ahead
+from .runtime.prefetch import ahead
+from .runtime.warnings import Warnings
 from .types import AnyFrames, Audio, Detections, FaceTrack, Frames, SyncScore
 from .weights import load_model
 

@@ -23,11 +23,11 @@ from .footage import Cut, arranged, opened
 from .media import probe_sound
 from .metrics.scorers import Scorer
 from .metrics.turns import Turn, who_speaks
-from .notes import Warnings
-from .prefetch import ahead
-from .replacing import replacing
+from .runtime.atomic import replacing
+from .runtime.prefetch import ahead
+from .runtime.timecode import nearest_frame, parse_seconds
+from .runtime.warnings import Warnings
 from .scoring import judged_sound, load_scorer
-from .times import nearest_frame, parse_seconds
 from .types import Audio, FaceTrack
 from .voice import curve
 

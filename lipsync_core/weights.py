@@ -27,8 +27,8 @@ from .models.s3fd import S3FDConfig
 from .models.sync_expert import WAV2LIP_EXPERT
 from .models.syncnet import SyncNetConfig
 from .models.talking_face import TalkingFace
-from .replacing import replacing
-from .typed import typed
+from .runtime.atomic import replacing
+from .runtime.config import typed
 
 _log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"

@@ -25,7 +25,6 @@ from lipsync_core.casting import Drawings, Role
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
-from lipsync_core.evaluation.jobs import run_jobs
 from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.losses import margin_loss, reconstruction
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
@@ -34,6 +33,7 @@ from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGAN
 from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.talking_face import TalkingFace, flipped
 from lipsync_core.pipeline import LipSync
+from lipsync_core.runtime.jobs import run_jobs
 from lipsync_core.types import Audio, FaceTrack, Frames
 from lipsync_core.weights import TALKING_FACES, load_model, load_talking_face, save_model
 

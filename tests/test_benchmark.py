@@ -19,12 +19,12 @@ from lipsync_core import hub
 from lipsync_core.audio import log_mel
 from lipsync_core.evaluation.baselines import copied_mouth
 from lipsync_core.evaluation.benchmark import Benchmark, frames_of_scripts
-from lipsync_core.evaluation.jobs import Cluster, Outcome, run_jobs
 from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.evaluation.report import names_of_scores, write_report
 from lipsync_core.media import AudioSource, VideoWriter, probe_sound, read_audio, read_frames
 from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
+from lipsync_core.runtime.jobs import Cluster, Outcome, run_jobs
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from lipsync_core.weights import save_model
 

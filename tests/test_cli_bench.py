@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from lipsync_core.cli import app
 from lipsync_core.cli_bench import DubRows, OptionalAddress, read_rows, run_and_tell
 from lipsync_core.errors import LipSyncError
-from lipsync_core.evaluation.jobs import Job, read_outcomes
 from lipsync_core.media import probe
+from lipsync_core.runtime.jobs import Job, read_outcomes
 
 
 @pytest.mark.parametrize(

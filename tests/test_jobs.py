@@ -13,7 +13,7 @@ import pytest
 
 import lipsync_core
 from lipsync_core.errors import LipSyncError
-from lipsync_core.evaluation.jobs import Cluster, Job, read_outcomes, run_jobs, share
+from lipsync_core.runtime.jobs import Cluster, Job, read_outcomes, run_jobs, share
 
 JOBS = [Job(f"{i:02}", {"number": i}) for i in range(6)]
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'lipsync-core[ray]'")

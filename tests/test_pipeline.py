@@ -20,7 +20,7 @@ from lipsync_core.media import probe
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.precision import Precision
 from lipsync_core.pipeline import LipSync
-from lipsync_core.prefetch import ahead, timed
+from lipsync_core.runtime.prefetch import ahead, timed
 from lipsync_core.types import Audio, FaceTrack, Frames, YuvFrames
 
 FPS = Fraction(25)

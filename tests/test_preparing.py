@@ -15,7 +15,6 @@ from PIL import Image
 
 from lipsync_core.demo import demo_clip
 from lipsync_core.errors import LipSyncError
-from lipsync_core.evaluation.jobs import Cluster
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, write_shifted
 from lipsync_core.preparing import run as preparing_run
 from lipsync_core.preparing import work
@@ -23,7 +22,8 @@ from lipsync_core.preparing.people import duplicates, kept_together, same_people
 from lipsync_core.preparing.run import Splitting, prepare
 from lipsync_core.preparing.settings import Settings
 from lipsync_core.preparing.sources import Source, find_sources, given_split, speaker_names
-from lipsync_core.replacing import alone
+from lipsync_core.runtime.atomic import alone
+from lipsync_core.runtime.jobs import Cluster
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.shards import load_arrays, read_index
 from lipsync_core.training.sync import shown

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.replacing import replacing
+from lipsync_core.runtime.atomic import replacing
 from train.recipe import ended, say
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from lipsync_core.evaluation.tables import Mean, markdown, mean_with_interval
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.replacing import replacing
+from lipsync_core.runtime.atomic import replacing
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
 from lipsync_core.training.judging import chosen, examined

@@ -24,11 +24,11 @@ from ..metrics.fid import Region, features
 from ..metrics.syncnet_scorer import SyncNetScorer
 from ..models.inception import Inception
 from ..mouth_following import MouthMeter
+from ..runtime.jobs import Job, Outcome
 from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack, Frames, VideoInfo
 from ..weights import load_model, load_talking_face, weights_file
 from .baselines import copied_mouth
-from .jobs import Job, Outcome
 from .lips import LipJudge, Original
 from .pairs import Pair
 

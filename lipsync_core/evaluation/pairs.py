@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..errors import LipSyncError, MediaError
 from ..media import probe, read_audio, read_frames
-from ..replacing import replacing
+from ..runtime.atomic import replacing
 
 Order = Literal["auto", "audio-video", "video-audio"]
 

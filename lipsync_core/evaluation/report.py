@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from ..metrics.fid import MomentStream, frechet_distance
 from ..models.inception import FEATURES
-from ..replacing import replacing
+from ..runtime.atomic import replacing
+from ..runtime.jobs import Outcome
 from .benchmark import BASELINES, Benchmark, fid_missing
-from .jobs import Outcome
 from .lips import lips_section
 from .pairs import NOT_DRAWN
 from .tables import markdown, mean_with_interval, paper_table, plot_distributions

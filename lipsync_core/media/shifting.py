@@ -10,7 +10,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..replacing import partial_of
+from ..runtime.atomic import partial_of
 from ..types import Audio
 from .sound import probe_sound
 from .source import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner

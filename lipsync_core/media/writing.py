@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..replacing import partial_of
+from ..runtime.atomic import partial_of
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .picture import BT709, ToYuv, as_bytes, default_matrix
 from .source import Warn, file_url, media_errors, warner

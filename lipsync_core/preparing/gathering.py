@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import LipSyncError
-from ..evaluation.jobs import Outcome
-from ..replacing import remove_partials, replacing
+from ..runtime.atomic import remove_partials, replacing
+from ..runtime.jobs import Outcome
 from ..training.shards import INDEX, Entry, ShardWriter, load_arrays, read_index
 from .people import as_prints, duplicates, kept_together, same_people, shared_out
 from .settings import Settings

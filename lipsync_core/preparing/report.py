@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluation.jobs import Outcome
-from ..replacing import replacing
+from ..runtime.atomic import replacing
+from ..runtime.jobs import Outcome
 from ..training.shards import Entry, load_arrays
 from .gathering import known_clips
 from .sources import SPLITS

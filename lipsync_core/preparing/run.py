@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import LipSyncError
-from ..evaluation.jobs import Cluster, run_jobs
-from ..replacing import alone
+from ..runtime.atomic import alone
+from ..runtime.jobs import Cluster, run_jobs
 from .gathering import gather, is_there
 from .report import Counts, write_report
 from .settings import Settings

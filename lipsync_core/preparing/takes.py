@@ -19,7 +19,7 @@ from ..footage import Cut, Footage, opened
 from ..geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
 from ..media import probe
 from ..metrics.scorers import Scorer
-from ..prefetch import ahead
+from ..runtime.prefetch import ahead
 from ..types import FaceTrack
 from .settings import FPS, Settings
 from .sources import PICTURES

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from ..audio import log_mel
 from ..errors import LipSyncError, MediaError
-from ..evaluation.jobs import Job, Outcome, Work
 from ..faces import Detector
 from ..faces.likeness import PORTRAIT_SIZE, described
 from ..finding import Finding, device_named, load_detector
 from ..media import read_audio
 from ..metrics.scorers import Scorer
 from ..metrics.sync import SEARCH, SyncMeter, hear
-from ..replacing import replacing
+from ..runtime.atomic import replacing
+from ..runtime.jobs import Job, Outcome, Work
 from ..scoring import load_scorer
 from ..types import Audio, SyncScore
 from .settings import FPS, RATE, Settings

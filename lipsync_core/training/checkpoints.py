@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..replacing import replacing
+from ..runtime.atomic import replacing
 
 
 class Stateful(Protocol):

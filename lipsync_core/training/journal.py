@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..replacing import replacing
+from ..runtime.atomic import replacing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

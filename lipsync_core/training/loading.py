@@ -14,7 +14,7 @@ from ..audio import MelFeatures
 from ..errors import NoClipsError, TrainingError
 from ..models.sync_expert import SyncExpertConfig
 from ..models.talking_face import SoundFeatures
-from ..prefetch import ahead
+from ..runtime.prefetch import ahead
 from .clips import Clip, speaker_weights
 
 Sample = Mapping[str, npt.NDArray[Any]]

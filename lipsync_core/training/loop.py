@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..prefetch import ahead
-from ..replacing import alone
+from ..runtime.atomic import alone
+from ..runtime.prefetch import ahead
 from .checkpoints import Progress, Stateful, resume, save_batch, save_state
 from .descent import NotFiniteError
 from .journal import Evaluation, Journal, Tally

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import TrainingError
-from ..replacing import replacing
-from ..typed import typed
+from ..runtime.atomic import replacing
+from ..runtime.config import typed
 
 S = TypeVar("S")
 

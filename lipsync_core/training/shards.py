@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LipSyncError, NoClipsError
-from ..replacing import partial_of, replacing
+from ..runtime.atomic import partial_of, replacing
 
 Array = npt.NDArray[Any]
 Source = Path | str

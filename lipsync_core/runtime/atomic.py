@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .errors import LipSyncError
+from ..errors import LipSyncError
 
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\..+)?")
 _LOCK = ".lock"
