@@ -19,7 +19,7 @@ from .blend.seamless import residue
 from .blend.temporal import eased, linked, steadied
 from .blend.texture import Texture
 from .geometry import apply, scale_of
-from .landmarks import IRISES, JAW, NOSE_BASE
+from .image.landmarks import IRISES, JAW, NOSE_BASE
 from .types import AnyFrames, Frames, size_of
 
 BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .image.yuv import to_rgb
 from .types import Frames, YuvFrames
-from .yuv import to_rgb
 
 Points = tuple[tuple[float, float], ...]
 

@@ -18,7 +18,7 @@ from .faces.landmarks import SURE, LandmarkFinder
 from .faces.selection import FaceSelector, parse_face, select
 from .finding import Finding, device_named, load_detector, load_landmarks
 from .footage import Footage
-from .landmarks import mouth_opening
+from .image.landmarks import mouth_opening
 from .media import probe, read_frames
 from .metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from .runtime.prefetch import ahead

@@ -28,7 +28,7 @@ from .blending import (
 from .casting import Drawings, Origins, Portraits, Role, at, present
 from .faces.landmarks import sure_frames
 from .geometry import apply, crop_to_frame, cut_frames, invert
-from .landmarks import POINTS, lip_shapes
+from .image.landmarks import POINTS, lip_shapes
 from .models.generator import unpacked
 from .models.layers import ready
 from .models.lip_warp import LipWarp

@@ -17,12 +17,12 @@ from .faces.tracking import window
 from .finding import load_parser
 from .footage import Footage, Pictures
 from .geometry import Box, Framing, apply, compose, crop_to_frame, cut_frames, invert
-from .landmarks import POINTS
+from .image.landmarks import POINTS
+from .image.yuv import to_rgb
 from .models.lip_warp import LipWarp
 from .parsing import FaceParser
 from .referring import clear
 from .types import FaceTrack, Frames, YuvFrames
-from .yuv import to_rgb
 
 _TINT = (0.0, 1.0, 0.25)  # green: neither skin nor lips have it
 _MOST_TINT = 0.4  # of the picture's colour, so that the face can still be seen

@@ -16,7 +16,7 @@ from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
 from .footage import Footage, Found, Pictures
 from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
-from .landmarks import LIP_LAYOUTS, POINTS, mouth_opening
+from .image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from .runtime.prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 

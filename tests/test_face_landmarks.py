@@ -21,7 +21,7 @@ from lipsync_core.faces.landmarks import (
 from lipsync_core.faces.selection import joined
 from lipsync_core.faces.tracking import window
 from lipsync_core.footage import Cut, Pictures, arranged, opened
-from lipsync_core.landmarks import (
+from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,
     JAW,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.landmarks import LIP_LAYOUTS, MEDIAPIPE_VERTICES, jaw_drop, mouth_opening, mouth_width
+from lipsync_core.image.landmarks import LIP_LAYOUTS, MEDIAPIPE_VERTICES, jaw_drop, mouth_opening, mouth_width
 
 
 def face(count: int) -> Tensor:

@@ -26,7 +26,7 @@ from lipsync_core.blend.lip_warp import (
 from lipsync_core.blending import Blend
 from lipsync_core.casting import Drawings, Role
 from lipsync_core.geometry import crop_to_frame
-from lipsync_core.landmarks import (
+from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,
     JAW,
@@ -41,12 +41,12 @@ from lipsync_core.landmarks import (
     RIGHT_EYE,
     lip_shapes,
 )
+from lipsync_core.image.yuv import to_rgb
 from lipsync_core.models.face_landmarks import FaceLandmarksConfig
 from lipsync_core.models.lip_warp import LipWarp, LipWarpConfig
 from lipsync_core.pipeline import LipSync
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, References, YuvFrames
 from lipsync_core.weights import load_talking_face, read_header, save_model
-from lipsync_core.yuv import to_rgb
 
 SIZE = 64
 FPS = Fraction(25)

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.mouth import Openings, mean_over_people, parse_method, read_pairs, table
 from benchmarks.openings import DLIB, MESH, is_done, opening
-from lipsync_core.landmarks import mouth_opening
+from lipsync_core.image.landmarks import mouth_opening
 
 
 def test_pairs_have_a_person_and_a_group(tmp_path: Path) -> None:

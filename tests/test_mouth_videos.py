@@ -16,7 +16,7 @@ from lipsync_core import measuring, mouth_following
 from lipsync_core.cli import app
 from lipsync_core.errors import MediaError
 from lipsync_core.evaluation.lips import REFERENCES, LipJudge, Original, lips_section
-from lipsync_core.landmarks import LIP_LAYOUTS, POINTS
+from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media import AudioSource, VideoWriter, read_frames
 from lipsync_core.metrics.mouth import MouthFollowing, compare_openings
 from lipsync_core.mouth_following import MouthMeter, MouthReport, explain_following, measure_following, measure_openings

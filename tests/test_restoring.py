@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lipsync_core.blending import Blend
 from lipsync_core.geometry import FFHQ
+from lipsync_core.image.yuv import from_rgb
 from lipsync_core.restoring import MOUTH, SIZE, Restorer, enlargement, restored
 from lipsync_core.types import AnyFrames, ColourTags, FaceTrack, Frames, YuvFrames
-from lipsync_core.yuv import from_rgb
 
 HEIGHT, WIDTH = 160, 220
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.finding import Finding, find_people
 from lipsync_core.footage import Cut, opened
-from lipsync_core.landmarks import (
+from lipsync_core.image.landmarks import (
     INNER_LIPS,
     JAW,
     LEFT_BROW,

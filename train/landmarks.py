@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lipsync_core.geometry import apply, invert, similarity, unit_maps
-from lipsync_core.landmarks import INNER_LIPS, IRISES, MIRRORED, NOSE_BRIDGE, OUTER_LIPS, POINTS
+from lipsync_core.image.landmarks import INNER_LIPS, IRISES, MIRRORED, NOSE_BRIDGE, OUTER_LIPS, POINTS
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE, FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.descent import follow, warmup_cosine

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_core.audio import log_mel, window_start
-from lipsync_core.landmarks import MEDIAPIPE_VERTICES, lip_shapes
+from lipsync_core.image.landmarks import MEDIAPIPE_VERTICES, lip_shapes
 from lipsync_core.media import read_audio
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
 from lipsync_core.weights import load_model, save_model

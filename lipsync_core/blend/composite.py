@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import apply, bounds, compose, invert, sample, scale_of, translation, unit_maps, within
+from ..image.yuv import from_rgb
 from ..types import AnyFrames, Frames, YuvFrames
-from ..yuv import from_rgb
 from .texture import Place, Texture, textured
 
 Edge = Literal["paste", "feather"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import apply, similarity
-from ..landmarks import (
+from ..image.landmarks import (
     INNER_LIPS,
     JAW,
     LEFT_EYE,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import landmarks as ours
+from ..image import landmarks as ours
 from .masks import soft_edge
 
 OutlineKind = Literal["mouth", "lower", "face"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import cut
-from ..landmarks import MEDIAPIPE_VERTICES, POINTS
+from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
 from .mini import box_iou

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import apply, crop_to_frame, cut, cut_frames, invert
-from ..landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
+from ..image.landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
 from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import ready
 from ..models.precision import Precision, arithmetic

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..landmarks import LEFT_EYE, NOSE_BASE, NOSE_BRIDGE, RIGHT_EYE, lip_shapes
+from ..image.landmarks import LEFT_EYE, NOSE_BASE, NOSE_BRIDGE, RIGHT_EYE, lip_shapes
 
 # What differences weigh, in standard deviations of a person's speech (opening, width, jaw) or eye distances (the turn of the
 # head). Opening counts most: what is left of a difference is made up for by warping, which likes small ones.

@@ -12,8 +12,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpolation, VideoReformatter
 from torch import Tensor
 
+from ..image.yuv import MATRICES
 from ..types import ColourTags, Frames, YuvFrames
-from ..yuv import MATRICES
 
 # Without the flag swscale takes a fast path whose RGB is about one luma step too dark: after RGB and back, luma was at
 # 47.6 dB instead of 54.4 (measured on 720p H.264, swscale 9.5). Planar RGB, because it costs 1.6 ms a frame there and

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..geometry import Framing
-from ..landmarks import POINTS
+from ..image.landmarks import POINTS
 
 # Where eyes and nose of an upright face lie in the unit square of the crops: 2.8 eye distances wide, so that jaw, chin and
 # brows of an open-mouthed face fit. Mouth corners place nothing: lips that move must not move the crop.

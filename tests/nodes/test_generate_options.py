@@ -89,7 +89,7 @@ def _openings(pack: Pack, pixels: torch.Tensor) -> torch.Tensor:
     finding = pack.part("lipsync_core.finding")
     pictures = pack.part("lipsync_core.footage").Pictures(pixels, Fraction(25))
     (person,), _ = finding.find_people(pictures, finding.Finding(cache=False), torch.device("cpu"), stop=len(pixels))
-    return pack.part("lipsync_core.landmarks").mouth_opening(person.dense)
+    return pack.part("lipsync_core.image.landmarks").mouth_opening(person.dense)
 
 
 def _read(pack: Pack, video: Any) -> Any:

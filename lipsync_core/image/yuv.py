@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .types import ColourTags
+from ..types import ColourTags
 
 # Table 4: the shares of red and of blue in luma, by matrix code.
 _SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087)}
