@@ -23,8 +23,8 @@ from lipsync_core.blending import Blend
 from lipsync_core.casting import Drawings, Role
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.finding import Finding, find_people
-from lipsync_core.footage import Cut, opened
 from lipsync_core.media import read_audio, read_frames
+from lipsync_core.media.clip import Cut, opened
 from lipsync_core.metrics.seams import Seams
 from lipsync_core.pipeline import LipSync, OnShares
 from lipsync_core.types import Audio, FaceTrack, Frames

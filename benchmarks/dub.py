@@ -24,8 +24,8 @@ from lipsync_core.assigning import Shown, looks_of
 from lipsync_core.casting import Role
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.finding import Finding, find_people
-from lipsync_core.footage import Footage
 from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
+from lipsync_core.media.clip import Footage
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.layers import fold
 from lipsync_core.pipeline import LipSync

@@ -23,8 +23,8 @@ import torch
 from lipsync_core.errors import LipSyncError
 from lipsync_core.faces.tracking import window
 from lipsync_core.finding import Finding, load_detector
-from lipsync_core.footage import Footage
 from lipsync_core.media import probe, read_audio, read_frames
+from lipsync_core.media.clip import Footage
 from lipsync_core.metrics.scorers import Scorer
 from lipsync_core.metrics.sync import score_tracks
 from lipsync_core.scoring import load_scorer

@@ -13,8 +13,8 @@ from .casting import Drawings, Role
 from .errors import NoFaceError
 from .faces.landmarks import sure_shares
 from .faces.selection import FaceSelector, parse_face, select
-from .footage import Cut, Footage, Pictures, arranged, order
 from .media import probe
+from .media.clip import Cut, Footage, Pictures, arranged, order
 from .models.lip_warp import LipWarp
 from .models.talking_face import TalkingFace
 from .pipeline import LipSync

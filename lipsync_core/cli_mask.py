@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .blending import Blend
     from .finding import Finding
-    from .footage import Cut
+    from .media.clip import Cut
     from .models.talking_face import TalkingFace
 
 
@@ -58,8 +58,8 @@ def mask_command(
     """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of its strength."""
     from .blending import Blend
     from .finding import Finding
-    from .footage import Cut
     from .media import refuse_inputs
+    from .media.clip import Cut
     from .runtime.prefetch import share_cores
     from .weights import load_talking_face
 
@@ -92,7 +92,7 @@ def _sheet(
     from .errors import MediaError
     from .faces.selection import parse_face, select
     from .finding import device_named, find_people, load_parser
-    from .footage import opened
+    from .media.clip import opened
     from .models.lip_warp import LipWarp
     from .previewing import mask_sheet
 

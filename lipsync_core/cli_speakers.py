@@ -30,8 +30,8 @@ def speakers_command(
 ) -> None:
     """Say who speaks when: each face is scored against the sound."""
     from .finding import Finding
-    from .footage import Cut
     from .media import refuse_inputs
+    from .media.clip import Cut
     from .runtime.prefetch import share_cores
     from .speakers import speakers, write_turns
 

@@ -21,9 +21,9 @@ from .blending import Blend
 from .casting import Drawings, Role
 from .faces.landmarks import unsure_warning
 from .finding import Finding, device_named, find_people, load_parser
-from .footage import Cut, Footage, opened
 from .hearing import Voices
 from .media import AudioSource, VideoWriter, refuse_inputs
+from .media.clip import Cut, Footage, opened
 from .models.lip_warp import LipWarp
 from .models.precision import Precision
 from .models.talking_face import TalkingFace

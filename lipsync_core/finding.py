@@ -12,8 +12,8 @@ from .faces.landmarks import LandmarkFinder
 from .faces.mini import MiniDetector
 from .faces.s3fd import S3FDDetector
 from .faces.yunet import YuNetDetector
-from .footage import Footage, Found, Pace, Pictures
 from .hub import file_sha256
+from .media.clip import Footage, Found, Pace, Pictures
 from .metrics.landmarks import LandmarkModel, with_landmarks
 from .models.face_detector import FaceDetector
 from .models.face_landmarks import FaceLandmarks

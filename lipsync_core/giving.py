@@ -11,7 +11,7 @@ from .faces import Detector
 from .faces.given import points_in_boxes, tracks_from_boxes
 from .faces.scenes import scene_cuts
 from .faces.tracking import SMOOTHING_SECONDS
-from .footage import Footage, Found, Pictures
+from .media.clip import Footage, Found, Pictures
 from .types import FaceTrack
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .audio import mixed, mono, resample
 from .errors import MediaError
-from .footage import Cut
 from .media import AudioSource, read_audio
+from .media.clip import Cut
 from .types import Audio
 
 

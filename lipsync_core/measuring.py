@@ -18,8 +18,8 @@ from torch import Tensor
 from .errors import MediaError, WeightsError
 from .faces.selection import parse_face, select, usual_centre
 from .finding import Finding, device_named, load_detector, load_landmarks
-from .footage import Footage
 from .media import probe, read_audio, read_frames
+from .media.clip import Footage
 from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness
 from .metrics.faces import boxed, visible
 from .metrics.fid import FID, Region

@@ -17,9 +17,9 @@ from .faces import Detector
 from .faces.landmarks import SURE, LandmarkFinder
 from .faces.selection import FaceSelector, parse_face, select
 from .finding import Finding, device_named, load_detector, load_landmarks
-from .footage import Footage
 from .image.landmarks import mouth_opening
 from .media import probe, read_frames
+from .media.clip import Footage
 from .metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from .runtime.prefetch import ahead
 from .types import FaceTrack, Frames

@@ -15,10 +15,10 @@ from .faces.landmarks import LandmarkFinder
 from .faces.preview import contact_sheet, sheet_frames
 from .faces.tracking import window
 from .finding import load_parser
-from .footage import Footage, Pictures
 from .geometry import Box, Framing, apply, compose, crop_to_frame, cut_frames, invert
 from .image.landmarks import POINTS
 from .image.yuv import to_rgb
+from .media.clip import Footage, Pictures
 from .models.lip_warp import LipWarp
 from .parsing import FaceParser
 from .referring import clear

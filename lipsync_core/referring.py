@@ -14,9 +14,9 @@ from .faces.lip_matching import head_turns, match_frames, pick_frames, sharp_fra
 from .faces.openness import closed_frames, nearest, openness
 from .faces.scenes import CutState, scene_cuts
 from .faces.tracking import window
-from .footage import Footage, Found, Pictures
 from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
 from .image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
+from .media.clip import Footage, Found, Pictures
 from .runtime.prefetch import ahead
 from .types import FaceTrack, Frames, References, YuvFrames
 

@@ -20,8 +20,8 @@ from .faces.s3fd import syncnet_detector
 from .faces.scenes import scene_cuts
 from .faces.selection import usual_centre
 from .finding import Finding, device_named, find_people
-from .footage import Cut, Footage, opened
 from .media import probe, read_audio, write_shifted
+from .media.clip import Cut, Footage, opened
 from .metrics.protocol import reference_tracks, track_scores, whole_frame_score
 from .metrics.scorers import ExpertScorer, Scorer
 from .metrics.sync import score_tracks

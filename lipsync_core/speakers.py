@@ -19,8 +19,8 @@ from .faces.selection import FaceSelector, first_seen, joined, parse_face, selec
 from .faces.selection import rows as seats
 from .faces.tracking import window
 from .finding import Finding, device_named, find_people
-from .footage import Cut, arranged, opened
 from .media import probe_sound
+from .media.clip import Cut, arranged, opened
 from .metrics.scorers import Scorer
 from .metrics.turns import Turn, who_speaks
 from .runtime.atomic import replacing

@@ -6,7 +6,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..lipsync_core.finding import Finding
-from ..lipsync_core.footage import Pace
+from ..lipsync_core.media.clip import Pace
 from . import convert, looking
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
 from .values import Speaker

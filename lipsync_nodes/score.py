@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..lipsync_core.audio import shifted
 from ..lipsync_core.finding import Finding
-from ..lipsync_core.footage import Cut
+from ..lipsync_core.media.clip import Cut
 from ..lipsync_core.score_plot import drawn
 from ..lipsync_core.scoring import ScoreReport, TrackScore, score, verdict
 from ..lipsync_core.types import Audio

@@ -14,8 +14,8 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
-from ..lipsync_core.footage import Cut, opened
 from ..lipsync_core.media import AudioSource, VideoWriter, copied_suffix, probe_sound, read_audio, write_shifted
+from ..lipsync_core.media.clip import Cut, opened
 from ..lipsync_core.runtime.prefetch import ahead
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host

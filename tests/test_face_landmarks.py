@@ -20,7 +20,6 @@ from lipsync_core.faces.landmarks import (
 )
 from lipsync_core.faces.selection import joined
 from lipsync_core.faces.tracking import window
-from lipsync_core.footage import Cut, Pictures, arranged, opened
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,
@@ -34,6 +33,7 @@ from lipsync_core.image.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
+from lipsync_core.media.clip import Cut, Pictures, arranged, opened
 from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.types import Detections, FaceTrack, Frames
 from tests.media_samples import write_video

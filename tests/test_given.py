@@ -13,7 +13,7 @@ from lipsync_core.faces.mini import MiniDetector
 from lipsync_core.faces.s3fd import canonical_points
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.faces.tracking import track, window
-from lipsync_core.footage import arranged
+from lipsync_core.media.clip import arranged
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.types import Detections
 from lipsync_core.weights import load_model

@@ -15,8 +15,8 @@ from lipsync_core.demo import demo_clip
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS
 from lipsync_core.finding import Finding, device_named, find_people
-from lipsync_core.footage import Footage, Pace, Pictures, opened
 from lipsync_core.media import probe, probe_sound, read_audio
+from lipsync_core.media.clip import Footage, Pace, Pictures, opened
 from lipsync_core.scoring import score
 from lipsync_core.types import Audio
 
@@ -113,7 +113,7 @@ def test_single_frames_are_picked(tmp_path: Path, first: int) -> None:
 
 
 def test_distant_frames_are_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lipsync_core.footage._SOUGHT", 4)
+    monkeypatch.setattr("lipsync_core.media.clip._SOUGHT", 4)
     path = write_video(tmp_path / "levels.mp4", levels(40))
     footage = Footage(path, probe(path))
     assert [n for n, _ in footage.pick([0, 3, 20, 39])] == [0, 3, 20, 39]

@@ -10,8 +10,8 @@ from torch import Tensor
 from lipsync_core.assigning import Shown, drawn_from, looks_of
 from lipsync_core.blending import Blend
 from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frames
-from lipsync_core.footage import Pictures
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
+from lipsync_core.media.clip import Pictures
 from lipsync_core.models.generator import MINI, Generator
 from lipsync_core.pipeline import LipSync
 from lipsync_core.referring import matching

@@ -14,7 +14,7 @@ from media_samples import click, level_of, levels, write_sound, write_video
 
 from lipsync_core.errors import MediaError
 from lipsync_core.media import probe, read_audio, read_frames
-from lipsync_core.media.reading import spans
+from lipsync_core.media.video_reader import spans
 
 RATES = [Fraction(24000, 1001), Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(60)]
 
@@ -115,7 +115,7 @@ def test_seeking_and_reading_backwards_agree_in_every_container(tmp_path: Path, 
 
 
 def test_backwards_holds_no_more_than_its_budget(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lipsync_core.media.reading._REVERSE_BYTES", 20 * 32 * 16 * 3)
+    monkeypatch.setattr("lipsync_core.media.video_reader._REVERSE_BYTES", 20 * 32 * 16 * 3)
     assert torch.equal(whole(clip, reverse=True, chunk=8), whole(clip).flip(0))
 
 

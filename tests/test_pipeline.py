@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lipsync_core.blending import Blend
 from lipsync_core.casting import Role
-from lipsync_core.footage import Footage, arranged, clip_frames, order
 from lipsync_core.geometry import ALIGNED
 from lipsync_core.media import probe
+from lipsync_core.media.clip import Footage, arranged, clip_frames, order
 from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.precision import Precision
 from lipsync_core.pipeline import LipSync

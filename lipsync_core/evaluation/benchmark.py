@@ -16,9 +16,9 @@ from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector, load_landmarks
-from ..footage import Footage
 from ..hub import file_sha256
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
+from ..media.clip import Footage
 from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
 from ..metrics.syncnet_scorer import SyncNetScorer

@@ -16,9 +16,9 @@ from ..faces import Detector
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector
-from ..footage import Footage
 from ..geometry import crop_to_frame, cut
 from ..media import probe, read_audio, read_frames
+from ..media.clip import Footage
 from ..metrics.scorers import Scorer
 from ..metrics.sync import hear
 from ..scoring import load_scorer

@@ -3,12 +3,12 @@
 Only this package imports ``av``.
 """
 
-from .reading import probe, read_coded, read_frames
-from .shifting import copied_suffix, write_shifted
-from .sound import SoundInfo, probe_sound, read_audio, resample_pyav
-from .target import check_target, refuse_inputs
-from .tracks import AudioSource
-from .writing import VideoWriter
+from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
+from .mux import AudioSource
+from .output_path import check_target, refuse_inputs
+from .remux import copied_suffix, write_shifted
+from .video_reader import probe, read_coded, read_frames
+from .video_writer import VideoWriter
 
 __all__ = [
     "AudioSource",

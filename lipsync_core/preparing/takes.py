@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from ..errors import MediaError
 from ..faces import Detector
 from ..faces.tracking import window
-from ..footage import Cut, Footage, opened
 from ..geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
 from ..media import probe
+from ..media.clip import Cut, Footage, opened
 from ..metrics.scorers import Scorer
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack

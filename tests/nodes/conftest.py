@@ -50,7 +50,7 @@ def talking(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Two seconds of a face that speaks."""
     folder = tmp_path_factory.mktemp("talking")
     whole = demo_clip(demo_folder, "talking").video
-    from lipsync_core.footage import Cut, opened
+    from lipsync_core.media.clip import Cut, opened
 
     footage = opened(whole, Cut(Fraction(0), Fraction(2)))
     path = folder / "short.mp4"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..types import Audio
-from .source import Warn, decode_sound, media_errors, open_source, path_of, picture_zero, warner
+from .container import Warn, decode_sound, media_errors, open_source, path_of, picture_zero, warner
 
 Samples = npt.NDArray[np.float32]  # (C,T)
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..errors import MediaError
-from .tracks import SUFFIXES
+from .mux import SUFFIXES
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

@@ -16,8 +16,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from ..types import Frames, VideoInfo, YuvFrames
-from .picture import BT709, ToCoded, ToRgb, colour_tags, loss, orientation_of_frame
-from .source import (
+from .container import (
     Warn,
     decode_picture,
     first_frame,
@@ -29,6 +28,7 @@ from .source import (
     picture_zero,
     warner,
 )
+from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, loss, orientation_of_frame
 
 STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
 _MAX_FPS = 1000  # above it a header is taken to be wrong

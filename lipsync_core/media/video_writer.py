@@ -17,10 +17,10 @@ from av.video.stream import VideoStream
 from ..errors import MediaError
 from ..runtime.atomic import partial_of
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
-from .picture import BT709, ToYuv, as_bytes, default_matrix
-from .source import Warn, file_url, media_errors, warner
-from .target import check_target, container_options, put_in_place
-from .tracks import AudioSource, Track, add_further, add_sound
+from .container import Warn, file_url, media_errors, warner
+from .mux import AudioSource, Track, add_further, add_sound
+from .output_path import check_target, container_options, put_in_place
+from .pixel_format import BT709, ToYuv, as_bytes, default_matrix
 
 # What is not here is written as 4:2:0, which every player shows.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}

@@ -12,10 +12,10 @@ from av.video.stream import VideoStream
 from ..errors import MediaError
 from ..runtime.atomic import partial_of
 from ..types import Audio
-from .sound import probe_sound
-from .source import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
-from .target import check_target, container_options, put_in_place, refuse_inputs
-from .tracks import AudioSource, CopiedTracks, Track, add_further, add_sound
+from .audio_reader import probe_sound
+from .container import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
+from .mux import AudioSource, CopiedTracks, Track, add_further, add_sound
+from .output_path import check_target, container_options, put_in_place, refuse_inputs
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
 _MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1

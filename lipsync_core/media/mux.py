@@ -18,8 +18,8 @@ from av.stream import Stream
 
 from ..errors import MediaError
 from ..types import Audio
-from .sound import Samples, cut_blocks, probe_sound, resample_blocks, sound_blocks, sound_zero
-from .source import Warn, open_source, packets, picture_zero
+from .audio_reader import Samples, cut_blocks, probe_sound, resample_blocks, sound_blocks, sound_zero
+from .container import Warn, open_source, packets, picture_zero
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
 _COPIED_SOUND: dict[str, frozenset[str] | None] = {
