@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.casting import Drawings, Role
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.finding import Finding, find_people

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .blending import Blend
+    from .blend.blender import Blend
     from .dubbing import Cut, DubReport, Encoding, Finding, dub
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
     from .pipeline import LipSync

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .blend.blender import Occlusion
 from .blend.lip_warp import raise_range, wanted_shape
-from .blending import Occlusion
 from .casting import Drawings, Role
 from .errors import NoFaceError
 from .faces.landmarks import sure_shares

@@ -14,7 +14,7 @@ from .cli_progress import Bar
 from .runtime.timecode import parse_seconds
 
 if TYPE_CHECKING:
-    from .blending import Blend
+    from .blend.blender import Blend
     from .dubbing import DubReport, Progress
     from .models.talking_face import TalkingFace
 
@@ -248,7 +248,7 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def blend_of(options: SimpleNamespace) -> "Blend":
     """The blend that ``options`` of `lipsync dub` name."""
-    from .blending import Blend
+    from .blend.blender import Blend
 
     o = options
     return Blend(

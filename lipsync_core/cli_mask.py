@@ -29,7 +29,7 @@ from .cli_progress import Bar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .blending import Blend
+    from .blend.blender import Blend
     from .finding import Finding
     from .media.clip import Cut
     from .models.talking_face import TalkingFace
@@ -56,7 +56,7 @@ def mask_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
 ) -> None:
     """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of its strength."""
-    from .blending import Blend
+    from .blend.blender import Blend
     from .finding import Finding
     from .media import refuse_inputs
     from .media.clip import Cut

@@ -17,7 +17,7 @@ from torch import Tensor
 from . import __version__
 from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
 from .audio import frame_count
-from .blending import Blend
+from .blend.blender import Blend
 from .casting import Drawings, Role
 from .faces.landmarks import unsure_warning
 from .finding import Finding, device_named, find_people, load_parser

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blend.composite import Movement
-from .blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
-from .blending import (
+from .blend.blender import (
     Blend,
     Faces,
     Moment,
@@ -25,6 +23,8 @@ from .blending import (
     shares,
     steady,
 )
+from .blend.composite import Movement
+from .blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
 from .casting import Drawings, Origins, Portraits, Role, at, present
 from .faces.landmarks import sure_frames
 from .geometry import apply, crop_to_frame, cut_frames, invert

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blending import Blend, Faces, Moment, Past, covering, shaped, shares
+from .blend.blender import Blend, Faces, Moment, Past, covering, shaped, shares
 from .casting import Portraits
 from .errors import NoFaceError
 from .faces.landmarks import LandmarkFinder

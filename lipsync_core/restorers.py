@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from . import foreign, hub
+from .blend.blender import Blend
 from .blend.masks import MaskKind
-from .blending import Blend
 from .errors import WeightsError
 from .models.precision import Precision, arithmetic
 from .restoring import MOUTH, Restorer

@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from .blending import Blend, Faces, Moment, Past, blended, covered, shaped
+from .blend.blender import Blend, Faces, Moment, Past, blended, covered, shaped
 from .casting import Portraits, at, present
 from .geometry import FFHQ, Framing, apply, compose, crop_to_frame, cut_frames, invert, sample, scale_of, unit_maps
 from .types import AnyFrames, FaceTrack, Frames, References, YuvFrames

@@ -4,8 +4,8 @@
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..lipsync_core.blend.colour import ColourMatch
-from ..lipsync_core.blending import Blend
+from ..lipsync_core.blend.blender import Blend
+from ..lipsync_core.blend.color_match import ColourMatch
 from . import convert, looking, speaking
 from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..lipsync_core.blending import Blend
+from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..lipsync_core.assigning import Shown, drawn_from, looks_of, roles_of, suit_roles
 from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
-from ..lipsync_core.blending import Blend
+from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.casting import Drawings, Role
 from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from lipsync_core import dub
 from lipsync_core.audio import CepstrumFeatures
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.casting import Drawings, Role
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError

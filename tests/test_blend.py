@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lipsync_core.blend.blender import Blend, Faces, Moment, shaped
 from lipsync_core.blend.composite import Movement, composite
 from lipsync_core.blend.masks import MaskKind, face_mask
 from lipsync_core.blend.seamless import Seamless, residue
 from lipsync_core.blend.texture import Texture
-from lipsync_core.blending import Blend, Faces, Moment, shaped
 from lipsync_core.geometry import ALIGNED, compose, cut, translation
 from lipsync_core.types import Frames
 

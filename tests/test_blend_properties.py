@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lipsync_core.blend.blender import Blend, BlendKind, Faces, Moment, blended, shaped
 from lipsync_core.blend.composite import Movement
 from lipsync_core.blend.masks import MaskKind
-from lipsync_core.blending import Blend, BlendKind, Faces, Moment, blended, shaped
 from lipsync_core.geometry import ALIGNED, Framing, apply, compose, crop_to_frame, cut, cut_frames, invert
 from lipsync_core.types import AnyFrames, ColourTags, Frames, YuvFrames
 

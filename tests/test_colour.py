@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.colour import colours, match_colour, pixels_of, toned, tones
+from lipsync_core.blend.blender import Blend, Faces, Moment, blended, shaped
+from lipsync_core.blend.color_match import colours, match_colour, pixels_of, toned, tones
 from lipsync_core.blend.masks import face_mask
-from lipsync_core.blending import Blend, Faces, Moment, blended, shaped
 from lipsync_core.types import Frames
 
 SIZE = 48

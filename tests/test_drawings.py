@@ -5,7 +5,7 @@ import torch
 from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, person, pieces, voice, whole
 from torch import Tensor
 
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.casting import Drawings, Role
 from lipsync_core.pipeline import LipSync
 from lipsync_core.types import FaceTrack

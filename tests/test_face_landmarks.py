@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.outlines import LAYOUTS, outline_mask
+from lipsync_core.blend.landmark_masks import LAYOUTS, outline_mask
 from lipsync_core.faces.landmarks import (
     LandmarkFinder,
     fill_from,

@@ -8,7 +8,7 @@ from test_lip_warp import FPS, PRIOR, face, lip_warp, noise
 from torch import Tensor
 
 from lipsync_core.assigning import Shown, drawn_from, looks_of
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frames
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
 from lipsync_core.media.clip import Pictures

@@ -11,6 +11,7 @@ from golden import build
 from test_pipeline import close, pieces, voice, whole
 from torch import Tensor
 
+from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.lip_warp import (
     LipMove,
     LipRange,
@@ -23,7 +24,6 @@ from lipsync_core.blend.lip_warp import (
     spline,
     wanted_shape,
 )
-from lipsync_core.blending import Blend
 from lipsync_core.casting import Drawings, Role
 from lipsync_core.geometry import crop_to_frame
 from lipsync_core.image.landmarks import (

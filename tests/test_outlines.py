@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.outlines import LAYOUTS, OutlineKind, outline_distance, outline_mask, polygon_distance
+from lipsync_core.blend.landmark_masks import LAYOUTS, OutlineKind, outline_distance, outline_mask, polygon_distance
 
 SIZE = 64
 KINDS = get_args(OutlineKind)

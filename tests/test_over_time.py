@@ -11,8 +11,8 @@ from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, close, mini, person, pieces
 from test_pipeline import clip as clip  # the fixture
 from torch import Tensor
 
-from lipsync_core.blend.temporal import eased, linked, steadied
-from lipsync_core.blending import Blend, Faces, Moment, shaped
+from lipsync_core.blend.blender import Blend, Faces, Moment, shaped
+from lipsync_core.blend.smoothing import eased, linked, steadied
 from lipsync_core.casting import Role
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.parsing import FaceParser

@@ -12,7 +12,7 @@ from golden import build
 from media_samples import level_of, levels, write_video
 from torch import Tensor
 
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.casting import Role
 from lipsync_core.geometry import ALIGNED
 from lipsync_core.media import probe

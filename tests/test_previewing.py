@@ -18,8 +18,8 @@ from test_pipeline import FPS, mini, person, voice
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from lipsync_core.blend.parsing import LABELS
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
+from lipsync_core.blend.parser_masks import LABELS
 from lipsync_core.casting import Role
 from lipsync_core.cli import app
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from lipsync_core import dub, hub
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.restorers import Restore, load_restorer, restorer_for

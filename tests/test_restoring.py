@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_core.blending import Blend
+from lipsync_core.blend.blender import Blend
 from lipsync_core.geometry import FFHQ
 from lipsync_core.image.yuv import from_rgb
 from lipsync_core.restoring import MOUTH, SIZE, Restorer, enlargement, restored

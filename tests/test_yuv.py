@@ -8,8 +8,8 @@ import torch
 from golden import build
 from media_samples import write_video
 
+from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.composite import Movement, composite
-from lipsync_core.blending import Blend
 from lipsync_core.geometry import ALIGNED, translation
 from lipsync_core.image.yuv import MATRICES, from_rgb, to_rgb
 from lipsync_core.media import VideoWriter, probe, read_coded, read_frames

@@ -24,7 +24,7 @@ from ..image.landmarks import (
     mouth_opening,
 )
 from .composite import pull
-from .outlines import polygon_distance
+from .landmark_masks import polygon_distance
 
 _OUTER_EYES = (LEFT_EYE.start, RIGHT_EYE.start + 4)
 # Points that neither speech nor blinking moves: they say how a picture lies over another one.

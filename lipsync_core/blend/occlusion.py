@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import sample
-from .outlines import LAYOUTS
+from .landmark_masks import LAYOUTS
 
 _CELLS = 32  # a side, at most, in which faces are compared: 3 px of a crop of 96 px
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601

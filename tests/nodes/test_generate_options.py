@@ -45,7 +45,7 @@ def frames(pack: Pack, talking: Path) -> torch.Tensor:
 
 
 def test_newer_settings_arrive(pack: Pack) -> None:
-    kind = pack.part("lipsync_core.blending").Blend
+    kind = pack.part("lipsync_core.blend.blender").Blend
     (blend,) = pack.run("BlendSettings", colour_match=True, colour="covariance", occlusion="compare", steady=0.5)
     assert blend == kind(colour_match="covariance", occlusion="compare", steady=0.5)
     (blend,) = pack.run("BlendSettings", colour_match=True)
@@ -118,7 +118,7 @@ def test_a_parser_sees_the_faces(
     pack: Pack, photo: torch.Tensor, words: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that takes everything for background leaves the picture as it is."""
-    labels = len(pack.part("lipsync_core.blend.parsing").LABELS)
+    labels = len(pack.part("lipsync_core.blend.parser_masks").LABELS)
 
     class Blind:
         def faces(self, frames: Any, points: torch.Tensor, placed: torch.Tensor, size: int) -> torch.Tensor:
@@ -294,7 +294,7 @@ def test_a_restorer_has_the_last_word(
 def mesh(pack: Pack, photo: torch.Tensor) -> Callable[[int], dict[str, Any]]:
     """A FACE_LANDMARKS of so many points: the usual places, and a jaw that is a circle of 8 px round the mouth."""
     track = pack.run("DetectFaces", media=photo)[0].tracks[0]
-    layout = pack.part("lipsync_core.blend.outlines").LAYOUTS[478]
+    layout = pack.part("lipsync_core.blend.landmark_masks").LAYOUTS[478]
     points, box = track.points[0], track.boxes[0]
     middle = points[3:].mean(0)
 

@@ -127,7 +127,7 @@ def test_strength_0_shows_the_old_mouth(pack: Pack, photo: torch.Tensor, words: 
 
 def test_the_settings_are_the_defaults(pack: Pack) -> None:
     (blend,) = pack.run("BlendSettings")
-    assert blend == pack.part("lipsync_core.blending").Blend()
+    assert blend == pack.part("lipsync_core.blend.blender").Blend()
 
 
 @pytest.mark.parametrize("kind", ["images", "video"])

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .landmark_masks import outline_distance
 from .masks import MaskKind, soft_edge
-from .outlines import outline_distance
 
 LABELS = (
     *("background", "skin", "right_brow", "left_brow", "right_eye", "left_eye", "glasses", "right_ear", "left_ear"),

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blend.colour import ColourMatch, colours, pixels_of, toned, tones
-from .blend.composite import Movement, composite
-from .blend.masks import MaskKind, face_mask
-from .blend.occlusion import compared
-from .blend.outlines import outline_mask
-from .blend.parsing import occluded, parsed_mask
-from .blend.seamless import residue
-from .blend.temporal import eased, linked, steadied
-from .blend.texture import Texture
-from .geometry import apply, scale_of
-from .image.landmarks import IRISES, JAW, NOSE_BASE
-from .types import AnyFrames, Frames, size_of
+from ..geometry import apply, scale_of
+from ..image.landmarks import IRISES, JAW, NOSE_BASE
+from ..types import AnyFrames, Frames, size_of
+from .color_match import ColourMatch, colours, pixels_of, toned, tones
+from .composite import Movement, composite
+from .landmark_masks import outline_mask
+from .masks import MaskKind, face_mask
+from .occlusion import compared
+from .parser_masks import occluded, parsed_mask
+from .seamless import residue
+from .smoothing import eased, linked, steadied
+from .texture import Texture
 
 BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
 Occlusion = Literal["ignore", "compare", "parse"]
