@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .audio.vad import Silence, shown_in, voice_activity
 from .blend.blender import Occlusion
 from .blend.lip_warp import raise_range, wanted_shape
 from .casting import Drawings, Role
@@ -21,7 +22,6 @@ from .pipeline import LipSync
 from .referring import Reference, clear, matching, references
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
 from .types import Audio, FaceTrack, References
-from .voice import Silence, shown_in, voice_activity
 
 Speech = Path | str | Audio
 """A file with sound, or sound in memory."""

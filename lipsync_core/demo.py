@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .audio import frame_count
+from .audio.ops import frame_count
 from .dubbing import Encoding, Finding, Progress, dub
 from .errors import MediaError
 from .faces.preview import contact_sheet as tiled

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from . import __version__
 from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
-from .audio import frame_count
+from .audio.ops import frame_count
+from .audio.vad import Silence
 from .blend.blender import Blend
 from .casting import Drawings, Role
 from .faces.landmarks import unsure_warning
@@ -34,7 +35,6 @@ from .restoring import Restorer, enlargement, restored
 from .runtime.prefetch import ahead, timed
 from .runtime.warnings import Warnings
 from .types import FaceTrack, Frames, YuvFrames
-from .voice import Silence
 from .weights import load_talking_face
 
 _log = logging.getLogger("lipsync.dub")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from .audio import mixed, mono, resample
+from .audio.ops import mixed, mono, resample
 from .errors import MediaError
 from .media import AudioSource, read_audio
 from .media.clip import Cut

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .audio.vad import silent_frames
 from .errors import MediaError, WeightsError
 from .faces.selection import parse_face, select, usual_centre
 from .finding import Finding, device_named, load_detector, load_landmarks
@@ -30,7 +31,6 @@ from .mouth_following import MouthReport
 from .runtime.prefetch import ahead
 from .runtime.warnings import Warnings
 from .types import FaceTrack, Frames, VideoInfo
-from .voice import silent_frames
 from .weights import load_model
 
 _log = logging.getLogger("lipsync.quality")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .audio import mono, resample
+from .audio.ops import mono, resample
 from .errors import LipSyncError, MediaError, NoFaceError
 from .faces.s3fd import syncnet_detector
 from .faces.scenes import scene_cuts

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .audio.vad import curve
 from .errors import LipSyncError, MediaError, NoFaceError
 from .faces.selection import FaceSelector, first_seen, joined, parse_face, select_each
 from .faces.selection import rows as seats
@@ -29,7 +30,6 @@ from .runtime.timecode import nearest_frame, parse_seconds
 from .runtime.warnings import Warnings
 from .scoring import judged_sound, load_scorer
 from .types import Audio, FaceTrack
-from .voice import curve
 
 _log = logging.getLogger("lipsync.speakers")
 Progress = Callable[[str, int, int], None]

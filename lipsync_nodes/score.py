@@ -3,7 +3,7 @@
 
 from comfy_api.latest import io
 
-from ..lipsync_core.audio import shifted
+from ..lipsync_core.audio.ops import shifted
 from ..lipsync_core.finding import Finding
 from ..lipsync_core.media.clip import Cut
 from ..lipsync_core.score_plot import drawn

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.assigning import Shown, drawn_from, looks_of, roles_of, suit_roles
-from ..lipsync_core.audio import fitted, frame_count, mixed, mono, resample
+from ..lipsync_core.audio.ops import fitted, frame_count, mixed, mono, resample
+from ..lipsync_core.audio.vad import Silence
 from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.casting import Drawings, Role
 from ..lipsync_core.dubbing import Encoding, dub
@@ -25,7 +26,6 @@ from ..lipsync_core.referring import Reference
 from ..lipsync_core.restorers import Restore, restorer_for
 from ..lipsync_core.restoring import restored
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
-from ..lipsync_core.voice import Silence
 from . import convert, host
 from .looking import PARSER_BYTES
 from .recent import Recent

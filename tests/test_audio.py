@@ -11,7 +11,7 @@ import torch
 from golden import REFERENCE
 from torch import Tensor
 
-from lipsync_core.audio import (
+from lipsync_core.audio.ops import (
     SILENCE,
     MelFeatures,
     frame_count,

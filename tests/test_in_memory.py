@@ -10,7 +10,7 @@ from media_samples import level_of, levels, write_video
 from test_dub import ASTRONAUT, FRESH, clip, pixels, portrait, tone
 
 from lipsync_core import Cut, MediaError, dub
-from lipsync_core.audio import fitted, mixed
+from lipsync_core.audio.ops import fitted, mixed
 from lipsync_core.demo import demo_clip
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS

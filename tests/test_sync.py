@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio import MelFeatures, mel_windows
+from lipsync_core.audio.ops import MelFeatures, mel_windows
 from lipsync_core.geometry import Framing
 from lipsync_core.metrics.scorers import ExpertScorer
 from lipsync_core.metrics.sync import (

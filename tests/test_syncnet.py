@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lipsync_core import weights
-from lipsync_core.audio import mfcc, mfcc_filters, mfcc_length
+from lipsync_core.audio.ops import mfcc, mfcc_filters, mfcc_length
 from lipsync_core.errors import WeightsError
 from lipsync_core.geometry import crop_to_frame
 from lipsync_core.metrics.syncnet_scorer import SyncNetScorer, embed_lips

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio import CepstrumFeatures, MelFeatures, log_mel, mel_windows
+from lipsync_core.audio.ops import CepstrumFeatures, MelFeatures, log_mel, mel_windows
 from lipsync_core.errors import LipSyncError
 from lipsync_core.losses import (
     contrastive,

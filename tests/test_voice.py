@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lipsync_core.audio.vad import Edges, curve, shown_in, silent_frames, voice_activity, voiced_stretches
 from lipsync_core.types import Audio
-from lipsync_core.voice import Edges, curve, shown_in, silent_frames, voice_activity, voiced_stretches
 
 RATE = 16000
 FPS = Fraction(25)
@@ -140,7 +140,7 @@ def test_frames_do_not_depend_on_how_many_are_asked_for() -> None:
 def test_spectra_in_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     audio = sound(speech() + 0.001 * noise(4 * RATE))
     whole = voiced_stretches(audio)
-    monkeypatch.setattr("lipsync_core.voice._AT_ONCE", 7)
+    monkeypatch.setattr("lipsync_core.audio.vad._AT_ONCE", 7)
     assert torch.equal(voiced_stretches(audio), whole)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio import MelFeatures
+from lipsync_core.audio.ops import MelFeatures
 from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import Precision

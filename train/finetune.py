@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core import hub
-from lipsync_core.audio import log_mel, mono
+from lipsync_core.audio.ops import log_mel, mono
 from lipsync_core.cli_progress import Bar
 from lipsync_core.demo import SPEECH
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError

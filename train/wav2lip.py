@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio import MelFeatures
+from lipsync_core.audio.ops import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
 from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from safetensors.torch import save_file
 from torch import nn
 
-from ..audio import frame_count, mel_length
+from ..audio.ops import frame_count, mel_length
 from ..dubbing import Cut, Encoding, dub
 from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select

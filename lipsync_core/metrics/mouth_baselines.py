@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio import mono
+from ..audio.ops import mono
 from ..types import Audio
 from .mouth import RATE
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..audio import mel_windows
+from ..audio.ops import mel_windows
 from ..geometry import Framing
 from ..models.layers import ready
 from ..models.precision import casting

@@ -5,7 +5,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ..audio import mfcc
+from ..audio.ops import mfcc
 from ..geometry import Framing
 from ..models.layers import fold
 from ..models.syncnet import COLUMNS, COLUMNS_PER_FRAME, FPS, RATE, SIZE, WINDOW, SyncNet

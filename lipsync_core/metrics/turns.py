@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..audio.vad import voiced_stretches
 from ..types import Audio, FaceTrack, Frames, YuvFrames
-from ..voice import voiced_stretches
 from .scorers import Scorer
 from .sync import metered
 

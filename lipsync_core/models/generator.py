@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio import MelFeatures
+from ..audio.ops import MelFeatures
 from ..geometry import Framing
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
 from .talking_face import TalkingFace, flipped, upper_half

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..audio import MelFeatures
+from ..audio.ops import MelFeatures
 from ..geometry import Framing
 from .layers import Activation, Conv, Stage, UpConv, encoder, flatten, residuals
 from .talking_face import TalkingFace, flipped

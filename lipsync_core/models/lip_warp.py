@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..audio import MelFeatures
+from ..audio.ops import MelFeatures
 from ..blend.lip_warp import LipRange, move_lips, paint_inside, wanted_shape
 from ..geometry import Framing, apply, sample, similarity, unit_maps
 from .face_landmarks import FaceLandmarks, FaceLandmarksConfig

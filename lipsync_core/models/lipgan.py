@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..audio import CepstrumFeatures
+from ..audio.ops import CepstrumFeatures
 from ..geometry import Framing
 from .layers import SameConv, SameUpConv
 from .talking_face import TalkingFace, flipped, upper_half

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio import CepstrumFeatures
+from ..audio.ops import CepstrumFeatures
 from ..geometry import Framing
 from .layers import SameConv
 from .lipgan import LipGANStage

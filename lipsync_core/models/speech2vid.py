@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..audio import CepstrumFeatures
+from ..audio.ops import CepstrumFeatures
 from ..geometry import Framing
 from .layers import SameConv, SameUpConv, same_pool
 from .talking_face import TalkingFace, upper_half

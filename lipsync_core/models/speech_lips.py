@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..audio import MelFeatures
+from ..audio.ops import MelFeatures
 
 SHAPE = 3  # opening, width, jaw
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio import MelFeatures
+from ..audio.ops import MelFeatures
 from ..geometry import Framing
 from .layers import Stage, encoder, flatten, left
 

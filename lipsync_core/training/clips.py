@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio import SILENCE, MelFeatures
+from ..audio.ops import SILENCE, MelFeatures
 from ..errors import LipSyncError, NoClipsError
 from ..geometry import Framing
 from ..models.talking_face import SoundFeatures

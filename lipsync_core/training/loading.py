@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio import MelFeatures
+from ..audio.ops import MelFeatures
 from ..errors import NoClipsError, TrainingError
 from ..models.sync_expert import SyncExpertConfig
 from ..models.talking_face import SoundFeatures

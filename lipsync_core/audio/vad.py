@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .audio import mono
-from .types import Audio
+from ..types import Audio
+from .ops import mono
 
 Silence = Literal["keep", "close", "generate"]
 """What a mouth does while nobody speaks: ``keep`` shows the old one, ``close`` a closed one of the same person,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .types import Audio
+from ..types import Audio
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def resample(audio: Audio, rate: int) -> Audio:
         # CUDA version (RuntimeError), so every failure of the import means: not here.
         from torchaudio.functional import resample as kernel
     except (ImportError, OSError, RuntimeError):
-        from .media import resample_pyav
+        from ..media import resample_pyav
 
         return Audio(resample_pyav(audio.samples, audio.rate, rate), rate)
     return Audio(kernel(audio.samples, audio.rate, rate, lowpass_filter_width=64, rolloff=0.95), rate)
