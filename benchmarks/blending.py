@@ -26,9 +26,9 @@ from lipsync_core.finding import Finding, find_people
 from lipsync_core.media import read_audio, read_frames
 from lipsync_core.media.clip import Cut, opened
 from lipsync_core.metrics.seams import Seams
+from lipsync_core.models.weights import load_talking_face
 from lipsync_core.pipeline import LipSync, OnShares
 from lipsync_core.types import Audio, FaceTrack, Frames
-from lipsync_core.weights import load_talking_face
 
 PLAIN = Blend(kind="feather", own_pixels=False, detail=0, grain=0)
 WAYS = {

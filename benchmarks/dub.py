@@ -26,11 +26,11 @@ from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.finding import Finding, find_people
 from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
 from lipsync_core.media.clip import Footage
-from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.layers import fold
+from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
+from lipsync_core.models.weights import load_talking_face
 from lipsync_core.pipeline import LipSync
 from lipsync_core.types import VideoInfo
-from lipsync_core.weights import load_talking_face
 
 
 def scale(clip: Path, height: int, out: Path) -> VideoInfo:

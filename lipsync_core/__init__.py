@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from .blend.blender import Blend
     from .dubbing import Cut, DubReport, Encoding, Finding, dub
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
+    from .models.weights import load_model
     from .pipeline import LipSync
     from .types import Audio, FaceTrack, Frames
-    from .weights import load_model
 
 __version__ = "0.1.0"
 

@@ -16,8 +16,8 @@ from .faces.landmarks import sure_shares
 from .faces.selection import FaceSelector, parse_face, select
 from .media import probe
 from .media.clip import Cut, Footage, Pictures, arranged, order
+from .models.generator import TalkingFace
 from .models.lip_warp import LipWarp
-from .models.talking_face import TalkingFace
 from .pipeline import LipSync
 from .referring import Reference, clear, matching, references
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows

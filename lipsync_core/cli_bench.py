@@ -15,7 +15,7 @@ from .cli_progress import Bar
 
 if TYPE_CHECKING:
     from .evaluation.pairs import Pair
-    from .models.talking_face import TalkingFace
+    from .models.generator import TalkingFace
     from .runtime.jobs import Cluster, Job, Outcome, Work
 
 _LOCAL = "local"
@@ -272,7 +272,7 @@ class DubRows:
 
     def _model(self, name: str, device: str) -> "TalkingFace":
         from .finding import device_named
-        from .weights import load_talking_face
+        from .models.weights import load_talking_face
 
         if (name, device) not in self._models:
             self._models[name, device] = load_talking_face(name, device=device_named(device))

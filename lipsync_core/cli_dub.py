@@ -16,7 +16,7 @@ from .runtime.timecode import parse_seconds
 if TYPE_CHECKING:
     from .blend.blender import Blend
     from .dubbing import DubReport, Progress
-    from .models.talking_face import TalkingFace
+    from .models.generator import TalkingFace
 
 
 def parse_time(text: str) -> Fraction:

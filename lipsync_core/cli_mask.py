@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .blend.blender import Blend
     from .finding import Finding
     from .media.clip import Cut
-    from .models.talking_face import TalkingFace
+    from .models.generator import TalkingFace
 
 
 def mask_command(
@@ -60,8 +60,8 @@ def mask_command(
     from .finding import Finding
     from .media import refuse_inputs
     from .media.clip import Cut
+    from .models.weights import load_talking_face
     from .runtime.prefetch import share_cores
-    from .weights import load_talking_face
 
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"{out}: a sheet is a .png; name it so", param_hint="--out")

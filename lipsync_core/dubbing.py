@@ -25,9 +25,10 @@ from .finding import Finding, device_named, find_people, load_parser
 from .hearing import Voices
 from .media import AudioSource, VideoWriter, refuse_inputs
 from .media.clip import Cut, Footage, opened
+from .models.generator import TalkingFace
 from .models.lip_warp import LipWarp
 from .models.precision import Precision
-from .models.talking_face import TalkingFace
+from .models.weights import load_talking_face
 from .pipeline import LipSync
 from .referring import Reference
 from .restorers import Restore, restorer_for
@@ -35,7 +36,6 @@ from .restoring import Restorer, enlargement, restored
 from .runtime.prefetch import ahead, timed
 from .runtime.warnings import Warnings
 from .types import FaceTrack, Frames, YuvFrames
-from .weights import load_talking_face
 
 _log = logging.getLogger("lipsync.dub")
 

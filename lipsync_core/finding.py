@@ -12,17 +12,17 @@ from .faces.landmarks import LandmarkFinder
 from .faces.mini import MiniDetector
 from .faces.s3fd import S3FDDetector
 from .faces.yunet import YuNetDetector
-from .hub import file_sha256
 from .media.clip import Footage, Found, Pace, Pictures
 from .metrics.landmarks import LandmarkModel, with_landmarks
 from .models.face_detector import FaceDetector
 from .models.face_landmarks import FaceLandmarks
 from .models.face_parsing import FaceParsing
+from .models.hub import file_sha256
 from .models.precision import Precision
 from .models.s3fd import S3FD
+from .models.weights import load_model, weights_file
 from .parsing import FaceParser
 from .types import FaceTrack, Frames
-from .weights import load_model, weights_file
 
 DetectorName = Literal["mini", "yunet", "s3fd"]
 

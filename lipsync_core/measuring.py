@@ -27,11 +27,11 @@ from .metrics.fid import FID, Region
 from .metrics.landmarks import LandmarkDistance, LandmarkModel
 from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX
 from .models.inception import Inception
+from .models.weights import load_model
 from .mouth_following import MouthReport
 from .runtime.prefetch import ahead
 from .runtime.warnings import Warnings
 from .types import FaceTrack, Frames, VideoInfo
-from .weights import load_model
 
 _log = logging.getLogger("lipsync.quality")
 Progress = Callable[[str, int, int], None]

@@ -29,11 +29,11 @@ from .casting import Drawings, Origins, Portraits, Role, at, present
 from .faces.landmarks import sure_frames
 from .geometry import apply, crop_to_frame, cut_frames, invert
 from .image.landmarks import POINTS, lip_shapes
-from .models.generator import unpacked
+from .models.generator import TalkingFace, TalkingFaceConfig
 from .models.layers import ready
 from .models.lip_warp import LipWarp
 from .models.precision import Precision, arithmetic
-from .models.talking_face import TalkingFace, TalkingFaceConfig
+from .models.wav2lip import unpacked
 from .parsing import FaceParser
 from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import foreign, hub
 from .blend.blender import Blend
 from .blend.masks import MaskKind
 from .errors import WeightsError
+from .models import checkpoint, hub
 from .models.precision import Precision, arithmetic
+from .models.weights import weights_file
 from .restoring import MOUTH, Restorer
-from .weights import weights_file
 
 _WANTED = "one that restores faces: GFPGAN, RestoreFormer, or CodeFormer through spandrel_extra_arches"
 _PURPOSES = {  # spandrel's words
@@ -59,7 +59,7 @@ def load_restorer(restore: Restore, device: str | torch.device = "cpu", *, preci
     ImportError without spandrel.
     """
     path = weights_file(restore.network)
-    foreign.file_format(path)  # refuses what is no weight file before anything heavy is imported
+    checkpoint.file_format(path)  # refuses what is no weight file before anything heavy is imported
     found = _described(path)
     _check(found, path)
     module = found.model.eval().requires_grad_(False).to(device)
@@ -119,7 +119,7 @@ def _described(path: Path) -> Any:
         reason = str(error)
     else:
         known.add(*(support for support in EXTRA_REGISTRY if support.architecture.id not in known))
-    tensors = foreign.read_as_named(path)
+    tensors = checkpoint.read_as_named(path)
     if "CodeFormer" not in known and set(tensors) >= _CODEFORMER:
         raise WeightsError(
             f"{path} holds CodeFormer, which spandrel leaves to another package, and that does not import here ({reason}): "

@@ -29,10 +29,10 @@ from .metrics.syncnet_scorer import SyncNetScorer
 from .models.s3fd import S3FD
 from .models.sync_expert import SyncExpert
 from .models.syncnet import SyncNet
+from .models.weights import load_model
 from .runtime.prefetch import ahead
 from .runtime.warnings import Warnings
 from .types import AnyFrames, Audio, Detections, FaceTrack, Frames, SyncScore
-from .weights import load_model
 
 _log = logging.getLogger("lipsync.score")
 Progress = Callable[[str, int, int], None]

@@ -21,10 +21,10 @@ from PIL import Image
 from torch import nn
 
 from ..lipsync_core.errors import LipSyncError, MediaError, WeightsError
-from ..lipsync_core.hub import pull
 from ..lipsync_core.image.yuv import to_rgb
+from ..lipsync_core.models.hub import pull
+from ..lipsync_core.models.weights import load_talking_face
 from ..lipsync_core.types import Frames, YuvFrames
-from ..lipsync_core.weights import load_talking_face
 
 _log = logging.getLogger("lipsync.nodes")
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from ..lipsync_core.faces.selection import FaceSelector, select, select_like
 from ..lipsync_core.faces.tracking import window
 from ..lipsync_core.finding import Finding, find_people, load_detector, load_landmarks
 from ..lipsync_core.giving import given_people
-from ..lipsync_core.hub import HUB
 from ..lipsync_core.media.clip import Cut, Footage, Pictures, add_dense, opened
+from ..lipsync_core.models.hub import HUB
 from ..lipsync_core.models.lip_warp import LipWarp
 from ..lipsync_core.previewing import mask_sheet
 from ..lipsync_core.types import FaceTrack, Frames

@@ -20,7 +20,7 @@ from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select
 from ..lipsync_core.finding import Finding, find_people, load_parser
 from ..lipsync_core.media.clip import Cut, Longer, Pictures, opened, order
-from ..lipsync_core.models.talking_face import TalkingFace
+from ..lipsync_core.models.generator import TalkingFace
 from ..lipsync_core.pipeline import LipSync
 from ..lipsync_core.referring import Reference
 from ..lipsync_core.restorers import Restore, restorer_for

@@ -27,15 +27,15 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
 from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.losses import margin_loss, reconstruction
+from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
+from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
+from lipsync_core.models.generator import TalkingFace, flipped
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
-from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
-from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
-from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
-from lipsync_core.models.talking_face import TalkingFace, flipped
+from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_face, save_model
 from lipsync_core.pipeline import LipSync
 from lipsync_core.runtime.jobs import run_jobs
 from lipsync_core.types import Audio, FaceTrack, Frames
-from lipsync_core.weights import TALKING_FACES, load_model, load_talking_face, save_model
 
 
 def thinner(stages: tuple[LipGANStage, ...]) -> tuple[LipGANStage, ...]:

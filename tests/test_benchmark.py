@@ -15,18 +15,18 @@ from golden import build
 from media_samples import levels, write_video
 from safetensors.torch import load_file
 
-from lipsync_core import hub
 from lipsync_core.audio.ops import log_mel
 from lipsync_core.evaluation.baselines import copied_mouth
 from lipsync_core.evaluation.benchmark import Benchmark, frames_of_scripts
 from lipsync_core.evaluation.pairs import Pair
 from lipsync_core.evaluation.report import names_of_scores, write_report
 from lipsync_core.media import AudioSource, VideoWriter, probe_sound, read_audio, read_frames
+from lipsync_core.models import hub
 from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
+from lipsync_core.models.weights import save_model
 from lipsync_core.runtime.jobs import Cluster, Outcome, run_jobs
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
-from lipsync_core.weights import save_model
 
 PAIRS = [Pair("short.mp4", "long.mp4"), Pair("short.mp4", "gone.mp4")]
 METHODS = ["real", "undubbed", "copied mouth", "mini"]

@@ -7,10 +7,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lipsync_core import hub, weights
 from lipsync_core.cli_models import app
 from lipsync_core.errors import WeightsError
-from lipsync_core.models import MODELS
+from lipsync_core.models import MODELS, hub, weights
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 

@@ -36,7 +36,7 @@ def test_drawings_serve_every_blend(clip: Tensor, blend: Blend, monkeypatch: pyt
     drawings = Drawings()
     spoken(clip, Blend(), drawings)
     wanted = spoken(clip, blend, None)
-    monkeypatch.setattr("lipsync_core.models.generator.Generator.draw", None)  # nothing may be drawn now
+    monkeypatch.setattr("lipsync_core.models.wav2lip.Generator.draw", None)  # nothing may be drawn now
     assert torch.equal(spoken(clip, blend, drawings), wanted)
 
 
@@ -58,7 +58,7 @@ def test_a_still_picture_has_drawings_too(clip: Tensor, monkeypatch: pytest.Monk
     drawings = Drawings()
     shown(Blend(), drawings)
     wanted = shown(Blend("face"), None)
-    monkeypatch.setattr("lipsync_core.models.generator.Generator.draw", None)
+    monkeypatch.setattr("lipsync_core.models.wav2lip.Generator.draw", None)
     assert torch.equal(shown(Blend("face"), drawings), wanted)
 
 

@@ -16,8 +16,8 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.faces.mini import MiniDetector, box_iou
 from lipsync_core.faces.yunet import YuNetDetector
 from lipsync_core.models.face_detector import STRIDES, Cells, FaceDetector, FaceDetectorConfig, cell_centres
+from lipsync_core.models.weights import BUNDLED, load_model
 from lipsync_core.training import detection
-from lipsync_core.weights import BUNDLED, load_model
 
 ROOT = Path(__file__).parents[1]
 # pupils, tip of the nose and corners of the mouth of scikit-image's astronaut, by eye, to about 1 px

@@ -13,8 +13,8 @@ from golden import REFERENCE, build, uniform
 from test_models import macs
 from torch import Tensor, nn
 
-from lipsync_core import hub, weights
 from lipsync_core.errors import WeightsError
+from lipsync_core.models import hub, weights
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.models.layers import ready
 

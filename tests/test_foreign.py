@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lipsync_core import foreign, networks
 from lipsync_core.errors import WeightsError
+from lipsync_core.models import architectures, checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # old files are what we read
 
@@ -98,10 +98,10 @@ class Wrapper(nn.Module):
 def test_checkpoints(tmp_path: Path, value: object, old: bool) -> None:
     path = tmp_path / "weights.safetensors"  # names mean nothing
     torch.save(value, path, _use_new_zipfile_serialization=not old)
-    assert foreign.file_format(path) == "checkpoint"
-    tensors = foreign.read_tensors(path)
+    assert checkpoint.file_format(path) == "checkpoint"
+    tensors = checkpoint.read_tensors(path)
     assert same(tensors)
-    assert networks.recognise(tensors, path).kind == "generator"
+    assert architectures.recognise(tensors, path).kind == "generator"
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "traced"])
@@ -109,8 +109,8 @@ def test_checkpoints(tmp_path: Path, value: object, old: bool) -> None:
 def test_torchscript(tmp_path: Path, model: nn.Module, scripted: bool) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(archive(model, scripted=scripted))
-    assert foreign.file_format(path) == "TorchScript archive"
-    assert same(foreign.read_tensors(path))
+    assert checkpoint.file_format(path) == "TorchScript archive"
+    assert same(checkpoint.read_tensors(path))
 
 
 def test_torchscript_views_and_half(tmp_path: Path) -> None:
@@ -120,15 +120,15 @@ def test_torchscript_views_and_half(tmp_path: Path) -> None:
     )
     path = tmp_path / "half.pt"
     path.write_bytes(archive(model, scripted=True))
-    found = foreign.read_tensors(path)
+    found = checkpoint.read_tensors(path)
     assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
 
 
 def test_foreign_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     save_file({f"module.{key}": value for key, value in STATE.items()}, path)
-    assert foreign.file_format(path) == "safetensors"
-    assert same(foreign.read_tensors(path))
+    assert checkpoint.file_format(path) == "safetensors"
+    assert same(checkpoint.read_tensors(path))
 
 
 _UNET = "face_encoder_blocks.8.0.x audio_encoder.0.x face_decoder_blocks.0.0.x output_block.1.x"
@@ -150,14 +150,14 @@ KEYS = {
 
 
 def test_every_public_network_is_recognised_by_its_keys() -> None:
-    assert set(KEYS) == {network.title for network in networks.NETWORKS}
+    assert set(KEYS) == {network.title for network in architectures.NETWORKS}
     for title, keys in KEYS.items():
-        assert networks.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title == title
+        assert architectures.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title == title
 
 
 def test_an_unknown_network_is_described() -> None:
     with pytest.raises(WeightsError, match=r"unknown network \(2 tensors: a\.weight, b\.bias .*the S3FD face detector"):
-        networks.recognise({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
+        architectures.recognise({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
 
 
 def saved(value: object, *, old: bool = False) -> bytes:
@@ -209,16 +209,16 @@ def test_a_wrong_file_is_told_what_it_is(tmp_path: Path, name: str) -> None:
     path = tmp_path / "wav2lip.pth"
     path.write_bytes(content())
     with pytest.raises(WeightsError, match=message) as caught:
-        foreign.read_tensors(path)
+        checkpoint.read_tensors(path)
     assert str(path) in str(caught.value)
     assert "weights_only" not in str(caught.value)  # torch's own text advises to run the file's code
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not exist"):
-        foreign.file_format(tmp_path / "none")
+        checkpoint.file_format(tmp_path / "none")
     with pytest.raises(WeightsError, match="is a folder"):
-        foreign.file_format(tmp_path)
+        checkpoint.file_format(tmp_path)
 
 
 # ---- hostile archives: pickles written by hand, opcode by opcode (protocol 2)
@@ -267,7 +267,7 @@ def system(command: str) -> bytes:
 def test_handwritten_archives_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(hostile(root(text("weight"), GOOD)))
-    assert foreign.read_tensors(path)["weight"].tolist() == [1, 2, 3, 4]
+    assert checkpoint.read_tensors(path)["weight"].tolist() == [1, 2, 3, 4]
 
 
 def view(**changes: object) -> bytes:
@@ -325,10 +325,10 @@ def test_a_hostile_archive_is_refused_and_runs_nothing(tmp_path: Path, name: str
     path, witness = tmp_path / "wav2lip.pt", tmp_path / "ran"
     path.write_bytes(HOSTILE[name](f"echo ran > {witness}"))
     with pytest.raises(WeightsError, match="TorchScript archive; it was refused and not run"):
-        foreign.read_tensors(path)
+        checkpoint.read_tensors(path)
     assert not witness.exists()
     path.write_bytes(hostile(root(text("weight"), GOOD)))
-    assert foreign.read_tensors(path)["weight"].tolist() == [1, 2, 3, 4]  # and left nothing altered behind
+    assert checkpoint.read_tensors(path)["weight"].tolist() == [1, 2, 3, 4]  # and left nothing altered behind
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
@@ -342,7 +342,7 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, old: b
     path = tmp_path / "wav2lip.pth"
     path.write_bytes(saved({"state_dict": STATE, "x": Hostile()}, old=old))
     with pytest.raises(WeightsError, match=rf"asks for {os.system.__module__}\.system, which was refused and not run"):
-        foreign.read_tensors(path)
+        checkpoint.read_tensors(path)
     assert not witness.exists()
 
 
@@ -360,7 +360,7 @@ def test_damage_anywhere_is_an_error_of_ours_or_harmless(tmp_path: Path, content
         damaged[random.randint(len(whole))] ^= 1 << random.randint(8)
         path.write_bytes(damaged)
         try:
-            tensors = foreign.read_tensors(path)
+            tensors = checkpoint.read_tensors(path)
         except WeightsError:
             continue
         assert all(isinstance(value, Tensor) for value in tensors.values())

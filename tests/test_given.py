@@ -15,8 +15,8 @@ from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.faces.tracking import track, window
 from lipsync_core.media.clip import arranged
 from lipsync_core.models.face_detector import FaceDetector
+from lipsync_core.models.weights import load_model
 from lipsync_core.types import Detections
-from lipsync_core.weights import load_model
 
 FPS = Fraction(25)
 NOBODY = torch.zeros(0, 4)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lipsync_core import hub
 from lipsync_core.errors import WeightsError
+from lipsync_core.models import hub
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -266,5 +266,5 @@ def test_table() -> None:
 
 
 def test_importing_asks_for_no_network_and_no_hub_client() -> None:
-    code = "import sys, lipsync_core.hub; sys.exit('huggingface_hub' in sys.modules)"
+    code = "import sys, lipsync_core.models.hub; sys.exit('huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

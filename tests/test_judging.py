@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.geometry import Framing
-from lipsync_core.models.generator import MINI, Generator, copying
 from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.wav2lip import MINI, Generator, copying
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.judging import chosen, examined, judged
 from lipsync_core.training.sync import shown

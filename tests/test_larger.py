@@ -13,12 +13,13 @@ from test_pipeline import FPS, close, person, pieces, voice, whole
 from test_pipeline import clip as clip  # the fixture
 from torch import Tensor, nn
 
-from lipsync_core import networks
 from lipsync_core.errors import WeightsError
 from lipsync_core.losses import reconstruction, sync_loss
-from lipsync_core.models import generator
-from lipsync_core.models.generator import WAV2LIP, Generator
-from lipsync_core.models.large_generator import (
+from lipsync_core.models import architectures, wav2lip
+from lipsync_core.models.layers import Stage, fold
+from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, resized
+from lipsync_core.models.wav2lip import WAV2LIP, Generator
+from lipsync_core.models.wav2lip_hd import (
     WAV2LIP_288,
     WAV2LIP_288_MIXED,
     WAV2LIP_288_PRELU,
@@ -27,10 +28,8 @@ from lipsync_core.models.large_generator import (
     LargeGenerator,
     LargeGeneratorConfig,
 )
-from lipsync_core.models.layers import Stage, fold
-from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, resized
+from lipsync_core.models.weights import convert, load_model, load_talking_face
 from lipsync_core.pipeline import LipSync
-from lipsync_core.weights import convert, load_model, load_talking_face
 
 SIZES = [192, 256, 384]
 LAYOUTS = {
@@ -50,7 +49,7 @@ def parameters(model: nn.Module) -> int:
     ("size", "coarse", "wanted", "heard"), [(192, 3, 5.07, 1.39), (256, 4, 8.95, 2.40), (384, 3, 6.48, 1.67)]
 )
 def test_larger_ones_cost_what_is_stated(size: int, coarse: int, wanted: float, heard: float) -> None:
-    config = generator.LARGER[size]
+    config = wav2lip.LARGER[size]
     model, face = Generator(config).eval(), torch.rand(1, 3, size, size)
     with torch.inference_mode():
         sides = [feature.shape[2] for feature in model.encode(face, face)]
@@ -65,7 +64,7 @@ def test_larger_ones_cost_what_is_stated(size: int, coarse: int, wanted: float, 
 def test_larger_ones_hold_the_layers_of_the_classic() -> None:
     """So that its weights can be where training begins."""
     with torch.device("meta"):
-        small, large = Generator(WAV2LIP), Generator(generator.LARGER[192])
+        small, large = Generator(WAV2LIP), Generator(wav2lip.LARGER[192])
     both = [(large.face_encoder_blocks[k + 1], small.face_encoder_blocks[k]) for k in range(1, 7)]
     both += [(large.face_decoder_blocks[k], small.face_decoder_blocks[k]) for k in range(7)]
     for mine, theirs in both:
@@ -79,7 +78,7 @@ def test_a_training_step_at_that_size(size: int) -> None:
     """Of thin ones: the sizes of the maps are what is asked."""
     torch.manual_seed(0)
     model, expert = (
-        Generator(thin(generator.LARGER[size])).train(),
+        Generator(thin(wav2lip.LARGER[size])).train(),
         SyncExpert(thin(resized(WAV2LIP_EXPERT, size))).eval(),
     )
     expert.requires_grad_(False)
@@ -187,8 +186,8 @@ def test_they_are_recognised_by_their_layers_and_read(
     config = LAYOUTS[title]
     slim = thin(config)
     # a fiftieth of the bytes, the same names
-    known = [dataclasses.replace(n, config=slim) if n.config == config else n for n in networks.NETWORKS]
-    monkeypatch.setattr(networks, "NETWORKS", tuple(known))
+    known = [dataclasses.replace(n, config=slim) if n.config == config else n for n in architectures.NETWORKS]
+    monkeypatch.setattr(architectures, "NETWORKS", tuple(known))
     state = weights(LargeGenerator(slim).state_dict())
     path, ours = tmp_path / "checkpoint.pth", tmp_path / "ours.safetensors"
     torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "global_step": 1}, path)

@@ -12,7 +12,7 @@ from lipsync_core.blend.blender import Blend
 from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frames
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
 from lipsync_core.media.clip import Pictures
-from lipsync_core.models.generator import MINI, Generator
+from lipsync_core.models.wav2lip import MINI, Generator
 from lipsync_core.pipeline import LipSync
 from lipsync_core.referring import matching
 from lipsync_core.types import Audio, FaceTrack

@@ -44,9 +44,9 @@ from lipsync_core.image.landmarks import (
 from lipsync_core.image.yuv import to_rgb
 from lipsync_core.models.face_landmarks import FaceLandmarksConfig
 from lipsync_core.models.lip_warp import LipWarp, LipWarpConfig
+from lipsync_core.models.weights import load_talking_face, read_header, save_model
 from lipsync_core.pipeline import LipSync
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, References, YuvFrames
-from lipsync_core.weights import load_talking_face, read_header, save_model
 
 SIZE = 64
 FPS = Fraction(25)

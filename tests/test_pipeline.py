@@ -17,8 +17,8 @@ from lipsync_core.casting import Role
 from lipsync_core.geometry import ALIGNED
 from lipsync_core.media import probe
 from lipsync_core.media.clip import Footage, arranged, clip_frames, order
-from lipsync_core.models.generator import MINI, WAV2LIP, Generator
 from lipsync_core.models.precision import Precision
+from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.pipeline import LipSync
 from lipsync_core.runtime.prefetch import ahead, timed
 from lipsync_core.types import Audio, FaceTrack, Frames, YuvFrames

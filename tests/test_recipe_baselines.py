@@ -13,11 +13,11 @@ from test_dub import ASTRONAUT, FRESH, tone
 
 from lipsync_core import dub
 from lipsync_core.errors import TrainingError
-from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN
-from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
-from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid
+from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN
+from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid
+from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.settings import read_settings
-from lipsync_core.weights import load_talking_face
 from train import export, lipgan, speech2vid
 
 CONFIGS = Path(__file__).parents[1] / "train" / "configs"

@@ -15,10 +15,10 @@ from recipes import AskedToEnd, started, torchrun
 
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.models.sync_expert import SyncExpert, resized
+from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.settings import keep_settings, read_settings
 from lipsync_core.training.shards import read_index
-from lipsync_core.weights import save_model
 from train import expert, export
 
 ROOT = Path(__file__).parents[1]

@@ -19,13 +19,13 @@ from lipsync_core.demo import SPEECH
 from lipsync_core.dubbing import Encoding, Finding, dub
 from lipsync_core.errors import LipSyncError, TrainingError
 from lipsync_core.media import AudioSource, VideoWriter, read_audio
-from lipsync_core.models.generator import MINI, WAV2LIP, Generator
-from lipsync_core.models.lipgan import LIPGAN_BASIC, LipGAN
+from lipsync_core.models.baselines.lipgan import LIPGAN_BASIC, LipGAN
+from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
+from lipsync_core.models.weights import load_model, read_header, save_model
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.settings import read_settings
 from lipsync_core.training.shards import ShardWriter
 from lipsync_core.types import Audio, Frames, VideoInfo
-from lipsync_core.weights import load_model, read_header, save_model
 from train import export, finetune
 
 ROOT = Path(__file__).parents[1]

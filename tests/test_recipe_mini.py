@@ -13,13 +13,13 @@ from noise_shards import write_noise
 from recipes import AskedToEnd, torchrun
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.models.generator import MINI, Generator
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.wav2lip import MINI, Generator
+from lipsync_core.models.weights import load_model
 from lipsync_core.training.clips import load_clips, speaker_weights
 from lipsync_core.training.settings import read_settings
 from lipsync_core.training.world import World
-from lipsync_core.weights import load_model
 from train import expert, export, mini
 from train.recipe import read_expert
 

@@ -11,10 +11,10 @@ from noise_shards import write_noise
 from recipes import AskedToEnd, torchrun
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.models.generator import Generator
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator, resized
+from lipsync_core.models.wav2lip import Generator
+from lipsync_core.models.weights import load_model
 from lipsync_core.training.settings import read_settings
-from lipsync_core.weights import load_model
 from train import expert, export, wav2lip
 
 ROOT = Path(__file__).parents[1]

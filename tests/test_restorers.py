@@ -17,10 +17,11 @@ from test_dub import ASTRONAUT, FRESH, pixels, tone
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from lipsync_core import dub, hub
+from lipsync_core import dub
 from lipsync_core.blend.blender import Blend
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
+from lipsync_core.models import hub
 from lipsync_core.restorers import Restore, load_restorer, restorer_for
 from lipsync_core.restoring import MOUTH, SIZE, Restorer
 

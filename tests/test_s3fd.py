@@ -10,8 +10,8 @@ import torch
 from golden import REFERENCE, build, integers, recipe
 from torch import Tensor
 
-from lipsync_core import networks
 from lipsync_core.faces.s3fd import S3FDDetector, canonical_points, syncnet_detector
+from lipsync_core.models import architectures
 from lipsync_core.models.s3fd import S3FD, S3FDConfig
 
 WANTED = np.load(REFERENCE / "s3fd_face_alignment.npz")
@@ -107,9 +107,9 @@ def syncnet_s3fd() -> S3FD:
     """Recipe weights under the names of ``sfd_face.pth``."""
     keys = json.loads((REFERENCE / "state_dict_keys.json").read_text(encoding="utf-8"))["s3fd_syncnet_python"]["keys"]
     public = {key: recipe(key, tuple(shape)) for key, (shape, _) in keys.items()}
-    network = networks.recognise(public, REFERENCE)
+    network = architectures.recognise(public, REFERENCE)
     model = S3FD(network.config)
-    model.load_state_dict(networks.our_names(network, public), strict=True)
+    model.load_state_dict(architectures.our_names(network, public), strict=True)
     return model.eval()
 
 

@@ -21,10 +21,10 @@ from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.media import AudioSource, VideoWriter, probe, read_audio, read_frames, write_shifted
 from lipsync_core.metrics.protocol import whole_frame_score
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
+from lipsync_core.models.weights import load_model, save_model
 from lipsync_core.score_plot import plot
 from lipsync_core.scoring import ScoreReport, TrackScore, score, shift_sound, verdict
 from lipsync_core.types import Frames, SyncScore, VideoInfo
-from lipsync_core.weights import load_model, save_model
 
 ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"
 SPEECH = Path(lipsync_core.__file__).parent / "assets" / "demo.flac"

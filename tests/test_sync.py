@@ -22,8 +22,8 @@ from lipsync_core.metrics.sync import (
     shift_distances,
 )
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert
+from lipsync_core.models.weights import load_model
 from lipsync_core.types import Audio, FaceTrack, Frames, SyncScore
-from lipsync_core.weights import load_model
 
 
 def planted(count: int, shift: int, noise: float, seed: int = 601) -> tuple[Tensor, Tensor]:

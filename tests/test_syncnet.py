@@ -11,11 +11,11 @@ from golden import REFERENCE, build, recipe
 from torch import Tensor
 from torch.nn import functional as F
 
-from lipsync_core import weights
 from lipsync_core.audio.ops import mfcc, mfcc_filters, mfcc_length
 from lipsync_core.errors import WeightsError
 from lipsync_core.geometry import crop_to_frame
 from lipsync_core.metrics.syncnet_scorer import SyncNetScorer, embed_lips
+from lipsync_core.models import weights
 from lipsync_core.models.layers import fold
 from lipsync_core.models.s3fd import SYNCNET_S3FD
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig

@@ -14,15 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lipsync_core import hub, weights
 from lipsync_core.errors import WeightsError
 from lipsync_core.geometry import Framing
-from lipsync_core.models import MODELS
-from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator
-from lipsync_core.models.large_generator import WAV2LIP_288_PRELU, WAV2LIP_384, WAV2LIP_384_SAM
+from lipsync_core.models import MODELS, hub, weights
+from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC
 from lipsync_core.models.layers import Stage
-from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC
 from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
+from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator
+from lipsync_core.models.wav2lip_hd import WAV2LIP_288_PRELU, WAV2LIP_384, WAV2LIP_384_SAM
 
 SMALL = QualityDiscriminatorConfig(
     blocks=((Stage(4, 7, padding=3),), (Stage(4, stride=(1, 2)), Stage(6))), size=16, slope=0.125

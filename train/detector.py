@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 from lipsync_core.models.face_detector import FaceDetector, FaceDetectorConfig
 from lipsync_core.models.precision import autocast_training
+from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.descent import follow, warmup_cosine
 from lipsync_core.training.detection import Draw, Picture, assign, detection_losses, mosaic, picture
 from lipsync_core.training.world import World
-from lipsync_core.weights import save_model
 from train.recipe import settle_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import feature_loss, reconstruction
-from lipsync_core.models.generator import MINI, Generator, GeneratorConfig, copying
+from lipsync_core.models.generator import TalkingFace
 from lipsync_core.models.precision import Precision
-from lipsync_core.models.talking_face import TalkingFace
+from lipsync_core.models.wav2lip import MINI, Generator, GeneratorConfig, copying
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow, warmup_cosine

@@ -22,11 +22,11 @@ from torch import Tensor
 from lipsync_core.audio.ops import log_mel
 from lipsync_core.media import read_audio
 from lipsync_core.metrics.sync import SEARCH, offset_and_confidence, offset_curve
-from lipsync_core.models.generator import Generator
 from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.wav2lip import Generator
+from lipsync_core.models.weights import load_model
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.sync import embed, middle
-from lipsync_core.weights import load_model
 
 WINDOW = 50
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from lipsync_core.faces.mini import MiniDetector, box_iou
 from lipsync_core.faces.yunet import YuNetDetector
 from lipsync_core.models.face_detector import FaceDetector
+from lipsync_core.models.weights import load_model
 from lipsync_core.types import Detections
-from lipsync_core.weights import load_model
 from train.prepare_detection import label, yunet_net
 
 BANDS = ((24, 48), (48, 96), (96, 250), (250, 500))  # px, square root of the box's area

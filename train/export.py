@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lipsync_core.errors import TrainingError
+from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.settings import kept_settings
-from lipsync_core.weights import save_model
 from train.recipe import ended, say
 
 RECIPES = ("distil", "expert", "finetune", "lipgan", "mini", "speech2vid", "wav2lip")

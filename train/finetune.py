@@ -25,17 +25,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipsync_core import hub
 from lipsync_core.audio.ops import log_mel, mono
 from lipsync_core.cli_progress import Bar
 from lipsync_core.demo import SPEECH
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.losses import perceptual_loss, slopes
 from lipsync_core.media import read_audio
-from lipsync_core.models.generator import Generator
+from lipsync_core.models import hub
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.wav2lip import Generator
+from lipsync_core.models.weights import load_model, read_header, save_model, weights_file
 from lipsync_core.preparing import settings as preparing
 from lipsync_core.preparing.run import Splitting, prepare
 from lipsync_core.preparing.sources import Source, find_sources
@@ -49,7 +50,6 @@ from lipsync_core.training.loop import Plan, generator, seed_step
 from lipsync_core.training.settings import begun, keep_settings, read_settings
 from lipsync_core.training.shards import part, read_index
 from lipsync_core.training.world import joined
-from lipsync_core.weights import load_model, read_header, save_model, weights_file
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
 from train.recipe import (
     BEGAN,

@@ -15,7 +15,7 @@ from torch import Tensor
 from lipsync_core.models.face_landmarks import FaceLandmarks
 from lipsync_core.models.lip_warp import KNOTS, LipWarp, LipWarpConfig
 from lipsync_core.models.speech_lips import SHAPE, SpeechLips
-from lipsync_core.weights import load_model, save_model
+from lipsync_core.models.weights import load_model, save_model
 from train.speech_lips import TEACHING, Talk, normalise, predict, read_talks
 
 LICENCE = "Apache-2.0"

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import margin_loss, reconstruction
-from lipsync_core.models.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
-from lipsync_core.models.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
+from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from lipsync_core.models.precision import Precision
+from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow
@@ -29,7 +30,6 @@ from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.world import joined
-from lipsync_core.weights import load_talking_face
 from train.recipe import (
     began,
     carried_out,

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import mouth, perceptual_loss, shift_loss, slopes
 from lipsync_core.metrics.sync import SEARCH
-from lipsync_core.models.generator import MINI, Generator, copying, moved
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
+from lipsync_core.models.wav2lip import MINI, Generator, copying, moved
+from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import degrade, disguise, disturbed, elsewhere, grimace, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
@@ -38,7 +39,6 @@ from lipsync_core.training.loop import Draws, Plan, generator, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import resized
 from lipsync_core.training.world import World, joined
-from lipsync_core.weights import load_talking_face
 from train.recipe import (
     began,
     carried_out,

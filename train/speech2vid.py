@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from lipsync_core.losses import reconstruction
+from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.precision import Precision
-from lipsync_core.models.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.descent import descend, follow

@@ -22,7 +22,7 @@ from lipsync_core.audio.ops import log_mel, window_start
 from lipsync_core.image.landmarks import MEDIAPIPE_VERTICES, lip_shapes
 from lipsync_core.media import read_audio
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
-from lipsync_core.weights import load_model, save_model
+from lipsync_core.models.weights import load_model, save_model
 
 FPS = Fraction(25)
 TEACHING = ("train/grid_s1", "train/grid_s4", "train/grid_other", "train/crema_1001", "train/other")

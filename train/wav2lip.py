@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from lipsync_core.audio.ops import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
-from lipsync_core.models.generator import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.quality_discriminator import resized as seeing
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
+from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
@@ -35,7 +36,6 @@ from lipsync_core.training.loop import Plan, generator, seed_step
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from lipsync_core.training.sync import broad, resized
 from lipsync_core.training.world import joined
-from lipsync_core.weights import load_talking_face
 from train.recipe import (
     OTHER_CROPS,
     began,

@@ -16,18 +16,18 @@ from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector, load_landmarks
-from ..hub import file_sha256
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import Footage
 from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
 from ..metrics.syncnet_scorer import SyncNetScorer
+from ..models.hub import file_sha256
 from ..models.inception import Inception
+from ..models.weights import load_model, load_talking_face, weights_file
 from ..mouth_following import MouthMeter
 from ..runtime.jobs import Job, Outcome
 from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack, Frames, VideoInfo
-from ..weights import load_model, load_talking_face, weights_file
 from .baselines import copied_mouth
 from .lips import LipJudge, Original
 from .pairs import Pair

@@ -4,21 +4,21 @@ from typing import Any
 
 from torch import nn
 
+from .baselines.lipgan import LipGAN, LipGANConfig
+from .baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from .baselines.speech2vid import Speech2Vid, Speech2VidConfig
 from .face_detector import FaceDetector, FaceDetectorConfig
 from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from .face_parsing import FaceParsing, FaceParsingConfig
-from .generator import Generator, GeneratorConfig
 from .inception import Inception, InceptionConfig
-from .large_generator import LargeGenerator, LargeGeneratorConfig
 from .lip_warp import LipWarp, LipWarpConfig
-from .lipgan import LipGAN, LipGANConfig
-from .lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from .quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
 from .s3fd import S3FD, S3FDConfig
-from .speech2vid import Speech2Vid, Speech2VidConfig
 from .speech_lips import SpeechLips, SpeechLipsConfig
 from .sync_expert import SyncExpert, SyncExpertConfig
 from .syncnet import SyncNet, SyncNetConfig
+from .wav2lip import Generator, GeneratorConfig
+from .wav2lip_hd import LargeGenerator, LargeGeneratorConfig
 
 MODELS: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "generator": (GeneratorConfig, Generator),

@@ -14,8 +14,8 @@ from ..audio.ops import MelFeatures
 from ..blend.lip_warp import LipRange, move_lips, paint_inside, wanted_shape
 from ..geometry import Framing, apply, sample, similarity, unit_maps
 from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
+from .generator import TalkingFace
 from .speech_lips import SHAPE, SpeechLips, SpeechLipsConfig
-from .talking_face import TalkingFace
 
 # Eyes and nose alone place a crop, so that lips that move do not move it. 2.7 distances of the eyes wide: an open mouth, its
 # chin and some neck fit.

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..audio.ops import SILENCE, MelFeatures
 from ..errors import LipSyncError, NoClipsError
 from ..geometry import Framing
-from ..models.talking_face import SoundFeatures
+from ..models.generator import SoundFeatures
 from ..types import Audio
 from .shards import Rows, Source, load_arrays, part, read_index
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..losses import sync_loss
 from ..metrics.sync import SEARCH, offset_and_confidence, shift_distances
+from ..models.generator import TalkingFace
 from ..models.precision import autocast_training
 from ..models.sync_expert import SyncExpert
-from ..models.talking_face import TalkingFace
 from .clips import Clip
 from .journal import Evaluation
 from .pictures import grid, mouths

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..audio.ops import MelFeatures
 from ..errors import NoClipsError, TrainingError
+from ..models.generator import SoundFeatures
 from ..models.sync_expert import SyncExpertConfig
-from ..models.talking_face import SoundFeatures
 from ..runtime.prefetch import ahead
 from .clips import Clip, speaker_weights
 

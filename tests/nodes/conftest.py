@@ -111,7 +111,7 @@ def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         choosing[0] = False
         return found
 
-    count(pack.part("lipsync_core.models.generator").Generator)
+    count(pack.part("lipsync_core.models.wav2lip").Generator)
     count(pack.part("lipsync_core.models.lip_warp").LipWarp)
     monkeypatch.setattr(sync, "lip_shapes", chosen)
     return batches

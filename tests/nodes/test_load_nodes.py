@@ -10,8 +10,8 @@ from fake_host import Cancelled, Host, VideoFromFile
 from loading import Pack
 from media_samples import write_sound
 
-from lipsync_core.models.speech2vid import Speech2Vid, Speech2VidConfig
-from lipsync_core.weights import BUNDLED, save_model
+from lipsync_core.models.baselines.speech2vid import Speech2Vid, Speech2VidConfig
+from lipsync_core.models.weights import BUNDLED, save_model
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..audio.ops import CepstrumFeatures
-from ..geometry import Framing
-from .layers import SameConv, SameUpConv, same_pool
-from .talking_face import TalkingFace, upper_half
+from ...audio.ops import CepstrumFeatures
+from ...geometry import Framing
+from ..generator import TalkingFace, upper_half
+from ..layers import SameConv, SameUpConv, same_pool
 
 _EPSILON, _MOMENTUM = 1e-3, 0.2
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import WeightsError
+from ..errors import WeightsError
 
 Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..audio.ops import MelFeatures
 from ..geometry import Framing
+from .generator import TalkingFace, flipped
 from .layers import Activation, Conv, Stage, UpConv, encoder, flatten, residuals
-from .talking_face import TalkingFace, flipped
 
 _DOWN = (2, 2)
 _DENSE = 2  # layers that end the audio encoder: ReLU where the rest is leaky

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..audio.ops import CepstrumFeatures
-from ..geometry import Framing
-from .layers import SameConv, SameUpConv
-from .talking_face import TalkingFace, flipped, upper_half
+from ...audio.ops import CepstrumFeatures
+from ...geometry import Framing
+from ..generator import TalkingFace, flipped, upper_half
+from ..layers import SameConv, SameUpConv
 
 _EPSILON, _MOMENTUM = 1e-3, 0.2
 _DOWN = (2, 2)

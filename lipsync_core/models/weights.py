@@ -16,19 +16,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from . import foreign, hub, networks
-from .errors import WeightsError
-from .models import MODELS
-from .models.face_parsing import FaceParsingConfig
-from .models.generator import WAV2LIP
-from .models.inception import InceptionConfig
-from .models.quality_discriminator import WAV2LIP_DISCRIMINATOR
-from .models.s3fd import S3FDConfig
-from .models.sync_expert import WAV2LIP_EXPERT
-from .models.syncnet import SyncNetConfig
-from .models.talking_face import TalkingFace
-from .runtime.atomic import replacing
-from .runtime.config import typed
+from ..errors import WeightsError
+from ..runtime.atomic import replacing
+from ..runtime.config import typed
+from . import MODELS, architectures, checkpoint, hub
+from .face_parsing import FaceParsingConfig
+from .generator import TalkingFace
+from .inception import InceptionConfig
+from .quality_discriminator import WAV2LIP_DISCRIMINATOR
+from .s3fd import S3FDConfig
+from .sync_expert import WAV2LIP_EXPERT
+from .syncnet import SyncNetConfig
+from .wav2lip import WAV2LIP
 
 _log = logging.getLogger("lipsync.weights")
 _ASSETS = Path(__file__).parent / "assets"
@@ -125,7 +124,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def read_header(path: str | Path) -> Header:
     """What one of our files says of itself, without reading its tensors. WeightsError for any other file."""
     path = Path(path)
-    file_format = foreign.file_format(path)
+    file_format = checkpoint.file_format(path)
     text = _metadata(path) if file_format == "safetensors" else None
     if text is None:
         raise WeightsError(f"{path} is a {file_format} without our header; run `lipsync models convert {path} OUT`")
@@ -173,9 +172,9 @@ def load_model(
     any will do. Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead.
     """
     path = weights_file(name_or_path)
-    if foreign.file_format(path) == "safetensors" and _metadata(path) is not None:
+    if checkpoint.file_format(path) == "safetensors" and _metadata(path) is not None:
         header = read_header(path)
-        found, config, tensors = header.kind, header.config, foreign.read_safetensors(path)
+        found, config, tensors = header.kind, header.config, checkpoint.read_safetensors(path)
     else:
         found, config, tensors = _read_foreign(path)
     wanted = (kind,) if isinstance(kind, str) else kind
@@ -192,20 +191,20 @@ def load_talking_face(name_or_path: str | Path, *, device: str | torch.device = 
 
 
 def _title(kind: str) -> str:
-    public = next((network.title for network in networks.NETWORKS if network.kind == kind), None)
+    public = next((network.title for network in architectures.NETWORKS if network.kind == kind), None)
     return f"{public} ({kind})" if public else f"a {kind}"
 
 
 def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
-    tensors = foreign.read_tensors(path)
-    network = networks.recognise(tensors, path)
+    tensors = checkpoint.read_tensors(path)
+    network = architectures.recognise(tensors, path)
     if network.untested:
         _log.warning(
             "%s looks like %s: its layers are known from public code, and no real file was ever tried here; look at what it "
             "draws before you rely on it",
             *(path, network.title),
         )
-    return network.kind, network.config or PUBLIC[network.kind], networks.our_names(network, tensors)
+    return network.kind, network.config or PUBLIC[network.kind], architectures.our_names(network, tensors)
 
 
 def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
@@ -247,7 +246,7 @@ def convert(source: str | Path, target: str | Path) -> Header:
     """
     path = weights_file(source)
     digest = hub.file_sha256(path)
-    if foreign.file_format(path) == "safetensors" and _metadata(path) is not None:
+    if checkpoint.file_format(path) == "safetensors" and _metadata(path) is not None:
         raise WeightsError(f"{path} is a file of ours already; nothing to convert")
     kind, config, tensors = _read_foreign(path)
     entry = next((entry for entry in hub.HUB.values() if entry.sha256 == digest), None)

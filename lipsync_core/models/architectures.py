@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import WeightsError
-from .models.large_generator import (
+from ..errors import WeightsError
+from .s3fd import SYNCNET_NAMES, SYNCNET_S3FD
+from .wav2lip_hd import (
     WAV2LIP_288,
     WAV2LIP_288_MIXED,
     WAV2LIP_288_PRELU,
@@ -16,7 +17,6 @@ from .models.large_generator import (
     WAV2LIP_384_SAM,
     LargeGeneratorConfig,
 )
-from .models.s3fd import SYNCNET_NAMES, SYNCNET_S3FD
 
 
 @dataclass(frozen=True, slots=True)

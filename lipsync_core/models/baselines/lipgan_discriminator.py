@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio.ops import CepstrumFeatures
-from ..geometry import Framing
-from .layers import SameConv
+from ...audio.ops import CepstrumFeatures
+from ...geometry import Framing
+from ..layers import SameConv
 from .lipgan import LipGANStage
 
 _EPSILON = 1e-3
