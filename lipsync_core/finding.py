@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 
 from .faces import Detector
+from .faces.detector_mini import MiniDetector
+from .faces.detector_s3fd import S3FDDetector
+from .faces.detector_yunet import YuNetDetector
 from .faces.landmarks import LandmarkFinder
-from .faces.mini import MiniDetector
-from .faces.s3fd import S3FDDetector
-from .faces.yunet import YuNetDetector
+from .faces.parser import FaceParser
 from .media.clip import Footage, Found, Pace, Pictures
 from .metrics.landmarks import LandmarkModel, with_landmarks
 from .models.face_detector import FaceDetector
@@ -21,7 +22,6 @@ from .models.hub import file_sha256
 from .models.precision import Precision
 from .models.s3fd import S3FD
 from .models.weights import load_model, weights_file
-from .parsing import FaceParser
 from .types import FaceTrack, Frames
 
 DetectorName = Literal["mini", "yunet", "s3fd"]

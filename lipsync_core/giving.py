@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .faces import Detector
-from .faces.given import points_in_boxes, tracks_from_boxes
-from .faces.scenes import scene_cuts
+from .faces.external import points_in_boxes, tracks_from_boxes
+from .faces.shot_boundaries import scene_cuts
 from .faces.tracking import SMOOTHING_SECONDS
 from .media.clip import Footage, Found, Pictures
 from .types import FaceTrack

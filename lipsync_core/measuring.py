@@ -18,11 +18,11 @@ from torch import Tensor
 from .audio.vad import silent_frames
 from .errors import MediaError, WeightsError
 from .faces.selection import parse_face, select, usual_centre
+from .faces.visible import boxed, visible
 from .finding import Finding, device_named, load_detector, load_landmarks
 from .media import probe, read_audio, read_frames
 from .media.clip import Footage
 from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness
-from .metrics.faces import boxed, visible
 from .metrics.fid import FID, Region
 from .metrics.landmarks import LandmarkDistance, LandmarkModel
 from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX

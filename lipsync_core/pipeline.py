@@ -27,6 +27,7 @@ from .blend.composite import Movement
 from .blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
 from .casting import Drawings, Origins, Portraits, Role, at, present
 from .faces.landmarks import sure_frames
+from .faces.parser import FaceParser
 from .geometry import apply, crop_to_frame, cut_frames, invert
 from .image.landmarks import POINTS, lip_shapes
 from .models.generator import TalkingFace, TalkingFaceConfig
@@ -34,7 +35,6 @@ from .models.layers import ready
 from .models.lip_warp import LipWarp
 from .models.precision import Precision, arithmetic
 from .models.wav2lip import unpacked
-from .parsing import FaceParser
 from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
 
 OnShares = Callable[[int, Tensor], None]

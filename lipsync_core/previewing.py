@@ -12,6 +12,7 @@ from .blend.blender import Blend, Faces, Moment, Past, covering, shaped, shares
 from .casting import Portraits
 from .errors import NoFaceError
 from .faces.landmarks import LandmarkFinder
+from .faces.parser import FaceParser
 from .faces.preview import contact_sheet, sheet_frames
 from .faces.tracking import window
 from .finding import load_parser
@@ -20,7 +21,6 @@ from .image.landmarks import POINTS
 from .image.yuv import to_rgb
 from .media.clip import Footage, Pictures
 from .models.lip_warp import LipWarp
-from .parsing import FaceParser
 from .referring import clear
 from .types import FaceTrack, Frames, YuvFrames
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from .blend.occlusion import clearest
 from .faces.landmarks import sure_frames
 from .faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
-from .faces.openness import closed_frames, nearest, openness
-from .faces.scenes import CutState, scene_cuts
+from .faces.mouth_openness import closed_frames, nearest, openness
+from .faces.shot_boundaries import CutState, scene_cuts
 from .faces.tracking import window
 from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
 from .image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening

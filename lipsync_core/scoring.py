@@ -16,9 +16,9 @@ from torch import Tensor
 
 from .audio.ops import mono, resample
 from .errors import LipSyncError, MediaError, NoFaceError
-from .faces.s3fd import syncnet_detector
-from .faces.scenes import scene_cuts
+from .faces.detector_s3fd import syncnet_detector
 from .faces.selection import usual_centre
+from .faces.shot_boundaries import scene_cuts
 from .finding import Finding, device_named, find_people
 from .media import probe, read_audio, write_shifted
 from .media.clip import Cut, Footage, opened

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
-from ..lipsync_core.faces.given import five_points
+from ..lipsync_core.faces.external import five_points
 from ..lipsync_core.faces.selection import rows
 from ..lipsync_core.image.landmarks import (
     INNER_LIPS,

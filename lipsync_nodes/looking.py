@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.errors import LipSyncError, NoFaceError
-from ..lipsync_core.faces.likeness import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.preview import face_masks, overview, sheet_frames
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
+from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.tracking import window
 from ..lipsync_core.finding import Finding, find_people, load_detector, load_landmarks
 from ..lipsync_core.giving import given_people

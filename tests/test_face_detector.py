@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lipsync_core.errors import WeightsError
-from lipsync_core.faces.mini import MiniDetector, box_iou
-from lipsync_core.faces.yunet import YuNetDetector
+from lipsync_core.faces.detector_mini import MiniDetector, box_iou
+from lipsync_core.faces.detector_yunet import YuNetDetector
 from lipsync_core.models.face_detector import STRIDES, Cells, FaceDetector, FaceDetectorConfig, cell_centres
 from lipsync_core.models.weights import BUNDLED, load_model
 from lipsync_core.training import detection

@@ -8,9 +8,9 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.given import five_points, points_in_boxes, tracks_from_boxes
-from lipsync_core.faces.mini import MiniDetector
-from lipsync_core.faces.s3fd import canonical_points
+from lipsync_core.faces.detector_mini import MiniDetector
+from lipsync_core.faces.detector_s3fd import canonical_points
+from lipsync_core.faces.external import five_points, points_in_boxes, tracks_from_boxes
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.faces.tracking import track, window
 from lipsync_core.media.clip import arranged

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lipsync_core.errors import NoFaceError
-from lipsync_core.faces.likeness import PORTRAIT_SIZE, likeness, portrait, portrait_frames
 from lipsync_core.faces.selection import select_like
+from lipsync_core.faces.similarity import PORTRAIT_SIZE, likeness, portrait, portrait_frames
 from lipsync_core.types import FaceTrack
 
 ASTRONAUT = torch.tensor([[203.5, 101.5], [246.2, 103.0], [223.7, 126.2], [204.2, 140.5], [243.5, 141.2]])  # by eye

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.openness import closed_frames, nearest, openness
+from lipsync_core.faces.mouth_openness import closed_frames, nearest, openness
 
 SIZE = 96
 SKIN, LIPS, BEARD = (0.8, 0.6, 0.5), (0.7, 0.35, 0.33), (0.25, 0.18, 0.14)

@@ -10,7 +10,7 @@ import torch
 from golden import REFERENCE, build, integers, recipe
 from torch import Tensor
 
-from lipsync_core.faces.s3fd import S3FDDetector, canonical_points, syncnet_detector
+from lipsync_core.faces.detector_s3fd import S3FDDetector, canonical_points, syncnet_detector
 from lipsync_core.models import architectures
 from lipsync_core.models.s3fd import S3FD, S3FDConfig
 

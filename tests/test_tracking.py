@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lipsync_core.faces import tracking
-from lipsync_core.faces.scenes import CutState, scene_cuts
+from lipsync_core.faces.shot_boundaries import CutState, scene_cuts
 from lipsync_core.faces.tracking import detect_tracks, smooth, track, window
 from lipsync_core.types import Detections, FaceTrack, Frames
 

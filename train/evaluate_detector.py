@@ -22,8 +22,8 @@ import skimage.io
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.mini import MiniDetector, box_iou
-from lipsync_core.faces.yunet import YuNetDetector
+from lipsync_core.faces.detector_mini import MiniDetector, box_iou
+from lipsync_core.faces.detector_yunet import YuNetDetector
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.models.weights import load_model
 from lipsync_core.types import Detections

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import NoFaceError
 from ..types import FaceTrack
 from .landmarks import fill_from
-from .likeness import likeness
+from .similarity import likeness
 
 _MAIN_SHARE = 0.25  # of the longest time that anybody is visible in the scene: who is there less is no end of the row
 _POINT_MARGIN = 0.5  # of the box's size: how far beside a face a point may be and still mean it

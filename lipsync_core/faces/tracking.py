@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..types import Detections, FaceTrack, Frames
 from . import Detector
-from .scenes import CutState, scene_cuts
+from .shot_boundaries import CutState, scene_cuts
 
 # Association. Distances in face sizes, a size being the square root of the box's area.
 _REACH, _GROWTH = 1.0, math.log(2.0)  # how far and how much larger than predicted a face may be to be the same person

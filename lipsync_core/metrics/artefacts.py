@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blend.masks import face_mask
+from ..faces.visible import visible
 from ..geometry import ALIGNED, Framing, apply, crop_to_frame, cut, invert, scale_of
 from ..types import FaceTrack, Frames
-from .faces import visible
 from .values import FrameValues, mean, median
 
 _SIZE = 96  # px of a stabilised crop: motion is coarse, and fine grain only adds noise

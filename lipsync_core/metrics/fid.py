@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..faces.visible import boxed, visible
 from ..models.inception import FEATURES, Inception
 from ..models.layers import ready
 from ..types import FaceTrack, Frames
-from .faces import boxed, visible
 
 Region = Literal["face", "frame"]
 Side = Literal["real", "generated"]

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..faces.landmarks import smooth_dense
+from ..faces.visible import visible
 from ..geometry import apply, cut
 from ..types import FaceTrack, Frames
-from .faces import visible
 from .values import FrameValues, mean
 
 _SIZE = 192  # px of the network's input

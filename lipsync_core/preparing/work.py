@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..audio.ops import log_mel
 from ..errors import LipSyncError, MediaError
 from ..faces import Detector
-from ..faces.likeness import PORTRAIT_SIZE, described
+from ..faces.similarity import PORTRAIT_SIZE, described
 from ..finding import Finding, device_named, load_detector
 from ..media import read_audio
 from ..metrics.scorers import Scorer

@@ -10,8 +10,8 @@ from ..geometry import cut
 from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
-from .mini import box_iou
-from .s3fd import canonical_points
+from .detector_mini import box_iou
+from .detector_s3fd import canonical_points
 from .tracking import SMOOTHING_SECONDS, track
 
 # Vertices of MediaPipe's face mesh (google-ai-edge/mediapipe, face_mesh_connections.py and face_geometry/data/

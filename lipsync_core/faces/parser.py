@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .geometry import ALIGNED, Framing, compose, crop_to_frame, cut_frames, invert, sample, unit_maps
-from .models.face_parsing import FaceParsing
-from .models.layers import ready
-from .models.precision import Precision, arithmetic
-from .types import Frames, YuvFrames
+from ..geometry import ALIGNED, Framing, compose, crop_to_frame, cut_frames, invert, sample, unit_maps
+from ..models.face_parsing import FaceParsing
+from ..models.layers import ready
+from ..models.precision import Precision, arithmetic
+from ..types import Frames, YuvFrames
 
 # Karras et al. 2018 ("Progressive growing of GANs", appendix C) cut the portraits of CelebA-HQ so: 4 distances between the
 # eyes wide, a tenth of the way from the eyes to the mouth in the middle. Our aligned crops are 2.4 of them wide.
