@@ -22,10 +22,10 @@ from .faces.visible import boxed, visible
 from .finding import Finding, device_named, load_detector, load_landmarks
 from .media import probe, read_audio, read_frames
 from .media.clip import Footage
-from .metrics.artefacts import BorderJitter, MouthMotion, Sharpness
 from .metrics.fid import FID, Region
 from .metrics.landmarks import LandmarkDistance, LandmarkModel
-from .metrics.quality import PSNR, SSIM, SSIM_WINDOW_PX
+from .metrics.no_reference import BorderJitter, MouthMotion, Sharpness
+from .metrics.psnr_ssim import PSNR, SSIM, SSIM_WINDOW_PX
 from .models.inception import Inception
 from .models.weights import load_model
 from .mouth_following import MouthReport

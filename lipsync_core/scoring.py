@@ -22,9 +22,9 @@ from .faces.shot_boundaries import scene_cuts
 from .finding import Finding, device_named, find_people
 from .media import probe, read_audio, write_shifted
 from .media.clip import Cut, Footage, opened
-from .metrics.protocol import reference_tracks, track_scores, whole_frame_score
-from .metrics.scorers import ExpertScorer, Scorer
+from .metrics.lse import reference_tracks, track_scores, whole_frame_score
 from .metrics.sync import score_tracks
+from .metrics.sync_embedder import ExpertScorer, Scorer
 from .metrics.syncnet_scorer import SyncNetScorer
 from .models.s3fd import S3FD
 from .models.sync_expert import SyncExpert

@@ -22,8 +22,8 @@ from .faces.tracking import window
 from .finding import Finding, device_named, find_people
 from .media import probe_sound
 from .media.clip import Cut, arranged, opened
-from .metrics.scorers import Scorer
-from .metrics.turns import Turn, who_speaks
+from .metrics.active_speaker import Turn, who_speaks
+from .metrics.sync_embedder import Scorer
 from .runtime.atomic import replacing
 from .runtime.prefetch import ahead
 from .runtime.timecode import nearest_frame, parse_seconds

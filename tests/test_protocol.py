@@ -11,7 +11,7 @@ from golden import REFERENCE, build, integers
 from torch import Tensor
 
 from lipsync_core.geometry import resize_bytes
-from lipsync_core.metrics.protocol import (
+from lipsync_core.metrics.lse import (
     ReferenceScore,
     ReferenceTrack,
     crop_regions,

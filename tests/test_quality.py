@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.metrics.quality import PSNR, SSIM
+from lipsync_core.metrics.psnr_ssim import PSNR, SSIM
 
 
 def pictures(seed: int, count: int = 9) -> Tensor:

@@ -19,7 +19,7 @@ from lipsync_core.cli import app
 from lipsync_core.dubbing import Finding, dub
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.media import AudioSource, VideoWriter, probe, read_audio, read_frames, write_shifted
-from lipsync_core.metrics.protocol import whole_frame_score
+from lipsync_core.metrics.lse import whole_frame_score
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.models.weights import load_model, save_model
 from lipsync_core.score_plot import plot

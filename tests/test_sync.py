@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lipsync_core.audio.ops import MelFeatures, mel_windows
 from lipsync_core.geometry import Framing
-from lipsync_core.metrics.scorers import ExpertScorer
 from lipsync_core.metrics.sync import (
     SyncMeter,
     hear,
@@ -21,6 +20,7 @@ from lipsync_core.metrics.sync import (
     search_range,
     shift_distances,
 )
+from lipsync_core.metrics.sync_embedder import ExpertScorer
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert
 from lipsync_core.models.weights import load_model
 from lipsync_core.types import Audio, FaceTrack, Frames, SyncScore

@@ -18,8 +18,8 @@ from ..faces.tracking import window
 from ..finding import Finding, device_named, load_detector, load_landmarks
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import Footage
-from ..metrics.artefacts import BorderJitter, Sharpness
 from ..metrics.fid import Region, features
+from ..metrics.no_reference import BorderJitter, Sharpness
 from ..metrics.syncnet_scorer import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception

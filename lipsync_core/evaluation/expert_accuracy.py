@@ -19,8 +19,8 @@ from ..finding import Finding, device_named, load_detector
 from ..geometry import crop_to_frame, cut
 from ..media import probe, read_audio, read_frames
 from ..media.clip import Footage
-from ..metrics.scorers import Scorer
 from ..metrics.sync import hear
+from ..metrics.sync_embedder import Scorer
 from ..scoring import load_scorer
 from .tables import Mean, markdown, ratio_with_interval
 

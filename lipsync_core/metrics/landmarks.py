@@ -13,7 +13,7 @@ from ..faces.landmarks import smooth_dense
 from ..faces.visible import visible
 from ..geometry import apply, cut
 from ..types import FaceTrack, Frames
-from .values import FrameValues, mean
+from .aggregate import FrameValues, mean
 
 _SIZE = 192  # px of the network's input
 _POINTS = 106

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Frames
-from .values import FrameValues, mean
+from .aggregate import FrameValues, mean
 
 _SECTORS = 24  # of the edge, so that a cheek too light and a chin too dark do not cancel
 _STILL = 3.0  # levels of 255, blurred, by which neighbouring frames differ at most where nothing moves

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..faces.tracking import window as seen
 from ..geometry import crop_to_frame, cut_frames
 from ..types import Audio, FaceTrack, Frames, SyncScore, YuvFrames
-from .scorers import Scorer
+from .sync_embedder import Scorer
 
 SEARCH = 15  # frames to each side, as in SyncNet's public evaluation
 

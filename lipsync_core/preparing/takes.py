@@ -18,7 +18,7 @@ from ..faces.tracking import window
 from ..geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
 from ..media import probe
 from ..media.clip import Cut, Footage, opened
-from ..metrics.scorers import Scorer
+from ..metrics.sync_embedder import Scorer
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack
 from .settings import FPS, Settings

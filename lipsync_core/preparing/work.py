@@ -22,8 +22,8 @@ from ..faces import Detector
 from ..faces.similarity import PORTRAIT_SIZE, described
 from ..finding import Finding, device_named, load_detector
 from ..media import read_audio
-from ..metrics.scorers import Scorer
 from ..metrics.sync import SEARCH, SyncMeter, hear
+from ..metrics.sync_embedder import Scorer
 from ..runtime.atomic import replacing
 from ..runtime.jobs import Job, Outcome, Work
 from ..scoring import load_scorer

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .values import FrameValues, mean
+from .aggregate import FrameValues, mean
 
 _SSIM_SIGMA_PX = 1.5  # Wang et al. 2004: Gaussian windows of 11 px, sigma 1.5
 SSIM_WINDOW_PX = 11

@@ -17,7 +17,7 @@ from ..blend.masks import face_mask
 from ..faces.visible import visible
 from ..geometry import ALIGNED, Framing, apply, crop_to_frame, cut, invert, scale_of
 from ..types import FaceTrack, Frames
-from .values import FrameValues, mean, median
+from .aggregate import FrameValues, mean, median
 
 _SIZE = 96  # px of a stabilised crop: motion is coarse, and fine grain only adds noise
 _NATIVE_PX = (32, 1024)  # sides of the crops in which sharpness is measured

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ..audio.vad import voiced_stretches
 from ..types import Audio, FaceTrack, Frames, YuvFrames
-from .scorers import Scorer
 from .sync import metered
+from .sync_embedder import Scorer
 
 _HALF = 12  # windows to each side that are averaged
 _LAG = 2  # frames that the sound may be early or late
