@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 
 from lipsync_core.blend.blender import Blend
-from lipsync_core.casting import Drawings, Role
 from lipsync_core.faces.selection import parse_face, select
-from lipsync_core.finding import Finding, find_people
 from lipsync_core.media import read_audio, read_frames
 from lipsync_core.media.clip import Cut, opened
 from lipsync_core.metrics.seams import Seams
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.pipeline import LipSync, OnShares
+from lipsync_core.pipelines.lipsync import LipSync, OnShares
+from lipsync_core.pipelines.roles import Drawings, Role
+from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import Audio, FaceTrack, Frames
 
 PLAIN = Blend(kind="feather", own_pixels=False, detail=0, grain=0)

@@ -20,16 +20,16 @@ from pathlib import Path
 import av
 import torch
 
-from lipsync_core.assigning import Shown, looks_of
-from lipsync_core.casting import Role
 from lipsync_core.faces.selection import parse_face, select
-from lipsync_core.finding import Finding, find_people
 from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
 from lipsync_core.media.clip import Footage
 from lipsync_core.models.layers import fold
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.pipeline import LipSync
+from lipsync_core.pipelines.dub_plan import Shown, looks_of
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import VideoInfo
 
 

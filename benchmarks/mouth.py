@@ -36,14 +36,14 @@ from torch import Tensor
 from lipsync_core import dub
 from lipsync_core.errors import LipSyncError
 from lipsync_core.evaluation.tables import Mean, markdown, ratio_with_interval
-from lipsync_core.finding import Finding, device_named, load_detector, load_landmarks
 from lipsync_core.media import probe, read_audio
 from lipsync_core.media.clip import Cut
 from lipsync_core.metrics.mouth import RATE, MouthFollowing, Role, compare_openings, resample_openings
 from lipsync_core.metrics.mouth_baselines import copy_openings, freeze_openings, loudness_openings
 from lipsync_core.models.hub import file_sha256
 from lipsync_core.models.weights import weights_file
-from lipsync_core.mouth_following import LANDMARKS, MouthMeter
+from lipsync_core.pipelines.mouth_following import LANDMARKS, MouthMeter
+from lipsync_core.pipelines.track_faces import Finding, device_named, load_detector, load_landmarks
 
 BASELINES = ("undubbed", "copied mouth", "frozen mouth", "loudness alone")
 COLUMNS = ("truth", "leak", "chance", "old", "new", "movement", "closure_recall", "closure_precision")

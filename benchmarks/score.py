@@ -22,12 +22,12 @@ import torch
 
 from lipsync_core.errors import LipSyncError
 from lipsync_core.faces.tracking import window
-from lipsync_core.finding import Finding, load_detector
 from lipsync_core.media import probe, read_audio, read_frames
 from lipsync_core.media.clip import Footage
 from lipsync_core.metrics.sync import score_tracks
 from lipsync_core.metrics.sync_embedder import Scorer
-from lipsync_core.scoring import load_scorer
+from lipsync_core.pipelines.score import load_scorer
+from lipsync_core.pipelines.track_faces import Finding, load_detector
 from lipsync_core.types import Audio, FaceTrack, SyncScore
 
 SHIFTS = (-10, -5, 3, 7, 10)

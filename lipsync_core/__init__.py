@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .blend.blender import Blend
-    from .dubbing import Cut, DubReport, Encoding, Finding, dub
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
     from .models.weights import load_model
-    from .pipeline import LipSync
+    from .pipelines.dub import Cut, DubReport, Encoding, Finding, dub
+    from .pipelines.lipsync import LipSync
     from .types import Audio, FaceTrack, Frames
 
 __version__ = "0.1.0"

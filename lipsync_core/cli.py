@@ -43,7 +43,7 @@ def demo_command(
     overwrite: Annotated[bool, typer.Option("--overwrite/--keep", help="Replace an earlier demo.")] = True,
 ) -> None:
     """Dub a photograph with the bundled speech and weights; needs no network."""
-    from .demo import demo
+    from .pipelines.demo import demo
 
     with Bar() as bar:
         video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)

@@ -271,8 +271,8 @@ class DubRows:
         return options
 
     def _model(self, name: str, device: str) -> "TalkingFace":
-        from .finding import device_named
         from .models.weights import load_talking_face
+        from .pipelines.track_faces import device_named
 
         if (name, device) not in self._models:
             self._models[name, device] = load_talking_face(name, device=device_named(device))

@@ -15,8 +15,8 @@ from .runtime.timecode import parse_seconds
 
 if TYPE_CHECKING:
     from .blend.blender import Blend
-    from .dubbing import DubReport, Progress
     from .models.generator import TalkingFace
+    from .pipelines.dub import DubReport, Progress
 
 
 def parse_time(text: str) -> Fraction:
@@ -204,7 +204,7 @@ def dub_as_told(
 ) -> "DubReport":
     """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and parsed by it; ``model``:
     the network that they name, where somebody holds it."""
-    from .dubbing import dub
+    from .pipelines.dub import dub
 
     arguments = dub_arguments(options)
     if model is not None:
@@ -214,8 +214,8 @@ def dub_as_told(
 
 def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
-    from .dubbing import Cut, Encoding, Finding
-    from .restorers import Restore
+    from .pipelines.dub import Cut, Encoding, Finding
+    from .pipelines.restorers import Restore
 
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):

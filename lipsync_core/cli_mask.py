@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .blend.blender import Blend
-    from .finding import Finding
     from .media.clip import Cut
     from .models.generator import TalkingFace
+    from .pipelines.track_faces import Finding
 
 
 def mask_command(
@@ -57,10 +57,10 @@ def mask_command(
 ) -> None:
     """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of its strength."""
     from .blend.blender import Blend
-    from .finding import Finding
     from .media import refuse_inputs
     from .media.clip import Cut
     from .models.weights import load_talking_face
+    from .pipelines.track_faces import Finding
     from .runtime.prefetch import share_cores
 
     if out.suffix.lower() != ".png":
@@ -91,10 +91,10 @@ def _sheet(
 ) -> "Tensor":
     from .errors import MediaError
     from .faces.selection import parse_face, select
-    from .finding import device_named, find_people, load_parser
     from .media.clip import opened
     from .models.lip_warp import LipWarp
-    from .previewing import mask_sheet
+    from .pipelines.preview import mask_sheet
+    from .pipelines.track_faces import device_named, find_people, load_parser
 
     selector, target = parse_face(which), device_named(device)
     parser = load_parser(target) if blend.occlusion == "parse" else None

@@ -11,8 +11,8 @@ from .cli_dub import AsJson, Cache, Detector, Device, MinScore, Which
 from .cli_progress import Bar
 
 if TYPE_CHECKING:
-    from .measuring import QualityReport
-    from .mouth_following import MouthReport
+    from .pipelines.mouth_following import MouthReport
+    from .pipelines.quality import QualityReport
 
 _MEANING = {
     "sharpness": ("mouth sharpness", "detail of the mouth over that of the face; ↑"),
@@ -62,9 +62,9 @@ def quality_command(
     lips follow the new speech (--truth) or the old lips (--source)."""
     from dataclasses import replace
 
-    from .finding import Finding
-    from .measuring import measure
-    from .mouth_following import measure_following
+    from .pipelines.mouth_following import measure_following
+    from .pipelines.quality import measure
+    from .pipelines.track_faces import Finding
     from .runtime.prefetch import share_cores
 
     share_cores()
@@ -117,7 +117,7 @@ def _print(report: "QualityReport") -> None:
 
 
 def _print_mouth(report: "MouthReport") -> None:
-    from .mouth_following import explain_following
+    from .pipelines.mouth_following import explain_following
 
     table = Table(title=f"Lips, by {report.landmarks}")
     for heading in ("", "dub", "meaning; wanted"):

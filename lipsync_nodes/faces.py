@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lipsync_core.finding import Finding
 from ..lipsync_core.media.clip import Pace
+from ..lipsync_core.pipelines.track_faces import Finding
 from . import convert, looking
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
 from .values import Speaker

@@ -4,10 +4,10 @@
 from comfy_api.latest import io
 
 from ..lipsync_core.audio.ops import shifted
-from ..lipsync_core.finding import Finding
 from ..lipsync_core.media.clip import Cut
-from ..lipsync_core.score_plot import drawn
-from ..lipsync_core.scoring import ScoreReport, TrackScore, score, verdict
+from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, score, verdict
+from ..lipsync_core.pipelines.score_plot import drawn
+from ..lipsync_core.pipelines.track_faces import Finding
 from ..lipsync_core.types import Audio
 from . import convert, host
 from .sockets import CATEGORY, fps_input

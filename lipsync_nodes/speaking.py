@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lipsync_core.assigning import Shown, drawn_from, looks_of, roles_of, suit_roles
 from ..lipsync_core.audio.ops import fitted, frame_count, mixed, mono, resample
 from ..lipsync_core.audio.vad import Silence
 from ..lipsync_core.blend.blender import Blend
-from ..lipsync_core.casting import Drawings, Role
-from ..lipsync_core.dubbing import Encoding, dub
 from ..lipsync_core.faces.selection import parse_face, select
-from ..lipsync_core.finding import Finding, find_people, load_parser
 from ..lipsync_core.media.clip import Cut, Longer, Pictures, opened, order
 from ..lipsync_core.models.generator import TalkingFace
-from ..lipsync_core.pipeline import LipSync
-from ..lipsync_core.referring import Reference
-from ..lipsync_core.restorers import Restore, restorer_for
-from ..lipsync_core.restoring import restored
+from ..lipsync_core.pipelines.dub import Encoding, dub
+from ..lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of, roles_of, suit_roles
+from ..lipsync_core.pipelines.lipsync import LipSync
+from ..lipsync_core.pipelines.reference import Reference
+from ..lipsync_core.pipelines.restore import restored
+from ..lipsync_core.pipelines.restorers import Restore, restorer_for
+from ..lipsync_core.pipelines.roles import Drawings, Role
+from ..lipsync_core.pipelines.track_faces import Finding, find_people, load_parser
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
 from .looking import PARSER_BYTES

@@ -25,9 +25,9 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preparing and training, not of lips."""
     from filelock import FileLock  # torch brings it
 
-    from lipsync_core.demo import SPEECH, demo_clip
-    from lipsync_core.dubbing import dub
-    from lipsync_core.finding import Finding
+    from lipsync_core.pipelines.demo import SPEECH, demo_clip
+    from lipsync_core.pipelines.dub import dub
+    from lipsync_core.pipelines.track_faces import Finding
 
     base = tmp_path_factory.getbasetemp()
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

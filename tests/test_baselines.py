@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 from lipsync_core import dub
 from lipsync_core.audio.ops import CepstrumFeatures
 from lipsync_core.blend.blender import Blend
-from lipsync_core.casting import Drawings, Role
 from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
@@ -33,7 +32,8 @@ from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Spe
 from lipsync_core.models.generator import TalkingFace, flipped
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
 from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_face, save_model
-from lipsync_core.pipeline import LipSync
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.roles import Drawings, Role
 from lipsync_core.runtime.jobs import run_jobs
 from lipsync_core.types import Audio, FaceTrack, Frames
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lipsync_core.faces.cache import cache_dir, load_tracks, store_tracks, track_key
+from lipsync_core.pipelines.track_cache import cache_dir, load_tracks, store_tracks, track_key
 from lipsync_core.types import FaceTrack
 
 KEY = "ab" * 32

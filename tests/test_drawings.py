@@ -6,8 +6,8 @@ from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, person, pieces, voice
 from torch import Tensor
 
 from lipsync_core.blend.blender import Blend
-from lipsync_core.casting import Drawings, Role
-from lipsync_core.pipeline import LipSync
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.roles import Drawings, Role
 from lipsync_core.types import FaceTrack
 
 TRACKS = [person(10), person(100, hidden=slice(4, 9))]

@@ -11,13 +11,13 @@ from test_dub import ASTRONAUT, FRESH, clip, pixels, portrait, tone
 
 from lipsync_core import Cut, MediaError, dub
 from lipsync_core.audio.ops import fitted, mixed
-from lipsync_core.demo import demo_clip
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS
-from lipsync_core.finding import Finding, device_named, find_people
 from lipsync_core.media import probe, probe_sound, read_audio
 from lipsync_core.media.clip import Footage, Pace, Pictures, opened
-from lipsync_core.scoring import score
+from lipsync_core.pipelines.demo import demo_clip
+from lipsync_core.pipelines.score import score
+from lipsync_core.pipelines.track_faces import Finding, device_named, find_people
 from lipsync_core.types import Audio
 
 CPU = device_named("cpu")
@@ -42,7 +42,7 @@ def test_people_found_before_are_not_looked_for(tmp_path: Path, monkeypatch: pyt
     people = find_people(opened(face, Cut()), FRESH, CPU, stop=100)
     assert len(people[0]) == 1 and people[1] == 8
     wanted = dub(face, speech, tmp_path / "a.mp4", finding=FRESH)
-    monkeypatch.setattr("lipsync_core.dubbing.find_people", None)
+    monkeypatch.setattr("lipsync_core.pipelines.dub.find_people", None)
     heard: list[int] = []
     report = dub(
         face,

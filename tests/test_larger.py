@@ -29,7 +29,7 @@ from lipsync_core.models.wav2lip_hd import (
     LargeGeneratorConfig,
 )
 from lipsync_core.models.weights import convert, load_model, load_talking_face
-from lipsync_core.pipeline import LipSync
+from lipsync_core.pipelines.lipsync import LipSync
 
 SIZES = [192, 256, 384]
 LAYOUTS = {

@@ -7,14 +7,14 @@ import torch
 from test_lip_warp import FPS, PRIOR, face, lip_warp, noise
 from torch import Tensor
 
-from lipsync_core.assigning import Shown, drawn_from, looks_of
 from lipsync_core.blend.blender import Blend
 from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frames
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
 from lipsync_core.media.clip import Pictures
 from lipsync_core.models.wav2lip import MINI, Generator
-from lipsync_core.pipeline import LipSync
-from lipsync_core.referring import matching
+from lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.reference import matching
 from lipsync_core.types import Audio, FaceTrack
 
 SPREAD = PRIOR.spread

@@ -24,7 +24,6 @@ from lipsync_core.blend.lip_warp import (
     spline,
     wanted_shape,
 )
-from lipsync_core.casting import Drawings, Role
 from lipsync_core.geometry import crop_to_frame
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
@@ -45,7 +44,8 @@ from lipsync_core.image.yuv import to_rgb
 from lipsync_core.models.face_landmarks import FaceLandmarksConfig
 from lipsync_core.models.lip_warp import LipWarp, LipWarpConfig
 from lipsync_core.models.weights import load_talking_face, read_header, save_model
-from lipsync_core.pipeline import LipSync
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.roles import Drawings, Role
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, References, YuvFrames
 
 SIZE = 64

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from lipsync_core.cli import app, main
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
-from lipsync_core.finding import Finding
-from lipsync_core.measuring import measure
 from lipsync_core.media import AudioSource, VideoWriter
 from lipsync_core.models import hub
 from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.weights import save_model
+from lipsync_core.pipelines.quality import measure
+from lipsync_core.pipelines.track_faces import Finding
 from lipsync_core.types import Audio, Frames, VideoInfo
 
 FRESH = Finding(cache=False)

@@ -12,14 +12,20 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lipsync_core import measuring, mouth_following
 from lipsync_core.cli import app
 from lipsync_core.errors import MediaError
 from lipsync_core.evaluation.lips import REFERENCES, LipJudge, Original, lips_section
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media import AudioSource, VideoWriter, read_frames
 from lipsync_core.metrics.mouth import MouthFollowing, compare_openings
-from lipsync_core.mouth_following import MouthMeter, MouthReport, explain_following, measure_following, measure_openings
+from lipsync_core.pipelines import mouth_following, quality
+from lipsync_core.pipelines.mouth_following import (
+    MouthMeter,
+    MouthReport,
+    explain_following,
+    measure_following,
+    measure_openings,
+)
 from lipsync_core.types import Audio, Detections, FaceTrack, Frames, VideoInfo
 
 COUNT, SIDE = 60, 64
@@ -215,8 +221,8 @@ def test_a_video_under_its_own_sound_has_no_old_lips(folder: Path) -> None:
 
 
 def test_the_command_prints_the_figures_and_what_they_mean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    report = measuring.QualityReport(
-        tmp_path / "dub.mp4", None, None, Fraction(25), 50, 50, (1, 2), {"sharpness": measuring.Figure(0.5)}, ()
+    report = quality.QualityReport(
+        tmp_path / "dub.mp4", None, None, Fraction(25), 50, 50, (1, 2), {"sharpness": quality.Figure(0.5)}, ()
     )
     following = compare_openings(mouth(20.0), TRUTH)
     asked: dict[str, object] = {}
@@ -225,7 +231,7 @@ def test_the_command_prints_the_figures_and_what_they_mean(monkeypatch: pytest.M
         asked.update(options)
         return MouthReport(tmp_path / "truth.mkv", None, "points", following)
 
-    monkeypatch.setattr(measuring, "measure", lambda *_, **__: report)
+    monkeypatch.setattr(quality, "measure", lambda *_, **__: report)
     monkeypatch.setattr(mouth_following, "measure_following", lips)
     arguments = ["quality", str(tmp_path / "dub.mp4")]
     found = CliRunner().invoke(app, [*arguments, "--truth", "truth.mkv"])

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from lipsync_core.blend.blender import Blend, Faces, Moment, shaped
 from lipsync_core.blend.smoothing import eased, linked, steadied
-from lipsync_core.casting import Role
 from lipsync_core.faces.parser import FaceParser
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
-from lipsync_core.pipeline import LipSync
-from lipsync_core.restoring import Restorer, restored
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.restore import Restorer, restored
+from lipsync_core.pipelines.roles import Role
 from lipsync_core.types import FaceTrack, Frames, References
 
 BLENDS = [

@@ -13,9 +13,9 @@ import torch
 from media_samples import write_sound, write_video
 from PIL import Image
 
-from lipsync_core.demo import demo_clip
 from lipsync_core.errors import LipSyncError
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, write_shifted
+from lipsync_core.pipelines.demo import demo_clip
 from lipsync_core.preparing import run as preparing_run
 from lipsync_core.preparing import work
 from lipsync_core.preparing.people import duplicates, kept_together, same_people, shared_out

@@ -20,15 +20,15 @@ from typer.testing import CliRunner, Result
 
 from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.parser_masks import LABELS
-from lipsync_core.casting import Role
 from lipsync_core.cli import app
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
 from lipsync_core.faces.parser import FaceParser
-from lipsync_core.finding import Finding, find_people
 from lipsync_core.media.clip import Cut, Pictures, opened
-from lipsync_core.pipeline import LipSync
-from lipsync_core.previewing import mask_sheet, tinted
-from lipsync_core.referring import clear
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.preview import mask_sheet, tinted
+from lipsync_core.pipelines.reference import clear
+from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import FaceTrack, Frames
 
 CPU = torch.device("cpu")

@@ -15,13 +15,13 @@ from PIL import Image
 from recipes import AskedToEnd, torchrun
 from skimage.data import astronaut
 
-from lipsync_core.demo import SPEECH
-from lipsync_core.dubbing import Encoding, Finding, dub
 from lipsync_core.errors import LipSyncError, TrainingError
 from lipsync_core.media import AudioSource, VideoWriter, read_audio
 from lipsync_core.models.baselines.lipgan import LIPGAN_BASIC, LipGAN
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_model, read_header, save_model
+from lipsync_core.pipelines.demo import SPEECH
+from lipsync_core.pipelines.dub import Encoding, Finding, dub
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.settings import read_settings
 from lipsync_core.training.shards import ShardWriter

@@ -12,7 +12,7 @@ from lipsync_core.faces.selection import joined
 from lipsync_core.geometry import ALIGNED, Framing, crop_to_frame, cut_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media.clip import Cut, Footage, Pictures, opened, order
-from lipsync_core.referring import Reference, references
+from lipsync_core.pipelines.reference import Reference, references
 from lipsync_core.types import FaceTrack, Frames, References, YuvFrames
 from tests.media_samples import write_video
 

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 import lipsync_core
 from lipsync_core.cli import app
-from lipsync_core.dubbing import Finding, dub
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.media import AudioSource, VideoWriter, probe, read_audio, read_frames, write_shifted
 from lipsync_core.metrics.lse import whole_frame_score
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.models.weights import load_model, save_model
-from lipsync_core.score_plot import plot
-from lipsync_core.scoring import ScoreReport, TrackScore, score, shift_sound, verdict
+from lipsync_core.pipelines.dub import Finding, dub
+from lipsync_core.pipelines.score import ScoreReport, TrackScore, score, shift_sound, verdict
+from lipsync_core.pipelines.score_plot import plot
 from lipsync_core.types import Frames, SyncScore, VideoInfo
 
 ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"

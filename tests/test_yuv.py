@@ -14,7 +14,7 @@ from lipsync_core.geometry import ALIGNED, translation
 from lipsync_core.image.yuv import MATRICES, from_rgb, to_rgb
 from lipsync_core.media import VideoWriter, probe, read_coded, read_frames
 from lipsync_core.models.wav2lip import MINI, Generator
-from lipsync_core.pipeline import LipSync
+from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, YuvFrames
 
 BT709 = ColourTags(1, 1, 1)

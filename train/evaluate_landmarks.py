@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from lipsync_core.faces.selection import parse_face, select
-from lipsync_core.finding import Finding, find_people
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     JAW,
@@ -31,6 +30,7 @@ from lipsync_core.image.landmarks import (
     mouth_opening,
 )
 from lipsync_core.media.clip import Cut, opened
+from lipsync_core.pipelines.track_faces import Finding, find_people
 from train.prepare_landmarks import read_labels
 
 GROUPS = {

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from lipsync_core.audio.ops import log_mel, mono
 from lipsync_core.cli_progress import Bar
-from lipsync_core.demo import SPEECH
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.losses import perceptual_loss, slopes
 from lipsync_core.media import read_audio
@@ -37,6 +36,7 @@ from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscr
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model, read_header, save_model, weights_file
+from lipsync_core.pipelines.demo import SPEECH
 from lipsync_core.preparing import settings as preparing
 from lipsync_core.preparing.run import Splitting, prepare
 from lipsync_core.preparing.sources import Source, find_sources

@@ -11,11 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..audio.ops import frame_count, mel_length
-from ..dubbing import Cut, Encoding, dub
 from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
-from ..finding import Finding, device_named, load_detector, load_landmarks
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import Footage
 from ..metrics.fid import Region, features
@@ -24,9 +22,11 @@ from ..metrics.syncnet_scorer import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception
 from ..models.weights import load_model, load_talking_face, weights_file
-from ..mouth_following import MouthMeter
+from ..pipelines.dub import Cut, Encoding, dub
+from ..pipelines.mouth_following import MouthMeter
+from ..pipelines.score import Mode, ScoreReport, load_scorer, score
+from ..pipelines.track_faces import Finding, device_named, load_detector, load_landmarks
 from ..runtime.jobs import Job, Outcome
-from ..scoring import Mode, ScoreReport, load_scorer, score
 from ..types import FaceTrack, Frames, VideoInfo
 from .baselines import copied_mouth
 from .lips import LipJudge, Original

@@ -15,13 +15,13 @@ from ..errors import LipSyncError
 from ..faces import Detector
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
-from ..finding import Finding, device_named, load_detector
 from ..geometry import crop_to_frame, cut
 from ..media import probe, read_audio, read_frames
 from ..media.clip import Footage
 from ..metrics.sync import hear
 from ..metrics.sync_embedder import Scorer
-from ..scoring import load_scorer
+from ..pipelines.score import load_scorer
+from ..pipelines.track_faces import Finding, device_named, load_detector
 from .tables import Mean, markdown, ratio_with_interval
 
 SEEN = (1, 3, 5)  # frames, as in the paper's table

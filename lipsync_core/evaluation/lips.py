@@ -21,7 +21,7 @@ from ..metrics.mouth import (
     resample_openings,
 )
 from ..metrics.mouth_baselines import freeze_openings, loudness_openings
-from ..mouth_following import LANDMARKS, SAME_VIDEO, MouthMeter, frame_times
+from ..pipelines.mouth_following import LANDMARKS, SAME_VIDEO, MouthMeter, frame_times
 from ..types import FaceTrack, Frames
 from .tables import markdown, mean_with_interval
 

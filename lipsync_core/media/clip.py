@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..faces import Detector
-from ..faces.cache import derived_key, load_tracks, store_tracks, track_key
 from ..faces.landmarks import VERSION, LandmarkFinder, with_dense
 from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
+from ..pipelines.track_cache import derived_key, load_tracks, store_tracks, track_key
 from ..runtime.prefetch import ahead
 from ..types import AnyFrames, FaceTrack, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames

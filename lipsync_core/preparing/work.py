@@ -20,13 +20,13 @@ from ..audio.ops import log_mel
 from ..errors import LipSyncError, MediaError
 from ..faces import Detector
 from ..faces.similarity import PORTRAIT_SIZE, described
-from ..finding import Finding, device_named, load_detector
 from ..media import read_audio
 from ..metrics.sync import SEARCH, SyncMeter, hear
 from ..metrics.sync_embedder import Scorer
+from ..pipelines.score import load_scorer
+from ..pipelines.track_faces import Finding, device_named, load_detector
 from ..runtime.atomic import replacing
 from ..runtime.jobs import Job, Outcome, Work
-from ..scoring import load_scorer
 from ..types import Audio, SyncScore
 from .settings import FPS, RATE, Settings
 from .sources import SOUND, Source

@@ -23,8 +23,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from lipsync_core.errors import WeightsError  # noqa: E402
 from lipsync_core.geometry import FFHQ  # noqa: E402
-from lipsync_core.restorers import Restore, load_restorer  # noqa: E402
-from lipsync_core.restoring import SIZE, restored  # noqa: E402
+from lipsync_core.pipelines.restore import SIZE, restored  # noqa: E402
+from lipsync_core.pipelines.restorers import Restore, load_restorer  # noqa: E402
 from lipsync_core.types import FaceTrack, Frames  # noqa: E402
 
 

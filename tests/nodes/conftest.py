@@ -14,8 +14,8 @@ import torch
 from fake_host import HOST, Host
 from loading import Pack
 
-from lipsync_core.demo import SPEECH, demo_clip
 from lipsync_core.media import AudioSource, VideoWriter, read_audio
+from lipsync_core.pipelines.demo import SPEECH, demo_clip
 from lipsync_core.types import Frames, VideoInfo
 
 
@@ -93,7 +93,7 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many mouths each call of a model drew for frames; what is heard to choose their pictures does not count."""
-    batches, choosing, sync = list[int](), [False], pack.part("lipsync_core.pipeline").LipSync
+    batches, choosing, sync = list[int](), [False], pack.part("lipsync_core.pipelines.lipsync").LipSync
 
     def count(kind: Any) -> None:
         draw = kind.draw

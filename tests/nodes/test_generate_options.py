@@ -86,7 +86,7 @@ def _mouth(pack: Pack, media: Any) -> tuple[int, int]:
 
 def _openings(pack: Pack, pixels: torch.Tensor) -> torch.Tensor:
     """(N,) how far the mouth is open in pictures (N,H,W,3), by the bundled landmarks."""
-    finding = pack.part("lipsync_core.finding")
+    finding = pack.part("lipsync_core.pipelines.track_faces")
     pictures = pack.part("lipsync_core.media.clip").Pictures(pixels, Fraction(25))
     (person,), _ = finding.find_people(pictures, finding.Finding(cache=False), torch.device("cpu"), stop=len(pixels))
     return pack.part("lipsync_core.image.landmarks").mouth_opening(person.dense)
@@ -229,7 +229,7 @@ def test_restorers_are_public_names_and_files_of_two_folders(pack: Pack, host: H
         *("a.pth", "c.safetensors"),
     ]
     (restore,) = pack.run("LoadFaceRestorer", network="a.pth", strength=0.5, mask="lower")
-    wanted = pack.part("lipsync_core.restorers").Restore(models / "facerestore_models/a.pth", 0.5, "lower")
+    wanted = pack.part("lipsync_core.pipelines.restorers").Restore(models / "facerestore_models/a.pth", 0.5, "lower")
     assert restore == wanted
     node = pack.nodes["LoadFaceRestorer"]
     before = node.fingerprint_inputs(network="a.pth", strength=1.0)
@@ -265,8 +265,8 @@ def test_a_restorer_has_the_last_word(
     kind: str,
 ) -> None:
     """One that makes faces black, at half strength, darkens mouths by half."""
-    core = pack.part("lipsync_core.restoring")
-    restore = pack.part("lipsync_core.restorers").Restore("black", 0.5)
+    core = pack.part("lipsync_core.pipelines.restore")
+    restore = pack.part("lipsync_core.pipelines.restorers").Restore("black", 0.5)
 
     def load(wanted: Any, *_: Any, **__: Any) -> Any:
         assert wanted is restore
@@ -274,7 +274,7 @@ def test_a_restorer_has_the_last_word(
             lambda faces: faces * 0, "black", "none", core.replace(core.MOUTH, kind="feather", strength=wanted.strength)
         )
 
-    monkeypatch.setattr(pack.part("lipsync_core.restorers"), "load_restorer", load)
+    monkeypatch.setattr(pack.part("lipsync_core.pipelines.restorers"), "load_restorer", load)
     media = {"photo": photo, "images": frames, "video": VideoFromFile(str(talking), start_time=0.8, duration=0.48)}[
         kind
     ]

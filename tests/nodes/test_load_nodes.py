@@ -20,7 +20,7 @@ def short_speech(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sp
     path = tmp_path / "speech.wav"
     rate = speech["sample_rate"]
     write_sound(path, speech["waveform"][0, :, : rate * 6 // 5].numpy(), rate)
-    monkeypatch.setattr(pack.part("lipsync_core.demo"), "SPEECH", path)
+    monkeypatch.setattr(pack.part("lipsync_core.pipelines.demo"), "SPEECH", path)
     return path
 
 

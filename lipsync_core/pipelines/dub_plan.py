@@ -7,21 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .audio.vad import Silence, shown_in, voice_activity
-from .blend.blender import Occlusion
-from .blend.lip_warp import raise_range, wanted_shape
-from .casting import Drawings, Role
-from .errors import NoFaceError
-from .faces.landmarks import sure_shares
-from .faces.selection import FaceSelector, parse_face, select
-from .media import probe
-from .media.clip import Cut, Footage, Pictures, arranged, order
-from .models.generator import TalkingFace
-from .models.lip_warp import LipWarp
-from .pipeline import LipSync
-from .referring import Reference, clear, matching, references
+from ..audio.vad import Silence, shown_in, voice_activity
+from ..blend.blender import Occlusion
+from ..blend.lip_warp import raise_range, wanted_shape
+from ..errors import NoFaceError
+from ..faces.landmarks import sure_shares
+from ..faces.selection import FaceSelector, parse_face, select
+from ..media import probe
+from ..media.clip import Cut, Footage, Pictures, arranged, order
+from ..models.generator import TalkingFace
+from ..models.lip_warp import LipWarp
+from ..types import Audio, FaceTrack, References
+from .lipsync import LipSync
+from .reference import Reference, clear, matching, references
+from .roles import Drawings, Role
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
-from .types import Audio, FaceTrack, References
 
 Speech = Path | str | Audio
 """A file with sound, or sound in memory."""

@@ -15,23 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .audio.vad import silent_frames
-from .errors import MediaError, WeightsError
-from .faces.selection import parse_face, select, usual_centre
-from .faces.visible import boxed, visible
-from .finding import Finding, device_named, load_detector, load_landmarks
-from .media import probe, read_audio, read_frames
-from .media.clip import Footage
-from .metrics.fid import FID, Region
-from .metrics.landmarks import LandmarkDistance, LandmarkModel
-from .metrics.no_reference import BorderJitter, MouthMotion, Sharpness
-from .metrics.psnr_ssim import PSNR, SSIM, SSIM_WINDOW_PX
-from .models.inception import Inception
-from .models.weights import load_model
+from ..audio.vad import silent_frames
+from ..errors import MediaError, WeightsError
+from ..faces.selection import parse_face, select, usual_centre
+from ..faces.visible import boxed, visible
+from ..media import probe, read_audio, read_frames
+from ..media.clip import Footage
+from ..metrics.fid import FID, Region
+from ..metrics.landmarks import LandmarkDistance, LandmarkModel
+from ..metrics.no_reference import BorderJitter, MouthMotion, Sharpness
+from ..metrics.psnr_ssim import PSNR, SSIM, SSIM_WINDOW_PX
+from ..models.inception import Inception
+from ..models.weights import load_model
+from ..runtime.prefetch import ahead
+from ..runtime.warnings import Warnings
+from ..types import FaceTrack, Frames, VideoInfo
 from .mouth_following import MouthReport
-from .runtime.prefetch import ahead
-from .runtime.warnings import Warnings
-from .types import FaceTrack, Frames, VideoInfo
+from .track_faces import Finding, device_named, load_detector, load_landmarks
 
 _log = logging.getLogger("lipsync.quality")
 Progress = Callable[[str, int, int], None]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blend.blender import (
+from ..blend.blender import (
     Blend,
     Faces,
     Moment,
@@ -23,19 +23,19 @@ from .blend.blender import (
     shares,
     steady,
 )
-from .blend.composite import Movement
-from .blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
-from .casting import Drawings, Origins, Portraits, Role, at, present
-from .faces.landmarks import sure_frames
-from .faces.parser import FaceParser
-from .geometry import apply, crop_to_frame, cut_frames, invert
-from .image.landmarks import POINTS, lip_shapes
-from .models.generator import TalkingFace, TalkingFaceConfig
-from .models.layers import ready
-from .models.lip_warp import LipWarp
-from .models.precision import Precision, arithmetic
-from .models.wav2lip import unpacked
-from .types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
+from ..blend.composite import Movement
+from ..blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
+from ..faces.landmarks import sure_frames
+from ..faces.parser import FaceParser
+from ..geometry import apply, crop_to_frame, cut_frames, invert
+from ..image.landmarks import POINTS, lip_shapes
+from ..models.generator import TalkingFace, TalkingFaceConfig
+from ..models.layers import ready
+from ..models.lip_warp import LipWarp
+from ..models.precision import Precision, arithmetic
+from ..models.wav2lip import unpacked
+from ..types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
+from .roles import Drawings, Origins, Portraits, Role, at, present
 
 OnShares = Callable[[int, Tensor], None]
 """Hears of each chunk its first frame's number, and (N,H,W) in [0,1] how much of the new mouths each place shows."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .blend.lip_warp import LipRange
-from .geometry import Framing, apply, crop_to_frame, cut_frames, invert
-from .types import Audio, FaceTrack, Frames, References, YuvFrames
+from ..blend.lip_warp import LipRange
+from ..geometry import Framing, apply, crop_to_frame, cut_frames, invert
+from ..types import Audio, FaceTrack, Frames, References, YuvFrames
 
 
 class Drawings:

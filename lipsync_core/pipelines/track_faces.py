@@ -7,22 +7,22 @@ from typing import Literal
 
 import torch
 
-from .faces import Detector
-from .faces.detector_mini import MiniDetector
-from .faces.detector_s3fd import S3FDDetector
-from .faces.detector_yunet import YuNetDetector
-from .faces.landmarks import LandmarkFinder
-from .faces.parser import FaceParser
-from .media.clip import Footage, Found, Pace, Pictures
-from .metrics.landmarks import LandmarkModel, with_landmarks
-from .models.face_detector import FaceDetector
-from .models.face_landmarks import FaceLandmarks
-from .models.face_parsing import FaceParsing
-from .models.hub import file_sha256
-from .models.precision import Precision
-from .models.s3fd import S3FD
-from .models.weights import load_model, weights_file
-from .types import FaceTrack, Frames
+from ..faces import Detector
+from ..faces.detector_mini import MiniDetector
+from ..faces.detector_s3fd import S3FDDetector
+from ..faces.detector_yunet import YuNetDetector
+from ..faces.landmarks import LandmarkFinder
+from ..faces.parser import FaceParser
+from ..media.clip import Footage, Found, Pace, Pictures
+from ..metrics.landmarks import LandmarkModel, with_landmarks
+from ..models.face_detector import FaceDetector
+from ..models.face_landmarks import FaceLandmarks
+from ..models.face_parsing import FaceParsing
+from ..models.hub import file_sha256
+from ..models.precision import Precision
+from ..models.s3fd import S3FD
+from ..models.weights import load_model, weights_file
+from ..types import FaceTrack, Frames
 
 DetectorName = Literal["mini", "yunet", "s3fd"]
 

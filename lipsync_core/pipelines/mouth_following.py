@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import LipSyncError, MediaError
-from .faces import Detector
-from .faces.landmarks import SURE, LandmarkFinder
-from .faces.selection import FaceSelector, parse_face, select
-from .finding import Finding, device_named, load_detector, load_landmarks
-from .image.landmarks import mouth_opening
-from .media import probe, read_frames
-from .media.clip import Footage
-from .metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
-from .runtime.prefetch import ahead
-from .types import FaceTrack, Frames
+from ..errors import LipSyncError, MediaError
+from ..faces import Detector
+from ..faces.landmarks import SURE, LandmarkFinder
+from ..faces.selection import FaceSelector, parse_face, select
+from ..image.landmarks import mouth_opening
+from ..media import probe, read_frames
+from ..media.clip import Footage
+from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
+from ..runtime.prefetch import ahead
+from ..types import FaceTrack, Frames
+from .track_faces import Finding, device_named, load_detector, load_landmarks
 
 Progress = Callable[[str, int, int], None]
 

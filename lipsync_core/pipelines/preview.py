@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blend.blender import Blend, Faces, Moment, Past, covering, shaped, shares
-from .casting import Portraits
-from .errors import NoFaceError
-from .faces.landmarks import LandmarkFinder
-from .faces.parser import FaceParser
-from .faces.preview import contact_sheet, sheet_frames
-from .faces.tracking import window
-from .finding import load_parser
-from .geometry import Box, Framing, apply, compose, crop_to_frame, cut_frames, invert
-from .image.landmarks import POINTS
-from .image.yuv import to_rgb
-from .media.clip import Footage, Pictures
-from .models.lip_warp import LipWarp
-from .referring import clear
-from .types import FaceTrack, Frames, YuvFrames
+from ..blend.blender import Blend, Faces, Moment, Past, covering, shaped, shares
+from ..errors import NoFaceError
+from ..faces.landmarks import LandmarkFinder
+from ..faces.parser import FaceParser
+from ..faces.tracking import window
+from ..geometry import Box, Framing, apply, compose, crop_to_frame, cut_frames, invert
+from ..image.landmarks import POINTS
+from ..image.yuv import to_rgb
+from ..media.clip import Footage, Pictures
+from ..models.lip_warp import LipWarp
+from ..types import FaceTrack, Frames, YuvFrames
+from .faces_preview import contact_sheet, sheet_frames
+from .reference import clear
+from .roles import Portraits
+from .track_faces import load_parser
 
 _TINT = (0.0, 1.0, 0.25)  # green: neither skin nor lips have it
 _MOST_TINT = 0.4  # of the picture's colour, so that the face can still be seen

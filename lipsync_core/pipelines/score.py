@@ -14,25 +14,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .audio.ops import mono, resample
-from .errors import LipSyncError, MediaError, NoFaceError
-from .faces.detector_s3fd import syncnet_detector
-from .faces.selection import usual_centre
-from .faces.shot_boundaries import scene_cuts
-from .finding import Finding, device_named, find_people
-from .media import probe, read_audio, write_shifted
-from .media.clip import Cut, Footage, opened
-from .metrics.lse import reference_tracks, track_scores, whole_frame_score
-from .metrics.sync import score_tracks
-from .metrics.sync_embedder import ExpertScorer, Scorer
-from .metrics.syncnet_scorer import SyncNetScorer
-from .models.s3fd import S3FD
-from .models.sync_expert import SyncExpert
-from .models.syncnet import SyncNet
-from .models.weights import load_model
-from .runtime.prefetch import ahead
-from .runtime.warnings import Warnings
-from .types import AnyFrames, Audio, Detections, FaceTrack, Frames, SyncScore
+from ..audio.ops import mono, resample
+from ..errors import LipSyncError, MediaError, NoFaceError
+from ..faces.detector_s3fd import syncnet_detector
+from ..faces.selection import usual_centre
+from ..faces.shot_boundaries import scene_cuts
+from ..media import probe, read_audio, write_shifted
+from ..media.clip import Cut, Footage, opened
+from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
+from ..metrics.sync import score_tracks
+from ..metrics.sync_embedder import ExpertScorer, Scorer
+from ..metrics.syncnet_scorer import SyncNetScorer
+from ..models.s3fd import S3FD
+from ..models.sync_expert import SyncExpert
+from ..models.syncnet import SyncNet
+from ..models.weights import load_model
+from ..runtime.prefetch import ahead
+from ..runtime.warnings import Warnings
+from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, SyncScore
+from .track_faces import Finding, device_named, find_people
 
 _log = logging.getLogger("lipsync.score")
 Progress = Callable[[str, int, int], None]

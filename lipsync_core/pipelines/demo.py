@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .audio.ops import frame_count
-from .dubbing import Encoding, Finding, Progress, dub
-from .errors import MediaError
-from .faces.preview import contact_sheet as tiled
-from .media import VideoWriter, read_audio, read_frames, write_shifted
-from .types import Audio, Frames, VideoInfo
+from ..audio.ops import frame_count
+from ..errors import MediaError
+from ..media import VideoWriter, read_audio, read_frames, write_shifted
+from ..types import Audio, Frames, VideoInfo
+from .dub import Encoding, Finding, Progress, dub
+from .faces_preview import contact_sheet as tiled
 
 SPEECH = Path(__file__).parent / "assets" / "demo.flac"
 DemoName = Literal["portrait", "talking", "out of sync", "two people"]

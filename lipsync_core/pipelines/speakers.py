@@ -14,22 +14,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .audio.vad import curve
-from .errors import LipSyncError, MediaError, NoFaceError
-from .faces.selection import FaceSelector, first_seen, joined, parse_face, select_each
-from .faces.selection import rows as seats
-from .faces.tracking import window
-from .finding import Finding, device_named, find_people
-from .media import probe_sound
-from .media.clip import Cut, arranged, opened
-from .metrics.active_speaker import Turn, who_speaks
-from .metrics.sync_embedder import Scorer
-from .runtime.atomic import replacing
-from .runtime.prefetch import ahead
-from .runtime.timecode import nearest_frame, parse_seconds
-from .runtime.warnings import Warnings
-from .scoring import judged_sound, load_scorer
-from .types import Audio, FaceTrack
+from ..audio.vad import curve
+from ..errors import LipSyncError, MediaError, NoFaceError
+from ..faces.selection import FaceSelector, first_seen, joined, parse_face, select_each
+from ..faces.selection import rows as seats
+from ..faces.tracking import window
+from ..media import probe_sound
+from ..media.clip import Cut, arranged, opened
+from ..metrics.active_speaker import Turn, who_speaks
+from ..metrics.sync_embedder import Scorer
+from ..runtime.atomic import replacing
+from ..runtime.prefetch import ahead
+from ..runtime.timecode import nearest_frame, parse_seconds
+from ..runtime.warnings import Warnings
+from ..types import Audio, FaceTrack
+from .score import judged_sound, load_scorer
+from .track_faces import Finding, device_named, find_people
 
 _log = logging.getLogger("lipsync.speakers")
 Progress = Callable[[str, int, int], None]

@@ -8,17 +8,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .blend.occlusion import clearest
-from .faces.landmarks import sure_frames
-from .faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
-from .faces.mouth_openness import closed_frames, nearest, openness
-from .faces.shot_boundaries import CutState, scene_cuts
-from .faces.tracking import window
-from .geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
-from .image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
-from .media.clip import Footage, Found, Pictures
-from .runtime.prefetch import ahead
-from .types import FaceTrack, Frames, References, YuvFrames
+from ..blend.occlusion import clearest
+from ..faces.landmarks import sure_frames
+from ..faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
+from ..faces.mouth_openness import closed_frames, nearest, openness
+from ..faces.shot_boundaries import CutState, scene_cuts
+from ..faces.tracking import window
+from ..geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
+from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
+from ..media.clip import Footage, Found, Pictures
+from ..runtime.prefetch import ahead
+from ..types import FaceTrack, Frames, References, YuvFrames
 
 Reference = Literal["auto", "current", "first", "nearest-closed"]
 """``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the same person that are nearest

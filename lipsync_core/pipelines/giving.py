@@ -7,12 +7,12 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from .faces import Detector
-from .faces.external import points_in_boxes, tracks_from_boxes
-from .faces.shot_boundaries import scene_cuts
-from .faces.tracking import SMOOTHING_SECONDS
-from .media.clip import Footage, Found, Pictures
-from .types import FaceTrack
+from ..faces import Detector
+from ..faces.external import points_in_boxes, tracks_from_boxes
+from ..faces.shot_boundaries import scene_cuts
+from ..faces.tracking import SMOOTHING_SECONDS
+from ..media.clip import Footage, Found, Pictures
+from ..types import FaceTrack
 
 
 def given_people(

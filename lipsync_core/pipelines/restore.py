@@ -8,10 +8,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from .blend.blender import Blend, Faces, Moment, Past, blended, covered, shaped
-from .casting import Portraits, at, present
-from .geometry import FFHQ, Framing, apply, compose, crop_to_frame, cut_frames, invert, sample, scale_of, unit_maps
-from .types import AnyFrames, FaceTrack, Frames, References, YuvFrames
+from ..blend.blender import Blend, Faces, Moment, Past, blended, covered, shaped
+from ..geometry import FFHQ, Framing, apply, compose, crop_to_frame, cut_frames, invert, sample, scale_of, unit_maps
+from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
+from .roles import Portraits, at, present
 
 _COMPARED, _EDGE = 96, 0.08  # px of the crops, and the soft edge in them, in which is seen what lies before a face
 SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blend.masks import face_mask
+from ..faces.selection import rows
+from ..faces.tracking import window
 from ..geometry import Framing, bounds, crop_to_frame, within
 from ..types import FaceTrack, Frames
-from .selection import rows
-from .tracking import window
 
 _PAPER, _INK = (255, 214, 0), (0, 0, 0)  # yellow stands out from skin, sky, leaves and most walls
 _LEAST_TEXT = 11  # px: the smallest that the eye reads

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import MediaError
-from .runtime.atomic import replacing
-from .scoring import ScoreReport, TrackScore, verdict
-from .types import SyncScore
+from ..errors import MediaError
+from ..runtime.atomic import replacing
+from ..types import SyncScore
+from .score import ScoreReport, TrackScore, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,28 +14,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import __version__
-from .assigning import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
-from .audio.ops import frame_count
-from .audio.vad import Silence
-from .blend.blender import Blend
-from .casting import Drawings, Role
-from .faces.landmarks import unsure_warning
-from .finding import Finding, device_named, find_people, load_parser
-from .hearing import Voices
-from .media import AudioSource, VideoWriter, refuse_inputs
-from .media.clip import Cut, Footage, opened
-from .models.generator import TalkingFace
-from .models.lip_warp import LipWarp
-from .models.precision import Precision
-from .models.weights import load_talking_face
-from .pipeline import LipSync
-from .referring import Reference
+from .. import __version__
+from ..audio.ops import frame_count
+from ..audio.vad import Silence
+from ..blend.blender import Blend
+from ..faces.landmarks import unsure_warning
+from ..media import AudioSource, VideoWriter, refuse_inputs
+from ..media.clip import Cut, Footage, opened
+from ..models.generator import TalkingFace
+from ..models.lip_warp import LipWarp
+from ..models.precision import Precision
+from ..models.weights import load_talking_face
+from ..runtime.prefetch import ahead, timed
+from ..runtime.warnings import Warnings
+from ..types import FaceTrack, Frames, YuvFrames
+from .audio_inputs import Voices
+from .dub_plan import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
+from .lipsync import LipSync
+from .reference import Reference
+from .restore import Restorer, enlargement, restored
 from .restorers import Restore, restorer_for
-from .restoring import Restorer, enlargement, restored
-from .runtime.prefetch import ahead, timed
-from .runtime.warnings import Warnings
-from .types import FaceTrack, Frames, YuvFrames
+from .roles import Drawings, Role
+from .track_faces import Finding, device_named, find_people, load_parser
 
 _log = logging.getLogger("lipsync.dub")
 

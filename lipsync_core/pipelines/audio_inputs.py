@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from .audio.ops import mixed, mono, resample
-from .errors import MediaError
-from .media import AudioSource, read_audio
-from .media.clip import Cut
-from .types import Audio
+from ..audio.ops import mixed, mono, resample
+from ..errors import MediaError
+from ..media import AudioSource, read_audio
+from ..media.clip import Cut
+from ..types import Audio
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .blend.blender import Blend
-from .blend.masks import MaskKind
-from .errors import WeightsError
-from .models import checkpoint, hub
-from .models.precision import Precision, arithmetic
-from .models.weights import weights_file
-from .restoring import MOUTH, Restorer
+from ..blend.blender import Blend
+from ..blend.masks import MaskKind
+from ..errors import WeightsError
+from ..models import checkpoint, hub
+from ..models.precision import Precision, arithmetic
+from ..models.weights import weights_file
+from .restore import MOUTH, Restorer
 
 _WANTED = "one that restores faces: GFPGAN, RestoreFormer, or CodeFormer through spandrel_extra_arches"
 _PURPOSES = {  # spandrel's words
