@@ -25,7 +25,6 @@ from lipsync_core.cli import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
 from lipsync_core.evaluation.pairs import Pair
-from lipsync_core.losses import margin_loss, reconstruction
 from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
 from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
@@ -35,6 +34,7 @@ from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import Drawings, Role
 from lipsync_core.runtime.jobs import run_jobs
+from lipsync_core.training.losses import margin_loss, reconstruction
 from lipsync_core.types import Audio, FaceTrack, Frames
 
 

@@ -17,7 +17,7 @@ from lipsync_core.faces.detector_mini import MiniDetector, box_iou
 from lipsync_core.faces.detector_yunet import YuNetDetector
 from lipsync_core.models.face_detector import STRIDES, Cells, FaceDetector, FaceDetectorConfig, cell_centres
 from lipsync_core.models.weights import BUNDLED, load_model
-from lipsync_core.training import detection
+from lipsync_core.training import face_detection
 
 ROOT = Path(__file__).parents[1]
 # pupils, tip of the nose and corners of the mouth of scikit-image's astronaut, by eye, to about 1 px
@@ -111,7 +111,7 @@ def test_a_resized_image_gives_resized_faces(mini: MiniDetector, astronaut: torc
 def test_a_mirrored_image_gives_mirrored_faces(mini: MiniDetector, astronaut: torch.Tensor) -> None:
     (found,) = mini.detect(astronaut.flip(2))
     (whole,) = mini.detect(astronaut)
-    back = found.points[0, detection.FLIPPED_POINTS] * torch.tensor([-1.0, 1.0]) + torch.tensor([512.0, 0.0])
+    back = found.points[0, face_detection.FLIPPED_POINTS] * torch.tensor([-1.0, 1.0]) + torch.tensor([512.0, 0.0])
     assert (back - whole.points[0]).norm(dim=-1).max() < 9
     assert found.points[0, 0, 0] < found.points[0, 1, 0]  # the right eye is still the image-left one
 
@@ -212,52 +212,52 @@ def test_yunet_and_mini_agree(mini: MiniDetector, astronaut: torch.Tensor) -> No
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def _dot(x: int, y: int) -> detection.Picture:
+def _dot(x: int, y: int) -> face_detection.Picture:
     """A black picture of 120x100 px with a white 3x3 spot whose centre is (x+.5, y+.5), as a face's first point."""
     pixels = torch.zeros(3, 100, 120, dtype=torch.uint8)
     pixels[:, y - 1 : y + 2, x - 1 : x + 2] = 255
     points = torch.tensor([[x + 0.5, y + 0.5]]).repeat(5, 1)[None] + torch.arange(5.0)[:, None]
-    return detection.picture(pixels, torch.tensor([[x - 20.0, y - 25, x + 21, y + 26]]), points)
+    return face_detection.picture(pixels, torch.tensor([[x - 20.0, y - 25, x + 21, y + 26]]), points)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_points_move_with_the_pixels(seed: int) -> None:
     source = _dot(70, 40)
-    linear, mirrored = detection.random_linear(1.3, torch.Generator().manual_seed(seed))
+    linear, mirrored = face_detection.random_linear(1.3, torch.Generator().manual_seed(seed))
     shift = torch.tensor([100.0, 90.0]) - linear @ torch.tensor([70.5, 40.5])
     matrix = torch.cat([linear, shift[:, None]], 1)
-    tile, coverage = detection.warp(source, matrix, height=180, width=200)
+    tile, coverage = face_detection.warp(source, matrix, height=180, width=200)
     weight = tile[0] / tile[0].sum()
     y, x = torch.arange(180) + 0.5, torch.arange(200) + 0.5
     seen = torch.stack([(weight.sum(0) * x).sum(), (weight.sum(1) * y).sum()])
-    _, points = detection.move_faces(source.boxes, source.points, matrix, mirrored=mirrored)
+    _, points = face_detection.move_faces(source.boxes, source.points, matrix, mirrored=mirrored)
     torch.testing.assert_close(points[0, 1 if mirrored else 0], seen, atol=0.3, rtol=0)
     assert coverage[0, 90, 100] == 1 and coverage.min() == 0
 
 
 def test_a_turned_box_holds_the_turned_ellipse() -> None:
     box, points = torch.tensor([[10.0, 10, 50, 70]]), torch.zeros(1, 5, 2)
-    same, _ = detection.move_faces(box, points, torch.eye(2, 3), mirrored=False)
+    same, _ = face_detection.move_faces(box, points, torch.eye(2, 3), mirrored=False)
     torch.testing.assert_close(same, box)
     turn = torch.tensor([[0.0, -1, 0], [1, 0, 0]])  # a quarter turn about the origin
-    turned, _ = detection.move_faces(box, points, turn, mirrored=False)
+    turned, _ = face_detection.move_faces(box, points, turn, mirrored=False)
     torch.testing.assert_close(turned, torch.tensor([[-70.0, 10, -10, 50]]))
     slant = math.radians(30)
     matrix = torch.tensor([[math.cos(slant), -math.sin(slant), 0], [math.sin(slant), math.cos(slant), 0]])
-    moved, _ = detection.move_faces(box, points, matrix, mirrored=False)
+    moved, _ = face_detection.move_faces(box, points, matrix, mirrored=False)
     angle = torch.linspace(0, 2 * math.pi, 3600)
     rim = torch.stack([30 + 20 * angle.cos(), 40 + 30 * angle.sin()], 1) @ matrix[:, :2].T
     torch.testing.assert_close(moved[0], torch.cat([rim.amin(0), rim.amax(0)]), atol=1e-3, rtol=0)
 
 
-def _draw() -> detection.Draw:
-    empty = detection.picture(torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, 5, 2))
-    return detection.Draw(((_dot(70, 40),),), torch.ones(1), (empty,))
+def _draw() -> face_detection.Draw:
+    empty = face_detection.picture(torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, 5, 2))
+    return face_detection.Draw(((_dot(70, 40),),), torch.ones(1), (empty,))
 
 
 def test_mosaics_follow_their_seed_and_their_ranges() -> None:
-    images, truth = detection.mosaic(_draw(), count=6, size=128, rng=torch.Generator().manual_seed(3))
-    again, _ = detection.mosaic(_draw(), count=6, size=128, rng=torch.Generator().manual_seed(3))
+    images, truth = face_detection.mosaic(_draw(), count=6, size=128, rng=torch.Generator().manual_seed(3))
+    again, _ = face_detection.mosaic(_draw(), count=6, size=128, rng=torch.Generator().manual_seed(3))
     assert torch.equal(images, again)
     assert images.shape == (6, 3, 128, 128) and images.min() >= 0 and images.max() <= 1
     faces = truth.boxes[truth.kind == 1]
@@ -268,15 +268,17 @@ def test_mosaics_follow_their_seed_and_their_ranges() -> None:
 
 def test_block_coding_is_an_identity_for_small_steps() -> None:
     image = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(detection.block_quantise(image, 1e-5), image, atol=1e-3, rtol=0)
-    coarse = detection.block_quantise(image, 10.0)  # only the mean of a block could survive, and it rounds to 0 here
+    torch.testing.assert_close(face_detection.block_quantise(image, 1e-5), image, atol=1e-3, rtol=0)
+    coarse = face_detection.block_quantise(
+        image, 10.0
+    )  # only the mean of a block could survive, and it rounds to 0 here
     assert coarse.view(3, 3, 8, 4, 8).var(dim=(2, 4)).max() < 1e-6
 
 
-def _truth(box: list[float], kind: int = 1) -> detection.Truth:
+def _truth(box: list[float], kind: int = 1) -> face_detection.Truth:
     boxes = torch.tensor([[box]])
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-    return detection.Truth(boxes, middle[:, :, None].repeat(1, 1, 5, 1), torch.full((1, 1), kind))
+    return face_detection.Truth(boxes, middle[:, :, None].repeat(1, 1, 5, 1), torch.full((1, 1), kind))
 
 
 def _levels(height: int, width: int) -> torch.Tensor:
@@ -285,38 +287,38 @@ def _levels(height: int, width: int) -> torch.Tensor:
 
 def test_cells_at_the_centre_of_a_face_answer_for_it() -> None:
     truth = _truth([78.0, 78, 178, 178])  # 100 px: too large for stride 8 (76), too small for stride 64 (141)
-    assigned = detection.assign(truth, height=256, width=256)[0]
+    assigned = face_detection.assign(truth, height=256, width=256)[0]
     level = _levels(256, 256)
     assert set(level[assigned >= 0].tolist()) == {16, 32}
     centres = torch.cat([cell_centres(256 // s, 256 // s, stride=s) for s in STRIDES])
     away = (centres[assigned >= 0] - 128).norm(dim=-1)
     assert away.max() < 24 and (assigned[level == 16] >= 0).sum() > 2
-    assert (assigned == detection.IGNORED).any()
-    assert assigned[0] == detection.BACKGROUND
+    assert (assigned == face_detection.IGNORED).any()
+    assert assigned[0] == face_detection.BACKGROUND
 
 
 def test_cut_faces_and_empty_images_teach_no_face() -> None:
-    cut = detection.assign(_truth([78.0, 78, 178, 178], kind=-1), height=256, width=256)[0]
-    assert (cut >= 0).sum() == 0 and (cut == detection.IGNORED).sum() > 100
-    empty = detection.assign(_truth([0.0, 0, 0, 0], kind=0), height=256, width=256)
-    assert bool((empty == detection.BACKGROUND).all())
+    cut = face_detection.assign(_truth([78.0, 78, 178, 178], kind=-1), height=256, width=256)[0]
+    assert (cut >= 0).sum() == 0 and (cut == face_detection.IGNORED).sum() > 100
+    empty = face_detection.assign(_truth([0.0, 0, 0, 0], kind=0), height=256, width=256)
+    assert bool((empty == face_detection.BACKGROUND).all())
 
 
 def test_giou_by_hand() -> None:
     a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 1, 1]])
     b = torch.tensor([[0.0, 0, 2, 2], [2, 0, 3, 1]])
-    torch.testing.assert_close(detection.giou(a, b), torch.tensor([1.0, 0 - 1 / 3]))
+    torch.testing.assert_close(face_detection.giou(a, b), torch.tensor([1.0, 0 - 1 / 3]))
 
 
 def test_perfect_cells_lose_nothing_and_wrong_ones_do() -> None:
     truth = _truth([60.0, 60, 120, 130])
-    assigned = detection.assign(truth, height=256, width=256)
+    assigned = face_detection.assign(truth, height=256, width=256)
     count = assigned.shape[1]
     logits = torch.where(assigned >= 0, 20.0, -20.0)
     perfect = Cells(logits, truth.boxes.expand(1, count, 4), truth.points.expand(1, count, 5, 2))
-    assert all(v.item() < 1e-6 for v in detection.detection_losses(perfect, truth, assigned).values())
+    assert all(v.item() < 1e-6 for v in face_detection.detection_losses(perfect, truth, assigned).values())
     wrong = Cells(-logits, perfect.boxes + 5, perfect.points + 5)
-    assert all(v.item() > 0.01 for v in detection.detection_losses(wrong, truth, assigned).values())
+    assert all(v.item() > 0.01 for v in face_detection.detection_losses(wrong, truth, assigned).values())
 
 
 def test_the_recipe_resumes_to_the_same_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

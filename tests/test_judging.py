@@ -13,8 +13,8 @@ from lipsync_core.geometry import Framing
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator, copying
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.judging import chosen, examined, judged
-from lipsync_core.training.sync import shown
+from lipsync_core.training.sync_eval import shown
+from lipsync_core.training.validation import chosen, examined, judged
 from train.recipe import read_expert
 
 

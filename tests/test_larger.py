@@ -14,7 +14,6 @@ from test_pipeline import clip as clip  # the fixture
 from torch import Tensor, nn
 
 from lipsync_core.errors import WeightsError
-from lipsync_core.losses import reconstruction, sync_loss
 from lipsync_core.models import architectures, wav2lip
 from lipsync_core.models.layers import Stage, fold
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, resized
@@ -30,6 +29,7 @@ from lipsync_core.models.wav2lip_hd import (
 )
 from lipsync_core.models.weights import convert, load_model, load_talking_face
 from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.training.losses import reconstruction, sync_loss
 
 SIZES = [192, 256, 384]
 LAYOUTS = {

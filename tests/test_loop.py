@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, TrainingError
 from lipsync_core.training.checkpoints import Progress, load_state, resume, save_batch, save_state
-from lipsync_core.training.descent import NotFiniteError, constant, descend, follow, warmup_cosine
-from lipsync_core.training.journal import Evaluation, Journal
+from lipsync_core.training.logger import Evaluation, Journal
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
+from lipsync_core.training.optim import NotFiniteError, constant, descend, follow, warmup_cosine
 from lipsync_core.training.pictures import grid, mouths
-from lipsync_core.training.stopping import stopping
+from lipsync_core.training.signals import stopping
 
 
 class Batch(NamedTuple):

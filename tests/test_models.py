@@ -10,12 +10,12 @@ import torch
 from golden import REFERENCE, build, integers, uniform
 from torch import Tensor, nn
 
-from lipsync_core.losses import cosine_bce, discriminator_loss, perceptual_loss, sync_loss
 from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.layers import fold
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
+from lipsync_core.training.losses import cosine_bce, discriminator_loss, perceptual_loss, sync_loss
 
 KEYS = json.loads((REFERENCE / "state_dict_keys.json").read_text())
 PUBLIC = {

@@ -10,8 +10,8 @@ from torch import nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.models import precision
 from lipsync_core.models.precision import autocast_training, choose_training_dtype, has_bfloat16_units
+from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.world import World
 from train import distil, expert, finetune, lipgan, mini, recipe, speech2vid, wav2lip
 
 CPU = torch.device("cpu")

@@ -16,17 +16,17 @@ from PIL import Image
 from lipsync_core.errors import LipSyncError
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, write_shifted
 from lipsync_core.pipelines.demo import demo_clip
-from lipsync_core.preparing import run as preparing_run
-from lipsync_core.preparing import work
-from lipsync_core.preparing.people import duplicates, kept_together, same_people, shared_out
-from lipsync_core.preparing.run import Splitting, prepare
-from lipsync_core.preparing.settings import Settings
-from lipsync_core.preparing.sources import Source, find_sources, given_split, speaker_names
 from lipsync_core.runtime.atomic import alone
 from lipsync_core.runtime.jobs import Cluster
 from lipsync_core.training.clips import Clip, load_clips
+from lipsync_core.training.prepare import run as preparing_run
+from lipsync_core.training.prepare import stages
+from lipsync_core.training.prepare.identity_split import duplicates, kept_together, same_people, shared_out
+from lipsync_core.training.prepare.run import Splitting, prepare
+from lipsync_core.training.prepare.settings import Settings
+from lipsync_core.training.prepare.sources import Source, find_sources, given_split, speaker_names
 from lipsync_core.training.shards import load_arrays, read_index
-from lipsync_core.training.sync import shown
+from lipsync_core.training.sync_eval import shown
 from lipsync_core.types import Frames, VideoInfo
 
 SETTINGS = Settings(longest=60)
@@ -131,18 +131,18 @@ def test_offsets_are_measured_and_mended_at_25_fps(out: Path, talk: Path) -> Non
 def test_sound_is_cut_out_of_however_long_a_video() -> None:
     """640 samples are a frame. 64 TiB of silence would not fit into any memory."""
     sound = torch.arange(1.0, 4 * 640 + 1)
-    assert torch.equal(work.cut_sound(sound, 1, 3), sound[640:1920])
-    assert torch.equal(work.cut_sound(sound, -1, 5), torch.nn.functional.pad(sound, (640, 640)))
-    assert torch.equal(work.cut_sound(sound, -3, -1), torch.zeros(1280))
-    assert torch.equal(work.cut_sound(sound, 6, 8), torch.zeros(1280))
-    assert len(work.cut_sound(torch.zeros(1).expand(1 << 44), 1000, 1010)) == 6400
+    assert torch.equal(stages.cut_sound(sound, 1, 3), sound[640:1920])
+    assert torch.equal(stages.cut_sound(sound, -1, 5), torch.nn.functional.pad(sound, (640, 640)))
+    assert torch.equal(stages.cut_sound(sound, -3, -1), torch.zeros(1280))
+    assert torch.equal(stages.cut_sound(sound, 6, 8), torch.zeros(1280))
+    assert len(stages.cut_sound(torch.zeros(1).expand(1 << 44), 1000, 1010)) == 6400
 
 
 def test_crops_are_aligned_and_sound_is_kept(out: Path) -> None:
     entries = read_index(out / "train")
     for entry, arrays in zip(entries, load_arrays(out / "train", entries, ("faces", "sound", "mel")), strict=True):
         assert arrays["faces"].shape[1:] == (112, 112, 3) and arrays["sound"][:].dtype == np.int16
-        assert len(arrays["sound"]) == 640 * (entry.facts["first"] + len(arrays["faces"]) + work.CONTEXT)
+        assert len(arrays["sound"]) == 640 * (entry.facts["first"] + len(arrays["faces"]) + stages.CONTEXT)
         assert arrays["mel"].shape[1] == 80 and entry.facts["face_px"] > 80
 
 
@@ -195,7 +195,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
     footage = tmp_path / "in"
     footage.mkdir()
     shutil.copy(talk, footage)
-    monkeypatch.setattr(work, "LEAST_FREE", 1 << 62)
+    monkeypatch.setattr(stages, "LEAST_FREE", 1 << 62)
     with pytest.raises(LipSyncError, match="is full: 0 of 1 sources are done"):
         prepare(footage, tmp_path / "out")
     monkeypatch.undo()
@@ -232,8 +232,8 @@ def test_ray_makes_the_same_shards(talk: Path, tmp_path: Path) -> None:
 
 def test_takes_that_do_not_fit_are_dropped() -> None:
     dropped: list[dict[str, object]] = []
-    takes = [work.Take(0, 0, 24, 90), work.Take(0, 30, 280, 90), work.Take(1, 0, 50, 30)]
-    made = work._stretches(takes, "k", Settings(longest=100), dropped)
+    takes = [stages.Take(0, 0, 24, 90), stages.Take(0, 30, 280, 90), stages.Take(1, 0, 50, 30)]
+    made = stages._stretches(takes, "k", Settings(longest=100), dropped)
     assert [(s.key, s.first, s.stop) for s in made] == [("k-000", 30, 113), ("k-001", 113, 197), ("k-002", 197, 280)]
     assert [(row["reason"], row["frames"]) for row in dropped] == [
         *(("shorter than wanted", 24), ("face smaller than wanted", 50))
@@ -282,7 +282,7 @@ def prints(rng: np.random.Generator, people: list[int]) -> np.ndarray:
     """Clips of ``people`` that have their face, and pictures and sounds of their own."""
     faces = np.abs(rng.standard_normal((max(people) + 1, 40)))
     likeness = faces[people] + 0.05 * rng.standard_normal((len(people), 40))
-    parts = [rng.standard_normal((len(people), size)) for size in work.PRINT] + [likeness]
+    parts = [rng.standard_normal((len(people), size)) for size in stages.PRINT] + [likeness]
     return np.concatenate([p / np.linalg.norm(p, axis=1, keepdims=True) for p in parts], 1).astype(np.float32)
 
 
@@ -298,7 +298,7 @@ def test_people_are_told_apart_and_repetitions_found() -> None:
     together = kept_together([("v", "a"), ("v", "b"), ("w", "b"), ("w", "c"), ("x", "d")])
     assert together == {"a": "a", "b": "a", "c": "a", "d": "d"}
     again = np.concatenate([found, found[[3, 0, 3]] + 1e-3])
-    sounds = slice(work.PRINT[0], sum(work.PRINT))
+    sounds = slice(stages.PRINT[0], sum(stages.PRINT))
     again[7, sounds] = found[1, sounds]  # other words, the same pictures: no repetition
     assert duplicates(again) == {6: 3, 8: 3}
     assert duplicates(found[:0]) == {} and same_people(found[:1], [0], [None]) == ["person-000"]

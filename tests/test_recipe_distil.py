@@ -12,12 +12,12 @@ from recipes import AskedToEnd, torchrun
 from torch import nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import feature_loss
 from lipsync_core.models.baselines.lipgan import LIPGAN_BASIC, LipGAN
 from lipsync_core.models.baselines.speech2vid import Speech2Vid, Speech2VidConfig
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig
 from lipsync_core.models.weights import load_model, save_model
+from lipsync_core.training.losses import feature_loss
 from lipsync_core.training.settings import read_settings
 from train import distil, dubs, export
 from train.expert import TEACHER

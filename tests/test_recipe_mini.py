@@ -18,8 +18,8 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator
 from lipsync_core.models.weights import load_model
 from lipsync_core.training.clips import load_clips, speaker_weights
+from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import read_settings
-from lipsync_core.training.world import World
 from train import expert, export, mini
 from train.recipe import read_expert
 

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from lipsync_core.audio.ops import CepstrumFeatures, MelFeatures, log_mel, mel_windows
 from lipsync_core.errors import LipSyncError
-from lipsync_core.losses import (
+from lipsync_core.models.layers import Stage
+from lipsync_core.models.precision import has_bfloat16_units
+from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
+from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
+from lipsync_core.training.losses import (
     contrastive,
     cosine_bce,
     discriminator_loss,
@@ -20,13 +25,8 @@ from lipsync_core.losses import (
     slopes,
     sync_loss,
 )
-from lipsync_core.models.layers import Stage
-from lipsync_core.models.precision import has_bfloat16_units
-from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
-from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
 from lipsync_core.training.shards import ShardWriter
-from lipsync_core.training.sync import embed, held_out, middle, pairs, shown
+from lipsync_core.training.sync_eval import embed, held_out, middle, pairs, shown
 from lipsync_core.types import Audio
 
 

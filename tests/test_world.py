@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.losses import contrastive, cosine_bce
-from lipsync_core.training.descent import descend
-from lipsync_core.training.world import World, joined
+from lipsync_core.training.distributed import World, joined
+from lipsync_core.training.losses import contrastive, cosine_bce
+from lipsync_core.training.optim import descend
 
 CLIPS, WINDOWS, STEPS = 6, 5, 4
 

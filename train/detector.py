@@ -19,9 +19,9 @@ from lipsync_core.models.face_detector import FaceDetector, FaceDetectorConfig
 from lipsync_core.models.precision import autocast_training
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
-from lipsync_core.training.descent import follow, warmup_cosine
-from lipsync_core.training.detection import Draw, Picture, assign, detection_losses, mosaic, picture
-from lipsync_core.training.world import World
+from lipsync_core.training.distributed import World
+from lipsync_core.training.face_detection import Draw, Picture, assign, detection_losses, mosaic, picture
+from lipsync_core.training.optim import follow, warmup_cosine
 from train.recipe import settle_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}

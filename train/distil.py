@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import feature_loss, reconstruction
 from lipsync_core.models.generator import TalkingFace
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, Generator, GeneratorConfig, copying
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.descent import descend, follow, warmup_cosine
-from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.distributed import joined
 from lipsync_core.training.loading import Batch, DubDraw
+from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, generator, seed_step, told
+from lipsync_core.training.losses import feature_loss, reconstruction
+from lipsync_core.training.optim import descend, follow, warmup_cosine
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import bare, resized
-from lipsync_core.training.world import joined
+from lipsync_core.training.sync_eval import bare, resized
+from lipsync_core.training.validation import chosen, judged
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
 from train.recipe import (
     OTHER_CROPS,

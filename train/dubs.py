@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import mouth, shift_loss, sync_loss
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.generator import TalkingFace
 from lipsync_core.models.lip_warp import LipWarp
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disturbed
-from lipsync_core.training.sync import resized
+from lipsync_core.training.losses import mouth, shift_loss, sync_loss
+from lipsync_core.training.sync_eval import resized
 from train.export import network_of
 from train.recipe import is_of_a_run
 

@@ -26,7 +26,7 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.sync import embed, middle
+from lipsync_core.training.sync_eval import embed, middle
 
 WINDOW = 50
 

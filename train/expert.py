@@ -18,21 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.audio.ops import MelFeatures
-from lipsync_core.losses import contrastive, cosine_bce
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
-from lipsync_core.training.descent import descend, follow, scheduled
-from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.judging import chosen
+from lipsync_core.training.distributed import World, joined
+from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step
+from lipsync_core.training.losses import contrastive, cosine_bce
+from lipsync_core.training.optim import descend, follow, scheduled
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import broad, held_out, pairs, shown
-from lipsync_core.training.world import World, joined
+from lipsync_core.training.sync_eval import broad, held_out, pairs, shown
+from lipsync_core.training.validation import chosen
 from train.recipe import carried_out, divided, ended, parser, read_clips, settle_precision
 
 _DOWN = (2, 2)

@@ -28,7 +28,6 @@ from torch import Tensor
 from lipsync_core.audio.ops import log_mel, mono
 from lipsync_core.cli_progress import Bar
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
-from lipsync_core.losses import perceptual_loss, slopes
 from lipsync_core.media import read_audio
 from lipsync_core.models import hub
 from lipsync_core.models.precision import Precision
@@ -37,19 +36,20 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model, read_header, save_model, weights_file
 from lipsync_core.pipelines.demo import SPEECH
-from lipsync_core.preparing import settings as preparing
-from lipsync_core.preparing.run import Splitting, prepare
-from lipsync_core.preparing.sources import Source, find_sources
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FPS, RATE, Clip, load_clips
-from lipsync_core.training.descent import constant, descend, follow
-from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.distributed import joined
 from lipsync_core.training.loading import Batch, DubDraw
+from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, generator, seed_step
+from lipsync_core.training.losses import perceptual_loss, slopes
+from lipsync_core.training.optim import constant, descend, follow
+from lipsync_core.training.prepare import settings as preparing
+from lipsync_core.training.prepare.run import Splitting, prepare
+from lipsync_core.training.prepare.sources import Source, find_sources
 from lipsync_core.training.settings import begun, keep_settings, read_settings
 from lipsync_core.training.shards import part, read_index
-from lipsync_core.training.world import joined
+from lipsync_core.training.validation import chosen, judged
 from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
 from train.recipe import (
     BEGAN,

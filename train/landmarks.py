@@ -23,7 +23,7 @@ from lipsync_core.image.landmarks import INNER_LIPS, IRISES, MIRRORED, NOSE_BRID
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE, FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
-from lipsync_core.training.descent import follow, warmup_cosine
+from lipsync_core.training.optim import follow, warmup_cosine
 
 BATCH, PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 64, 3e-3, 0.02, 0.998, 100
 NEGATIVES = 8  # of a batch: no face, or one that is far from the middle

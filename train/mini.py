@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import mouth, perceptual_loss, shift_loss, slopes
 from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
@@ -33,12 +32,13 @@ from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import degrade, disguise, disturbed, elsewhere, grimace, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
-from lipsync_core.training.descent import descend, follow, warmup_cosine
-from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.distributed import World, joined
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step
+from lipsync_core.training.losses import mouth, perceptual_loss, shift_loss, slopes
+from lipsync_core.training.optim import descend, follow, warmup_cosine
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import resized
-from lipsync_core.training.world import World, joined
+from lipsync_core.training.sync_eval import resized
+from lipsync_core.training.validation import chosen, judged
 from train.recipe import (
     began,
     carried_out,

@@ -27,10 +27,10 @@ from lipsync_core.cli_progress import Bar
 from lipsync_core.errors import LipSyncError
 from lipsync_core.geometry import Framing, compose, crop_to_frame, cut, translation
 from lipsync_core.pipelines.track_faces import Finding, load_detector
-from lipsync_core.preparing.run import Splitting, prepare
-from lipsync_core.preparing.settings import Settings
 from lipsync_core.runtime.atomic import replacing
 from lipsync_core.runtime.jobs import Cluster
+from lipsync_core.training.prepare.run import Splitting, prepare
+from lipsync_core.training.prepare.settings import Settings
 
 LEAST_PHOTO_FACE = 60  # px wide
 

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.geometry import Framing
-from lipsync_core.losses import discriminator_loss
 from lipsync_core.models.precision import SLOW_BFLOAT16, Precision, choose_training_dtype, has_bfloat16_units
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
 from lipsync_core.training.checkpoints import Stateful
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.descent import descend
-from lipsync_core.training.journal import Evaluation
+from lipsync_core.training.distributed import World
 from lipsync_core.training.loading import Loader, Sample, Share
+from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Draws, Plan, train
+from lipsync_core.training.losses import discriminator_loss
+from lipsync_core.training.optim import descend
 from lipsync_core.training.settings import keep_settings
-from lipsync_core.training.sync import bare, shown
-from lipsync_core.training.world import World
+from lipsync_core.training.sync_eval import bare, shown
 
 BEGAN = "began"  # folder in that of a run, of what it was begun with
 _ENLARGED = 1.25  # what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below

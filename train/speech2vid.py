@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lipsync_core.losses import reconstruction
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.precision import Precision
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.descent import descend, follow
-from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.distributed import joined
 from lipsync_core.training.loading import Batch, WindowDraw
+from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, seed_step
+from lipsync_core.training.losses import reconstruction
+from lipsync_core.training.optim import descend, follow
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.world import joined
+from lipsync_core.training.validation import chosen, judged
 from train.recipe import (
     began,
     carried_out,

@@ -20,9 +20,9 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.runtime.atomic import replacing
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
-from lipsync_core.training.judging import chosen, examined
 from lipsync_core.training.settings import keep_settings, read_settings
-from lipsync_core.training.sync import listened
+from lipsync_core.training.sync_eval import listened
+from lipsync_core.training.validation import chosen, examined
 from train import expert, wav2lip
 from train.recipe import ended, positive, read_clips, read_expert, say
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from lipsync_core.audio.ops import MelFeatures
 from lipsync_core.errors import TrainingError
-from lipsync_core.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.quality_discriminator import resized as seeing
@@ -28,14 +27,15 @@ from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.descent import descend, follow, scheduled
-from lipsync_core.training.journal import Evaluation
-from lipsync_core.training.judging import chosen, judged
+from lipsync_core.training.distributed import joined
 from lipsync_core.training.loading import Batch, WindowDraw
+from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, generator, seed_step
+from lipsync_core.training.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
+from lipsync_core.training.optim import descend, follow, scheduled
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync import broad, resized
-from lipsync_core.training.world import joined
+from lipsync_core.training.sync_eval import broad, resized
+from lipsync_core.training.validation import chosen, judged
 from train.recipe import (
     OTHER_CROPS,
     began,

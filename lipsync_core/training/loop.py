@@ -23,10 +23,10 @@ from ..errors import TrainingError
 from ..runtime.atomic import alone
 from ..runtime.prefetch import ahead
 from .checkpoints import Progress, Stateful, resume, save_batch, save_state
-from .descent import NotFiniteError
-from .journal import Evaluation, Journal, Tally
-from .stopping import stopping
-from .world import World
+from .distributed import World
+from .logger import Evaluation, Journal, Tally
+from .optim import NotFiniteError
+from .signals import stopping
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)

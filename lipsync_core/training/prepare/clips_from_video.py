@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import MediaError
-from ..faces import Detector
-from ..faces.tracking import window
-from ..geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
-from ..media import probe
-from ..media.clip import Cut, Footage, opened
-from ..metrics.sync_embedder import Scorer
-from ..runtime.prefetch import ahead
-from ..types import FaceTrack
+from ...errors import MediaError
+from ...faces import Detector
+from ...faces.tracking import window
+from ...geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
+from ...media import probe
+from ...media.clip import Cut, Footage, opened
+from ...metrics.sync_embedder import Scorer
+from ...runtime.prefetch import ahead
+from ...types import FaceTrack
 from .settings import FPS, Settings
 from .sources import PICTURES
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from ..pipelines.track_faces import DetectorName
+from ...pipelines.track_faces import DetectorName
 
 FPS = Fraction(25)  # of the shards: the paper's, at which the networks' windows of sound and picture are equally long
 RATE = 16_000  # Hz

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import LipSyncError
+from ...errors import LipSyncError
 from .sources import SPLITS
-from .work import PRINT
+from .stages import PRINT
 
 Prints = npt.NDArray[np.float32]  # (N,P), see work._print
 

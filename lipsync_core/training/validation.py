@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..losses import sync_loss
 from ..metrics.sync import SEARCH, offset_and_confidence, shift_distances
 from ..models.generator import TalkingFace
 from ..models.precision import autocast_training
 from ..models.sync_expert import SyncExpert
 from .clips import Clip
-from .journal import Evaluation
+from .logger import Evaluation
+from .losses import sync_loss
 from .pictures import grid, mouths
-from .sync import embed, resized, shown
+from .sync_eval import embed, resized, shown
 
 _FRAMES = 75  # of a clip that are looked at, at most
 _PICTURED = 6  # clips, and frames of each

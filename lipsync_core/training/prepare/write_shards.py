@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LipSyncError
-from ..runtime.atomic import remove_partials, replacing
-from ..runtime.jobs import Outcome
-from ..training.shards import INDEX, Entry, ShardWriter, load_arrays, read_index
-from .people import as_prints, duplicates, kept_together, same_people, shared_out
+from ...errors import LipSyncError
+from ...runtime.atomic import remove_partials, replacing
+from ...runtime.jobs import Outcome
+from ..shards import INDEX, Entry, ShardWriter, load_arrays, read_index
+from .identity_split import as_prints, duplicates, kept_together, same_people, shared_out
 from .settings import Settings
 from .sources import SPLITS
-from .work import FULL, PARTS
+from .stages import FULL, PARTS
 
 STATE = "gathered.json"
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.atomic import replacing
-from ..runtime.jobs import Outcome
-from ..training.shards import Entry, load_arrays
-from .gathering import known_clips
+from ...runtime.atomic import replacing
+from ...runtime.jobs import Outcome
+from ..shards import Entry, load_arrays
 from .sources import SPLITS
-from .work import DROPPED
+from .stages import DROPPED
+from .write_shards import known_clips
 
 _SHEET, _COLUMNS, _TILE = 48, 12, 96  # pictures of a contact sheet, and px of each
 _BINS, _WIDTH, _HEIGHT = 24, 360, 120  # of a histogram

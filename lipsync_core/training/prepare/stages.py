@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..audio.ops import log_mel
-from ..errors import LipSyncError, MediaError
-from ..faces import Detector
-from ..faces.similarity import PORTRAIT_SIZE, described
-from ..media import read_audio
-from ..metrics.sync import SEARCH, SyncMeter, hear
-from ..metrics.sync_embedder import Scorer
-from ..pipelines.score import load_scorer
-from ..pipelines.track_faces import Finding, device_named, load_detector
-from ..runtime.atomic import replacing
-from ..runtime.jobs import Job, Outcome, Work
-from ..types import Audio, SyncScore
+from ...audio.ops import log_mel
+from ...errors import LipSyncError, MediaError
+from ...faces import Detector
+from ...faces.similarity import PORTRAIT_SIZE, described
+from ...media import read_audio
+from ...metrics.sync import SEARCH, SyncMeter, hear
+from ...metrics.sync_embedder import Scorer
+from ...pipelines.score import load_scorer
+from ...pipelines.track_faces import Finding, device_named, load_detector
+from ...runtime.atomic import replacing
+from ...runtime.jobs import Job, Outcome, Work
+from ...types import Audio, SyncScore
+from .clips_from_video import PictureTakes, Piece, Take, VideoTakes
 from .settings import FPS, RATE, Settings
 from .sources import SOUND, Source
-from .takes import PictureTakes, Piece, Take, VideoTakes
 
 JOBS, PARTS, DROPPED = "jobs.jsonl", "parts", "dropped"
 FULL = "stopped"  # key of a result without work: the disk is full

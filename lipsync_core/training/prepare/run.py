@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import LipSyncError
-from ..runtime.atomic import alone
-from ..runtime.jobs import Cluster, run_jobs
-from .gathering import gather, is_there
+from ...errors import LipSyncError
+from ...runtime.atomic import alone
+from ...runtime.jobs import Cluster, run_jobs
 from .report import Counts, write_report
 from .settings import Settings
 from .sources import Source, find_sources, given_split, speaker_names
-from .work import JOBS, Preparing, job_of, read_settings, unfinished
+from .stages import JOBS, Preparing, job_of, read_settings, unfinished
+from .write_shards import gather, is_there
 
 Progress = Callable[[str, int, int], None]
 
