@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from lipsync_core.evaluation.study.create import Created, create_study
 from lipsync_core.media import AudioSource, VideoWriter
+from lipsync_core.study.create import Created, create_study
 from lipsync_core.types import Audio, Frames, VideoInfo
 
 METHODS = ("method-best", "method-fair", "method-poor")  # red, green, blue

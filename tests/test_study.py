@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 
 from lipsync_core.cli import app
 from lipsync_core.errors import MediaError
-from lipsync_core.evaluation.study.create import Created, create_study
-from lipsync_core.evaluation.study.plan import draw_plan, latin_rows
-from lipsync_core.evaluation.study.report import report_study
-from lipsync_core.evaluation.study.server import application, serve
-from lipsync_core.evaluation.study.store import (
+from lipsync_core.media import read_audio, read_frames
+from lipsync_core.study.create import Created, create_study
+from lipsync_core.study.plan import draw_plan, latin_rows
+from lipsync_core.study.report import report_study
+from lipsync_core.study.server import application, serve
+from lipsync_core.study.store import (
     QUESTIONS,
     AlreadyVoted,
     Refused,
@@ -35,7 +36,6 @@ from lipsync_core.evaluation.study.store import (
     rater_of,
     record,
 )
-from lipsync_core.media import read_audio, read_frames
 
 PLANS = [(14, 10, 2, 2, None), (14, 7, 3, 2, None), (14, 12, 5, 2, 9), (6, 5, 3, 3, None), (3, 1, 4, 3, None)]
 

@@ -11,9 +11,9 @@ import pytest
 from studies import METHODS, Server, build, link_paths, serving
 from webdriver import MISSING, Browser, browsing
 
-from lipsync_core.evaluation.study.create import Created
-from lipsync_core.evaluation.study.report import StudyReport, report_study
-from lipsync_core.evaluation.study.store import QUESTIONS, opened
+from lipsync_core.study.create import Created
+from lipsync_core.study.report import StudyReport, report_study
+from lipsync_core.study.store import QUESTIONS, opened
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 

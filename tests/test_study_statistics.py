@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lipsync_core.evaluation.study.statistics import bradley_terry, interval, krippendorff_alpha, resamplings
+from lipsync_core.study.statistics import bradley_terry, interval, krippendorff_alpha, resamplings
 
 # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", example C: 4 observers, 12 units, missing values.
 OBSERVERS = """

@@ -9,17 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .store import (
-    AlreadyVoted,
-    Refused,
-    StudyError,
-    Vote,
-    may_see,
-    next_question,
-    opened,
-    rater_of,
-    record,
-)
+from .store import AlreadyVoted, Refused, StudyError, Vote, may_see, next_question, opened, rater_of, record
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

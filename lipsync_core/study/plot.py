@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...runtime.atomic import replacing
+from ..runtime.atomic import replacing
 from .report import Estimate, StudyReport
 from .store import QUESTIONS, SCALE, StudyError
 

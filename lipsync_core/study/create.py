@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ... import media
-from ...errors import MediaError
+from .. import media
+from ..errors import MediaError
 from .anonymous import is_h264, without_metadata
 from .plan import Task, draw_plan
 from .store import SCHEMA, VERSION, StudyError, durable, hashed

@@ -14,16 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import (
-    LEVEL,
-    Floats,
-    Ints,
-    bradley_terry,
-    interval,
-    krippendorff_alpha,
-    resampled_units,
-    resamplings,
-)
+from .statistics import LEVEL, Floats, Ints, bradley_terry, interval, krippendorff_alpha, resampled_units, resamplings
 from .store import QUESTIONS, StudyError, opened
 
 RESAMPLINGS = 2000

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ...errors import LipSyncError
+from ..errors import LipSyncError
 
 QUESTIONS = ("sync", "quality", "overall")  # the paper's three opinions, each 1 (bad) .. 5 (excellent)
 SCALE = range(1, 6)
