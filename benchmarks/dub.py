@@ -68,7 +68,7 @@ def transcode(source: Path, out: Path) -> tuple[int, float]:
 def dub_apart(source: Path, speech: Path, out: Path) -> dict:
     """`lipsync dub` in a process of its own: its report, with ``peak_mb`` where the system tells it (Linux)."""
     code = (
-        "import re,sys\nfrom pathlib import Path\nfrom lipsync_core.cli import app\n"
+        "import re,sys\nfrom pathlib import Path\nfrom lipsync_core.cli.main import app\n"
         "app(['dub',*sys.argv[1:3],'-o',sys.argv[3],'--json','--no-cache','--overwrite','--when-audio-is-longer','trim'],"
         "standalone_mode=False)\n"
         "status=Path('/proc/self/status')\n"

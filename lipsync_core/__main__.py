@@ -1,5 +1,5 @@
 """`python -m lipsync_core` is `lipsync`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

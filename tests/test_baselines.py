@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from lipsync_core import dub
 from lipsync_core.audio.ops import CepstrumFeatures
 from lipsync_core.blend.blender import Blend
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
 from lipsync_core.evaluation.pairs import Pair

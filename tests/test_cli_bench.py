@@ -10,8 +10,8 @@ import typer
 from test_benchmark import speaking
 from typer.testing import CliRunner
 
-from lipsync_core.cli import app
-from lipsync_core.cli_bench import DubRows, OptionalAddress, read_rows, run_and_tell
+from lipsync_core.cli.bench import DubRows, OptionalAddress, read_rows, run_and_tell
+from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError
 from lipsync_core.media import probe
 from lipsync_core.runtime.jobs import Job, read_outcomes

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lipsync_core.cli_models import app
+from lipsync_core.cli.models import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import MODELS, hub, weights
 from lipsync_core.models.layers import Stage

@@ -16,7 +16,7 @@ from media_samples import write_video
 
 import lipsync_core
 from lipsync_core import Cut, Encoding, Finding, MediaError, NoFaceError, WeightsError, dub
-from lipsync_core.cli_dub import parse_fps, parse_pair, parse_time
+from lipsync_core.cli.dub import parse_fps, parse_pair, parse_time
 from lipsync_core.media import VideoWriter, probe, probe_sound, read_frames
 from lipsync_core.types import Frames, VideoInfo
 

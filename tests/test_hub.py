@@ -242,7 +242,7 @@ def test_an_unverified_file_placed_by_hand_is_recorded_by_pull(served: Hub) -> N
 
 def test_the_command_honours_hf_endpoint(served: Hub) -> None:
     served.files["camenduru/Wav2Lip/checkpoints/lipsync_expert.pth"] = CONTENT
-    command = [sys.executable, "-c", "from lipsync_core.cli_models import app; app()", "pull", "expert"]
+    command = [sys.executable, "-c", "from lipsync_core.cli.models import app; app()", "pull", "expert"]
     environment = os.environ | {"HF_ENDPOINT": served.endpoint}
     run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=False)
     refused = run(command)

@@ -17,7 +17,7 @@ from media_samples import levels, write_video
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lipsync_core.cli import app, main
+from lipsync_core.cli.main import app, main
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
 from lipsync_core.media import AudioSource, VideoWriter
 from lipsync_core.models import hub

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
 
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError
 from lipsync_core.evaluation.lips import REFERENCES, LipJudge, Original, lips_section
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.parser_masks import LABELS
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
 from lipsync_core.faces.parser import FaceParser
 from lipsync_core.media.clip import Cut, Pictures, opened

@@ -10,7 +10,7 @@ from test_dub import FRESH, tone
 from typer.testing import CliRunner
 
 from lipsync_core import dub
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from lipsync_core import dub
 from lipsync_core.blend.blender import Blend
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import hub
 from lipsync_core.pipelines.restore import MOUTH, SIZE, Restorer

@@ -15,7 +15,7 @@ from media_samples import write_sound
 from typer.testing import CliRunner
 
 import lipsync_core
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.media import AudioSource, VideoWriter, probe, read_audio, read_frames, write_shifted
 from lipsync_core.metrics.lse import whole_frame_score

@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import lipsync_core
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.faces.selection import FaceSelector, parse_face
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames

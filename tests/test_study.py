@@ -18,7 +18,7 @@ import torch
 from studies import GOOD, METHODS, Server, build, link_paths, serving, vote_on, write_clip, write_methods
 from typer.testing import CliRunner
 
-from lipsync_core.cli import app
+from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError
 from lipsync_core.media import read_audio, read_frames
 from lipsync_core.study.create import Created, create_study

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core.audio.ops import log_mel, mono
-from lipsync_core.cli_progress import Bar
+from lipsync_core.cli.progress import Bar
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.media import read_audio
 from lipsync_core.models import hub

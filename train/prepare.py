@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lipsync_core.cli_progress import Bar
+from lipsync_core.cli.progress import Bar
 from lipsync_core.errors import LipSyncError
 from lipsync_core.geometry import Framing, compose, crop_to_frame, cut, translation
 from lipsync_core.pipelines.track_faces import Finding, load_detector

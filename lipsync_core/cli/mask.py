@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_dub import (
+from .dub import (
     Cache,
     Detector,
     Device,
@@ -24,15 +24,15 @@ from .cli_dub import (
     Which,
     parse_time,
 )
-from .cli_progress import Bar
+from .progress import Bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .blend.blender import Blend
-    from .media.clip import Cut
-    from .models.generator import TalkingFace
-    from .pipelines.track_faces import Finding
+    from ..blend.blender import Blend
+    from ..media.clip import Cut
+    from ..models.generator import TalkingFace
+    from ..pipelines.track_faces import Finding
 
 
 def mask_command(
@@ -56,12 +56,12 @@ def mask_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
 ) -> None:
     """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of its strength."""
-    from .blend.blender import Blend
-    from .media import refuse_inputs
-    from .media.clip import Cut
-    from .models.weights import load_talking_face
-    from .pipelines.track_faces import Finding
-    from .runtime.prefetch import share_cores
+    from ..blend.blender import Blend
+    from ..media import refuse_inputs
+    from ..media.clip import Cut
+    from ..models.weights import load_talking_face
+    from ..pipelines.track_faces import Finding
+    from ..runtime.prefetch import share_cores
 
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"{out}: a sheet is a .png; name it so", param_hint="--out")
@@ -89,12 +89,12 @@ def _sheet(
     device: str,
     count: int,
 ) -> "Tensor":
-    from .errors import MediaError
-    from .faces.selection import parse_face, select
-    from .media.clip import opened
-    from .models.lip_warp import LipWarp
-    from .pipelines.preview import mask_sheet
-    from .pipelines.track_faces import device_named, find_people, load_parser
+    from ..errors import MediaError
+    from ..faces.selection import parse_face, select
+    from ..media.clip import opened
+    from ..models.lip_warp import LipWarp
+    from ..pipelines.preview import mask_sheet
+    from ..pipelines.track_faces import device_named, find_people, load_parser
 
     selector, target = parse_face(which), device_named(device)
     parser = load_parser(target) if blend.occlusion == "parse" else None
@@ -128,8 +128,8 @@ def _sheet(
 def _write(sheet: "Tensor", out: Path) -> None:
     from PIL import Image
 
-    from .errors import MediaError
-    from .runtime.atomic import replacing
+    from ..errors import MediaError
+    from ..runtime.atomic import replacing
 
     try:
         with replacing(out) as part:

@@ -35,7 +35,7 @@ def create(
     seed: Annotated[int, typer.Option(help="Draws who sees what in which order.")] = 0,
 ) -> None:
     """Build a study from the clips of several methods; the same clip has the same file name in every folder."""
-    from .study.create import create_study
+    from ..study.create import create_study
 
     methods = dict(parse_method(text) for text in method)
     if len(methods) < len(method):
@@ -65,7 +65,7 @@ def serve(
     url: Annotated[str | None, typer.Option(help="How raters reach it, for the printed links.")] = None,
 ) -> None:
     """Serve the voting page until Ctrl-C; every acknowledged vote is on the disk, start again at any time."""
-    from .study.server import serve as serve_study
+    from ..study.server import serve as serve_study
 
     def ready() -> None:
         name = socket.gethostname() if host in ("0.0.0.0", "::") else host
@@ -87,8 +87,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Opinion scores, preference and agreement so far; the only command that names the methods."""
-    from .study.plot import save_report
-    from .study.report import report_study
+    from ..study.plot import save_report
+    from ..study.report import report_study
 
     found = report_study(folder)
     save_report(found, folder if out is None else out)

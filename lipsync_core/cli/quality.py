@@ -7,12 +7,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_dub import AsJson, Cache, Detector, Device, MinScore, Which
-from .cli_progress import Bar
+from .dub import AsJson, Cache, Detector, Device, MinScore, Which
+from .progress import Bar
 
 if TYPE_CHECKING:
-    from .pipelines.mouth_following import MouthReport
-    from .pipelines.quality import QualityReport
+    from ..pipelines.mouth_following import MouthReport
+    from ..pipelines.quality import QualityReport
 
 _MEANING = {
     "sharpness": ("mouth sharpness", "detail of the mouth over that of the face; ↑"),
@@ -62,10 +62,10 @@ def quality_command(
     lips follow the new speech (--truth) or the old lips (--source)."""
     from dataclasses import replace
 
-    from .pipelines.mouth_following import measure_following
-    from .pipelines.quality import measure
-    from .pipelines.track_faces import Finding
-    from .runtime.prefetch import share_cores
+    from ..pipelines.mouth_following import measure_following
+    from ..pipelines.quality import measure
+    from ..pipelines.track_faces import Finding
+    from ..runtime.prefetch import share_cores
 
     share_cores()
     finding = Finding(detector, min_score, cache)
@@ -117,7 +117,7 @@ def _print(report: "QualityReport") -> None:
 
 
 def _print_mouth(report: "MouthReport") -> None:
-    from .pipelines.mouth_following import explain_following
+    from ..pipelines.mouth_following import explain_following
 
     table = Table(title=f"Lips, by {report.landmarks}")
     for heading in ("", "dub", "meaning; wanted"):

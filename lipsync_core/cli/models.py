@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .models import hub, weights
+from ..models import hub, weights
 
 app = typer.Typer(help="List, inspect, fetch and convert weight files.", no_args_is_help=True)
 

@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_progress import Bar
-from .runtime.timecode import parse_seconds
+from ..runtime.timecode import parse_seconds
+from .progress import Bar
 
 if TYPE_CHECKING:
-    from .blend.blender import Blend
-    from .models.generator import TalkingFace
-    from .pipelines.dub import DubReport, Progress
+    from ..blend.blender import Blend
+    from ..models.generator import TalkingFace
+    from ..pipelines.dub import DubReport, Progress
 
 
 def parse_time(text: str) -> Fraction:
@@ -191,7 +191,7 @@ def dub_command(
 ) -> None:
     """Make the face of a video or photo speak."""
     options = dict(locals())  # by the names of the parameters, as rows of `batch` give them too
-    from .runtime.prefetch import share_cores
+    from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
@@ -204,7 +204,7 @@ def dub_as_told(
 ) -> "DubReport":
     """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and parsed by it; ``model``:
     the network that they name, where somebody holds it."""
-    from .pipelines.dub import dub
+    from ..pipelines.dub import dub
 
     arguments = dub_arguments(options)
     if model is not None:
@@ -214,8 +214,8 @@ def dub_as_told(
 
 def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
-    from .pipelines.dub import Cut, Encoding, Finding
-    from .pipelines.restorers import Restore
+    from ..pipelines.dub import Cut, Encoding, Finding
+    from ..pipelines.restorers import Restore
 
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):
@@ -248,7 +248,7 @@ def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def blend_of(options: SimpleNamespace) -> "Blend":
     """The blend that ``options`` of `lipsync dub` name."""
-    from .blend.blender import Blend
+    from ..blend.blender import Blend
 
     o = options
     return Blend(

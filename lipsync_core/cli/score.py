@@ -7,11 +7,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_dub import Cache, Detector, Device, MinScore
-from .cli_progress import Bar
+from .dub import Cache, Detector, Device, MinScore
+from .progress import Bar
 
 if TYPE_CHECKING:
-    from .pipelines.score import ScoreReport
+    from ..pipelines.score import ScoreReport
 
 
 def score_command(
@@ -35,11 +35,11 @@ def score_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
 ) -> None:
     """Say by how many frames the sound is early or late, for every face."""
-    from .media import check_target, refuse_inputs
-    from .pipelines.score import score
-    from .pipelines.score_plot import check_plot
-    from .pipelines.track_faces import Finding
-    from .runtime.prefetch import share_cores
+    from ..media import check_target, refuse_inputs
+    from ..pipelines.score import score
+    from ..pipelines.score_plot import check_plot
+    from ..pipelines.track_faces import Finding
+    from ..runtime.prefetch import share_cores
 
     if plot is not None:
         check_plot(plot, overwrite=overwrite)
@@ -67,7 +67,7 @@ def score_command(
 
 
 def _print(report: "ScoreReport") -> None:
-    from .pipelines.score import verdict
+    from ..pipelines.score import verdict
 
     table = Table(
         title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, frames of {report.scorer_fps} fps"
@@ -92,14 +92,14 @@ def _print(report: "ScoreReport") -> None:
 
 
 def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
-    from .pipelines.score_plot import plot
+    from ..pipelines.score_plot import plot
 
     plot(report, path, overwrite=overwrite)
     typer.echo(f"wrote {path}", err=True)
 
 
 def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
-    from .pipelines.score import shift_sound, verdict
+    from ..pipelines.score import shift_sound, verdict
 
     best = report.best().score
     assert best.offset_frames is not None and best.offset_ms is not None

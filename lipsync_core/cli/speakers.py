@@ -7,11 +7,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .cli_dub import AsJson, Cache, Detector, Device, End, MinScore, Start, parse_time
-from .cli_progress import Bar
+from .dub import AsJson, Cache, Detector, Device, End, MinScore, Start, parse_time
+from .progress import Bar
 
 if TYPE_CHECKING:
-    from .pipelines.speakers import SpeakersReport
+    from ..pipelines.speakers import SpeakersReport
 
 
 def speakers_command(
@@ -29,11 +29,11 @@ def speakers_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
 ) -> None:
     """Say who speaks when: each face is scored against the sound."""
-    from .media import refuse_inputs
-    from .media.clip import Cut
-    from .pipelines.speakers import speakers, write_turns
-    from .pipelines.track_faces import Finding
-    from .runtime.prefetch import share_cores
+    from ..media import refuse_inputs
+    from ..media.clip import Cut
+    from ..pipelines.speakers import speakers, write_turns
+    from ..pipelines.track_faces import Finding
+    from ..runtime.prefetch import share_cores
 
     if out is not None:
         refuse_inputs(out, video, *([] if audio is None else [audio]))

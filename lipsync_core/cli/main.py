@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .cli_bench import OptionalAddress, batch_command, bench_command, expert_command
-from .cli_dub import dub_command
-from .cli_mask import mask_command
-from .cli_models import app as models_app
-from .cli_progress import Bar
-from .cli_quality import quality_command
-from .cli_score import score_command
-from .cli_speakers import speakers_command
-from .cli_study import app as study_app
-from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
+from ..errors import LipSyncError, MediaError, NoFaceError, WeightsError
+from .bench import OptionalAddress, batch_command, bench_command, expert_command
+from .dub import dub_command
+from .mask import mask_command
+from .models import app as models_app
+from .progress import Bar
+from .quality import quality_command
+from .score import score_command
+from .speakers import speakers_command
+from .study import app as study_app
 
 app = typer.Typer(
     help="Make any face speak any speech.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -43,7 +43,7 @@ def demo_command(
     overwrite: Annotated[bool, typer.Option("--overwrite/--keep", help="Replace an earlier demo.")] = True,
 ) -> None:
     """Dub a photograph with the bundled speech and weights; needs no network."""
-    from .pipelines.demo import demo
+    from ..pipelines.demo import demo
 
     with Bar() as bar:
         video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)

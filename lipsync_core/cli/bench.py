@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from .cli_dub import Device, dub_arguments, dub_as_told, dub_command, parse_pair
-from .cli_progress import Bar
+from .dub import Device, dub_arguments, dub_as_told, dub_command, parse_pair
+from .progress import Bar
 
 if TYPE_CHECKING:
-    from .evaluation.pairs import Pair
-    from .models.generator import TalkingFace
-    from .runtime.jobs import Cluster, Job, Outcome, Work
+    from ..evaluation.pairs import Pair
+    from ..models.generator import TalkingFace
+    from ..runtime.jobs import Cluster, Job, Outcome, Work
 
 _LOCAL = "local"
 _INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
@@ -73,9 +73,9 @@ def bench_command(
     batch: Annotated[int, typer.Option(min=1, help="Frames at a time.")] = 8,
 ) -> None:
     """Dub pairs of faces and strangers' speech, score them, and set them beside the paper."""
-    from .evaluation.benchmark import Benchmark
-    from .evaluation.pairs import draw_pairs, read_pairs
-    from .evaluation.report import write_report
+    from ..evaluation.benchmark import Benchmark
+    from ..evaluation.pairs import draw_pairs, read_pairs
+    from ..evaluation.report import write_report
 
     plan = Benchmark(
         root.resolve(), out.resolve(), tuple(model or ["mini"]), scorer, mode, whole_frame, fid, device, batch
@@ -152,8 +152,8 @@ def expert_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Say how often an expert tells sound in sync from sound that is not (the paper's table 3)."""
-    from .evaluation.expert_accuracy import expert_accuracy
-    from .runtime.prefetch import share_cores
+    from ..evaluation.expert_accuracy import expert_accuracy
+    from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
@@ -173,7 +173,7 @@ def expert_command(
 def read_rows(path: Path) -> "list[Job]":
     """The jobs of a CSV file, one a row, named by what they write: their arguments are those of `lipsync dub`. Raises
     BadParameter for columns that `dub` has not, for cells that it would not take, and for outputs that two rows name."""
-    from .runtime.jobs import Job
+    from ..runtime.jobs import Job
 
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder; wanted a CSV file with the columns face, audio and out")
@@ -246,7 +246,7 @@ class DubRows:
 
     def options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """A row as the parameters of ``dub_command``. Raises BadParameter and ValueError for what that would not take."""
-        from .faces.selection import parse_face
+        from ..faces.selection import parse_face
 
         folder, cells = Path(arguments["folder"]), {key: arguments[key] for key in arguments if key != "folder"}
         if missing := [name for name in ("face", "out") if not cells[name]]:
@@ -271,8 +271,8 @@ class DubRows:
         return options
 
     def _model(self, name: str, device: str) -> "TalkingFace":
-        from .models.weights import load_talking_face
-        from .pipelines.track_faces import device_named
+        from ..models.weights import load_talking_face
+        from ..pipelines.track_faces import device_named
 
         if (name, device) not in self._models:
             self._models[name, device] = load_talking_face(name, device=device_named(device))
@@ -302,8 +302,8 @@ def _dub_parser() -> TyperCommand:
 
 def _make_folder(out: Path, drawn: "Sequence[Pair] | None") -> None:
     """The folder for results, and in it the pairs that were drawn."""
-    from .errors import LipSyncError
-    from .evaluation.pairs import write_pairs
+    from ..errors import LipSyncError
+    from ..evaluation.pairs import write_pairs
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -323,7 +323,7 @@ def run_and_tell(
     **how: Any,
 ) -> "list[Outcome]":
     """``run_jobs`` under a bar, with words about the failures that it kept and, at Ctrl-C, about how much is done."""
-    from .runtime.jobs import read_outcomes, run_jobs
+    from ..runtime.jobs import read_outcomes, run_jobs
 
     before, finished = read_outcomes(results), 0
 
@@ -345,7 +345,7 @@ def run_and_tell(
 
 
 def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
-    from .runtime.jobs import Cluster
+    from ..runtime.jobs import Cluster
 
     if address is None and workers is not None:
         raise typer.BadParameter("--workers are Ray's; give --ray too")
@@ -354,7 +354,7 @@ def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
 
 def _threads(threads: int | None, cluster: "Cluster | None") -> int | None:
     """What `dub` takes on this machine where nothing is said; None where that is Ray's affair, or ours already."""
-    from .runtime.prefetch import share_cores
+    from ..runtime.prefetch import share_cores
 
     if threads is None and cluster is None:
         share_cores()
