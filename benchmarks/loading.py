@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 
-from lipsync_core.audio.ops import mel_basis
+from lipsync_core.audio.features import mel_basis
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.loading import Loader, WindowDraw

@@ -6,6 +6,8 @@ Importing this does no I/O and loads no network; torch and the media library com
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .blend.blender import Blend
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from .pipelines.dub import Cut, DubReport, Encoding, Finding, dub
     from .pipelines.lipsync import LipSync
     from .types import Audio, FaceTrack, Frames
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Audio",
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "dubbing": ("Cut", "DubReport", "Encoding", "Finding", "dub"),
+    "blend.blender": ("Blend",),
     "errors": ("LipSyncError", "MediaError", "NoFaceError", "WeightsError"),
-    "blending": ("Blend",),
-    "pipeline": ("LipSync",),
+    "models.weights": ("load_model",),
+    "pipelines.dub": ("Cut", "DubReport", "Encoding", "Finding", "dub"),
+    "pipelines.lipsync": ("LipSync",),
     "types": ("Audio", "FaceTrack", "Frames"),
-    "weights": ("load_model",),
 }
 
 

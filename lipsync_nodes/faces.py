@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lipsync_core.media.clip import Pace
-from ..lipsync_core.pipelines.track_faces import Finding
+from ..lipsync_core.pipelines.track_faces import Finding, Pace
 from . import convert, looking
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
 from .values import Speaker

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..lipsync_core.errors import LipSyncError
 from ..lipsync_core.pipelines.demo import demo_clip
-from ..lipsync_core.pipelines.restorers import Restore
+from ..lipsync_core.pipelines.restore import Restore
 from . import convert, host
 from .sockets import CATEGORY, Model, Restorer
 from .values import Voice

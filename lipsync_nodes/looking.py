@@ -12,13 +12,18 @@ from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
 from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.tracking import window
-from ..lipsync_core.media.clip import Cut, Footage, Pictures, add_dense, opened
+from ..lipsync_core.media.clip import Cut, Footage, Pictures, opened
 from ..lipsync_core.models.hub import HUB
 from ..lipsync_core.models.lip_warp import LipWarp
-from ..lipsync_core.pipelines.faces_preview import face_masks, overview, sheet_frames
-from ..lipsync_core.pipelines.giving import given_people
-from ..lipsync_core.pipelines.preview import mask_sheet
-from ..lipsync_core.pipelines.track_faces import Finding, find_people, load_detector, load_landmarks
+from ..lipsync_core.pipelines.preview import face_masks, mask_sheet, overview, sheet_frames
+from ..lipsync_core.pipelines.track_faces import (
+    Finding,
+    add_dense,
+    find_people,
+    given_people,
+    load_detector,
+    load_landmarks,
+)
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
 from .values import People, Voice

@@ -21,8 +21,7 @@ from ..lipsync_core.pipelines.dub import Encoding, dub
 from ..lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of, roles_of, suit_roles
 from ..lipsync_core.pipelines.lipsync import LipSync
 from ..lipsync_core.pipelines.reference import Reference
-from ..lipsync_core.pipelines.restore import restored
-from ..lipsync_core.pipelines.restorers import Restore, restorer_for
+from ..lipsync_core.pipelines.restore import Restore, restored, restorer_for
 from ..lipsync_core.pipelines.roles import Drawings, Role
 from ..lipsync_core.pipelines.track_faces import Finding, find_people, load_parser
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo

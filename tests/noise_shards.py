@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lipsync_core.audio.ops import log_mel
+from lipsync_core.audio.features import log_mel
 from lipsync_core.training.shards import ShardWriter
 from lipsync_core.types import Audio
 

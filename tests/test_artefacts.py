@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lipsync_core.blend.composite import composite
 from lipsync_core.blend.masks import face_mask
-from lipsync_core.geometry import ALIGNED, Framing, apply, crop_to_frame, invert
+from lipsync_core.image.affine import ALIGNED, Framing, apply, crop_to_frame, invert
 from lipsync_core.metrics.no_reference import BorderJitter, MouthMotion, Sharpness
 from lipsync_core.types import FaceTrack, Frames
 

@@ -11,19 +11,8 @@ import torch
 from golden import REFERENCE
 from torch import Tensor
 
-from lipsync_core.audio.ops import (
-    SILENCE,
-    MelFeatures,
-    frame_count,
-    log_mel,
-    mel_basis,
-    mel_length,
-    mel_windows,
-    mono,
-    resample,
-    shifted,
-    window_start,
-)
+from lipsync_core.audio.features import SILENCE, MelFeatures, log_mel, mel_basis, mel_length, mel_windows, window_start
+from lipsync_core.audio.ops import frame_count, mono, resample, shifted
 from lipsync_core.media import resample_pyav
 from lipsync_core.types import Audio
 

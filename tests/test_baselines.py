@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from lipsync_core import dub
-from lipsync_core.audio.ops import CepstrumFeatures
+from lipsync_core.audio.features import CepstrumFeatures
 from lipsync_core.blend.blender import Blend
 from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError

@@ -15,7 +15,7 @@ from golden import build
 from media_samples import levels, write_video
 from safetensors.torch import load_file
 
-from lipsync_core.audio.ops import log_mel
+from lipsync_core.audio.features import log_mel
 from lipsync_core.evaluation.baselines import copied_mouth
 from lipsync_core.evaluation.benchmark import Benchmark, frames_of_scripts
 from lipsync_core.evaluation.pairs import Pair

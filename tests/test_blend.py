@@ -13,7 +13,8 @@ from lipsync_core.blend.composite import Movement, composite
 from lipsync_core.blend.masks import MaskKind, face_mask
 from lipsync_core.blend.seamless import Seamless, residue
 from lipsync_core.blend.texture import Texture
-from lipsync_core.geometry import ALIGNED, compose, cut, translation
+from lipsync_core.image.affine import ALIGNED, compose, translation
+from lipsync_core.image.crop import cut
 from lipsync_core.types import Frames
 
 SIZE = 48

@@ -11,7 +11,8 @@ from torch import Tensor
 from lipsync_core.blend.blender import Blend, BlendKind, Faces, Moment, blended, shaped
 from lipsync_core.blend.composite import Movement
 from lipsync_core.blend.masks import MaskKind
-from lipsync_core.geometry import ALIGNED, Framing, apply, compose, crop_to_frame, cut, cut_frames, invert
+from lipsync_core.image.affine import ALIGNED, Framing, apply, compose, crop_to_frame, invert
+from lipsync_core.image.crop import cut, cut_frames
 from lipsync_core.types import AnyFrames, ColourTags, Frames, YuvFrames
 
 SIZE, HEIGHT, WIDTH = 48, 120, 160

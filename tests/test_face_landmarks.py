@@ -33,8 +33,9 @@ from lipsync_core.image.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
-from lipsync_core.media.clip import Cut, Pictures, arranged, opened
+from lipsync_core.media.clip import Cut, Pictures, opened
 from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
+from lipsync_core.pipelines.track_faces import arranged, track
 from lipsync_core.types import Detections, FaceTrack, Frames
 from tests.media_samples import write_video
 
@@ -241,14 +242,14 @@ class Counting(LandmarkFinder):
 def test_pictures_and_footage_alike_and_stored_with_the_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
     pixels = clip(1).pixels.repeat(20, 1, 1, 1)
-    (shown,) = Pictures(pixels, Fraction(25)).tracks(Fixed(), landmarks=finder())
+    (shown,), _ = track(Pictures(pixels, Fraction(25)), Fixed(), landmarks=finder())
     film = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
     footage = opened(film, Cut())
     look, detector, heard = Counting(network(), precision="float32", version="1"), Fixed(), list[int]()
 
     def people(look: LandmarkFinder | None) -> FaceTrack:
-        found, count = footage.tracks(
-            detector, stop=20, detector_key=("fixed", "00"), landmarks=look, on_found=heard.append
+        found, count = track(
+            footage, detector, stop=20, detector_key=("fixed", "00"), landmarks=look, on_found=heard.append
         )
         assert count == 20 and len(found) == 1
         return found[0]

@@ -7,21 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lipsync_core.geometry import (
+from lipsync_core.image.affine import (
     ALIGNED,
     Framing,
     apply,
     bounds,
     compose,
     crop_to_frame,
-    cut,
     invert,
-    sample,
     scale_of,
     similarity,
     translation,
     unit_maps,
 )
+from lipsync_core.image.crop import cut, sample
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -13,9 +13,9 @@ from lipsync_core.faces.detector_s3fd import canonical_points
 from lipsync_core.faces.external import five_points, points_in_boxes, tracks_from_boxes
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.faces.tracking import track, window
-from lipsync_core.media.clip import arranged
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.models.weights import load_model
+from lipsync_core.pipelines.track_faces import arranged
 from lipsync_core.types import Detections
 
 FPS = Fraction(25)

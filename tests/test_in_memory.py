@@ -14,10 +14,10 @@ from lipsync_core.audio.ops import fitted, mixed
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS
 from lipsync_core.media import probe, probe_sound, read_audio
-from lipsync_core.media.clip import Footage, Pace, Pictures, opened
+from lipsync_core.media.clip import Footage, Pictures, opened
 from lipsync_core.pipelines.demo import demo_clip
 from lipsync_core.pipelines.score import score
-from lipsync_core.pipelines.track_faces import Finding, device_named, find_people
+from lipsync_core.pipelines.track_faces import Finding, Pace, device_named, find_people
 from lipsync_core.types import Audio
 
 CPU = device_named("cpu")

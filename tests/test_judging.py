@@ -9,7 +9,7 @@ from noise_shards import write_noise
 from torch import Tensor
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.geometry import Framing
+from lipsync_core.image.affine import Framing
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator, copying
 from lipsync_core.training.clips import Clip, load_clips

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lipsync_core.errors import WeightsError
-from lipsync_core.metrics.landmarks import LandmarkDistance, LandmarkModel, with_landmarks
+from lipsync_core.faces.landmark_model import LandmarkModel, with_landmarks
+from lipsync_core.metrics.lmd import LandmarkDistance
 from lipsync_core.types import FaceTrack, Frames
 
 

@@ -24,7 +24,7 @@ from lipsync_core.blend.lip_warp import (
     spline,
     wanted_shape,
 )
-from lipsync_core.geometry import crop_to_frame
+from lipsync_core.image.affine import crop_to_frame
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,

@@ -11,7 +11,7 @@ from torch import Tensor
 from lipsync_core.blend.blender import Blend, Faces, Moment, blended, shaped, shares
 from lipsync_core.blend.composite import Movement, composite
 from lipsync_core.blend.masks import face_mask
-from lipsync_core.geometry import compose
+from lipsync_core.image.affine import compose
 from lipsync_core.types import ColourTags, Frames, YuvFrames
 
 

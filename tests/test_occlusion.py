@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lipsync_core.blend.masks import face_mask
 from lipsync_core.blend.occlusion import clearest, compared
-from lipsync_core.geometry import ALIGNED
+from lipsync_core.image.affine import ALIGNED
 
 SIZE = 96
 POINTS = torch.tensor([ALIGNED]) * SIZE

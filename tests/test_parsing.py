@@ -10,7 +10,8 @@ from torch import Tensor
 from lipsync_core.blend.masks import MaskKind
 from lipsync_core.blend.parser_masks import LABELS, occluded, parsed_mask
 from lipsync_core.faces.parser import PORTRAIT, FaceParser
-from lipsync_core.geometry import ALIGNED, Framing, crop_to_frame, cut
+from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
+from lipsync_core.image.crop import cut
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.types import Frames
 

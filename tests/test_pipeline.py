@@ -13,13 +13,14 @@ from media_samples import level_of, levels, write_video
 from torch import Tensor
 
 from lipsync_core.blend.blender import Blend
-from lipsync_core.geometry import ALIGNED
+from lipsync_core.image.affine import ALIGNED
 from lipsync_core.media import probe
-from lipsync_core.media.clip import Footage, arranged, clip_frames, order
+from lipsync_core.media.clip import Footage, clip_frames, order
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.track_faces import arranged
 from lipsync_core.runtime.prefetch import ahead, timed
 from lipsync_core.types import Audio, FaceTrack, Frames, YuvFrames
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.selection import FaceSelector, rows, select
-from lipsync_core.geometry import ALIGNED
-from lipsync_core.pipelines.faces_preview import contact_sheet, face_masks, numbered, numbers, overview, sheet_frames
+from lipsync_core.image.affine import ALIGNED
+from lipsync_core.pipelines.preview import contact_sheet, face_masks, numbered, numbers, overview, sheet_frames
 from lipsync_core.types import FaceTrack, Frames
 
 

@@ -10,7 +10,7 @@ import torch
 from golden import REFERENCE, build, integers
 from torch import Tensor
 
-from lipsync_core.geometry import resize_bytes
+from lipsync_core.image.crop import resize_bytes
 from lipsync_core.metrics.lse import (
     ReferenceScore,
     ReferenceTrack,
@@ -21,7 +21,7 @@ from lipsync_core.metrics.lse import (
     track_scores,
     whole_frame_score,
 )
-from lipsync_core.metrics.syncnet_scorer import BATCH, embed_lips, embed_sound
+from lipsync_core.metrics.sync_embedder import BATCH, embed_lips, embed_sound
 from lipsync_core.models.syncnet import WINDOW, SyncNet, SyncNetConfig
 from lipsync_core.types import Audio, Detections, Frames, SyncScore
 

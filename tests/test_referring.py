@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lipsync_core.faces.selection import joined
-from lipsync_core.geometry import ALIGNED, Framing, crop_to_frame, cut_frames
+from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
+from lipsync_core.image.crop import cut_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media.clip import Cut, Footage, Pictures, opened, order
 from lipsync_core.pipelines.reference import Reference, references

@@ -22,8 +22,7 @@ from lipsync_core.blend.blender import Blend
 from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import hub
-from lipsync_core.pipelines.restore import MOUTH, SIZE, Restorer
-from lipsync_core.pipelines.restorers import Restore, load_restorer, restorer_for
+from lipsync_core.pipelines.restore import MOUTH, SIZE, Restore, Restorer, load_restorer, restorer_for
 
 
 class Unsupported(Exception):

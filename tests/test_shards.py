@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lipsync_core.audio.ops import MelFeatures, log_mel
+from lipsync_core.audio.features import MelFeatures, log_mel
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT
 from lipsync_core.training.clips import Clip, load_clips

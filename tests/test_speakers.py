@@ -18,10 +18,11 @@ from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.faces.selection import FaceSelector, parse_face
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
-from lipsync_core.media.clip import Cut, arranged, order
+from lipsync_core.media.clip import Cut, order
 from lipsync_core.metrics.active_speaker import Turn, confidences, turns_of
 from lipsync_core.pipelines.dub import Encoding, Finding, dub
 from lipsync_core.pipelines.speakers import Row, parts, read_turns, rows_of, speakers, turns_of_rows, write_turns
+from lipsync_core.pipelines.track_faces import arranged
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 
 ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio.ops import MelFeatures, mel_windows
-from lipsync_core.geometry import Framing
+from lipsync_core.audio.features import MelFeatures, mel_windows
+from lipsync_core.image.affine import Framing
 from lipsync_core.metrics.sync import (
     SyncMeter,
     hear,

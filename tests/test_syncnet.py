@@ -11,10 +11,10 @@ from golden import REFERENCE, build, recipe
 from torch import Tensor
 from torch.nn import functional as F
 
-from lipsync_core.audio.ops import mfcc, mfcc_filters, mfcc_length
+from lipsync_core.audio.features import mfcc, mfcc_filters, mfcc_length
 from lipsync_core.errors import WeightsError
-from lipsync_core.geometry import crop_to_frame
-from lipsync_core.metrics.syncnet_scorer import SyncNetScorer, embed_lips
+from lipsync_core.image.affine import crop_to_frame
+from lipsync_core.metrics.sync_embedder import SyncNetScorer, embed_lips
 from lipsync_core.models import weights
 from lipsync_core.models.layers import fold
 from lipsync_core.models.s3fd import SYNCNET_S3FD

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio.ops import CepstrumFeatures, MelFeatures, log_mel, mel_windows
+from lipsync_core.audio.features import CepstrumFeatures, MelFeatures, log_mel, mel_windows
 from lipsync_core.errors import LipSyncError
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import has_bfloat16_units

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lipsync_core.errors import WeightsError
-from lipsync_core.geometry import Framing
+from lipsync_core.image.affine import Framing
 from lipsync_core.models import MODELS, hub, weights
 from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC
 from lipsync_core.models.layers import Stage

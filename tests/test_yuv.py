@@ -10,7 +10,7 @@ from media_samples import write_video
 
 from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.composite import Movement, composite
-from lipsync_core.geometry import ALIGNED, translation
+from lipsync_core.image.affine import ALIGNED, translation
 from lipsync_core.image.yuv import MATRICES, from_rgb, to_rgb
 from lipsync_core.media import VideoWriter, probe, read_coded, read_frames
 from lipsync_core.models.wav2lip import MINI, Generator

@@ -19,7 +19,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from lipsync_core.audio.ops import log_mel
+from lipsync_core.audio.features import log_mel
 from lipsync_core.media import read_audio
 from lipsync_core.metrics.sync import SEARCH, offset_and_confidence, offset_curve
 from lipsync_core.models.sync_expert import SyncExpert

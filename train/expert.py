@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio.ops import MelFeatures
+from lipsync_core.audio.features import MelFeatures
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized

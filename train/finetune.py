@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipsync_core.audio.ops import log_mel, mono
+from lipsync_core.audio.features import log_mel
+from lipsync_core.audio.ops import mono
 from lipsync_core.cli.progress import Bar
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.media import read_audio

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lipsync_core.geometry import apply, invert, similarity, unit_maps
+from lipsync_core.image.affine import apply, invert, similarity, unit_maps
 from lipsync_core.image.landmarks import INNER_LIPS, IRISES, MIRRORED, NOSE_BRIDGE, OUTER_LIPS, POINTS
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE, FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.models.weights import save_model

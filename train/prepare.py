@@ -25,7 +25,8 @@ from PIL import Image
 
 from lipsync_core.cli.progress import Bar
 from lipsync_core.errors import LipSyncError
-from lipsync_core.geometry import Framing, compose, crop_to_frame, cut, translation
+from lipsync_core.image.affine import Framing, compose, crop_to_frame, translation
+from lipsync_core.image.crop import cut
 from lipsync_core.pipelines.track_faces import Finding, load_detector
 from lipsync_core.runtime.atomic import replacing
 from lipsync_core.runtime.jobs import Cluster

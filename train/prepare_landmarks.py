@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lipsync_core.geometry import Framing, apply, crop_to_frame, cut, invert
+from lipsync_core.image.affine import Framing, apply, crop_to_frame, invert
+from lipsync_core.image.crop import cut
 from lipsync_core.image.landmarks import IRISES, MEDIAPIPE_VERTICES, NOSE_BRIDGE
 from lipsync_core.media import probe, read_frames
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE

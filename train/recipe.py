@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
-from lipsync_core.geometry import Framing
+from lipsync_core.image.affine import Framing
 from lipsync_core.models.precision import SLOW_BFLOAT16, Precision, choose_training_dtype, has_bfloat16_units
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator

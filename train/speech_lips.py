@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_core.audio.ops import log_mel, window_start
+from lipsync_core.audio.features import log_mel, window_start
 from lipsync_core.image.landmarks import MEDIAPIPE_VERTICES, lip_shapes
 from lipsync_core.media import read_audio
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.audio.ops import MelFeatures
+from lipsync_core.audio.features import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator

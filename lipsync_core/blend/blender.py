@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, scale_of
+from ..image.affine import apply, scale_of
 from ..image.landmarks import IRISES, JAW, NOSE_BASE
 from ..types import AnyFrames, Frames, size_of
 from .color_match import ColourMatch, colours, pixels_of, toned, tones

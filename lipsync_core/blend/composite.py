@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, bounds, compose, invert, sample, scale_of, translation, unit_maps, within
+from ..image.affine import apply, bounds, compose, invert, scale_of, translation, unit_maps, within
+from ..image.crop import sample
 from ..image.yuv import from_rgb
 from ..types import AnyFrames, Frames, YuvFrames
 from .texture import Place, Texture, textured

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, similarity
+from ..image.affine import apply, similarity
 from ..image.landmarks import (
     INNER_LIPS,
     JAW,

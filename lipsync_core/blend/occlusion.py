@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import sample
+from ..image.crop import sample
 from .landmark_masks import LAYOUTS
 
 _CELLS = 32  # a side, at most, in which faces are compared: 3 px of a crop of 96 px

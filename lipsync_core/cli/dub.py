@@ -215,7 +215,7 @@ def dub_as_told(
 def dub_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """What ``dub`` takes for these options, by its own names. Raises BadParameter and ValueError."""
     from ..pipelines.dub import Cut, Encoding, Finding
-    from ..pipelines.restorers import Restore
+    from ..pipelines.restore import Restore
 
     o = SimpleNamespace(**options)
     if (o.audio is None) == (not o.pair):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..blend.composite import composite
 from ..blend.masks import face_mask
-from ..geometry import Framing, apply, crop_to_frame, cut, invert, scale_of
+from ..image.affine import Framing, apply, crop_to_frame, invert, scale_of
+from ..image.crop import cut
 from ..media import read_frames
 from ..types import FaceTrack, Frames
 

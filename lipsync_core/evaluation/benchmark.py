@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from safetensors.torch import save_file
 from torch import nn
 
-from ..audio.ops import frame_count, mel_length
+from ..audio.features import mel_length
+from ..audio.ops import frame_count
 from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
@@ -18,14 +19,14 @@ from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import Footage
 from ..metrics.fid import Region, features
 from ..metrics.no_reference import BorderJitter, Sharpness
-from ..metrics.syncnet_scorer import SyncNetScorer
+from ..metrics.sync_embedder import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception
 from ..models.weights import load_model, load_talking_face, weights_file
 from ..pipelines.dub import Cut, Encoding, dub
 from ..pipelines.mouth_following import MouthMeter
 from ..pipelines.score import Mode, ScoreReport, load_scorer, score
-from ..pipelines.track_faces import Finding, device_named, load_detector, load_landmarks
+from ..pipelines.track_faces import Finding, device_named, load_detector, load_landmarks, track
 from ..runtime.jobs import Job, Outcome
 from ..types import FaceTrack, Frames, VideoInfo
 from .baselines import copied_mouth
@@ -207,7 +208,7 @@ class Bench:
         wanted = frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
         if wanted < 1:
             raise LipSyncError(f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame")
-        people, count = footage.tracks(self.detector, stop=wanted, detector_key=self.key)
+        people, count = track(footage, self.detector, stop=wanted, detector_key=self.key)
         person = window(select(people, FaceSelector()), 0, count)
         away = count - int(person.visible.sum())
         if scripts and count < wanted:

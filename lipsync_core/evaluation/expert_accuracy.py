@@ -1,7 +1,6 @@
 """How often an expert is right about what is in sync and what is not, as in table 3 of the paper."""
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,13 +14,14 @@ from ..errors import LipSyncError
 from ..faces import Detector
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
-from ..geometry import crop_to_frame, cut
+from ..image.affine import crop_to_frame
+from ..image.crop import cut
 from ..media import probe, read_audio, read_frames
 from ..media.clip import Footage
 from ..metrics.sync import hear
 from ..metrics.sync_embedder import Scorer
 from ..pipelines.score import load_scorer
-from ..pipelines.track_faces import Finding, device_named, load_detector
+from ..pipelines.track_faces import Finding, device_named, load_detector, track
 from .tables import Mean, markdown, ratio_with_interval
 
 SEEN = (1, 3, 5)  # frames, as in the paper's table
@@ -140,7 +140,7 @@ def _embedded(
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Window by window what the expert makes of the largest face, by frames seen, and of the sound from there on."""
     footage = Footage(path, replace(probe(path), fps=scorer.fps))
-    people, _ = footage.tracks(detector, stop=sys.maxsize, detector_key=key)
+    people, _ = track(footage, detector, detector_key=key)
     person = select(people, FaceSelector())
     away = (~person.visible).nonzero()
     first, count = person.start, min(int(away[0]) if len(away) else len(person.visible), most)

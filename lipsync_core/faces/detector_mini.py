@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..geometry import apply, cut
+from ..image.affine import apply
+from ..image.crop import cut
 from ..models.face_detector import Cells, FaceDetector
 from ..models.precision import arithmetic
 from ..types import Detections

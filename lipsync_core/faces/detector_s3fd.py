@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..geometry import resize_bytes
+from ..image.crop import resize_bytes
 from ..models.s3fd import S3FD, STRIDES
 from ..types import Detections
 

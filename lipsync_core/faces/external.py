@@ -6,7 +6,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ..geometry import cut
+from ..image.crop import cut
 from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector

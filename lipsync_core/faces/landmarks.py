@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import apply, crop_to_frame, cut, cut_frames, invert
+from ..image.affine import apply, crop_to_frame, invert
+from ..image.crop import cut, cut_frames
 from ..image.landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
 from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import ready

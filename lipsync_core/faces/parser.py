@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import ALIGNED, Framing, compose, crop_to_frame, cut_frames, invert, sample, unit_maps
+from ..image.affine import ALIGNED, Framing, compose, crop_to_frame, invert, unit_maps
+from ..image.crop import cut_frames, sample
 from ..models.face_parsing import FaceParsing
 from ..models.layers import ready
 from ..models.precision import Precision, arithmetic

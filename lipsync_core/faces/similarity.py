@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import Framing, crop_to_frame, cut
+from ..image.affine import Framing, crop_to_frame
+from ..image.crop import cut
 from ..types import FaceTrack
 
 PORTRAIT_SIZE = 96  # px

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ..geometry import within
+from ..image.affine import within
 from ..types import FaceTrack, Frames
 
 

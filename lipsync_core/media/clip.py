@@ -2,7 +2,6 @@
 as pictures in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -13,31 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..faces import Detector
-from ..faces.landmarks import VERSION, LandmarkFinder, with_dense
-from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
-from ..pipelines.track_cache import derived_key, load_tracks, store_tracks, track_key
-from ..runtime.prefetch import ahead
-from ..types import AnyFrames, FaceTrack, Frames, VideoInfo, YuvFrames
+from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
-Found = Callable[[int], None]
-"""Hears how many frames were searched."""
-
 _SOUGHT = 250  # frames: a usual distance of key frames, from which a decoder has to start
-_DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
+DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of footage, in pieces.
 _DETECT_CHUNK = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How closely faces are followed: the detector looks at ``every``-th frame, and tracks are smoothed over
-    ``smoothing`` seconds (0: not at all). See ``detect_tracks``."""
-
-    every: int = 5
-    smoothing: float = SMOOTHING_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,65 +82,6 @@ class Footage:
         for first, stop in self._spans(frames):
             read = read_coded(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop, on_warning=self.on_warning)
             yield from self._wanted(read, frames, on_frame)
-
-    def tracks(
-        self,
-        detector: Detector,
-        *,
-        stop: int,
-        detector_key: tuple[str, str] | None,
-        pace: Pace = Pace(),
-        landmarks: LandmarkFinder | None = None,
-        on_found: Found | None = None,
-    ) -> tuple[list[FaceTrack], int]:
-        """The people in the first ``stop`` frames, and how many of those frames there are. ``detector_key``: name and
-        weight hash under which the tracks are kept and found again; None looks anew and keeps nothing. ``landmarks``: finds
-        dense points, which the tracks then carry; it reads the frames a second time."""
-        key = None if detector_key is None else self._key(stop, detector_key, pace)
-        marked = None if key is None or landmarks is None else derived_key(key, dense=landmarks.version, by=VERSION)
-        if marked is not None and (known := load_tracks(marked)) is not None:
-            return known
-        people, count = self._people(detector, stop, key, pace, on_found)
-        if landmarks is not None:
-            people = add_dense(self, people, count, landmarks, pace=pace, on_found=on_found)
-        if marked is not None:
-            store_tracks(marked, people, count)
-        return people, count
-
-    def _key(self, stop: int, detector_key: tuple[str, str], pace: Pace) -> str:
-        settings = {
-            "fps": str(self.info.fps),
-            "first": self.first,
-            "stop": stop,
-            "every": pace.every,
-            "side": _DETECT_SIDE,
-            **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
-        }
-        return track_key(self.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings)
-
-    def _people(
-        self, detector: Detector, stop: int, key: str | None, pace: Pace, on_found: Found | None
-    ) -> tuple[list[FaceTrack], int]:
-        """The people without dense points, as kept under ``key`` or found."""
-        if key is not None and (known := load_tracks(key)) is not None:
-            return known
-        seen = 0
-
-        def counted() -> Iterator[Frames]:
-            nonlocal seen
-            with closing(ahead(self.reduced(stop))) as pieces:
-                for piece in pieces:
-                    seen = piece.start + piece.pixels.shape[0]
-                    yield piece
-                    if on_found is not None:
-                        on_found(seen)
-
-        found = detect_tracks(
-            counted(), detector, scale=self.scale, every=pace.every, fps=self.info.fps, smoothing=pace.smoothing
-        )
-        if key is not None:
-            store_tracks(key, found, seen)
-        return found, seen
 
     @property
     def fps(self) -> Fraction:
@@ -280,29 +203,6 @@ class Pictures:
         """``pick``, but each a picture as ``frames`` gives it."""
         yield from ((i, Frames(picture[None], i)) for i, picture in self.pick(frames, on_frame=on_frame))
 
-    def tracks(
-        self,
-        detector: Detector,
-        *,
-        pace: Pace = Pace(),
-        landmarks: LandmarkFinder | None = None,
-        on_found: Found | None = None,
-    ) -> list[FaceTrack]:
-        """The people in the pictures; ``landmarks`` as in ``Footage.tracks``."""
-
-        def counted() -> Iterator[Frames]:
-            for piece in self.reduced(len(self.pixels)):
-                yield piece
-                if on_found is not None:
-                    on_found(piece.start + len(piece.pixels))
-
-        people = detect_tracks(
-            counted(), detector, scale=self.scale, every=pace.every, fps=self.fps, smoothing=pace.smoothing
-        )
-        if landmarks is None:
-            return people
-        return add_dense(self, people, len(self.pixels), landmarks, pace=pace, on_found=on_found)
-
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in px."""
@@ -324,45 +224,9 @@ class Pictures:
             yield Frames(planes.permute(0, 2, 3, 1), start)
 
 
-def add_dense(
-    footage: Footage | Pictures,
-    people: Sequence[FaceTrack],
-    count: int,
-    landmarks: LandmarkFinder,
-    *,
-    pace: Pace = Pace(),
-    on_found: Found | None = None,
-) -> list[FaceTrack]:
-    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``footage``, reduced as for the detector.
-
-    Args:
-        footage: where they are.
-        people: their tracks, in its px.
-        count: how many frames are read, once more.
-        landmarks: the network.
-        pace: how long the landmarks are smoothed.
-        on_found: hears ``count`` again at times, so that who waits can stop it.
-
-    Returns:
-        The tracks as ``with_dense`` gives them.
-    """
-    if not people:
-        return list(people)
-
-    def heard() -> Iterator[Frames]:
-        with closing(ahead(footage.reduced(count))) as pieces:
-            for piece in pieces:
-                yield piece
-                if on_found is not None:
-                    on_found(count)
-
-    smoothing = pace.smoothing * float(footage.fps)
-    return with_dense(people, heard(), landmarks, scale=footage.scale, smoothing=smoothing)
-
-
 def _reduced(width: int, height: int) -> tuple[int, int]:
     """Width and height at which faces are looked for."""
-    reduction = max(1.0, max(width, height) / _DETECT_SIDE)
+    reduction = max(1.0, max(width, height) / DETECT_SIDE)
     return max(1, round(width / reduction)), max(1, round(height / reduction))
 
 
@@ -381,14 +245,6 @@ def order(length: int, count: int, longer: Longer) -> Tensor:
         turn = index % (2 * length - 2)
         return torch.minimum(turn, 2 * length - 2 - turn)
     return index.clamp_max(length - 1)
-
-
-def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
-    """The track of output frames that show the source frames ``index``."""
-    whole = window(person, 0, length)
-    dense = None if whole.dense is None else whole.dense[index]
-    scores = None if whole.dense_scores is None else whole.dense_scores[index]
-    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index], dense=dense, dense_scores=scores)
 
 
 def clip_frames(start: Fraction, end: Fraction | None, fps: Fraction) -> tuple[int, int | None]:

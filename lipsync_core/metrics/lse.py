@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import resize_bytes
+from ..image.crop import resize_bytes
 from ..models.syncnet import FPS, SIZE, WINDOW, SyncNet
 from ..types import Audio, Detections, Frames, SyncScore
-from .syncnet_scorer import BATCH, embed_lips, embed_sound
+from .sync_embedder import BATCH, embed_lips, embed_sound
 
 SEARCH = 15
 """Shifts each way, in frames."""

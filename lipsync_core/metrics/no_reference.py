@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..blend.masks import face_mask
 from ..faces.visible import visible
-from ..geometry import ALIGNED, Framing, apply, crop_to_frame, cut, invert, scale_of
+from ..image.affine import ALIGNED, Framing, apply, crop_to_frame, invert, scale_of
+from ..image.crop import cut
 from ..types import FaceTrack, Frames
 from .aggregate import FrameValues, mean, median
 

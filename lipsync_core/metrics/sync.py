@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ..faces.tracking import window as seen
-from ..geometry import crop_to_frame, cut_frames
+from ..image.affine import crop_to_frame
+from ..image.crop import cut_frames
 from ..types import Audio, FaceTrack, Frames, SyncScore, YuvFrames
 from .sync_embedder import Scorer
 

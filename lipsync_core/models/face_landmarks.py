@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..geometry import Framing
+from ..image.affine import Framing
 from ..image.landmarks import POINTS
 
 # Where eyes and nose of an upright face lie in the unit square of the crops: 2.8 eye distances wide, so that jaw, chin and

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..geometry import Framing
+from ..image.affine import Framing
 from ..types import Audio
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..audio.ops import MelFeatures
+from ..audio.features import MelFeatures
 from ..blend.lip_warp import LipRange, move_lips, paint_inside, wanted_shape
-from ..geometry import Framing, apply, sample, similarity, unit_maps
+from ..image.affine import Framing, apply, similarity, unit_maps
+from ..image.crop import sample
 from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from .generator import TalkingFace
 from .speech_lips import SHAPE, SpeechLips, SpeechLipsConfig

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..audio.ops import MelFeatures
+from ..audio.features import MelFeatures
 
 SHAPE = 3  # opening, width, jaw
 

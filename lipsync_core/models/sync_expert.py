@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio.ops import MelFeatures
-from ..geometry import Framing
+from ..audio.features import MelFeatures
+from ..image.affine import Framing
 from .layers import Stage, encoder, flatten, left
 
 _DOWN = (2, 2)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..audio.ops import MelFeatures
-from ..geometry import Framing
+from ..audio.features import MelFeatures
+from ..image.affine import Framing
 from .generator import TalkingFace, flipped, upper_half
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
 

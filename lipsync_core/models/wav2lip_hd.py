@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..audio.ops import MelFeatures
-from ..geometry import Framing
+from ..audio.features import MelFeatures
+from ..image.affine import Framing
 from .generator import TalkingFace, flipped
 from .layers import Activation, Conv, Stage, UpConv, encoder, flatten, residuals
 

@@ -17,7 +17,7 @@ from ..errors import MediaError
 from ..media import VideoWriter, read_audio, read_frames, write_shifted
 from ..types import Audio, Frames, VideoInfo
 from .dub import Encoding, Finding, Progress, dub
-from .faces_preview import contact_sheet as tiled
+from .preview import contact_sheet as tiled
 
 SPEECH = Path(__file__).parent / "assets" / "demo.flac"
 DemoName = Literal["portrait", "talking", "out of sync", "two people"]

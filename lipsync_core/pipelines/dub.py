@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import __version__
+from .._version import __version__
 from ..audio.ops import frame_count
 from ..audio.vad import Silence
 from ..blend.blender import Blend
@@ -32,8 +32,7 @@ from .audio_inputs import Voices
 from .dub_plan import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
 from .lipsync import LipSync
 from .reference import Reference
-from .restore import Restorer, enlargement, restored
-from .restorers import Restore, restorer_for
+from .restore import Restore, Restorer, enlargement, restored, restorer_for
 from .roles import Drawings, Role
 from .track_faces import Finding, device_named, find_people, load_parser
 

@@ -14,7 +14,7 @@ from ..errors import NoFaceError
 from ..faces.landmarks import sure_shares
 from ..faces.selection import FaceSelector, parse_face, select
 from ..media import probe
-from ..media.clip import Cut, Footage, Pictures, arranged, order
+from ..media.clip import Cut, Footage, Pictures, order
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
 from ..types import Audio, FaceTrack, References
@@ -22,6 +22,7 @@ from .lipsync import LipSync
 from .reference import Reference, clear, matching, references
 from .roles import Drawings, Role
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
+from .track_faces import arranged
 
 Speech = Path | str | Audio
 """A file with sound, or sound in memory."""

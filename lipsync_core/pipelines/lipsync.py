@@ -27,7 +27,8 @@ from ..blend.composite import Movement
 from ..blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
 from ..faces.landmarks import sure_frames
 from ..faces.parser import FaceParser
-from ..geometry import apply, crop_to_frame, cut_frames, invert
+from ..image.affine import apply, crop_to_frame, invert
+from ..image.crop import cut_frames
 from ..image.landmarks import POINTS, lip_shapes
 from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import ready

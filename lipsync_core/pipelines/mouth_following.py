@@ -22,7 +22,7 @@ from ..media.clip import Footage
 from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames
-from .track_faces import Finding, device_named, load_detector, load_landmarks
+from .track_faces import Finding, device_named, load_detector, load_landmarks, track
 
 Progress = Callable[[str, int, int], None]
 
@@ -152,7 +152,7 @@ class MouthMeter:
         info = probe(video)
         stop = sys.maxsize if seconds is None else math.floor(seconds * info.fps) + 1
         self._say(f"find faces in {video.name}", 0, info.frames or 0)
-        people, count = Footage(video, info).tracks(self._detector, stop=stop, detector_key=self._key)
+        people, count = track(Footage(video, info), self._detector, stop=stop, detector_key=self._key)
         person = select(people, selector)
         with closing(ahead(read_frames(video, fps=info.fps, chunk=_CHUNK, stop=count))) as frames:
             return self.along(self._told(frames, video, count), person)

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from ..audio.vad import silent_frames
 from ..errors import MediaError, WeightsError
+from ..faces.landmark_model import LandmarkModel
 from ..faces.selection import parse_face, select, usual_centre
 from ..faces.visible import boxed, visible
 from ..media import probe, read_audio, read_frames
 from ..media.clip import Footage
 from ..metrics.fid import FID, Region
-from ..metrics.landmarks import LandmarkDistance, LandmarkModel
+from ..metrics.lmd import LandmarkDistance
 from ..metrics.no_reference import BorderJitter, MouthMotion, Sharpness
 from ..metrics.psnr_ssim import PSNR, SSIM, SSIM_WINDOW_PX
 from ..models.inception import Inception
@@ -31,7 +31,7 @@ from ..runtime.prefetch import ahead
 from ..runtime.warnings import Warnings
 from ..types import FaceTrack, Frames, VideoInfo
 from .mouth_following import MouthReport
-from .track_faces import Finding, device_named, load_detector, load_landmarks
+from .track_faces import Finding, device_named, load_detector, load_landmarks, track
 
 _log = logging.getLogger("lipsync.quality")
 Progress = Callable[[str, int, int], None]
@@ -131,7 +131,7 @@ def measure(
     likeness = None if truth is None else _Likeness(region, landmarks, target)
     say("find faces", 0, info.frames or 0)
     detector, key = load_detector(finding, target)
-    people, length = Footage(truth or video, info, on_warning=warn).tracks(detector, stop=sys.maxsize, detector_key=key)
+    people, length = track(Footage(truth or video, info, on_warning=warn), detector, detector_key=key)
     person = select(people, selector)
     silent, silence = _silence(video, info.fps, math.ceil(length * share))
     looks = [_Looks(silent, info.fps) for _ in range(1 if truth is None else 2)]

@@ -14,11 +14,13 @@ from ..faces.lip_matching import head_turns, match_frames, pick_frames, sharp_fr
 from ..faces.mouth_openness import closed_frames, nearest, openness
 from ..faces.shot_boundaries import CutState, scene_cuts
 from ..faces.tracking import window
-from ..geometry import Box, Framing, apply, bounds, crop_to_frame, cut, cut_frames, invert, within
+from ..image.affine import Box, Framing, apply, bounds, crop_to_frame, invert, within
+from ..image.crop import cut, cut_frames
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
-from ..media.clip import Footage, Found, Pictures
+from ..media.clip import Footage, Pictures
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames, References, YuvFrames
+from .track_faces import Found
 
 Reference = Literal["auto", "current", "first", "nearest-closed"]
 """``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the same person that are nearest

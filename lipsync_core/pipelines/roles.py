@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..blend.lip_warp import LipRange
-from ..geometry import Framing, apply, crop_to_frame, cut_frames, invert
+from ..image.affine import Framing, apply, crop_to_frame, invert
+from ..image.crop import cut_frames
 from ..types import Audio, FaceTrack, Frames, References, YuvFrames
 
 

@@ -23,8 +23,7 @@ from ..media import probe, read_audio, write_shifted
 from ..media.clip import Cut, Footage, opened
 from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
 from ..metrics.sync import score_tracks
-from ..metrics.sync_embedder import ExpertScorer, Scorer
-from ..metrics.syncnet_scorer import SyncNetScorer
+from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
 from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet

@@ -20,7 +20,7 @@ from ..faces.selection import FaceSelector, first_seen, joined, parse_face, sele
 from ..faces.selection import rows as seats
 from ..faces.tracking import window
 from ..media import probe_sound
-from ..media.clip import Cut, arranged, opened
+from ..media.clip import Cut, opened
 from ..metrics.active_speaker import Turn, who_speaks
 from ..metrics.sync_embedder import Scorer
 from ..runtime.atomic import replacing
@@ -29,7 +29,7 @@ from ..runtime.timecode import nearest_frame, parse_seconds
 from ..runtime.warnings import Warnings
 from ..types import Audio, FaceTrack
 from .score import judged_sound, load_scorer
-from .track_faces import Finding, device_named, find_people
+from .track_faces import Finding, arranged, device_named, find_people
 
 _log = logging.getLogger("lipsync.speakers")
 Progress = Callable[[str, int, int], None]

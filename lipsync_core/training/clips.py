@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio.ops import SILENCE, MelFeatures
+from ..audio.features import SILENCE, MelFeatures
 from ..errors import LipSyncError, NoClipsError
-from ..geometry import Framing
+from ..image.affine import Framing
 from ..models.generator import SoundFeatures
 from ..types import Audio
 from .shards import Rows, Source, load_arrays, part, read_index

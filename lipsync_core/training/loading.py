@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..audio.ops import MelFeatures
+from ..audio.features import MelFeatures
 from ..errors import NoClipsError, TrainingError
 from ..models.generator import SoundFeatures
 from ..models.sync_expert import SyncExpertConfig

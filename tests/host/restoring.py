@@ -22,9 +22,8 @@ from spandrel.architectures.RestoreFormer import RestoreFormer  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from lipsync_core.errors import WeightsError  # noqa: E402
-from lipsync_core.geometry import FFHQ  # noqa: E402
-from lipsync_core.pipelines.restore import SIZE, restored  # noqa: E402
-from lipsync_core.pipelines.restorers import Restore, load_restorer  # noqa: E402
+from lipsync_core.image.affine import FFHQ  # noqa: E402
+from lipsync_core.pipelines.restore import SIZE, Restore, load_restorer, restored  # noqa: E402  # noqa: E402
 from lipsync_core.types import FaceTrack, Frames  # noqa: E402
 
 

@@ -229,7 +229,7 @@ def test_restorers_are_public_names_and_files_of_two_folders(pack: Pack, host: H
         *("a.pth", "c.safetensors"),
     ]
     (restore,) = pack.run("LoadFaceRestorer", network="a.pth", strength=0.5, mask="lower")
-    wanted = pack.part("lipsync_core.pipelines.restorers").Restore(models / "facerestore_models/a.pth", 0.5, "lower")
+    wanted = pack.part("lipsync_core.pipelines.restore").Restore(models / "facerestore_models/a.pth", 0.5, "lower")
     assert restore == wanted
     node = pack.nodes["LoadFaceRestorer"]
     before = node.fingerprint_inputs(network="a.pth", strength=1.0)
@@ -266,7 +266,7 @@ def test_a_restorer_has_the_last_word(
 ) -> None:
     """One that makes faces black, at half strength, darkens mouths by half."""
     core = pack.part("lipsync_core.pipelines.restore")
-    restore = pack.part("lipsync_core.pipelines.restorers").Restore("black", 0.5)
+    restore = pack.part("lipsync_core.pipelines.restore").Restore("black", 0.5)
 
     def load(wanted: Any, *_: Any, **__: Any) -> Any:
         assert wanted is restore
@@ -274,7 +274,7 @@ def test_a_restorer_has_the_last_word(
             lambda faces: faces * 0, "black", "none", core.replace(core.MOUTH, kind="feather", strength=wanted.strength)
         )
 
-    monkeypatch.setattr(pack.part("lipsync_core.pipelines.restorers"), "load_restorer", load)
+    monkeypatch.setattr(pack.part("lipsync_core.pipelines.restore"), "load_restorer", load)
     media = {"photo": photo, "images": frames, "video": VideoFromFile(str(talking), start_time=0.8, duration=0.48)}[
         kind
     ]

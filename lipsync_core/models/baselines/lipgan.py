@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...audio.ops import CepstrumFeatures
-from ...geometry import Framing
+from ...audio.features import CepstrumFeatures
+from ...image.affine import Framing
 from ..generator import TalkingFace, flipped, upper_half
 from ..layers import SameConv, SameUpConv
 

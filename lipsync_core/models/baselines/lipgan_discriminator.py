@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...audio.ops import CepstrumFeatures
-from ...geometry import Framing
+from ...audio.features import CepstrumFeatures
+from ...image.affine import Framing
 from ..layers import SameConv
 from .lipgan import LipGANStage
 

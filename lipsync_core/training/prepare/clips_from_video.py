@@ -15,10 +15,12 @@ from torch.nn import functional as F
 from ...errors import MediaError
 from ...faces import Detector
 from ...faces.tracking import window
-from ...geometry import Framing, compose, crop_to_frame, cut, cut_frames, translation
+from ...image.affine import Framing, compose, crop_to_frame, translation
+from ...image.crop import cut, cut_frames
 from ...media import probe
 from ...media.clip import Cut, Footage, opened
 from ...metrics.sync_embedder import Scorer
+from ...pipelines.track_faces import track
 from ...runtime.prefetch import ahead
 from ...types import FaceTrack
 from .settings import FPS, Settings
@@ -56,7 +58,7 @@ class VideoTakes:
         if probe(path).still:
             raise MediaError(f"{path}: a photograph does not move; wanted a video")
         self._footage: Footage = opened(path, Cut(fps=FPS), on_warning=lambda _: None)
-        self._tracks, self.frames = self._footage.tracks(detector, stop=sys.maxsize, detector_key=None)
+        self._tracks, self.frames = track(self._footage, detector)
         self.takes = [
             Take(person, track.start + first, track.start + stop, _side(track.boxes[first:stop]))
             for person, track in enumerate(self._tracks)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...audio.ops import log_mel
+from ...audio.features import log_mel
 from ...errors import LipSyncError, MediaError
 from ...faces import Detector
 from ...faces.similarity import PORTRAIT_SIZE, described
