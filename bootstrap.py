@@ -1,4 +1,5 @@
-"""One command from a fresh clone: set up .venv with the tested versions, then run the demo or the tests.
+"""One command from a fresh clone: set up .venv with the tested versions, then run the demo or the
+tests.
 
     python3 bootstrap.py demo
     python3 bootstrap.py test
@@ -15,13 +16,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-# A process a core, a file of tests in one process: what is made for a file is made once. Long files begin first (conftest).
-TESTS = ["-m", "pytest", "-n", "auto", "--maxprocesses", "8", "--dist", "loadfile", "--no-loadscope-reorder"]
+# A process a core, a file of tests in one process: what is made for a file is made once. Long files
+# begin first (conftest).
+TESTS = [
+    "-m",
+    "pytest",
+    "-n",
+    "auto",
+    "--maxprocesses",
+    "8",
+    "--dist",
+    "loadfile",
+    "--no-loadscope-reorder",
+]
 TASKS = {
     "demo": (".", [["-m", "lipsync_core", "demo"]]),
     "test": (
         ".[dev]",
-        [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "pyright"], TESTS],
+        [
+            ["-m", "ruff", "check", "."],
+            ["-m", "ruff", "format", "--check", "."],
+            ["-m", "pyright"],
+            TESTS,
+        ],
     ),
 }
 
@@ -36,7 +53,17 @@ def main() -> int:
     package, commands = TASKS[sys.argv[1]]
     if not PYTHON.exists():
         venv.create(VENV, with_pip=True)
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "-e", package]
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-c",
+        "constraints.txt",
+        "-e",
+        package,
+    ]
     for command in [install, *commands]:
         print("$ python", *command, flush=True)
         code = subprocess.run([str(PYTHON), *command], cwd=ROOT).returncode

@@ -1,12 +1,14 @@
-"""Can the seam be seen? What a model drew, put back in four ways in one run, and judged at the edge that each way has.
+"""Can the seam be seen? What a model drew, put back in four ways in one run, and judged at the edge
+that each way has.
 
     python -m benchmarks.blending SPEECH CLIP [CLIP ...] [--frames 40] [--model mini]
 
-``box paste`` is what the public code does (the whole crop, a hard edge), ``feathered box`` and ``feathered mouth`` a soft one
-round the crop and round the mouth, ``ours`` the default, of the model's crops and, where it moves pixels, of the frame's own.
-What is moved is the frame's own mouth: no other pictures of the person are looked for.
-Prints the seam figures (``metrics.seams``; 0 is the source), the sharpness inside the edge (1 is the source's), and the time a
-frame takes to be cut, blended and put together.
+``box paste`` is what the public code does (the whole crop, a hard edge), ``feathered box`` and
+``feathered mouth`` a soft one round the crop and round the mouth, ``ours`` the default, of the
+model's crops and, where it moves pixels, of the frame's own. What is moved is the frame's own
+mouth: no other pictures of the person are looked for. Prints the seam figures (``metrics.seams``; 0
+is the source), the sharpness inside the edge (1 is the source's), and the time a frame takes to be
+cut, blended and put together.
 """
 
 import argparse
@@ -46,7 +48,13 @@ def sharpness(source: Frames, result: Frames, alpha: torch.Tensor) -> float:
     def detail(frames: Frames) -> torch.Tensor:
         grey = frames.pixels.float().mean(3)
         middle = grey[:, 1:-1, 1:-1]
-        edges = 4 * middle - grey[:, 2:, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 1:-1, 2:] - grey[:, 1:-1, :-2]
+        edges = (
+            4 * middle
+            - grey[:, 2:, 1:-1]
+            - grey[:, :-2, 1:-1]
+            - grey[:, 1:-1, 2:]
+            - grey[:, 1:-1, :-2]
+        )
         return (edges.square() * (alpha[:, 1:-1, 1:-1] > 0.5)).sum((1, 2)).sqrt()
 
     return float((detail(result) / detail(source)).log().mean())
@@ -63,14 +71,20 @@ def measured(
         return sync.in_turn(pieces, [Role(voice, track, drawings)], fps=fps, on_shares=on_shares)
 
     alpha = torch.zeros(count, height, width)
-    list(run(lambda start, shares: alpha[start : start + len(shares)].copy_(shares)))  # draws; what follows only blends
+    # draws; what follows only blends
+    list(run(lambda start, shares: alpha[start : start + len(shares)].copy_(shares)))
     began = time.perf_counter()
     done = torch.cat([piece.pixels for piece in run()])
     spent = (time.perf_counter() - began) / count
     seams = Seams()
     seams.update(frames, Frames(done), alpha)
     found = seams.compute()
-    return [found.line or 0, found.step or 0, found.flicker or 0, sharpness(frames, Frames(done), alpha)], spent
+    return [
+        found.line or 0,
+        found.step or 0,
+        found.flicker or 0,
+        sharpness(frames, Frames(done), alpha),
+    ], spent
 
 
 def around(frames: Frames, track: FaceTrack) -> tuple[Frames, FaceTrack]:
@@ -83,12 +97,16 @@ def around(frames: Frames, track: FaceTrack) -> tuple[Frames, FaceTrack]:
     x1, y1 = min(width, int(high[0] + margin)), min(height, int(high[1] + margin))
     shift = torch.tensor([x0, y0])
     dense = None if track.dense is None else track.dense - shift
-    moved = replace(track, boxes=track.boxes - shift.repeat(2), points=track.points - shift, dense=dense)
+    moved = replace(
+        track, boxes=track.boxes - shift.repeat(2), points=track.points - shift, dense=dense
+    )
     return Frames(frames.pixels[:, y0:y1, x0:x1].contiguous()), moved
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("speech", type=Path)
     options.add_argument("clips", type=Path, nargs="+")
     options.add_argument("--frames", type=int, default=40)
@@ -108,7 +126,10 @@ def main() -> None:
             sync = LipSync(load_talking_face(args.model), blend=blend)
             voice = read_audio(args.speech, rate=sync.config.features.rate)
             figures, spent = measured(sync, frames, voice, footage.info.fps, track, Drawings())
-            totals[name] = [a + b / len(args.clips) for a, b in zip(totals[name], [*figures, spent], strict=True)]
+            totals[name] = [
+                a + b / len(args.clips)
+                for a, b in zip(totals[name], [*figures, spent], strict=True)
+            ]
             print(f"  {name:16s} {row([*figures, spent])}", flush=True)
     print(
         f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}; means over {len(args.clips)} clips:"

@@ -1,11 +1,12 @@
-"""How fast is a dub, stage by stage, against the wall: a plain transcode of the same clip with the same encoder settings.
+"""How fast is a dub, stage by stage, against the wall: a plain transcode of the same clip with the
+same encoder settings.
 
     python -m benchmarks.dub CLIP SPEECH [--heights 360 720 1080] [--threads 2]
 
-Prints a table per height: the plain transcode (decode, encode, nothing else), the dub end to end (every stage
-overlapping), each stage alone, everything but the encoder in milliseconds a frame, the peak memory of the dub, and the
-ratio dub / transcode. Ends with the generators alone (`mini` is none): ours folded against the same layers unfolded, in one
-run.
+Prints a table per height: the plain transcode (decode, encode, nothing else), the dub end to end
+(every stage overlapping), each stage alone, everything but the encoder in milliseconds a frame, the
+peak memory of the dub, and the ratio dub / transcode. Ends with the generators alone (`mini` is
+none): ours folded against the same layers unfolded, in one run.
 """
 
 import argparse
@@ -43,19 +44,24 @@ def scale(clip: Path, height: int, out: Path) -> VideoInfo:
             pixels = frames.pixels
             if pixels.shape[1] != height:
                 planes = pixels.permute(0, 3, 1, 2).float()
-                planes = torch.nn.functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+                planes = torch.nn.functional.interpolate(
+                    planes, (height, width), mode="bilinear", antialias=True
+                )
                 pixels = planes.round().byte().permute(0, 2, 3, 1)
             writer.write(type(frames)(pixels, frames.start))
     return info
 
 
 def transcode(source: Path, out: Path) -> tuple[int, float]:
-    """Frames and seconds of decode -> x264 veryfast crf 18 -> MP4, in the decoder's own pixel format."""
+    """Frames and seconds of decode -> x264 veryfast crf 18 -> MP4, in the decoder's own pixel
+    format."""
     began, count = time.perf_counter(), 0
     with av.open(str(source)) as reader, av.open(str(out), "w") as writer:
         picture = reader.streams.video[0]
         picture.thread_type = "AUTO"
-        stream = writer.add_stream("libx264", rate=picture.average_rate, options={"crf": "18", "preset": "veryfast"})
+        stream = writer.add_stream(
+            "libx264", rate=picture.average_rate, options={"crf": "18", "preset": "veryfast"}
+        )
         stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
         for frame in reader.decode(picture):
             frame.pict_type = 0
@@ -66,7 +72,8 @@ def transcode(source: Path, out: Path) -> tuple[int, float]:
 
 
 def dub_apart(source: Path, speech: Path, out: Path) -> dict:
-    """`lipsync dub` in a process of its own: its report, with ``peak_mb`` where the system tells it (Linux)."""
+    """`lipsync dub` in a process of its own: its report, with ``peak_mb`` where the system tells it
+    (Linux)."""
     code = (
         "import re,sys\nfrom pathlib import Path\nfrom lipsync_core.cli.main import app\n"
         "app(['dub',*sys.argv[1:3],'-o',sys.argv[3],'--json','--no-cache','--overwrite','--when-audio-is-longer','trim'],"
@@ -74,7 +81,12 @@ def dub_apart(source: Path, speech: Path, out: Path) -> dict:
         "status=Path('/proc/self/status')\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)',status.read_text())[1] if status.exists() else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code, source, speech, out], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, source, speech, out],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     report, peak = done.stdout.splitlines()[-2:]
     return {**json.loads(report), "peak_mb": int(peak) / 1024}
 
@@ -95,7 +107,9 @@ def stages(source: Path, speech: Path) -> dict[str, float]:
     person = select(tracks, parse_face("largest"))
     began = time.perf_counter()
     shown = Shown(footage, count, torch.arange(count))
-    looks = looks_of([(person, None)], shown, "auto", "generate", lambda *_: None, sync=sync, heard=[voice])
+    looks = looks_of(
+        [(person, None)], shown, "auto", "generate", lambda *_: None, sync=sync, heard=[voice]
+    )
     spent["find references"] = time.perf_counter() - began
     began = time.perf_counter()
     for _ in sync.in_turn(pieces, [Role(voice, person, references=looks[0])], fps=info.fps):
@@ -121,7 +135,9 @@ def generator_ms(model: Generator, batch: int, *, ready: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("clip", type=Path)
     parser.add_argument("speech", type=Path)
     parser.add_argument("--heights", type=int, nargs="+", default=[360, 720, 1080])
@@ -141,7 +157,9 @@ def main() -> None:
             print(f"\n{height}p, {report['frames']} frames, {report['dubbed']} dubbed")
             print(f"  plain transcode      {count / seconds:7.1f} frames/s")
             share = speed / (count / seconds)
-            print(f"  dub, end to end      {speed:7.1f} frames/s = {share:.0%} of it; {report['peak_mb']:.0f} MB")
+            print(
+                f"  dub, end to end      {speed:7.1f} frames/s = {share:.0%} of it; {report['peak_mb']:.0f} MB"
+            )
             for name, ms in alone.items():
                 print(f"  {name:20} {ms:7.2f} ms a frame alone ({1000 / ms:.0f} frames/s)")
             print(f"  all but the encoder  {sum(alone.values()):7.2f} ms a frame")

@@ -1,14 +1,17 @@
-"""Samples a second: prepared shards against the reference's way, on the same clips and the same cores, in one run.
+"""Samples a second: prepared shards against the reference's way, on the same clips and the same
+cores, in one run.
 
     python -m benchmarks.loading SHARDS/train [--clips 64] [--seconds 8] [--threads 2] [--remote]
 
-The reference's way, restated: a folder of JPEGs and a wav for each clip. A sample lists its folder, decodes a window of five
-frames and another five for reference, scales them to 96 px, and computes the log-mel spectrogram of the clip's whole
-sound, of which it keeps five windows and one. (Its own wav reader resamples; here the files lie at 16 kHz already, which
-favours it.) Its samples are float32 arrays. Ours is ``training.loading`` over the shards: the same ten crops, with their
-margin, as uint8, and the same windows; ``float`` adds cutting out 96 px and converting to float32 on the CPU, as the
-reference does, which training on a GPU leaves to the GPU. Both get ``--threads`` workers: processes for the reference, as
-its DataLoader has, threads for ours. The clips are written to a temporary folder first; files are in the disk's cache for both.
+The reference's way, restated: a folder of JPEGs and a wav for each clip. A sample lists its folder,
+decodes a window of five frames and another five for reference, scales them to 96 px, and computes
+the log-mel spectrogram of the clip's whole sound, of which it keeps five windows and one. (Its own
+wav reader resamples; here the files lie at 16 kHz already, which favours it.) Its samples are
+float32 arrays. Ours is ``training.loading`` over the shards: the same ten crops, with their margin,
+as uint8, and the same windows; ``float`` adds cutting out 96 px and converting to float32 on the
+CPU, as the reference does, which training on a GPU leaves to the GPU. Both get ``--threads``
+workers: processes for the reference, as its DataLoader has, threads for ours. The clips are written
+to a temporary folder first; files are in the disk's cache for both.
 """
 
 import argparse
@@ -38,7 +41,9 @@ BATCH, WINDOW, SIZE = 16, 5, 96
 def write_reference(source: Path, names: list[str], root: Path) -> list[str]:
     """Folders of 0.jpg, 1.jpg ... and audio.wav, one for each clip."""
     entries = [entry for entry in read_index(source) if entry.name in set(names)]
-    for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "sound")), strict=True):
+    for entry, arrays in zip(
+        entries, load_arrays(source, entries, ("faces", "sound")), strict=True
+    ):
         folder = root / entry.name
         folder.mkdir()
         for i, face in enumerate(arrays["faces"][:]):
@@ -53,21 +58,27 @@ def write_reference(source: Path, names: list[str], root: Path) -> list[str]:
 def reference_mel(path: str, basis: np.ndarray) -> np.ndarray:
     """(T,80) of a whole file, as librosa computes it: emphasis in float64, one FFT for all frames."""
     with wave.open(path) as file:
-        sound = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        sound = (
+            np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        )
     emphasised = np.pad(lfilter([1, -0.97], [1], sound), 400, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(emphasised, 800)[::200] * np.hanning(801)[:800]
+    frames = (
+        np.lib.stride_tricks.sliding_window_view(emphasised, 800)[::200] * np.hanning(801)[:800]
+    )
     decibel = 20 * np.log10(np.maximum(1e-5, np.abs(np.fft.rfft(frames, axis=1)) @ basis.T)) - 20
     return np.clip(8 * (decibel + 100) / 100 - 4, -4, 4)
 
 
-def reference_sample(folders: list[str], rng: np.random.Generator, basis: np.ndarray) -> tuple[np.ndarray, ...]:
+def reference_sample(
+    folders: list[str], rng: np.random.Generator, basis: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """(x (6,5,96,96), five mels (5,1,80,16), one (1,80,16), y (3,5,96,96)) float32."""
     while True:
         folder = folders[rng.integers(len(folders))]
         pictures = list(Path(folder).glob("*.jpg"))
         begin, other = (int(pictures[i].stem) for i in rng.choice(len(pictures), 2, replace=False))
         paths = [f"{folder}/{start + i}.jpg" for start in (begin, other) for i in range(WINDOW)]
-        if begin < 1 or not all(os.path.isfile(path) for path in paths):  # noqa: PTH113 - as the reference has it
+        if begin < 1 or not all(os.path.isfile(path) for path in paths):
             continue
         faces = [cv2.resize(cv2.imread(path), (SIZE, SIZE)) for path in paths]
         mel = reference_mel(f"{folder}/audio.wav", basis)
@@ -76,10 +87,17 @@ def reference_sample(folders: list[str], rng: np.random.Generator, basis: np.nda
         each = [mel[start : start + 16] for start in starts]
         if len(one) < 16 or any(len(part) < 16 for part in each):
             continue
-        window, reference = (np.asarray(part).transpose(3, 0, 1, 2) / 255.0 for part in (faces[:5], faces[5:]))
+        window, reference = (
+            np.asarray(part).transpose(3, 0, 1, 2) / 255.0 for part in (faces[:5], faces[5:])
+        )
         masked = window.copy()
         masked[:, :, SIZE // 2 :] = 0
-        arrays = np.concatenate([masked, reference]), np.asarray(each).transpose(0, 2, 1)[:, None], one.T[None], window
+        arrays = (
+            np.concatenate([masked, reference]),
+            np.asarray(each).transpose(0, 2, 1)[:, None],
+            one.T[None],
+            window,
+        )
         return tuple(np.asarray(array, np.float32) for array in arrays)
 
 
@@ -96,10 +114,15 @@ def reference_worker(folders: list[str], seed: int, seconds: float) -> tuple[flo
 
 
 def ours(
-    clips: list[Clip], seconds: float, threads: int, use: Callable[[dict[str, torch.Tensor]], object]
+    clips: list[Clip],
+    seconds: float,
+    threads: int,
+    use: Callable[[dict[str, torch.Tensor]], object],
 ) -> tuple[float, float]:
     """The same of the loader and what ``use`` does with its batches, all threads together."""
-    with Loader(WindowDraw(clips, expert=WAV2LIP_EXPERT), batch=BATCH, seed=0, threads=threads) as loader:
+    with Loader(
+        WindowDraw(clips, expert=WAV2LIP_EXPERT), batch=BATCH, seed=0, threads=threads
+    ) as loader:
         next(loader)
         count, began, busy = 0, time.perf_counter(), time.process_time()
         while (spent := time.perf_counter() - began) < seconds:
@@ -131,7 +154,9 @@ def in_memory(source: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shards", type=Path)
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=8)
@@ -150,24 +175,47 @@ def main() -> None:
         found = [run.result() for run in runs]
         return sum(rate for rate, _ in found), sum(busy for _, busy in found) / len(found)
 
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(args.threads, max_tasks_per_child=1000) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(args.threads, max_tasks_per_child=1000) as pool,
+    ):
         folders = write_reference(args.shards, [clip.name for clip in clips], Path(folder))
-        runs = [pool.submit(reference_worker, folders, seed, args.seconds) for seed in range(args.threads)]
+        runs = [
+            pool.submit(reference_worker, folders, seed, args.seconds)
+            for seed in range(args.threads)
+        ]
         rows.append(("reference: JPEGs, mel of the whole clip", together(runs)))
         rows.append(("shards", ours(clips, args.seconds, args.threads, lambda batch: batch)))
-        rows.append(("shards, float32 of 96 px on the CPU", ours(clips, args.seconds, args.threads, as_floats)))
+        rows.append(
+            (
+                "shards, float32 of 96 px on the CPU",
+                ours(clips, args.seconds, args.threads, as_floats),
+            )
+        )
         if args.remote:
             names = {clip.name for clip in clips}
-            there = [clip for clip in load_clips(in_memory(args.shards), least=20) if clip.name in names]
+            there = [
+                clip for clip in load_clips(in_memory(args.shards), least=20) if clip.name in names
+            ]
             rows.append(
-                ("shards, object store in memory", ours(there, args.seconds, args.threads, lambda batch: batch))
+                (
+                    "shards, object store in memory",
+                    ours(there, args.seconds, args.threads, lambda batch: batch),
+                )
             )
-        runs = [pool.submit(reference_worker, folders, seed, args.seconds) for seed in range(args.threads)]
+        runs = [
+            pool.submit(reference_worker, folders, seed, args.seconds)
+            for seed in range(args.threads)
+        ]
         rows.append(("reference once more", together(runs)))
-    print("| | samples/s | times the reference | ms of CPU a sample | times less |\n|---|---|---|---|---|")
+    print(
+        "| | samples/s | times the reference | ms of CPU a sample | times less |\n|---|---|---|---|---|"
+    )
     first, least = rows[0][1]
     for name, (rate, busy) in rows:
-        print(f"| {name} | {rate:.0f} | {rate / first:.1f} | {1000 * busy:.2f} | {least / busy:.1f} |")
+        print(
+            f"| {name} | {rate:.0f} | {rate / first:.1f} | {1000 * busy:.2f} | {least / busy:.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
-"""The project's table of lips: whether those of dubs follow the new speech or the old lips, by any landmarks.
+"""The project's table of lips: whether those of dubs follow the new speech or the old lips, by any
+landmarks.
 
-    python -m benchmarks.mouth PAIRS.csv --cache FOLDER --out ROWS.json [--root FOLDER] [--method mini ...]
+    python -m benchmarks.mouth PAIRS.csv --cache FOLDER --out ROWS.json [--root FOLDER] [--method
+    mini ...]
         [--points ours | --openings FOLDER] [--lag 3] [--seconds 8]
 
-PAIRS.csv has a row for each pair, with the columns ``face`` (video or photo that is dubbed) and ``sound`` (video of the
-speaker), names below --root; ``person``, whom the bootstrap draws (default: the name of the face's folder); and ``group``, by
-which the table is split (default: all in one). A --method is a model's name or file, with options of ``lipsync_core.dub`` after
-a colon where there are any: ``mini:reference=nearest-closed,silence=close``. Dubs are kept in the cache and not made again; a
-method's folder there carries the hash of its weights. Below the methods stand mouths that need no dub: the undubbed, the copied
-(half a clip away) and the frozen one, and one opened by loudness alone.
+PAIRS.csv has a row for each pair, with the columns ``face`` (video or photo that is dubbed) and
+``sound`` (video of the speaker), names below --root; ``person``, whom the bootstrap draws (default:
+the name of the face's folder); and ``group``, by which the table is split (default: all in one). A
+--method is a model's name or file, with options of ``lipsync_core.dub`` after a colon where there
+are any: ``mini:reference=nearest-closed,silence=close``. Dubs are kept in the cache and not made
+again; a method's folder there carries the hash of its weights. Below the methods stand mouths that
+need no dub: the undubbed, the copied (half a clip away) and the frozen one, and one opened by
+loudness alone.
 
-Points: our own landmarks, or series of openings that ``benchmarks/openings.py`` wrote for faces, sounds and dubs, by any
-points: FOLDER/PARENT/STEM.npz for each video .../PARENT/STEM.SUFFIX. Where some are missing, their names are written to
-ROWS.json.missing, one a line, to be given to that script:
+Points: our own landmarks, or series of openings that ``benchmarks/openings.py`` wrote for faces,
+sounds and dubs, by any points: FOLDER/PARENT/STEM.npz for each video .../PARENT/STEM.SUFFIX. Where
+some are missing, their names are written to ROWS.json.missing, one a line, to be given to that
+script:
 
     mesh/bin/python benchmarks/openings.py --points mesh --out FOLDER $(cat ROWS.json.missing)
 
-Figures: see ``lipsync_core.metrics.mouth``. Means and 95 % bootstrap intervals are those over people.
+Figures: see ``lipsync_core.metrics.mouth``. Means and 95 % bootstrap intervals are those over
+people.
 """
 
 import argparse
@@ -38,7 +44,13 @@ from lipsync_core.errors import LipSyncError
 from lipsync_core.evaluation.tables import Mean, markdown, ratio_with_interval
 from lipsync_core.media import probe, read_audio
 from lipsync_core.media.clip import Cut
-from lipsync_core.metrics.mouth import RATE, MouthFollowing, Role, compare_openings, resample_openings
+from lipsync_core.metrics.mouth import (
+    RATE,
+    MouthFollowing,
+    Role,
+    compare_openings,
+    resample_openings,
+)
 from lipsync_core.metrics.mouth_baselines import copy_openings, freeze_openings, loudness_openings
 from lipsync_core.models.hub import file_sha256
 from lipsync_core.models.weights import weights_file
@@ -46,13 +58,23 @@ from lipsync_core.pipelines.mouth_following import LANDMARKS, MouthMeter
 from lipsync_core.pipelines.track_faces import Finding, device_named, load_detector, load_landmarks
 
 BASELINES = ("undubbed", "copied mouth", "frozen mouth", "loudness alone")
-COLUMNS = ("truth", "leak", "chance", "old", "new", "movement", "closure_recall", "closure_precision")
+COLUMNS = (
+    "truth",
+    "leak",
+    "chance",
+    "old",
+    "new",
+    "movement",
+    "closure_recall",
+    "closure_precision",
+)
 PHOTO = "the face is a photo, whose mouth does not move"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A face and the video whose sound it speaks; whom the bootstrap draws, and a part of the table."""
+    """A face and the video whose sound it speaks; whom the bootstrap draws, and a part of the
+    table."""
 
     face: Path
     sound: Path
@@ -71,7 +93,9 @@ class Method:
     def target(self, pair: Pair, cache: Path) -> Path:
         """Where the dub of a pair is kept."""
         weights = file_sha256(weights_file(self.model))[:8]
-        folder = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(self.name).name)
+        folder = "".join(
+            letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(self.name).name
+        )
         faces, sounds = (f"{path.parent.name}_{path.stem}" for path in (pair.face, pair.sound))
         return cache / f"{folder}-{weights}" / f"{faces}--{sounds}.mp4"
 
@@ -98,7 +122,9 @@ def parse_method(text: str) -> Method:
     model, _, listed = text.partition(":")
     pairs = [option.partition("=") for option in listed.split(",") if option]
     if any(not equals for _, equals, _ in pairs):
-        raise ValueError(f"{text!r} is no method; wanted MODEL:OPTION=VALUE, such as mini:reference=nearest-closed")
+        raise ValueError(
+            f"{text!r} is no method; wanted MODEL:OPTION=VALUE, such as mini:reference=nearest-closed"
+        )
     return Method(text, model, {name: value for name, _, value in pairs})
 
 
@@ -115,12 +141,21 @@ def make_dub(pair: Pair, method: Method, cache: Path, *, seconds: float, device:
         length = min(length, (info.frames or 10**9) / info.fps)
     cut = sound.samples[:, : int(length * sound.rate)]
     speech = type(sound)(cut, sound.rate)
-    dub(pair.face, speech, out, model=method.model, cut=Cut(longer="hold"), device=device, **method.options)  # pyright: ignore
+    dub(
+        pair.face,
+        speech,
+        out,
+        model=method.model,
+        cut=Cut(longer="hold"),
+        device=device,
+        **method.options,
+    )  # pyright: ignore
     return out
 
 
 class Openings:
-    """Regular series of openings of videos, by our landmarks or as found in a folder; None without a face."""
+    """Regular series of openings of videos, by our landmarks or as found in a folder; None without
+    a face."""
 
     def __init__(self, folder: Path | None, *, seconds: float, device: str) -> None:
         self._folder, self._seconds = folder, seconds
@@ -133,7 +168,9 @@ class Openings:
 
     def __call__(self, video: Path) -> Tensor | None:
         if video not in self._known:
-            self._known[video] = self._stored(video) if self._folder is not None else self._measured(video)
+            self._known[video] = (
+                self._stored(video) if self._folder is not None else self._measured(video)
+            )
         return self._known[video]
 
     def _measured(self, video: Path) -> Tensor | None:
@@ -150,7 +187,9 @@ class Openings:
             self.missing.append(video)
             return None
         with np.load(path) as file:
-            openings, times = (torch.from_numpy(file[name]).double() for name in ("openings", "times"))
+            openings, times = (
+                torch.from_numpy(file[name]).double() for name in ("openings", "times")
+            )
         early = times <= self._seconds
         return resample_openings(openings[early], times[early])
 
@@ -174,8 +213,14 @@ def measure_pair(
     if truth is not None:
         made["loudness alone"] = lambda: loudness_openings(read_audio(pair.sound))[: len(truth)]
     for name, series in made.items():
-        reasons: dict[Role, str] = {"dub": "no face in 80 % of its frames", "truth": "no face in the sound's video"}
-        yield name, compare_openings(series(), truth, source, lags=lag, missing={**reasons, **missing})
+        reasons: dict[Role, str] = {
+            "dub": "no face in 80 % of its frames",
+            "truth": "no face in the sound's video",
+        }
+        yield (
+            name,
+            compare_openings(series(), truth, source, lags=lag, missing={**reasons, **missing}),
+        )
 
 
 def row_of(pair: Pair, name: str, found: MouthFollowing, points: str) -> dict[str, Any]:
@@ -188,7 +233,14 @@ def row_of(pair: Pair, name: str, found: MouthFollowing, points: str) -> dict[st
         "face": f"{pair.face.parent.name}/{pair.face.name}",
         "sound": f"{pair.sound.parent.name}/{pair.sound.name}",
     }
-    return {**pairing, "person": pair.person, "group": pair.group, "method": name, "points": points, **values}
+    return {
+        **pairing,
+        "person": pair.person,
+        "group": pair.group,
+        "method": name,
+        "points": points,
+        **values,
+    }
 
 
 def mean_over_people(rows: Sequence[dict[str, Any]], name: str) -> Mean:
@@ -207,7 +259,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for group, method in sorted(keys, key=lambda key: key[0]):
         own = [row for row in rows if (row["group"], row["method"]) == (group, method)]
         counts = f"{sum(row['truth'] is not None for row in own)} ({len({row['person'] for row in own})})"
-        lines.append([group, method, counts, *(str(mean_over_people(own, name)) for name in COLUMNS)])
+        lines.append(
+            [group, method, counts, *(str(mean_over_people(own, name)) for name in COLUMNS)]
+        )
     return markdown(["group", "method", "n (people)", *COLUMNS], lines)
 
 
@@ -217,10 +271,20 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path())
     parser.add_argument("--cache", type=Path, required=True, help="folder for the dubs")
     parser.add_argument("--out", type=Path, required=True, help="JSON of the rows")
-    parser.add_argument("--method", action="append", help="MODEL or MODEL:OPTION=VALUE,...; mini where none is given")
-    parser.add_argument("--openings", type=Path, help="folder of series by other points, instead of our own landmarks")
+    parser.add_argument(
+        "--method",
+        action="append",
+        help="MODEL or MODEL:OPTION=VALUE,...; mini where none is given",
+    )
+    parser.add_argument(
+        "--openings",
+        type=Path,
+        help="folder of series by other points, instead of our own landmarks",
+    )
     parser.add_argument("--lag", type=int, default=3, help=f"largest lag, in 1/{RATE} s")
-    parser.add_argument("--seconds", type=float, default=8.0, help="how much of each video is dubbed and measured")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="how much of each video is dubbed and measured"
+    )
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     pairs = read_pairs(arguments.pairs, arguments.root)
@@ -232,17 +296,26 @@ def main() -> None:
         for method in methods:
             try:
                 dubs[method.name] = make_dub(
-                    pair, method, arguments.cache, seconds=arguments.seconds, device=arguments.device
+                    pair,
+                    method,
+                    arguments.cache,
+                    seconds=arguments.seconds,
+                    device=arguments.device,
                 )
             except LipSyncError as error:
-                print(f"{pair.face.name} with {pair.sound.name}, {method.name}: {error}", flush=True)
+                print(
+                    f"{pair.face.name} with {pair.sound.name}, {method.name}: {error}", flush=True
+                )
         rows += [
-            row_of(pair, *found, openings.points) for found in measure_pair(pair, dubs, openings, lag=arguments.lag)
+            row_of(pair, *found, openings.points)
+            for found in measure_pair(pair, dubs, openings, lag=arguments.lag)
         ]
         print(f"{number}/{len(pairs)} {pair.face.name} with {pair.sound.name}", flush=True)
     if openings.missing:
         names = arguments.out.with_name(f"{arguments.out.name}.missing")
-        names.write_text("".join(f"{path}\n" for path in dict.fromkeys(openings.missing)), encoding="utf-8")
+        names.write_text(
+            "".join(f"{path}\n" for path in dict.fromkeys(openings.missing)), encoding="utf-8"
+        )
         raise SystemExit(
             f"{len(set(openings.missing))} videos have no series in {arguments.openings}; named in {names}"
         )

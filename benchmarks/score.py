@@ -1,11 +1,13 @@
-"""What ``lipsync score`` finds on real clips, and how fast: the tables behind the figures in the README and the judge's card.
+"""What ``lipsync score`` finds on real clips, and how fast: the tables behind the figures in the
+README and the judge's card.
 
     python -m benchmarks.score FOLDER... [--scorer judge] [--shift CLIP...] [--time CLIP]
 
-One row per face track: offset, standard error, distance and confidence of the whole and the offsets of both halves. The
-offsets of clips that are in sync are not known better than by recording; GRID and self-recorded clips are. ``--shift``:
-clips whose sound is moved by -10, -5, 3, 7 and 10 frames, and what is found against the clip's own offset. Last, by chance:
-verdicts on faces beside the sound of another clip. ``--time``: wall time of the command, the start of Python included.
+One row per face track: offset, standard error, distance and confidence of the whole and the offsets
+of both halves. The offsets of clips that are in sync are not known better than by recording; GRID
+and self-recorded clips are. ``--shift``: clips whose sound is moved by -10, -5, 3, 7 and 10 frames,
+and what is found against the clip's own offset. Last, by chance: verdicts on faces beside the sound
+of another clip. ``--time``: wall time of the command, the start of Python included.
 """
 
 import argparse
@@ -48,15 +50,23 @@ def scores(clip: Path, tracks: list[FaceTrack], sound: Audio, scorer: Scorer) ->
 def halves(track: FaceTrack) -> list[FaceTrack]:
     """The whole and its two halves."""
     count = len(track.visible)
-    return [track, window(track, track.start, count // 2), window(track, track.start + count // 2, count - count // 2)]
+    return [
+        track,
+        window(track, track.start, count // 2),
+        window(track, track.start + count // 2, count - count // 2),
+    ]
 
 
 def offset(score: SyncScore) -> str:
     return "none" if score.offset_frames is None else f"{score.offset_frames:+d}"
 
 
-def table_of_clips(clips: Iterable[Path], scorer: Scorer) -> dict[Path, tuple[FaceTrack, SyncScore]]:
-    print("| clip | frames | offset | ± | distance | confidence | halves |\n|---|---|---|---|---|---|---|")
+def table_of_clips(
+    clips: Iterable[Path], scorer: Scorer
+) -> dict[Path, tuple[FaceTrack, SyncScore]]:
+    print(
+        "| clip | frames | offset | ± | distance | confidence | halves |\n|---|---|---|---|---|---|---|"
+    )
     found: dict[Path, tuple[FaceTrack, SyncScore]] = {}
     near = known = agree = 0
     for clip in clips:
@@ -65,14 +75,14 @@ def table_of_clips(clips: Iterable[Path], scorer: Scorer) -> dict[Path, tuple[Fa
         except LipSyncError as error:
             print(f"| {clip.name} | {error} | | | | | |")
             continue
-        parts = scores(clip, [part for track in tracks for part in halves(track)], sound, scorer)
-        for track, whole, *both in zip(tracks, parts[::3], parts[1::3], parts[2::3], strict=True):
+        parts = scores(clip, [part for person in tracks for part in halves(person)], sound, scorer)
+        for person, whole, *both in zip(tracks, parts[::3], parts[1::3], parts[2::3], strict=True):
             error = "" if whole.uncertainty is None else f"{whole.uncertainty:.1f}"
             print(
-                f"| {clip.name} | {len(track.visible)} | {offset(whole)} | {error} | {whole.distance:.3f} | "
+                f"| {clip.name} | {len(person.visible)} | {offset(whole)} | {error} | {whole.distance:.3f} | "
                 f"{whole.confidence:.3f} | {', '.join(map(offset, both))} |"
             )
-            found.setdefault(clip, (track, whole))
+            found.setdefault(clip, (person, whole))
             near += whole.offset_frames is not None and abs(whole.offset_frames) <= 1
             first, second = (half.offset_frames for half in both)
             if first is not None and second is not None:
@@ -91,11 +101,15 @@ def moved(sound: Audio, frames: int, fps: Fraction) -> Audio:
 
 
 def table_of_shifts(clips: list[Path], scorer: Scorer) -> None:
-    print(f"| clip | own | {' | '.join(f'{k:+d}' for k in SHIFTS)} |\n|---|---|{'---|' * len(SHIFTS)}")
+    print(
+        f"| clip | own | {' | '.join(f'{k:+d}' for k in SHIFTS)} |\n|---|---|{'---|' * len(SHIFTS)}"
+    )
     hits = 0
     for clip in clips:
         sound, track = read_audio(clip), tracks_of(clip, scorer.fps)[:1]
-        own, *rest = (scores(clip, track, moved(sound, k, scorer.fps), scorer)[0] for k in (0, *SHIFTS))
+        own, *rest = (
+            scores(clip, track, moved(sound, k, scorer.fps), scorer)[0] for k in (0, *SHIFTS)
+        )
         print(f"| {clip.name} | {offset(own)} | {' | '.join(map(offset, rest))} |")
         assert own.offset_frames is not None, f"{clip} has no offset of its own"
         wanted = [own.offset_frames + k for k in SHIFTS]
@@ -109,25 +123,41 @@ def table_of_shifts(clips: list[Path], scorer: Scorer) -> None:
 def chance(found: dict[Path, tuple[FaceTrack, SyncScore]], scorer: Scorer) -> None:
     """Every face beside the sound of the next clip."""
     pairs = list(pairwise(found))
-    verdicts = [scores(clip, [found[clip][0]], read_audio(other), scorer)[0] for clip, other in pairs]
+    verdicts = [
+        scores(clip, [found[clip][0]], read_audio(other), scorer)[0] for clip, other in pairs
+    ]
     given = sum(score.offset_frames is not None for score in verdicts)
     print(f"beside the sound of another clip: {given} verdicts on {len(verdicts)} faces\n")
 
 
 def wall_time(clip: Path, scorer: str) -> None:
-    line = [sys.executable, "-m", "lipsync_core", "score", str(clip), "--no-cache", "--scorer", scorer]
+    line = [
+        sys.executable,
+        "-m",
+        "lipsync_core",
+        "score",
+        str(clip),
+        "--no-cache",
+        "--scorer",
+        scorer,
+    ]
     seconds: list[float] = []
     for _ in range(3):
         began = time.perf_counter()
         subprocess.run(line, check=True, capture_output=True)
         seconds.append(time.perf_counter() - began)
     info = probe(clip)
-    print(f"{clip.name} ({info.width}x{info.height}, {info.frames} frames at {float(info.fps):g} fps): ", end="")
+    print(
+        f"{clip.name} ({info.width}x{info.height}, {info.frames} frames at {float(info.fps):g} fps): ",
+        end="",
+    )
     print(", ".join(f"{s:.2f}" for s in seconds), "s")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--scorer", default="judge")
     parser.add_argument("--shift", nargs="*", type=Path, default=[])

@@ -1,6 +1,7 @@
 """Lip sync: make any face speak any speech.
 
-Importing this does no I/O and loads no network; torch and the media library come with the first name that needs them.
+Importing this does no I/O and loads no network; torch and the media library come with the first
+name that needs them.
 """
 
 from importlib import import_module

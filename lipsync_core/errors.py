@@ -1,8 +1,10 @@
-"""Errors of the world. Wrong arguments raise ValueError; broken invariants of our own raise AssertionError."""
+"""Errors of the world. Wrong arguments raise ValueError; broken invariants of our own raise
+AssertionError."""
 
 
 class LipSyncError(Exception):
-    """Anything outside the caller's code that stops the work; the message says what was got, wanted and what to do."""
+    """Anything outside the caller's code that stops the work; the message says what was got, wanted
+    and what to do."""
 
 
 class NoFaceError(LipSyncError):

@@ -1,5 +1,6 @@
-"""IMAGE, AUDIO, BOUNDING_BOX, FACE_LANDMARKS and MASK, and what they are in the core. The host's values are checked here,
-because every pack makes its own; the only place that drops an alpha channel."""
+"""IMAGE, AUDIO, BOUNDING_BOX, FACE_LANDMARKS and MASK, and what they are in the core. The host's
+values are checked here, because every pack makes its own; the only place that drops an alpha
+channel."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -46,23 +47,33 @@ def seconds(value: float) -> Fraction:
 
 
 def frames(image: Tensor) -> Frames:
-    """An IMAGE (B,H,W,C) float as frames (B,H,W,3) float in [0,1]: one channel is grey, a fourth (alpha) is dropped. Values
-    outside, and NaN, are brought inside as ComfyUI's own preview shows them, with a warning. ValueError for anything else."""
+    """An IMAGE (B,H,W,C) float as frames (B,H,W,3) float in [0,1]: one channel is grey, a fourth
+    (alpha) is dropped. Values outside, and NaN, are brought inside as ComfyUI's own preview shows
+    them, with a warning. ValueError for anything else."""
     if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or not image.is_floating_point():
-        raise ValueError(f"the image is {tuple(image.shape)} {image.dtype}; wanted (frames, height, width, 3) float")
+        raise ValueError(
+            f"the image is {tuple(image.shape)} {image.dtype}; wanted (frames, height, width, 3) float"
+        )
     if 0 in image.shape:
-        raise ValueError(f"the image is {tuple(image.shape)}: it holds no pixel; connect a batch with frames in it")
+        raise ValueError(
+            f"the image is {tuple(image.shape)}: it holds no pixel; connect a batch with frames in it"
+        )
     pixels = image[..., :3]
     pixels = pixels.expand(*pixels.shape[:3], 3)
     low, high = (float(value) for value in pixels.aminmax())  # NaN where there is one
     if not (low >= 0 and high <= 1):
-        _log.warning("the image has values from %g to %g; wanted 0 to 1: they are clamped, NaN is black", low, high)
+        _log.warning(
+            "the image has values from %g to %g; wanted 0 to 1: they are clamped, NaN is black",
+            low,
+            high,
+        )
         pixels = pixels.nan_to_num(0.0).clamp(0, 1)
     return Frames(pixels.detach())
 
 
 def image(pixels: Tensor) -> Tensor:
-    """Pixels (N,H,W,3), or one picture (H,W,3), uint8 in [0,255] or float in [0,1], as an IMAGE where the host wants it."""
+    """Pixels (N,H,W,3), or one picture (H,W,3), uint8 in [0,255] or float in [0,1], as an IMAGE
+    where the host wants it."""
     pixels = pixels[None] if pixels.ndim == 3 else pixels
     whole = pixels.dtype == torch.uint8
     pixels = pixels.to(host.output_device(), torch.float32)
@@ -75,21 +86,29 @@ def mask(shares: Tensor) -> Tensor:
 
 
 def audio(value: Any, what: str = "the audio") -> Audio:
-    """An AUDIO {"waveform": (1,C,T) float, "sample_rate": Hz} as sound on the CPU; ``what`` names it in errors. MediaError
-    where there is none to hear, ValueError where it is not an AUDIO."""
+    """An AUDIO {"waveform": (1,C,T) float, "sample_rate": Hz} as sound on the CPU; ``what`` names
+    it in errors. MediaError where there is none to hear, ValueError where it is not an AUDIO."""
     if value is None:
-        raise MediaError(f"{what} is missing: the video has no sound; connect one that has, or another audio")
+        raise MediaError(
+            f"{what} is missing: the video has no sound; connect one that has, or another audio"
+        )
     if not isinstance(value, Mapping) or "waveform" not in value or "sample_rate" not in value:
-        raise ValueError(f"{what} is a {type(value).__name__}; wanted an AUDIO with waveform and sample_rate")
+        raise ValueError(
+            f"{what} is a {type(value).__name__}; wanted an AUDIO with waveform and sample_rate"
+        )
     waveform = value["waveform"]
     if not isinstance(waveform, Tensor) or waveform.ndim != 3 or not waveform.is_floating_point():
         shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else type(waveform).__name__
         raise ValueError(f"the waveform of {what} is {shape}; wanted (1, channels, samples) float")
     batch, channels, length = waveform.shape
     if batch != 1:
-        raise ValueError(f"{what} is a batch of {batch} sounds; wanted one: take it apart before this node")
+        raise ValueError(
+            f"{what} is a batch of {batch} sounds; wanted one: take it apart before this node"
+        )
     if not channels or not length:
-        raise MediaError(f"{what} is empty ({channels} channels, {length} samples); connect one with sound")
+        raise MediaError(
+            f"{what} is empty ({channels} channels, {length} samples); connect one with sound"
+        )
     samples = waveform[0].detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(samples).all()):
         _log.warning("%s has samples that are NaN or infinite: they are made silent", what)
@@ -103,16 +122,20 @@ def audio_value(sound: Audio) -> dict[str, Any]:
 
 
 def boxes_by_frame(value: Any) -> list[Tensor]:
-    """A BOUNDING_BOX as one (F,4) xyxy tensor for each frame; one box, or one list of boxes, is a single one. ValueError for
-    anything else."""
+    """A BOUNDING_BOX as one (F,4) xyxy tensor for each frame; one box, or one list of boxes, is a
+    single one. ValueError for anything else."""
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ValueError(f"bboxes is a {type(value).__name__}; wanted a box, a list of boxes, or a list for each frame")
+        raise ValueError(
+            f"bboxes is a {type(value).__name__}; wanted a box, a list of boxes, or a list for each frame"
+        )
     if all(isinstance(item, Mapping) for item in value):
         return [_boxes(value)]
     if not all(isinstance(item, Sequence) and not isinstance(item, str) for item in value):
-        raise ValueError("bboxes mixes boxes and lists; wanted a box, a list of boxes, or a list for each frame")
+        raise ValueError(
+            "bboxes mixes boxes and lists; wanted a box, a list of boxes, or a list for each frame"
+        )
     return [_boxes(item) for item in value]
 
 
@@ -122,18 +145,24 @@ def _boxes(items: Sequence[Any]) -> Tensor:
         try:
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"a bounding box is {item!r}; wanted numbers x, y, width and height") from error
+            raise ValueError(
+                f"a bounding box is {item!r}; wanted numbers x, y, width and height"
+            ) from error
         if not (width > 0 and height > 0 and abs(x) + abs(y) + width + height < float("inf")):
-            raise ValueError(f"a bounding box is {item!r}; wanted finite numbers, width and height above 0")
+            raise ValueError(
+                f"a bounding box is {item!r}; wanted finite numbers, width and height above 0"
+            )
         rows.append([x, y, x + width, y + height])
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
 
 def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[str, Any]]]:
-    """The boxes of ``tracks`` as a BOUNDING_BOX: a list for each of ``count`` frames, labelled with the number by which
-    'Select Face' counts: the place in the row of the scene."""
+    """The boxes of ``tracks`` as a BOUNDING_BOX: a list for each of ``count`` frames, labelled with
+    the number by which 'Select Face' counts: the place in the row of the scene."""
     by_frame: list[list[dict[str, Any]]] = [[] for _ in range(count)]
-    for number, track in ((place, track) for row in rows(tracks) for place, track in enumerate(row)):
+    for number, track in (
+        (place, track) for row in rows(tracks) for place, track in enumerate(row)
+    ):
         for index in track.visible.nonzero().flatten().tolist():
             x0, y0, x1, y1 = track.boxes[index].tolist()
             box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0, "label": str(number)}
@@ -143,35 +172,49 @@ def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[st
 
 
 def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """A FACE_LANDMARKS of ComfyUI's own face landmark node, or of 'Detect Faces': the boxes (F,4), the five points (F,5,2) and
-    the whole mesh (F,468,2), or our own points (F,102,2), of each frame's faces. ValueError."""
+    """A FACE_LANDMARKS of ComfyUI's own face landmark node, or of 'Detect Faces': the boxes (F,4),
+    the five points (F,5,2) and the whole mesh (F,468,2), or our own points (F,102,2), of each
+    frame's faces. ValueError."""
     frames = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(frames, Sequence):
-        raise ValueError(f"face_landmarks is a {type(value).__name__}; wanted that of ComfyUI's own face landmark node")
+        raise ValueError(
+            f"face_landmarks is a {type(value).__name__}; wanted that of ComfyUI's own face landmark node"
+        )
     try:
         boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]
-        meshes = [[torch.as_tensor(face["landmarks_xy"]).float() for face in faces] for faces in frames]
+        meshes = [
+            [torch.as_tensor(face["landmarks_xy"]).float() for face in faces] for faces in frames
+        ]
         points = [_rows([five_points(mesh) for mesh in faces], 5, 2) for faces in meshes]
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node") from error
+        raise ValueError(
+            f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node"
+        ) from error
     size = min([_MESH, *(len(mesh) for faces in meshes for mesh in faces)])
     return boxes, points, [_rows([mesh[:size] for mesh in faces], size, 2) for faces in meshes]
 
 
-def face_landmarks(tracks: Sequence[FaceTrack], count: int, width: int, height: int) -> dict[str, Any]:
-    """The dense points of ``tracks`` as the FACE_LANDMARKS of ComfyUI's own face landmark node: a list of faces for each of
-    ``count`` frames, with box, points, and how sure they are; and which points are joined to which part of a face, by which
-    the host's nodes draw and mask. What only a whole mesh tells (depth, blendshapes) is not in it, nor are faces without
-    clear landmarks."""
+def face_landmarks(
+    tracks: Sequence[FaceTrack], count: int, width: int, height: int
+) -> dict[str, Any]:
+    """The dense points of ``tracks`` as the FACE_LANDMARKS of ComfyUI's own face landmark node: a
+    list of faces for each of ``count`` frames, with box, points, and how sure they are; and which
+    points are joined to which part of a face, by which the host's nodes draw and mask. What only a
+    whole mesh tells (depth, blendshapes) is not in it, nor are faces without clear landmarks."""
     frames: list[list[dict[str, Any]]] = [[] for _ in range(count)]
     for track in tracks:
         if track.dense is None or track.dense.shape[1] != POINTS:
             continue
         for index in track.visible.nonzero().flatten().tolist():
             score = 1.0 if track.dense_scores is None else float(track.dense_scores[index])
-            face = {"bbox_xyxy": track.boxes[index].float().numpy(), "landmarks_xy": track.dense[index].float().numpy()}
+            face = {
+                "bbox_xyxy": track.boxes[index].float().numpy(),
+                "landmarks_xy": track.dense[index].float().numpy(),
+            }
             if 0 <= track.start + index < count:
-                frames[track.start + index].append({**face, "score": score, "presence": score, "blendshapes": {}})
+                frames[track.start + index].append(
+                    {**face, "score": score, "presence": score, "blendshapes": {}}
+                )
     return {"frames": frames, "image_size": (height, width), "connection_sets": CONNECTIONS}
 
 
@@ -181,10 +224,13 @@ def _path(*points: slice, closed: bool = False) -> frozenset[tuple[int, int]]:
     return frozenset(pairwise([*row, row[0]] if closed else row))
 
 
-# As ComfyUI's own node names them: left is the person's, so the picture's right. The brows are the upper edge of the oval.
+# As ComfyUI's own node names them: left is the person's, so the picture's right. The brows are the
+# upper edge of the oval.
 _PARTS = {
     "face_oval": frozenset(
-        pairwise([*range(JAW.start, JAW.stop), *range(RIGHT_BROW.stop - 1, LEFT_BROW.start - 1, -1), 40])
+        pairwise(
+            [*range(JAW.start, JAW.stop), *range(RIGHT_BROW.stop - 1, LEFT_BROW.start - 1, -1), 40]
+        )
     ),
     "lips": _path(OUTER_LIPS, closed=True) | _path(INNER_LIPS, closed=True),
     "left_eye": _path(RIGHT_EYE, closed=True),
@@ -209,4 +255,8 @@ _MESH = 468  # points of MediaPipe's mesh; ten more are irises, which look about
 
 
 def _rows(values: Sequence[Any], *shape: int) -> Tensor:
-    return torch.stack([torch.as_tensor(v).float() for v in values]) if values else torch.empty(0, *shape)
+    return (
+        torch.stack([torch.as_tensor(v).float() for v in values])
+        if values
+        else torch.empty(0, *shape)
+    )

@@ -36,12 +36,14 @@ class LipSyncExtension(ComfyExtension):
 
 
 async def _replace_the_incumbent() -> None:
-    """Workflows with the node ``Wav2Lip`` of ShmuelRonen/ComfyUI_wav2lip open with ours, where that pack is not there.
+    """Workflows with the node ``Wav2Lip`` of ShmuelRonen/ComfyUI_wav2lip open with ours, where that
+    pack is not there.
 
-    Its wav2lip.py (commit f7a18b7) has the inputs images, mode (sequential, repetitive), face_detect_batch, audio,
-    model_file, in this order, and the outputs images, audio. Its wav2lip_node.py steps 80/30 mel columns a frame: 30 fps,
-    whatever the clip has. Our detector batches by itself, and its model files are not ours, so these two fall away, as
-    does mode: where the sound is longer than the pictures it slows them down or repeats them, and we have pingpong.
+    Its wav2lip.py (commit f7a18b7) has the inputs images, mode (sequential, repetitive),
+    face_detect_batch, audio, model_file, in this order, and the outputs images, audio. Its
+    wav2lip_node.py steps 80/30 mel columns a frame: 30 fps, whatever the clip has. Our detector
+    batches by itself, and its model files are not ours, so these two fall away, as does mode: where
+    the sound is longer than the pictures it slows them down or repeats them, and we have pingpong.
     """
     replacements = getattr(ComfyAPI(), "node_replacement", None)  # since ComfyUI 0.13
     if replacements is None or not hasattr(io, "NodeReplace"):

@@ -22,10 +22,19 @@ class DetectFaces(io.ComfyNode):
             category=CATEGORY,
             description="Finds the faces and follows each person from frame to frame, up to the next cut. The preview numbers "
             "them as 'Select Face' counts them.",
-            search_aliases=["face detection", "face tracking", "find faces", "face bbox", "yunet", "s3fd"],
+            search_aliases=[
+                "face detection",
+                "face tracking",
+                "find faces",
+                "face bbox",
+                "yunet",
+                "s3fd",
+            ],
             inputs=[
                 io.MultiType.Input(
-                    "media", types=[io.Image, io.Video], tooltip="The pictures: a video, an image or a batch of images."
+                    "media",
+                    types=[io.Image, io.Video],
+                    tooltip="The pictures: a video, an image or a batch of images.",
                 ),
                 io.Combo.Input(
                     "detector",
@@ -79,11 +88,21 @@ class DetectFaces(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Tracks.Output("tracks", tooltip="The people, for 'Select Face' and 'Generate Lip Sync (Wav2Lip)'."),
+                Tracks.Output(
+                    "tracks",
+                    tooltip="The people, for 'Select Face' and 'Generate Lip Sync (Wav2Lip)'.",
+                ),
                 BoundingBox.Output("bboxes", tooltip="The box of every face, frame by frame."),
-                io.Int.Output("count", tooltip="How many people there are; after a cut everybody counts anew."),
-                io.Image.Output("preview", tooltip="Frames with numbered boxes; at most 16 of a video."),
-                io.Mask.Output("mask", tooltip="1 where the faces are. For images only: a video's is too large."),
+                io.Int.Output(
+                    "count", tooltip="How many people there are; after a cut everybody counts anew."
+                ),
+                io.Image.Output(
+                    "preview", tooltip="Frames with numbered boxes; at most 16 of a video."
+                ),
+                io.Mask.Output(
+                    "mask",
+                    tooltip="1 where the faces are. For images only: a video's is too large.",
+                ),
                 FaceLandmarks.Output(
                     "face_landmarks",
                     tooltip="102 points of every face, frame by frame, for ComfyUI's own landmark nodes.",
@@ -93,16 +112,29 @@ class DetectFaces(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, media, detector, min_score, min_size, every, smoothing, fps, bboxes=None, face_landmarks=None
+        cls,
+        media,
+        detector,
+        min_score,
+        min_size,
+        every,
+        smoothing,
+        fps,
+        bboxes=None,
+        face_landmarks=None,
     ) -> io.NodeOutput:
-        finding = Finding(detector, min_score, looking.lasting(media), Pace(every, smoothing), min_size)
+        finding = Finding(
+            detector, min_score, looking.lasting(media), Pace(every, smoothing), min_size
+        )
         footage = looking.footage(media, fps)
         people = looking.people(footage, finding, bboxes, face_landmarks)
         boxes = convert.bounding_boxes(people.tracks, people.frames)
         preview = convert.image(looking.preview(footage, people))
         found = convert.face_landmarks(people.tracks, people.frames, people.width, people.height)
         marks = found if face_landmarks is None else face_landmarks
-        return io.NodeOutput(people, boxes, len(people.tracks), preview, looking.masks(media, people), marks)
+        return io.NodeOutput(
+            people, boxes, len(people.tracks), preview, looking.masks(media, people), marks
+        )
 
 
 class SelectFace(io.ComfyNode):
@@ -115,9 +147,18 @@ class SelectFace(io.ComfyNode):
             display_name="Select Face",
             category=CATEGORY,
             description="Chooses who speaks. Chain several for several speakers, each with an audio of their own.",
-            search_aliases=["choose face", "pick speaker", "two speakers", "face index", "multiple faces"],
+            search_aliases=[
+                "choose face",
+                "pick speaker",
+                "two speakers",
+                "face index",
+                "multiple faces",
+            ],
             inputs=[
-                Tracks.Input("tracks", tooltip="From 'Detect Faces', or from another 'Select Face' to add a speaker."),
+                Tracks.Input(
+                    "tracks",
+                    tooltip="From 'Detect Faces', or from another 'Select Face' to add a speaker.",
+                ),
                 io.Combo.Input(
                     "rule",
                     options=["largest", "left", "right", "index", "point", "like image"],
@@ -131,9 +172,15 @@ class SelectFace(io.ComfyNode):
                     max=999,
                     tooltip="For 'index': the number in the preview of 'Detect Faces', from 0, left to right.",
                 ),
-                io.Int.Input("x", default=0, min=0, max=16384, tooltip="For 'point': pixels from the left."),
-                io.Int.Input("y", default=0, min=0, max=16384, tooltip="For 'point': pixels from the top."),
-                io.Image.Input("reference", optional=True, tooltip="For 'like image': a picture of the person."),
+                io.Int.Input(
+                    "x", default=0, min=0, max=16384, tooltip="For 'point': pixels from the left."
+                ),
+                io.Int.Input(
+                    "y", default=0, min=0, max=16384, tooltip="For 'point': pixels from the top."
+                ),
+                io.Image.Input(
+                    "reference", optional=True, tooltip="For 'like image': a picture of the person."
+                ),
                 io.Audio.Input(
                     "audio",
                     optional=True,

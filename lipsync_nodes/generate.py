@@ -21,7 +21,14 @@ class BlendSettings(io.ComfyNode):
             category=CATEGORY,
             description="How the generated mouth joins the picture. The defaults are those of 'Generate Lip Sync (Wav2Lip)' "
             "without this node.",
-            search_aliases=["lip sync mask", "feather", "colour match", "color match", "mouth mask", "seamless"],
+            search_aliases=[
+                "lip sync mask",
+                "feather",
+                "colour match",
+                "color match",
+                "mouth mask",
+                "seamless",
+            ],
             inputs=[
                 io.Combo.Input(
                     "mask",
@@ -130,7 +137,9 @@ class BlendSettings(io.ComfyNode):
         cls, mask, blend, colour_match, feather_px=0.0, colour: ColourMatch = "spread", **same
     ) -> io.NodeOutput:
         match = colour if colour_match else None
-        return io.NodeOutput(Blend(mask, blend, colour_match=match, feather_px=feather_px or None, **same))
+        return io.NodeOutput(
+            Blend(mask, blend, colour_match=match, feather_px=feather_px or None, **same)
+        )
 
 
 class PreviewMask(io.ComfyNode):
@@ -143,10 +152,18 @@ class PreviewMask(io.ComfyNode):
             display_name="Preview Mask",
             category=CATEGORY,
             description="Shows what 'Generate Lip Sync (Wav2Lip)' would redraw, in nine frames, before anything is drawn.",
-            search_aliases=["lip sync mask", "mouth mask preview", "show mask", "face mask", "occlusion preview"],
+            search_aliases=[
+                "lip sync mask",
+                "mouth mask preview",
+                "show mask",
+                "face mask",
+                "occlusion preview",
+            ],
             inputs=[
                 io.MultiType.Input(
-                    "media", types=[io.Image, io.Video], tooltip="The pictures: a video, an image or a batch of images."
+                    "media",
+                    types=[io.Image, io.Video],
+                    tooltip="The pictures: a video, an image or a batch of images.",
                 ),
                 Tracks.Input(
                     "tracks",
@@ -158,9 +175,13 @@ class PreviewMask(io.ComfyNode):
                     optional=True,
                     tooltip="Models look at faces in their own ways. Without it, the bundled 'mini'.",
                 ),
-                BlendType.Input("blend", optional=True, tooltip="Whose mask is shown, from 'Blend Settings'."),
+                BlendType.Input(
+                    "blend", optional=True, tooltip="Whose mask is shown, from 'Blend Settings'."
+                ),
             ],
-            outputs=[io.Image.Output("image", tooltip="Frames with the mask over them, as one picture.")],
+            outputs=[
+                io.Image.Output("image", tooltip="Frames with the mask over them, as one picture.")
+            ],
             is_output_node=True,
         )
 
@@ -182,7 +203,15 @@ class Wav2LipGenerate(io.ComfyNode):
             category=CATEGORY,
             description="Makes the face in a picture or video speak. A video goes from file to file, whatever its length; "
             "images stay in memory and are for short clips. The result is as long as the speech.",
-            search_aliases=["wav2lip", "lip sync", "lipsync", "talking head", "dub", "talking photo", "speech to lips"],
+            search_aliases=[
+                "wav2lip",
+                "lip sync",
+                "lipsync",
+                "talking head",
+                "dub",
+                "talking photo",
+                "speech to lips",
+            ],
             inputs=[
                 io.MatchType.Input(
                     "media",
@@ -200,9 +229,13 @@ class Wav2LipGenerate(io.ComfyNode):
                     optional=True,
                     tooltip="Who speaks, from 'Select Face' or 'Detect Faces'. Without it, the largest face.",
                 ),
-                Model.Input("model", optional=True, tooltip="Without it, the bundled model 'mini'."),
+                Model.Input(
+                    "model", optional=True, tooltip="Without it, the bundled model 'mini'."
+                ),
                 BlendType.Input(
-                    "blend", optional=True, tooltip="How the mouth joins the picture, from 'Blend Settings'."
+                    "blend",
+                    optional=True,
+                    tooltip="How the mouth joins the picture, from 'Blend Settings'.",
                 ),
                 fps_input("the images, and of the result"),
                 io.Combo.Input(
@@ -263,18 +296,33 @@ class Wav2LipGenerate(io.ComfyNode):
             ],
             outputs=[
                 io.MatchType.Output(
-                    media, "media", display_name="media", tooltip="The same kind as went in, speaking."
+                    media,
+                    "media",
+                    display_name="media",
+                    tooltip="The same kind as went in, speaking.",
                 ),
                 io.Audio.Output("audio", tooltip="The sound, exactly as long as the frames."),
                 io.Mask.Output(
-                    "mask", tooltip="How much of each pixel changed. For images only: a video's is too large."
+                    "mask",
+                    tooltip="How much of each pixel changed. For images only: a video's is too large.",
                 ),
             ],
         )
 
     @classmethod
     def execute(
-        cls, media, fps, longer, batch, crf, audio=None, tracks=None, model=None, blend=None, restorer=None, **wishes
+        cls,
+        media,
+        fps,
+        longer,
+        batch,
+        crf,
+        audio=None,
+        tracks=None,
+        model=None,
+        blend=None,
+        restorer=None,
+        **wishes,
     ) -> io.NodeOutput:
         wishes = speaking.Wishes(blend or Blend(), longer, batch, restorer, **wishes)
         job = speaking.Job.of(media, audio, tracks, model, wishes)

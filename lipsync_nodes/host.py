@@ -1,4 +1,5 @@
-"""The host's side: folders and file names, progress, memory, models. All that imports ComfyUI's own modules."""
+"""The host's side: folders and file names, progress, memory, models. All that imports ComfyUI's own
+modules."""
 
 import logging
 import os
@@ -29,7 +30,8 @@ from ..lipsync_core.types import Frames, YuvFrames
 _log = logging.getLogger("lipsync.nodes")
 T = TypeVar("T")
 
-_MODELS, _RESTORERS = "lipsync", "facerestore_models"  # the second is what packs that restore faces have
+# the second is what packs that restore faces have
+_MODELS, _RESTORERS = "lipsync", "facerestore_models"
 _SUFFIXES = {".safetensors", ".pth", ".pt"}
 BUNDLED = "mini (bundled)"
 BUNDLED_TOO = {"mini-2 (bundled)": "mini-2"}  # what was bundled before, for one more release
@@ -37,14 +39,16 @@ HUB = {f"{name} (Hub)": name for name in ("wav2lip", "wav2lip-gan")}
 HUB_RESTORERS = {f"{name} (Hub)": name for name in ("gfpgan", "restoreformer", "codeformer")}
 INPUT_FOLDER = "(input folder)"
 DEMO_FOLDER = "demo"
-NO_FILE = "(upload a file)"  # an empty list would leave the widget without a value, and the graph invalid
+# an empty list would leave the widget without a value, and the graph invalid
+NO_FILE = "(upload a file)"
 
 
 # ---- folders and names
 
 
 def register_model_folders() -> None:
-    """models/lipsync and models/facerestore_models, beside whatever the user's extra_model_paths.yaml and other packs say."""
+    """models/lipsync and models/facerestore_models, beside whatever the user's
+    extra_model_paths.yaml and other packs say."""
     known = folder_paths.folder_names_and_paths
     for name in (_MODELS, _RESTORERS):
         known.setdefault(name, ([], set()))
@@ -61,17 +65,23 @@ def model_names() -> list[str]:
 def model_file(name: str) -> Path:
     """The file of that name in models/lipsync; only what the list shows can be named. WeightsError."""
     if name not in folder_paths.get_filename_list(_MODELS) or not _is_plain(name):
-        raise WeightsError(f"models/lipsync has no file {name!r}; reload the page to see what it has")
+        raise WeightsError(
+            f"models/lipsync has no file {name!r}; reload the page to see what it has"
+        )
     return Path(folder_paths.get_full_path_or_raise(_MODELS, name))
 
 
 def restorer_names() -> list[str]:
     """What 'Load Face Restorer' offers."""
-    return [*HUB_RESTORERS, *dict.fromkeys(name for names in _restorer_files().values() for name in names)]
+    return [
+        *HUB_RESTORERS,
+        *dict.fromkeys(name for names in _restorer_files().values() for name in names),
+    ]
 
 
 def restorer_file(name: str) -> Path:
-    """The file of that name in models/facerestore_models or else models/lipsync; only what the list shows. WeightsError."""
+    """The file of that name in models/facerestore_models or else models/lipsync; only what the list
+    shows. WeightsError."""
     for folder, names in _restorer_files().items():
         if name in names and _is_plain(name):
             return Path(folder_paths.get_full_path_or_raise(folder, name))
@@ -83,24 +93,31 @@ def restorer_file(name: str) -> Path:
 def _restorer_files() -> dict[str, list[str]]:
     """By folder; other packs keep other kinds of files there."""
     files = {folder: folder_paths.get_filename_list(folder) for folder in (_RESTORERS, _MODELS)}
-    return {folder: [name for name in names if Path(name).suffix in _SUFFIXES] for folder, names in files.items()}
+    return {
+        folder: [name for name in names if Path(name).suffix in _SUFFIXES]
+        for folder, names in files.items()
+    }
 
 
 def input_names(kinds: list[str]) -> list[str]:
-    """Files of the input folder whose names say that they are of these ``kinds`` (audio, video); ``NO_FILE`` if none is."""
+    """Files of the input folder whose names say that they are of these ``kinds`` (audio, video);
+    ``NO_FILE`` if none is."""
     folder = Path(folder_paths.get_input_directory())
     return (_files(folder, kinds) if folder.is_dir() else []) or [NO_FILE]
 
 
 def input_file(name: str | None) -> Path:
-    """The file of that name, as widgets name it, in the host's input folder (or "[output]", "[temp]"). MediaError for one
-    that is not there or lies elsewhere: a workflow may come from anybody."""
+    """The file of that name, as widgets name it, in the host's input folder (or "[output]",
+    "[temp]"). MediaError for one that is not there or lies elsewhere: a workflow may come from
+    anybody."""
     if name is None or name == NO_FILE:
         raise MediaError("no file is chosen; upload one, or connect a video")
     plain, folder = folder_paths.annotated_filepath(name)
     path = _inside(Path(folder or folder_paths.get_input_directory()), str(plain).strip())
     if not path.is_file():
-        raise MediaError(f"{name!r} is not in ComfyUI's input folder; upload it again, or choose another file")
+        raise MediaError(
+            f"{name!r} is not in ComfyUI's input folder; upload it again, or choose another file"
+        )
     return path
 
 
@@ -108,15 +125,22 @@ def video_folders() -> list[str]:
     """What 'Load Video Folder' offers."""
     folder = Path(folder_paths.get_input_directory())
     entries = folder.iterdir() if folder.is_dir() else ()
-    return [DEMO_FOLDER, INPUT_FOLDER, *sorted(entry.name for entry in entries if entry.is_dir() and _stays(entry))]
+    return [
+        DEMO_FOLDER,
+        INPUT_FOLDER,
+        *sorted(entry.name for entry in entries if entry.is_dir() and _stays(entry)),
+    ]
 
 
 def videos_in(name: str) -> list[Path]:
-    """The videos of a folder that ``video_folders`` offers, by name. MediaError where there is no such folder, or no video."""
+    """The videos of a folder that ``video_folders`` offers, by name. MediaError where there is no
+    such folder, or no video."""
     base = Path(folder_paths.get_input_directory())
     folder = base.resolve() if name == INPUT_FOLDER else _inside(base, name)
     if not folder.is_dir():
-        raise MediaError(f"{name!r} is no folder in ComfyUI's input folder; reload the page and choose another")
+        raise MediaError(
+            f"{name!r} is no folder in ComfyUI's input folder; reload the page and choose another"
+        )
     videos = [folder / file for file in _files(folder, ["video"])]
     if not videos:
         raise MediaError(f"the folder {name!r} holds no video; put some there, or choose 'demo'")
@@ -124,7 +148,8 @@ def videos_in(name: str) -> list[Path]:
 
 
 def _files(folder: Path, kinds: list[str]) -> list[str]:
-    """Names of the files of these ``kinds`` in a folder of the host's input; none that is a link to elsewhere."""
+    """Names of the files of these ``kinds`` in a folder of the host's input; none that is a link to
+    elsewhere."""
     named = folder_paths.filter_files_content_types([path.name for path in folder.iterdir()], kinds)
     return sorted(name for name in named if (folder / name).is_file() and _stays(folder / name))
 
@@ -135,19 +160,24 @@ def _stays(path: Path) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether ``name`` goes down from where it starts, read as Windows and as POSIX read it. Asked before the disk is: a
-    UNC name alone makes Windows sign in at a stranger's server."""
+    """Whether ``name`` goes down from where it starts, read as Windows and as POSIX read it. Asked
+    before the disk is: a UNC name alone makes Windows sign in at a stranger's server."""
     path = PureWindowsPath(name)
     streams = os.name == "nt" and ":" in name  # NTFS keeps others beside a file's own
-    return bool(path.parts) and not (path.drive or path.root or ".." in path.parts or "\0" in name or streams)
+    return bool(path.parts) and not (
+        path.drive or path.root or ".." in path.parts or "\0" in name or streams
+    )
 
 
 def _inside(base: Path, name: str) -> Path:
-    """``base``/``name``, resolved; MediaError where that leaves ``base``, by name or through a link."""
+    """``base``/``name``, resolved; MediaError where that leaves ``base``, by name or through a
+    link."""
     base = base.resolve()
     path = (base / name).resolve() if _is_plain(name) else None
     if path is None or not path.is_relative_to(base):
-        raise MediaError(f"{name!r} does not lie in ComfyUI's folders; choose a file of its input folder")
+        raise MediaError(
+            f"{name!r} does not lie in ComfyUI's folders; choose a file of its input folder"
+        )
     return path
 
 
@@ -158,7 +188,9 @@ def input_stamp(name: str | None) -> str:
 
 def model_stamp(name: str | None) -> str:
     """Changes when the file does that ``model_file`` gives."""
-    return _stamp(lambda: [] if name is None or name in (BUNDLED, *BUNDLED_TOO, *HUB) else [model_file(name)])
+    return _stamp(
+        lambda: [] if name is None or name in (BUNDLED, *BUNDLED_TOO, *HUB) else [model_file(name)]
+    )
 
 
 def restorer_stamp(name: str | None) -> str:
@@ -195,12 +227,15 @@ def temp_file(suffix: str) -> Path:
 
 
 class Progress:
-    """The stages of a run as one bar. ``stages``: which stages, and what share of the time each takes. To be called as the
-    core calls ``on_progress``; every call raises the host's exception where the user pressed Cancel."""
+    """The stages of a run as one bar. ``stages``: which stages, and what share of the time each
+    takes. To be called as the core calls ``on_progress``; every call raises the host's exception
+    where the user pressed Cancel."""
 
     def __init__(self, stages: Mapping[str, float]) -> None:
         ends = list(accumulate(stages.values(), initial=0.0))
-        self._spans = {stage: (ends[i] / ends[-1], ends[i + 1] / ends[-1]) for i, stage in enumerate(stages)}
+        self._spans = {
+            stage: (ends[i] / ends[-1], ends[i + 1] / ends[-1]) for i, stage in enumerate(stages)
+        }
         self._bar = comfy.utils.ProgressBar(_STEPS)
         self._at = 0.0
         self._shown = 0.0  # seconds: when the last picture went out
@@ -209,7 +244,9 @@ class Progress:
         cancel_point()
         if stage in self._spans:
             begin, end = self._spans[stage]
-            self._at = max(self._at, begin + (end - begin) * min(1.0, done / total if total else 0.0))
+            self._at = max(
+                self._at, begin + (end - begin) * min(1.0, done / total if total else 0.0)
+            )
         self._bar.update_absolute(round(self._at * _STEPS), _STEPS)
 
     def show(self, frames: Frames | YuvFrames) -> None:
@@ -218,7 +255,9 @@ class Progress:
         now = time.monotonic()
         if now - self._shown >= _PREVIEW_SECONDS:
             self._shown = now
-            self._bar.update_absolute(round(self._at * _STEPS), _STEPS, ("JPEG", _picture(frames), _PREVIEW_SIDE))
+            self._bar.update_absolute(
+                round(self._at * _STEPS), _STEPS, ("JPEG", _picture(frames), _PREVIEW_SIDE)
+            )
 
 
 _STEPS = 1000
@@ -235,7 +274,10 @@ def _picture(frames: Frames | YuvFrames) -> Image.Image:
     """The last frame as a small PIL image."""
     if isinstance(frames, YuvFrames):
         step = max(1, frames.chroma.shape[3] // (_PREVIEW_SIDE // 2))
-        luma, chroma = frames.luma[-1:, :, :: 2 * step, :: 2 * step], frames.chroma[-1:, :, ::step, ::step]
+        luma, chroma = (
+            frames.luma[-1:, :, :: 2 * step, :: 2 * step],
+            frames.chroma[-1:, :, ::step, ::step],
+        )
         height, width = (min(a, b) for a, b in zip(luma.shape[2:], chroma.shape[2:], strict=True))
         codes = torch.cat([luma[..., :height, :width], chroma[..., :height, :width]], 1).float()
         small = to_rgb(codes, frames.colour)[0].permute(1, 2, 0) * 255
@@ -260,8 +302,8 @@ def output_device() -> torch.device:
 
 
 def refuse_unless_fits(wanted_bytes: int, what: str, instead: str) -> None:
-    """LipSyncError, with the figures and ``instead`` (what to do), when ``what`` does not fit into the memory that is free
-    where nodes' outputs lie; some is left for the rest of the machine."""
+    """LipSyncError, with the figures and ``instead`` (what to do), when ``what`` does not fit into
+    the memory that is free where nodes' outputs lie; some is left for the rest of the machine."""
     free = _free_bytes(output_device())
     if wanted_bytes > 0.9 * free:
         figures = f"{what} would take {wanted_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
@@ -272,29 +314,37 @@ def _free_bytes(where: torch.device) -> int:
     free = int(mm.get_free_memory(where))
     if where.type != "cpu":
         return free
-    group = Path("/sys/fs/cgroup")  # a container's limit, of which psutil, and so the host, knows nothing
+    # a container's limit, of which psutil, and so the host, knows nothing
+    group = Path("/sys/fs/cgroup")
     try:
-        most, used = (int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
-        return min(free, most - used + int(stat["inactive_file"]))  # what files take can be had back
+        most, used = (
+            int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current")
+        )
+        stat = dict(
+            line.split() for line in (group / "memory.stat").read_text("ascii").splitlines()
+        )
+        # what files take can be had back
+        return min(free, most - used + int(stat["inactive_file"]))
     except (OSError, ValueError, KeyError):  # no container, or no limit ("max")
         return free
 
 
 def managed(model: nn.Module) -> Any:
-    """``model`` in the care of the host's model management: on its device while it works, off it when others need room."""
+    """``model`` in the care of the host's model management: on its device while it works, off it
+    when others need room."""
     return comfy.model_patcher.ModelPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 
 def loaded(patcher: Any) -> nn.Module:
-    """The model of ``patcher``, on its device. A batch of 96 px faces takes a few MB, for which the host's own reserve does."""
+    """The model of ``patcher``, on its device. A batch of 96 px faces takes a few MB, for which the
+    host's own reserve does."""
     mm.load_models_gpu([patcher], force_full_load=True)
     return patcher.model
 
 
 def halving(batch: int, run: Callable[[int], T]) -> T:
-    """``run(batch)``, with half the batch as often as the device's memory does not suffice; the last error where 1 is too
-    much."""
+    """``run(batch)``, with half the batch as often as the device's memory does not suffice; the
+    last error where 1 is too much."""
     while True:
         try:
             return run(batch)
@@ -323,13 +373,15 @@ def generator(name: str, progress: Progress) -> Any:
 
 
 def restorer(name: str, progress: Progress) -> Path | str:
-    """What ``Restore`` calls the network of that name in ``restorer_names``, fetched where it is not here yet. WeightsError;
-    LipSyncError where the package is missing that builds it."""
+    """What ``Restore`` calls the network of that name in ``restorer_names``, fetched where it is
+    not here yet. WeightsError; LipSyncError where the package is missing that builds it."""
     _wants("spandrel", "ComfyUI's own requirements name it")
     if name not in HUB_RESTORERS:
         return restorer_file(name)
     if HUB_RESTORERS[name] == "codeformer":
-        _wants("spandrel_extra_arches", "its licence is that of CodeFormer, non-commercial use only")
+        _wants(
+            "spandrel_extra_arches", "its licence is that of CodeFormer, non-commercial use only"
+        )
     pulled(HUB_RESTORERS[name], progress)
     return HUB_RESTORERS[name]
 
@@ -349,7 +401,8 @@ def make_room(wanted_bytes: int) -> None:
 
 
 def pulled(name: str, progress: Progress) -> Path:
-    """The Hub's file of that name (a key of the core's table, nothing else), fetched where it is not here yet."""
+    """The Hub's file of that name (a key of the core's table, nothing else), fetched where it is
+    not here yet."""
     return pull(name, on_progress=lambda done, total: progress("pull", done, total))
 
 

@@ -42,14 +42,18 @@ class DemoMedia(io.ComfyNode):
             outputs=[
                 io.Image.Output("image", tooltip="The photograph."),
                 io.Video.Output("video", tooltip="The clip, as long as the speech."),
-                io.Audio.Output("audio", tooltip="The speech; for 'out of sync' as late as in the clip."),
+                io.Audio.Output(
+                    "audio", tooltip="The speech; for 'out of sync' as late as in the clip."
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, clip) -> io.NodeOutput:
         made = demo_clip(host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES))
-        return io.NodeOutput(convert.image(made.image), video_output(made.video), convert.audio_value(made.audio))
+        return io.NodeOutput(
+            convert.image(made.image), video_output(made.video), convert.audio_value(made.audio)
+        )
 
 
 class LoadAudio(io.ComfyNode):
@@ -62,7 +66,13 @@ class LoadAudio(io.ComfyNode):
             display_name="Load Audio (Lip Sync)",
             category=CATEGORY,
             description="The sound of an audio or video file, or of a video that comes from another node; all of it or a part.",
-            search_aliases=["import speech", "voice", "extract audio from video", "trim audio", "wav2lip audio"],
+            search_aliases=[
+                "import speech",
+                "voice",
+                "extract audio from video",
+                "trim audio",
+                "wav2lip audio",
+            ],
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -73,7 +83,12 @@ class LoadAudio(io.ComfyNode):
                     "connected.",
                 ),
                 io.Float.Input(
-                    "start", default=0.0, min=0.0, max=86400.0, step=0.01, tooltip="Where to begin, in seconds."
+                    "start",
+                    default=0.0,
+                    min=0.0,
+                    max=86400.0,
+                    step=0.01,
+                    tooltip="Where to begin, in seconds.",
                 ),
                 io.Float.Input(
                     "end",
@@ -83,10 +98,16 @@ class LoadAudio(io.ComfyNode):
                     step=0.01,
                     tooltip="Where to stop, in seconds; 0 goes to the end.",
                 ),
-                io.Video.Input("video", optional=True, tooltip="Takes the sound of this video instead of a file's."),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="Takes the sound of this video instead of a file's.",
+                ),
             ],
             outputs=[
-                io.Audio.Output("audio", tooltip="The sound, at its own sample rate and with its own channels."),
+                io.Audio.Output(
+                    "audio", tooltip="The sound, at its own sample rate and with its own channels."
+                ),
                 io.Float.Output("duration", tooltip="How long it is, in seconds."),
             ],
         )
@@ -108,7 +129,9 @@ class LoadAudio(io.ComfyNode):
     @classmethod
     def execute(cls, file, start, end, video=None) -> io.NodeOutput:
         if end and end <= start:
-            raise ValueError(f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end")
+            raise ValueError(
+                f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end"
+            )
         source = file_source(host.input_file(file)) if video is None else video_source(video)
         sound = source.audio(convert.seconds(start), convert.seconds(end) if end else None)
         return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
@@ -124,7 +147,12 @@ class LoadLipSyncModel(io.ComfyNode):
             display_name="Load Lip Sync Model",
             category=CATEGORY,
             description="The network that draws the mouth. Without it, 'Generate Lip Sync (Wav2Lip)' takes the bundled one.",
-            search_aliases=["wav2lip model", "wav2lip checkpoint", "wav2lip gan", "lip sync weights"],
+            search_aliases=[
+                "wav2lip model",
+                "wav2lip checkpoint",
+                "wav2lip gan",
+                "lip sync weights",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -153,7 +181,9 @@ class LoadLipSyncModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, precision) -> io.NodeOutput:
         patcher = host.generator(model, host.Progress({"pull": 1}))
-        return io.NodeOutput(Voice(patcher, host.HUB.get(model) or host.BUNDLED_TOO.get(model) or model, precision))
+        return io.NodeOutput(
+            Voice(patcher, host.HUB.get(model) or host.BUNDLED_TOO.get(model) or model, precision)
+        )
 
 
 class LoadFaceRestorer(io.ComfyNode):
@@ -167,7 +197,14 @@ class LoadFaceRestorer(io.ComfyNode):
             category=CATEGORY,
             description="A network that restores faces: it makes soft mouths sharp again, after 'Generate Lip Sync (Wav2Lip)' "
             "drew them.",
-            search_aliases=["gfpgan", "codeformer", "restoreformer", "face restore", "face enhance", "upscale face"],
+            search_aliases=[
+                "gfpgan",
+                "codeformer",
+                "restoreformer",
+                "face restore",
+                "face enhance",
+                "upscale face",
+            ],
             inputs=[
                 io.Combo.Input(
                     "network",
@@ -201,7 +238,9 @@ class LoadFaceRestorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, network, strength, mask) -> io.NodeOutput:
-        return io.NodeOutput(Restore(host.restorer(network, host.Progress({"pull": 1})), strength, mask))
+        return io.NodeOutput(
+            Restore(host.restorer(network, host.Progress({"pull": 1})), strength, mask)
+        )
 
 
 class LoadVideos(io.ComfyNode):
@@ -214,7 +253,12 @@ class LoadVideos(io.ComfyNode):
             display_name="Load Video Folder",
             category=CATEGORY,
             description="Every video of a folder, as a list: what is connected runs once for each.",
-            search_aliases=["batch videos", "video list", "load videos from folder", "quality check"],
+            search_aliases=[
+                "batch videos",
+                "video list",
+                "load videos from folder",
+                "quality check",
+            ],
             inputs=[
                 io.Combo.Input(
                     "folder",
@@ -222,10 +266,20 @@ class LoadVideos(io.ComfyNode):
                     default="demo",
                     tooltip="A folder inside ComfyUI's input folder, or 'demo' for those clips of Demo Media that speak.",
                 ),
-                io.Int.Input("limit", default=0, min=0, max=10000, tooltip="At most so many videos; 0 takes all."),
+                io.Int.Input(
+                    "limit",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="At most so many videos; 0 takes all.",
+                ),
             ],
             outputs=[
-                io.Video.Output("videos", tooltip="The videos, in the order of their names.", is_output_list=True),
+                io.Video.Output(
+                    "videos",
+                    tooltip="The videos, in the order of their names.",
+                    is_output_list=True,
+                ),
                 io.String.Output("names", tooltip="Their file names.", is_output_list=True),
             ],
         )
@@ -246,7 +300,10 @@ class LoadVideos(io.ComfyNode):
     def execute(cls, folder, limit) -> io.NodeOutput:
         if folder == host.DEMO_FOLDER:
             progress = host.Progress(_STAGES)
-            paths = [demo_clip(host.temp_folder("lipsync-demo"), name, on_progress=progress).video for name in _SPOKEN]
+            paths = [
+                demo_clip(host.temp_folder("lipsync-demo"), name, on_progress=progress).video
+                for name in _SPOKEN
+            ]
         else:
             paths = host.videos_in(folder)
         paths = paths[: limit or None]

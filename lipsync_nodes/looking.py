@@ -31,7 +31,8 @@ from .videos import NO_MASK, video_source
 
 Rule = Literal["largest", "left", "right", "index", "point", "like image"]
 
-PARSER_BYTES = 1 << 29  # of a face parser at work: 53 MB of weights, eight faces whose widest features are 16 MB each
+# of a face parser at work: 53 MB of weights, eight faces whose widest features are 16 MB each
+PARSER_BYTES = 1 << 29
 _RATE = 25.0  # a mask does not depend on it
 _SHEET = 16  # pictures of a video in the preview
 _MASKS_AT_ONCE = 16  # frames, between two looks at Cancel
@@ -52,9 +53,12 @@ def lasting(media: Any) -> bool:
 
 
 def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:
-    """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is; ValueError."""
+    """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is;
+    ValueError."""
     if bboxes is not None and face_landmarks is not None:
-        raise ValueError("bboxes and face_landmarks are both connected; one of them says where the faces are")
+        raise ValueError(
+            "bboxes and face_landmarks are both connected; one of them says where the faces are"
+        )
     width, height = clip.size
     frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames
     progress = host.Progress({"pull": 2, "find faces": 8, "look": 1})
@@ -72,7 +76,9 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
         if finding.detector in HUB:
             host.pulled(finding.detector, progress)
         if bboxes is None:
-            tracks, count = find_people(clip, finding, host.device(), stop=sys.maxsize, on_found=heard)
+            tracks, count = find_people(
+                clip, finding, host.device(), stop=sys.maxsize, on_found=heard
+            )
         else:
             detector, _ = load_detector(finding, host.device())
             boxes = convert.boxes_by_frame(bboxes)
@@ -80,7 +86,9 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
             marks = load_landmarks(host.device())
             tracks = add_dense(clip, tracks, count, marks, pace=finding.pace, on_found=heard)
     if not tracks and (bboxes is not None or face_landmarks is not None):
-        raise NoFaceError(f"none of {count} frames has a face in what is connected; disconnect it to have faces found")
+        raise NoFaceError(
+            f"none of {count} frames has a face in what is connected; disconnect it to have faces found"
+        )
     if not tracks:
         raise NoFaceError(
             f"no face in {count} frames of {width}x{height} px; lower min_score (now {finding.min_score:g}) or min_size "
@@ -90,15 +98,19 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
 
 
 def preview(clip: Footage | Pictures, found: People) -> Tensor:
-    """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3) uint8."""
+    """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3)
+    uint8."""
     shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
-    pictures = (Frames(picture[None], frame) for frame, picture in clip.pick(shown, on_frame=host.cancel_point))
+    pictures = (
+        Frames(picture[None], frame)
+        for frame, picture in clip.pick(shown, on_frame=host.cancel_point)
+    )
     return overview(pictures, found.tracks, count=len(shown))
 
 
 def mask_preview(media: Any, found: People | None, voice: Voice | None, blend: Blend) -> Tensor:
-    """Frames of ``media`` with the masks of whoever is to speak over them, as one picture (h,w,3) uint8. NoFaceError,
-    ValueError."""
+    """Frames of ``media`` with the masks of whoever is to speak over them, as one picture (h,w,3)
+    uint8. NoFaceError, ValueError."""
     clip = footage(media, _RATE)
     network = (voice or Voice(host.bundled_model(), "mini")).patcher.model
     progress = host.Progress({"pull": 1, "find faces": 4})
@@ -145,15 +157,21 @@ def masks(media: Any, found: People) -> Any:
     for start in range(0, found.frames, _MASKS_AT_ONCE):
         host.cancel_point()
         part = shares[start : start + _MASKS_AT_ONCE]
-        part[:] = face_masks(found.tracks, start=start, count=len(part), height=found.height, width=found.width)
+        part[:] = face_masks(
+            found.tracks, start=start, count=len(part), height=found.height, width=found.width
+        )
     return convert.mask(shares)
 
 
-def chosen(found: People, rule: Rule, *, index: int, point: tuple[int, int], reference: Tensor | None) -> FaceTrack:
+def chosen(
+    found: People, rule: Rule, *, index: int, point: tuple[int, int], reference: Tensor | None
+) -> FaceTrack:
     """The track of whoever ``rule`` names. NoFaceError, ValueError."""
     if rule == "like image":
         if reference is None:
-            raise ValueError("'like image' needs a picture of the person: connect one to 'reference'")
+            raise ValueError(
+                "'like image' needs a picture of the person: connect one to 'reference'"
+            )
         portraits = [pictures.float() / 255 for pictures in found.portraits]
         return select_like(found.tracks, portraits, reference=_reference(reference))
     return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
@@ -166,7 +184,9 @@ def refuse_twice(found: People, track: FaceTrack) -> None:
         now = window(track, 0, found.frames)
         both = before.visible & now.visible
         if bool(both.any()) and torch.equal(before.boxes[both], now.boxes[both]):
-            raise ValueError(f"this is speaker {number} again; choose somebody else here, or take this node out")
+            raise ValueError(
+                f"this is speaker {number} again; choose somebody else here, or take this node out"
+            )
 
 
 def _reference(image: Tensor) -> Tensor:
@@ -174,20 +194,30 @@ def _reference(image: Tensor) -> Tensor:
     clip = Pictures(convert.frames(image[:1]).pixels, convert.rate(1))
     tracks, _ = find_people(clip, Finding(cache=False, dense=False), host.device(), stop=1)
     if not tracks:
-        raise NoFaceError("no face in the reference picture; connect one that shows the person from the front")
+        raise NoFaceError(
+            "no face in the reference picture; connect one that shows the person from the front"
+        )
     largest = select(tracks, FaceSelector("largest"))
     return portrait(clip.pixels[0], largest.boxes[0], largest.points[0])
 
 
-def _portraits(clip: Footage | Pictures, tracks: list[FaceTrack], progress: host.Progress) -> tuple[Tensor, ...]:
+def _portraits(
+    clip: Footage | Pictures, tracks: list[FaceTrack], progress: host.Progress
+) -> tuple[Tensor, ...]:
     """(P,3,S,S) uint8 of every track."""
-    wanted = [portrait_frames(track, most=5 if len(tracks) <= _FEW_TRACKS else 2) for track in tracks]
+    wanted = [
+        portrait_frames(track, most=5 if len(tracks) <= _FEW_TRACKS else 2) for track in tracks
+    ]
     frames = sorted({frame for frames in wanted for frame in frames})
     made: list[list[Tensor]] = [[] for _ in tracks]
     for done, (frame, picture) in enumerate(clip.pick(frames, on_frame=host.cancel_point), 1):
         progress("look", done, len(frames))
-        for portraits, track in ((m, t) for m, t, w in zip(made, tracks, wanted, strict=True) if frame in w):
+        for portraits, track in (
+            (m, t) for m, t, w in zip(made, tracks, wanted, strict=True) if frame in w
+        ):
             here = window(track, frame, 1)
-            portraits.append((portrait(picture, here.boxes[0], here.points[0]) * 255).round().byte())
+            portraits.append(
+                (portrait(picture, here.boxes[0], here.points[0]) * 255).round().byte()
+            )
     none = torch.empty(0, 3, PORTRAIT_SIZE, PORTRAIT_SIZE, dtype=torch.uint8)
     return tuple(torch.stack(m) if m else none for m in made)

@@ -27,7 +27,15 @@ class SyncScore(io.ComfyNode):
             display_name="Score Lip Sync",
             category=CATEGORY,
             description="Whether lips and sound agree, and by how much they are apart. 'Shift Audio' mends what it finds.",
-            search_aliases=["lip sync score", "lse-d", "lse-c", "syncnet", "sync offset", "av sync", "audio delay"],
+            search_aliases=[
+                "lip sync score",
+                "lse-d",
+                "lse-c",
+                "syncnet",
+                "sync offset",
+                "av sync",
+                "audio delay",
+            ],
             inputs=[
                 io.MultiType.Input(
                     "media",
@@ -35,7 +43,9 @@ class SyncScore(io.ComfyNode):
                     tooltip="A video or a batch of images, half a second or more.",
                 ),
                 io.Audio.Input(
-                    "audio", optional=True, tooltip="The sound to compare with. Without it, the video's own."
+                    "audio",
+                    optional=True,
+                    tooltip="The sound to compare with. Without it, the video's own.",
                 ),
                 fps_input("the images"),
                 io.Combo.Input(
@@ -52,9 +62,18 @@ class SyncScore(io.ComfyNode):
                     tooltip="In frames of 25 a second. Above 0 the sound is early: delay it so much.",
                 ),
                 io.Float.Output("offset_ms", tooltip="The same in milliseconds."),
-                io.Float.Output("lse_d", display_name="LSE-D", tooltip="Distance of lips and sound; lower is better."),
-                io.Float.Output("lse_c", display_name="LSE-C", tooltip="Confidence; higher is better."),
-                io.Image.Output("plot", tooltip="Confidence over time, and the curve that the offset was read from."),
+                io.Float.Output(
+                    "lse_d",
+                    display_name="LSE-D",
+                    tooltip="Distance of lips and sound; lower is better.",
+                ),
+                io.Float.Output(
+                    "lse_c", display_name="LSE-C", tooltip="Confidence; higher is better."
+                ),
+                io.Image.Output(
+                    "plot",
+                    tooltip="Confidence over time, and the curve that the offset was read from.",
+                ),
                 io.String.Output("verdict", tooltip="The result in words, or why there is none."),
             ],
         )
@@ -71,7 +90,9 @@ class SyncScore(io.ComfyNode):
         offset_ms = told.offset_ms or 0.0
         offset = offset_ms * _JUDGE_FPS / 1000
         plot = convert.image(drawn(report))
-        return io.NodeOutput(offset, offset_ms, told.distance, told.confidence, plot, _words(report))
+        return io.NodeOutput(
+            offset, offset_ms, told.distance, told.confidence, plot, _words(report)
+        )
 
 
 def _report(source: VideoSource, audio, scorer: str, progress: host.Progress) -> ScoreReport:
@@ -101,7 +122,8 @@ def _words(report: ScoreReport) -> str:
     if len(lines) > 1:
         faces = zip(report.tracks, lines, strict=True)
         lines = [
-            f"face at {f.centre[0]},{f.centre[1]}, frames {f.first_frame}-{f.last_frame}: {line}" for f, line in faces
+            f"face at {f.centre[0]},{f.centre[1]}, frames {f.first_frame}-{f.last_frame}: {line}"
+            for f, line in faces
         ]
     return "\n".join([*lines, *report.warnings])
 
@@ -116,7 +138,13 @@ class ShiftAudio(io.ComfyNode):
             display_name="Shift Audio",
             category=CATEGORY,
             description="Delays or advances sound; its length stays, silence fills the gap. Takes what 'Score Lip Sync' found.",
-            search_aliases=["delay audio", "advance audio", "fix sync", "audio offset", "sync audio"],
+            search_aliases=[
+                "delay audio",
+                "advance audio",
+                "fix sync",
+                "audio offset",
+                "sync audio",
+            ],
             inputs=[
                 io.Audio.Input("audio", tooltip="The sound to move."),
                 io.Float.Input(
@@ -162,7 +190,12 @@ class SetAudio(io.ComfyNode):
             category=CATEGORY,
             description="Gives a video other sound. Its picture is copied as it is, not encoded again; only a trimmed "
             "video's is.",
-            search_aliases=["replace audio", "mux audio", "add sound to video", "merge audio and video"],
+            search_aliases=[
+                "replace audio",
+                "mux audio",
+                "add sound to video",
+                "merge audio and video",
+            ],
             inputs=[
                 io.Video.Input("video", tooltip="The video whose picture is kept."),
                 io.Audio.Input("audio", tooltip="The sound that it gets."),

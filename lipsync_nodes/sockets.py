@@ -6,8 +6,8 @@ Tracks = io.Custom("LIPSYNC_TRACKS")
 Model = io.Custom("LIPSYNC_MODEL")
 BlendType = io.Custom("LIPSYNC_BLEND")
 Restorer = io.Custom("LIPSYNC_RESTORER")
-# Native since ComfyUI 0.15 and 0.22; the oldest supported host knows neither by name. A native BOUNDING_BOX input is a
-# widget, hence FORCED.
+# Native since ComfyUI 0.15 and 0.22; the oldest supported host knows neither by name. A native
+# BOUNDING_BOX input is a widget, hence FORCED.
 BoundingBox = io.Custom("BOUNDING_BOX")
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 

@@ -31,11 +31,12 @@ from .recent import Recent
 from .values import People, Voice
 from .videos import NO_MASK, VideoSource, video_output, video_source
 
-# Of frames as a file codes them, that travel together: six such chunks are on their way at a time, and what large ones leave
-# behind in glibc's heap is not used again. 4 frames of 1080p, 9 of 720p.
+# Of frames as a file codes them, that travel together: six such chunks are on their way at a time,
+# and what large ones leave behind in glibc's heap is not used again. 4 frames of 1080p, 9 of 720p.
 _CHUNK_BYTES = 12 * 2**20
 _PIXEL_BYTES = 16  # of an IMAGE and its MASK: four floats
-_WORKING_BYTES = 48  # of a pixel that is being drawn into: floats of the frame, its copies and its mask
+# of a pixel that is being drawn into: floats of the frame, its copies and its mask
+_WORKING_BYTES = 48
 _WORKING_ROOM = 2**28
 _RESTORER_BYTES = (
     3 << 30
@@ -48,7 +49,8 @@ _drawings: Recent[list[Drawings]] = Recent()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wishes:
-    """What widgets say. ``speakers``: "chosen", or "whoever speaks". ``restorer``: what restores the faces afterwards."""
+    """What widgets say. ``speakers``: "chosen", or "whoever speaks". ``restorer``: what restores
+    the faces afterwards."""
 
     blend: Blend = Blend()
     longer: Longer = "pingpong"
@@ -66,8 +68,9 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Who says what, and how it is shown. ``speech``: what speakers say who have no sound of their own. ``people``: None
-    where nobody was looked for yet. ``inputs``: the host's own values, by which the drawings are known again."""
+    """Who says what, and how it is shown. ``speech``: what speakers say who have no sound of their
+    own. ``people``: None where nobody was looked for yet. ``inputs``: the host's own values, by
+    which the drawings are known again."""
 
     speech: Audio | None
     people: People | None
@@ -77,7 +80,12 @@ class Job:
 
     @classmethod
     def of(
-        cls, media: Any, audio: Mapping[str, Any] | None, people: People | None, voice: Voice | None, wishes: Wishes
+        cls,
+        media: Any,
+        audio: Mapping[str, Any] | None,
+        people: People | None,
+        voice: Voice | None,
+        wishes: Wishes,
     ) -> "Job":
         voice = voice or Voice(host.bundled_model(), "mini")
         speech = None if audio is None else convert.audio(audio)
@@ -89,9 +97,11 @@ class Job:
         """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
         return drawn_from(self.wishes.reference, self.wishes.silence, self.voice.patcher.model)
 
-    def speakers(self, own: Callable[[], Path | Audio]) -> list[tuple[Path | Audio, FaceTrack | str]]:
-        """Each speaker's sound and face. ``own``: the media's own sound, for who has no other. ValueError where somebody is
-        chosen and whoever speaks is to speak."""
+    def speakers(
+        self, own: Callable[[], Path | Audio]
+    ) -> list[tuple[Path | Audio, FaceTrack | str]]:
+        """Each speaker's sound and face. ``own``: the media's own sound, for who has no other.
+        ValueError where somebody is chosen and whoever speaks is to speak."""
         if self.wishes.turns and self.people is not None and self.people.speakers:
             raise ValueError(
                 "'Select Face' chose who speaks, and speakers is 'whoever speaks': connect the tracks of 'Detect Faces' "
@@ -101,7 +111,9 @@ class Job:
             return [(self.speech or own(), "largest")]
         chosen, own = self.people.speaking, cache(own)
         if self.speech is not None and all(speaker.audio for speaker in chosen):
-            _log.warning("the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of its own")
+            _log.warning(
+                "the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of its own"
+            )
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
     def drawings(self, batch: int, *settings: Any, count: int) -> list[Drawings]:
@@ -121,8 +133,8 @@ class Job:
         return host.Progress({**{stage: 1 for stage, there in stages.items() if there}, "dub": 3})
 
     def network(self, progress: host.Progress) -> TalkingFace:
-        """The generator on its device, beside room for what works there for a moment, which is fetched where it is not
-        here."""
+        """The generator on its device, beside room for what works there for a moment, which is
+        fetched where it is not here."""
         if self.wishes.blend.occlusion == "parse":
             host.pulled("face_parsing", progress)
             host.make_room(PARSER_BYTES)
@@ -140,7 +152,8 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     end = _picture_end(source, info)
     frames = None if end is None else round((end - source.start) * info.fps)
     if job.people is not None:
-        job.people.check(info.width, info.height, frames, spare=2 + (frames or 0) // 50)  # containers state it roughly
+        # containers state it roughly
+        job.people.check(info.width, info.height, frames, spare=2 + (frames or 0) // 50)
     speakers = job.speakers(lambda: _own_sound(source))
     own = any(sound is source.sound for sound, _ in speakers)
     if wishes.turns and not own and isinstance(source.sound, Audio):
@@ -179,13 +192,19 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     most = max(1, _CHUNK_BYTES // (info.width * info.height * 3 // 2))
     report = host.halving(min(wishes.batch, most), run)
     seconds = report.frames / report.fps
-    heard = [sound if isinstance(sound, Audio) else source.audio(end=seconds) for sound, _ in speakers]
-    return video_output(report.out), convert.audio_value(fitted(mixed(heard), seconds)), host.blocked(NO_MASK)
+    heard = [
+        sound if isinstance(sound, Audio) else source.audio(end=seconds) for sound, _ in speakers
+    ]
+    return (
+        video_output(report.out),
+        convert.audio_value(fitted(mixed(heard), seconds)),
+        host.blocked(NO_MASK),
+    )
 
 
 def _picture_end(source: VideoSource, info: VideoInfo) -> Fraction | None:
-    """Where the picture ends, in seconds of the file, as far as it is known: the last packet of AAC outlasts it, and a video
-    that speaks its own sound stays as long as it is."""
+    """Where the picture ends, in seconds of the file, as far as it is known: the last packet of AAC
+    outlasts it, and a video that speaks its own sound stays as long as it is."""
     ends = [end for end in (source.end, info.frames and info.frames / info.fps) if end]
     return min(ends, default=None)
 
@@ -224,7 +243,9 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
         "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
     )
     shown = Shown(pictures, length, order(length, count, wishes.longer))
-    roles = _roles(job, sync, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress)
+    roles = _roles(
+        job, sync, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress
+    )
 
     def run(batch: int) -> tuple[Tensor, Tensor]:
         return _spoken(job, sync, shown, roles, batch, progress)
@@ -241,19 +262,27 @@ def _sync(job: Job, progress: host.Progress) -> LipSync:
 
 
 def _roles(
-    job: Job, sync: LipSync, shown: Shown, heard: list[Audio], tracks: list[FaceTrack], progress: host.Progress
+    job: Job,
+    sync: LipSync,
+    shown: Shown,
+    heard: list[Audio],
+    tracks: list[FaceTrack],
+    progress: host.Progress,
 ) -> list[Role]:
     """Who says what, as the wishes have it."""
     silence, faces = job.wishes.silence, [(track, None) for track in tracks]
     looks = looks_of(faces, shown, job.wishes.reference, silence, progress, sync=sync, heard=heard)
-    roles = roles_of(faces, heard, shown, looks, silence=silence, occlusion=job.wishes.blend.occlusion)
+    roles = roles_of(
+        faces, heard, shown, looks, silence=silence, occlusion=job.wishes.blend.occlusion
+    )
     return suit_roles(roles, sync, shown)
 
 
 def _spoken(
     job: Job, sync: LipSync, shown: Shown, roles: list[Role], batch: int, progress: host.Progress
 ) -> tuple[Tensor, Tensor]:
-    """The pictures (T,H,W,3) that ``shown`` tells, with ``roles`` spoken, and how much of new mouths they show (T,H,W)."""
+    """The pictures (T,H,W,3) that ``shown`` tells, with ``roles`` spoken, and how much of new
+    mouths they show (T,H,W)."""
     wishes, pictures, count = job.wishes, shown.footage, len(shown.index)
     assert isinstance(pictures, Pictures)
     width, height = pictures.size
@@ -268,9 +297,13 @@ def _spoken(
 
     if still:
         frames = iter([Frames(pictures.pixels)])
-    pieces = sync.in_turn(frames, roles, fps=fps, still=count if still else None, chunk=batch, on_shares=seen)
+    pieces = sync.in_turn(
+        frames, roles, fps=fps, still=count if still else None, chunk=batch, on_shares=seen
+    )
     if wishes.restorer is not None:
-        restorer = restorer_for(wishes.restorer, wishes.blend, host.device(), precision=job.voice.precision)
+        restorer = restorer_for(
+            wishes.restorer, wishes.blend, host.device(), precision=job.voice.precision
+        )
         assert restorer is not None
         tracks, shares = [role.track for role in roles], [role.shown for role in roles]
         clear = [role.clear for role in roles]
@@ -288,7 +321,11 @@ def _track(who: FaceTrack | str, pictures: Pictures, progress: host.Progress) ->
         return who
     count = len(pictures.pixels)
     people, _ = find_people(
-        pictures, Finding(), host.device(), stop=count, on_found=lambda done: progress("find faces", done, count)
+        pictures,
+        Finding(),
+        host.device(),
+        stop=count,
+        on_found=lambda done: progress("find faces", done, count),
     )
     return select(people, parse_face(who))
 

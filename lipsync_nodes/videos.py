@@ -1,4 +1,5 @@
-"""VIDEO in and out as files: a video is read lazily where it lies, and what is made is a file of the temporary folder."""
+"""VIDEO in and out as files: a video is read lazily where it lies, and what is made is a file of
+the temporary folder."""
 
 import io as bytes_io
 import sys
@@ -14,7 +15,14 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
-from ..lipsync_core.media import AudioSource, VideoWriter, copied_suffix, probe_sound, read_audio, write_shifted
+from ..lipsync_core.media import (
+    AudioSource,
+    VideoWriter,
+    copied_suffix,
+    probe_sound,
+    read_audio,
+    write_shifted,
+)
 from ..lipsync_core.media.clip import Cut, opened
 from ..lipsync_core.runtime.prefetch import ahead
 from ..lipsync_core.types import Audio, Frames, VideoInfo
@@ -23,9 +31,9 @@ from . import convert, host
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoSource:
-    """A VIDEO as the core reads it: the file ``path`` from ``start`` to ``end`` (None: its end) seconds. ``sound``: the file
-    itself, whose sound is cut with the picture; or sound in memory, which begins with the first frame; None where there
-    is none."""
+    """A VIDEO as the core reads it: the file ``path`` from ``start`` to ``end`` (None: its end)
+    seconds. ``sound``: the file itself, whose sound is cut with the picture; or sound in memory,
+    which begins with the first frame; None where there is none."""
 
     path: Path
     start: Fraction = Fraction(0)
@@ -43,15 +51,19 @@ class VideoSource:
         return self.sound == self.path
 
     def audio(self, start: Fraction = Fraction(0), end: Fraction | None = None) -> Audio:
-        """Its sound from ``start`` to ``end`` seconds after the cut's own start, at its own rate with its own channels.
-        MediaError without any."""
+        """Its sound from ``start`` to ``end`` seconds after the cut's own start, at its own rate
+        with its own channels. MediaError without any."""
         if self.sound is None:
             raise MediaError("the video has no sound; connect an audio, or a video with sound")
         if isinstance(self.sound, Audio):
-            first, stop = (None if at is None else round(at * self.sound.rate) for at in (start, end))
+            first, stop = (
+                None if at is None else round(at * self.sound.rate) for at in (start, end)
+            )
             sound = Audio(self.sound.samples[:, first:stop], self.sound.rate)
         else:
-            ends = [at for at in (self.end, None if end is None else self.start + end) if at is not None]
+            ends = [
+                at for at in (self.end, None if end is None else self.start + end) if at is not None
+            ]
             sound = _read(self.sound, self.start + start, min(ends, default=None))
         if not sound.samples.shape[1]:
             raise MediaError(f"there is no sound from {float(start):g} s on; begin earlier")
@@ -70,8 +82,8 @@ _files: "weakref.WeakKeyDictionary[Any, VideoSource]" = weakref.WeakKeyDictionar
 
 
 def video_source(video: Any) -> VideoSource:
-    """Where a VIDEO can be read. One that lies in memory is written once, lossless, into the temporary folder, and removed
-    when the host forgets it. MediaError, ValueError."""
+    """Where a VIDEO can be read. One that lies in memory is written once, lossless, into the
+    temporary folder, and removed when the host forgets it. MediaError, ValueError."""
     known = _files.get(video)
     if known is None:
         in_memory = isinstance(video, InputImpl.VideoFromComponents)
@@ -105,7 +117,9 @@ def _window(video: Any) -> tuple[Fraction, Fraction]:
         start = getattr(video, "_VideoFromFile__start_time", 0) or 0
         duration = getattr(video, "_VideoFromFile__duration", 0) or 0
         start = max(video._get_raw_duration() + start, 0) if start < 0 else start
-    return Fraction(start).limit_denominator(1_000_000), Fraction(duration).limit_denominator(1_000_000)
+    return Fraction(start).limit_denominator(1_000_000), Fraction(duration).limit_denominator(
+        1_000_000
+    )
 
 
 def _dumped(stream: bytes_io.BytesIO) -> Path:
@@ -126,11 +140,14 @@ def _written(video: Any) -> VideoSource:
     parts = video.get_components()
     path = host.temp_file(".mkv")
     write_lossless(path, convert.frames(parts.images), Fraction(parts.frame_rate))
-    return VideoSource(path, sound=None if parts.audio is None else convert.audio(parts.audio, "the video's sound"))
+    return VideoSource(
+        path, sound=None if parts.audio is None else convert.audio(parts.audio, "the video's sound")
+    )
 
 
 def write_lossless(path: Path, frames: Frames, fps: Fraction) -> None:
-    """``frames`` as a file that holds every bit of their 8-bit values, H.264 in RGB; quick rather than small."""
+    """``frames`` as a file that holds every bit of their 8-bit values, H.264 in RGB; quick rather
+    than small."""
     _, height, width, _ = frames.pixels.shape
     info = VideoInfo(width, height, fps, None)
     with VideoWriter(path, info, codec="libx264rgb", crf=0, preset="ultrafast") as out:
@@ -143,13 +160,15 @@ _PIECE = 8  # frames
 
 
 def _forget(path: Path) -> None:
-    with suppress(OSError):  # open elsewhere, on Windows; the host empties the folder when it starts
+    # open elsewhere, on Windows; the host empties the folder when it starts
+    with suppress(OSError):
         path.unlink()
 
 
 @contextmanager
 def media_source(media: Any, fps: float) -> Generator[VideoSource]:
-    """A VIDEO, or an IMAGE batch shown at ``fps``, as a file to read; that of an IMAGE goes when the block ends."""
+    """A VIDEO, or an IMAGE batch shown at ``fps``, as a file to read; that of an IMAGE goes when
+    the block ends."""
     if not isinstance(media, Tensor):
         yield video_source(media)
         return
@@ -162,12 +181,16 @@ def media_source(media: Any, fps: float) -> Generator[VideoSource]:
 
 
 def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Path:
-    """A new file: the picture of ``source`` with ``sound`` from its first frame on. The picture's packets are copied, unless
-    it is trimmed or lies in memory. MediaError."""
+    """A new file: the picture of ``source`` with ``sound`` from its first frame on. The picture's
+    packets are copied, unless it is trimmed or lies in memory. MediaError."""
     if source.untouched:
         out = host.temp_file(copied_suffix(source.path))
         write_shifted(
-            source.path, out, Fraction(0), audio=sound, on_progress=lambda done, total: progress("write", done, total)
+            source.path,
+            out,
+            Fraction(0),
+            audio=sound,
+            on_progress=lambda done, total: progress("write", done, total),
         )
         return out
     out, footage = host.temp_file(".mp4"), opened(source.path, Cut(source.start, source.end))

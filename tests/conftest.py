@@ -1,15 +1,24 @@
-"""What every test shares: how many threads it may take, in which order files run, and what is made once for all."""
+"""What every test shares: how many threads it may take, in which order files run, and what is made
+once for all."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-# Before torch is imported, for what tests start as well. Of several processes each takes one core; two threads on a
-# core that does other work beside run ten times slower than one.
+# Before torch is imported, for what tests start as well. Of several processes each takes one core;
+# two threads on a core that does other work beside run ten times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Files whose tests take longest begin first, so that with pytest-xdist no process is left alone with one at the end.
-LONGEST = ("test_recipe_", "test_table3", "test_preparing", "test_in_memory", "test_speakers", "test_dub")
+# Files whose tests take longest begin first, so that with pytest-xdist no process is left alone
+# with one at the end.
+LONGEST = (
+    "test_recipe_",
+    "test_table3",
+    "test_preparing",
+    "test_in_memory",
+    "test_speakers",
+    "test_dub",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,11 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `demo_clip` finds what it has made already: all but the two people. Made once, for all processes that
-    pytest-xdist starts: read it, and change nothing in it.
+    """Where `demo_clip` finds what it has made already: all but the two people. Made once, for all
+    processes that pytest-xdist starts: read it, and change nothing in it.
 
-    The talking one is dubbed by mini-2, of whose lips the judge is sure in a few seconds: what needs it are tests of scoring,
-    preparing and training, not of lips."""
+    The talking one is dubbed by mini-2, of whose lips the judge is sure in a few seconds: what
+    needs it are tests of scoring, preparing and training, not of lips."""
     from filelock import FileLock  # torch brings it
 
     from lipsync_core.pipelines.demo import SPEECH, demo_clip
@@ -34,6 +43,12 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(root / "demo.lock"):
         if not (root / "demo" / "talking.mp4").exists():
             silent = demo_clip(root / "demo", "portrait").video
-            dub(silent, SPEECH, root / "demo" / "talking.mp4", model="mini-2", finding=Finding(cache=False))
+            dub(
+                silent,
+                SPEECH,
+                root / "demo" / "talking.mp4",
+                model="mini-2",
+                finding=Finding(cache=False),
+            )
         demo_clip(root / "demo", "out of sync")
     return root / "demo"

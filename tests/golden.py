@@ -1,4 +1,5 @@
-"""Weights and inputs that anybody can make again, from names and seeds: what the arrays in reference/ were made with."""
+"""Weights and inputs that anybody can make again, from names and seeds: what the arrays in
+reference/ were made with."""
 
 import zlib
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ REFERENCE = Path(__file__).parent / "reference"
 
 
 def recipe(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The tensor called ``key``: normal numbers seeded by the CRC of the name, scaled by what the name says it is."""
+    """The tensor called ``key``: normal numbers seeded by the CRC of the name, scaled by what the
+    name says it is."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros((), dtype=torch.int64)
     r = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape)
@@ -42,7 +44,9 @@ def build(network: type[nn.Module], config: Any) -> nn.Module:
 
 def uniform(seed: int, shape: tuple[int, ...], low: float = 0, high: float = 1) -> Tensor:
     """float32 numbers of numpy's RandomState(seed).uniform."""
-    return torch.from_numpy(np.random.RandomState(seed).uniform(low, high, shape).astype(np.float32))
+    return torch.from_numpy(
+        np.random.RandomState(seed).uniform(low, high, shape).astype(np.float32)
+    )
 
 
 def integers(seed: int, shape: tuple[int, ...]) -> Tensor:

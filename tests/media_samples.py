@@ -1,4 +1,5 @@
-"""Tiny media files for the tests, made with PyAV directly, so that they do not depend on what they test."""
+"""Tiny media files for the tests, made with PyAV directly, so that they do not depend on what they
+test."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,8 @@ LOSSLESS = {"crf": "0", "preset": "ultrafast"}
 
 
 def levels(count: int, *, width: int = 32, height: int = 16) -> torch.Tensor:
-    """Frames that can be told apart: frame i is one grey of level 16 + 3 i (mod 220). (N,H,W,3) uint8."""
+    """Frames that can be told apart: frame i is one grey of level 16 + 3 i (mod 220). (N,H,W,3)
+    uint8."""
     grey = (16 + 3 * torch.arange(count) % 220).to(torch.uint8)
     return grey[:, None, None, None].expand(count, height, width, 3).contiguous()
 
@@ -33,7 +35,8 @@ def write_video(
     rotation: int | None = None,
     tags: tuple[int, int, int, int] = (2, 2, 2, 0),
 ) -> Path:
-    """``pixels`` (N,H,W,3) uint8 as a video. stamps: times in seconds; tags: primaries, transfer, matrix, range."""
+    """``pixels`` (N,H,W,3) uint8 as a video. stamps: times in seconds; tags: primaries, transfer,
+    matrix, range."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, fps, options=LOSSLESS if options is None else options)
         stream.height, stream.width = pixels.shape[1:3]
@@ -46,7 +49,8 @@ def write_video(
             stream.set_display_rotation(rotation)
         for i, image in enumerate(pixels.numpy()):
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame = frame.reformat(  # in one thread: swscale's slices spoil rows of odd width for each other
+            # in one thread: swscale's slices spoil rows of odd width for each other
+            frame = frame.reformat(
                 format=pix_fmt,
                 threads=1,
                 dst_colorspace={2: 5, 6: 5}.get(tags[2], tags[2]),
@@ -69,8 +73,8 @@ def write_sound(
     delay: Fraction | None = None,
     picture_frames: int = 0,
 ) -> Path:
-    """``samples`` (C,T) float32 as a sound file; with ``picture_frames`` also that many black frames at 25 fps, and the
-    sound ``delay`` seconds after them."""
+    """``samples`` (C,T) float32 as a sound file; with ``picture_frames`` also that many black
+    frames at 25 fps, and the sound ``delay`` seconds after them."""
     with av.open(str(path), "w") as out:
         video = None
         if picture_frames:
@@ -80,7 +84,9 @@ def write_sound(
         sound = out.add_stream(codec, rate, layout=layout)
         for _ in range(picture_frames):
             out.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples, np.float32), "fltp", layout)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples, np.float32), "fltp", layout
+        )
         frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
         frame.pts = 0
         for packet in [*sound.encode(frame), *sound.encode(None)]:

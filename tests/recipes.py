@@ -1,4 +1,5 @@
-"""What the tests of recipes share: a terminal that asks a run to end, and two processes as torchrun starts them."""
+"""What the tests of recipes share: a terminal that asks a run to end, and two processes as torchrun
+starts them."""
 
 import io
 import os
@@ -11,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 class AskedToEnd(io.StringIO):
-    """A terminal from which SIGTERM comes as soon as a line that begins with ``row``, the report of a step, is written."""
+    """A terminal from which SIGTERM comes as soon as a line that begins with ``row``, the report of
+    a step, is written."""
 
     def __init__(self, row: str) -> None:
         super().__init__()
@@ -25,11 +27,23 @@ class AskedToEnd(io.StringIO):
 
 def started(recipe: str, *arguments: str) -> subprocess.Popen[str]:
     """Two processes that run a recipe on the CPU; every line comes when it is written."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     command += ["-m", f"train.{recipe}", *arguments, "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

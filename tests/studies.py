@@ -1,4 +1,5 @@
-"""Studies for the tests: clips whose colour tells a simulated rater the method, and a server that can be killed."""
+"""Studies for the tests: clips whose colour tells a simulated rater the method, and a server that
+can be killed."""
 
 import csv
 import http.client
@@ -25,12 +26,15 @@ GOOD = {"sync": 4, "quality": 5, "overall": 3}
 
 
 def write_clip(path: Path, colour: int, *, frames: int = FRAMES, sound: bool = True) -> Path:
-    """``frames`` frames at 25 fps of one colour (0 red, 1 green, 2 blue), with a tone, and a comment that names the folder."""
+    """``frames`` frames at 25 fps of one colour (0 red, 1 green, 2 blue), with a tone, and a
+    comment that names the folder."""
     pixels = torch.full((frames, 48, 64, 3), 30, dtype=torch.uint8)
     pixels[..., colour] = 220
     tone = 0.1 * torch.sin(torch.arange(frames * 640) / 16000 * 6.2832 * 440)[None]
     audio = AudioSource(Audio(tone, 16000)) if sound else None
-    with VideoWriter(path, VideoInfo(64, 48, Fraction(25), None), audio, metadata={"comment": path.parent.name}) as out:
+    with VideoWriter(
+        path, VideoInfo(64, 48, Fraction(25), None), audio, metadata={"comment": path.parent.name}
+    ) as out:
         out.write(Frames(pixels))
     return path
 
@@ -45,7 +49,9 @@ def write_methods(folder: Path, clips: int, methods: int = 3) -> dict[str, Path]
 
 
 def build(folder: Path, *, clips: int, raters: int, methods: int = 3, **options: Any) -> Created:
-    return create_study(folder / "study", write_methods(folder, clips, methods), raters=raters, **options)
+    return create_study(
+        folder / "study", write_methods(folder, clips, methods), raters=raters, **options
+    )
 
 
 def link_paths(created: Created) -> list[str]:
@@ -61,7 +67,16 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._command = [sys.executable, "-m", "lipsync_core", "study", "serve", str(folder), "--port", str(self.port)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "lipsync_core",
+            "study",
+            "serve",
+            str(folder),
+            "--port",
+            str(self.port),
+        ]
         self.start()
 
     def start(self) -> None:
@@ -72,7 +87,9 @@ class Server:
                 self.ask("GET", "/")
                 return
             except OSError:
-                assert self._process.poll() is None and time.monotonic() < end, "the server does not start"
+                assert self._process.poll() is None and time.monotonic() < end, (
+                    "the server does not start"
+                )
                 time.sleep(0.05)
 
     def kill(self) -> None:
@@ -83,7 +100,8 @@ class Server:
     def ask(
         self, method: str, path: str, body: Any = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """(status, headers, body); ``body`` goes as JSON unless it is bytes. The path is sent as it is."""
+        """(status, headers, body); ``body`` goes as JSON unless it is bytes. The path is sent as it
+        is."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)

@@ -1,4 +1,5 @@
-"""The house rules that a machine can check: who imports whom, what stays lazy, how long things grow."""
+"""The house rules that a machine can check: who imports whom, what stays lazy, how long things
+grow."""
 
 import ast
 import subprocess
@@ -12,10 +13,14 @@ import pytest
 import lipsync_core
 
 ROOT = Path(lipsync_core.__file__).parent
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-# Each room may import from its own floor and from those below (earlier here), and no circle may arise.
+# Each room may import from its own floor and from those below (earlier here), and no circle may
+# arise.
 FLOORS = [
     {"types", "typed", "errors", "replacing", "notes", "times"},
     {"media", "geometry", "landmarks", "yuv"},
@@ -24,7 +29,17 @@ FLOORS = [
     {"hub", "foreign", "networks", "weights", "losses"},
     {"blending", "casting", "parsing", "pipeline", "restoring", "prefetch", "training", "metrics"},
     {"footage", "finding", "referring", "restorers"},
-    {"assigning", "dubbing", "giving", "hearing", "scoring", "measuring", "previewing", "speakers", "mouth_following"},
+    {
+        "assigning",
+        "dubbing",
+        "giving",
+        "hearing",
+        "scoring",
+        "measuring",
+        "previewing",
+        "speakers",
+        "mouth_following",
+    },
     {"evaluation", "preparing"},
     {
         *(
@@ -68,7 +83,8 @@ def floor(name: str) -> int:
 
 
 def imports(module: str, *, lazy: bool = True) -> Iterator[tuple[str, int]]:
-    """(dotted name, line) of everything ``module`` imports, our own as ``lipsync_core.x.y``; lazy: in functions too."""
+    """(dotted name, line) of everything ``module`` imports, our own as ``lipsync_core.x.y``; lazy:
+    in functions too."""
     nodes = ast.walk(TREES[module]) if lazy else eager(TREES[module])
     package = ["lipsync_core", *module.split(".")[:-1]]
     for node in nodes:
@@ -79,15 +95,22 @@ def imports(module: str, *, lazy: bool = True) -> Iterator[tuple[str, int]]:
             name = ".".join([*base, *([node.module] if node.module else [])])
             yield name, node.lineno
             for alias in node.names:  # from . import x may name a module
-                if name.startswith("lipsync_core") and f"{name}.{alias.name}"[13:] in {*MODULES, *map(room, MODULES)}:
+                if name.startswith("lipsync_core") and f"{name}.{alias.name}"[13:] in {
+                    *MODULES,
+                    *map(room, MODULES),
+                }:
                     yield f"{name}.{alias.name}", node.lineno
 
 
 def eager(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when the module is imported: not those in functions, nor those for type checkers."""
+    """The nodes that run when the module is imported: not those in functions, nor those for type
+    checkers."""
     for node in ast.iter_child_nodes(tree):
         typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) and not typing_only:
+        if (
+            not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            and not typing_only
+        ):
             yield node
             yield from eager(node)
 
@@ -122,12 +145,16 @@ def test_imports_go_one_way() -> None:
 
 def test_imports_run_in_no_circle() -> None:
     graph = {
-        module: {n if n in MODULES else f"{n}.__init__" for n, _ in ours(module)} & set(MODULES) - {module}
+        module: {n if n in MODULES else f"{n}.__init__" for n, _ in ours(module)}
+        & set(MODULES) - {module}
         for module in MODULES
         if module != "__init__"
     }
-    for module, found in graph.items():  # a package's front door opens its rooms; they may look at the door's own names
-        graph[module] = {n for n in found if not (n.endswith(".__init__") and room(n) == room(module))}
+    # a package's front door opens its rooms; they may look at the door's own names
+    for module, found in graph.items():
+        graph[module] = {
+            n for n in found if not (n.endswith(".__init__") and room(n) == room(module))
+        }
     assert list(TopologicalSorter(graph).static_order())
 
 
@@ -137,7 +164,8 @@ def test_rooms_that_live_on_tensors_read_no_media() -> None:
         for name, line in ours(module) if room(name) == "media"
     ]  # fmt: skip
     assert wrong == []
-    assert "media" not in [room(name) for name, _ in ours("audio", lazy=False)]  # lazily: resampling falls back on it
+    # lazily: resampling falls back on it
+    assert "media" not in [room(name) for name, _ in ours("audio", lazy=False)]
 
 
 def foreign(module: str, *, lazy: bool = True) -> set[str]:
@@ -151,10 +179,24 @@ def test_heavy_and_optional_packages_stay_where_they_belong() -> None:
         assert "cv2" not in everything or module in ("faces.yunet", "metrics.landmarks"), module
         assert "torchaudio" not in everything or module == "audio", module
         assert "ray" not in everything or module == "evaluation.jobs", module
-        assert everything.isdisjoint({"spandrel", "spandrel_extra_arches"}) or module == "restorers", module
-        lazy = {"cv2", "torchaudio", "huggingface_hub", "comfy", "matplotlib", "ray", "PIL", "spandrel"}
+        assert (
+            everything.isdisjoint({"spandrel", "spandrel_extra_arches"}) or module == "restorers"
+        ), module
+        lazy = {
+            "cv2",
+            "torchaudio",
+            "huggingface_hub",
+            "comfy",
+            "matplotlib",
+            "ray",
+            "PIL",
+            "spandrel",
+        }
         assert at_once.isdisjoint(lazy), module
-        assert everything.isdisjoint({"pickle", "pickletools", "shelve", "marshal"}) or module == "foreign", module
+        assert (
+            everything.isdisjoint({"pickle", "pickletools", "shelve", "marshal"})
+            or module == "foreign"
+        ), module
         assert everything.isdisjoint({"subprocess", "multiprocessing"}), module
 
 
@@ -175,7 +217,9 @@ def test_no_file_can_run_code() -> None:
             assert name not in ("eval", "exec", "torch.jit.load", "pickle.load", "pickle.loads"), (
                 f"{module}:{node.lineno}"
             )
-            assert not (name == "np.load" and any(k.arg == "allow_pickle" for k in node.keywords)), module
+            assert not (
+                name == "np.load" and any(k.arg == "allow_pickle" for k in node.keywords)
+            ), module
 
 
 def test_no_device_is_chosen_below_the_edge() -> None:
@@ -184,17 +228,31 @@ def test_no_device_is_chosen_below_the_edge() -> None:
 
 
 def body_lines(function: ast.FunctionDef) -> int:
-    """Lines of the statements: a signature with many options and a docstring are long without being complex."""
-    first = function.body[1] if ast.get_docstring(function) and len(function.body) > 1 else function.body[0]
+    """Lines of the statements: a signature with many options and a docstring are long without being
+    complex."""
+    first = (
+        function.body[1]
+        if ast.get_docstring(function) and len(function.body) > 1
+        else function.body[0]
+    )
     return (function.end_lineno or first.lineno) - first.lineno + 1
 
 
 def test_files_and_functions_stay_short() -> None:
     long_files = {
-        m: n for m, path in MODULES.items() if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400
+        m: n
+        for m, path in MODULES.items()
+        if (n := len(path.read_text(encoding="utf-8").splitlines())) > 400
     }
-    functions = ((m, node) for m, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
-    long_functions = {f"{m}:{node.name}": n for m, node in functions if (n := body_lines(node)) > 50}
+    functions = (
+        (m, node)
+        for m, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    )
+    long_functions = {
+        f"{m}:{node.name}": n for m, node in functions if (n := body_lines(node)) > 50
+    }
     assert (long_files, long_functions) == ({}, {})
 
 
@@ -210,7 +268,9 @@ def test_the_front_door_is_small_and_true() -> None:
 
 
 def python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -229,7 +289,11 @@ print(sorted(heavy), files)
 
 
 def test_the_rooms_open_no_weights_and_no_gpu_when_imported() -> None:
-    names = [f"lipsync_core.{m.removesuffix('.__init__')}" for m in MODULES if m not in ("__main__", "__init__")]
+    names = [
+        f"lipsync_core.{m.removesuffix('.__init__')}"
+        for m in MODULES
+        if m not in ("__main__", "__init__")
+    ]
     code = f"""
 import importlib, sys
 opened = []
@@ -245,7 +309,11 @@ print([p for p in opened if p.endswith((".safetensors", ".pth", ".onnx", ".flac"
 @pytest.mark.parametrize("kind", ["ImportError", "OSError", "RuntimeError"])
 def test_everything_imports_and_resamples_without_the_optional_packages(kind: str) -> None:
     """Beside another build of torch, torchaudio fails with an OSError or a RuntimeError."""
-    names = [f"lipsync_core.{m.removesuffix('.__init__')}" for m in MODULES if m not in ("__main__", "__init__")]
+    names = [
+        f"lipsync_core.{m.removesuffix('.__init__')}"
+        for m in MODULES
+        if m not in ("__main__", "__init__")
+    ]
     code = f"""
 import importlib, sys
 class Blocked:

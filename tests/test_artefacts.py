@@ -1,4 +1,5 @@
-"""Blur, jitter and leaking lips, on a drawn face: each metric answers to its own artefact, however frames are batched."""
+"""Blur, jitter and leaking lips, on a drawn face: each metric answers to its own artefact, however
+frames are batched."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -69,8 +70,13 @@ def cropped() -> Tensor:
 def test_sharpness_falls_with_every_blur_of_the_mouth() -> None:
     sharp = measured(Sharpness(), still(), track())
     assert sharp == pytest.approx(1, abs=0.05)
-    values = [measured(Sharpness(), dubbed(still(), blurred(cropped(), s), track()), track()) for s in (0.5, 1, 2, 4)]
-    assert all(a is not None and b is not None and b < 0.8 * a for a, b in pairwise([sharp, *values]))
+    values = [
+        measured(Sharpness(), dubbed(still(), blurred(cropped(), s), track()), track())
+        for s in (0.5, 1, 2, 4)
+    ]
+    assert all(
+        a is not None and b is not None and b < 0.8 * a for a, b in pairwise([sharp, *values])
+    )
     everywhere = frames(blurred(skin(), 1).repeat(COUNT, 1, 1, 1))
     assert measured(Sharpness(), everywhere, track()) == pytest.approx(
         1, abs=0.15
@@ -79,7 +85,10 @@ def test_sharpness_falls_with_every_blur_of_the_mouth() -> None:
 
 def test_border_jitter_rises_with_the_shaking_of_the_mask() -> None:
     made = cropped() * 0.8
-    values = [measured(BorderJitter(), dubbed(still(), made, track(), shake=s), track()) for s in (0, 0.5, 1, 2, 4)]
+    values = [
+        measured(BorderJitter(), dubbed(still(), made, track(), shake=s), track())
+        for s in (0, 0.5, 1, 2, 4)
+    ]
     assert values[0] == 0
     assert all(b is not None and a is not None and b > 1.4 * a for a, b in pairwise(values[1:]))
     assert values[1] is not None and values[1] > 0.1
@@ -96,7 +105,8 @@ def test_motion_is_nil_for_a_still_mouth_and_high_for_moving_lips() -> None:
 
 
 def moving_head() -> tuple[Frames, FaceTrack]:
-    """Sub-pixel motion of the whole picture that the track follows with an error, as detectors do, in changing light."""
+    """Sub-pixel motion of the whole picture that the track follows with an error, as detectors do,
+    in changing light."""
     t = torch.arange(COUNT).float()
     shift = torch.stack([0.4 * t, 0.8 * torch.sin(t / 3)], 1)
     axis = (torch.arange(SIDE) + 0.5) * 2 / SIDE - 1
@@ -104,9 +114,13 @@ def moving_head() -> tuple[Frames, FaceTrack]:
     grid = torch.stack([x, y], -1) - shift[:, None, None] * 2 / SIDE
     soft = blurred(skin(), 2)
     soft = 0.5 + (soft - soft.mean()) * 3
-    moved = F.grid_sample(soft.expand(COUNT, -1, -1, -1), grid, align_corners=False, padding_mode="border")
+    moved = F.grid_sample(
+        soft.expand(COUNT, -1, -1, -1), grid, align_corners=False, padding_mode="border"
+    )
     error = 0.15 * torch.randn(COUNT, 2, generator=torch.Generator().manual_seed(5))
-    return frames((moved * (1 + 0.02 * torch.sin(t)[:, None, None, None])).clamp(0, 1)), track(shift + error)
+    return frames((moved * (1 + 0.02 * torch.sin(t)[:, None, None, None])).clamp(0, 1)), track(
+        shift + error
+    )
 
 
 def test_motion_of_the_head_and_of_the_light_are_none_of_the_mouth() -> None:
@@ -130,7 +144,11 @@ def test_hidden_faces_break_the_neighbourhood() -> None:
     jitter, motion, sharp = BorderJitter(), MouthMotion(QUIET, FPS), Sharpness()
     for metric in (jitter, motion, sharp):
         measured(metric, clip, face, 3)
-    assert (len(jitter.values), len(motion.values), len(sharp.values)) == (COUNT - 2 - 3, COUNT - 1 - 2, COUNT - 1)
+    assert (len(jitter.values), len(motion.values), len(sharp.values)) == (
+        COUNT - 2 - 3,
+        COUNT - 1 - 2,
+        COUNT - 1,
+    )
     late = FaceTrack(face.boxes[3:], face.points[3:], face.visible[3:], start=3)
     from_three = MouthMotion(QUIET, FPS)
     measured(from_three, clip, late)
@@ -145,7 +163,11 @@ def test_only_silent_pairs_count_and_none_gives_none() -> None:
     for metric in (whole, part, none):
         measured(metric, clip, face)
     assert part.values == whole.values[:3] + whole.values[9:]
-    assert none.compute() is None and BorderJitter().compute() is None and Sharpness().compute() is None
+    assert (
+        none.compute() is None
+        and BorderJitter().compute() is None
+        and Sharpness().compute() is None
+    )
 
 
 def test_clips_merge() -> None:

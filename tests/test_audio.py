@@ -11,7 +11,15 @@ import torch
 from golden import REFERENCE
 from torch import Tensor
 
-from lipsync_core.audio.features import SILENCE, MelFeatures, log_mel, mel_basis, mel_length, mel_windows, window_start
+from lipsync_core.audio.features import (
+    SILENCE,
+    MelFeatures,
+    log_mel,
+    mel_basis,
+    mel_length,
+    mel_windows,
+    window_start,
+)
 from lipsync_core.audio.ops import frame_count, mono, resample, shifted
 from lipsync_core.media import resample_pyav
 from lipsync_core.types import Audio
@@ -46,7 +54,9 @@ def noise(count: int, seed: int = 3) -> Audio:
 
 
 def test_the_filters_are_the_reference_s() -> None:
-    torch.testing.assert_close(mel_basis(), torch.from_numpy(GOLDEN["mel_basis"]), atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(
+        mel_basis(), torch.from_numpy(GOLDEN["mel_basis"]), atol=1e-7, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["chirp", "noise", "silence", "impulse", "short", "speech"])
@@ -63,7 +73,9 @@ def test_zero_padding_agrees_with_newer_librosa(name: str) -> None:
     audio = sound(signals()[name])
     got = log_mel(audio, features=ZEROS)
     edges = torch.cat([got[:, :3], got[:, -3:]], 1)
-    torch.testing.assert_close(edges, torch.from_numpy(GOLDEN[f"mel_zeropad_edge_{name}"]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        edges, torch.from_numpy(GOLDEN[f"mel_zeropad_edge_{name}"]), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(got[:, 2:-2], log_mel(audio)[:, 2:-2], atol=1e-6, rtol=0)
 
 
@@ -73,7 +85,10 @@ def test_the_pieces_are_the_whole_bit_for_bit(features: MelFeatures, step: int) 
     audio = noise(40_037)
     whole = log_mel(audio, features=features)
     starts = range(0, whole.shape[1], step)
-    pieces = [log_mel(audio, first=s, count=min(step, whole.shape[1] - s), features=features) for s in starts]
+    pieces = [
+        log_mel(audio, first=s, count=min(step, whole.shape[1] - s), features=features)
+        for s in starts
+    ]
     assert torch.equal(torch.cat(pieces, 1), whole)
 
 
@@ -99,7 +114,9 @@ def test_short_sound_is_padded_and_not_refused(count: int, padding) -> None:
 
 def test_sound_that_is_not_ready_is_refused() -> None:
     for audio in (Audio(torch.zeros(2, 800), 16000), Audio(torch.zeros(1, 800), 44100)):
-        with pytest.raises(ValueError, match=r"channels at \d+ Hz; wanted mono at 16000 Hz: use resample"):
+        with pytest.raises(
+            ValueError, match=r"channels at \d+ Hz; wanted mono at 16000 Hz: use resample"
+        ):
             log_mel(audio)
 
 
@@ -114,8 +131,11 @@ def test_windows_are_exact_over_two_hours(fps: Fraction) -> None:
 
 
 def test_windows_start_where_the_reference_s_chunks_do() -> None:
-    """The last chunk of the reference is its own (it repeats the last 16 columns); ours is padded with silence."""
-    for name, starts in json.loads((REFERENCE / "chunk_index.json").read_text())["inference_chunk_starts"].items():
+    """The last chunk of the reference is its own (it repeats the last 16 columns); ours is padded
+    with silence."""
+    for name, starts in json.loads((REFERENCE / "chunk_index.json").read_text())[
+        "inference_chunk_starts"
+    ].items():
         columns, rate = name.split("@")
         fps = Fraction(rate).limit_denominator(1001)
         count, known = len(starts), starts[:-1]
@@ -145,7 +165,9 @@ def test_a_window_holds_the_columns_from_its_start() -> None:
         start = window_start(20 + i, fps)
         assert torch.equal(windows[i, 0], whole[:, start : start + 16])
     early = mel_windows(audio, fps, 0, 2, features=MelFeatures(lead_ms=100))
-    assert bool((early[0, 0, :, :8] == SILENCE).all()) and torch.equal(early[0, 0, :, 8:], whole[:, :8])
+    assert bool((early[0, 0, :, :8] == SILENCE).all()) and torch.equal(
+        early[0, 0, :, 8:], whole[:, :8]
+    )
     assert mel_windows(audio, fps, 3, 0).shape == (0, 1, 80, 16)
 
 
@@ -180,7 +202,9 @@ def snr(got: Tensor, wanted: Tensor, edge: int) -> float:
 def torchaudio_kernel(samples: Tensor, rate: int, wanted: int) -> Tensor:
     try:
         importlib.import_module("torchaudio.functional")
-    except Exception as error:  # OSError beside a CPU build of torch, RuntimeError beside another CUDA
+    except (
+        Exception
+    ) as error:  # OSError beside a CPU build of torch, RuntimeError beside another CUDA
         pytest.skip(f"torchaudio does not import here: {type(error).__name__}: {error}")
     return resample(Audio(samples, rate), wanted).samples
 
@@ -210,10 +234,14 @@ def test_resampling_to_the_same_rate_changes_nothing() -> None:
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_resampling_few_samples(count: int) -> None:
     got = resample(Audio(torch.ones(1, count), 44100), 16000)
-    assert got.samples.shape == (1, -(-count * 16000 // 44100)) and bool(got.samples.isfinite().all())
+    assert got.samples.shape == (1, -(-count * 16000 // 44100)) and bool(
+        got.samples.isfinite().all()
+    )
 
 
-@pytest.mark.parametrize("delay", [Fraction(0), Fraction(3, 8), Fraction(-3, 8), Fraction(9), Fraction(-9)])
+@pytest.mark.parametrize(
+    "delay", [Fraction(0), Fraction(3, 8), Fraction(-3, 8), Fraction(9), Fraction(-9)]
+)
 def test_shifted_sound_comes_back_but_for_its_end(delay: Fraction) -> None:
     audio = Audio(torch.rand(2, 16, generator=torch.manual_seed(0)) + 0.1, 8)
     there = shifted(audio, delay)
@@ -221,9 +249,16 @@ def test_shifted_sound_comes_back_but_for_its_end(delay: Fraction) -> None:
     lost = min(16, abs(round(delay * 8)))
     kept = slice(0, 16 - lost) if delay >= 0 else slice(lost, 16)
     assert torch.equal(back.samples[:, kept], audio.samples[:, kept])
-    assert int((there.samples == 0).sum()) == 2 * lost and there.samples.shape == audio.samples.shape
+    assert (
+        int((there.samples == 0).sum()) == 2 * lost and there.samples.shape == audio.samples.shape
+    )
 
 
 def test_sound_is_shifted_to_the_nearest_sample() -> None:
     audio = Audio(torch.tensor([[1.0, 2.0, 3.0]]), 10)
-    assert [shifted(audio, Fraction(n, 100)).samples[0, 0].item() for n in (4, 5, -5, -6)] == [1.0, 0.0, 1.0, 2.0]
+    assert [shifted(audio, Fraction(n, 100)).samples[0, 0].item() for n in (4, 5, -5, -6)] == [
+        1.0,
+        0.0,
+        1.0,
+        2.0,
+    ]

@@ -1,4 +1,5 @@
-"""The baselines LipGAN and Speech2Vid: their shapes against their tables, their sound, and that they dub like any other."""
+"""The baselines LipGAN and Speech2Vid: their shapes against their tables, their sound, and that
+they dub like any other."""
 
 import dataclasses
 import math
@@ -25,8 +26,17 @@ from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
 from lipsync_core.evaluation.pairs import Pair
-from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
-from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.baselines.lipgan import (
+    LIPGAN,
+    LIPGAN_BASIC,
+    LipGAN,
+    LipGANConfig,
+    LipGANStage,
+)
+from lipsync_core.models.baselines.lipgan_discriminator import (
+    LipGANDiscriminator,
+    LipGANDiscriminatorConfig,
+)
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.generator import TalkingFace, flipped
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
@@ -44,7 +54,11 @@ def thinner(stages: tuple[LipGANStage, ...]) -> tuple[LipGANStage, ...]:
 
 def thin_lipgan(config: LipGANConfig = LIPGAN) -> LipGANConfig:
     return dataclasses.replace(
-        config, face=thinner(config.face), audio=thinner(config.audio), decoder=thinner(config.decoder), finish=8
+        config,
+        face=thinner(config.face),
+        audio=thinner(config.audio),
+        decoder=thinner(config.decoder),
+        finish=8,
     )
 
 
@@ -64,7 +78,8 @@ def talking(name: str, **changes: Any) -> TalkingFace:
     return model
 
 
-# --- shapes and sizes: the tables of the public code, told once more as numbers -------------------------------------
+# --- shapes and sizes: the tables of the public code, told once more as numbers
+# -------------------------------------
 
 
 def conv(cin: int, cout: int, height: int, width: int | None = None) -> int:
@@ -77,26 +92,68 @@ def pairs(channels: int, count: int) -> int:
 
 
 def lipgan_parameters() -> int:
-    face = conv(6, 32, 7) + conv(32, 64, 5) + pairs(64, 2) + conv(64, 128, 3) + pairs(128, 3) + conv(128, 256, 3)
-    face += pairs(256, 2) + conv(256, 512, 3) + pairs(512, 2) + 2 * conv(512, 512, 3) + conv(512, 512, 1)
-    audio = conv(1, 128, 3) + pairs(128, 3) + conv(128, 256, 3) + pairs(256, 2) + conv(256, 512, 3) + pairs(512, 2)
+    face = (
+        conv(6, 32, 7)
+        + conv(32, 64, 5)
+        + pairs(64, 2)
+        + conv(64, 128, 3)
+        + pairs(128, 3)
+        + conv(128, 256, 3)
+    )
+    face += (
+        pairs(256, 2)
+        + conv(256, 512, 3)
+        + pairs(512, 2)
+        + 2 * conv(512, 512, 3)
+        + conv(512, 512, 1)
+    )
+    audio = (
+        conv(1, 128, 3)
+        + pairs(128, 3)
+        + conv(128, 256, 3)
+        + pairs(256, 2)
+        + conv(256, 512, 3)
+        + pairs(512, 2)
+    )
     audio += conv(512, 512, 3) + pairs(512, 1) + conv(512, 512, 4, 5) + conv(512, 512, 1)
-    ups = conv(1024, 512, 3) + conv(1024, 512, 3) + pairs(512, 2) + conv(1024, 256, 3) + pairs(256, 2)
+    ups = (
+        conv(1024, 512, 3) + conv(1024, 512, 3) + pairs(512, 2) + conv(1024, 256, 3) + pairs(256, 2)
+    )
     ups += conv(512, 128, 3) + pairs(128, 2) + conv(256, 64, 3) + pairs(64, 2) + conv(128, 32, 3)
     return face + audio + ups + conv(64, 16, 3) + conv(16, 16, 3) + 16 * 3 + 3
 
 
 def speech2vid_parameters() -> int:
-    audio = conv(1, 64, 3) + conv(64, 128, 3) + conv(128, 256, 3) + conv(256, 256, 3) + conv(256, 512, 3)
+    audio = (
+        conv(1, 64, 3)
+        + conv(64, 128, 3)
+        + conv(128, 256, 3)
+        + conv(256, 256, 3)
+        + conv(256, 512, 3)
+    )
     face = conv(6, 96, 7) + conv(96, 256, 5) + conv(256, 512, 3) + 2 * conv(512, 512, 3)
     dense = (512 * 6 * 9 + 1) * 512 + (512 * 7 * 7 + 1) * 512 + 2 * 513 * 256 + 513 * 98
-    ups = conv(2, 512, 6) + conv(512, 256, 5) + conv(512, 96, 5) + conv(352, 96, 5) + conv(192, 64, 5)
+    ups = (
+        conv(2, 512, 6) + conv(512, 256, 5) + conv(512, 96, 5) + conv(352, 96, 5) + conv(192, 64, 5)
+    )
     return audio + face + dense + ups + 64 * 3 * 25 + 3
 
 
 def discriminator_parameters() -> int:
-    face = conv(3, 64, 7) + conv(64, 128, 5) + conv(128, 256, 3) + conv(256, 512, 3) + conv(512, 512, 3)
-    audio = conv(1, 64, 3) + conv(64, 128, 3) + conv(128, 256, 3) + 2 * conv(256, 256, 3) + conv(256, 512, 3)
+    face = (
+        conv(3, 64, 7)
+        + conv(64, 128, 5)
+        + conv(128, 256, 3)
+        + conv(256, 512, 3)
+        + conv(512, 512, 3)
+    )
+    audio = (
+        conv(1, 64, 3)
+        + conv(64, 128, 3)
+        + conv(128, 256, 3)
+        + 2 * conv(256, 256, 3)
+        + conv(256, 512, 3)
+    )
     return face + audio + 512 * 512 * 9 + 512 + 512 * 512 * 20 + 512
 
 
@@ -116,7 +173,9 @@ def test_parameters_are_those_of_the_tables(
         assert sum(p.numel() for p in model.parameters()) == parameters
         if gmacs is not None:  # what the docstrings state
             face = torch.rand(1, 3, config.size, config.size)
-            assert macs(model, torch.rand(1, 1, 12, 35), face, face) / 1e9 == pytest.approx(gmacs, abs=0.005)
+            assert macs(model, torch.rand(1, 1, 12, 35), face, face) / 1e9 == pytest.approx(
+                gmacs, abs=0.005
+            )
 
 
 @torch.inference_mode()
@@ -126,7 +185,15 @@ def test_lipgan_s_maps_have_the_sizes_of_its_table(config: LipGANConfig) -> None
     face = torch.rand(2, 3, 96, 96)
     features = model.encode(face, face)
     assert [feature.shape[2] for feature in features] == [96, 48, 24, 12, 6, 3, 1]
-    assert [f.shape[1] * 16 for f in features] == [32, 64, 128, 256, 512, 512, config.face[-1].channels]
+    assert [f.shape[1] * 16 for f in features] == [
+        32,
+        64,
+        128,
+        256,
+        512,
+        512,
+        config.face[-1].channels,
+    ]
     maps: list[tuple[int, ...]] = []
     for stage in model.audio_encoder:
         stage.register_forward_hook(lambda _, __, made: maps.append(tuple(made.shape[2:])))
@@ -156,17 +223,21 @@ def test_layers_keep_their_size_as_keras_does() -> None:
         a = torch.rand(1, 2, size, size, dtype=torch.float64)
         b = torch.rand(1, 3, size // stride, size // stride, dtype=torch.float64)
         assert back(b).shape == a.shape
-        torch.testing.assert_close((forth(a) * b).sum(), (a * back(b)).sum())  # each the other's transpose
+        # each the other's transpose
+        torch.testing.assert_close((forth(a) * b).sum(), (a * back(b)).sum())
     assert same_pool(torch.arange(5.0).view(1, 1, 1, 5), 3, (1, 2)).flatten().tolist() == [1, 3, 4]
 
 
-# --- what they hear ------------------------------------------------------------------------------------------------
+# --- what they hear
+# ------------------------------------------------------------------------------------------------
 
 
 def told_again(samples: np.ndarray, column: int) -> np.ndarray:
     """One column of LipGAN's cepstra, as its description has it: loops and all."""
     emphasised = np.append(samples[0], samples[1:] - 0.97 * samples[:-1])
-    frame = emphasised[160 * column : 160 * column + 400] * (0.54 - 0.46 * np.cos(2 * np.pi * np.arange(400) / 399))
+    frame = emphasised[160 * column : 160 * column + 400] * (
+        0.54 - 0.46 * np.cos(2 * np.pi * np.arange(400) / 399)
+    )
     spectrum = np.abs(np.fft.rfft(frame, 512))
     low, high = (1127 * math.log(1 + hz / 700) for hz in (300, 3700))
     edges = [700 * (math.exp((low + (high - low) * i / 41) / 1127) - 1) for i in range(42)]
@@ -205,11 +276,13 @@ def test_windows_do_not_depend_on_the_pieces_and_lie_round_their_frame(fps: Frac
     click = torch.zeros(1, 32000)
     click[0, int(20 / fps * 16000)] = 0.9  # with the beginning of frame 20
     heard = features.windows(Audio(click, 16000), fps, 20, 1)[0, 0].abs().sum(0) > 1
-    assert 15 <= heard.nonzero().float().mean() <= 17.5  # of 35: the window's middle lies in the frame
+    # of 35: the window's middle lies in the frame
+    assert 15 <= heard.nonzero().float().mean() <= 17.5
     assert features.windows(audio, fps, -900, 2).abs().max() < 1e-6  # long before the sound
 
 
-# --- that they are dubbed with, like any other ---------------------------------------------------------------------
+# --- that they are dubbed with, like any other
+# ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", THIN)
@@ -217,7 +290,10 @@ def test_windows_do_not_depend_on_the_pieces_and_lie_round_their_frame(fps: Frac
 def test_the_stream_does_not_depend_on_the_chunks(name: str, size: int, clip: Tensor) -> None:
     sync = LipSync(talking(name), precision="float32")
     track = person(20, hidden=slice(5, 9))
-    streams = [whole(sync.stream(pieces(clip, n), voice(1), fps=FPS, tracks=[track])) for n in (COUNT, size)]
+    streams = [
+        whole(sync.stream(pieces(clip, n), voice(1), fps=FPS, tracks=[track]))
+        for n in (COUNT, size)
+    ]
     close(*streams)
     assert torch.equal(streams[0][5:9], clip[5:9])
     assert bool((streams[0] != clip).flatten(1).any(1)[track.visible].all())
@@ -229,23 +305,40 @@ def test_the_stream_does_not_depend_on_the_chunks(name: str, size: int, clip: Te
 def test_a_still_is_the_stream_of_its_frame(name: str, clip: Tensor) -> None:
     sync, track = LipSync(talking(name), precision="float32"), person(20, count=1)
     got = whole(sync.still(Frames(clip[:1]), voice(1), fps=FPS, tracks=[track], count=9, chunk=4))
-    repeated = FaceTrack(track.boxes.expand(9, -1), track.points.expand(9, -1, -1), track.visible.expand(9))
-    close(got, whole(sync.stream(pieces(clip[:1].expand(9, -1, -1, -1), 9), voice(1), fps=FPS, tracks=[repeated])))
+    repeated = FaceTrack(
+        track.boxes.expand(9, -1), track.points.expand(9, -1, -1), track.visible.expand(9)
+    )
+    close(
+        got,
+        whole(
+            sync.stream(
+                pieces(clip[:1].expand(9, -1, -1, -1), 9), voice(1), fps=FPS, tracks=[repeated]
+            )
+        ),
+    )
 
 
 @pytest.mark.parametrize("name", THIN)
-def test_drawings_and_masks_know_them(name: str, clip: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawings_and_masks_know_them(
+    name: str, clip: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawings, track = Drawings(), person(20)
 
     def spoken(blend: Blend, kept: Drawings | None) -> tuple[Tensor, LipSync]:
         sync = LipSync(talking(name), blend=blend, precision="float32")
-        return whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=[track], drawings=kept)), sync
+        return whole(
+            sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=[track], drawings=kept)
+        ), sync
 
     spoken(Blend(), drawings)
     wanted, sync = spoken(Blend("lower", colour_match="spread"), None)
     masks = torch.zeros(clip.shape[:3])
     role = Role(voice(1), track)
-    list(sync.in_turn(pieces(clip, COUNT), [role], fps=FPS, on_shares=lambda _, shares: masks.copy_(shares)))
+    list(
+        sync.in_turn(
+            pieces(clip, COUNT), [role], fps=FPS, on_shares=lambda _, shares: masks.copy_(shares)
+        )
+    )
     assert not ((wanted != clip).any(-1) & (masks == 0)).any() and masks.max() > 0.99
     monkeypatch.setattr(f"{THIN[name][0].__module__}.{THIN[name][0].__name__}.draw", None)
     assert torch.equal(spoken(Blend("lower", colour_match="spread"), drawings)[0], wanted)
@@ -257,11 +350,17 @@ def test_they_are_saved_loaded_and_dubbed_with(name: str, tmp_path: Path) -> Non
     save_model(talking(name), path, licence="Apache-2.0", source="a test")
     loaded = load_talking_face(path)
     assert loaded.config == THIN[name][1] and name in TALKING_FACES
-    report = dub(ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=path, finding=FRESH)
+    report = dub(
+        ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=path, finding=FRESH
+    )
     assert (report.dubbed, report.model) == (5, "weights.safetensors")
-    with pytest.raises(WeightsError, match=rf"holds a {name}; wanted a Wav2Lip generator \(generator\)"):
+    with pytest.raises(
+        WeightsError, match=rf"holds a {name}; wanted a Wav2Lip generator \(generator\)"
+    ):
         load_model(path, kind="generator")
-    with pytest.raises(WeightsError, match=r"wanted a Wav2Lip generator \(generator\) or a lipgan or a speech2vid"):
+    with pytest.raises(
+        WeightsError, match=r"wanted a Wav2Lip generator \(generator\) or a lipgan or a speech2vid"
+    ):
         load_talking_face("judge")
 
 
@@ -272,21 +371,35 @@ def test_they_are_benchmarked_and_told_about(name: str, tmp_path: Path) -> None:
     speaking(tmp_path / "long.mp4", 30, 0)
     speaking(tmp_path / "short.mp4", 22, 1)
     plan = Benchmark(tmp_path, tmp_path / "results", models=(str(path),))
-    jobs = [job for job in plan.jobs([Pair("short.mp4", "long.mp4")]) if job.arguments["method"] == name]
+    jobs = [
+        job for job in plan.jobs([Pair("short.mp4", "long.mp4")]) if job.arguments["method"] == name
+    ]
     (outcome,) = run_jobs(jobs, plan.prepare, tmp_path / "results.jsonl", attempts=1, threads=1)
-    assert outcome.error is None and outcome.result is not None and outcome.result["frames"] in (22, 23)
+    assert (
+        outcome.error is None
+        and outcome.result is not None
+        and outcome.result["frames"] in (22, 23)
+    )
     told = CliRunner().invoke(app, ["models", "info", str(path)])
-    assert told.exit_code == 0 and f"bytes, {name}" in told.output and "CepstrumFeatures" in told.output
+    assert (
+        told.exit_code == 0
+        and f"bytes, {name}" in told.output
+        and "CepstrumFeatures" in told.output
+    )
 
 
-# --- that they can be trained --------------------------------------------------------------------------------------
+# --- that they can be trained
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", THIN)
 def test_folding_keeps_the_output_and_the_lower_half_is_never_seen(name: str) -> None:
     model = talking(name).double()
     size, count = model.config.size, model.config.references
-    target, reference = uniform(2, (2, 3, size, size)).double(), uniform(3, (2, 3 * count, size, size)).double()
+    target, reference = (
+        uniform(2, (2, 3, size, size)).double(),
+        uniform(3, (2, 3 * count, size, size)).double(),
+    )
     sound = uniform(1, (2, 1, 12, 35), -9, 9).double()
     made = model(sound, target, reference)
     other = target.clone()
@@ -299,8 +412,12 @@ def test_folding_keeps_the_output_and_the_lower_half_is_never_seen(name: str) ->
 def test_bgr_is_a_secret_of_the_model() -> None:
     rgb, bgr = talking("lipgan"), talking("lipgan", bgr=True)
     face, sound = uniform(2, (2, 3, 96, 96)), uniform(1, (2, 1, 12, 35), -9, 9)
-    torch.testing.assert_close(bgr(sound, face.flip(1), face.flip(1)), rgb(sound, face, face).flip(1))
-    assert torch.equal(flipped(torch.cat([face, face + 1], 1)), torch.cat([face.flip(1), face.flip(1) + 1], 1))
+    torch.testing.assert_close(
+        bgr(sound, face.flip(1), face.flip(1)), rgb(sound, face, face).flip(1)
+    )
+    assert torch.equal(
+        flipped(torch.cat([face, face + 1], 1)), torch.cat([face.flip(1), face.flip(1) + 1], 1)
+    )
 
 
 @pytest.mark.parametrize("name", THIN)
@@ -316,7 +433,11 @@ def test_a_step_lowers_the_loss_and_reaches_every_parameter(name: str) -> None:
         optimiser.zero_grad()
         loss = reconstruction(model(sound, truth, reference), truth)
         loss.backward()
-        assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+        assert [
+            key
+            for key, p in model.named_parameters()
+            if p.grad is None or not p.grad.isfinite().all()
+        ] == []
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
@@ -326,7 +447,10 @@ def test_the_margin_pulls_what_agrees_and_pushes_what_does_not() -> None:
     audio = torch.tensor([[1.0, 0], [1, 0], [1, 0]])
     video = torch.tensor([[1.0, 0], [0.8, 0.6], [0, 1]])
     distances = (0.0, math.sqrt(0.4), math.sqrt(2))
-    for label, each in ((1.0, [d**2 for d in distances]), (0.0, [max(0.0, 1 - d) ** 2 for d in distances])):
+    for label, each in (
+        (1.0, [d**2 for d in distances]),
+        (0.0, [max(0.0, 1 - d) ** 2 for d in distances]),
+    ):
         loss = margin_loss(audio, video, torch.full((3,), label))
         assert loss.item() == pytest.approx(sum(each) / 3, abs=1e-5)
     video.requires_grad_(True)
@@ -337,7 +461,9 @@ def test_the_margin_pulls_what_agrees_and_pushes_what_does_not() -> None:
 def test_lipgan_s_discriminator_learns_from_one_batch() -> None:
     torch.manual_seed(0)
     config = LipGANDiscriminatorConfig()
-    model = LipGANDiscriminator(dataclasses.replace(config, face=thinner(config.face), audio=thinner(config.audio)))
+    model = LipGANDiscriminator(
+        dataclasses.replace(config, face=thinner(config.face), audio=thinner(config.audio))
+    )
     faces, sound = torch.rand(6, 3, 96, 96), torch.randn(6, 1, 12, 35) * 5
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     losses: list[float] = []

@@ -37,13 +37,19 @@ def people(count: int = 2, frames: int = 50) -> list[FaceTrack]:
 
 def dense(person: FaceTrack, count: int) -> FaceTrack:
     return replace(
-        person, dense=torch.randn(len(person.visible), count, 2, generator=torch.Generator().manual_seed(count))
+        person,
+        dense=torch.randn(
+            len(person.visible), count, 2, generator=torch.Generator().manual_seed(count)
+        ),
     )
 
 
 @pytest.mark.parametrize("counts", [(106, 106), (68, 0), (0, 478)])
 def test_dense_points_come_back(counts: tuple[int, int]) -> None:
-    stored = [dense(person, count) if count else person for person, count in zip(people(), counts, strict=True)]
+    stored = [
+        dense(person, count) if count else person
+        for person, count in zip(people(), counts, strict=True)
+    ]
     store_tracks(KEY, stored, 40)
     kept = load_tracks(KEY)
     assert kept is not None and same(kept, stored)
@@ -70,17 +76,28 @@ def test_round_trip(count: int, folder: Path) -> None:
     assert load_tracks(KEY) is None
     store_tracks(KEY, people(count), 40)
     assert same(load_tracks(KEY), people(count))
-    assert [p.name for p in (folder / "tracks").iterdir()] == [f"{KEY}.safetensors"]  # no temporary files
+    # no temporary files
+    assert [p.name for p in (folder / "tracks").iterdir()] == [f"{KEY}.safetensors"]
 
 
-def test_damage_is_a_warning_and_is_written_over(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_a_warning_and_is_written_over(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store_tracks(KEY, people(), 40)
     path = folder / "tracks" / f"{KEY}.safetensors"
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[-5] ^= 1
     other = whole.replace(b"boxes", b"boxen")
-    for broken in (b"", b"hello", whole[:-1], whole[: len(whole) // 2], bytes(flipped), other, whole[:8] + b"x" * 99):
+    for broken in (
+        b"",
+        b"hello",
+        whole[:-1],
+        whole[: len(whole) // 2],
+        bytes(flipped),
+        other,
+        whole[:8] + b"x" * 99,
+    ):
         path.write_bytes(broken)
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="lipsync.faces"):
@@ -92,11 +109,15 @@ def test_damage_is_a_warning_and_is_written_over(folder: Path, caplog: pytest.Lo
 
 def test_an_entry_under_another_name_is_not_believed(folder: Path) -> None:
     store_tracks(KEY, people(), 40)
-    (folder / "tracks" / f"{KEY}.safetensors").rename(folder / "tracks" / f"{'cd' * 32}.safetensors")
+    (folder / "tracks" / f"{KEY}.safetensors").rename(
+        folder / "tracks" / f"{'cd' * 32}.safetensors"
+    )
     assert load_tracks("cd" * 32) is None
 
 
-def test_concurrent_writers_and_readers_never_see_half_a_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_concurrent_writers_and_readers_never_see_half_a_file(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tracks = people(4, 2000)
     store_tracks(KEY, tracks, 40)
     with ThreadPoolExecutor(8) as pool:
@@ -108,7 +129,9 @@ def test_concurrent_writers_and_readers_never_see_half_a_file(folder: Path, capl
     assert len(list((folder / "tracks").iterdir())) == 1
 
 
-def test_a_folder_that_cannot_be_written_costs_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_costs_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.write_text("a file where the folder should be")
     store_tracks(KEY, people(), 40)
     assert "cannot store" in caplog.text and load_tracks(KEY) is None
@@ -119,16 +142,28 @@ def test_key_follows_content_and_settings(tmp_path: Path) -> None:
     clip.write_bytes(bytes(3_000_000))
     key = track_key(clip, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"})
     assert len(key) == 64 and set(key) <= set("0123456789abcdef")
-    assert key == track_key(clip, detector="mini", weights_sha256="00", settings={"fps": "25", "every": 5})
+    assert key == track_key(
+        clip, detector="mini", weights_sha256="00", settings={"fps": "25", "every": 5}
+    )
     moved = clip.rename(tmp_path / "other.mkv")
-    assert key == track_key(moved, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"})
-    assert key != track_key(moved, detector="s3fd", weights_sha256="00", settings={"every": 5, "fps": "25"})
-    assert key != track_key(moved, detector="mini", weights_sha256="01", settings={"every": 5, "fps": "25"})
-    assert key != track_key(moved, detector="mini", weights_sha256="00", settings={"every": 4, "fps": "25"})
+    assert key == track_key(
+        moved, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"}
+    )
+    assert key != track_key(
+        moved, detector="s3fd", weights_sha256="00", settings={"every": 5, "fps": "25"}
+    )
+    assert key != track_key(
+        moved, detector="mini", weights_sha256="01", settings={"every": 5, "fps": "25"}
+    )
+    assert key != track_key(
+        moved, detector="mini", weights_sha256="00", settings={"every": 4, "fps": "25"}
+    )
     edited = bytearray(3_000_000)
     edited[1_234_567] = 1  # in the middle, same size
     moved.write_bytes(edited)
-    assert key != track_key(moved, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"})
+    assert key != track_key(
+        moved, detector="mini", weights_sha256="00", settings={"every": 5, "fps": "25"}
+    )
 
 
 def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,11 +57,17 @@ def table(folder: Path, text: str) -> Path:
         ("face,audio,out\na,b\n", "line 2 has 2 cells; wanted 3"),
         ("face,audio,out\n,b,c\n", "line 2: no face; wanted a file"),
         ("face,audio,out\na,b,\n", "line 2: no out; wanted a file"),
-        ("face,audio,out\na,b,c\na,,d\n", "line 3: Invalid value for AUDIO: give either AUDIO or --pair"),
+        (
+            "face,audio,out\na,b,c\na,,d\n",
+            "line 3: Invalid value for AUDIO: give either AUDIO or --pair",
+        ),
         ("face,audio,out,batch\na,b,c,abc\n", "line 2: Invalid value for '--batch'"),
         ("face,audio,out,detector\na,b,c,foo\n", "line 2: Invalid value for '--detector'"),
         ("face,audio,out,feather\na,b,c,9\n", "line 2: Invalid value for '--feather'"),
-        ("face,audio,out,overwrite\na,b,c,maybe\n", "line 2: overwrite is 'maybe'; wanted true or false"),
+        (
+            "face,audio,out,overwrite\na,b,c,maybe\n",
+            "line 2: overwrite is 'maybe'; wanted true or false",
+        ),
         ("face,audio,out,which\na,b,c,top\n", "line 2: 'top' names no face"),
     ],
 )
@@ -82,7 +88,11 @@ def test_a_row_that_dub_would_not_take_stops_all_of_them(tmp_path: Path) -> None
 def test_a_face_may_be_called_like_an_option(tmp_path: Path) -> None:
     (job,) = read_rows(table(tmp_path, "face,audio,out\n--batch,-b.wav,-c.mp4\n"))
     options = DubRows().options(job.arguments)
-    assert [options[name].name for name in ("face", "audio", "out")] == ["--batch", "-b.wav", "-c.mp4"]
+    assert [options[name].name for name in ("face", "audio", "out")] == [
+        "--batch",
+        "-b.wav",
+        "-c.mp4",
+    ]
 
 
 def test_a_list_of_clips_is_dubbed_and_resumed(tmp_path: Path) -> None:
@@ -97,18 +107,30 @@ def test_a_list_of_clips_is_dubbed_and_resumed(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, ["batch", str(path)], catch_exceptions=False)
     assert first.exit_code == 1 and "1 of 3 dubbed" in first.stdout
     assert probe(tmp_path / "one.mp4").fps == 12.5
-    lines = [json.loads(line) for line in (tmp_path / "jobs.results.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "jobs.results.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["id"] for line in lines] == ["one.mp4", "two.mp4", "three.mp4"]
-    assert lines[0]["result"]["model"] == "mini" and "none.wav" in lines[1]["error"] and "Error:" not in first.stderr
+    assert (
+        lines[0]["result"]["model"] == "mini"
+        and "none.wav" in lines[1]["error"]
+        and "Error:" not in first.stderr
+    )
     assert "not tried again" not in first.stderr
     written = (tmp_path / "one.mp4").stat().st_mtime_ns
-    path.write_text(path.read_text(encoding="utf-8").replace("none.wav,three", "face.mp4,three"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("none.wav,three", "face.mp4,three"),
+        encoding="utf-8",
+    )
     again = CliRunner().invoke(app, ["batch", str(path)], catch_exceptions=False)
     assert "2 of 3 dubbed" in again.stdout and (tmp_path / "one.mp4").stat().st_mtime_ns == written
     assert "1 failed before and were not tried again; --retry-failed does" in again.stderr
     (tmp_path / "three.mp4").unlink()
     CliRunner().invoke(app, ["batch", str(path)], catch_exceptions=False)
-    assert (tmp_path / "three.mp4").is_file() and (tmp_path / "one.mp4").stat().st_mtime_ns == written
+    assert (tmp_path / "three.mp4").is_file() and (
+        tmp_path / "one.mp4"
+    ).stat().st_mtime_ns == written
 
 
 def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
@@ -138,8 +160,13 @@ def test_a_benchmark_from_pairs_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "results"
     words = ["bench", "--root", str(root), "--out", str(out), "--seed", "2"]
     first = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert first.exit_code == 0 and (out / "pairs.txt").read_text(encoding="utf-8") == "long.mp4\tshort.mp4\n"
-    assert "1 drawn with seed 2" in first.stdout and "without a pair of their own: 1" in first.stdout
+    assert (
+        first.exit_code == 0
+        and (out / "pairs.txt").read_text(encoding="utf-8") == "long.mp4\tshort.mp4\n"
+    )
+    assert (
+        "1 drawn with seed 2" in first.stdout and "without a pair of their own: 1" in first.stdout
+    )
     lines = (out / "results.jsonl").read_bytes()
     second = CliRunner().invoke(app, words, catch_exceptions=False)
     assert second.stdout == first.stdout and (out / "results.jsonl").read_bytes() == lines
@@ -148,11 +175,19 @@ def test_a_benchmark_from_pairs_of_its_own(tmp_path: Path) -> None:
     video = out / "videos/mini/00000.mp4"
     video.unlink()
     third = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert third.exit_code == 0 and video.is_file() and (out / "results.jsonl").read_bytes().startswith(lines)
+    assert (
+        third.exit_code == 0
+        and video.is_file()
+        and (out / "results.jsonl").read_bytes().startswith(lines)
+    )
     listed = tmp_path / "list.txt"
     listed.write_text("gone.mp4 short.mp4\n", encoding="utf-8")
     failed = CliRunner().invoke(app, [*words[:-2], str(listed)], catch_exceptions=False)
-    assert failed.exit_code == 1 and "- 00000, all methods: " in failed.stdout and not list(out.rglob("*.mp4"))
+    assert (
+        failed.exit_code == 1
+        and "- 00000, all methods: " in failed.stdout
+        and not list(out.rglob("*.mp4"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,12 +197,22 @@ def test_what_bench_cannot_do_leaves_nothing_behind(tmp_path: Path, wrong: list[
     (tmp_path / "broken.mp4").write_bytes(b"so reading videos would be told of")
     words = ["bench", "--root", str(tmp_path), "--out", str(tmp_path / "results"), *wrong]
     result = CliRunner().invoke(app, words)
-    assert isinstance(result.exception, (LipSyncError, ValueError)) and not (tmp_path / "results").exists()
+    assert (
+        isinstance(result.exception, (LipSyncError, ValueError))
+        and not (tmp_path / "results").exists()
+    )
     assert "no pair can be drawn" not in str(result.exception)
 
 
 def test_results_that_cannot_be_a_folder_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "pairs.txt").write_text("a.mp4 b.mp4\n", encoding="utf-8")
-    words = ["bench", str(tmp_path / "pairs.txt"), "--root", str(tmp_path), "-o", str(tmp_path / "file")]
+    words = [
+        "bench",
+        str(tmp_path / "pairs.txt"),
+        "--root",
+        str(tmp_path),
+        "-o",
+        str(tmp_path / "file"),
+    ]
     assert "cannot be a folder for results" in str(CliRunner().invoke(app, words).exception)

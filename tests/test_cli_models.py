@@ -11,7 +11,10 @@ from lipsync_core.cli.models import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import MODELS, hub, weights
 from lipsync_core.models.layers import Stage
-from lipsync_core.models.quality_discriminator import QualityDiscriminator, QualityDiscriminatorConfig
+from lipsync_core.models.quality_discriminator import (
+    QualityDiscriminator,
+    QualityDiscriminatorConfig,
+)
 
 CONTENT = b"weights"
 
@@ -21,7 +24,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An own weights folder, and a public file `toy` that can be placed in it."""
     monkeypatch.setenv("LIPSYNC_WEIGHTS", str(tmp_path))
     places = (("owner/toys", "deep/toy.pth", "main"),)
-    entry = hub.HubFile("toy", "a toy", places, "for play only", hashlib.sha256(CONTENT).hexdigest())
+    entry = hub.HubFile(
+        "toy", "a toy", places, "for play only", hashlib.sha256(CONTENT).hexdigest()
+    )
     monkeypatch.setitem(hub.HUB, "toy", entry)
     return tmp_path
 
@@ -37,7 +42,9 @@ def test_list_names_everything_and_says_what_is_here(folder: Path) -> None:
     assert set(rows) == {*weights.BUNDLED, *hub.HUB}
     assert "not pulled" in rows["toy"] and "for play only" in rows["toy"]
     assert (
-        "unverified" in rows["expert"] and "unverified" not in rows["wav2lip"] and "never commercial" in rows["wav2lip"]
+        "unverified" in rows["expert"]
+        and "unverified" not in rows["wav2lip"]
+        and "never commercial" in rows["wav2lip"]
     )
     (folder / "toy.pth").write_bytes(CONTENT)
     assert "not pulled" not in run("list").split("toy ")[1]
@@ -45,16 +52,29 @@ def test_list_names_everything_and_says_what_is_here(folder: Path) -> None:
 
 def test_info_of_a_public_name_tells_where_it_comes_from(folder: Path) -> None:
     text = run("info", "wav2lip-gan")
-    assert "camenduru/Wav2Lip/checkpoints/wav2lip_gan.pth, else Nekochu/Wav2Lip/wav2lip_gan.pth" in text
+    assert (
+        "camenduru/Wav2Lip/checkpoints/wav2lip_gan.pth, else Nekochu/Wav2Lip/wav2lip_gan.pth"
+        in text
+    )
     assert "ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8" in text
     assert "lipsync models pull wav2lip-gan" in text and "unverified" in run("info", "expert")
 
 
 def test_info_of_a_file_tells_its_header(folder: Path) -> None:
     config = QualityDiscriminatorConfig(blocks=((Stage(4),),), size=16)
-    weights.save_model(QualityDiscriminator(config), folder / "x.safetensors", licence="Apache-2.0", source="a test")
+    weights.save_model(
+        QualityDiscriminator(config),
+        folder / "x.safetensors",
+        licence="Apache-2.0",
+        source="a test",
+    )
     text = run("info", folder / "x.safetensors")
-    assert "quality_discriminator" in text and "Apache-2.0" in text and "a test" in text and "size=16" in text
+    assert (
+        "quality_discriminator" in text
+        and "Apache-2.0" in text
+        and "a test" in text
+        and "size=16" in text
+    )
     with pytest.raises(WeightsError, match="does not exist"):
         run("info", folder / "y.safetensors")
 
@@ -73,7 +93,9 @@ def test_convert_writes_and_does_not_overwrite(folder: Path) -> None:
     assert "quality_discriminator" in run("convert", source, target)
     written = target.read_bytes()
     result = CliRunner().invoke(app, ["convert", str(source), str(target)])
-    assert result.exit_code == 2 and "--overwrite" in result.output and target.read_bytes() == written
+    assert (
+        result.exit_code == 2 and "--overwrite" in result.output and target.read_bytes() == written
+    )
     run("convert", source, target, "--overwrite")
     source.unlink()
     target.unlink()  # pytest keeps the folder, and these are large

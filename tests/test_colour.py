@@ -31,9 +31,10 @@ def skin(seed: int, count: int = 2) -> Tensor:
 
 
 def points(count: int) -> Tensor:
-    return (torch.tensor([[0.29, 0.2], [0.71, 0.2], [0.5, 0.435], [0.343, 0.655], [0.657, 0.655]]) * SIZE).expand(
-        count, 5, 2
-    )
+    return (
+        torch.tensor([[0.29, 0.2], [0.71, 0.2], [0.5, 0.435], [0.343, 0.655], [0.657, 0.655]])
+        * SIZE
+    ).expand(count, 5, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,7 +44,9 @@ def test_another_light_is_taken_back(kind) -> None:
         turn = torch.tensor([[1.08, 0.04, 0.0], [0.04, 0.95, 0.02], [0.0, 0.02, 0.9]])
         other = pixels_of(torch.einsum("cd,ndhw->nchw", turn, colours(source, kind)) + 0.01, kind)
     else:  # paler, and with more contrast
-        other = pixels_of(colours(source, kind) * torch.tensor([1.1, 0.9, 1.05]).view(3, 1, 1) + 0.02, kind)
+        other = pixels_of(
+            colours(source, kind) * torch.tensor([1.1, 0.9, 1.05]).view(3, 1, 1) + 0.02, kind
+        )
     back = match_colour(other, source, torch.ones(2, 1, SIZE, SIZE), kind=kind)
     assert float((other - source).abs().max()) > 0.03
     assert float((back - source).abs().max()) < 0.004
@@ -66,14 +69,17 @@ def test_it_looks_at_the_weight_alone(kind) -> None:
     other[:, :, 10:] *= 0.3  # a dark mouth outside the weight
     a, b = (match_colour(x, source, weight, kind=kind)[:, :, :10] for x in (other, made))
     torch.testing.assert_close(a, b)
-    assert bool(match_colour(made, source, torch.zeros(2, 1, SIZE, SIZE), kind=kind).isfinite().all())
+    assert bool(
+        match_colour(made, source, torch.zeros(2, 1, SIZE, SIZE), kind=kind).isfinite().all()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gains_and_shifts_are_limited(kind) -> None:
     values = torch.randn(1, 3, 200, 200, generator=rng(0)) * 0.05 + 0.2
     wants = tones(values, torch.ones(1, 1, 200, 200))
-    wants = torch.cat([wants[:, :3] + 0.6, wants[:, 3:] * 100], 1)  # far lighter, ten times the contrast
+    # far lighter, ten times the contrast
+    wants = torch.cat([wants[:, :3] + 0.6, wants[:, 3:] * 100], 1)
     out = toned(values, tones(values, torch.ones(1, 1, 200, 200)), wants, kind=kind, limit=0.2)
     torch.testing.assert_close(out.mean((2, 3)), values.mean((2, 3)) + 0.2, atol=1e-3, rtol=0)
     gain = out.std((2, 3)) / values.std((2, 3))
@@ -83,19 +89,26 @@ def test_gains_and_shifts_are_limited(kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_grey_picture_has_no_spread_to_match(kind) -> None:
     grey = torch.full((1, 3, SIZE, SIZE), 0.5)
-    assert bool(match_colour(grey, skin(6, 1), torch.ones(1, 1, SIZE, SIZE), kind=kind).isfinite().all())
+    assert bool(
+        match_colour(grey, skin(6, 1), torch.ones(1, 1, SIZE, SIZE), kind=kind).isfinite().all()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_float64_gradients(kind) -> None:
-    made = (0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=rng(0), dtype=torch.float64)).requires_grad_(True)
+    made = (
+        0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=rng(0), dtype=torch.float64)
+    ).requires_grad_(True)
     source = 0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=rng(1), dtype=torch.float64)
     weight = torch.rand(1, 1, 4, 4, generator=rng(2), dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda g: match_colour(g, source, weight, kind=kind, limit=0.9), (made,))
+    assert torch.autograd.gradcheck(
+        lambda g: match_colour(g, source, weight, kind=kind, limit=0.9), (made,)
+    )
 
 
 def test_tones_change_slowly_but_follow_a_cut() -> None:
-    """A generated face whose light flickers is flattened; after a cut nothing is kept of the other light."""
+    """A generated face whose light flickers is flattened; after a cut nothing is kept of the other
+    light."""
     count = 30
     calm = skin(8, 1).expand(count, -1, -1, -1)
     flicker = 0.02 * torch.rand(count, 1, 1, 1, generator=rng(9)) - 0.01
@@ -110,7 +123,8 @@ def test_tones_change_slowly_but_follow_a_cut() -> None:
         return out.pixels[:, 30:40, 20:28].mean((1, 2, 3)), moment
 
     one, after = light(calm + flicker, moment)
-    assert float(one.diff().abs().mean()) > 0.5 * float(flicker[:, 0, 0, 0].diff().abs().mean())  # it is not chased
+    # it is not chased
+    assert float(one.diff().abs().mean()) > 0.5 * float(flicker[:, 0, 0, 0].diff().abs().mean())
     other = (calm * 0.6).clamp(0, 1)  # a lamp goes out in what is drawn
     later = Moment(torch.arange(count, 2 * count), Fraction(25), after.over())
     two, _ = light(other, later)

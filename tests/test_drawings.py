@@ -26,22 +26,28 @@ def clip() -> Tensor:
     return (noise * 255).to(torch.uint8)
 
 
-def spoken(clip: Tensor, blend: Blend, drawings: Drawings | None, tracks: list[FaceTrack] = TRACKS) -> Tensor:
+def spoken(
+    clip: Tensor, blend: Blend, drawings: Drawings | None, tracks: list[FaceTrack] = TRACKS
+) -> Tensor:
     sync = LipSync(mini(), blend=blend, precision="float32")
     return whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=tracks, drawings=drawings))
 
 
 @pytest.mark.parametrize("blend", BLENDS)
-def test_drawings_serve_every_blend(clip: Tensor, blend: Blend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawings_serve_every_blend(
+    clip: Tensor, blend: Blend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawings = Drawings()
     spoken(clip, Blend(), drawings)
     wanted = spoken(clip, blend, None)
-    monkeypatch.setattr("lipsync_core.models.wav2lip.Generator.draw", None)  # nothing may be drawn now
+    # nothing may be drawn now
+    monkeypatch.setattr("lipsync_core.models.wav2lip.Generator.draw", None)
     assert torch.equal(spoken(clip, blend, drawings), wanted)
 
 
 def test_drawings_keep_within_their_room(clip: Tensor) -> None:
-    drawings = Drawings(most_bytes=3 * 8 * 6 * 48 * 96 * 4)  # three chunks of eight faces in float32
+    # three chunks of eight faces in float32
+    drawings = Drawings(most_bytes=3 * 8 * 6 * 48 * 96 * 4)
     wanted = spoken(clip, Blend(), drawings)
     assert len(drawings) == 3
     assert torch.equal(spoken(clip, Blend(), drawings), wanted)
@@ -53,7 +59,11 @@ def test_a_still_picture_has_drawings_too(clip: Tensor, monkeypatch: pytest.Monk
 
     def shown(blend: Blend, drawings: Drawings | None) -> Tensor:
         sync = LipSync(mini(), blend=blend, precision="float32")
-        return whole(sync.still(frame, voice(1), fps=FPS, tracks=[track], count=20, chunk=8, drawings=drawings))
+        return whole(
+            sync.still(
+                frame, voice(1), fps=FPS, tracks=[track], count=20, chunk=8, drawings=drawings
+            )
+        )
 
     drawings = Drawings()
     shown(Blend(), drawings)
@@ -90,7 +100,11 @@ def test_the_mask_covers_just_what_changes(clip: Tensor, blend: Blend) -> None:
     def seen(start: int, shares: Tensor) -> None:
         masks[start : start + len(shares)] = shares
 
-    list(sync.in_turn(pieces(clip, 10), [Role(voice(1), track) for track in TRACKS], fps=FPS, on_shares=seen))
+    list(
+        sync.in_turn(
+            pieces(clip, 10), [Role(voice(1), track) for track in TRACKS], fps=FPS, on_shares=seen
+        )
+    )
     assert masks.shape == (COUNT, HEIGHT, WIDTH) and masks.min() == 0
     assert masks.max() == pytest.approx(blend.strength, abs=1e-4)
     changed = (spoken(clip, blend, None) != clip).any(-1)

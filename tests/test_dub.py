@@ -1,4 +1,5 @@
-"""The edge, end to end: files in, a file out, on small media made here and on the bundled photograph."""
+"""The edge, end to end: files in, a file out, on small media made here and on the bundled
+photograph."""
 
 import json
 import subprocess
@@ -27,10 +28,14 @@ FRESH = Finding(cache=False)
 def tone(path: Path, seconds: float = 0.6, rate: int = 22050) -> Path:
     """A wav with a voice-like buzz."""
     t = np.arange(int(seconds * rate)) / rate
-    samples = (0.3 * np.sign(np.sin(2 * np.pi * 140 * t)) * np.sin(2 * np.pi * 3 * t)).astype(np.float32)
+    samples = (0.3 * np.sign(np.sin(2 * np.pi * 140 * t)) * np.sin(2 * np.pi * 3 * t)).astype(
+        np.float32
+    )
     with av.open(str(path), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=rate, layout="mono")
-        frame = AudioFrame.from_ndarray((samples[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        frame = AudioFrame.from_ndarray(
+            (samples[None] * 32767).astype(np.int16), format="s16", layout="mono"
+        )
         frame.rate = rate
         out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -59,7 +64,8 @@ def test_a_photo_speaks(tmp_path: Path) -> None:
     assert (report.frames, report.dubbed, report.passed_through, report.fps) == (206, 206, 0, 25)
     shown = pixels(report.out).float()
     photo = torch.from_numpy(skimage.data.astronaut()).float()
-    moved = (shown - photo).abs().mean(-1).amax(0) > 40  # where any frame differs clearly from the photograph
+    # where any frame differs clearly from the photograph
+    moved = (shown - photo).abs().mean(-1).amax(0) > 40
     rows, columns = moved.nonzero().T
     assert len(rows) > 50, "no mouth moved"
     assert (
@@ -73,13 +79,24 @@ def test_a_video_speaks_and_keeps_its_rate_and_tags(tmp_path: Path) -> None:
     report = dub(face, tone(tmp_path / "a.wav", 0.3), tmp_path / "out.mp4", finding=FRESH)
     assert report.frames == 9 and report.fps == Fraction(30000, 1001) == probe(report.out).fps
     with av.open(str(report.out)) as out:
-        assert "AI-generated" in out.metadata["comment"] and json.loads(out.metadata["lipsync"])["model"] == "mini"
-    untagged = dub(face, tmp_path / "a.wav", tmp_path / "plain.mp4", finding=FRESH, encoding=Encoding(tag=False))
+        assert (
+            "AI-generated" in out.metadata["comment"]
+            and json.loads(out.metadata["lipsync"])["model"] == "mini"
+        )
+    untagged = dub(
+        face,
+        tmp_path / "a.wav",
+        tmp_path / "plain.mp4",
+        finding=FRESH,
+        encoding=Encoding(tag=False),
+    )
     with av.open(str(untagged.out)) as out:
         assert "comment" not in out.metadata and "lipsync" not in out.metadata
 
 
-@pytest.mark.parametrize(("longer", "frames"), [("pingpong", 15), ("loop", 15), ("hold", 15), ("trim", 5)])
+@pytest.mark.parametrize(
+    ("longer", "frames"), [("pingpong", 15), ("loop", 15), ("hold", 15), ("trim", 5)]
+)
 def test_when_the_speech_is_longer(tmp_path: Path, longer: str, frames: int) -> None:
     moving = torch.stack([portrait().roll(2 * i, 1) for i in range(5)])
     face = clip(tmp_path / "face.mp4", moving)
@@ -119,8 +136,17 @@ def test_two_voices_two_faces(tmp_path: Path) -> None:
 def test_frames_without_a_face_pass_through(tmp_path: Path) -> None:
     wall = torch.full((40, 256, 256, 3), 90, dtype=torch.uint8)
     frames = torch.cat([portrait().expand(30, -1, -1, -1), wall])
-    report = dub(clip(tmp_path / "f.mp4", frames), tone(tmp_path / "a.wav", 2.8), tmp_path / "out.mp4", finding=FRESH)
-    assert report.frames == 70 and 25 <= report.dubbed <= 35 and report.passed_through == 70 - report.dubbed
+    report = dub(
+        clip(tmp_path / "f.mp4", frames),
+        tone(tmp_path / "a.wav", 2.8),
+        tmp_path / "out.mp4",
+        finding=FRESH,
+    )
+    assert (
+        report.frames == 70
+        and 25 <= report.dubbed <= 35
+        and report.passed_through == 70 - report.dubbed
+    )
     assert (pixels(report.out)[40:].float() - 90).abs().max() <= 3
 
 
@@ -128,9 +154,14 @@ def test_warnings_of_the_picture_reach_the_log_and_the_report_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     face = write_video(
-        tmp_path / "ten.mkv", portrait().expand(8, -1, -1, -1), codec="ffv1", pix_fmt="yuv420p10le", options={}
+        tmp_path / "ten.mkv",
+        portrait().expand(8, -1, -1, -1),
+        codec="ffv1",
+        pix_fmt="yuv420p10le",
+        options={},
     )
-    report = dub(face, tone(tmp_path / "a.wav"), tmp_path / "out.mp4", finding=FRESH)  # three passes: find, there, back
+    # three passes: find, there, back
+    report = dub(face, tone(tmp_path / "a.wav"), tmp_path / "out.mp4", finding=FRESH)
     assert len(report.warnings) == 1 and "10-bit" in report.warnings[0]
     assert [record.message for record in caplog.records] == list(report.warnings)
 
@@ -156,7 +187,13 @@ def test_what_is_read_is_never_written_over(tmp_path: Path) -> None:
     speech = tone(tmp_path / "a.mp4", 0.2)
     before = speech.read_bytes()
     with pytest.raises(MediaError, match="is what is read"):
-        dub(ASTRONAUT, speech, tmp_path / "." / "a.mp4", finding=FRESH, encoding=Encoding(overwrite=True))
+        dub(
+            ASTRONAUT,
+            speech,
+            tmp_path / "." / "a.mp4",
+            finding=FRESH,
+            encoding=Encoding(overwrite=True),
+        )
     assert speech.read_bytes() == before
 
 
@@ -166,7 +203,13 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dub(ASTRONAUT, tone(tmp_path / "a.wav", 3), tmp_path / "out.mp4", finding=FRESH, on_progress=stop)
+        dub(
+            ASTRONAUT,
+            tone(tmp_path / "a.wav", 3),
+            tmp_path / "out.mp4",
+            finding=FRESH,
+            on_progress=stop,
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
 
 
@@ -204,7 +247,15 @@ def test_exit_codes(tmp_path: Path) -> None:
 
 
 def test_json_report(tmp_path: Path) -> None:
-    done = lipsync("dub", ASTRONAUT, tone(tmp_path / "a.wav", 0.2), "-o", tmp_path / "o.mp4", "--json", "--no-cache")
+    done = lipsync(
+        "dub",
+        ASTRONAUT,
+        tone(tmp_path / "a.wav", 0.2),
+        "-o",
+        tmp_path / "o.mp4",
+        "--json",
+        "--no-cache",
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (
@@ -243,7 +294,9 @@ def test_silence_and_one_frame_are_legal(tmp_path: Path) -> None:
     silence = tmp_path / "silence.wav"
     with av.open(str(silence), "w") as out:
         stream = out.add_stream("pcm_s16le", rate=8000, layout="stereo")
-        frame = AudioFrame.from_ndarray(np.zeros((1, 2 * 2000), np.int16), format="s16", layout="stereo")
+        frame = AudioFrame.from_ndarray(
+            np.zeros((1, 2 * 2000), np.int16), format="s16", layout="stereo"
+        )
         frame.rate = 8000
         out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -255,17 +308,30 @@ def test_a_wide_picture(tmp_path: Path) -> None:
     wide = torch.full((1, 256, 8000, 3), 60, dtype=torch.uint8)
     wide[0, :, 3000:3256] = portrait()
     with pytest.raises(NoFaceError):  # 75 px of 8000 are 6 of the 640 px that the detector sees
-        dub(clip(tmp_path / "w.mp4", wide), tone(tmp_path / "a.wav", 0.1), tmp_path / "out.mp4", finding=FRESH)
+        dub(
+            clip(tmp_path / "w.mp4", wide),
+            tone(tmp_path / "a.wav", 0.1),
+            tmp_path / "out.mp4",
+            finding=FRESH,
+        )
 
 
 def test_weights_of_the_wrong_kind(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="wanted"):
-        dub(ASTRONAUT, tone(tmp_path / "a.wav", 0.1), tmp_path / "o.mp4", model="face_detector", finding=FRESH)
+        dub(
+            ASTRONAUT,
+            tone(tmp_path / "a.wav", 0.1),
+            tmp_path / "o.mp4",
+            model="face_detector",
+            finding=FRESH,
+        )
 
 
 def test_arguments() -> None:
     assert parse_time("1:02:03.5") == Fraction(7447, 2) and parse_time("12.25") == Fraction(49, 4)
-    assert parse_fps("30000/1001") == Fraction(30000, 1001) and parse_fps("23.976") == Fraction("23.976")
+    assert parse_fps("30000/1001") == Fraction(30000, 1001) and parse_fps("23.976") == Fraction(
+        "23.976"
+    )
     assert parse_pair("640,200=a=b.wav") == (Path("a=b.wav"), "640,200")
     for wrong in ("x", "1:70", "-1", "1:2:3:4"):
         with pytest.raises(Exception, match="no time"):

@@ -15,13 +15,22 @@ from safetensors.torch import load_file, save_file
 from lipsync_core.errors import WeightsError
 from lipsync_core.faces.detector_mini import MiniDetector, box_iou
 from lipsync_core.faces.detector_yunet import YuNetDetector
-from lipsync_core.models.face_detector import STRIDES, Cells, FaceDetector, FaceDetectorConfig, cell_centres
+from lipsync_core.models.face_detector import (
+    STRIDES,
+    Cells,
+    FaceDetector,
+    FaceDetectorConfig,
+    cell_centres,
+)
 from lipsync_core.models.weights import BUNDLED, load_model
 from lipsync_core.training import face_detection
 
 ROOT = Path(__file__).parents[1]
-# pupils, tip of the nose and corners of the mouth of scikit-image's astronaut, by eye, to about 1 px
-ASTRONAUT_POINTS = torch.tensor([[203.5, 101.5], [246.2, 103.0], [223.7, 126.2], [204.2, 140.5], [243.5, 141.2]])
+# pupils, tip of the nose and corners of the mouth of scikit-image's astronaut, by eye, to about 1
+# px
+ASTRONAUT_POINTS = torch.tensor(
+    [[203.5, 101.5], [246.2, 103.0], [223.7, 126.2], [204.2, 140.5], [243.5, 141.2]]
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,8 @@ def _random_model(seed: int = 0) -> FaceDetector:
     return model.eval()
 
 
-# --- the network ----------------------------------------------------------------------------------------------------
+# --- the network
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_folding_changes_nothing() -> None:
@@ -55,7 +65,8 @@ def test_folding_changes_nothing() -> None:
     with torch.inference_mode():
         for whole, folded in zip(model(images), model.folded()(images), strict=True):
             torch.testing.assert_close(folded, whole, atol=1e-3, rtol=1e-4)
-    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())  # the original stays as it was
+    # the original stays as it was
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
 
 
 @pytest.mark.parametrize(("height", "width"), [(192, 320), (191, 317), (65, 33), (1, 1)])
@@ -77,11 +88,13 @@ def test_a_silent_head_points_at_its_own_cell() -> None:
         out = model(torch.rand(1, 3, 64, 128))
     first = torch.tensor([4.0, 4.0])  # the first cell of stride 8 spans [0,8)
     torch.testing.assert_close(out.points[0, 0], first.expand(5, 2))
-    torch.testing.assert_close(out.boxes[0, 0], torch.tensor([4 - 18.0, 4 - 18, 4 + 18, 4 + 18]))  # 4.5 strides
+    # 4.5 strides
+    torch.testing.assert_close(out.boxes[0, 0], torch.tensor([4 - 18.0, 4 - 18, 4 + 18, 4 + 18]))
     torch.testing.assert_close(out.points[0, :128, 0], cell_centres(8, 16, stride=8))
 
 
-# --- the detector ---------------------------------------------------------------------------------------------------
+# --- the detector
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_the_bundled_file_is_small() -> None:
@@ -92,15 +105,20 @@ def test_finds_the_astronaut_and_her_points(mini: MiniDetector, astronaut: torch
     (found,) = mini.detect(astronaut)
     assert len(found.scores) == 1 and found.scores[0] >= 0.7
     error = (found.points[0] - ASTRONAUT_POINTS).norm(dim=-1)
-    assert error.max() < 9 and error.mean() < 5, error  # the eyes are 43 px apart; YuNet is off by 6.1 and 3.7
+    # the eyes are 43 px apart; YuNet is off by 6.1 and 3.7
+    assert error.max() < 9 and error.mean() < 5, error
     x0, y0, x1, y1 = found.boxes[0].tolist()
     assert 165 < x0 < 195 and 250 < x1 < 280 and 50 < y0 < 80 and 160 < y1 < 190
 
 
 @pytest.mark.parametrize("scale", [0.4, 0.6, 1.5, 3.0])
-def test_a_resized_image_gives_resized_faces(mini: MiniDetector, astronaut: torch.Tensor, scale: float) -> None:
+def test_a_resized_image_gives_resized_faces(
+    mini: MiniDetector, astronaut: torch.Tensor, scale: float
+) -> None:
     planar = astronaut.permute(0, 3, 1, 2).float()
-    resized = torch.nn.functional.interpolate(planar, scale_factor=scale, mode="bilinear", antialias=True)
+    resized = torch.nn.functional.interpolate(
+        planar, scale_factor=scale, mode="bilinear", antialias=True
+    )
     (found,) = mini.detect(resized.permute(0, 2, 3, 1).clamp(0, 255) / 255)
     (whole,) = mini.detect(astronaut)
     assert len(found.scores) == 1
@@ -111,14 +129,18 @@ def test_a_resized_image_gives_resized_faces(mini: MiniDetector, astronaut: torc
 def test_a_mirrored_image_gives_mirrored_faces(mini: MiniDetector, astronaut: torch.Tensor) -> None:
     (found,) = mini.detect(astronaut.flip(2))
     (whole,) = mini.detect(astronaut)
-    back = found.points[0, face_detection.FLIPPED_POINTS] * torch.tensor([-1.0, 1.0]) + torch.tensor([512.0, 0.0])
+    back = found.points[0, face_detection.FLIPPED_POINTS] * torch.tensor(
+        [-1.0, 1.0]
+    ) + torch.tensor([512.0, 0.0])
     assert (back - whole.points[0]).norm(dim=-1).max() < 9
-    assert found.points[0, 0, 0] < found.points[0, 1, 0]  # the right eye is still the image-left one
+    # the right eye is still the image-left one
+    assert found.points[0, 0, 0] < found.points[0, 1, 0]
 
 
 def test_bytes_and_floats_agree(mini: MiniDetector, astronaut: torch.Tensor) -> None:
     for a, b in zip(mini.detect(astronaut), mini.detect(astronaut.float() / 255), strict=True):
-        # px; where the network runs in bfloat16 the last bit of a pixel may turn the rounding of its neighbours
+        # px; where the network runs in bfloat16 the last bit of a pixel may turn the rounding of
+        # its neighbours
         torch.testing.assert_close(a.points, b.points, atol=0.2, rtol=0)
         torch.testing.assert_close(a.scores, b.scores, atol=1e-4, rtol=0)
 
@@ -149,7 +171,11 @@ def test_nothing_is_found_where_nothing_is(mini: MiniDetector) -> None:
     brick = torch.from_numpy(skimage.data.brick())[None, ..., None].expand(1, -1, -1, 3)
     for image in (noise, flat, brick, flat[:, :1, :1]):
         (found,) = mini.detect(image)
-        assert found.boxes.shape == (0, 4) and found.points.shape == (0, 5, 2) and found.scores.shape == (0,)
+        assert (
+            found.boxes.shape == (0, 4)
+            and found.points.shape == (0, 5, 2)
+            and found.scores.shape == (0,)
+        )
 
 
 @pytest.mark.parametrize("wrong", [{"min_score": 0.0}, {"min_score": 1.0}, {"long_side": 0}])
@@ -166,7 +192,8 @@ def test_overlap_of_boxes() -> None:
 
 @pytest.mark.slow
 def test_speed_at_320x192(mini: MiniDetector) -> None:
-    """10 ms on two cores, with a face in the picture; the median of 50, so that a busy machine does not decide."""
+    """10 ms on two cores, with a face in the picture; the median of 50, so that a busy machine does
+    not decide."""
     photo = torch.from_numpy(skimage.data.astronaut())[None]
     image = photo[:, 20:212, 64:384].contiguous()
     assert len(mini.detect(image)[0].scores) == 1
@@ -178,7 +205,8 @@ def test_speed_at_320x192(mini: MiniDetector) -> None:
     assert sorted(times[10:])[25] < 0.010
 
 
-# --- YuNet ----------------------------------------------------------------------------------------------------------
+# --- YuNet
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_yunet_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,15 +237,19 @@ def test_yunet_and_mini_agree(mini: MiniDetector, astronaut: torch.Tensor) -> No
         assert (theirs.points - ours.points).norm(dim=-1).max() < 9
 
 
-# --- training -------------------------------------------------------------------------------------------------------
+# --- training
+# -------------------------------------------------------------------------------------------------------
 
 
 def _dot(x: int, y: int) -> face_detection.Picture:
-    """A black picture of 120x100 px with a white 3x3 spot whose centre is (x+.5, y+.5), as a face's first point."""
+    """A black picture of 120x100 px with a white 3x3 spot whose centre is (x+.5, y+.5), as a face's
+    first point."""
     pixels = torch.zeros(3, 100, 120, dtype=torch.uint8)
     pixels[:, y - 1 : y + 2, x - 1 : x + 2] = 255
     points = torch.tensor([[x + 0.5, y + 0.5]]).repeat(5, 1)[None] + torch.arange(5.0)[:, None]
-    return face_detection.picture(pixels, torch.tensor([[x - 20.0, y - 25, x + 21, y + 26]]), points)
+    return face_detection.picture(
+        pixels, torch.tensor([[x - 20.0, y - 25, x + 21, y + 26]]), points
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -243,7 +275,9 @@ def test_a_turned_box_holds_the_turned_ellipse() -> None:
     turned, _ = face_detection.move_faces(box, points, turn, mirrored=False)
     torch.testing.assert_close(turned, torch.tensor([[-70.0, 10, -10, 50]]))
     slant = math.radians(30)
-    matrix = torch.tensor([[math.cos(slant), -math.sin(slant), 0], [math.sin(slant), math.cos(slant), 0]])
+    matrix = torch.tensor(
+        [[math.cos(slant), -math.sin(slant), 0], [math.sin(slant), math.cos(slant), 0]]
+    )
     moved, _ = face_detection.move_faces(box, points, matrix, mirrored=False)
     angle = torch.linspace(0, 2 * math.pi, 3600)
     rim = torch.stack([30 + 20 * angle.cos(), 40 + 30 * angle.sin()], 1) @ matrix[:, :2].T
@@ -251,13 +285,19 @@ def test_a_turned_box_holds_the_turned_ellipse() -> None:
 
 
 def _draw() -> face_detection.Draw:
-    empty = face_detection.picture(torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, 5, 2))
+    empty = face_detection.picture(
+        torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0, 5, 2)
+    )
     return face_detection.Draw(((_dot(70, 40),),), torch.ones(1), (empty,))
 
 
 def test_mosaics_follow_their_seed_and_their_ranges() -> None:
-    images, truth = face_detection.mosaic(_draw(), count=6, size=128, rng=torch.Generator().manual_seed(3))
-    again, _ = face_detection.mosaic(_draw(), count=6, size=128, rng=torch.Generator().manual_seed(3))
+    images, truth = face_detection.mosaic(
+        _draw(), count=6, size=128, rng=torch.Generator().manual_seed(3)
+    )
+    again, _ = face_detection.mosaic(
+        _draw(), count=6, size=128, rng=torch.Generator().manual_seed(3)
+    )
     assert torch.equal(images, again)
     assert images.shape == (6, 3, 128, 128) and images.min() >= 0 and images.max() <= 1
     faces = truth.boxes[truth.kind == 1]
@@ -278,15 +318,20 @@ def test_block_coding_is_an_identity_for_small_steps() -> None:
 def _truth(box: list[float], kind: int = 1) -> face_detection.Truth:
     boxes = torch.tensor([[box]])
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
-    return face_detection.Truth(boxes, middle[:, :, None].repeat(1, 1, 5, 1), torch.full((1, 1), kind))
+    return face_detection.Truth(
+        boxes, middle[:, :, None].repeat(1, 1, 5, 1), torch.full((1, 1), kind)
+    )
 
 
 def _levels(height: int, width: int) -> torch.Tensor:
-    return torch.cat([torch.full((math.ceil(height / s) * math.ceil(width / s),), s) for s in STRIDES])
+    return torch.cat(
+        [torch.full((math.ceil(height / s) * math.ceil(width / s),), s) for s in STRIDES]
+    )
 
 
 def test_cells_at_the_centre_of_a_face_answer_for_it() -> None:
-    truth = _truth([78.0, 78, 178, 178])  # 100 px: too large for stride 8 (76), too small for stride 64 (141)
+    # 100 px: too large for stride 8 (76), too small for stride 64 (141)
+    truth = _truth([78.0, 78, 178, 178])
     assigned = face_detection.assign(truth, height=256, width=256)[0]
     level = _levels(256, 256)
     assert set(level[assigned >= 0].tolist()) == {16, 32}
@@ -316,12 +361,18 @@ def test_perfect_cells_lose_nothing_and_wrong_ones_do() -> None:
     count = assigned.shape[1]
     logits = torch.where(assigned >= 0, 20.0, -20.0)
     perfect = Cells(logits, truth.boxes.expand(1, count, 4), truth.points.expand(1, count, 5, 2))
-    assert all(v.item() < 1e-6 for v in face_detection.detection_losses(perfect, truth, assigned).values())
+    assert all(
+        v.item() < 1e-6 for v in face_detection.detection_losses(perfect, truth, assigned).values()
+    )
     wrong = Cells(-logits, perfect.boxes + 5, perfect.points + 5)
-    assert all(v.item() > 0.01 for v in face_detection.detection_losses(wrong, truth, assigned).values())
+    assert all(
+        v.item() > 0.01 for v in face_detection.detection_losses(wrong, truth, assigned).values()
+    )
 
 
-def test_the_recipe_resumes_to_the_same_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_resumes_to_the_same_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = importlib.util.spec_from_file_location("train_detector", ROOT / "train" / "detector.py")
     assert spec is not None and spec.loader is not None
     recipe = importlib.util.module_from_spec(spec)
@@ -341,7 +392,9 @@ def test_the_recipe_resumes_to_the_same_state(tmp_path: Path, monkeypatch: pytes
     try:
         for out, untils in (("whole", [3]), ("parts", [1, 3])):
             for until in untils:
-                recipe.main([str(faces), str(tmp_path / out), "--steps", "4", "--until", str(until)])
+                recipe.main(
+                    [str(faces), str(tmp_path / out), "--steps", "4", "--until", str(until)]
+                )
     finally:
         torch.set_num_threads(threads)
     states = [load_file(tmp_path / out / "face_detector.safetensors") for out in ("whole", "parts")]

@@ -1,4 +1,5 @@
-"""The landmark network on frames and tracks: what places its crops, what is smoothed, and where it is not believed."""
+"""The landmark network on frames and tracks: what places its crops, what is smoothed, and where it
+is not believed."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -71,7 +72,9 @@ def face(count: int = COUNT, *, start: int = 0, scene: int = 0, shift: float = 0
 
 
 def pieces(frames: Frames, size: int) -> list[Frames]:
-    return [Frames(part, frames.start + i * size) for i, part in enumerate(frames.pixels.split(size))]
+    return [
+        Frames(part, frames.start + i * size) for i, part in enumerate(frames.pixels.split(size))
+    ]
 
 
 def dense_of(track: FaceTrack) -> Tensor:
@@ -93,7 +96,9 @@ def test_faces_are_found_alike_in_any_company() -> None:
     together, sure = look.find(clip(), track.boxes, track.points)
     assert together.shape == (COUNT, POINTS, 2) and sure.shape == (COUNT,)
     for i in range(COUNT):
-        alone = look.find(Frames(clip().pixels[i : i + 1]), track.boxes[i : i + 1], track.points[i : i + 1])
+        alone = look.find(
+            Frames(clip().pixels[i : i + 1]), track.boxes[i : i + 1], track.points[i : i + 1]
+        )
         torch.testing.assert_close(alone[0][0], together[i], atol=1e-3, rtol=0)
         torch.testing.assert_close(alone[1][0], sure[i])
     none = look.find(Frames(clip().pixels[:0]), track.boxes[:0], track.points[:0])
@@ -125,12 +130,17 @@ def test_tracks_of_larger_frames_get_points_in_their_own_px() -> None:
 
 def test_mirroring_twice_is_nothing_and_once_changes_sides() -> None:
     order = torch.tensor(MIRRORED)
-    assert torch.equal(order[order], torch.arange(POINTS)) and len(set(MEDIAPIPE_VERTICES)) == POINTS
+    assert (
+        torch.equal(order[order], torch.arange(POINTS)) and len(set(MEDIAPIPE_VERTICES)) == POINTS
+    )
     for left, right in ((LEFT_EYE, RIGHT_EYE), (LEFT_BROW, RIGHT_BROW)):
         assert set(order[left].tolist()) == set(range(right.start, right.stop))
     for lips in (OUTER_LIPS, INNER_LIPS):
         assert int(order[lips.start]) == lips.start + 10  # the corners
-        assert int(order[lips.start + 5]) == lips.start + 5 and int(order[lips.start + 15]) == lips.start + 15
+        assert (
+            int(order[lips.start + 5]) == lips.start + 5
+            and int(order[lips.start + 15]) == lips.start + 15
+        )
     assert order[JAW].tolist() == list(range(JAW.stop - 1, JAW.start - 1, -1))
     assert order[IRISES].tolist() == [101, 100]
 
@@ -187,11 +197,18 @@ def test_a_face_that_is_mostly_doubted_has_no_outline_and_the_report_hears_of_it
 
 def test_of_one_person_scenes_without_landmarks_get_the_usual_ones() -> None:
     (known,) = with_dense([face()], [clip()], finder())
-    turned = replace(face(5, start=COUNT, scene=COUNT, shift=9.0), dense_scores=torch.full((5,), 0.1))
+    turned = replace(
+        face(5, start=COUNT, scene=COUNT, shift=9.0), dense_scores=torch.full((5,), 0.1)
+    )
     whole = joined([known, turned])
-    assert whole.dense_scores is not None and sure_frames(whole).tolist() == [True] * COUNT + [False] * 5
+    assert (
+        whole.dense_scores is not None
+        and sure_frames(whole).tolist() == [True] * COUNT + [False] * 5
+    )
     assert torch.equal(dense_of(whole)[:COUNT], dense_of(known))
-    torch.testing.assert_close(dense_of(whole)[COUNT + 1] - dense_of(whole)[COUNT], torch.full((POINTS, 2), 0.5))
+    torch.testing.assert_close(
+        dense_of(whole)[COUNT + 1] - dense_of(whole)[COUNT], torch.full((POINTS, 2), 0.5)
+    )
     one_shape = replace(known, dense=dense_of(known)[:1] + 0.5 * torch.arange(COUNT)[:, None, None])
     filled = fill_from([one_shape, turned])[1]
     torch.testing.assert_close(dense_of(filled), dense_of(one_shape)[:5] + 9.0, atol=1e-2, rtol=0)
@@ -239,17 +256,28 @@ class Counting(LandmarkFinder):
         return super().look(crops)
 
 
-def test_pictures_and_footage_alike_and_stored_with_the_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_and_footage_alike_and_stored_with_the_tracks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
     pixels = clip(1).pixels.repeat(20, 1, 1, 1)
     (shown,), _ = track(Pictures(pixels, Fraction(25)), Fixed(), landmarks=finder())
     film = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
     footage = opened(film, Cut())
-    look, detector, heard = Counting(network(), precision="float32", version="1"), Fixed(), list[int]()
+    look, detector, heard = (
+        Counting(network(), precision="float32", version="1"),
+        Fixed(),
+        list[int](),
+    )
 
     def people(look: LandmarkFinder | None) -> FaceTrack:
         found, count = track(
-            footage, detector, stop=20, detector_key=("fixed", "00"), landmarks=look, on_found=heard.append
+            footage,
+            detector,
+            stop=20,
+            detector_key=("fixed", "00"),
+            landmarks=look,
+            on_found=heard.append,
         )
         assert count == 20 and len(found) == 1
         return found[0]
@@ -258,10 +286,13 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(tmp_path: Path, m
     torch.testing.assert_close(dense_of(first), dense_of(shown), atol=0.5, rtol=0)
     times, seen = look.asked, detector.asked
     again = people(look)
-    assert (look.asked, detector.asked) == (times, seen) and torch.equal(dense_of(again), dense_of(first))
+    assert (look.asked, detector.asked) == (times, seen) and torch.equal(
+        dense_of(again), dense_of(first)
+    )
     assert again.dense_scores is not None and first.dense_scores is not None
     assert torch.equal(again.dense_scores, first.dense_scores)
-    assert people(None).dense is None and detector.asked == seen  # the bare tracks are stored as well
+    # the bare tracks are stored as well
+    assert people(None).dense is None and detector.asked == seen
     people(Counting(network(), precision="float32", version="2"))
     assert detector.asked == seen and heard == sorted(heard)
 
@@ -274,7 +305,9 @@ def test_frames_that_are_not_sure_are_shown_less_and_their_neighbours_softly() -
     scores[4:6] = 0.1
     shares = sure_shares(replace(face(), dense_scores=scores))
     assert shares is not None
-    assert shares[4:6].tolist() == [0, 0] and bool(((shares[[3, 6]] > 0) & (shares[[3, 6]] < 1)).all())
+    assert shares[4:6].tolist() == [0, 0] and bool(
+        ((shares[[3, 6]] > 0) & (shares[[3, 6]] < 1)).all()
+    )
 
 
 def test_a_model_that_moves_lips_says_which_frames_it_leaves() -> None:

@@ -1,4 +1,5 @@
-"""The face parser against numbers of the public code (tests/reference/face_parsing.npz), and what it is read from."""
+"""The face parser against numbers of the public code (tests/reference/face_parsing.npz), and what
+it is read from."""
 
 import copy
 import json
@@ -28,12 +29,17 @@ def model() -> FaceParsing:
 
 
 def test_names_shapes_and_size_are_the_public_file_s(model: FaceParsing) -> None:
-    state = {key: [list(v.shape), str(v.dtype).removeprefix("torch.")] for key, v in model.state_dict().items()}
+    state = {
+        key: [list(v.shape), str(v.dtype).removeprefix("torch.")]
+        for key, v in model.state_dict().items()
+    }
     assert state == KEYS["keys"] and len(state) == 191
     assert sum(p.numel() for p in model.parameters()) == KEYS["params"] == 13_300_416
     # the numbers alone, without names, are a little less than the published file
     size = hub.HUB["face_parsing"].size
-    assert size is not None and 0 < size - sum(v.nbytes for v in model.state_dict().values()) < 40_000
+    assert (
+        size is not None and 0 < size - sum(v.nbytes for v in model.state_dict().values()) < 40_000
+    )
 
 
 @torch.inference_mode()
@@ -65,11 +71,16 @@ def test_gradients_reach_what_inference_uses() -> None:
     pixels = uniform(3, (2, 3, 64, 64)).requires_grad_()
     small(pixels).square().mean().backward()
     idle = {name.partition(".")[0] for name, p in small.named_parameters() if p.grad is None}
-    assert idle == {"conv_out16", "conv_out32"} and pixels.grad is not None and bool(pixels.grad.any())
+    assert (
+        idle == {"conv_out16", "conv_out32"} and pixels.grad is not None and bool(pixels.grad.any())
+    )
 
 
-def public(path: Path, model: FaceParsing, changes: Mapping[str, Tensor | None] = MappingProxyType({})) -> Path:
-    """A checkpoint as the public training saves it: the bare state dict, in the older plain container."""
+def public(
+    path: Path, model: FaceParsing, changes: Mapping[str, Tensor | None] = MappingProxyType({})
+) -> Path:
+    """A checkpoint as the public training saves it: the bare state dict, in the older plain
+    container."""
     state = {**model.state_dict(), **changes}
     state = {key: value for key, value in state.items() if value is not None}
     torch.save(state, path, _use_new_zipfile_serialization=False)
@@ -80,8 +91,12 @@ def test_the_public_file_loads_strictly(tmp_path: Path, model: FaceParsing) -> N
     path = public(tmp_path / "79999_iter.pth", model)
     loaded = weights.load_model(path, kind="face_parsing")
     assert isinstance(loaded, FaceParsing) and not loaded.training
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
-    with pytest.raises(WeightsError, match=r"holds the BiSeNet face parser \(face_parsing\); wanted .*\(s3fd\)"):
+    assert all(
+        torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items()
+    )
+    with pytest.raises(
+        WeightsError, match=r"holds the BiSeNet face parser \(face_parsing\); wanted .*\(s3fd\)"
+    ):
         weights.load_model(path, kind="s3fd")
     path.unlink()
 
@@ -91,10 +106,22 @@ WRONG: dict[str, tuple[dict[str, Tensor | None], str]] = {
         {"conv_out.conv_out.weight": torch.zeros(18, 256, 1, 1)},
         r"\(18, 256, 1, 1\); wanted \(19, 256",
     ),
-    "a layer too few": ({"cp.resnet.layer4.1.bn2.running_var": None}, "1 tensors missing .*layer4.1.bn2.running_var"),
-    "a layer too many": ({"cp.resnet.layer4.2.conv1.weight": torch.zeros(1)}, "1 unknown .*layer4.2.conv1.weight"),
-    "not finite": ({"ffm.conv1.weight": torch.full((64, 256, 1, 1), torch.nan)}, "ffm.conv1.weight holds numbers"),
-    "whole numbers": ({"ffm.conv1.weight": torch.zeros(64, 256, 1, 1, dtype=torch.int64)}, "is torch.int64; wanted"),
+    "a layer too few": (
+        {"cp.resnet.layer4.1.bn2.running_var": None},
+        "1 tensors missing .*layer4.1.bn2.running_var",
+    ),
+    "a layer too many": (
+        {"cp.resnet.layer4.2.conv1.weight": torch.zeros(1)},
+        "1 unknown .*layer4.2.conv1.weight",
+    ),
+    "not finite": (
+        {"ffm.conv1.weight": torch.full((64, 256, 1, 1), torch.nan)},
+        "ffm.conv1.weight holds numbers",
+    ),
+    "whole numbers": (
+        {"ffm.conv1.weight": torch.zeros(64, 256, 1, 1, dtype=torch.int64)},
+        "is torch.int64; wanted",
+    ),
 }
 
 

@@ -1,4 +1,5 @@
-"""The FID Inception and the Frechet distance against pytorch-fid's numbers (tests/reference/fid.npz), and batching."""
+"""The FID Inception and the Frechet distance against pytorch-fid's numbers
+(tests/reference/fid.npz), and batching."""
 
 import numpy as np
 import pytest
@@ -25,10 +26,14 @@ def network() -> Inception:
 def test_features_agree_with_the_reference_and_folding_keeps_them(network: Inception) -> None:
     pixels = integers(21, (2, 3, 96, 96)) / 255
     seen: dict[str, Tensor] = {}
-    hook = network.get_submodule("Mixed_6e").register_forward_hook(lambda *a: seen.update(six=a[2].mean((2, 3))))
+    hook = network.get_submodule("Mixed_6e").register_forward_hook(
+        lambda *a: seen.update(six=a[2].mean((2, 3)))
+    )
     wanted = torch.from_numpy(WANTED["feat"])
     torch.testing.assert_close(network(pixels), wanted, atol=1e-4, rtol=0)
-    torch.testing.assert_close(seen["six"], torch.from_numpy(WANTED["block2_mean"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        seen["six"], torch.from_numpy(WANTED["block2_mean"]), atol=1e-4, rtol=0
+    )
     hook.remove()
     torch.testing.assert_close(ready(network)(pixels), wanted, atol=1e-4, rtol=0)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
@@ -58,14 +63,18 @@ def test_frechet_distance_agrees_with_the_reference() -> None:
 
 def test_frechet_distance_of_singular_covariances() -> None:
     first, second = map(Moments.of, golden_sets((40, 60)))
-    assert frechet_distance(first, second) == pytest.approx(float(WANTED["frechet_singular"]), rel=1e-3)
+    assert frechet_distance(first, second) == pytest.approx(
+        float(WANTED["frechet_singular"]), rel=1e-3
+    )
 
 
 def test_moments_are_numpy_s() -> None:
     rows = normal(5, 30, 8) + 100  # far from 0, where sums of squares would cancel
     moments = Moments.of(torch.from_numpy(rows))
     np.testing.assert_allclose(moments.mean, rows.mean(0), rtol=1e-14)
-    np.testing.assert_allclose(moments.covariance, np.cov(rows, rowvar=False), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        moments.covariance, np.cov(rows, rowvar=False), rtol=1e-10, atol=1e-12
+    )
     with pytest.raises(ValueError, match="1 images have no covariance; wanted at least 2"):
         _ = Moments.of(torch.zeros(1, 8)).covariance
 
@@ -79,7 +88,11 @@ def test_a_stream_of_features_does_not_depend_on_its_pieces(chunk: int) -> None:
         pieces.update(piece)
         pieces.compute()  # looking changes nothing
     a, b = whole.compute(), pieces.compute()
-    assert a.count == b.count == 600 and torch.equal(a.mean, b.mean) and torch.equal(a.scatter, b.scatter)
+    assert (
+        a.count == b.count == 600
+        and torch.equal(a.mean, b.mean)
+        and torch.equal(a.scatter, b.scatter)
+    )
 
 
 def test_merged_halves_are_the_whole() -> None:
@@ -142,7 +155,8 @@ def test_fid_does_not_depend_on_batches_and_merges(tiny: Inception, region) -> N
     for side in ("real", "generated"):
         first.merge(side, second.moments(side))
         a, b = wanted.moments(side), first.moments(side)
-        assert a.count == b.count == (18 if region == "frame" else 16)  # frame 0 has no track, one is not visible
+        # frame 0 has no track, one is not visible
+        assert a.count == b.count == (18 if region == "frame" else 16)
         torch.testing.assert_close(a.mean, b.mean, rtol=0, atol=1e-6)
         torch.testing.assert_close(a.scatter, b.scatter, rtol=0, atol=1e-5)
 
@@ -170,11 +184,15 @@ def test_float_frames_are_the_same_pictures(tiny: Inception) -> None:
     whole, again = FID(tiny, region="frame"), FID(tiny, region="frame")
     whole.update(pictures(3), "real")
     again.update(Frames(pictures(3).pixels / 255), "real")
-    torch.testing.assert_close(whole.moments("real").mean, again.moments("real").mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        whole.moments("real").mean, again.moments("real").mean, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("face", [None, track(17)], ids=["frame", "face"])
-def test_features_kept_in_files_give_the_same_moments(tiny: Inception, face: FaceTrack | None) -> None:
+def test_features_kept_in_files_give_the_same_moments(
+    tiny: Inception, face: FaceTrack | None
+) -> None:
     pieces = [Frames(pictures(18).pixels[i : i + 5], i) for i in range(0, 18, 5)]
     fid, stream = FID(tiny, region="frame" if face is None else "face"), MomentStream()
     for piece in pieces:

@@ -1,4 +1,5 @@
-"""Public checkpoints: every container, every name, every wrong file, and hostile archives that must run nothing."""
+"""Public checkpoints: every container, every name, every wrong file, and hostile archives that must
+run nothing."""
 
 import io
 import os
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import architectures, checkpoint
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # old files are what we read
+# old files are what we read
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 
 class Block(nn.Module):
@@ -54,7 +56,10 @@ class Generator(nn.Module):
 
 MODEL = Generator().eval()
 STATE = MODEL.state_dict()
-OPTIMISER = {"state": {0: {"step": 7, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}
+OPTIMISER = {
+    "state": {0: {"step": 7, "exp_avg": torch.zeros(3)}},
+    "param_groups": [{"lr": 1e-4, "params": [0]}],
+}
 TRAINING = {"state_dict": STATE, "optimizer": OPTIMISER, "global_step": 258_000, "global_epoch": 88}
 PARALLEL = OrderedDict((f"module.{key}", value) for key, value in STATE.items())
 
@@ -65,7 +70,9 @@ def same(found: dict[str, Tensor]) -> bool:
 
 def archive(model: nn.Module, *, scripted: bool) -> bytes:
     example = torch.zeros(1, 6, 12, 12)
-    module = torch.jit.script(model) if scripted else torch.jit.trace(model, example, check_trace=False)
+    module = (
+        torch.jit.script(model) if scripted else torch.jit.trace(model, example, check_trace=False)
+    )
     stream = io.BytesIO()
     torch.jit.save(module, stream)
     return stream.getvalue()
@@ -93,7 +100,16 @@ class Wrapper(nn.Module):
         {key.replace("conv_block", "module.conv_block"): value for key, value in STATE.items()},
         {f"net.{key}": value for key, value in STATE.items()},
     ],
-    ids=["bare", "parallel", "training", "parallel training", "model key", "beside ema", "module inside", "wrapped"],
+    ids=[
+        "bare",
+        "parallel",
+        "training",
+        "parallel training",
+        "model key",
+        "beside ema",
+        "module inside",
+        "wrapped",
+    ],
 )
 def test_checkpoints(tmp_path: Path, value: object, old: bool) -> None:
     path = tmp_path / "weights.safetensors"  # names mean nothing
@@ -152,11 +168,17 @@ KEYS = {
 def test_every_public_network_is_recognised_by_its_keys() -> None:
     assert set(KEYS) == {network.title for network in architectures.NETWORKS}
     for title, keys in KEYS.items():
-        assert architectures.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title == title
+        assert (
+            architectures.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title
+            == title
+        )
 
 
 def test_an_unknown_network_is_described() -> None:
-    with pytest.raises(WeightsError, match=r"unknown network \(2 tensors: a\.weight, b\.bias .*the S3FD face detector"):
+    with pytest.raises(
+        WeightsError,
+        match=r"unknown network \(2 tensors: a\.weight, b\.bias .*the S3FD face detector",
+    ):
         architectures.recognise({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
 
 
@@ -177,29 +199,56 @@ def zipped(entries: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> by
 WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "is empty"),
     "html": (lambda: b"\n<!DOCTYPE html><html><title>Quota exceeded</title>", "is a web page"),
-    "lfs": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "is a git-lfs pointer"),
+    "lfs": (
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "is a git-lfs pointer",
+    ),
     "text": (lambda: b"Invalid username or password.", "is text beginning 'Invalid username"),
     "onnx": (lambda: b"\x08\x06\x12\x07pytorch\x1a\x031.7:\xd3\x98", "is an ONNX model"),
     "gguf": (lambda: b"GGUF\x03\x00\x00\x00", "is a GGUF file"),
     "keras": (lambda: b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
     "noise": (lambda: b"\xfe\xfd\xfc\xfb", "is of no known kind"),
-    "pickle": (lambda: pickle.dumps({"state_dict": 1}), "is a Python pickle that torch.save did not write"),
+    "pickle": (
+        lambda: pickle.dumps({"state_dict": 1}),
+        "is a Python pickle that torch.save did not write",
+    ),
     "zip": (lambda: zipped({"word/document.xml": b"<xml/>"}), "is a zip archive without data.pkl"),
     "truncated zip": (lambda: saved(TRAINING)[:5000], "is a truncated or damaged zip archive"),
-    "truncated legacy": (lambda: saved(TRAINING, old=True)[:-100], "is a damaged or truncated checkpoint"),
-    "truncated legacy pickle": (lambda: saved(TRAINING, old=True)[:300], "is a damaged or truncated checkpoint"),
-    "truncated TorchScript": (lambda: archive(MODEL, scripted=True)[:5000], "is a truncated or damaged zip archive"),
+    "truncated legacy": (
+        lambda: saved(TRAINING, old=True)[:-100],
+        "is a damaged or truncated checkpoint",
+    ),
+    "truncated legacy pickle": (
+        lambda: saved(TRAINING, old=True)[:300],
+        "is a damaged or truncated checkpoint",
+    ),
+    "truncated TorchScript": (
+        lambda: archive(MODEL, scripted=True)[:5000],
+        "is a truncated or damaged zip archive",
+    ),
     "frozen TorchScript": (
         lambda: archive(torch.jit.freeze(torch.jit.script(MODEL)), scripted=True),
         "no named tensors in it",
     ),
-    "whole module": (lambda: saved(nn.Linear(2, 2)), r"asks for torch\.nn\.modules\.linear\.Linear, which was refused"),
-    "numpy scalar": (lambda: saved(TRAINING | {"loss": np.float64(1)}), r"asks for numpy\S+scalar, which was refused"),
+    "whole module": (
+        lambda: saved(nn.Linear(2, 2)),
+        r"asks for torch\.nn\.modules\.linear\.Linear, which was refused",
+    ),
+    "numpy scalar": (
+        lambda: saved(TRAINING | {"loss": np.float64(1)}),
+        r"asks for numpy\S+scalar, which was refused",
+    ),
     "one tensor": (lambda: saved(torch.zeros(3)), "holds a Tensor; wanted a state dict"),
-    "no state dict": (lambda: saved({"epoch": 3, "args": "x"}), "found none; its keys are epoch, args"),
+    "no state dict": (
+        lambda: saved({"epoch": 3, "args": "x"}),
+        "found none; its keys are epoch, args",
+    ),
     "two state dicts": (lambda: saved({"a": STATE, "b": STATE}), "found several: a, b"),
     "two names in one": (lambda: saved(STATE | PARALLEL), "tensors share names"),
-    "truncated safetensors": (lambda: struct.pack("<Q", 5000) + b'{"a":', "is damaged or truncated safetensors"),
+    "truncated safetensors": (
+        lambda: struct.pack("<Q", 5000) + b'{"a":',
+        "is damaged or truncated safetensors",
+    ),
 }
 
 
@@ -211,7 +260,8 @@ def test_a_wrong_file_is_told_what_it_is(tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsError, match=message) as caught:
         checkpoint.read_tensors(path)
     assert str(path) in str(caught.value)
-    assert "weights_only" not in str(caught.value)  # torch's own text advises to run the file's code
+    # torch's own text advises to run the file's code
+    assert "weights_only" not in str(caught.value)
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -237,12 +287,35 @@ def numbers(*values: int) -> bytes:
 
 
 def tensor(
-    *, shape: bytes, strides: bytes, size: int = 4, key: str = "0", offset: int = 0, dtype: bytes = b"FloatStorage"
+    *,
+    shape: bytes,
+    strides: bytes,
+    size: int = 4,
+    key: str = "0",
+    offset: int = 0,
+    dtype: bytes = b"FloatStorage",
 ) -> bytes:
-    storage = b"(" + text("storage") + b"ctorch\n" + dtype + b"\n" + text(key) + text("cpu") + number(size) + b"tQ"
+    storage = (
+        b"("
+        + text("storage")
+        + b"ctorch\n"
+        + dtype
+        + b"\n"
+        + text(key)
+        + text("cpu")
+        + number(size)
+        + b"tQ"
+    )
     hooks = b"ccollections\nOrderedDict\n)R"
     return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + shape + strides + b"\x89" + hooks + b"tR"
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + number(offset)
+        + shape
+        + strides
+        + b"\x89"
+        + hooks
+        + b"tR"
     )
 
 
@@ -256,8 +329,14 @@ def root(*attributes: bytes) -> bytes:
 
 
 def hostile(data: bytes, **entries: bytes) -> bytes:
-    parts = {"x/data.pkl": data, "x/data/0": struct.pack("<4f", 1, 2, 3, 4), "x/constants.pkl": b"\x80\x02)."}
-    return zipped(parts | {f"x/{name.replace('_', '/')}": content for name, content in entries.items()})
+    parts = {
+        "x/data.pkl": data,
+        "x/data/0": struct.pack("<4f", 1, 2, 3, 4),
+        "x/constants.pkl": b"\x80\x02).",
+    }
+    return zipped(
+        parts | {f"x/{name.replace('_', '/')}": content for name, content in entries.items()}
+    )
 
 
 def system(command: str) -> bytes:
@@ -276,28 +355,42 @@ def view(**changes: object) -> bytes:
 
 
 LAUGHS = b"".join(
-    MODULE + b"}(" + b"".join(text(c) + b"h" + bytes([k]) for c in "abcd") + b"ubq" + bytes([k + 1]) for k in range(40)
+    MODULE + b"}(" + b"".join(text(c) + b"h" + bytes([k]) for c in "abcd") + b"ubq" + bytes([k + 1])
+    for k in range(40)
 )
 HOSTILE: dict[str, Callable[[str], bytes]] = {
     "os.system": lambda command: hostile(root(text("weight"), system(command))),
     "builtins.eval": lambda _: hostile(root(text("w"), b"cbuiltins\neval\n(" + text("1") + b"tR")),
-    "getattr": lambda _: hostile(root(text("w"), b"cbuiltins\ngetattr\n(" + GOOD + text("__class__") + b"tR")),
-    "dotted name": lambda _: hostile(root(text("w"), b"ctorch._utils\n_rebuild_tensor_v2.__globals__\n")),
-    "torch.load": lambda _: hostile(root(text("w"), b"ctorch\nload\n(" + text("/etc/passwd") + b"tR")),
+    "getattr": lambda _: hostile(
+        root(text("w"), b"cbuiltins\ngetattr\n(" + GOOD + text("__class__") + b"tR")
+    ),
+    "dotted name": lambda _: hostile(
+        root(text("w"), b"ctorch._utils\n_rebuild_tensor_v2.__globals__\n")
+    ),
+    "torch.load": lambda _: hostile(
+        root(text("w"), b"ctorch\nload\n(" + text("/etc/passwd") + b"tR")
+    ),
     "stack global": lambda _: hostile(b"\x80\x04" + text("os") + text("system") + b"\x93."),
     "instance": lambda command: hostile(b"\x80\x02(" + text(command) + b"ios\nsystem\n."),
     "extension": lambda _: hostile(b"\x80\x02\x82\x01."),
     "altered function": lambda _: hostile(
-        root(text("w"), b"ctorch._utils\n_rebuild_tensor_v2\nN}" + text("__name__") + text("x") + b"s\x86b")
+        root(
+            text("w"),
+            b"ctorch._utils\n_rebuild_tensor_v2\nN}" + text("__name__") + text("x") + b"s\x86b",
+        )
     ),
     "altered module class": lambda _: hostile(
         root(text("w"), b"c__torch__\nM\nN}" + text("__setstate__") + text("x") + b"s\x86b")
     ),
-    "altered tensor": lambda _: hostile(root(text("w"), GOOD + b"N}" + text("storage") + text("x") + b"s\x86b")),
+    "altered tensor": lambda _: hostile(
+        root(text("w"), GOOD + b"N}" + text("storage") + text("x") + b"s\x86b")
+    ),
     "huge memo": lambda _: hostile(b"\x80\x02)r\xff\xff\xff\x7f."),
     "huge text": lambda _: hostile(b"\x80\x02X\xff\xff\xff\x7fa."),
     "exponential tree": lambda _: hostile(b"\x80\x02" + MODULE + b"}bq\x00" + LAUGHS + b"."),
-    "itself inside itself": lambda _: hostile(b"\x80\x02" + MODULE + b"q\x00}" + text("a") + b"h\x00sb."),
+    "itself inside itself": lambda _: hostile(
+        b"\x80\x02" + MODULE + b"q\x00}" + text("a") + b"h\x00sb."
+    ),
     "name of a tuple": lambda _: hostile(root(b")", GOOD)),
     "state of a list": lambda _: hostile(b"\x80\x02" + MODULE + b"]b."),
     "huge storage": lambda _: hostile(view(size=1 << 50, shape=numbers(1 << 50))),
@@ -328,7 +421,8 @@ def test_a_hostile_archive_is_refused_and_runs_nothing(tmp_path: Path, name: str
         checkpoint.read_tensors(path)
     assert not witness.exists()
     path.write_bytes(hostile(root(text("weight"), GOOD)))
-    assert checkpoint.read_tensors(path)["weight"].tolist() == [1, 2, 3, 4]  # and left nothing altered behind
+    # and left nothing altered behind
+    assert checkpoint.read_tensors(path)["weight"].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
@@ -341,7 +435,10 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, old: b
 
     path = tmp_path / "wav2lip.pth"
     path.write_bytes(saved({"state_dict": STATE, "x": Hostile()}, old=old))
-    with pytest.raises(WeightsError, match=rf"asks for {os.system.__module__}\.system, which was refused and not run"):
+    with pytest.raises(
+        WeightsError,
+        match=rf"asks for {os.system.__module__}\.system, which was refused and not run",
+    ):
         checkpoint.read_tensors(path)
     assert not witness.exists()
 
@@ -351,7 +448,9 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path: Path, old: b
     [lambda: saved(STATE), lambda: saved(STATE, old=True), lambda: archive(MODEL, scripted=True)],
     ids=["zip", "legacy", "TorchScript"],
 )
-def test_damage_anywhere_is_an_error_of_ours_or_harmless(tmp_path: Path, content: Callable[[], bytes]) -> None:
+def test_damage_anywhere_is_an_error_of_ours_or_harmless(
+    tmp_path: Path, content: Callable[[], bytes]
+) -> None:
     whole = content()
     random = np.random.RandomState(0)
     path = tmp_path / "wav2lip.pth"

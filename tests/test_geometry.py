@@ -27,7 +27,9 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def turn(degrees: float, scale: float, x: float, y: float, dtype: torch.dtype = torch.float32) -> Tensor:
+def turn(
+    degrees: float, scale: float, x: float, y: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """(1,2,3) rotation and scale about the origin, then a shift."""
     a = math.radians(degrees)
     c, s = scale * math.cos(a), scale * math.sin(a)
@@ -38,7 +40,8 @@ def smooth(height: int, width: int, period: float = 24.0) -> Tensor:
     """(1,H,W,3) float picture in [0,1] without detail finer than ``period`` px."""
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     waves = [
-        torch.sin(2 * math.pi * (x * a + y * b) / period + k) for k, (a, b) in enumerate([(1, 0), (0, 1), (0.6, 0.6)])
+        torch.sin(2 * math.pi * (x * a + y * b) / period + k)
+        for k, (a, b) in enumerate([(1, 0), (0, 1), (0.6, 0.6)])
     ]
     return (0.5 + 0.4 * torch.stack(waves, -1))[None]
 
@@ -56,7 +59,10 @@ def test_similarity_finds_the_map_that_made_the_points() -> None:
 
 def test_similarity_is_the_least_squares_one() -> None:
     """The normal equations of [x' = a x - b y + c, y' = b x + a y + d], solved by another road."""
-    source, target = torch.randn(1, 5, 2, generator=rng(1)).double(), torch.randn(1, 5, 2, generator=rng(2)).double()
+    source, target = (
+        torch.randn(1, 5, 2, generator=rng(1)).double(),
+        torch.randn(1, 5, 2, generator=rng(2)).double(),
+    )
     x, y = source[0].unbind(-1)
     one, zero = torch.ones(5).double(), torch.zeros(5).double()
     rows = torch.cat([torch.stack([x, -y, one, zero], 1), torch.stack([y, x, zero, one], 1)])
@@ -66,16 +72,22 @@ def test_similarity_is_the_least_squares_one() -> None:
 
 
 def test_similarity_of_a_single_place_is_finite() -> None:
-    assert bool(similarity(torch.zeros(1, 5, 2), torch.randn(1, 5, 2, generator=rng())).isfinite().all())
+    assert bool(
+        similarity(torch.zeros(1, 5, 2), torch.randn(1, 5, 2, generator=rng())).isfinite().all()
+    )
 
 
 def test_maps_invert_compose_and_apply() -> None:
     one, two = turn(20, 3, 5, -8), turn(-75, 0.4, -2, 30)
     points = torch.randn(1, 9, 2, generator=rng()) * 50
     torch.testing.assert_close(apply(invert(one), apply(one, points)), points, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(apply(compose(one, two), points), apply(one, apply(two, points)), atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(
+        apply(compose(one, two), points), apply(one, apply(two, points)), atol=1e-3, rtol=1e-5
+    )
     torch.testing.assert_close(compose(one, invert(one)), turn(0, 1, 0, 0), atol=1e-5, rtol=0)
-    assert torch.equal(apply(translation(torch.tensor([[3.0, -1.0]])), points), points + torch.tensor([3.0, -1.0]))
+    assert torch.equal(
+        apply(translation(torch.tensor([[3.0, -1.0]])), points), points + torch.tensor([3.0, -1.0])
+    )
     torch.testing.assert_close(scale_of(torch.cat([one, two])), torch.tensor([3.0, 0.4]))
 
 
@@ -95,7 +107,8 @@ def test_the_box_framing_grows_by_its_pads() -> None:
 
 @pytest.mark.parametrize("box", [(20, 30, 116, 126), (11, 7, 91, 135), (40, 40, 80, 90)])
 def test_a_box_crop_is_a_plain_bilinear_resize(box: tuple[int, int, int, int]) -> None:
-    """What the public code does with cv2.resize; at the border of the box it repeats pixels, we read the neighbours."""
+    """What the public code does with cv2.resize; at the border of the box it repeats pixels, we
+    read the neighbours."""
     x0, y0, x1, y1 = box
     frames = noisy(1, 160, 144)
     maps = crop_to_frame(torch.tensor([box]).float(), torch.zeros(1, 5, 2), Framing("box"), 96)
@@ -118,16 +131,21 @@ def test_cropped_and_put_back_is_the_picture(degrees: float, scale: float) -> No
     """A picture without fine detail survives the round trip within one level of 255."""
     frames = smooth(200, 200, period=48)
     maps = compose(
-        translation(torch.tensor([[100.0, 100.0]])), compose(turn(degrees, scale, 0, 0), turn(0, 1, -48, -48))
+        translation(torch.tensor([[100.0, 100.0]])),
+        compose(turn(degrees, scale, 0, 0), turn(0, 1, -48, -48)),
     )
     back = warp(cut(frames, maps, 96), maps, (200, 200))
-    crop = warp(torch.ones(1, 1, 90, 90), compose(maps, turn(0, 1, 3, 3)), (200, 200), padding="zeros")
+    crop = warp(
+        torch.ones(1, 1, 90, 90), compose(maps, turn(0, 1, 3, 3)), (200, 200), padding="zeros"
+    )
     off = (back - frames.permute(0, 3, 1, 2)).abs() * (crop > 0.999)
     assert float((crop > 0.999).float().mean()) > 0.1
     assert float(off.max()) <= 1 / 255
 
 
-def warp(pixels: Tensor, source_to_target: Tensor, size: tuple[int, int], *, padding="border") -> Tensor:
+def warp(
+    pixels: Tensor, source_to_target: Tensor, size: tuple[int, int], *, padding="border"
+) -> Tensor:
     """(N,C,h,w) through maps between pixels."""
     n, _, h, w = pixels.shape
     squares = unit_maps(invert(source_to_target), [(w, h)] * n, [(size[1], size[0])] * n)
@@ -135,8 +153,14 @@ def warp(pixels: Tensor, source_to_target: Tensor, size: tuple[int, int], *, pad
 
 
 def faces_of_other_scales() -> Tensor:
-    """(4,2,3) crops of 96 px with 0.5, 1.1, 2.3 and 4.2 frame pixels to a crop pixel, two of them over the border."""
-    maps = [turn(5, 0.5, 40, 30), turn(-8, 1.1, 150, 60), turn(12, 2.3, -20, 40), turn(0, 4.2, 10, -60)]
+    """(4,2,3) crops of 96 px with 0.5, 1.1, 2.3 and 4.2 frame pixels to a crop pixel, two of them
+    over the border."""
+    maps = [
+        turn(5, 0.5, 40, 30),
+        turn(-8, 1.1, 150, 60),
+        turn(12, 2.3, -20, 40),
+        turn(0, 4.2, 10, -60),
+    ]
     return torch.cat(maps)
 
 
@@ -159,22 +183,34 @@ def test_antialiasing_averages_what_falls_on_one_pixel() -> None:
 def test_bounds_hold_their_part_of_every_crop() -> None:
     maps = faces_of_other_scales()
     boxes = torch.tensor(bounds(maps, (10, 50, 90, 96), margin=3))
-    corners = apply(maps, torch.tensor([[[10.0, 50.0], [90.0, 50.0], [90.0, 96.0], [10.0, 96.0]]]).expand(4, -1, -1))
+    corners = apply(
+        maps,
+        torch.tensor([[[10.0, 50.0], [90.0, 50.0], [90.0, 96.0], [10.0, 96.0]]]).expand(4, -1, -1),
+    )
     assert torch.equal(boxes[:, :2], corners.amin(1).floor().long() - 3)
     assert torch.equal(boxes[:, 2:], corners.amax(1).ceil().long() + 3)
 
 
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize(("scale", "tolerance"), [(1.1, 2e-3), (4, 5e-2)])
-def test_outside_the_frame_its_border_repeats(antialias: bool, scale: float, tolerance: float) -> None:
+def test_outside_the_frame_its_border_repeats(
+    antialias: bool, scale: float, tolerance: float
+) -> None:
     frames = noisy(1, 61, 83)
-    if scale > 1.25:  # blocks are averaged, and where they begin does not matter in a smooth picture
-        smooth = F.interpolate(frames[:, ::12, ::12].permute(0, 3, 1, 2).float(), (61, 83), mode="bicubic")
+    # blocks are averaged, and where they begin does not matter in a smooth picture
+    if scale > 1.25:
+        smooth = F.interpolate(
+            frames[:, ::12, ::12].permute(0, 3, 1, 2).float(), (61, 83), mode="bicubic"
+        )
         frames = smooth.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     wide = torch.nn.functional.pad(frames.permute(0, 3, 1, 2).float(), (300,) * 4, mode="replicate")
     maps = turn(9, scale, 30, 20)  # reaches beyond the right and the lower border
-    wanted = cut(wide.permute(0, 2, 3, 1) / 255, compose(turn(0, 1, 300, 300), maps), 96, antialias=antialias)
-    torch.testing.assert_close(cut(frames, maps, 96, antialias=antialias), wanted, atol=tolerance, rtol=0)
+    wanted = cut(
+        wide.permute(0, 2, 3, 1) / 255, compose(turn(0, 1, 300, 300), maps), 96, antialias=antialias
+    )
+    torch.testing.assert_close(
+        cut(frames, maps, 96, antialias=antialias), wanted, atol=tolerance, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shift", [(-500, 3), (3, 400), (1000, -1000)])
@@ -187,7 +223,9 @@ def test_a_crop_beyond_the_frame_is_its_border(shift: tuple[int, int], scale: in
 
 def test_bytes_and_floats_give_the_same_crop() -> None:
     frames, maps = noisy(4, 300, 400), faces_of_other_scales()
-    torch.testing.assert_close(cut(frames, maps, 96), cut(frames / 255, maps, 96), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        cut(frames, maps, 96), cut(frames / 255, maps, 96), atol=1e-5, rtol=0
+    )
 
 
 def test_planes_and_interleaved_pixels_give_the_same_crop() -> None:
@@ -198,5 +236,7 @@ def test_planes_and_interleaved_pixels_give_the_same_crop() -> None:
 
 def test_float64_gradients_of_the_warp() -> None:
     pixels = torch.rand(2, 1, 6, 5, generator=rng(), dtype=torch.float64, requires_grad=True)
-    maps = torch.cat([turn(10, 1.2, 0.7, -0.4, torch.float64), turn(-20, 0.8, 0.3, 0.6, torch.float64)])
+    maps = torch.cat(
+        [turn(10, 1.2, 0.7, -0.4, torch.float64), turn(-20, 0.8, 0.3, 0.6, torch.float64)]
+    )
     assert torch.autograd.gradcheck(lambda p: warp(p, maps, (5, 6), padding="zeros"), (pixels,))

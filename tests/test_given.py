@@ -46,8 +46,11 @@ def test_a_photo_and_a_short_batch_keep_every_box() -> None:
     found = tracks_from_boxes(brief, fps=FPS, frames=8, smoothing_s=0)
     spans = [(t.start, len(t.visible)) for t in found]
     assert spans == [(0, 7), (1, 1), (7, 1)]  # the one frame without is filled
-    detections = [(i, Detections(b, canonical_points(b), torch.ones(len(b)))) for i, b in enumerate(brief)]
-    assert len(track(detections, cuts=(), max_gap=25, smoothing=0)) == 1  # a detector's would be taken for false alarms
+    detections = [
+        (i, Detections(b, canonical_points(b), torch.ones(len(b)))) for i, b in enumerate(brief)
+    ]
+    # a detector's would be taken for false alarms
+    assert len(track(detections, cuts=(), max_gap=25, smoothing=0)) == 1
 
 
 def test_motion_cuts_and_points_come_through() -> None:
@@ -55,12 +58,17 @@ def test_motion_cuts_and_points_come_through() -> None:
     points = [canonical_points(b) + 1 for b in clip]
     first, second = tracks_from_boxes(clip, fps=FPS, points=points, cuts=(30,))
     assert (first.start, len(first.visible), second.start, second.scene) == (0, 30, 30, 30)
-    torch.testing.assert_close(torch.cat([first.boxes, second.boxes]), torch.cat(clip), atol=1e-3, rtol=0)
-    torch.testing.assert_close(torch.cat([first.points, second.points]), torch.cat(points), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        torch.cat([first.boxes, second.boxes]), torch.cat(clip), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(
+        torch.cat([first.points, second.points]), torch.cat(points), atol=1e-3, rtol=0
+    )
 
 
 def test_dense_points_go_wherever_the_track_goes() -> None:
-    """Found, joined over a frame without a face, smoothed, cut, padded, arranged and chosen: every time with the points."""
+    """Found, joined over a frame without a face, smoothed, cut, padded, arranged and chosen: every
+    time with the points."""
     clip = [boxes(5 + i) if i != 20 else NOBODY for i in range(60)]
     mesh = torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(1)) * 40
     dense = [mesh + i if len(b) else torch.zeros(0, 68, 2) for i, b in enumerate(clip)]
@@ -69,9 +77,15 @@ def test_dense_points_go_wherever_the_track_goes() -> None:
     assert first.dense is not None and second.dense is not None
     torch.testing.assert_close(torch.cat([first.dense, second.dense]), wanted, atol=1e-3, rtol=0)
     whole = select([first, second], parse_face("largest"))
-    assert whole.dense is not None and torch.equal(whole.dense, torch.cat([first.dense, second.dense]))
+    assert whole.dense is not None and torch.equal(
+        whole.dense, torch.cat([first.dense, second.dense])
+    )
     padded = window(second, 25, 40)
-    assert padded.dense is not None and not padded.dense[:5].any() and torch.equal(padded.dense[5:35], second.dense)
+    assert (
+        padded.dense is not None
+        and not padded.dense[:5].any()
+        and torch.equal(padded.dense[5:35], second.dense)
+    )
     index = torch.tensor([3, 2, 1, 1, 59])
     shown = arranged(whole, 60, index)
     assert shown.dense is not None and torch.equal(shown.dense, whole.dense[index])
@@ -91,7 +105,9 @@ def test_dense_points_go_wherever_the_track_goes() -> None:
         ([torch.full((1, 68, 2), torch.nan)] * 2, "wanted finite"),
     ],
 )
-def test_dense_points_that_do_not_go_with_the_boxes_are_refused(dense: list[Tensor], message: str) -> None:
+def test_dense_points_that_do_not_go_with_the_boxes_are_refused(
+    dense: list[Tensor], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         tracks_from_boxes([boxes(5), boxes(6)], fps=FPS, dense=dense)
 
@@ -106,7 +122,9 @@ def test_jitter_is_smoothed_by_the_time_that_is_asked_for() -> None:
 
 
 def test_boxes_of_one_frame_are_no_boxes_of_a_clip() -> None:
-    with pytest.raises(ValueError, match="boxes for 1 frames, and the clip has 250; wanted boxes for each frame"):
+    with pytest.raises(
+        ValueError, match="boxes for 1 frames, and the clip has 250; wanted boxes for each frame"
+    ):
         tracks_from_boxes([boxes(5)], fps=FPS, frames=250)
     with pytest.raises(ValueError, match="points for 2 frames and boxes for 1"):
         tracks_from_boxes([boxes(5)], fps=FPS, points=[torch.zeros(1, 5, 2)] * 2)
@@ -114,7 +132,13 @@ def test_boxes_of_one_frame_are_no_boxes_of_a_clip() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [[[5.0, 5, 5, 9]], [[5.0, 9, 9, 5]], [[0.0, 0, float("nan"), 9]], [[0.0, 0, float("inf"), 9]], [[1.0, 2, 3]]],
+    [
+        [[5.0, 5, 5, 9]],
+        [[5.0, 9, 9, 5]],
+        [[0.0, 0, float("nan"), 9]],
+        [[0.0, 0, float("inf"), 9]],
+        [[1.0, 2, 3]],
+    ],
 )
 def test_impossible_boxes_are_refused(wrong: list[list[float]]) -> None:
     with pytest.raises(ValueError, match=r"boxes of frame 1 are .* wanted"):
@@ -130,7 +154,8 @@ def test_points_that_do_not_go_with_the_boxes_are_refused() -> None:
 
 
 def test_the_face_in_a_box_has_the_detectors_points(astronaut: Tensor, mini: MiniDetector) -> None:
-    """Whatever way the box was drawn; where there is no face, the usual points. An enlarged picture gives the same."""
+    """Whatever way the box was drawn; where there is no face, the usual points. An enlarged picture
+    gives the same."""
     (seen,) = mini.detect(astronaut[None])
     x0, y0, x1, y1 = seen.boxes[0].tolist()
     w, h = x1 - x0, y1 - y0
@@ -157,7 +182,9 @@ def test_a_neighbours_face_is_not_taken(astronaut: Tensor, mini: MiniDetector) -
     torch.testing.assert_close(points_in_boxes(astronaut, beside, mini), canonical_points(beside))
 
 
-def test_usual_points_are_near_those_of_a_face_and_of_whole_numbers_too(astronaut: Tensor, mini: MiniDetector) -> None:
+def test_usual_points_are_near_those_of_a_face_and_of_whole_numbers_too(
+    astronaut: Tensor, mini: MiniDetector
+) -> None:
     (seen,) = mini.detect(astronaut[None])
     (person,) = tracks_from_boxes([seen.boxes[:1].long()], fps=FPS)
     off = (person.points[0] - seen.points[0]).norm(dim=1)

@@ -1,6 +1,7 @@
-"""The Hub table and `pull`, against a server on loopback that speaks the Hub's protocol as huggingface_hub asks it:
-HEAD and GET of /REPO/resolve/REVISION/PATH answer 302 to another host with X-Repo-Commit, X-Linked-ETag and
-X-Linked-Size; the file comes from there and may be asked for in ranges."""
+"""The Hub table and `pull`, against a server on loopback that speaks the Hub's protocol as
+huggingface_hub asks it: HEAD and GET of /REPO/resolve/REVISION/PATH answer 302 to another host with
+X-Repo-Commit, X-Linked-ETag and X-Linked-Size; the file comes from there and may be asked for in
+ranges."""
 
 import hashlib
 import os
@@ -26,8 +27,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """``files``: bytes by REPO/PATH. ``drops``: after how many bytes the next downloads break off. ``lost``: how many
-    bytes at the end never come, although the answer is well formed. ``seen``: method, path, range of each request."""
+    """``files``: bytes by REPO/PATH. ``drops``: after how many bytes the next downloads break off.
+    ``lost``: how many bytes at the end never come, although the answer is well formed. ``seen``:
+    method, path, range of each request."""
 
     files: dict[str, bytes]
     drops: list[int] = field(default_factory=list)
@@ -36,7 +38,9 @@ class Hub:
     endpoint: str = ""
 
     def downloads(self) -> list[str | None]:
-        return [span for method, path, span in self.seen if method == "GET" and path.startswith("/cdn/")]
+        return [
+            span for method, path, span in self.seen if method == "GET" and path.startswith("/cdn/")
+        ]
 
 
 def handler(served: Hub) -> type[BaseHTTPRequestHandler]:
@@ -57,7 +61,11 @@ def handler(served: Hub) -> type[BaseHTTPRequestHandler]:
                 self.reply(404, {"X-Repo-Commit": COMMIT, "X-Error-Code": "EntryNotFound"})
             elif not self.path.startswith("/cdn/"):
                 etag = hashlib.sha256(content).hexdigest()
-                headers = {"X-Repo-Commit": COMMIT, "X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+                headers = {
+                    "X-Repo-Commit": COMMIT,
+                    "X-Linked-ETag": f'"{etag}"',
+                    "X-Linked-Size": str(len(content)),
+                }
                 port = served.endpoint.rpartition(":")[2]
                 self.reply(302, headers | {"Location": f"http://localhost:{port}/cdn{self.path}"})
             else:
@@ -67,11 +75,17 @@ def handler(served: Hub) -> type[BaseHTTPRequestHandler]:
             span = self.headers.get("Range")
             start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
             status = 206 if span else 200
-            ranged = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if span else {}
+            ranged = (
+                {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+                if span
+                else {}
+            )
             drop = served.drops.pop(0) if served.drops else len(content)
             self.reply(status, ranged, content[start:], stop=drop)
 
-        def reply(self, status: int, headers: dict[str, str], body: bytes = b"", stop: int | None = None) -> None:
+        def reply(
+            self, status: int, headers: dict[str, str], body: bytes = b"", stop: int | None = None
+        ) -> None:
             self.send_response(status)
             for key, value in (headers | {"Content-Length": str(len(body))}).items():
                 self.send_header(key, value)
@@ -96,7 +110,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(served))
     served.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     places = (("owner/first", "deep/toy.bin", "main"), ("owner/mirror", "toy.bin", COMMIT))
-    monkeypatch.setitem(hub.HUB, "toy", hub.HubFile("toy", "a toy", places, "for play only", SHA256, len(CONTENT)))
+    monkeypatch.setitem(
+        hub.HUB, "toy", hub.HubFile("toy", "a toy", places, "for play only", SHA256, len(CONTENT))
+    )
     monkeypatch.setitem(hub.HUB, "raw", hub.HubFile("raw", "a toy", places, "for play only"))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -132,7 +148,9 @@ def test_first_pull_shows_the_licence_and_the_second_asks_nobody(served: Hub) ->
     assert served.seen == [] and len(licences) == 1
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_connection_is_taken_up_where_it_broke(
+    served: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = CONTENT * 12  # the Hub client resumes in steps of 10 MiB
     digest = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(hub.HUB, "toy", replace(hub.HUB["toy"], sha256=digest))
@@ -183,7 +201,9 @@ def test_the_mirror_serves_when_the_first_place_cannot(served: Hub, first: bytes
 
 def test_everywhere_404_names_every_place(served: Hub) -> None:
     served.files.clear()
-    with pytest.raises(WeightsError, match=r"owner/first/resolve/main/deep/toy.bin: .*404.*owner/mirror.*404"):
+    with pytest.raises(
+        WeightsError, match=r"owner/first/resolve/main/deep/toy.bin: .*404.*owner/mirror.*404"
+    ):
         hub.pull("toy", endpoint=served.endpoint)
 
 
@@ -193,7 +213,11 @@ def test_offline_says_how_to_place_the_file_by_hand(served: Hub) -> None:
         hub.pull("toy", endpoint=closed)
     text = str(caught.value)
     path = hub.weights_folder() / "toy.bin"
-    assert f"download {closed}/owner/first/resolve/main/deep/toy.bin" in text and SHA256 in text and str(path) in text
+    assert (
+        f"download {closed}/owner/first/resolve/main/deep/toy.bin" in text
+        and SHA256 in text
+        and str(path) in text
+    )
     path.write_bytes(CONTENT)  # as told
     assert hub.find("toy") == path and hub.pull("toy", endpoint=closed) == path
 
@@ -242,19 +266,31 @@ def test_an_unverified_file_placed_by_hand_is_recorded_by_pull(served: Hub) -> N
 
 def test_the_command_honours_hf_endpoint(served: Hub) -> None:
     served.files["camenduru/Wav2Lip/checkpoints/lipsync_expert.pth"] = CONTENT
-    command = [sys.executable, "-c", "from lipsync_core.cli.models import app; app()", "pull", "expert"]
+    command = [
+        sys.executable,
+        "-c",
+        "from lipsync_core.cli.models import app; app()",
+        "pull",
+        "expert",
+    ]
     environment = os.environ | {"HF_ENDPOINT": served.endpoint}
     run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=False)
     refused = run(command)
-    assert refused.returncode != 0 and "expert is unverified" in refused.stderr and served.seen == []
+    assert (
+        refused.returncode != 0 and "expert is unverified" in refused.stderr and served.seen == []
+    )
     taken = run([*command, "--allow-unverified"])
     path = hub.weights_folder() / "lipsync_expert.pth"
-    assert taken.returncode == 0 and taken.stdout.strip() == str(path) and path.read_bytes() == CONTENT
+    assert (
+        taken.returncode == 0 and taken.stdout.strip() == str(path) and path.read_bytes() == CONTENT
+    )
     assert "never commercial" in taken.stderr and SHA256 in taken.stderr
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(WeightsError, match="'wav2lib'; known: wav2lip, wav2lip-gan, expert, s3fd, yunet, syncnet"):
+    with pytest.raises(
+        WeightsError, match="'wav2lib'; known: wav2lip, wav2lip-gan, expert, s3fd, yunet, syncnet"
+    ):
         hub.pull("wav2lib")
 
 
@@ -262,7 +298,8 @@ def test_table() -> None:
     assert {name for name, entry in hub.HUB.items() if entry.sha256 is None} == {"expert"}
     for entry in hub.HUB.values():
         assert entry.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
-    assert len({entry.filename for entry in hub.HUB.values()}) == len(hub.HUB)  # they share one folder
+    # they share one folder
+    assert len({entry.filename for entry in hub.HUB.values()}) == len(hub.HUB)
 
 
 def test_importing_asks_for_no_network_and_no_hub_client() -> None:

@@ -37,8 +37,13 @@ def test_a_sound_in_memory_is_as_good_as_its_file(tmp_path: Path) -> None:
         dub(face, Audio(torch.zeros(1, 0), 16000), tmp_path / "none.mp4", finding=FRESH)
 
 
-def test_people_found_before_are_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    face, speech = clip(tmp_path / "face.mp4", portrait().expand(8, -1, -1, -1)), tone(tmp_path / "a.wav")
+def test_people_found_before_are_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face, speech = (
+        clip(tmp_path / "face.mp4", portrait().expand(8, -1, -1, -1)),
+        tone(tmp_path / "a.wav"),
+    )
     people = find_people(opened(face, Cut()), FRESH, CPU, stop=100)
     assert len(people[0]) == 1 and people[1] == 8
     wanted = dub(face, speech, tmp_path / "a.mp4", finding=FRESH)
@@ -62,13 +67,17 @@ def test_pictures_in_memory_have_the_people_of_their_file(tmp_path: Path) -> Non
     ((from_file,), _) = find_people(opened(path, Cut()), FRESH, CPU, stop=100)
     for held in (frames, frames.float() / 255):
         done: list[int] = []
-        ((person,), count) = find_people(Pictures(held, Fraction(25)), FRESH, CPU, stop=100, on_found=done.append)
+        ((person,), count) = find_people(
+            Pictures(held, Fraction(25)), FRESH, CPU, stop=100, on_found=done.append
+        )
         assert count == 8 and done[-1] == 8 and bool(person.visible.all())
         assert (person.boxes - from_file.boxes).abs().max() < 3
 
 
 def test_large_pictures_are_searched_at_a_reduced_size() -> None:
-    large = torch.nn.functional.interpolate(portrait().permute(2, 0, 1)[None].float(), scale_factor=5)
+    large = torch.nn.functional.interpolate(
+        portrait().permute(2, 0, 1)[None].float(), scale_factor=5
+    )
     pictures = Pictures(large.byte().permute(0, 2, 3, 1), Fraction(25))
     ((person,), _) = find_people(pictures, FRESH, CPU, stop=1)
     ((small,), _) = find_people(Pictures(portrait()[None], Fraction(25)), FRESH, CPU, stop=1)
@@ -84,13 +93,21 @@ def test_small_faces_may_be_left_out() -> None:
 
 def test_the_pace_is_part_of_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
-    path = clip(tmp_path / "face.mp4", torch.stack([portrait().roll(3 * (i % 2), 1) for i in range(12)]))
+    path = clip(
+        tmp_path / "face.mp4", torch.stack([portrait().roll(3 * (i % 2), 1) for i in range(12)])
+    )
     rough = [Pace(1, 0.0), Pace(1, 0.2), Pace(5, 0.0), Pace()]
-    found = [find_people(opened(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes for pace in rough]
+    found = [
+        find_people(opened(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes
+        for pace in rough
+    ]
     assert not any(torch.equal(found[0], other) for other in found[1:])
     steps = [(boxes[1:] - boxes[:-1]).abs().mean() for boxes in found]
     assert steps[0] > 2 * steps[1]  # smoothed
-    again = [find_people(opened(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes for pace in rough]
+    again = [
+        find_people(opened(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes
+        for pace in rough
+    ]
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
     with pytest.raises(ValueError, match="smoothing"):
         find_people(opened(path, Cut()), Finding(pace=Pace(5, -1)), CPU, stop=100)
@@ -109,7 +126,10 @@ def test_single_frames_are_picked(tmp_path: Path, first: int) -> None:
     assert shown == [level_of(everything[number][None]) for number in wanted]
     assert list(footage.pick([])) == []
     held = Pictures(everything, footage.fps)
-    assert [(n, bool((p == everything[n]).all())) for n, p in held.pick([8, 3])] == [(3, True), (8, True)]
+    assert [(n, bool((p == everything[n]).all())) for n, p in held.pick([8, 3])] == [
+        (3, True),
+        (8, True),
+    ]
 
 
 def test_distant_frames_are_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,22 +165,36 @@ def test_a_cut_is_scored_with_its_own_sound(demo_folder: Path) -> None:
     (own,) = score(made.video, cut=cut, finding=FRESH).tracks
     assert own.score.offset_frames == -5
     part = slice(2 * made.audio.rate, 6 * made.audio.rate)
-    (given,) = score(made.video, Audio(made.audio.samples[:, part], made.audio.rate), cut=cut, finding=FRESH).tracks
+    (given,) = score(
+        made.video, Audio(made.audio.samples[:, part], made.audio.rate), cut=cut, finding=FRESH
+    ).tracks
     assert given.score.offset_frames == -5 and abs(given.score.distance - own.score.distance) < 0.02
     mended = slice(round(2.2 * made.audio.rate), round(6.2 * made.audio.rate))
-    (whole,) = score(made.video, Audio(made.audio.samples[:, mended], made.audio.rate), cut=cut, finding=FRESH).tracks
+    (whole,) = score(
+        made.video, Audio(made.audio.samples[:, mended], made.audio.rate), cut=cut, finding=FRESH
+    ).tracks
     assert whole.score.offset_frames == 0
 
 
 def test_the_demo_clips(demo_folder: Path) -> None:
     with pytest.raises(ValueError, match="portrait, talking"):
         demo_clip(demo_folder, "nobody")  # type: ignore[arg-type]
-    clips = {name: demo_clip(demo_folder, name) for name in ("portrait", "talking", "out of sync", "two people")}
-    assert [tuple(made.image.shape) for made in clips.values()] == [(512, 512, 3)] * 3 + [(512, 1024, 3)]
+    clips = {
+        name: demo_clip(demo_folder, name)
+        for name in ("portrait", "talking", "out of sync", "two people")
+    }
+    assert [tuple(made.image.shape) for made in clips.values()] == [(512, 512, 3)] * 3 + [
+        (512, 1024, 3)
+    ]
     assert torch.equal(clips["portrait"].image, torch.from_numpy(skimage.data.astronaut()))
     for name, made in clips.items():
         info = probe(made.video)
-        assert (info.width, info.height, info.fps, info.frames) == (*made.image.shape[1::-1][:1], 512, 25, 206), name
+        assert (info.width, info.height, info.fps, info.frames) == (
+            *made.image.shape[1::-1][:1],
+            512,
+            25,
+            206,
+        ), name
     with pytest.raises(MediaError):
         probe_sound(clips["portrait"].video)
     late = clips["out of sync"].audio

@@ -16,7 +16,9 @@ from lipsync_core.errors import LipSyncError
 from lipsync_core.runtime.jobs import Cluster, Job, read_outcomes, run_jobs, share
 
 JOBS = [Job(f"{i:02}", {"number": i}) for i in range(6)]
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'lipsync-core[ray]'")
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is not installed: pip install 'lipsync-core[ray]'"
+)
 
 
 def squares() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -24,7 +26,8 @@ def squares() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
 
 class Broken:
-    """Fails at 3 always, at 4 as long as no file tells that it was tried before, and takes its process along at 5."""
+    """Fails at 3 always, at 4 as long as no file tells that it was tried before, and takes its
+    process along at 5."""
 
     def __init__(self, folder: Path, *, deadly: bool = False) -> None:
         self.folder, self.deadly = folder, deadly
@@ -46,11 +49,15 @@ class Broken:
 def test_results_are_lines_and_come_back_in_order(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     results = tmp_path / "new folder" / "results.jsonl"
-    outcomes = run_jobs(JOBS, squares, results, on_progress=lambda done, total: told.append((done, total)))
+    outcomes = run_jobs(
+        JOBS, squares, results, on_progress=lambda done, total: told.append((done, total))
+    )
     assert [outcome.result for outcome in outcomes] == [{"square": i * i} for i in range(6)]
     assert told == [(i, 6) for i in range(7)]
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    assert [line["id"] for line in lines] == [job.id for job in JOBS] and lines[2]["result"] == {"square": 4}
+    assert [line["id"] for line in lines] == [job.id for job in JOBS] and lines[2]["result"] == {
+        "square": 4
+    }
 
 
 def test_a_run_resumes_where_it_was_cut_off_in_the_middle_of_a_line(tmp_path: Path) -> None:
@@ -61,17 +68,25 @@ def test_a_run_resumes_where_it_was_cut_off_in_the_middle_of_a_line(tmp_path: Pa
     calls: list[int] = []
 
     def counted() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        return lambda arguments: calls.append(arguments["number"]) or {"square": arguments["number"] ** 2}
+        return lambda arguments: (
+            calls.append(arguments["number"]) or {"square": arguments["number"] ** 2}
+        )
 
     outcomes = run_jobs(JOBS, counted, results)
-    assert calls == [3, 4, 5] and [outcome.result for outcome in outcomes] == [{"square": i * i} for i in range(6)]
+    assert calls == [3, 4, 5] and [outcome.result for outcome in outcomes] == [
+        {"square": i * i} for i in range(6)
+    ]
     assert results.read_bytes().startswith(whole[: whole.index(b'{"id": "03"')])
     assert len(read_outcomes(results)) == 6
 
 
 def test_failures_are_tried_again_and_kept(tmp_path: Path) -> None:
     outcomes = run_jobs(JOBS, Broken(tmp_path), tmp_path / "r.jsonl", attempts=2)
-    assert [(o.attempts, o.error) for o in outcomes[2:5]] == [(1, None), (2, "RuntimeError: no 3 today"), (2, None)]
+    assert [(o.attempts, o.error) for o in outcomes[2:5]] == [
+        (1, None),
+        (2, "RuntimeError: no 3 today"),
+        (2, None),
+    ]
     assert outcomes[3].result is None and outcomes[4].result == {"square": 16}
     kept = run_jobs(JOBS, squares, tmp_path / "r.jsonl")
     assert kept[3].error == "RuntimeError: no 3 today"  # done is done
@@ -82,7 +97,9 @@ def test_other_arguments_are_another_job(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     run_jobs(JOBS, squares, results)
     (outcome,) = run_jobs([Job("02", {"number": 7})], squares, results)
-    assert outcome.result == {"square": 49} and read_outcomes(results)["02"].result == {"square": 49}
+    assert outcome.result == {"square": 49} and read_outcomes(results)["02"].result == {
+        "square": 49
+    }
 
 
 def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
@@ -91,7 +108,8 @@ def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
     whole = results.read_bytes()
     run_jobs(JOBS, squares, results, still=lambda outcome: outcome.id != "02")
     lines = results.read_bytes().removeprefix(whole).splitlines()
-    assert [json.loads(line)["id"] for line in lines] == ["02"]  # failures made nothing that could be gone
+    # failures made nothing that could be gone
+    assert [json.loads(line)["id"] for line in lines] == ["02"]
 
 
 def test_errors_of_ours_stand_without_the_names_of_their_classes(tmp_path: Path) -> None:
@@ -131,7 +149,9 @@ def test_two_workers_of_ray_do_what_is_done_here_and_survive_one_that_dies(tmp_p
     results = tmp_path / "ray.jsonl"
     outcomes = run_jobs(JOBS, Broken(tmp_path, deadly=True), results, cluster=Cluster("local", 2))
     assert [o.result and o.result["square"] for o in outcomes] == [0, 1, 4, None, 16, None]
-    assert outcomes[3].error == "RuntimeError: no 3 today" and "its worker died" in str(outcomes[5].error)
+    assert outcomes[3].error == "RuntimeError: no 3 today" and "its worker died" in str(
+        outcomes[5].error
+    )
     assert set(read_outcomes(results)) == {job.id for job in JOBS}
     rest = run_jobs(JOBS, squares, results, again=True, cluster=Cluster("local", 2))
     assert [o.result for o in rest] == [{"square": i * i} for i in range(6)]
@@ -178,14 +198,17 @@ class Mortal(Broken):
         return {"square": arguments["number"] ** 2}
 
 
-def test_a_killed_process_costs_nothing_even_where_errors_are_not_tried_again(tmp_path: Path) -> None:
+def test_a_killed_process_costs_nothing_even_where_errors_are_not_tried_again(
+    tmp_path: Path,
+) -> None:
     outcomes = run_jobs(JOBS[3:], Mortal(tmp_path), tmp_path / "r.jsonl", processes=2, attempts=1)
     assert [outcome.result for outcome in outcomes] == [{"square": i * i} for i in (3, 4, 5)]
 
 
 @pytest.mark.usefixtures("importable")
 def test_processes_that_cannot_begin_are_no_failure_of_the_jobs(tmp_path: Path) -> None:
-    """More jobs than processes; in a process of its own, which can be ended should nobody else end it."""
+    """More jobs than processes; in a process of its own, which can be ended should nobody else end
+    it."""
     script = "import sys; from test_jobs import *; run_jobs(JOBS, unprepared, Path(sys.argv[1]), processes=2)"
     command = [sys.executable, "-c", script, str(tmp_path / "r.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -38,7 +38,11 @@ def judge() -> SyncExpert:
 def test_a_perfect_generator_leaves_nothing_to_gain(clips: list[Clip], judge: SyncExpert) -> None:
     found = judged(Perfect(MINI).eval(), clips, judge, teacher=judge)
     figures = found.figures
-    assert figures["psnr"] == pytest.approx(100, abs=1e-3) and figures["l1"] == 0 and figures["flicker"] == 0
+    assert (
+        figures["psnr"] == pytest.approx(100, abs=1e-3)
+        and figures["l1"] == 0
+        and figures["flicker"] == 0
+    )
     assert figures["rebuilt_confidence"] == figures["real"]
     assert found.score == pytest.approx(1 + min(1, figures["confidence"] / figures["real"]))
     assert {name: tuple(x.shape) for name, x in found.pictures.items()} == {
@@ -48,8 +52,8 @@ def test_a_perfect_generator_leaves_nothing_to_gain(clips: list[Clip], judge: Sy
 
 
 def test_one_that_copies_gains_nothing(clips: list[Clip], judge: SyncExpert) -> None:
-    """88 % of the reference and 12 % of grey, so noise comes nearer to the truth than the reference is; sizes agree with
-    what the formula says of uniform noise: variance 1/12 each."""
+    """88 % of the reference and 12 % of grey, so noise comes nearer to the truth than the reference
+    is; sizes agree with what the formula says of uniform noise: variance 1/12 each."""
     model = copying(Generator(MINI)).eval()
     found, faces = next(examined(model, clips, judge))
     share = 1 / (1 + torch.tensor(-2.0).exp())
@@ -57,8 +61,11 @@ def test_one_that_copies_gains_nothing(clips: list[Clip], judge: SyncExpert) -> 
     for name, variance in wanted.items():
         assert found[name] == pytest.approx(float(-10 * variance.log10()), abs=0.1)
     truth = shown(clips[0].frames(0, 41), 96)
-    assert torch.equal(faces[0, 0], truth[0]) and torch.equal(faces[1, :, :, :48], faces[0, :, :, :48])
-    assert found["flicker"] == pytest.approx(float((share - 1) * 255 / 3), rel=0.03)  # |a - b| of uniform noise is 1/3
+    assert torch.equal(faces[0, 0], truth[0]) and torch.equal(
+        faces[1, :, :, :48], faces[0, :, :, :48]
+    )
+    # |a - b| of uniform noise is 1/3
+    assert found["flicker"] == pytest.approx(float((share - 1) * 255 / 3), rel=0.03)
 
 
 class Listening(Perfect):
@@ -69,15 +76,23 @@ class Listening(Perfect):
         return target
 
 
-def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(clips: list[Clip], judge: SyncExpert) -> None:
+def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(
+    clips: list[Clip], judge: SyncExpert
+) -> None:
     """Copying would otherwise be in sync with the clip's own sound."""
     model = Listening(MINI).eval()
     ((found, _),) = examined(model, clips[:1], judge)
-    rebuilt, dubbed = torch.cat(model.heard).chunk(2)  # 41 frames, of which 21 belong to the second half
-    assert torch.equal(torch.cat([dubbed[20:], dubbed[:20]]), rebuilt) and not torch.equal(dubbed, rebuilt)
+    # 41 frames, of which 21 belong to the second half
+    rebuilt, dubbed = torch.cat(model.heard).chunk(2)
+    assert torch.equal(torch.cat([dubbed[20:], dubbed[:20]]), rebuilt) and not torch.equal(
+        dubbed, rebuilt
+    )
     assert found["rebuilt_confidence"] == found["real"] != found["confidence"]
     short = replace(clips[0], faces=clips[0].faces[:31])
-    with pytest.raises(TrainingError, match=r"a alone is held out and has 31 frames: .* wanted 32, or a second clip"):
+    with pytest.raises(
+        TrainingError,
+        match=r"a alone is held out and has 31 frames: .* wanted 32, or a second clip",
+    ):
         chosen([short], 3)
     with pytest.raises(TrainingError, match="a alone is held out"):
         next(examined(model, [short], judge))
@@ -88,7 +103,9 @@ def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(clips: list[C
 
 def test_the_judge_must_know_such_crops(clips: list[Clip], judge: SyncExpert) -> None:
     boxes = [replace(clip, framing=Framing("box")) for clip in clips]
-    with pytest.raises(TrainingError, match="the shards hold box crops, the judge wants aligned ones"):
+    with pytest.raises(
+        TrainingError, match="the shards hold box crops, the judge wants aligned ones"
+    ):
         next(examined(Perfect(MINI), boxes, judge))
 
 

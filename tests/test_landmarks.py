@@ -1,4 +1,5 @@
-"""LMD through an ONNX file written here byte by byte: known points in, a known distance out, and every wrong file."""
+"""LMD through an ONNX file written here byte by byte: known points in, a known distance out, and
+every wrong file."""
 
 import struct
 from pathlib import Path
@@ -29,7 +30,12 @@ def floats(name: str, shape: tuple[int, ...], values: list[float]) -> bytes:
 
 
 def node(kind: str, inputs: list[str], output: str) -> bytes:
-    return b"".join(field(1, name) for name in inputs) + field(2, output) + field(3, output) + field(4, kind)
+    return (
+        b"".join(field(1, name) for name in inputs)
+        + field(2, output)
+        + field(3, output)
+        + field(4, kind)
+    )
 
 
 def tensor_info(name: str, shape: tuple[int, ...]) -> bytes:
@@ -38,7 +44,8 @@ def tensor_info(name: str, shape: tuple[int, ...]) -> bytes:
 
 
 def onnx(slope: list[list[float]], base: list[float]) -> bytes:
-    """A network whose outputs are ``base`` plus ``slope`` (3, outputs) times the picture's mean red, green and blue."""
+    """A network whose outputs are ``base`` plus ``slope`` (3, outputs) times the picture's mean
+    red, green and blue."""
     count = len(base)
     graph = b"".join(
         [
@@ -56,7 +63,8 @@ def onnx(slope: list[list[float]], base: list[float]) -> bytes:
 
 
 def network(tmp_path: Path) -> LandmarkModel:
-    """Red opens the mouth: upper lips (52..61) rise and lower ones sink by mean red / 255 * 0.1; green shifts all points."""
+    """Red opens the mouth: upper lips (52..61) rise and lower ones sink by mean red / 255 * 0.1;
+    green shifts all points."""
     red, green = [0.0] * 212, [0.001] * 212
     for point in range(52, 72):
         red[2 * point + 1] = (-0.1 if point < 62 else 0.1) / 255
@@ -73,7 +81,9 @@ def clip(red: int, green: int = 0, count: int = 9) -> Frames:
 
 def face(count: int = 9) -> FaceTrack:
     boxes = torch.tensor([[10.0, 8.0, 42.0, 40.0]]).repeat(count, 1)
-    points = torch.tensor([[[20.0, 20.0], [30.0, 20.0], [25.0, 26.0], [21.0, 32.0], [29.0, 32.0]]]).repeat(count, 1, 1)
+    points = torch.tensor(
+        [[[20.0, 20.0], [30.0, 20.0], [25.0, 26.0], [21.0, 32.0], [29.0, 32.0]]]
+    ).repeat(count, 1, 1)
     visible = torch.ones(count, dtype=torch.bool)
     visible[3] = False
     return FaceTrack(boxes, points, visible, start=2)
@@ -85,7 +95,8 @@ pytest.importorskip("cv2", reason="landmarks need OpenCV")
 def test_lips_lie_where_the_network_says(tmp_path: Path) -> None:
     found = dict(network(tmp_path).lips(clip(0), face()))
     assert sorted(found) == [2, 3, 4, 6, 7, 8, 9, 10]
-    # the square is 48 px wide around (26, 24), so -1..1 spans 2..50 across; point 52 has the numbers 104 and 105
+    # the square is 48 px wide around (26, 24), so -1..1 spans 2..50 across; point 52 has the
+    # numbers 104 and 105
     wanted = torch.tensor([2 + 24 * (1 + 0.01 * (104 % 7)), 0 + 24 * (1 + 0.01 * (105 % 7))])
     torch.testing.assert_close(found[2][0], wanted, atol=1e-3, rtol=0)
     assert found[2].shape == (20, 2)
@@ -96,11 +107,16 @@ def test_a_track_gets_its_dense_points(tmp_path: Path, chunk: int) -> None:
     model, whole, person = network(tmp_path), clip(40), face()
     pieces = [Frames(whole.pixels[i : i + chunk], 2 + i) for i in range(0, 9, chunk)]
     (found,) = with_landmarks([person], pieces, model)
-    assert found.dense is not None and found.dense.shape == (9, 106, 2) and torch.equal(found.visible, person.visible)
+    assert (
+        found.dense is not None
+        and found.dense.shape == (9, 106, 2)
+        and torch.equal(found.visible, person.visible)
+    )
     assert not found.dense[3].any()  # where nobody is seen
     for index, lips in model.lips(whole, person):
         torch.testing.assert_close(found.dense[index - 2, 52:72], lips)
-    (calm,) = with_landmarks([person], pieces, model, smoothing=3)  # nothing moves, and the absence weighs nothing
+    # nothing moves, and the absence weighs nothing
+    (calm,) = with_landmarks([person], pieces, model, smoothing=3)
     assert calm.dense is not None
     torch.testing.assert_close(calm.dense, found.dense, atol=1e-3, rtol=0)
 
@@ -140,7 +156,9 @@ def test_no_model_measures_nothing() -> None:
 
 def test_wrong_files_are_told(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
-    with pytest.raises(WeightsError, match=r"no file .*x\.onnx; wanted InsightFace's 2d106det\.onnx"):
+    with pytest.raises(
+        WeightsError, match=r"no file .*x\.onnx; wanted InsightFace's 2d106det\.onnx"
+    ):
         LandmarkModel(path)
     path.write_bytes(onnx([[0.0] * 136] * 3, [0.0] * 136))
     with pytest.raises(WeightsError, match="gives 136 numbers for a face; wanted 212"):

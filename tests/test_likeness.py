@@ -10,7 +10,10 @@ from lipsync_core.faces.selection import select_like
 from lipsync_core.faces.similarity import PORTRAIT_SIZE, likeness, portrait, portrait_frames
 from lipsync_core.types import FaceTrack
 
-ASTRONAUT = torch.tensor([[203.5, 101.5], [246.2, 103.0], [223.7, 126.2], [204.2, 140.5], [243.5, 141.2]])  # by eye
+# by eye
+ASTRONAUT = torch.tensor(
+    [[203.5, 101.5], [246.2, 103.0], [223.7, 126.2], [204.2, 140.5], [243.5, 141.2]]
+)
 BOX = torch.tensor([180.0, 60.0, 267.0, 170.0])
 
 
@@ -24,14 +27,17 @@ def person(apart: list[float], *, start: int = 0, scene: int = 0) -> FaceTrack:
     distance = torch.tensor(apart)
     points = torch.zeros(len(apart), 5, 2)
     points[:, 1, 0] = distance
-    return FaceTrack(torch.tensor([0.0, 0, 9, 9]).repeat(len(apart), 1), points, distance > 0, start, scene)
+    return FaceTrack(
+        torch.tensor([0.0, 0, 9, 9]).repeat(len(apart), 1), points, distance > 0, start, scene
+    )
 
 
 def test_portraits_are_spread_out_and_taken_where_the_face_is_nearest() -> None:
     track = person([3, 5, 4, 0, 0, 9, 2, 2, 8, 1], start=100)
     assert portrait_frames(track, most=2) == [105, 108]
     assert portrait_frames(track, most=3) == [101, 105, 108]
-    assert portrait_frames(track, most=50) == [100, 101, 102, 105, 106, 107, 108, 109]  # every visible frame, no other
+    # every visible frame, no other
+    assert portrait_frames(track, most=50) == [100, 101, 102, 105, 106, 107, 108, 109]
     assert portrait_frames(person([0, 0])) == []
     with pytest.raises(ValueError, match="most is 0; wanted 1"):
         portrait_frames(track, most=0)
@@ -39,17 +45,23 @@ def test_portraits_are_spread_out_and_taken_where_the_face_is_nearest() -> None:
 
 def test_a_portrait_is_upright_and_of_one_size(astronaut: Tensor) -> None:
     plain = portrait(astronaut, BOX, ASTRONAUT)
-    assert plain.shape == (3, PORTRAIT_SIZE, PORTRAIT_SIZE) and plain.min() >= 0 and plain.max() <= 1
+    assert (
+        plain.shape == (3, PORTRAIT_SIZE, PORTRAIT_SIZE) and plain.min() >= 0 and plain.max() <= 1
+    )
     turned = torch.stack([512 - ASTRONAUT[:, 1], ASTRONAUT[:, 0]], 1)  # a quarter turn clockwise
     torch.testing.assert_close(portrait(astronaut.rot90(-1), BOX, turned), plain, atol=2e-3, rtol=0)
     torch.testing.assert_close(portrait(astronaut / 255, BOX, ASTRONAUT), plain, atol=1e-5, rtol=0)
 
 
-def test_a_dim_blurred_mirrored_face_is_more_like_itself_than_like_others(astronaut: Tensor) -> None:
+def test_a_dim_blurred_mirrored_face_is_more_like_itself_than_like_others(
+    astronaut: Tensor,
+) -> None:
     reference = portrait(astronaut, BOX, ASTRONAUT)
     changed = (torch.nn.functional.avg_pool2d(reference, 5, 1, 2).flip(2) * 0.5 + 0.1)[None]
     shapes = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    others = torch.nn.functional.interpolate(shapes, size=(PORTRAIT_SIZE, PORTRAIT_SIZE), mode="bicubic").clamp(0, 1)
+    others = torch.nn.functional.interpolate(
+        shapes, size=(PORTRAIT_SIZE, PORTRAIT_SIZE), mode="bicubic"
+    ).clamp(0, 1)
     assert likeness(reference[None], reference) == pytest.approx(1)
     assert likeness(changed, reference) > likeness(others, reference) + 0.1
     best = likeness(torch.cat([others, changed]), reference)

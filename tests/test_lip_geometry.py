@@ -4,13 +4,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.image.landmarks import LIP_LAYOUTS, MEDIAPIPE_VERTICES, jaw_drop, mouth_opening, mouth_width
+from lipsync_core.image.landmarks import (
+    LIP_LAYOUTS,
+    MEDIAPIPE_VERTICES,
+    jaw_drop,
+    mouth_opening,
+    mouth_width,
+)
 
 
 def face(count: int) -> Tensor:
-    """(1,K,2): eyes 100 px apart, inner lips 20, 30 and 25 px, mouth 60 px wide, chin 70 px under the nose."""
+    """(1,K,2): eyes 100 px apart, inner lips 20, 30 and 25 px, mouth 60 px wide, chin 70 px under
+    the nose."""
     layout, points = LIP_LAYOUTS[count], torch.full((1, count, 2), 50.0)
-    places = {layout.eyes: ((0, 0), (100, 0)), layout.corners: ((20, 80), (80, 80)), layout.jaw: ((50, 50), (50, 120))}
+    places = {
+        layout.eyes: ((0, 0), (100, 0)),
+        layout.corners: ((20, 80), (80, 80)),
+        layout.jaw: ((50, 50), (50, 120)),
+    }
     for k, (pair, apart) in enumerate(zip(layout.gaps, (20, 30, 25), strict=True)):
         places[pair] = ((40 + 10 * k, 70), (40 + 10 * k, 70 + apart))
     for pair, at in places.items():
@@ -42,5 +53,7 @@ def test_our_points_measure_what_the_mesh_does() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 5, 2), (68, 2), (1, 68, 3)])
 def test_unknown_layouts_are_told(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"\(N,68,2\), \(N,102,2\), \(N,106,2\), \(N,468,2\), \(N,478,2\)"):
+    with pytest.raises(
+        ValueError, match=r"\(N,68,2\), \(N,102,2\), \(N,106,2\), \(N,468,2\), \(N,478,2\)"
+    ):
         mouth_opening(torch.zeros(shape))

@@ -73,7 +73,9 @@ def test_what_stays_as_it_is_changes_no_picture() -> None:
     assert set(found.tolist()) == {2}
     constant = match_frames(between.expand(40, -1), still_head(40), points, SPREAD)
     assert len(set(constant.tolist())) == 1 and int(constant[0]) in (2, 3)
-    assert match_frames(between[None], still_head(1), points, SPREAD).tolist() == constant[:1].tolist()
+    assert (
+        match_frames(between[None], still_head(1), points, SPREAD).tolist() == constant[:1].tolist()
+    )
 
 
 def test_a_head_that_is_turned_alike_is_preferred() -> None:
@@ -94,7 +96,9 @@ def speaker(openings: list[float]) -> tuple[Pictures, FaceTrack]:
     dense = torch.cat([face(opening, size=70) for opening in openings]) + torch.tensor([20.0, 10.0])
     points = dense[:, [IRISES.start, IRISES.stop - 1, NOSE_BRIDGE.stop - 1, 0, 10]]
     boxes = torch.cat([points.amin(1) - 12, points.amax(1) + 12], 1)
-    return Pictures(pixels, FPS), FaceTrack(boxes, points, torch.ones(len(openings), dtype=torch.bool), dense=dense)
+    return Pictures(pixels, FPS), FaceTrack(
+        boxes, points, torch.ones(len(openings), dtype=torch.bool), dense=dense
+    )
 
 
 def talk(count: int = COUNT) -> list[float]:
@@ -104,7 +108,9 @@ def talk(count: int = COUNT) -> list[float]:
 def test_the_frames_own_mouth_does_not_matter() -> None:
     """Two pictures swap places outside of those that were picked: what is shown stays the same."""
     media, track = speaker(talk())
-    wanted = PRIOR.neutral + SPREAD * torch.rand(COUNT, 3, generator=torch.Generator().manual_seed(2))
+    wanted = PRIOR.neutral + SPREAD * torch.rand(
+        COUNT, 3, generator=torch.Generator().manual_seed(2)
+    )
     index = torch.arange(COUNT)
     found = matching(media, track, wanted, SPREAD, length=COUNT, index=index, most=6)
     assert found is not None and len(found.patches) == 6 and len(found.index) == COUNT
@@ -113,7 +119,9 @@ def test_the_frames_own_mouth_does_not_matter() -> None:
     others = [i for i in range(COUNT) if i not in picked.tolist()]
     dense = track.dense.clone()
     dense[others, : OUTER_LIPS.stop] = track.dense[list(reversed(others)), : OUTER_LIPS.stop]
-    again = matching(media, replace(track, dense=dense), wanted, SPREAD, length=COUNT, index=index, most=6)
+    again = matching(
+        media, replace(track, dense=dense), wanted, SPREAD, length=COUNT, index=index, most=6
+    )
     assert again is not None and torch.equal(again.index, found.index)
 
 
@@ -129,7 +137,9 @@ def test_without_landmarks_each_frame_is_its_own_picture() -> None:
 def test_a_person_who_is_away_is_matched_in_each_stretch_alone() -> None:
     media, track = speaker(talk())
     track.visible[15:20] = False
-    wanted = PRIOR.neutral + SPREAD * torch.rand(COUNT, 3, generator=torch.Generator().manual_seed(3))
+    wanted = PRIOR.neutral + SPREAD * torch.rand(
+        COUNT, 3, generator=torch.Generator().manual_seed(3)
+    )
     found = matching(media, track, wanted, SPREAD, length=COUNT, index=torch.arange(COUNT), most=8)
     assert found is not None
     first, second = set(found.index[:15].tolist()), set(found.index[20:].tolist())
@@ -142,11 +152,20 @@ def test_looks_follow_what_is_heard_where_lips_are_moved(reference: str) -> None
     sync = LipSync(lip_warp(), blend=Blend(), precision="float32")
     shown = Shown(media, COUNT, torch.arange(COUNT))
     told: list[tuple[str, int, int]] = []
-    sounds = [Audio(0.3 * torch.randn(1, 25600, generator=torch.Generator().manual_seed(i)), 16000) for i in (0, 1)]
+    sounds = [
+        Audio(0.3 * torch.randn(1, 25600, generator=torch.Generator().manual_seed(i)), 16000)
+        for i in (0, 1)
+    ]
 
     def looks(*heard: Audio, silence: str = "generate"):
         return looks_of(
-            [(track, None)] * 2, shown, reference, silence, lambda *a: told.append(a), sync=sync, heard=heard
+            [(track, None)] * 2,
+            shown,
+            reference,
+            silence,
+            lambda *a: told.append(a),
+            sync=sync,
+            heard=heard,
         )  # type: ignore[arg-type]
 
     own = looks(*sounds)
@@ -166,8 +185,19 @@ def test_looks_follow_what_is_heard_where_lips_are_moved(reference: str) -> None
 
 def test_auto_is_for_models_that_move_lips() -> None:
     moving, drawing = lip_warp(), Generator(MINI)
-    assert drawn_from("auto", "generate", moving) == "auto" and drawn_from("auto", "close", moving) == "auto"
+    assert (
+        drawn_from("auto", "generate", moving) == "auto"
+        and drawn_from("auto", "close", moving) == "auto"
+    )
     assert drawn_from("current", "close", moving) == "current"
-    assert drawn_from("auto", "generate", drawing) == drawn_from("current", "keep", drawing) == "current"
-    assert drawn_from("auto", "close", drawing) == drawn_from("current", "close", drawing) == "nearest-closed"
+    assert (
+        drawn_from("auto", "generate", drawing)
+        == drawn_from("current", "keep", drawing)
+        == "current"
+    )
+    assert (
+        drawn_from("auto", "close", drawing)
+        == drawn_from("current", "close", drawing)
+        == "nearest-closed"
+    )
     assert drawn_from("first", "close", drawing) == "first"

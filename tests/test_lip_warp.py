@@ -1,4 +1,5 @@
-"""Lips and jaws of real pictures, moved to a wanted shape: geometry, pixels, and a model that does it in the stream."""
+"""Lips and jaws of real pictures, moved to a wanted shape: geometry, pixels, and a model that does
+it in the stream."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,7 +55,8 @@ COUNT, HEIGHT, WIDTH = 11, 96, 176
 
 
 def lips(width: float, above: float, below: float, *, middle: float = 0.72) -> Tensor:
-    """(20,2) from the left corner along the lower lip to the right one and back along the upper one."""
+    """(20,2) from the left corner along the lower lip to the right one and back along the upper
+    one."""
     along = torch.linspace(-1, 1, 11)
     bow = (1 - along.square()).sqrt()
     lower = torch.stack([0.5 + along * width / 2, middle + below * bow], 1)
@@ -69,14 +71,18 @@ def ellipse(x: float, y: float, wide: float, high: float, count: int) -> Tensor:
 
 
 def face(opening: float = 0.05, *, size: int = SIZE) -> Tensor:
-    """(1,102,2) in px of a crop: a plain, upright face whose outer eye corners are 0.44 of the side apart."""
+    """(1,102,2) in px of a crop: a plain, upright face whose outer eye corners are 0.44 of the side
+    apart."""
     points = torch.zeros(POINTS, 2)
     gap = opening * 0.44 / 0.95  # two of the three places that are measured lie beside the middle
     points[OUTER_LIPS] = lips(0.27, 0.03 + gap / 4, 0.04 + gap * 3 / 4)
     points[INNER_LIPS] = lips(0.23, gap / 4, gap * 3 / 4)
     angle = torch.linspace(torch.pi, 0, 21)
     points[JAW] = torch.stack([0.5 + 0.38 * angle.cos(), 0.40 + (0.54 + gap / 2) * angle.sin()], 1)
-    points[LEFT_EYE], points[RIGHT_EYE] = ellipse(0.35, 0.3, 0.07, 0.03, 8), ellipse(0.65, 0.3, 0.07, 0.03, 8)
+    points[LEFT_EYE], points[RIGHT_EYE] = (
+        ellipse(0.35, 0.3, 0.07, 0.03, 8),
+        ellipse(0.65, 0.3, 0.07, 0.03, 8),
+    )
     points[LEFT_BROW] = torch.stack([torch.linspace(0.26, 0.44, 5), torch.full((5,), 0.2)], 1)
     points[RIGHT_BROW] = torch.stack([torch.linspace(0.56, 0.74, 5), torch.full((5,), 0.2)], 1)
     points[NOSE_BRIDGE] = torch.stack([torch.full((6,), 0.5), torch.linspace(0.3, 0.54, 6)], 1)
@@ -88,13 +94,17 @@ def face(opening: float = 0.05, *, size: int = SIZE) -> Tensor:
 
 def noise(count: int, height: int, width: int, *, seed: int = 0) -> Tensor:
     """(N,3,H,W) in [0,1], smooth as faces are."""
-    small = torch.rand(count, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(seed))
+    small = torch.rand(
+        count, 3, height // 8, width // 8, generator=torch.Generator().manual_seed(seed)
+    )
     return torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
 
 
 def turned(points: Tensor, *, angle: float = 0.2, scale: float = 0.9) -> Tensor:
     """Points (N,K,2) of a head that lies otherwise in the crop."""
-    turn = scale * torch.tensor([[torch.tensor(angle).cos(), -torch.tensor(angle).sin()]]).repeat(2, 1)
+    turn = scale * torch.tensor([[torch.tensor(angle).cos(), -torch.tensor(angle).sin()]]).repeat(
+        2, 1
+    )
     turn[1] = turn[0, [1, 0]] * torch.tensor([-1.0, 1.0])
     return (points - SIZE / 2) @ turn.T + SIZE / 2 + torch.tensor([2.0, -1.0])
 
@@ -103,7 +113,9 @@ def turned(points: Tensor, *, angle: float = 0.2, scale: float = 0.9) -> Tensor:
 
 
 @pytest.mark.parametrize("wanted", [(0.02, 0.62, 0.85), (0.20, 0.58, 0.95), (0.10, 0.68, 0.90)])
-def test_lips_get_the_opening_width_and_jaw_that_are_wanted(wanted: tuple[float, float, float]) -> None:
+def test_lips_get_the_opening_width_and_jaw_that_are_wanted(
+    wanted: tuple[float, float, float],
+) -> None:
     source = face(0.08)
     for target in (face(0.15), turned(face(0.01))):
         got = lip_shapes(place_lips(source, target, torch.tensor([wanted])))[0]
@@ -116,30 +128,41 @@ def test_a_mouth_that_is_as_wanted_already_stays_where_it_is() -> None:
     source = face(0.1)
     move = move_lips(source, source, lip_shapes(source), SIZE)
     assert float((move.points - source).abs().max()) < 0.02
-    assert float(move.offset[..., 2:-2, 2:-2].abs().max()) < 0.1 and float(move.opened.abs().max()) < 1e-5
+    assert (
+        float(move.offset[..., 2:-2, 2:-2].abs().max()) < 0.1
+        and float(move.opened.abs().max()) < 1e-5
+    )
     picture = noise(1, SIZE, SIZE)
     assert float((move.pull(picture) - picture)[..., 2:-2, 2:-2].abs().max()) < 0.02
 
 
 def test_nothing_of_the_old_lips_is_looked_at() -> None:
-    """Whatever the frame's own mouth does, the drawn lips are the same to the bit; the jaw's line may be its own."""
+    """Whatever the frame's own mouth does, the drawn lips are the same to the bit; the jaw's line
+    may be its own."""
     source, target, wanted = face(0.05), turned(face(0.12)), torch.tensor([[0.15, 0.6, 0.9]])
     before = place_lips(source, target, wanted)
     shuffled = target.clone()
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-    shuffled[:, :40] = target[:, order] + 5 * torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(2))
+    shuffled[:, :40] = target[:, order] + 5 * torch.randn(
+        1, 40, 2, generator=torch.Generator().manual_seed(2)
+    )
     assert torch.equal(place_lips(source, shuffled, wanted), before)
-    assert torch.equal(move_lips(source, shuffled, wanted, SIZE).offset, move_lips(source, target, wanted, SIZE).offset)
+    assert torch.equal(
+        move_lips(source, shuffled, wanted, SIZE).offset,
+        move_lips(source, target, wanted, SIZE).offset,
+    )
 
 
 def test_how_far_the_old_jaw_hangs_moves_no_lip() -> None:
     source, target, wanted = face(0.05), face(0.02), torch.tensor([[0.15, 0.6, 0.9]])
     hanging = target.clone()
-    hanging[:, JAW, 1] += torch.linspace(-1, 1, 21).square().neg().add(1) * 6  # the chin most, the ears not
+    # the chin most, the ears not
+    hanging[:, JAW, 1] += torch.linspace(-1, 1, 21).square().neg().add(1) * 6
     before, after = place_lips(source, target, wanted), place_lips(source, hanging, wanted)
     assert torch.equal(after[:, : INNER_LIPS.stop], before[:, : INNER_LIPS.stop])
     chin = JAW.start + 10
-    torch.testing.assert_close(after[:, chin], before[:, chin], atol=1e-3, rtol=0)  # nor the chin itself
+    # nor the chin itself
+    torch.testing.assert_close(after[:, chin], before[:, chin], atol=1e-3, rtol=0)
 
 
 def test_moving_mouth_points_moves_no_crop() -> None:
@@ -148,7 +171,10 @@ def test_moving_mouth_points_moves_no_crop() -> None:
     other = points.clone()
     other[:, 3:] += torch.tensor([9.0, 14.0])
     boxes = torch.tensor([[20.0, 10.0, 70.0, 80.0]])
-    here, there = crop_to_frame(boxes, points, framing, SIZE), crop_to_frame(boxes + 7, other, framing, SIZE)
+    here, there = (
+        crop_to_frame(boxes, points, framing, SIZE),
+        crop_to_frame(boxes + 7, other, framing, SIZE),
+    )
     assert torch.equal(here, there)
 
 
@@ -169,11 +195,16 @@ def test_splines_meet_their_control_points_and_are_plain_where_the_points_are() 
     field = spline(to, source, SIZE, smooth=0)
     for k, (x, y) in enumerate(to[0].tolist()):
         around = field[0, :, int(y) - 1 : int(y) + 1, int(x) - 1 : int(x) + 1].mean((1, 2))
-        torch.testing.assert_close(around, source[0, k], atol=0.25, rtol=0)  # it is computed every few px
+        # it is computed every few px
+        torch.testing.assert_close(around, source[0, k], atol=0.25, rtol=0)
     shifted = spline(to, to + torch.tensor([2.0, -3.0]), SIZE, smooth=0)
-    here = torch.stack(torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="xy"))
+    here = torch.stack(
+        torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="xy")
+    )
     inside = (shifted[0] - here)[:, 2:-2, 2:-2]
-    torch.testing.assert_close(inside, torch.tensor([2.0, -3.0])[:, None, None].expand_as(inside), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        inside, torch.tensor([2.0, -3.0])[:, None, None].expand_as(inside), atol=0.02, rtol=0
+    )
 
 
 def test_a_batch_is_its_singles() -> None:
@@ -187,7 +218,9 @@ def test_a_batch_is_its_singles() -> None:
         one = slice(i, i + 1)
         alone = move_lips(source[one], target[one], wanted[one], SIZE)
         torch.testing.assert_close(alone.offset, together.offset[one], atol=1e-2, rtol=0)
-        torch.testing.assert_close(paint_inside(alone.pull(pictures[one]), alone), made[one], atol=5e-3, rtol=0)
+        torch.testing.assert_close(
+            paint_inside(alone.pull(pictures[one]), alone), made[one], atol=5e-3, rtol=0
+        )
 
 
 # ---- what the picture does not have
@@ -195,7 +228,9 @@ def test_a_batch_is_its_singles() -> None:
 
 def moved(opening: float, wanted: float) -> tuple[Tensor, LipMove]:
     source = face(opening)
-    move = move_lips(source, source, lip_shapes(source) + torch.tensor([[wanted - opening, 0, 0]]), SIZE)
+    move = move_lips(
+        source, source, lip_shapes(source) + torch.tensor([[wanted - opening, 0, 0]]), SIZE
+    )
     return move.pull(noise(1, SIZE, SIZE)), move
 
 
@@ -208,7 +243,10 @@ def test_paint_is_where_a_mouth_was_closed_and_opens() -> None:
     rows, columns = changed[0].nonzero().float().unbind(1)
     low, high = inner.amin(0) - 2, inner.amax(0) + 2
     assert bool(
-        (columns >= low[0]).all() & (columns <= high[0]).all() & (rows >= low[1]).all() & (rows <= high[1]).all()
+        (columns >= low[0]).all()
+        & (columns <= high[0]).all()
+        & (rows >= low[1]).all()
+        & (rows <= high[1]).all()
     )
     assert torch.equal(paint_inside(faces, move, share=torch.zeros(1, 1, 1, 1)), faces)
 
@@ -225,11 +263,15 @@ PRIOR = LipRange(torch.tensor([0.01, 0.6, 0.75]), torch.tensor([0.04, 0.03, 0.03
 
 
 def test_a_person_is_measured_where_they_speak() -> None:
-    said = torch.rand(200, 3, generator=torch.Generator().manual_seed(5)) * torch.tensor([0.2, 0.1, 0.1])
+    said = torch.rand(200, 3, generator=torch.Generator().manual_seed(5)) * torch.tensor(
+        [0.2, 0.1, 0.1]
+    )
     shapes = said + torch.tensor([0.02, 0.62, 0.8])
     own = measure_range(shapes, PRIOR)
     assert float(own.neutral[0]) == pytest.approx(0.02 + 0.2 * 0.05, abs=0.01)
-    assert bool((own.spread <= 1.6 * PRIOR.spread + 1e-6).all()) and float(own.spread[0]) > float(PRIOR.spread[0])
+    assert bool((own.spread <= 1.6 * PRIOR.spread + 1e-6).all()) and float(own.spread[0]) > float(
+        PRIOR.spread[0]
+    )
 
 
 def test_a_photograph_is_taken_for_a_closed_mouth_of_usual_range() -> None:
@@ -241,14 +283,19 @@ def test_a_photograph_is_taken_for_a_closed_mouth_of_usual_range() -> None:
 
 def test_wanted_shapes_are_likely_ones() -> None:
     got = wanted_shape(torch.tensor([[0.0, 0.0, 0.0], [-50.0, 0.0, 0.0], [50.0, 0.0, 0.0]]), PRIOR)
-    assert torch.equal(got[0], PRIOR.neutral) and float(got[1, 0]) == 0 and 0.1 < float(got[2, 0]) < 0.3
+    assert (
+        torch.equal(got[0], PRIOR.neutral)
+        and float(got[1, 0]) == 0
+        and 0.1 < float(got[2, 0]) < 0.3
+    )
 
 
 # ---- the model in the stream
 
 
 def lip_warp() -> LipWarp:
-    """Small and untrained; recipe weights let the sound through, and its landmarks lie about where a face has them."""
+    """Small and untrained; recipe weights let the sound through, and its landmarks lie about where
+    a face has them."""
     landmarks = FaceLandmarksConfig(size=64, widths=(4, 4, 8, 8, 8), head=4)
     model = build(LipWarp, LipWarpConfig(size=SIZE, width=16, landmarks=landmarks))
     assert isinstance(model, LipWarp)
@@ -272,23 +319,38 @@ def sync() -> LipSync:
 
 @pytest.fixture(scope="module")
 def clip() -> Tensor:
-    return (noise(COUNT, HEIGHT, WIDTH, seed=5).permute(0, 2, 3, 1) * 255).to(torch.uint8).contiguous()
+    return (
+        (noise(COUNT, HEIGHT, WIDTH, seed=5).permute(0, 2, 3, 1) * 255).to(torch.uint8).contiguous()
+    )
 
 
 def person(x: float, *, count: int = COUNT, dense: bool = True, opening: float = 0.05) -> FaceTrack:
     """Somebody who drifts to the right, with the landmarks of ``face`` or none."""
     t = torch.arange(count, dtype=torch.float32)[:, None, None]
     drift = torch.cat([0.5 * t, (t / 3).sin()], -1) + torch.tensor([x, 10.0])
-    marks = torch.cat([face(opening + 0.02 * float((k / 2).sin()), size=70) for k in t.flatten()]) + drift
+    marks = (
+        torch.cat([face(opening + 0.02 * float((k / 2).sin()), size=70) for k in t.flatten()])
+        + drift
+    )
     points = torch.stack(
-        [marks[:, IRISES.start], marks[:, IRISES.stop - 1], marks[:, NOSE_BRIDGE.stop - 1], marks[:, 0], marks[:, 10]],
+        [
+            marks[:, IRISES.start],
+            marks[:, IRISES.stop - 1],
+            marks[:, NOSE_BRIDGE.stop - 1],
+            marks[:, 0],
+            marks[:, 10],
+        ],
         1,
     )
     boxes = torch.cat([points.amin(1) - 12, points.amax(1) + 12], 1)
-    return FaceTrack(boxes, points, torch.ones(count, dtype=torch.bool), dense=marks if dense else None)
+    return FaceTrack(
+        boxes, points, torch.ones(count, dtype=torch.bool), dense=marks if dense else None
+    )
 
 
-def roles(track: FaceTrack, clip: Tensor, *, seed: int = 1, references: bool = False, **more: Tensor) -> list[Role]:
+def roles(
+    track: FaceTrack, clip: Tensor, *, seed: int = 1, references: bool = False, **more: Tensor
+) -> list[Role]:
     """One who speaks; ``references``: out of the pictures 2 and 7 by turns."""
     look = None
     if references:
@@ -306,7 +368,9 @@ def spoken(sync: LipSync, clip: Tensor, size: int, who: list[Role]) -> Tensor:
 
 @pytest.mark.parametrize("references", [False, True])
 @pytest.mark.parametrize("dense", [False, True])
-def test_the_stream_does_not_depend_on_the_chunks(sync: LipSync, clip: Tensor, dense: bool, references: bool) -> None:
+def test_the_stream_does_not_depend_on_the_chunks(
+    sync: LipSync, clip: Tensor, dense: bool, references: bool
+) -> None:
     track = person(20, dense=dense)
     wanted = spoken(sync, clip, COUNT, roles(track, clip, references=references and dense))
     for size in (1, 4):
@@ -319,11 +383,18 @@ def test_the_stream_does_not_depend_on_the_chunks(sync: LipSync, clip: Tensor, d
 
 
 @pytest.mark.parametrize("references", [False, True])
-def test_landmarks_of_another_layout_are_found_anew(sync: LipSync, clip: Tensor, references: bool) -> None:
-    """As where there are none: those of a file (``--landmarks``) or of a mesh, of faces and of the pictures drawn from."""
+def test_landmarks_of_another_layout_are_found_anew(
+    sync: LipSync, clip: Tensor, references: bool
+) -> None:
+    """As where there are none: those of a file (``--landmarks``) or of a mesh, of faces and of the
+    pictures drawn from."""
     bare = person(20, dense=False)
-    other = replace(bare, dense=torch.rand(COUNT, 106, 2, generator=torch.Generator().manual_seed(7)) * 50)
-    got = [spoken(sync, clip, 4, roles(track, clip, references=references)) for track in (bare, other)]
+    other = replace(
+        bare, dense=torch.rand(COUNT, 106, 2, generator=torch.Generator().manual_seed(7)) * 50
+    )
+    got = [
+        spoken(sync, clip, 4, roles(track, clip, references=references)) for track in (bare, other)
+    ]
     assert torch.equal(*got) and not torch.equal(got[0], clip)
 
 
@@ -333,7 +404,10 @@ def test_a_still_is_the_stream_of_its_frame(sync: LipSync, clip: Tensor) -> None
         got = whole(sync.still(photo, voice(1), fps=FPS, tracks=[track], count=9, chunk=4))
         marks = None if track.dense is None else track.dense.expand(9, -1, -1)
         repeated = FaceTrack(
-            track.boxes.expand(9, -1), track.points.expand(9, -1, -1), track.visible.expand(9), dense=marks
+            track.boxes.expand(9, -1),
+            track.points.expand(9, -1, -1),
+            track.visible.expand(9),
+            dense=marks,
         )
         frames = pieces(clip[:1].expand(9, -1, -1, -1), 9)
         close(got, whole(sync.stream(frames, voice(1), fps=FPS, tracks=[repeated])))
@@ -343,16 +417,23 @@ def test_a_still_is_the_stream_of_its_frame(sync: LipSync, clip: Tensor) -> None
 def test_two_faces_speak_as_each_alone(sync: LipSync, clip: Tensor) -> None:
     left, right = person(0), person(88)
     both = spoken(sync, clip, 4, roles(left, clip) + roles(right, clip, seed=2))
-    alone = spoken(sync, clip, 4, roles(left, clip)), spoken(sync, clip, 4, roles(right, clip, seed=2))
+    alone = (
+        spoken(sync, clip, 4, roles(left, clip)),
+        spoken(sync, clip, 4, roles(right, clip, seed=2)),
+    )
     close(both[:, :, :80], alone[0][:, :, :80])
     close(both[:, :, 96:], alone[1][:, :, 96:])
-    assert not torch.equal(alone[0][:, :, :80], clip[:, :, :80]) and not torch.equal(both[:, :, 96:], clip[:, :, 96:])
+    assert not torch.equal(alone[0][:, :, :80], clip[:, :, :80]) and not torch.equal(
+        both[:, :, 96:], clip[:, :, 96:]
+    )
 
 
 def test_who_does_not_speak_closes_their_mouth(sync: LipSync, clip: Tensor) -> None:
     """Silence that closes: the sound does not matter, the lips are those of the neutral mouth."""
     quiet = torch.zeros(COUNT)
-    one, other = (spoken(sync, clip, 4, roles(person(20), clip, seed=seed, speaking=quiet)) for seed in (1, 2))
+    one, other = (
+        spoken(sync, clip, 4, roles(person(20), clip, seed=seed, speaking=quiet)) for seed in (1, 2)
+    )
     assert torch.equal(one, other) and not torch.equal(one, clip)
     half = torch.cat([torch.ones(5), torch.zeros(COUNT - 5)])
     mixed = spoken(sync, clip, 4, roles(person(20), clip, speaking=half))
@@ -360,13 +441,15 @@ def test_who_does_not_speak_closes_their_mouth(sync: LipSync, clip: Tensor) -> N
     close(mixed[:5], spoken(sync, clip, 4, roles(person(20), clip))[:5])
 
 
-def test_drawings_are_recalled(sync: LipSync, clip: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawings_are_recalled(
+    sync: LipSync, clip: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = Drawings()
     who = [replace(role, drawings=kept) for role in roles(person(20), clip)]
     wanted = spoken(sync, clip, 4, who)
-    assert len(kept) == 3 and [planes.shape for planes in map(kept.recall, [0], [0], [4]) if planes is not None] == [
-        (4, 3, 1, 1)
-    ]
+    assert len(kept) == 3 and [
+        planes.shape for planes in map(kept.recall, [0], [0], [4]) if planes is not None
+    ] == [(4, 3, 1, 1)]
     other = LipSync(lip_warp(), blend=Blend("lower", "feather"), precision="float32")
     fresh = spoken(other, clip, 4, roles(person(20), clip))
     monkeypatch.setattr(LipWarp, "draw", None)  # nothing may be heard now
@@ -377,7 +460,10 @@ def test_drawings_are_recalled(sync: LipSync, clip: Tensor, monkeypatch: pytest.
 def test_crops_that_are_enlarged_speak_too(clip: Tensor) -> None:
     crops = LipSync(lip_warp(), blend=Blend(own_pixels=False), precision="float32")
     for references in (False, True):
-        got = [spoken(crops, clip, size, roles(person(20), clip, references=references)) for size in (4, COUNT)]
+        got = [
+            spoken(crops, clip, size, roles(person(20), clip, references=references))
+            for size in (4, COUNT)
+        ]
         close(*got)
         assert not torch.equal(got[0], clip)
 
@@ -393,12 +479,21 @@ def test_coded_frames_speak_as_rgb_does(sync: LipSync, clip: Tensor) -> None:
         yield frames
 
     told = [
-        torch.cat([piece.pixels for piece in sync.stream(parts(frames), voice(1), fps=FPS, tracks=[person(20)])])
+        torch.cat(
+            [
+                piece.pixels
+                for piece in sync.stream(parts(frames), voice(1), fps=FPS, tracks=[person(20)])
+            ]
+        )
         for frames in (coded, Frames(rgb.clamp(0, 1).contiguous()))
     ]
     out = YuvFrames(told[0], coded.colour)
     chroma_out = torch.nn.functional.interpolate(out.chroma.float(), (HEIGHT, WIDTH))
-    seen = to_rgb(torch.cat([out.luma.float(), chroma_out], 1), out.colour).permute(0, 2, 3, 1).clamp(0, 1)
+    seen = (
+        to_rgb(torch.cat([out.luma.float(), chroma_out], 1), out.colour)
+        .permute(0, 2, 3, 1)
+        .clamp(0, 1)
+    )
     off = (seen.mean(-1) - told[1].mean(-1)).abs()
     assert float(off.mean()) < 0.004 and float((off > 0.06).float().mean()) < 0.005
     assert not torch.equal(told[0], coded.pixels)
@@ -434,7 +529,9 @@ def test_lips_move_as_far_as_speakers_do_where_the_voice_is_unsure() -> None:
     torch.testing.assert_close(raise_range(own, sure).spread, own.spread, rtol=0.02, atol=0)
     unsure = torch.stack([torch.linspace(1.0, 3.4, 50)] * 3, 1)  # spreads by 0.7
     raised = raise_range(own, unsure)
-    assert 1.3 < float(raised.spread[0] / own.spread[0]) < 1.6 and torch.equal(raised.neutral, own.neutral)
+    assert 1.3 < float(raised.spread[0] / own.spread[0]) < 1.6 and torch.equal(
+        raised.neutral, own.neutral
+    )
     still = raise_range(own, torch.full((50, 3), 1.5))  # no more than so far
     torch.testing.assert_close(still.spread, own.spread * 1.6)
     assert raise_range(own, unsure[:10]) is own and raise_range(own, torch.zeros(50, 3)) is own

@@ -36,15 +36,25 @@ def draw(step: int) -> Batch:
 
 
 class Run:
-    """A little network with all that makes resuming hard: batch norm, dropout, momentum, an average, and loose draws."""
+    """A little network with all that makes resuming hard: batch norm, dropout, momentum, an
+    average, and loose draws."""
 
     def __init__(self, out: Path, *, steps: int = 12, seed: int = 0, **plan: int) -> None:
         seed_step(seed)
         self.out, self.lines, self.drawn = out, list[str](), list[float]()
         self.plan = Plan(
-            **{"steps": steps, "seed": seed, "evaluate_every": 4, "save_every": 3, "tensorboard": False} | plan
+            **{
+                "steps": steps,
+                "seed": seed,
+                "evaluate_every": 4,
+                "save_every": 3,
+                "tensorboard": False,
+            }
+            | plan
         )
-        self.model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.model = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1)
+        )
         self.average = copy.deepcopy(self.model).eval()
         self.optimiser = torch.optim.AdamW(self.model.parameters())
         self.before: Callable[[Batch, int], Batch] = lambda batch, step: batch
@@ -95,11 +105,16 @@ class Run:
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
 
 
 def evaluations(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (out / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def stop_at(wanted: int, how: Callable[[], None]) -> Callable[[Batch, int], Batch]:
@@ -123,12 +138,13 @@ def test_a_run_that_is_asked_to_end_goes_on_to_the_same_state(tmp_path: Path) ->
     assert equal(whole.state(), part.state())
     assert evaluations(tmp_path / "whole") == evaluations(tmp_path / "parts")
     names = {"last.pt", "best.pt", "evaluations.jsonl", ".lock"}
-    assert {path.name for path in (tmp_path / "parts").iterdir()} == names  # nothing half-written stays
+    # nothing half-written stays
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == names
 
 
 def test_a_run_that_is_killed_loses_nothing_before_its_checkpoint(tmp_path: Path) -> None:
-    """An error in the middle of step 11 is what a kill is to the files: last.pt is of step 9, a line of step 8 is kept, and
-    half a line of one that died while writing is dropped."""
+    """An error in the middle of step 11 is what a kill is to the files: last.pt is of step 9, a
+    line of step 8 is kept, and half a line of one that died while writing is dropped."""
     whole, killed = Run(tmp_path / "whole"), Run(tmp_path / "killed", save_every=7)
 
     def die() -> None:
@@ -164,7 +180,11 @@ def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     Run(tmp_path).go()
     before = (tmp_path / "last.pt").read_bytes()
     again = Run(tmp_path)
-    assert again.go().step == 12 and again.drawn == [] and (tmp_path / "last.pt").read_bytes() == before
+    assert (
+        again.go().step == 12
+        and again.drawn == []
+        and (tmp_path / "last.pt").read_bytes() == before
+    )
 
 
 @pytest.fixture
@@ -176,7 +196,9 @@ def heard_interrupts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heard_interrupts")
-def test_a_second_signal_ends_the_process_as_ever_but_an_echo_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_ends_the_process_as_ever_but_an_echo_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
@@ -198,7 +220,8 @@ def test_nan_stops_with_the_batch_saved_and_nothing_harmed(tmp_path: Path) -> No
     run = Run(tmp_path)
     run.before = poison
     with pytest.raises(
-        NotFiniteError, match=r"step 7: the loss is nan .*not_finite_step00000007_rank0.pt; what was saved"
+        NotFiniteError,
+        match=r"step 7: the loss is nan .*not_finite_step00000007_rank0.pt; what was saved",
     ):
         run.go()
     saved = torch.load(tmp_path / "not_finite_step00000007_rank0.pt", weights_only=True)
@@ -233,7 +256,9 @@ def test_reports_tell_means_and_where_time_went(tmp_path: Path) -> None:
     assert 0 < told["step_seconds"] < 10 and 0 <= told["data_wait"] <= 1
 
 
-def test_tensorboard_gets_curves_and_pictures_and_forgets_what_is_made_again(tmp_path: Path) -> None:
+def test_tensorboard_gets_curves_and_pictures_and_forgets_what_is_made_again(
+    tmp_path: Path,
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     first = Run(tmp_path, tensorboard=True, report_every=2, save_every=6)
@@ -243,14 +268,18 @@ def test_tensorboard_gets_curves_and_pictures_and_forgets_what_is_made_again(tmp
     Run(tmp_path, tensorboard=True, report_every=2, save_every=6).go()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert {"train/loss", "train/step_seconds", "train/data_wait", "held out/error"} <= set(events.Tags()["scalars"])
+    assert {"train/loss", "train/step_seconds", "train/data_wait", "held out/error"} <= set(
+        events.Tags()["scalars"]
+    )
     assert [event.step for event in events.Scalars("train/loss")] == [2, 4, 6, 8, 10, 12]
     assert [event.step for event in events.Images("faces")] == [4, 8, 12]
 
 
 def test_without_tensorboard_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(TrainingError, match=r"pip install 'lipsync-core\[train\]', or set tensorboard = false"):
+    with pytest.raises(
+        TrainingError, match=r"pip install 'lipsync-core\[train\]', or set tensorboard = false"
+    ):
         Run(tmp_path, tensorboard=True).go()
 
 
@@ -291,7 +320,9 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
 def test_rates() -> None:
     factor = warmup_cosine(1000, warmup=100, least=0.02)
     assert factor(0) == pytest.approx(0.01) and factor(99) == pytest.approx(factor(100), rel=0.02)
-    assert factor(500) == pytest.approx(0.51) and factor(1000) == factor(5000) == pytest.approx(0.02)
+    assert factor(500) == pytest.approx(0.51) and factor(1000) == factor(5000) == pytest.approx(
+        0.02
+    )
     assert [constant(warmup=4)(step) for step in (0, 1, 3, 4, 9999)] == [0.25, 0.5, 1, 1, 1]
     assert constant()(0) == 1
 
@@ -332,7 +363,9 @@ def test_pictures() -> None:
     faces = torch.zeros(1, 1, 3, 96, 96)
     faces[..., 60:72, 36:60] = 1  # lips
     close = mouths(faces)
-    assert close.shape == faces.shape and float(close.sum() / faces.sum()) == pytest.approx(4, rel=0.05)
+    assert close.shape == faces.shape and float(close.sum() / faces.sum()) == pytest.approx(
+        4, rel=0.05
+    )
 
 
 def test_plans_are_checked() -> None:
@@ -375,20 +408,33 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
     """A limit of what a file may hold is to a writer what a full disk is."""
     command = [sys.executable, "-c", SMALL_DISK, str(Path(__file__).parent), str(tmp_path / "out")]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
-    assert done.returncode == 1 and "last.pt could not be written" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "last.pt could not be written" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert not list((tmp_path / "out").glob("*.part*"))
     run, whole = Run(tmp_path / "out"), Run(tmp_path / "whole")
     assert run.go() == whole.go() and equal(run.state(), whole.state())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="a device that is always full is Linux's"
+)
 def test_a_journal_on_a_full_disk_says_so(tmp_path: Path) -> None:
     with Journal(tmp_path, step=0, tensorboard=False) as journal:
         (tmp_path / "evaluations.jsonl").unlink()
         (tmp_path / "evaluations.jsonl").symlink_to("/dev/full")
-        with pytest.raises(TrainingError, match=r"evaluations.jsonl could not be written .*make room"):
+        with pytest.raises(
+            TrainingError, match=r"evaluations.jsonl could not be written .*make room"
+        ):
             journal.evaluated(1, Evaluation(0.5, {}), best=True)
 
 
@@ -396,5 +442,8 @@ def test_a_journal_keeps_what_json_can_say_and_drops_what_is_no_line_of_it(tmp_p
     (tmp_path / "evaluations.jsonl").write_bytes(b'{"step": 1}\n3\n[]\n{}\n\xff\xfe\n{"step": 9}\n')
     with Journal(tmp_path, step=1, tensorboard=False) as journal:
         journal.evaluated(2, Evaluation(math.nan, {"error": math.inf}), best=False)
-    lines = [json.loads(line, parse_constant=int) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line, parse_constant=int)
+        for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()
+    ]
     assert lines == [{"step": 1}, {"step": 2, "score": None, "error": None, "best": False}]

@@ -27,7 +27,9 @@ def whole(path: Path, **options) -> torch.Tensor:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """130 frames at 25 fps with B-frames and a keyframe every 24."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return write_video(path, levels(130)[:70].repeat(2, 1, 1, 1)[:130], options={"crf": "0", "g": "24", "bf": "2"})
+    return write_video(
+        path, levels(130)[:70].repeat(2, 1, 1, 1)[:130], options={"crf": "0", "g": "24", "bf": "2"}
+    )
 
 
 @pytest.mark.parametrize("fps", RATES)
@@ -46,7 +48,8 @@ def test_nothing_drifts_or_stutters_over_two_hours(fps: Fraction, tick: int | No
     end = int(7200 * fps)
     for begin in (0, end // 2, end - 500):
         times = {
-            i: i / fps if tick is None else Fraction(round(i / fps * tick), tick) for i in range(begin, begin + 500)
+            i: i / fps if tick is None else Fraction(round(i / fps * tick), tick)
+            for i in range(begin, begin + 500)
         }
         shown = list(spans(((time, 1 / fps, i) for i, time in times.items()), fps))
         assert shown == [(i, i + 1, i) for i in times]
@@ -71,7 +74,9 @@ def test_another_rate_repeats_or_leaves_out_frames(clip: Path) -> None:
 
 def test_missing_frames_are_repeated(tmp_path: Path) -> None:
     kept = [0, 1, 2, 6, 7, 8, 9]
-    path = write_video(tmp_path / "gap.mp4", levels(10)[kept], stamps=[Fraction(k, 25) for k in kept])
+    path = write_video(
+        tmp_path / "gap.mp4", levels(10)[kept], stamps=[Fraction(k, 25) for k in kept]
+    )
     assert level_of(whole(path, fps=Fraction(25))) == [0, 1, 2, 2, 2, 2, 6, 7, 8, 9]
 
 
@@ -84,11 +89,14 @@ def test_chunks_concatenate_to_the_whole(clip: Path, chunk: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "stop"), [(0, 5), (3, 3), (49, 51), (75, 110), (96, 97), (129, 130), (100, 999), (500, None)]
+    ("start", "stop"),
+    [(0, 5), (3, 3), (49, 51), (75, 110), (96, 97), (129, 130), (100, 999), (500, None)],
 )
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_parts_equal_slices_of_the_whole(clip: Path, start: int, stop: int | None, every: int, reverse: bool) -> None:
+def test_parts_equal_slices_of_the_whole(
+    clip: Path, start: int, stop: int | None, every: int, reverse: bool
+) -> None:
     everything = whole(clip)
     wanted = [i for i in range(130)[start:stop] if i % every == 0]
     got: list[int] = []
@@ -101,12 +109,19 @@ def test_parts_equal_slices_of_the_whole(clip: Path, start: int, stop: int | Non
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".avi", ".mpg", ".ts", ".mp4"])
-def test_seeking_and_reading_backwards_agree_in_every_container(tmp_path: Path, suffix: str) -> None:
+def test_seeking_and_reading_backwards_agree_in_every_container(
+    tmp_path: Path, suffix: str
+) -> None:
     codec, options = (
-        ("mpeg2video", {"g": "12", "b": "2000000"}) if suffix == ".mpg" else ("libx264", {"crf": "0", "g": "24"})
+        ("mpeg2video", {"g": "12", "b": "2000000"})
+        if suffix == ".mpg"
+        else ("libx264", {"crf": "0", "g": "24"})
     )
     path = write_video(
-        tmp_path / f"a{suffix}", levels(70, width=64, height=64).repeat(2, 1, 1, 1), codec=codec, options=options
+        tmp_path / f"a{suffix}",
+        levels(70, width=64, height=64).repeat(2, 1, 1, 1),
+        codec=codec,
+        options=options,
     )
     everything = whole(path)
     assert len(everything) == 140
@@ -114,13 +129,20 @@ def test_seeking_and_reading_backwards_agree_in_every_container(tmp_path: Path, 
     assert torch.equal(whole(path, reverse=True), everything.flip(0))
 
 
-def test_backwards_holds_no_more_than_its_budget(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backwards_holds_no_more_than_its_budget(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lipsync_core.media.video_reader._REVERSE_BYTES", 20 * 32 * 16 * 3)
     assert torch.equal(whole(clip, reverse=True, chunk=8), whole(clip).flip(0))
 
 
 def test_size_scales_the_upright_picture(tmp_path: Path) -> None:
-    ramp = torch.linspace(20, 230, 64).to(torch.uint8)[None, None, :, None].expand(3, 32, 64, 3).contiguous()
+    ramp = (
+        torch.linspace(20, 230, 64)
+        .to(torch.uint8)[None, None, :, None]
+        .expand(3, 32, 64, 3)
+        .contiguous()
+    )
     path = write_video(tmp_path / "r.mp4", ramp, rotation=90)
     small = whole(path, size=(16, 32))
     assert small.shape == (3, 32, 16, 3)
@@ -133,7 +155,8 @@ def test_rotation_is_applied(tmp_path: Path, degrees: int) -> None:
     image = torch.full((2, 16, 32, 3), 20, dtype=torch.uint8)
     image[:, :8, :16] = 220  # the upper left quarter is bright
     path = write_video(tmp_path / "r.mp4", image, rotation=degrees)
-    upright = torch.rot90(image, degrees // 90, (1, 2))  # PyAV and torch both count counter-clockwise
+    # PyAV and torch both count counter-clockwise
+    upright = torch.rot90(image, degrees // 90, (1, 2))
     assert (probe(path).width, probe(path).height) == (upright.shape[2], upright.shape[1])
     assert (whole(path).float() - upright.float()).abs().max() < 8
 
@@ -159,14 +182,18 @@ def test_photos_are_turned_by_their_exif_orientation(tmp_path: Path, orientation
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "c", "d", "turns"), [(1, 0, 0, 1, 0), (0, 1, -1, 0, -1), (-1, 0, 0, -1, 2), (0, -1, 1, 0, 1)]
+    ("a", "b", "c", "d", "turns"),
+    [(1, 0, 0, 1, 0), (0, 1, -1, 0, -1), (-1, 0, 0, -1, 2), (0, -1, 1, 0, 1)],
 )
-def test_videos_are_turned_by_their_display_matrix(tmp_path: Path, a: int, b: int, c: int, d: int, turns: int) -> None:
+def test_videos_are_turned_by_their_display_matrix(
+    tmp_path: Path, a: int, b: int, c: int, d: int, turns: int
+) -> None:
     stored = torch.full((4, 32, 64, 3), 20, dtype=torch.uint8)
     stored[:, :16, :32, 0] = 220
     path = write_video(tmp_path / "turned.mp4", stored)
     data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # the matrix of version 0 of the track header, ISO/IEC 14496-12, 8.3.2
+    # the matrix of version 0 of the track header, ISO/IEC 14496-12, 8.3.2
+    at = data.index(b"tkhd") + 4 + 40
     matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
     data[at : at + 36] = struct.pack(">9i", *matrix)
     path.write_bytes(data)
@@ -183,7 +210,9 @@ def test_a_photo_with_exif_leaves_nothing_for_the_garbage_collector_to_crash_on(
 
 @pytest.mark.parametrize(("width", "height"), [(33, 17), (31, 16), (1, 1), (32, 19)])
 def test_odd_sizes(tmp_path: Path, width: int, height: int) -> None:
-    pixels = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (3, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     path = write_video(tmp_path / "odd.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
     assert (probe(path).width, probe(path).height) == (width, height)
     assert torch.equal(whole(path), pixels)
@@ -196,7 +225,9 @@ def still(path: Path, image: np.ndarray, pixel_format: str, codec: str) -> Path:
     frame = av.VideoFrame.from_ndarray(image, "rgba" if image.shape[2] == 4 else "rgb24")
     frame = frame.reformat(format=pixel_format, threads=1)
     frame.pts = 0
-    path.write_bytes(b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)]))
+    path.write_bytes(
+        b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+    )
     return path
 
 
@@ -224,11 +255,17 @@ def test_transparent_parts_lie_over_black(tmp_path: Path) -> None:
     assert (pixels[4:, 4:] == 100).all()
 
 
-def test_10_bits_become_8_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_10_bits_become_8_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tags = (1, 1, 1, 1)
-    path = write_video(tmp_path / "d.mkv", levels(5), codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=tags)
+    path = write_video(
+        tmp_path / "d.mkv", levels(5), codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=tags
+    )
     warnings: list[str] = []
-    pixels = torch.cat([part.pixels for part in read_frames(path, chunk=2, on_warning=warnings.append)])
+    pixels = torch.cat(
+        [part.pixels for part in read_frames(path, chunk=2, on_warning=warnings.append)]
+    )
     assert len(warnings) == 1 and "10-bit" in warnings[0]
     assert not caplog.records  # whoever asks for the warnings tells of them
     list(read_frames(path, chunk=2))
@@ -242,7 +279,9 @@ def test_hdr_colours_do_not_depend_on_odd_sizes(tmp_path: Path, width: int, heig
     means = []
     for w, h in ((32, 16), (width, height)):
         path, pixels = tmp_path / f"{w}x{h}.mkv", colour.expand(2, h, w, 3).contiguous()
-        write_video(path, pixels, codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=(9, 16, 9, 1))
+        write_video(
+            path, pixels, codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=(9, 16, 9, 1)
+        )
         got = torch.cat([part.pixels for part in read_frames(path)]).float()
         assert got.std((0, 1, 2)).max() < 1
         means.append(got.mean((0, 1, 2)))
@@ -260,14 +299,20 @@ def test_alpha_video_is_as_bright_as_without(tmp_path: Path, shade: int) -> None
 
 # ITU-R BT.2408: HDR reference white, 203 cd/m2, is the code value 0.58 of PQ and 0.75 of HLG.
 @pytest.mark.parametrize(("transfer", "white", "name"), [(16, 0.58, "PQ"), (18, 0.75, "HLG")])
-def test_hdr_white_becomes_sdr_white_with_one_warning(tmp_path: Path, transfer: int, white: float, name: str) -> None:
+def test_hdr_white_becomes_sdr_white_with_one_warning(
+    tmp_path: Path, transfer: int, white: float, name: str
+) -> None:
     grey = torch.full((3, 16, 32, 3), round(255 * white), dtype=torch.uint8)
     tags = (9, transfer, 9, 1)
-    path = write_video(tmp_path / "hdr.mkv", grey, codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=tags)
+    path = write_video(
+        tmp_path / "hdr.mkv", grey, codec="ffv1", pix_fmt="yuv420p10le", options={}, tags=tags
+    )
     colour = probe(path).colour
     assert (colour.primaries, colour.transfer, colour.matrix, colour.full_range) == (1, 1, 1, False)
     warnings: list[str] = []
-    pixels = torch.cat([part.pixels for part in read_frames(path, chunk=2, on_warning=warnings.append)])
+    pixels = torch.cat(
+        [part.pixels for part in read_frames(path, chunk=2, on_warning=warnings.append)]
+    )
     assert len(warnings) == 1 and name in warnings[0]
     assert float(pixels.float().mean()) > 180
     assert int((pixels.amax(-1) - pixels.amin(-1)).max()) <= 2  # grey stays grey
@@ -275,8 +320,12 @@ def test_hdr_white_becomes_sdr_white_with_one_warning(tmp_path: Path, transfer: 
 
 @pytest.mark.parametrize("matrix", [1, 5, 6])
 @pytest.mark.parametrize("full", [False, True])
-def test_matrix_and_range_of_the_source_are_honoured(tmp_path: Path, matrix: int, full: bool) -> None:
-    colours = torch.tensor([[200, 40, 40], [40, 200, 40], [40, 40, 200], [255, 255, 255], [0, 0, 0]], dtype=torch.uint8)
+def test_matrix_and_range_of_the_source_are_honoured(
+    tmp_path: Path, matrix: int, full: bool
+) -> None:
+    colours = torch.tensor(
+        [[200, 40, 40], [40, 200, 40], [40, 40, 200], [255, 255, 255], [0, 0, 0]], dtype=torch.uint8
+    )
     pixels = colours[:, None, None].expand(5, 16, 16, 3).contiguous()
     path = write_video(tmp_path / "m.mp4", pixels, tags=(2, 2, matrix, 2 if full else 1))
     assert probe(path).colour.full_range is full
@@ -298,11 +347,16 @@ def test_a_still_8000_px_wide(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_gives_what_is_there(tmp_path: Path) -> None:
-    noise = torch.randint(0, 256, (60, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(
+        0, 256, (60, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     path = write_video(tmp_path / "a.mp4", noise, options={"crf": "20", "g": "10", "bf": "0"})
     data = path.read_bytes()
     front = io.BytesIO(data)
-    with av.open(front) as source, av.open(str(tmp_path / "f.mp4"), "w", options={"movflags": "faststart"}) as out:
+    with (
+        av.open(front) as source,
+        av.open(str(tmp_path / "f.mp4"), "w", options={"movflags": "faststart"}) as out,
+    ):
         stream = out.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
             if packet.size:
@@ -320,7 +374,9 @@ def test_a_truncated_file_gives_what_is_there(tmp_path: Path) -> None:
 
 
 def test_damaged_packets_in_the_middle_are_skipped(tmp_path: Path) -> None:
-    noise = torch.randint(0, 256, (40, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randint(
+        0, 256, (40, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     path = write_video(tmp_path / "a.mp4", noise, options={"crf": "20", "g": "10", "bf": "0"})
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -369,13 +425,21 @@ def test_no_picture_no_sound_and_no_frames_are_media_errors(tmp_path: Path) -> N
 
 
 def test_wrong_arguments_are_value_errors(clip: Path) -> None:
-    for options in ({"chunk": 0}, {"every": 0}, {"start": -1}, {"start": 5, "stop": 4}, {"fps": Fraction(0)}):
+    for options in (
+        {"chunk": 0},
+        {"every": 0},
+        {"start": -1},
+        {"start": 5, "stop": 4},
+        {"fps": Fraction(0)},
+    ):
         with pytest.raises(ValueError, match="wanted"):
             read_frames(clip, **options)
 
 
 def test_the_rate_of_rounded_time_stamps_is_the_customary_one(tmp_path: Path) -> None:
     stamps = [Fraction(math.floor(1000 * i * Fraction(1001, 30000)), 1000) for i in range(300)]
-    path = write_video(tmp_path / "ms.mkv", levels(60).repeat(5, 1, 1, 1), fps=Fraction(30000, 1001), stamps=stamps)
+    path = write_video(
+        tmp_path / "ms.mkv", levels(60).repeat(5, 1, 1, 1), fps=Fraction(30000, 1001), stamps=stamps
+    )
     assert probe(path).fps == Fraction(30000, 1001)
     assert len(whole(path)) == 300

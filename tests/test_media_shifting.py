@@ -25,7 +25,9 @@ from lipsync_core.types import Audio, Frames, VideoInfo
 
 def moving(count: int) -> torch.Tensor:
     """A bright square that wanders over noise: the encoder takes B-frames for it."""
-    frames = torch.randint(0, 60, (1, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frames = torch.randint(
+        0, 60, (1, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     frames = frames.repeat(count, 1, 1, 1)
     for i in range(count):
         frames[i, 10:26, i % 48 : i % 48 + 16] = 220
@@ -51,7 +53,9 @@ def heard(path: Path) -> float:
 @pytest.mark.parametrize("source", [".mp4", ".mkv"])
 @pytest.mark.parametrize("target", [".mp4", ".mkv", ".mov"])
 @pytest.mark.parametrize("delay", [Fraction(3, 25), Fraction(-7, 25), Fraction(0)])
-def test_the_sound_moves_and_the_picture_stays(tmp_path: Path, source: str, target: str, delay: Fraction) -> None:
+def test_the_sound_moves_and_the_picture_stays(
+    tmp_path: Path, source: str, target: str, delay: Fraction
+) -> None:
     src, out = clip(tmp_path / f"a{source}"), tmp_path / f"b{target}"
     with av.open(str(src)) as file:
         order = [packet.pts for packet in file.demux(video=0) if packet.pts is not None]
@@ -80,7 +84,9 @@ def test_another_sound_and_further_tracks(tmp_path: Path) -> None:
             file.mux(picture.encode(av.VideoFrame(32, 32, "yuv420p")))
         file.mux(picture.encode(None))
         for at, sound in zip((0.5, 0.7), sounds, strict=True):
-            frame = av.AudioFrame.from_ndarray((click(16000, 1, at) * 32767).astype(np.int16), "s16", "mono")
+            frame = av.AudioFrame.from_ndarray(
+                (click(16000, 1, at) * 32767).astype(np.int16), "s16", "mono"
+            )
             frame.sample_rate, frame.pts = 16000, 0
             file.mux([*sound.encode(frame), *sound.encode(None)])
     write_shifted(src, tmp_path / "b.mkv", Fraction(1, 10), audio=voice)
@@ -93,18 +99,30 @@ def test_another_sound_and_further_tracks(tmp_path: Path) -> None:
 def test_sound_from_memory_takes_the_place_of_the_files(tmp_path: Path) -> None:
     src, out, steps = clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", list[tuple[int, int]]()
     voice = Audio(torch.from_numpy(click(16000, 1, 0.3)), 16000)
-    write_shifted(src, out, Fraction(1, 10), audio=voice, on_progress=lambda done, total: steps.append((done, total)))
+    write_shifted(
+        src,
+        out,
+        Fraction(1, 10),
+        audio=voice,
+        on_progress=lambda done, total: steps.append((done, total)),
+    )
     assert torch.equal(pixels(out), pixels(src))
     assert heard(out) == pytest.approx(0.4, abs=0.001)
     assert probe_sound(out).rate == 16000
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])  # Matroska leaves out when the first few are decoded
-@pytest.mark.parametrize(("codec", "suffix"), [("libx264", ".mp4"), ("mpeg4", ".mp4"), ("ffv1", ".mkv")])
-def test_a_copied_picture_has_its_container(tmp_path: Path, codec: str, suffix: str, count: int) -> None:
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("libx264", ".mp4"), ("mpeg4", ".mp4"), ("ffv1", ".mkv")]
+)
+def test_a_copied_picture_has_its_container(
+    tmp_path: Path, codec: str, suffix: str, count: int
+) -> None:
     path = write_video(tmp_path / "a.mkv", moving(count), codec=codec, options={})
     assert copied_suffix(path) == suffix
-    write_shifted(path, tmp_path / f"b{suffix}", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000))
+    write_shifted(
+        path, tmp_path / f"b{suffix}", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000)
+    )
     assert torch.equal(pixels(tmp_path / f"b{suffix}"), pixels(path))
 
 

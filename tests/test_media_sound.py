@@ -8,7 +8,15 @@ import torch
 from media_samples import click, click_time, levels, write_sound, write_video
 
 from lipsync_core.errors import MediaError
-from lipsync_core.media import AudioSource, VideoWriter, probe, probe_sound, read_audio, read_frames, resample_pyav
+from lipsync_core.media import (
+    AudioSource,
+    VideoWriter,
+    probe,
+    probe_sound,
+    read_audio,
+    read_frames,
+    resample_pyav,
+)
 from lipsync_core.types import Audio
 
 
@@ -17,13 +25,19 @@ from lipsync_core.types import Audio
     ("d.flac", "flac", 44100, "stereo"), ("e.mp3", "libmp3lame", 44100, "stereo"), ("f.m4a", "aac", 48000, "mono"),
     ("g.opus", "libopus", 48000, "stereo"), ("h.wav", "pcm_s24le", 16000, "3.0"),
 ])  # fmt: skip
-def test_any_format_rate_and_channel_count(tmp_path: Path, name: str, codec: str, rate: int, layout: str) -> None:
+def test_any_format_rate_and_channel_count(
+    tmp_path: Path, name: str, codec: str, rate: int, layout: str
+) -> None:
     channels = {"mono": 1, "stereo": 2, "3.0": 3, "5.1": 6}[layout]
-    path = write_sound(tmp_path / name, click(rate, 1.0, 0.4, channels), rate, codec=codec, layout=layout)
+    path = write_sound(
+        tmp_path / name, click(rate, 1.0, 0.4, channels), rate, codec=codec, layout=layout
+    )
     info = probe_sound(path)
     assert (info.rate, info.channels) == (rate, channels)
     audio = read_audio(path)
-    assert audio.rate == 16000 and audio.samples.shape[0] == 1 and audio.samples.dtype == torch.float32
+    assert (
+        audio.rate == 16000 and audio.samples.shape[0] == 1 and audio.samples.dtype == torch.float32
+    )
     assert abs(audio.samples.shape[1] - 16000) <= 1200
     assert abs(click_time(audio.samples, 16000) - 0.4) <= 0.001
     assert 0.5 < float(audio.samples.max()) < 1.0
@@ -40,10 +54,16 @@ def test_mono_is_the_mean_of_the_channels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
-@pytest.mark.parametrize(("delay", "at"), [(Fraction(0), 0.5), (Fraction(1, 4), 0.75), (Fraction(-1, 10), 0.4)])
-def test_the_sound_keeps_its_place_beside_the_picture(tmp_path: Path, suffix: str, delay: Fraction, at: float) -> None:
+@pytest.mark.parametrize(
+    ("delay", "at"), [(Fraction(0), 0.5), (Fraction(1, 4), 0.75), (Fraction(-1, 10), 0.4)]
+)
+def test_the_sound_keeps_its_place_beside_the_picture(
+    tmp_path: Path, suffix: str, delay: Fraction, at: float
+) -> None:
     samples = click(48000, 1.0, 0.5)
-    path = write_sound(tmp_path / f"a{suffix}", samples, 48000, codec="aac", delay=delay, picture_frames=25)
+    path = write_sound(
+        tmp_path / f"a{suffix}", samples, 48000, codec="aac", delay=delay, picture_frames=25
+    )
     audio = read_audio(path)
     assert abs(click_time(audio.samples, 16000) - at) <= 0.001
     assert float(audio.samples[:, : int(16000 * (at - 0.05))].abs().max()) < 0.01
@@ -85,12 +105,20 @@ def test_resampling_matches_the_analytic_signal(old: int, new: int) -> None:
 
 def test_resampling_leaves_out_what_the_new_rate_cannot_hold() -> None:
     time = torch.arange(48000, dtype=torch.float64) / 48000
-    assert resample_pyav(torch.sin(2 * math.pi * 9000 * time)[None], 48000, 16000)[:, 200:-200].abs().max() < 1e-4
+    assert (
+        resample_pyav(torch.sin(2 * math.pi * 9000 * time)[None], 48000, 16000)[:, 200:-200]
+        .abs()
+        .max()
+        < 1e-4
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 441])
 def test_resampling_short_sounds(count: int) -> None:
-    assert resample_pyav(torch.ones(2, count), 44100, 16000).shape == (2, math.ceil(count * 16000 / 44100))
+    assert resample_pyav(torch.ones(2, count), 44100, 16000).shape == (
+        2,
+        math.ceil(count * 16000 / 44100),
+    )
 
 
 def test_silence_stays_silence(tmp_path: Path) -> None:
@@ -130,7 +158,9 @@ def dubbed(folder: Path, name: str, sound: AudioSource, frames: int = 50) -> Pat
     ("a.wav", "pcm_s16le", 44100), ("a.wav", "pcm_s16le", 11025), ("a.mp3", "libmp3lame", 44100),
     ("a.m4a", "aac", 48000), ("a.mkv", "aac", 48000), ("a.opus", "libopus", 48000), ("a.flac", "flac", 48000),
 ])  # fmt: skip
-def test_a_click_stays_where_it_was(tmp_path: Path, output: str, name: str, codec: str, rate: int) -> None:
+def test_a_click_stays_where_it_was(
+    tmp_path: Path, output: str, name: str, codec: str, rate: int
+) -> None:
     path = write_sound(tmp_path / name, click(rate, 2.0, 0.7), rate, codec=codec)
     audio = read_audio(dubbed(tmp_path, f"out{output}", AudioSource(path)), rate=48000)
     assert abs(click_time(audio.samples, 48000) - 0.7) <= 0.001
@@ -138,8 +168,17 @@ def test_a_click_stays_where_it_was(tmp_path: Path, output: str, name: str, code
 
 @pytest.mark.parametrize("output", [".mp4", ".mkv"])
 @pytest.mark.parametrize("delay", [Fraction(1, 4), Fraction(-1, 10)])
-def test_a_delayed_or_early_track_stays_where_it_was(tmp_path: Path, output: str, delay: Fraction) -> None:
-    path = write_sound(tmp_path / "a.mp4", click(48000, 2.0, 0.7), 48000, codec="aac", delay=delay, picture_frames=50)
+def test_a_delayed_or_early_track_stays_where_it_was(
+    tmp_path: Path, output: str, delay: Fraction
+) -> None:
+    path = write_sound(
+        tmp_path / "a.mp4",
+        click(48000, 2.0, 0.7),
+        48000,
+        codec="aac",
+        delay=delay,
+        picture_frames=50,
+    )
     audio = read_audio(dubbed(tmp_path, f"out{output}", AudioSource(path)), rate=48000)
     assert abs(click_time(audio.samples, 48000) - 0.7 - delay) <= 0.001
 

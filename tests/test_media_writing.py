@@ -18,7 +18,11 @@ INFO = VideoInfo(32, 16, Fraction(25), None)
 
 def noise(count: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(
-        0, 256, (count, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        0,
+        256,
+        (count, height, width, 3),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
     )
 
 
@@ -29,7 +33,9 @@ def smooth(count: int, height: int, width: int) -> torch.Tensor:
     return (image[None] + torch.arange(count)[:, None, None, None]).round().to(torch.uint8)
 
 
-def written(path: Path, info: VideoInfo, pixels: torch.Tensor, audio: AudioSource | None = None, **options) -> Path:
+def written(
+    path: Path, info: VideoInfo, pixels: torch.Tensor, audio: AudioSource | None = None, **options
+) -> Path:
     with VideoWriter(path, info, audio, **options) as out:
         for at in range(0, len(pixels), 7):
             out.write(Frames(pixels[at : at + 7], at))
@@ -52,7 +58,9 @@ def test_lossless_codecs_give_back_every_bit(tmp_path: Path, codec: str) -> None
 @pytest.mark.parametrize("matrix", [1, 5, 6])
 @pytest.mark.parametrize("full", [False, True])
 def test_colour_tags_are_kept_and_used(tmp_path: Path, matrix: int, full: bool) -> None:
-    tags = ColourTags(primaries=matrix, transfer=1 if matrix == 1 else 6, matrix=matrix, full_range=full)
+    tags = ColourTags(
+        primaries=matrix, transfer=1 if matrix == 1 else 6, matrix=matrix, full_range=full
+    )
     pixels = smooth(5, 32, 48)
     path = written(tmp_path / "a.mp4", VideoInfo(48, 32, Fraction(25), None, tags), pixels, crf=0)
     assert probe(path).colour == tags
@@ -62,7 +70,9 @@ def test_colour_tags_are_kept_and_used(tmp_path: Path, matrix: int, full: bool) 
 def test_untagged_stays_untagged_in_both_definitions(tmp_path: Path) -> None:
     for height, width in ((32, 48), (720, 32)):
         pixels = smooth(2, height, width)
-        path = written(tmp_path / f"{height}.mp4", VideoInfo(width, height, Fraction(25), None), pixels, crf=0)
+        path = written(
+            tmp_path / f"{height}.mp4", VideoInfo(width, height, Fraction(25), None), pixels, crf=0
+        )
         assert probe(path).colour == ColourTags()
         assert (whole(path).int() - pixels.int()).abs().float().mean() < 1.5
 
@@ -88,13 +98,17 @@ def test_float_frames_are_rounded_to_the_nearest(tmp_path: Path) -> None:
     assert torch.equal(whole(path), pixels)
 
 
-@pytest.mark.parametrize("fps", [Fraction(24000, 1001), Fraction(25), Fraction(60), Fraction(1350, 61)])
+@pytest.mark.parametrize(
+    "fps", [Fraction(24000, 1001), Fraction(25), Fraction(60), Fraction(1350, 61)]
+)
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_every_container_and_rate(tmp_path: Path, fps: Fraction, suffix: str) -> None:
     path = written(tmp_path / f"a{suffix}", VideoInfo(32, 16, fps, None), levels(30))
     info = probe(path)
     assert (info.width, info.height) == (32, 16)
-    assert abs(info.fps - fps) < (Fraction(1, 10**6) if suffix in {".mp4", ".mov"} else Fraction(1, 4))
+    assert abs(info.fps - fps) < (
+        Fraction(1, 10**6) if suffix in {".mp4", ".mov"} else Fraction(1, 4)
+    )
     assert len(whole(path)) == 30
 
 
@@ -126,7 +140,9 @@ def test_an_existing_file_is_only_touched_when_allowed_and_when_finished(tmp_pat
 
 
 def test_a_file_can_replace_its_own_source(tmp_path: Path) -> None:
-    path = write_sound(tmp_path / "a.mp4", click(48000, 1.0, 0.5), 48000, codec="aac", picture_frames=25)
+    path = write_sound(
+        tmp_path / "a.mp4", click(48000, 1.0, 0.5), 48000, codec="aac", picture_frames=25
+    )
     with VideoWriter(path, INFO, AudioSource(path), overwrite=True) as out:
         out.write(Frames(levels(25)))
     assert abs(click_time(read_audio(path).samples, 16000) - 0.5) <= 0.001
@@ -135,7 +151,9 @@ def test_a_file_can_replace_its_own_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, GeneratorExit])
 @pytest.mark.parametrize("frames", [0, 60])
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path, error: type[BaseException], frames: int) -> None:
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, error: type[BaseException], frames: int
+) -> None:
     target = tmp_path / "out"
     target.mkdir()
     sound = AudioSource(write_sound(tmp_path / "a.wav", click(8000, 2.0, 1.0), 8000))
@@ -158,7 +176,10 @@ def test_a_writer_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     ):
         with pytest.raises(MediaError):
             VideoWriter(target / "a.mp4", INFO, **options)
-    with pytest.raises(MediaError, match="no frame was written"), VideoWriter(target / "a.mp4", INFO):
+    with (
+        pytest.raises(MediaError, match="no frame was written"),
+        VideoWriter(target / "a.mp4", INFO),
+    ):
         pass
     assert not list(target.iterdir())
 
@@ -179,7 +200,10 @@ def test_bad_targets_are_media_errors(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="wanted 32x16"), VideoWriter(tmp_path / "a.mp4", INFO) as out:
+    with (
+        pytest.raises(ValueError, match="wanted 32x16"),
+        VideoWriter(tmp_path / "a.mp4", INFO) as out,
+    ):
         out.write(Frames(levels(2, width=64)))
     assert not list(tmp_path.iterdir())
 
@@ -191,14 +215,18 @@ def many_tracks(tmp_path: Path) -> Path:
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", 25)
         video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
-        sounds = [out.add_stream(codec, 48000, layout="mono") for codec in ("aac", "aac", "pcm_s16le")]
+        sounds = [
+            out.add_stream(codec, 48000, layout="mono") for codec in ("aac", "aac", "pcm_s16le")
+        ]
         sounds[1].metadata["language"] = "fra"
         text = out.add_mux_stream("subrip")
         for _ in range(50):
             out.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
         out.mux(video.encode(None))
         for at, sound in zip((0.5, 1.0, 1.5), sounds, strict=True):
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(click(48000, 2.0, at)), "fltp", "mono")
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(click(48000, 2.0, at)), "fltp", "mono"
+            )
             frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
             out.mux([*sound.encode(frame), *sound.encode(None)])
         packet = av.Packet(b"hello")
@@ -208,13 +236,25 @@ def many_tracks(tmp_path: Path) -> Path:
     return path
 
 
-def test_further_tracks_are_kept_where_the_container_allows(tmp_path: Path, many_tracks: Path) -> None:
+def test_further_tracks_are_kept_where_the_container_allows(
+    tmp_path: Path, many_tracks: Path
+) -> None:
     speech = AudioSource(Audio(torch.from_numpy(click(16000, 2.0, 0.2)), 16000))
     info = VideoInfo(32, 16, Fraction(25), None)
-    for suffix, kept, dropped in ((".mkv", ["aac", "aac", "pcm_s16le", "srt"], 0), (".mp4", ["aac", "aac"], 2)):
+    for suffix, kept, dropped in (
+        (".mkv", ["aac", "aac", "pcm_s16le", "srt"], 0),
+        (".mp4", ["aac", "aac"], 2),
+    ):
         warnings: list[str] = []
         path = tmp_path / f"out{suffix}"
-        written(path, info, levels(50), speech, extra_tracks_from=many_tracks, on_warning=warnings.append)
+        written(
+            path,
+            info,
+            levels(50),
+            speech,
+            extra_tracks_from=many_tracks,
+            on_warning=warnings.append,
+        )
         with av.open(str(path)) as container:
             assert [stream.codec_context.name for stream in container.streams][1:] == kept
             assert container.streams.audio[1].language == "fra"
@@ -237,16 +277,21 @@ def test_only_the_media_package_imports_av() -> None:
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            names += (
+                [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            )
             if any(name.split(".")[0] == "av" for name in names):
                 assert path.parent == root / "media", path
 
 
 def test_a_repeatable_picture_is_the_same_every_time(tmp_path: Path) -> None:
-    """With the macroblock tree, a quarter of the files of one clip differed; here it is off, which the file says."""
+    """With the macroblock tree, a quarter of the files of one clip differed; here it is off, which
+    the file says."""
     pixels = noise(12, 64, 80)
     info = VideoInfo(80, 64, Fraction(25), None)
-    first, second = (written(tmp_path / f"{i}.mp4", info, pixels, repeatable=True) for i in range(2))
+    first, second = (
+        written(tmp_path / f"{i}.mp4", info, pixels, repeatable=True) for i in range(2)
+    )
     assert torch.equal(whole(first), whole(second))
     assert b"mbtree=0" in first.read_bytes()
     assert b"mbtree=1" in written(tmp_path / "plain.mp4", info, pixels).read_bytes()

@@ -1,4 +1,5 @@
-"""Memory does not grow with the length of a clip. Run with -m slow: ten minutes of 720p take a while."""
+"""Memory does not grow with the length of a clip. Run with -m slow: ten minutes of 720p take a
+while."""
 
 import json
 import subprocess
@@ -39,7 +40,9 @@ def footage(path: Path, seconds: int) -> Path:
     """720p at 25 fps: a face on a grey wall that drifts to and fro."""
     frame = torch.full((720, 1280, 3), 90, dtype=torch.uint8)
     frame[100:612, 300:812] = torch.from_numpy(skimage.data.astronaut().copy())
-    with VideoWriter(path, VideoInfo(1280, 720, Fraction(25), None), preset="ultrafast", crf=23) as out:
+    with VideoWriter(
+        path, VideoInfo(1280, 720, Fraction(25), None), preset="ultrafast", crf=23
+    ) as out:
         for start in range(0, seconds * 25, 25):
             shifts = [round(100 * np.sin((start + i) / 50)) for i in range(25)]
             out.write(Frames(torch.stack([frame.roll(shift, 1) for shift in shifts]), start))
@@ -47,8 +50,18 @@ def footage(path: Path, seconds: int) -> Path:
 
 
 def peak(folder: Path, seconds: int) -> float:
-    face, speech = footage(folder / f"{seconds}.mp4", seconds), tone(folder / f"{seconds}.wav", seconds)
-    command = [sys.executable, "-c", PROGRAM, str(face), str(speech), str(folder / f"out{seconds}.mp4")]
+    face, speech = (
+        footage(folder / f"{seconds}.mp4", seconds),
+        tone(folder / f"{seconds}.wav", seconds),
+    )
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(face),
+        str(speech),
+        str(folder / f"out{seconds}.mp4"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     frames, dubbed, megabytes = json.loads(done.stdout.splitlines()[-1])
     assert frames == seconds * 25 and dubbed == frames
@@ -89,7 +102,12 @@ def test_reference_scores_keep_embeddings_and_no_pictures() -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("peak memory is read in /proc, which this system has not")
     few, many = (
-        float(subprocess.run([sys.executable, "-c", SCORING, n], capture_output=True, text=True, check=True).stdout)
+        float(
+            subprocess.run(
+                [sys.executable, "-c", SCORING, n], capture_output=True, text=True, check=True
+            ).stdout
+        )
         for n in ("320", "3200")
     )
-    assert many - few < 200, f"320 frames peak at {few:.0f} MB, 3200 at {many:.0f} MB"  # as pictures 434 MB more
+    # as pictures 434 MB more
+    assert many - few < 200, f"320 frames peak at {few:.0f} MB, 3200 at {many:.0f} MB"

@@ -43,7 +43,8 @@ def discriminator() -> nn.Module:
 
 
 def faces(stacked: Tensor) -> tuple[Tensor, Tensor]:
-    """RGB (target, reference) of the reference's (N,6,S,S) BGR stack. What it masks is left in: we mask inside."""
+    """RGB (target, reference) of the reference's (N,6,S,S) BGR stack. What it masks is left in: we
+    mask inside."""
     return stacked[:, :3].flip(1), stacked[:, 3:].flip(1)
 
 
@@ -61,7 +62,11 @@ def expert_inputs() -> tuple[Tensor, Tensor, Tensor]:
     """mel, RGB faces whose upper half, which the reference does not get, is noise, and labels."""
     lower = uniform(201, (3, 15, 48, 96)).view(3, 5, 3, 48, 96).flip(2)
     upper = uniform(1, (3, 5, 3, 48, 96))
-    return uniform(202, (3, 1, 80, 16), -4, 4), torch.cat([upper, lower], 3), torch.tensor([1.0, 0.0, 1.0])
+    return (
+        uniform(202, (3, 1, 80, 16), -4, 4),
+        torch.cat([upper, lower], 3),
+        torch.tensor([1.0, 0.0, 1.0]),
+    )
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -69,7 +74,10 @@ def test_names_shapes_and_sizes_are_the_public_ones(name: str) -> None:
     network, config = PUBLIC[name]
     with torch.device("meta"):
         model = network(config)
-    state = {key: [list(v.shape), str(v.dtype).removeprefix("torch.")] for key, v in model.state_dict().items()}
+    state = {
+        key: [list(v.shape), str(v.dtype).removeprefix("torch.")]
+        for key, v in model.state_dict().items()
+    }
     assert state == KEYS[name]["keys"]
     assert sum(p.numel() for p in model.parameters()) == KEYS[name]["params"]
 
@@ -86,10 +94,16 @@ def test_generator_agrees_with_the_reference(generator: nn.Module) -> None:
     made = generator(mel, target, reference).flip(1)
     torch.testing.assert_close(made, torch.from_numpy(wanted["out4d"]), atol=2e-5, rtol=0)
     clips, mels = uniform(103, (2, 6, 5, 96, 96)), uniform(104, (2, 5, 1, 80, 16), -4, 4)
-    made = sequences(generator(mels.transpose(0, 1).flatten(0, 1), *faces(time_major(clips)))).permute(0, 2, 1, 3, 4)
+    made = sequences(
+        generator(mels.transpose(0, 1).flatten(0, 1), *faces(time_major(clips)))
+    ).permute(0, 2, 1, 3, 4)
     made = made.flip(1)  # (B,3,T,S,S) BGR
-    torch.testing.assert_close(made[..., ::8, ::8], torch.from_numpy(wanted["out5d_sub"]), atol=2e-5, rtol=0)
-    torch.testing.assert_close(made.mean((3, 4)), torch.from_numpy(wanted["out5d_mean"]), atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        made[..., ::8, ::8], torch.from_numpy(wanted["out5d_sub"]), atol=2e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        made.mean((3, 4)), torch.from_numpy(wanted["out5d_mean"]), atol=2e-5, rtol=0
+    )
 
 
 @torch.inference_mode()
@@ -145,15 +159,19 @@ def check_norms(model: nn.Module, wanted: dict[str, float], rel: float = 1e-3) -
 def test_a_training_step_agrees_with_the_reference(
     generator: nn.Module, expert: nn.Module, discriminator: nn.Module, mode: str
 ) -> None:
-    """The paper's step with weights .03, .07, .90; the expert's batch norms in both modes (the public code has train).
+    """The paper's step with weights .03, .07, .90; the expert's batch norms in both modes (the
+    public code has train).
 
-    The generator's gradients are ill-conditioned: over a batch of two, train-mode batch norms of 1x1 maps leave little but
-    signs. Against a float64 run, the reference itself is off by 1.4e-4 in the sync loss and by up to 27 % in gradient
-    norms with the expert in train mode, by 0.8 % in eval mode; here the two float32 runs differed by 4 % and 0.1 %. The
-    modes lie apart by factors of 500, which is what the loose bound of the first tells.
+    The generator's gradients are ill-conditioned: over a batch of two, train-mode batch norms of
+    1x1 maps leave little but signs. Against a float64 run, the reference itself is off by 1.4e-4 in
+    the sync loss and by up to 27 % in gradient norms with the expert in train mode, by 0.8 % in
+    eval mode; here the two float32 runs differed by 4 % and 0.1 %. The modes lie apart by factors
+    of 500, which is what the loose bound of the first tells.
     """
     rel = {"train": 0.3, "eval": 0.01}[mode]
-    generator, expert, judge = (copy.deepcopy(m).train() for m in (generator, expert, discriminator))
+    generator, expert, judge = (
+        copy.deepcopy(m).train() for m in (generator, expert, discriminator)
+    )
     expert.train(mode == "train").requires_grad_(False)
     wanted = json.loads((REFERENCE / "train_step.json").read_text())[f"expert_{mode}_mode"]
     target, reference = faces(time_major(uniform(401, (2, 6, 5, 96, 96))))
@@ -196,7 +214,9 @@ def test_an_expert_s_training_step_agrees_with_the_reference(expert: nn.Module) 
     wanted = json.loads((REFERENCE / "expert_train_step.json").read_text())
     mel, video, labels = expert_inputs()
     audio, lips = expert(mel, video)
-    torch.testing.assert_close((audio * lips).sum(1), torch.tensor(wanted["cos"]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        (audio * lips).sum(1), torch.tensor(wanted["cos"]), atol=1e-5, rtol=0
+    )
     loss = cosine_bce(audio, lips, labels)
     loss.backward()
     assert loss.item() == pytest.approx(wanted["loss"], abs=1e-5)
@@ -211,7 +231,8 @@ def sample(n: int) -> tuple[Tensor, Tensor, Tensor]:
 @torch.inference_mode()
 @pytest.mark.parametrize("config", [WAV2LIP, MINI, dataclasses.replace(MINI, output="paint")])
 def test_folding_keeps_the_output(config) -> None:
-    # in float64: recipe weights swell rounding, and what is asked is whether the numbers are the same
+    # in float64: recipe weights swell rounding, and what is asked is whether the numbers are the
+    # same
     model, inputs = build(Generator, config).double(), [x.double() for x in sample(2)]
     whole = model(*inputs)
     fold(model.train())
@@ -229,7 +250,11 @@ def macs(model: nn.Module, *inputs: Tensor) -> int:
         places = given[0] if isinstance(layer, nn.ConvTranspose2d) else made
         total += layer.weight.numel() * places[0, 0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    hooks = [
+        m.register_forward_hook(count)
+        for m in model.modules()
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))
+    ]
     with torch.inference_mode():
         model(*inputs)
     for hook in hooks:
@@ -281,5 +306,7 @@ def test_gradients_reach_every_parameter_and_the_sound(output) -> None:
     mel.requires_grad_(True)
     (model(mel, target, reference) - target).square().mean().backward()
     grads = {"mel": mel.grad, **{key: p.grad for key, p in model.named_parameters()}}
-    assert [key for key, grad in grads.items() if grad is None or not bool(grad.isfinite().all())] == []
+    assert [
+        key for key, grad in grads.items() if grad is None or not bool(grad.isfinite().all())
+    ] == []
     assert mel.grad is not None and float(mel.grad.abs().max()) > 0

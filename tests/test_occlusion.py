@@ -23,13 +23,15 @@ DENSE = {
 
 
 def faces(*, opened: float = 0.0, size: int = SIZE, turned: float = 0.0, n: int = 1) -> Tensor:
-    """(n,3,S,S) a face with eyes, brows, nostrils and lips, its mouth ``opened`` by a part of the side, before a wall;
-    ``turned``: all but its outline moved by that part."""
+    """(n,3,S,S) a face with eyes, brows, nostrils and lips, its mouth ``opened`` by a part of the
+    side, before a wall; ``turned``: all but its outline moved by that part."""
     axis = (torch.arange(size) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     picture = torch.tensor([0.2, 0.35, 0.5])[:, None, None].expand(3, size, size).clone()
 
-    def paint(colour: tuple[float, float, float], at: tuple[float, float], wide: float, high: float) -> None:
+    def paint(
+        colour: tuple[float, float, float], at: tuple[float, float], wide: float, high: float
+    ) -> None:
         inside = 1 - ((x - at[0]) / wide).square() - ((y - at[1]) / high).square()
         cover = (inside * min(wide, high) * size / 2 + 0.5).clamp(0, 1)
         shade = 1 - 0.15 * ((x - 0.5) / 0.4).square()
@@ -47,7 +49,9 @@ def faces(*, opened: float = 0.0, size: int = SIZE, turned: float = 0.0, n: int 
     return picture.expand(n, 3, size, size).contiguous()
 
 
-def held(kind: OccluderKind, pixels: Tensor, at: tuple[float, float] = (0.05, 0.05)) -> tuple[Tensor, Tensor]:
+def held(
+    kind: OccluderKind, pixels: Tensor, at: tuple[float, float] = (0.05, 0.05)
+) -> tuple[Tensor, Tensor]:
     """``pixels`` with a thing before them, and where it is."""
     points = (POINTS * (pixels.shape[3] / SIZE)).expand(len(pixels), 5, 2)
     colour, cover = occluder(kind, pixels, points, torch.tensor([at]).expand(len(pixels), 2))
@@ -81,7 +85,10 @@ def test_a_face_that_speaks_and_moves_covers_nothing() -> None:
         faces(turned=0.06),
         0.75 * faces(opened=0.05),
         faces() * torch.tensor([1.1, 1.0, 0.9])[:, None, None],
-        (faces() + 0.02 * torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))).clamp(0, 1),
+        (
+            faces()
+            + 0.02 * torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+        ).clamp(0, 1),
     ):
         assert float(compared(pixels, closed, POINTS, SIZE).max()) == 0
         assert float(compared(closed, pixels, POINTS, SIZE).max()) == 0
@@ -102,20 +109,36 @@ def test_a_covered_reference_gives_no_verdict_and_is_not_chosen() -> None:
     covered = held("hand", faces())[0]
     assert float(compared(faces(opened=0.03), covered, POINTS, SIZE).max()) == 0
     pixels = torch.cat(
-        [held("scarf", faces())[0], covered, faces(opened=0.05), faces(opened=0.02), held("hair", faces())[0], faces()]
+        [
+            held("scarf", faces())[0],
+            covered,
+            faces(opened=0.05),
+            faces(opened=0.02),
+            held("hair", faces())[0],
+            faces(),
+        ]
     )
     assert int(clearest(pixels, POINTS.expand(6, 5, 2))) in (2, 3, 5)
 
 
 def test_the_soft_edge_lies_outside() -> None:
     pixels, _ = held("microphone", faces())
-    hard, narrow, wide = (compared(pixels, faces(), POINTS, SIZE, feather=feather) for feather in (0.0, 0.08, 0.16))
+    hard, narrow, wide = (
+        compared(pixels, faces(), POINTS, SIZE, feather=feather) for feather in (0.0, 0.08, 0.16)
+    )
     assert float(narrow[hard > 0].min()) == 1
-    assert bool((wide >= narrow).all()) and float(wide.mean()) > 1.1 * float(narrow.mean()) > 1.2 * float(hard.mean())
-    far = torch.nn.functional.max_pool2d(hard, 2 * 10 + 1, 1, 10) == 0  # 0.08 of 96 px, and a cell more
+    assert bool((wide >= narrow).all()) and float(wide.mean()) > 1.1 * float(
+        narrow.mean()
+    ) > 1.2 * float(hard.mean())
+    # 0.08 of 96 px, and a cell more
+    far = torch.nn.functional.max_pool2d(hard, 2 * 10 + 1, 1, 10) == 0
     assert float(narrow[far].max()) == 0
     both = compared(
-        pixels.expand(2, -1, -1, -1), faces(), POINTS.expand(2, 5, 2), SIZE, feather=torch.tensor([0.08, 0.16])
+        pixels.expand(2, -1, -1, -1),
+        faces(),
+        POINTS.expand(2, 5, 2),
+        SIZE,
+        feather=torch.tensor([0.08, 0.16]),
     )
     torch.testing.assert_close(both, torch.cat([narrow, wide]))
 
@@ -126,7 +149,8 @@ def test_each_face_is_judged_alone() -> None:
     together = compared(pixels, faces(), points, SIZE)
     for i in range(len(pixels)):
         alone = compared(pixels[i : i + 1], faces(), points[i : i + 1], SIZE)
-        # float32 sums in another order for another batch: up to 5.4e-6 of a mask in [0,1] on AVX-512 without AMX
+        # float32 sums in another order for another batch: up to 5.4e-6 of a mask in [0,1] on
+        # AVX-512 without AMX
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(compared(pixels, faces(n=len(pixels)), points, SIZE), together)
 
@@ -140,18 +164,25 @@ def test_a_mirrored_face_gives_a_mirrored_mask(kind: OccluderKind, size: int) ->
     given = compared(pixels, faces(size=size), points, size)
     assert bool(given.any())
     torch.testing.assert_close(
-        compared(pixels.flip(3), faces(size=size).flip(3), mirrored, size), given.flip(3), atol=1e-3, rtol=0
+        compared(pixels.flip(3), faces(size=size).flip(3), mirrored, size),
+        given.flip(3),
+        atol=1e-3,
+        rtol=0,
     )
 
 
 @pytest.mark.parametrize("count", DENSE)
 def test_dense_points_say_the_same(count: int) -> None:
     dense = torch.full((1, count, 2), torch.nan)
-    for corners, middle in zip(DENSE[count], (POINTS[:, 0], POINTS[:, 1], POINTS[:, 3:].mean(1)), strict=True):
+    for corners, middle in zip(
+        DENSE[count], (POINTS[:, 0], POINTS[:, 1], POINTS[:, 3:].mean(1)), strict=True
+    ):
         for corner, step in zip(corners, (-4, 4), strict=True):
             dense[:, corner] = middle + torch.tensor([step, 0.0])
     pixels, _ = held("microphone", faces())
-    torch.testing.assert_close(compared(pixels, faces(), dense, SIZE), compared(pixels, faces(), POINTS, SIZE))
+    torch.testing.assert_close(
+        compared(pixels, faces(), dense, SIZE), compared(pixels, faces(), POINTS, SIZE)
+    )
 
 
 def test_a_mask_of_another_size() -> None:

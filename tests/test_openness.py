@@ -14,16 +14,24 @@ CAVITY, TEETH = (0.08, 0.03, 0.03), (0.75, 0.72, 0.65)
 FPS = Fraction(25)
 
 
-def face(gap: float, *, inside: tuple[float, ...] = CAVITY, dark: float = 1.0, beard: bool = False) -> Tensor:
-    """(3,S,S) skin with lips, ``dark`` times as light as usual, whose opening is ``gap`` of the side high; a closed mouth
-    keeps a dark line."""
+def face(
+    gap: float, *, inside: tuple[float, ...] = CAVITY, dark: float = 1.0, beard: bool = False
+) -> Tensor:
+    """(3,S,S) skin with lips, ``dark`` times as light as usual, whose opening is ``gap`` of the
+    side high; a closed mouth keeps a dark line."""
     axis = (torch.arange(SIZE) + 0.5) / SIZE
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     colours = torch.tensor([dark * v for v in SKIN])[:, None, None].expand(3, SIZE, SIZE).clone()
     if beard:
-        colours[:, (y > 0.5) & ((x - 0.5) ** 2 / 0.16 + (y - 0.66) ** 2 / 0.0225 > 0.25)] = torch.tensor(BEARD)[:, None]
+        colours[:, (y > 0.5) & ((x - 0.5) ** 2 / 0.16 + (y - 0.66) ** 2 / 0.0225 > 0.25)] = (
+            torch.tensor(BEARD)[:, None]
+        )
     across = ((x - 0.5) / 0.16) ** 2
-    for height, colour in ((0.05 + gap / 2, [dark * v for v in LIPS]), (gap / 2, inside), (0.006, CAVITY)):
+    for height, colour in (
+        (0.05 + gap / 2, [dark * v for v in LIPS]),
+        (gap / 2, inside),
+        (0.006, CAVITY),
+    ):
         if height > 0:
             colours[:, across + ((y - 0.66) / height) ** 2 < 1] = torch.tensor(colour)[:, None]
     return colours
@@ -32,8 +40,12 @@ def face(gap: float, *, inside: tuple[float, ...] = CAVITY, dark: float = 1.0, b
 @pytest.mark.parametrize("inside", [CAVITY, TEETH])
 @pytest.mark.parametrize("beard", [False, True])
 @pytest.mark.parametrize("dark", [1.0, 0.3])
-def test_open_mouths_have_more_than_closed_ones(inside: tuple[float, ...], beard: bool, dark: float) -> None:
-    faces = torch.stack([face(gap, inside=inside, dark=dark, beard=beard) for gap in (0, 0.04, 0.1)])
+def test_open_mouths_have_more_than_closed_ones(
+    inside: tuple[float, ...], beard: bool, dark: float
+) -> None:
+    faces = torch.stack(
+        [face(gap, inside=inside, dark=dark, beard=beard) for gap in (0, 0.04, 0.1)]
+    )
     closed, parted, wide = openness(faces).tolist()
     assert 0 <= closed < 0.75 * min(parted, wide)
     assert parted < wide or inside == TEETH  # of teeth, how many there are hardly counts

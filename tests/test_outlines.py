@@ -7,15 +7,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.landmark_masks import LAYOUTS, OutlineKind, outline_distance, outline_mask, polygon_distance
+from lipsync_core.blend.landmark_masks import (
+    LAYOUTS,
+    OutlineKind,
+    outline_distance,
+    outline_mask,
+    polygon_distance,
+)
 
 SIZE = 64
 KINDS = get_args(OutlineKind)
 
 
 def face(count: int, n: int = 1, *, seed: int = 0) -> Tensor:
-    """(N,K,2) a plain face in crop pixels: half an ellipse of jaw, a row of brows, a short row under the nose, the rest far
-    off, where it must not matter; each face a little different."""
+    """(N,K,2) a plain face in crop pixels: half an ellipse of jaw, a row of brows, a short row
+    under the nose, the rest far off, where it must not matter; each face a little different."""
     layout = LAYOUTS[count]
     points = torch.full((n, count, 2), -500.0)
     angle = torch.linspace(math.pi, 0, len(layout.jaw))
@@ -30,15 +36,21 @@ def face(count: int, n: int = 1, *, seed: int = 0) -> Tensor:
 def test_masks_lie_between_0_and_1_and_end_inside_the_crop(count: int, kind: OutlineKind) -> None:
     for feather in (0.08, 0.3):
         mask = outline_mask(kind, face(count, 3) * 1.1, SIZE, feather=feather, inset=-0.05)
-        assert mask.shape == (3, 1, SIZE, SIZE) and float(mask.min()) >= 0 and float(mask.max()) <= 1
-        assert not torch.cat([mask[..., 0], mask[..., -1], mask[..., 0, :], mask[..., -1, :]], -1).any()
+        assert (
+            mask.shape == (3, 1, SIZE, SIZE) and float(mask.min()) >= 0 and float(mask.max()) <= 1
+        )
+        assert not torch.cat(
+            [mask[..., 0], mask[..., -1], mask[..., 0, :], mask[..., -1, :]], -1
+        ).any()
         assert bool(mask.flatten(1).any(1).all())
     assert set(outline_mask(kind, face(count), SIZE, feather=0).unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("count", LAYOUTS)
 def test_each_kind_holds_what_it_says(count: int) -> None:
-    mouth, lower, whole = (outline_mask(kind, face(count), SIZE, feather=0)[0, 0].bool() for kind in KINDS)
+    mouth, lower, whole = (
+        outline_mask(kind, face(count), SIZE, feather=0)[0, 0].bool() for kind in KINDS
+    )
     lips, chin, nose, cheek, eye, neck = (32, 44), (32, 57), (32, 28), (14, 36), (22, 22), (32, 63)
 
     def held(mask: Tensor) -> list[bool]:
@@ -64,7 +76,9 @@ def test_a_mirrored_face_has_the_mirrored_mask(count: int, kind: OutlineKind) ->
     mirrored = points[:, swapped] * torch.tensor([-1.0, 1.0]) + torch.tensor([float(SIZE), 0.0])
     for size in (SIZE, 63):
         straight = outline_mask(kind, points * size / SIZE, size).flip(3)
-        torch.testing.assert_close(outline_mask(kind, mirrored * size / SIZE, size), straight, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            outline_mask(kind, mirrored * size / SIZE, size), straight, atol=1e-4, rtol=0
+        )
 
 
 def test_a_batch_is_its_faces_one_by_one() -> None:
@@ -101,7 +115,10 @@ def test_gradients(kind: OutlineKind) -> None:
 
 
 def test_other_points_and_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"points are \(1, 5, 2\); wanted one of \(N,68,2\), \(N,102,2\), \(N,106,2\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"points are \(1, 5, 2\); wanted one of \(N,68,2\), \(N,102,2\), \(N,106,2\)",
+    ):
         outline_mask("mouth", torch.zeros(1, 5, 2), SIZE)
     with pytest.raises(ValueError, match="mouth, lower and face; got 'box'"):
         outline_mask("box", face(68), SIZE)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""What frames leave for the next ones: the same however a stream is cut, calm where nothing happens, quick where lips move."""
+"""What frames leave for the next ones: the same however a stream is cut, calm where nothing
+happens, quick where lips move."""
 
 from fractions import Fraction
 
@@ -29,7 +30,9 @@ BLENDS = [
 ]
 
 
-def spoken(clip: Tensor, blend: Blend, role: Role, size: int = COUNT, *, parser: FaceParser | None = None) -> Tensor:
+def spoken(
+    clip: Tensor, blend: Blend, role: Role, size: int = COUNT, *, parser: FaceParser | None = None
+) -> Tensor:
     sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
     return whole(sync.in_turn(pieces(clip, size), [role], fps=FPS))
 
@@ -54,7 +57,9 @@ def test_what_is_eased_goes_a_part_of_the_way() -> None:
     assert eased(values, None, keep).flatten().tolist() == [0, 0.5, 0.75, 0.375]
     assert eased(values, torch.ones(1, 1), keep, rises=True).flatten().tolist() == [0.5, 1, 1, 0.5]
     halves = eased(values[:2], None, keep[:2])
-    assert torch.equal(torch.cat([halves, eased(values[2:], halves[-1:], keep[2:])]), eased(values, None, keep))
+    assert torch.equal(
+        torch.cat([halves, eased(values[2:], halves[-1:], keep[2:])]), eased(values, None, keep)
+    )
     slow, fast = (Moment(torch.arange(3), Fraction(fps)).keep(0.2) for fps in (25, 50))
     torch.testing.assert_close(slow[1], fast[1] ** 2)  # as much in the same time
     assert slow[0] == 0
@@ -67,7 +72,9 @@ def test_trembling_goes_and_lips_are_not_smeared() -> None:
     face[20:, :, 24:36, 12:36] -= 0.4  # a mouth opens at once
     follows = linked(torch.arange(count), None)
     calm = steadied(face, None, follows, strength=0.8)
-    assert float(calm[5:20].diff(dim=0).abs().mean()) < 0.5 * float(face[5:20].diff(dim=0).abs().mean())
+    assert float(calm[5:20].diff(dim=0).abs().mean()) < 0.5 * float(
+        face[5:20].diff(dim=0).abs().mean()
+    )
     opened = calm[20, :, 28:32, 18:30] - face[20, :, 28:32, 18:30]
     assert float(opened.abs().max()) < 0.005  # the first frame shows it whole
     assert torch.equal(steadied(face, None, follows, strength=0.0), face)
@@ -77,7 +84,10 @@ def test_trembling_goes_and_lips_are_not_smeared() -> None:
 
 def own_pictures(clip: Tensor, track: FaceTrack) -> References:
     return References(
-        tuple(Frames(picture[None]) for picture in clip), track.boxes, track.points, torch.arange(len(clip))
+        tuple(Frames(picture[None]) for picture in clip),
+        track.boxes,
+        track.points,
+        torch.arange(len(clip)),
     )
 
 
@@ -85,7 +95,8 @@ def own_pictures(clip: Tensor, track: FaceTrack) -> References:
 def test_a_frame_that_is_its_own_reference_is_drawn_as_ever(clip: Tensor, own: bool) -> None:
     track, blend = person(20), Blend(kind="feather", own_pixels=own)
     got = spoken(clip, blend, Role(voice(1), track, references=own_pictures(clip, track)))
-    below = int(track.points[:, 2, 1].max()) + 13 if own else 0  # the upper half is always the frame's own
+    # the upper half is always the frame's own
+    below = int(track.points[:, 2, 1].max()) + 13 if own else 0
     close(got[:, below:], spoken(clip, blend, Role(voice(1), track))[:, below:])
 
 
@@ -93,12 +104,22 @@ def test_a_frame_that_is_its_own_reference_is_drawn_as_ever(clip: Tensor, own: b
 def test_a_mouth_is_drawn_from_its_reference(clip: Tensor, own: bool) -> None:
     """From the first frame; whatever the frames themselves show under the mask is gone."""
     track = person(20)
-    first = References((Frames(clip[:1]),), track.boxes[:1], track.points[:1], torch.zeros(COUNT, dtype=torch.long))
-    role, blend = Role(voice(1), track, references=first), Blend(kind="feather", own_pixels=own, detail=0, grain=0)
+    first = References(
+        (Frames(clip[:1]),), track.boxes[:1], track.points[:1], torch.zeros(COUNT, dtype=torch.long)
+    )
+    role, blend = (
+        Role(voice(1), track, references=first),
+        Blend(kind="feather", own_pixels=own, detail=0, grain=0),
+    )
     masks = torch.zeros(clip.shape[:3])
     sync = LipSync(mini(), blend=blend, precision="float32")
     got = whole(
-        sync.in_turn(pieces(clip, 9), [role], fps=FPS, on_shares=lambda at, x: masks[at : at + len(x)].copy_(x))
+        sync.in_turn(
+            pieces(clip, 9),
+            [role],
+            fps=FPS,
+            on_shares=lambda at, x: masks[at : at + len(x)].copy_(x),
+        )
     )
     close(spoken(clip, blend, role, 4), got)
     outside = masks == 0
@@ -116,23 +137,33 @@ def test_a_mouth_is_drawn_from_its_reference(clip: Tensor, own: bool) -> None:
 def test_who_does_not_speak_shows_the_references_mouth(clip: Tensor, own: bool) -> None:
     still = clip[:1].expand(COUNT, -1, -1, -1)
     place = person(20, count=1)
-    track = FaceTrack(place.boxes.expand(COUNT, -1), place.points.expand(COUNT, -1, -1), place.visible.expand(COUNT))
+    track = FaceTrack(
+        place.boxes.expand(COUNT, -1),
+        place.points.expand(COUNT, -1, -1),
+        place.visible.expand(COUNT),
+    )
     speaking = torch.ones(COUNT)
     speaking[10:20], speaking[20] = 0, 0.5
-    look = References((Frames(clip[:1]),), place.boxes, place.points, torch.zeros(COUNT, dtype=torch.long))
+    look = References(
+        (Frames(clip[:1]),), place.boxes, place.points, torch.zeros(COUNT, dtype=torch.long)
+    )
     blend = Blend(own_pixels=own, detail=0, grain=0)
     got = spoken(still, blend, Role(voice(1), track, speaking=speaking, references=look))
     off = (got.int() - still.int()).abs().flatten(1).amax(1)
     rest = off[10:20]
-    assert int(rest.max()) <= (1 if own else 6)  # the crop's own interpolation, where it is enlarged
+    # the crop's own interpolation, where it is enlarged
+    assert int(rest.max()) <= (1 if own else 6)
     assert 2 * int(rest.max()) < int(off[20]) and int(off[:10].min()) > 3 * int(rest.max())
 
 
 def test_what_comes_before_the_face_stays(clip: Tensor) -> None:
-    """A microphone in frames 12 to 24, before a face drawn here: its pixels are those of the clip, bit for bit."""
+    """A microphone in frames 12 to 24, before a face drawn here: its pixels are those of the clip,
+    bit for bit."""
     base = _face(clip.shape[1:3])
     track = person(60, scale=90, count=1)
-    track = FaceTrack(track.boxes.expand(30, -1), track.points.expand(30, -1, -1), track.visible.expand(30))
+    track = FaceTrack(
+        track.boxes.expand(30, -1), track.points.expand(30, -1, -1), track.visible.expand(30)
+    )
     frames = base.expand(30, -1, -1, -1).clone()
     colour, cover = occluder("microphone", frames[12:24], track.points[12:24], torch.zeros(12, 2))
     frames[12:24] = pasted(frames[12:24], colour, cover)
@@ -140,7 +171,9 @@ def test_what_comes_before_the_face_stays(clip: Tensor) -> None:
     role = Role(voice(1), track)
     kept, drawn_over = (spoken(seen, Blend(occlusion=kind), role) for kind in ("compare", "ignore"))
     core = cover[:, 0] > 0.99
-    changed, spoilt = ((x[12:24] != seen[12:24]).any(-1)[core].float().mean() for x in (kept, drawn_over))
+    changed, spoilt = (
+        (x[12:24] != seen[12:24]).any(-1)[core].float().mean() for x in (kept, drawn_over)
+    )
     assert float(changed) < 0.05 < 0.2 < float(spoilt)
     close(kept[:12], drawn_over[:12])  # nothing else is different before
     assert not torch.equal(kept[24], drawn_over[24])  # the mouth comes back softly
@@ -149,17 +182,25 @@ def test_what_comes_before_the_face_stays(clip: Tensor) -> None:
 def test_a_restored_face_leaves_what_comes_before_it_alone() -> None:
     base = _face((HEIGHT, WIDTH))
     place = person(60, scale=90, count=1)
-    track = FaceTrack(place.boxes.expand(6, -1), place.points.expand(6, -1, -1), place.visible.expand(6))
+    track = FaceTrack(
+        place.boxes.expand(6, -1), place.points.expand(6, -1, -1), place.visible.expand(6)
+    )
     frames = base.expand(6, -1, -1, -1).clone()
     colour, cover = occluder("microphone", frames, track.points, torch.zeros(6, 2))
     frames = pasted(frames, colour, cover)
     before = Frames((frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8))
-    clear = References((Frames(base.permute(0, 2, 3, 1)),), place.boxes, place.points, torch.zeros(1, dtype=torch.long))
+    clear = References(
+        (Frames(base.permute(0, 2, 3, 1)),),
+        place.boxes,
+        place.points,
+        torch.zeros(1, dtype=torch.long),
+    )
     core = cover[:, 0] > 0.99
     spoilt: list[float] = []
     for kind in ("ignore", "compare"):
         blend = Blend(occlusion=kind, detail=0, grain=0)
-        restorer = Restorer(lambda faces: faces * 0.5, "a toy", "ours", blend)  # darkens all that it is shown
+        # darkens all that it is shown
+        restorer = Restorer(lambda faces: faces * 0.5, "a toy", "ours", blend)
         (after,) = restored([before], [track], restorer=restorer, clear=[clear], fps=FPS)
         spoilt.append(float((after.pixels != before.pixels).any(-1)[core].float().mean()))
         assert not torch.equal(after.pixels, before.pixels)
@@ -173,10 +214,15 @@ def test_of_a_photograph_the_mouth_alone_moves(clip: Tensor) -> None:
     def seen(start: int, shares: Tensor) -> None:
         masks[start : start + len(shares)] = shares
 
-    got = whole(sync.in_turn([Frames(clip[:1])], [role], fps=FPS, still=11, chunk=4, on_shares=seen))
+    got = whole(
+        sync.in_turn([Frames(clip[:1])], [role], fps=FPS, still=11, chunk=4, on_shares=seen)
+    )
     photo = clip[:1].expand(11, -1, -1, -1)
     assert torch.equal(got[masks == 0], photo[masks == 0])
-    assert torch.equal(masks, masks[:1].expand(11, -1, -1)) and 0 < float((masks > 0).float().mean()) < 0.2
+    assert (
+        torch.equal(masks, masks[:1].expand(11, -1, -1))
+        and 0 < float((masks > 0).float().mean()) < 0.2
+    )
     assert (got != photo).flatten(1).any(1).all()
 
 
@@ -205,7 +251,12 @@ def test_dense_points_shape_the_mask_and_do_not_tremble() -> None:
     assert float((plain - calm).abs().mean()) > 0.02  # another outline
     _, eased_, after = shaped(Faces(maps, five, shaky), Blend("face"), size, moment)
     raw = torch.cat(
-        [shaped(Faces(maps[:1], five[:1], p[None]), Blend("face"), size, Moment(torch.zeros(1), FPS))[1] for p in shaky]
+        [
+            shaped(
+                Faces(maps[:1], five[:1], p[None]), Blend("face"), size, Moment(torch.zeros(1), FPS)
+            )[1]
+            for p in shaky
+        ]
     )
     assert float(eased_.diff(dim=0).abs().mean()) < 0.6 * float(raw.diff(dim=0).abs().mean())
     assert after.past.shape is not None and torch.equal(after.past.shape, eased_[-1:])
@@ -214,16 +265,26 @@ def test_dense_points_shape_the_mask_and_do_not_tremble() -> None:
 def test_a_parser_keeps_the_mask_to_what_it_knows(clip: Tensor) -> None:
     network = build(FaceParsing, FaceParsingConfig())
     assert isinstance(network, FaceParsing)
-    parser, role = FaceParser(network, side=64, precision="float32"), Role(voice(1), person(20, count=6))
-    with pytest.raises(ValueError, match="occlusion is 'parse' and there is no parser; give one, or choose 'compare'"):
+    parser, role = (
+        FaceParser(network, side=64, precision="float32"),
+        Role(voice(1), person(20, count=6)),
+    )
+    with pytest.raises(
+        ValueError,
+        match="occlusion is 'parse' and there is no parser; give one, or choose 'compare'",
+    ):
         LipSync(mini(), blend=Blend(occlusion="parse"))
     some = clip[:6]
     shares: list[Tensor] = []
     for blend in (Blend(), Blend(occlusion="parse")):
         sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
-        list(sync.in_turn(pieces(some, 6), [role], fps=FPS, on_shares=lambda _, x: shares.append(x)))
+        list(
+            sync.in_turn(pieces(some, 6), [role], fps=FPS, on_shares=lambda _, x: shares.append(x))
+        )
     whole_mask, parsed = shares
     assert whole_mask.shape == parsed.shape == (6, HEIGHT, WIDTH)
-    assert bool((parsed <= whole_mask + 1e-6).all()) and float(parsed.sum()) < 0.9 * float(whole_mask.sum())
+    assert bool((parsed <= whole_mask + 1e-6).all()) and float(parsed.sum()) < 0.9 * float(
+        whole_mask.sum()
+    )
     a, b = (spoken(some, Blend(occlusion="parse"), role, size, parser=parser) for size in (2, 6))
     close(a, b)

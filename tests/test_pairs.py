@@ -22,7 +22,10 @@ def listed(folder: Path, text: str) -> Path:
 
 def test_lists_without_suffixes_give_the_audio_first(tmp_path: Path) -> None:
     path = listed(tmp_path, "633/00011 554/00002\r\n\r\n633/00012\t554/00003\r\n")
-    assert read_pairs(path) == [Pair("633/00011.mp4", "554/00002.mp4"), Pair("633/00012.mp4", "554/00003.mp4")]
+    assert read_pairs(path) == [
+        Pair("633/00011.mp4", "554/00002.mp4"),
+        Pair("633/00012.mp4", "554/00003.mp4"),
+    ]
 
 
 def test_lists_with_suffixes_give_the_video_first(tmp_path: Path) -> None:
@@ -48,7 +51,11 @@ def test_other_lists_are_refused(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_lists_of_our_own_carry_any_name(tmp_path: Path) -> None:
-    pairs = [Pair("#one.mp4", "two words/a  b.mp4"), Pair("ünï.mp4", " #.mkv"), Pair("a\u2028b.mp4", "#two.mp4")]
+    pairs = [
+        Pair("#one.mp4", "two words/a  b.mp4"),
+        Pair("ünï.mp4", " #.mkv"),
+        Pair("a\u2028b.mp4", "#two.mp4"),
+    ]
     write_pairs(pairs, tmp_path / "pairs.txt")
     assert read_pairs(tmp_path / "pairs.txt") == pairs
     commented = listed(tmp_path, "# of our own\na/../b.mp4 c.mp4\n")
@@ -61,8 +68,12 @@ def test_lists_of_our_own_carry_any_name(tmp_path: Path) -> None:
 def clip(path: Path, frames: int, *, speech: float | None) -> None:
     """Grey frames at 25 fps, and ``speech`` seconds of sound."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = None if speech is None else AudioSource(Audio(torch.zeros(1, round(16000 * speech)), 16000))
-    with VideoWriter(path, VideoInfo(32, 32, Fraction(25), frames), sound, preset="ultrafast") as out:
+    sound = (
+        None if speech is None else AudioSource(Audio(torch.zeros(1, round(16000 * speech)), 16000))
+    )
+    with VideoWriter(
+        path, VideoInfo(32, 32, Fraction(25), frames), sound, preset="ultrafast"
+    ) as out:
         out.write(Frames(torch.full((frames, 32, 32, 3), 90, dtype=torch.uint8)))
 
 
@@ -73,16 +84,25 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clip(folder / f"{name}.mkv", frames, speech=frames / 25)
     clip(folder / "mute.mp4", 40, speech=None)
     write_video(folder / "short speech.mp4", torch.zeros(3, 16, 32, 3, dtype=torch.uint8))
-    write_sound(folder / "voice.wav", np.zeros((1, 9000), np.float32), 16000)  # no video: its speech is not drawn
+    # no video: its speech is not drawn
+    write_sound(folder / "voice.wav", np.zeros((1, 9000), np.float32), 16000)
     (folder / "broken.mp4").write_bytes(b"nothing")
     return folder
 
 
 def test_each_video_speaks_with_a_shorter_one(root: Path) -> None:
     drawn = draw_pairs(root, seed=3)
-    assert sorted(pair.video for pair in drawn.pairs) == ["25.mkv", "35.mkv", "a/20.mkv", "a/30.mkv", "mute.mp4"]
+    assert sorted(pair.video for pair in drawn.pairs) == [
+        "25.mkv",
+        "35.mkv",
+        "a/20.mkv",
+        "a/30.mkv",
+        "mute.mp4",
+    ]
     length = {"mute": 40} | {str(n): n for n in (15, 20, 25, 30, 35)}
-    assert all(length[Path(pair.audio).stem] < length[Path(pair.video).stem] for pair in drawn.pairs)
+    assert all(
+        length[Path(pair.audio).stem] < length[Path(pair.video).stem] for pair in drawn.pairs
+    )
     assert set(drawn.unpaired) == {"b/15.mkv", "short speech.mp4", "broken.mp4"}
     assert "shorter than its 0.60 s" in drawn.unpaired["b/15.mkv"]
 
@@ -95,7 +115,9 @@ def test_a_draw_depends_on_its_seed_alone(root: Path) -> None:
 def test_earlier_dubs_are_not_drawn_from(root: Path) -> None:
     drawn = draw_pairs(root, leave=root / "a")
     assert sorted(pair.video for pair in drawn.pairs) == ["25.mkv", "35.mkv", "mute.mp4"]
-    assert not any("a/" in name for name in (*(pair.audio for pair in drawn.pairs), *drawn.unpaired))
+    assert not any(
+        "a/" in name for name in (*(pair.audio for pair in drawn.pairs), *drawn.unpaired)
+    )
 
 
 def test_every_pair_there_is_comes_once(root: Path, tmp_path: Path) -> None:
@@ -103,7 +125,10 @@ def test_every_pair_there_is_comes_once(root: Path, tmp_path: Path) -> None:
     assert len(set(drawn.pairs)) == 15 and all(pair.audio != pair.video for pair in drawn.pairs)
     with pytest.raises(LipSyncError, match=r"16 pairs are wanted, and .* allows 15"):
         draw_pairs(root, count=16)
-    assert draw_pairs(root, count=2).unpaired.items() >= {"broken.mp4": drawn.unpaired["broken.mp4"]}.items()
+    assert (
+        draw_pairs(root, count=2).unpaired.items()
+        >= {"broken.mp4": drawn.unpaired["broken.mp4"]}.items()
+    )
     assert sum(reason == "not drawn" for reason in draw_pairs(root, count=2).unpaired.values()) == 3
     write_pairs(drawn.pairs, tmp_path / "pairs.txt")
     assert read_pairs(tmp_path / "pairs.txt") == list(drawn.pairs)

@@ -29,7 +29,8 @@ COUNT, HEIGHT, WIDTH = 37, 120, 200
 
 
 def mini() -> Generator:
-    """Untrained; the recipe's weights let the sound through to the picture, which PyTorch's own small ones do not."""
+    """Untrained; the recipe's weights let the sound through to the picture, which PyTorch's own
+    small ones do not."""
     model = build(Generator, MINI)
     assert isinstance(model, Generator)
     return model
@@ -37,14 +38,19 @@ def mini() -> Generator:
 
 @pytest.fixture(scope="module")
 def sync() -> LipSync:
-    return LipSync(mini(), precision="float32")  # in bfloat16 the last bit depends on the size of the batch
+    # in bfloat16 the last bit depends on the size of the batch
+    return LipSync(mini(), precision="float32")
 
 
 @pytest.fixture(scope="module")
 def clip() -> Tensor:
     """(N,H,W,3) uint8, every frame different and smooth, as faces are."""
-    noise = torch.rand(COUNT, 3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(5))
-    pixels = torch.nn.functional.interpolate(noise, size=(HEIGHT, WIDTH), mode="bicubic").clamp(0, 1)
+    noise = torch.rand(
+        COUNT, 3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(5)
+    )
+    pixels = torch.nn.functional.interpolate(noise, size=(HEIGHT, WIDTH), mode="bicubic").clamp(
+        0, 1
+    )
     return (pixels.permute(0, 2, 3, 1) * 255).to(torch.uint8).contiguous()
 
 
@@ -56,7 +62,12 @@ def voice(seed: int) -> Audio:
 
 
 def person(
-    x: float, *, count: int = COUNT, scale: float = 70.0, hidden: slice = slice(0, 0), start: int = 0
+    x: float,
+    *,
+    count: int = COUNT,
+    scale: float = 70.0,
+    hidden: slice = slice(0, 0),
+    start: int = 0,
 ) -> FaceTrack:
     """Somebody who drifts to the right and nods a little, in frames ``start`` .. ``start+count-1``."""
     t = torch.arange(count, dtype=torch.float32)[:, None, None]
@@ -83,8 +94,8 @@ def whole(stream: Iterator[Frames]) -> Tensor:
 
 
 def close(a: Tensor, b: Tensor) -> None:
-    """Equal but for rounding: convolutions sum in another order at another batch size, which moves a value that lies on
-    the boundary of two levels by one."""
+    """Equal but for rounding: convolutions sum in another order at another batch size, which moves
+    a value that lies on the boundary of two levels by one."""
     off = (a.int() - b.int()).abs()
     assert int(off.max()) <= 1 and float((off > 0).float().mean()) < 1e-4
 
@@ -95,7 +106,9 @@ def dubbed(sync: LipSync, clip: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 32])
-def test_the_stream_does_not_depend_on_the_chunks(sync: LipSync, clip: Tensor, dubbed: Tensor, size: int) -> None:
+def test_the_stream_does_not_depend_on_the_chunks(
+    sync: LipSync, clip: Tensor, dubbed: Tensor, size: int
+) -> None:
     close(whole(sync.stream(pieces(clip, size), voice(1), fps=FPS, tracks=[person(20)])), dubbed)
 
 
@@ -105,7 +118,9 @@ def test_a_new_mouth_is_seen_as_much_as_is_said_of_each_frame(
 ) -> None:
     shown = torch.ones(COUNT)
     shown[2:5], shown[5] = 0, 0.5
-    got = whole(sync.in_turn(pieces(clip, size), [Role(voice(1), person(20), shown=shown)], fps=FPS))
+    got = whole(
+        sync.in_turn(pieces(clip, size), [Role(voice(1), person(20), shown=shown)], fps=FPS)
+    )
     assert torch.equal(got[2:5], clip[2:5])
     close(got[shown == 1], dubbed[shown == 1])
     between = (clip[5].float() + dubbed[5].float()) / 2
@@ -129,7 +144,9 @@ def test_the_clip_is_not_written_into(sync: LipSync, clip: Tensor) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, COUNT])
-def test_frames_without_the_face_pass_through(sync: LipSync, clip: Tensor, dubbed: Tensor, size: int) -> None:
+def test_frames_without_the_face_pass_through(
+    sync: LipSync, clip: Tensor, dubbed: Tensor, size: int
+) -> None:
     track = person(20, hidden=slice(5, 17))
     got = whole(sync.stream(pieces(clip, size), voice(1), fps=FPS, tracks=[track]))
     assert torch.equal(got[5:17], clip[5:17])
@@ -137,7 +154,9 @@ def test_frames_without_the_face_pass_through(sync: LipSync, clip: Tensor, dubbe
 
 
 def test_a_track_may_begin_late_and_end_early(sync: LipSync, clip: Tensor) -> None:
-    got = whole(sync.stream(pieces(clip, 6), voice(1), fps=FPS, tracks=[person(20, count=9, start=13)]))
+    got = whole(
+        sync.stream(pieces(clip, 6), voice(1), fps=FPS, tracks=[person(20, count=9, start=13)])
+    )
     spoke = (got != clip).flatten(1).any(1)
     assert spoke.nonzero()[:, 0].tolist() == list(range(13, 22))
 
@@ -166,8 +185,17 @@ def test_a_still_is_the_stream_of_its_frame(sync: LipSync, clip: Tensor, size: i
     track = person(20, count=1)
     photo = Frames(clip[:1])
     got = whole(sync.still(photo, voice(1), fps=FPS, tracks=[track], count=11, chunk=size))
-    repeated = FaceTrack(track.boxes.expand(11, -1), track.points.expand(11, -1, -1), track.visible.expand(11))
-    close(got, whole(sync.stream(pieces(clip[:1].expand(11, -1, -1, -1), 11), voice(1), fps=FPS, tracks=[repeated])))
+    repeated = FaceTrack(
+        track.boxes.expand(11, -1), track.points.expand(11, -1, -1), track.visible.expand(11)
+    )
+    close(
+        got,
+        whole(
+            sync.stream(
+                pieces(clip[:1].expand(11, -1, -1, -1), 11), voice(1), fps=FPS, tracks=[repeated]
+            )
+        ),
+    )
     assert torch.equal(photo.pixels, clip[:1])
     assert not torch.equal(got[1:], got[:-1])  # it speaks
 
@@ -178,10 +206,15 @@ def test_a_still_without_a_visible_face_is_shown(sync: LipSync, clip: Tensor) ->
     assert torch.equal(got, clip[:1].expand(3, -1, -1, -1))
 
 
-@pytest.mark.parametrize("blend", [Blend("box", "paste"), Blend("face", "feather", 0.1, True), Blend("lower")])
+@pytest.mark.parametrize(
+    "blend", [Blend("box", "paste"), Blend("face", "feather", 0.1, True), Blend("lower")]
+)
 def test_every_blend_streams(sync: LipSync, clip: Tensor, blend: Blend) -> None:
     other = LipSync(mini(), blend=blend)
-    got = [whole(other.stream(pieces(clip[:6], n), voice(1), fps=FPS, tracks=[person(20)])) for n in (2, 6)]
+    got = [
+        whole(other.stream(pieces(clip[:6], n), voice(1), fps=FPS, tracks=[person(20)]))
+        for n in (2, 6)
+    ]
     close(*got)
     assert not torch.equal(got[0], clip[:6])
 
@@ -194,7 +227,9 @@ def test_float_frames_stay_float(sync: LipSync, clip: Tensor, dubbed: Tensor) ->
 
 def test_pads_and_lead_override_the_config() -> None:
     assert LipSync(Generator(MINI), lead_ms=120).config.features.lead_ms == 120
-    with pytest.raises(ValueError, match="frames faces by their aligned points; pads apply to box framing alone"):
+    with pytest.raises(
+        ValueError, match="frames faces by their aligned points; pads apply to box framing alone"
+    ):
         LipSync(Generator(MINI), pads=(0, 1, 2, 3))
     with torch.device("meta"):
         public = Generator(WAV2LIP)
@@ -218,7 +253,8 @@ def test_the_stream_reads_no_further_than_it_must(sync: LipSync, clip: Tensor) -
     assert read == 2
 
 
-# --- the order of frames -------------------------------------------------------------------------------------------
+# --- the order of frames
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,8 +281,14 @@ def luma(stream: Iterator[Frames | YuvFrames]) -> Tensor:
     """(N,H,W) of coded frames, on the scale of RGB."""
     coded = list(stream)
     assert all(isinstance(chunk, YuvFrames) for chunk in coded)
-    assert [chunk.start for chunk in coded] == [sum(len(c.pixels) for c in coded[:i]) for i in range(len(coded))]
-    return torch.cat([chunk.luma[:, 0] for chunk in coded if isinstance(chunk, YuvFrames)]).sub(16.0).mul(255 / 219)
+    assert [chunk.start for chunk in coded] == [
+        sum(len(c.pixels) for c in coded[:i]) for i in range(len(coded))
+    ]
+    return (
+        torch.cat([chunk.luma[:, 0] for chunk in coded if isinstance(chunk, YuvFrames)])
+        .sub(16.0)
+        .mul(255 / 219)
+    )
 
 
 @pytest.mark.parametrize("longer", ["pingpong", "loop", "hold"])
@@ -283,7 +325,8 @@ def test_cuts_fall_on_the_nearest_frame() -> None:
     assert clip_frames(Fraction(1, 50), Fraction(3, 50), FPS) == (1, 2)  # half a frame rounds up
 
 
-# --- stages that overlap -------------------------------------------------------------------------------------------
+# --- stages that overlap
+# -------------------------------------------------------------------------------------------
 
 
 def test_ahead_keeps_the_order_and_works_in_another_thread() -> None:
@@ -381,7 +424,8 @@ def test_own_pixels_and_crops_agree_where_both_have_the_same_resolution(clip: Te
 
     own, enlarged = stream(True), stream(False)
     off = (own.int() - enlarged.int()).abs()
-    off[:, 47:49] = 0  # the seam of the halves: one mixes two rows there, the other what they are made of
+    # the seam of the halves: one mixes two rows there, the other what they are made of
+    off[:, 47:49] = 0
     # pixels are moved by cubic interpolation there, by linear here
     assert (own != face).any() and off.max() <= 6 and off.float().mean() < 0.1
 
@@ -405,4 +449,8 @@ def test_an_unknown_precision_is_refused() -> None:
 def test_bfloat16_wants_float32_weights(clip: Tensor) -> None:
     with pytest.raises(ValueError, match="float32"):
         LipSync(mini().half(), precision="bfloat16")
-    whole(LipSync(mini().half()).stream(pieces(clip[:4], 4), voice(1), fps=FPS, tracks=[person(20, count=4)]))
+    whole(
+        LipSync(mini().half()).stream(
+            pieces(clip[:4], 4), voice(1), fps=FPS, tracks=[person(20, count=4)]
+        )
+    )

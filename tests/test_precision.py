@@ -1,4 +1,5 @@
-"""In which arithmetic networks are trained and judged, on machines with and without units for bfloat16."""
+"""In which arithmetic networks are trained and judged, on machines with and without units for
+bfloat16."""
 
 import json
 from pathlib import Path
@@ -9,7 +10,11 @@ from torch import nn
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.models import precision
-from lipsync_core.models.precision import autocast_training, choose_training_dtype, has_bfloat16_units
+from lipsync_core.models.precision import (
+    autocast_training,
+    choose_training_dtype,
+    has_bfloat16_units,
+)
 from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
 from train import distil, expert, finetune, lipgan, mini, recipe, speech2vid, wav2lip
@@ -19,11 +24,15 @@ CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 
 
 def with_units(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(("avx512_f", *names), True))
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: dict.fromkeys(("avx512_f", *names), True)
+    )
 
 
 @pytest.mark.parametrize("unit", ["amx_bf16", "avx512_bf16"])
-def test_auto_takes_bfloat16_where_a_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
+def test_auto_takes_bfloat16_where_a_cpu_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
     with_units(monkeypatch, unit)
     assert has_bfloat16_units(CPU) and choose_training_dtype(CPU) == torch.bfloat16
     assert choose_training_dtype(CPU, "float32") == torch.float32
@@ -44,7 +53,9 @@ def test_what_this_torch_tells_of_a_cpu_has_the_names_that_are_looked_for() -> N
 
 
 @pytest.mark.parametrize("units", [True, False])
-def test_a_gpu_that_imitates_bfloat16_takes_float32(monkeypatch: pytest.MonkeyPatch, units: bool) -> None:
+def test_a_gpu_that_imitates_bfloat16_takes_float32(
+    monkeypatch: pytest.MonkeyPatch, units: bool
+) -> None:
     def supported(including_emulation: bool = True) -> bool:
         return including_emulation or units
 
@@ -65,7 +76,9 @@ def test_networks_run_in_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(rough.float(), exact, atol=0.02, rtol=0.02)
 
 
-def test_a_run_says_what_it_computes_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_says_what_it_computes_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with_units(monkeypatch)
     assert not recipe.settle_precision("auto", World())
     assert capsys.readouterr().out == "precision: float32 (auto)\n"
@@ -119,5 +132,7 @@ def test_a_run_refuses_another_precision_that_is_asked_for(tmp_path: Path) -> No
     other.write_text('precision = "float32"\n[plan]\nsteps = 7')
     keep_settings(tmp_path, read_settings(one, mini.Settings))
     (tmp_path / "last.pt").touch()
-    with pytest.raises(TrainingError, match=r"other settings \(precision was auto and is float32\)"):
+    with pytest.raises(
+        TrainingError, match=r"other settings \(precision was auto and is float32\)"
+    ):
         keep_settings(tmp_path, read_settings(other, mini.Settings))

@@ -7,12 +7,26 @@ from torch import Tensor
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.selection import FaceSelector, rows, select
 from lipsync_core.image.affine import ALIGNED
-from lipsync_core.pipelines.preview import contact_sheet, face_masks, numbered, numbers, overview, sheet_frames
+from lipsync_core.pipelines.preview import (
+    contact_sheet,
+    face_masks,
+    numbered,
+    numbers,
+    overview,
+    sheet_frames,
+)
 from lipsync_core.types import FaceTrack, Frames
 
 
 def person(
-    x: float, y: float, side: float, start: int, count: int, *, scene: int = 0, hidden: range = range(0)
+    x: float,
+    y: float,
+    side: float,
+    start: int,
+    count: int,
+    *,
+    scene: int = 0,
+    hidden: range = range(0),
 ) -> FaceTrack:
     """A still upright face whose box begins at x, y, away in the clip frames ``hidden``."""
     box = torch.tensor([x, y, x + side, y + side], dtype=torch.float32)
@@ -23,7 +37,9 @@ def person(
 
 
 def noise(height: int, width: int) -> Tensor:
-    return torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (90, 160), (1080, 1920), (2160, 3840)])
@@ -41,7 +57,8 @@ def test_box_and_number_are_drawn_and_the_rest_stays(height: int, width: int) ->
     columns = changed.any(0).nonzero()[:, 0]
     line = max(1, round(min(height, width) / 300))
     assert int(columns[0]) == width // 4 - line and int(columns[-1]) == width // 4 + side - 1 + line
-    assert not changed[height // 2 + side // 2, width // 4 + side // 2]  # the face itself stays visible
+    # the face itself stays visible
+    assert not changed[height // 2 + side // 2, width // 4 + side // 2]
     paper = (drawn == torch.tensor([255, 214, 0], dtype=torch.uint8)).all(2)
     assert int(paper.sum()) > 100
 
@@ -55,7 +72,9 @@ def test_numbers_differ_and_floats_are_drawn_alike() -> None:
 
 
 def test_boxes_beyond_the_picture_are_drawn_at_its_edge() -> None:
-    boxes = torch.tensor([[-1e9, -1e9, 1e9, 1e9], [-50, -50, -10, -10], [90, 60, 130, 70], [20.2, 20.2, 20.3, 20.3]])
+    boxes = torch.tensor(
+        [[-1e9, -1e9, 1e9, 1e9], [-50, -50, -10, -10], [90, 60, 130, 70], [20.2, 20.2, 20.3, 20.3]]
+    )
     drawn = numbered(torch.zeros(64, 100, 3), boxes, [0, 1, 2, 3])
     assert drawn.shape == (64, 100, 3) and bool(drawn.any())
 
@@ -68,7 +87,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 
 
 def test_numbers_are_those_that_an_index_counts() -> None:
-    """The second from the left in the first scene is away for a while; after the cut they are counted anew."""
+    """The second from the left in the first scene is away for a while; after the cut they are
+    counted anew."""
     tracks = [
         person(300, 10, 20, 0, 50, hidden=range(10, 20)),
         person(400, 10, 20, 0, 50),
@@ -77,7 +97,11 @@ def test_numbers_are_those_that_an_index_counts() -> None:
         person(0, 0, 9, 0, 5, hidden=range(5)),
     ]
     assert [len(row) for row in rows(tracks)] == [3, 1]
-    assert numbers(tracks, 0)[1] == [1, 2] and numbers(tracks, 15)[1] == [0, 2] and numbers(tracks, 55)[1] == [0]
+    assert (
+        numbers(tracks, 0)[1] == [1, 2]
+        and numbers(tracks, 15)[1] == [0, 2]
+        and numbers(tracks, 55)[1] == [0]
+    )
     assert numbers(tracks, 99)[0].shape == (0, 4)
     for frame in (0, 15, 30, 55):
         for box, number in zip(*numbers(tracks, frame), strict=True):
@@ -98,16 +122,24 @@ def test_the_sheet_shows_the_most_people() -> None:
 def test_an_overview_is_the_numbered_frames_side_by_side() -> None:
     tracks = [person(20, 20, 20, 0, 6)]
     clip = [noise(60, 100), noise(60, 100) // 2, noise(60, 100) // 3]
-    sheet = overview([Frames(torch.stack(clip[:2]), 0), Frames(clip[2][None], 5)], tracks, count=3, width=200)
+    sheet = overview(
+        [Frames(torch.stack(clip[:2]), 0), Frames(clip[2][None], 5)], tracks, count=3, width=200
+    )
     assert sheet.shape == (120, 200, 3) and sheet.dtype == torch.uint8
     box = tracks[0].boxes[:1]
     wanted = [numbered(picture, box, [0]) for picture in clip]
     assert torch.equal(sheet[:60, :100], wanted[0]) and torch.equal(sheet[:60, 100:], wanted[1])
     assert torch.equal(sheet[60:, :100], wanted[2]) and not sheet[60:, 100:].any()
-    small = overview([Frames(torch.full((1, 64, 256, 3), 0.5), 3)], [person(128, 16, 32, 0, 6)], count=1, width=128)
+    small = overview(
+        [Frames(torch.full((1, 64, 256, 3), 0.5), 3)],
+        [person(128, 16, 32, 0, 6)],
+        count=1,
+        width=128,
+    )
     assert small.shape == (32, 128, 3)
     yellow = (small == torch.tensor([255, 214, 0], dtype=torch.uint8)).all(2).nonzero()
-    assert int(yellow[:, 1].min()) >= 64 and int(yellow[:, 1].max()) <= 80  # the box is reduced with its frame
+    # the box is reduced with its frame
+    assert int(yellow[:, 1].min()) >= 64 and int(yellow[:, 1].max()) <= 80
     with pytest.raises(ValueError, match="no frames"):
         overview([], tracks, count=0)
 

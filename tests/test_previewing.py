@@ -37,7 +37,8 @@ LENGTH, FRAME = 12, 3
 
 @pytest.fixture(scope="module")
 def track() -> FaceTrack:
-    """The astronaut in a picture of 144 px, of which her face fills more than half; away in the first three frames."""
+    """The astronaut in a picture of 144 px, of which her face fills more than half; away in the
+    first three frames."""
     (found,), _ = find_people(Pictures(portrait()[None], FPS), Finding(cache=False), CPU, stop=1)
     corner = found.boxes[0, :2] - 24
     boxes, points = found.boxes - corner.floor().repeat(2), found.points - corner.floor()
@@ -51,9 +52,13 @@ def media(track: FaceTrack) -> Pictures:
     (found,), _ = find_people(Pictures(portrait()[None], FPS), Finding(cache=False), CPU, stop=1)
     x, y = (found.boxes[0, :2] - 24).floor().int().tolist()
     width, height = (track.boxes[0, 2:] + 24).int().tolist()
-    planes = (portrait()[y : y + height, x : x + width].permute(2, 0, 1) / 255).repeat(LENGTH, 1, 1, 1)
+    planes = (portrait()[y : y + height, x : x + width].permute(2, 0, 1) / 255).repeat(
+        LENGTH, 1, 1, 1
+    )
     here = slice(FRAME, FRAME + 1)
-    planes[here] = pasted(planes[here], *occluder("microphone", planes[here], track.points[here], torch.zeros(1, 2)))
+    planes[here] = pasted(
+        planes[here], *occluder("microphone", planes[here], track.points[here], torch.zeros(1, 2))
+    )
     return Pictures((planes.permute(0, 2, 3, 1) * 255).round().byte(), FPS)
 
 
@@ -84,11 +89,25 @@ def green(sheet: Tensor) -> Tensor:
         (Blend("face", occlusion="parse"), True),
     ],
 )
-def test_a_sheet_shows_what_the_stream_redraws(blend: Blend, dense: bool, track: FaceTrack, media: Pictures) -> None:
+def test_a_sheet_shows_what_the_stream_redraws(
+    blend: Blend, dense: bool, track: FaceTrack, media: Pictures
+) -> None:
     """The region round so large a face is the whole frame, so that px are px."""
-    track = replace(track, dense=(dense_face(68) * 1.2 + 35).repeat(LENGTH, 1, 1)) if dense else track
+    track = (
+        replace(track, dense=(dense_face(68) * 1.2 + 35).repeat(LENGTH, 1, 1)) if dense else track
+    )
     parser, (width, height) = skin_parser(), media.size
-    sheet = mask_sheet(media, [track], LENGTH, blend=blend, device=CPU, moves=True, parser=parser, count=1, width=width)
+    sheet = mask_sheet(
+        media,
+        [track],
+        LENGTH,
+        blend=blend,
+        device=CPU,
+        moves=True,
+        parser=parser,
+        count=1,
+        width=width,
+    )
     told: list[Tensor] = []
     sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
     plain = clear(media, track, length=LENGTH) if blend.occlusion == "compare" else None
@@ -102,11 +121,14 @@ def test_a_sheet_shows_what_the_stream_redraws(blend: Blend, dense: bool, track:
     wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, told[0][0], half=blend.strength / 2)
     assert 0.03 < float((told[0] > 0).float().mean()) < 0.6
     off = (sheet.int() - wanted.int()).abs().amax(-1)
-    assert sheet.shape == (height, width, 3) and float((off > 1).float().mean()) < 0.002  # the line may move by a px
+    # the line may move by a px
+    assert sheet.shape == (height, width, 3) and float((off > 1).float().mean()) < 0.002
 
 
 @pytest.mark.parametrize("marked", [True, False])
-def test_a_sheet_shows_which_lips_would_be_moved(marked: bool, track: FaceTrack, media: Pictures) -> None:
+def test_a_sheet_shows_which_lips_would_be_moved(
+    marked: bool, track: FaceTrack, media: Pictures
+) -> None:
     """As the stream has it of a mouth that rests: how far the chin falls is told by speech alone."""
     model, (width, height) = lip_warp(), media.size
     with torch.no_grad():
@@ -116,7 +138,13 @@ def test_a_sheet_shows_which_lips_would_be_moved(marked: bool, track: FaceTrack,
     how = model.config
     sheet = mask_sheet(
         *(media, [track], LENGTH),
-        **{"blend": Blend(), "framing": how.framing, "size": how.size, "device": CPU, "moves": model.moves},
+        **{
+            "blend": Blend(),
+            "framing": how.framing,
+            "size": how.size,
+            "device": CPU,
+            "moves": model.moves,
+        },
         **{"lips": model, "count": 1, "width": width},
     )
     told: list[Tensor] = []
@@ -136,12 +164,23 @@ def test_a_sheet_shows_which_lips_would_be_moved(marked: bool, track: FaceTrack,
 def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: Pictures) -> None:
     plain, kept = (
         mask_sheet(
-            media, [track], LENGTH, blend=Blend("lower", occlusion=kind), device=CPU, count=1, width=media.size[0]
+            media,
+            [track],
+            LENGTH,
+            blend=Blend("lower", occlusion=kind),
+            device=CPU,
+            count=1,
+            width=media.size[0],
         )
         for kind in ("ignore", "compare")
     )
-    x, y = track.points[FRAME, 3:].mean(0).long().tolist()  # the middle of the mouth, where the microphone's ball is
-    assert green(plain)[y, x] and not green(kept)[y, x] and torch.equal(kept[y, x], media.pixels[FRAME, y, x])
+    # the middle of the mouth, where the microphone's ball is
+    x, y = track.points[FRAME, 3:].mean(0).long().tolist()
+    assert (
+        green(plain)[y, x]
+        and not green(kept)[y, x]
+        and torch.equal(kept[y, x], media.pixels[FRAME, y, x])
+    )
     assert float(green(kept).float().mean()) > 0.03
 
 
@@ -157,7 +196,11 @@ def test_small_faces_are_shown_large_and_all_of_them() -> None:
         assert abs(rows / tile.shape[0] - 0.5) < 0.2 and abs(columns / tile.shape[1] - 0.5) < 0.15
     both = mask_sheet(grey, [left, right], 8, blend=Blend("face"), device=CPU, count=1, width=400)
     assert both.shape[0] < 100  # a strip that holds both
-    assert green(both)[:, :100].any() and green(both)[:, 300:].any() and not green(both)[:, 120:280].any()
+    assert (
+        green(both)[:, :100].any()
+        and green(both)[:, 300:].any()
+        and not green(both)[:, 120:280].any()
+    )
 
 
 def test_parts_without_the_face_are_left_out() -> None:
@@ -174,10 +217,14 @@ def test_parts_without_the_face_are_left_out() -> None:
         mask_sheet(media, [track], 12, blend=Blend(), device=CPU, count=0)
 
 
-@pytest.mark.parametrize(("x", "scale"), [(-60.0, 70.0), (170.0, 90.0), (-300.0, 900.0), (500.0, 70.0), (60.0, 2.0)])
+@pytest.mark.parametrize(
+    ("x", "scale"), [(-60.0, 70.0), (170.0, 90.0), (-300.0, 900.0), (500.0, 70.0), (60.0, 2.0)]
+)
 def test_faces_at_the_edge_and_beyond_it_make_sheets(x: float, scale: float) -> None:
     media = Pictures(torch.rand(3, 121, 199, 3, generator=torch.Generator().manual_seed(0)), FPS)
-    sheet = mask_sheet(media, [person(x, count=3, scale=scale)], 3, blend=Blend("face"), device=CPU, width=300)
+    sheet = mask_sheet(
+        media, [person(x, count=3, scale=scale)], 3, blend=Blend("face"), device=CPU, width=300
+    )
     assert sheet.shape[1] == 300 and sheet.shape[2] == 3 and sheet.dtype == torch.uint8
 
 
@@ -191,7 +238,9 @@ def test_without_a_mask_the_picture_stays_and_the_line_is_white_in_black() -> No
     assert bool((drawn[5, 5:15] == 255).all()) and bool((drawn[4, 4:16] == 0).all())
     centre, faint = drawn[10, 10].float() / 255, drawn[2, 10].float() / 255
     tint = torch.tensor([0.0, 1.0, 0.25])
-    torch.testing.assert_close(centre, torch.lerp(picture[:, 10, 10], tint, 0.4), atol=0.003, rtol=0)
+    torch.testing.assert_close(
+        centre, torch.lerp(picture[:, 10, 10], tint, 0.4), atol=0.003, rtol=0
+    )
     torch.testing.assert_close(faint, torch.lerp(picture[:, 2, 10], tint, 0.12), atol=0.003, rtol=0)
     weak = tinted(picture, share * 0.4, half=0.2)
     assert bool((weak[5, 5:15] == 255).all())  # the line runs where half of what is most is seen
@@ -203,12 +252,16 @@ def test_a_file_and_the_same_in_memory_look_alike(tmp_path: Path) -> None:
     people, length = find_people(footage, Finding(cache=False), CPU, stop=6)
     media = Pictures(pixels(face), Fraction(25))
     blend = Blend("lower", occlusion="compare")
-    coded, plain = (mask_sheet(m, people, length, blend=blend, device=CPU, count=2) for m in (footage, media))
+    coded, plain = (
+        mask_sheet(m, people, length, blend=blend, device=CPU, count=2) for m in (footage, media)
+    )
     assert coded.shape == plain.shape and float((coded.float() - plain.float()).abs().mean()) < 1
     assert 0.05 < float(green(coded).float().mean()) < 0.4
 
 
-def test_a_parser_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_parser_that_is_not_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path))
     media = Pictures(torch.zeros(1, 80, 80, 3), FPS)
     with pytest.raises(WeightsError, match="face_parsing"):
@@ -235,8 +288,13 @@ def test_the_command_writes_a_sheet_and_nothing_else(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
     written = out.read_bytes()
     refused = mask(*command)
-    assert refused.exit_code == 2 and "--overwrite" in refused.output and out.read_bytes() == written
-    assert mask(*command, "--overwrite", "--strength", 0.3).exit_code == 0 and out.read_bytes() != written
+    assert (
+        refused.exit_code == 2 and "--overwrite" in refused.output and out.read_bytes() == written
+    )
+    assert (
+        mask(*command, "--overwrite", "--strength", 0.3).exit_code == 0
+        and out.read_bytes() != written
+    )
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -253,4 +311,7 @@ def test_what_the_command_cannot_do_is_said_and_nothing_is_written(tmp_path: Pat
     assert isinstance(mask(tmp_path / "missing.mp4", "-o", out).exception, MediaError)
     assert isinstance(mask(wall, "-o", out, "--no-cache", "--start", "9").exception, MediaError)
     assert isinstance(mask(photo, "-o", out, "--model", "of-nobody").exception, WeightsError)
-    assert photo.read_bytes() == read and sorted(p.name for p in tmp_path.iterdir()) == ["photo.png", "wall.mp4"]
+    assert photo.read_bytes() == read and sorted(p.name for p in tmp_path.iterdir()) == [
+        "photo.png",
+        "wall.mp4",
+    ]

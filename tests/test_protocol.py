@@ -1,4 +1,5 @@
-"""The reference protocol against the reference's own numbers (lse.npz, syncnet_tracking.npz), and its rules one by one."""
+"""The reference protocol against the reference's own numbers (lse.npz, syncnet_tracking.npz), and
+its rules one by one."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,14 +63,20 @@ def embeddings(count: int, shift: int, noise: float) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "shift", "noise"), [("a", 60, 3, 0.5), ("b", 60, -4, 0.8), ("c", 9, 0, 0.3), ("d", 40, 20, 0.5)]
+    ("name", "count", "shift", "noise"),
+    [("a", 60, 3, 0.5), ("b", 60, -4, 0.8), ("c", 9, 0, 0.3), ("d", 40, 20, 0.5)],
 )
 def test_scores_agree_with_the_reference(name: str, count: int, shift: int, noise: float) -> None:
     score = lse(*embeddings(count, shift, noise))
-    assert score.offset_frames == int(SCORES[f"{name}_offset"]) and score.offset_ms == score.offset_frames * 40
+    assert (
+        score.offset_frames == int(SCORES[f"{name}_offset"])
+        and score.offset_ms == score.offset_frames * 40
+    )
     assert score.distance == pytest.approx(float(SCORES[f"{name}_mindist"]), abs=1e-4)
     assert score.confidence == pytest.approx(float(SCORES[f"{name}_conf"]), abs=1e-4)
-    torch.testing.assert_close(score.curve, torch.from_numpy(SCORES[f"{name}_mdist"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        score.curve, torch.from_numpy(SCORES[f"{name}_mdist"]), atol=1e-4, rtol=0
+    )
     frame_confidence = torch.from_numpy(SCORES[f"{name}_fconfm"])
     torch.testing.assert_close(score.frame_confidence, frame_confidence, atol=1e-4, rtol=0)
     assert score.scorer == "syncnet" and score.search_frames == 15
@@ -102,17 +109,21 @@ def test_the_last_window_is_dropped(syncnet: SyncNet, frames: int) -> None:
         assert bool(score.curve.isnan().all())
 
 
-@pytest.mark.parametrize(("sound", "windows"), [(0, 0), (0.5, 0), (5.99, 0), (6, 1), (8.9, 3), (39.99, 34), (41, 35)])
-def test_the_shorter_of_picture_and_sound_counts(syncnet: SyncNet, sound: float, windows: int) -> None:
+@pytest.mark.parametrize(
+    ("sound", "windows"), [(0, 0), (0.5, 0), (5.99, 0), (6, 1), (8.9, 3), (39.99, 34), (41, 35)]
+)
+def test_the_shorter_of_picture_and_sound_counts(
+    syncnet: SyncNet, sound: float, windows: int
+) -> None:
     score = whole_frame_score(footage(40), speech(sound), syncnet)
     assert score.frame_confidence.shape[0] == windows and (score.reason is None) == (windows > 0)
 
 
 def test_the_score_is_that_of_its_windows(syncnet: SyncNet) -> None:
     (clip,) = footage(50, chunk=50)
-    resized = torch.stack([torch.from_numpy(cv2.resize(frame.numpy(), (224, 224))) for frame in clip.pixels]).permute(
-        0, 3, 1, 2
-    )
+    resized = torch.stack(
+        [torch.from_numpy(cv2.resize(frame.numpy(), (224, 224))) for frame in clip.pixels]
+    ).permute(0, 3, 1, 2)
     lips = embed_lips(syncnet, resized.float() / 255)[:45]
     sound = embed_sound(syncnet, speech(52), 0, 45)
     got, wanted = whole_frame_score([clip], speech(52), syncnet), lse(lips, sound)
@@ -131,14 +142,20 @@ def test_pictures_are_not_kept(syncnet: SyncNet) -> None:
     kept: list[int] = []
     for chunk in footage(140, height=224, width=224, chunk=16):
         score.update(chunk.pixels)
-        kept.append(sum(v.untyped_storage().nbytes() for v in vars(score).values() if isinstance(v, Tensor)))
-    assert max(kept) < (BATCH + WINDOW + 16) * 224 * 224 * 3 and score.compute().frame_confidence.shape == (115,)
+        kept.append(
+            sum(v.untyped_storage().nbytes() for v in vars(score).values() if isinstance(v, Tensor))
+        )
+    assert max(kept) < (
+        BATCH + WINDOW + 16
+    ) * 224 * 224 * 3 and score.compute().frame_confidence.shape == (115,)
 
 
 # ---- OpenCV's bilinear
 
 
-@pytest.mark.parametrize("size", [(160, 160), (288, 360), (448, 448), (61, 701), (224, 224), (96, 90)])
+@pytest.mark.parametrize(
+    "size", [(160, 160), (288, 360), (448, 448), (61, 701), (224, 224), (96, 90)]
+)
 def test_bytes_are_resized_as_opencv_does(size: tuple[int, int]) -> None:
     pixels = integers(7, (2, *size, 3))
     wanted = torch.stack([torch.from_numpy(cv2.resize(p.numpy(), (224, 224))) for p in pixels])
@@ -149,14 +166,18 @@ def test_bytes_are_resized_as_opencv_does(size: tuple[int, int]) -> None:
 def test_a_given_step_wins_over_the_ratio_of_sizes() -> None:
     pixels = integers(8, (1, 101, 203, 3))
     wanted = cv2.resize(pixels[0].numpy(), (0, 0), fx=0.25, fy=0.25)
-    assert torch.equal(resize_bytes(pixels, wanted.shape[:2], step=(4, 4))[0], torch.from_numpy(wanted))
+    assert torch.equal(
+        resize_bytes(pixels, wanted.shape[:2], step=(4, 4))[0], torch.from_numpy(wanted)
+    )
 
 
 # ---- tracks
 
 
 def found(*boxes: tuple[float, float, float, float]) -> Detections:
-    return Detections(torch.tensor(boxes).view(-1, 4), torch.zeros(len(boxes), 5, 2), torch.ones(len(boxes)))
+    return Detections(
+        torch.tensor(boxes).view(-1, 4), torch.zeros(len(boxes), 5, 2), torch.ones(len(boxes))
+    )
 
 
 def golden_detections() -> list[Detections]:
@@ -172,7 +193,11 @@ def test_tracks_agree_with_the_reference() -> None:
     assert len(tracks) == 2
     for i, track in enumerate(tracks):
         frames = TRACKS[f"t{i}_frame"]
-        assert (track.first_frame, track.last_frame, len(track.boxes)) == (frames[0], frames[-1], len(frames))
+        assert (track.first_frame, track.last_frame, len(track.boxes)) == (
+            frames[0],
+            frames[-1],
+            len(frames),
+        )
         wanted = torch.from_numpy(TRACKS[f"t{i}_bbox"]).double()
         torch.testing.assert_close(track.boxes[::10], wanted, atol=1e-3, rtol=0)
         for column, name in enumerate("xys"):
@@ -222,7 +247,9 @@ def reference_crop(frame: np.ndarray, region: list[int]) -> np.ndarray:
 
 def test_crops_are_those_of_the_padded_frame() -> None:
     box = torch.tensor([[30.0, -10.0, 150.0, 120.0]]).double().expand(12, 4)
-    squares = torch.tensor([[90.0, 55.0, 65.0], [10.0, 5.0, 60.5], [158.7, 118.2, 52.3], [-15.0, 60.0, 55.0]]).double()
+    squares = torch.tensor(
+        [[90.0, 55.0, 65.0], [10.0, 5.0, 60.5], [158.7, 118.2, 52.3], [-15.0, 60.0, 55.0]]
+    ).double()
     track = ReferenceTrack(3, box, squares.repeat(3, 1))
     clip = list(footage(20, height=120, width=160, chunk=7))
     frames = torch.cat([chunk.pixels for chunk in clip])
@@ -246,13 +273,17 @@ def test_a_face_outside_the_frame_is_grey() -> None:  # where the public script 
 
 def test_tracks_are_scored_with_their_own_sound_in_one_pass(syncnet: SyncNet) -> None:
     box = torch.tensor([[10.0, 10.0, 50.0, 50.0]]).double()
-    early = ReferenceTrack(0, box.expand(30, 4), torch.tensor([[30.0, 30.0, 20.0]]).double().expand(30, 3))
+    early = ReferenceTrack(
+        0, box.expand(30, 4), torch.tensor([[30.0, 30.0, 20.0]]).double().expand(30, 3)
+    )
     late = replace(early, first_frame=20, squares=early.squares + 7)
     audio = speech(60)
     both = track_scores(footage(60, chunk=8), audio, [early, late], syncnet)
     for track, score in zip((early, late), both, strict=True):
         crops = torch.cat([c.pixels for c in crop_track(footage(60), track)])
-        stretch = Audio(audio.samples[:, 640 * track.first_frame : 640 * (track.last_frame + 1)], 16000)
+        stretch = Audio(
+            audio.samples[:, 640 * track.first_frame : 640 * (track.last_frame + 1)], 16000
+        )
         assert same(whole_frame_score([Frames(crops)], stretch, syncnet), score)
         assert score.frame_confidence.shape[0] == 25
     assert not same(*both)

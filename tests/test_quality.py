@@ -19,7 +19,8 @@ def test_psnr_by_hand() -> None:
     metric.update(torch.zeros(2, 4, 4, 3), torch.full((2, 4, 4, 3), 0.1))
     assert metric.compute() == pytest.approx(20, abs=1e-5)
     metric.update(torch.zeros(2, 4, 4, 3), torch.zeros(2, 4, 4, 3))
-    assert metric.compute() == pytest.approx(20 + 10 * math.log10(2), abs=1e-5)  # half the mean squared error
+    # half the mean squared error
+    assert metric.compute() == pytest.approx(20 + 10 * math.log10(2), abs=1e-5)
 
 
 def test_equal_pictures() -> None:
@@ -31,7 +32,8 @@ def test_equal_pictures() -> None:
 
 
 def test_ssim_of_a_shift_in_brightness_by_hand() -> None:
-    """Flat pictures of 0.5 and 0.6: no contrast, so what is left is (2ab + C1) / (a2 + b2 + C1), C1 = 0.01 squared."""
+    """Flat pictures of 0.5 and 0.6: no contrast, so what is left is (2ab + C1) / (a2 + b2 + C1), C1
+    = 0.01 squared."""
     metric = SSIM()
     metric.update(torch.full((1, 16, 16, 3), 0.5), torch.full((1, 16, 16, 3), 0.6))
     assert metric.compute() == pytest.approx((0.6 + 1e-4) / (0.61 + 1e-4), abs=1e-6)

@@ -1,4 +1,5 @@
-"""train/lipgan.py and train/speech2vid.py themselves: a few steps, on to the same state, and a file to dub with."""
+"""train/lipgan.py and train/speech2vid.py themselves: a few steps, on to the same state, and a file
+to dub with."""
 
 import io
 from contextlib import redirect_stdout
@@ -14,7 +15,10 @@ from test_dub import ASTRONAUT, FRESH, tone
 from lipsync_core import dub
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN
-from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.baselines.lipgan_discriminator import (
+    LipGANDiscriminator,
+    LipGANDiscriminatorConfig,
+)
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.settings import read_settings
@@ -63,19 +67,33 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("recipe", "lines", "terms", "parts"),
     [
-        (lipgan, ('network = "lipgan-basic"', "batch = 4"), ("l1", "critic", "contrastive"), {"critic"}),
+        (
+            lipgan,
+            ('network = "lipgan-basic"', "batch = 4"),
+            ("l1", "critic", "contrastive"),
+            {"critic"},
+        ),
         (lipgan, ("contrastive_weight = 0.0", "batch = 2"), ("l1",), set[str]()),
         (speech2vid, ("references = 3", "batch = 6"), ("l1",), set[str]()),
     ],
     ids=["lipgan", "lipgan-pretrain", "speech2vid"],
 )
 def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
-    recipe: ModuleType, lines: tuple[str, ...], terms: tuple[str, ...], parts: set[str], tmp_path: Path, shards: Path
+    recipe: ModuleType,
+    lines: tuple[str, ...],
+    terms: tuple[str, ...],
+    parts: set[str],
+    tmp_path: Path,
+    shards: Path,
 ) -> None:
     run = run_file(tmp_path, *lines)
     with redirect_stdout(io.StringIO()) as told:
         recipe.main([run, str(shards), str(tmp_path / "whole")])
-    rows = [row.split() for row in told.getvalue().splitlines() if " l1 " in row and "held out" not in row]
+    rows = [
+        row.split()
+        for row in told.getvalue().splitlines()
+        if " l1 " in row and "held out" not in row
+    ]
     assert len(rows) == 3 and all(set(terms) <= set(row) for row in rows)
     assert all(("critic" in row) == ("critic" in terms) for row in rows)
     assert "3 held out: psnr" in told.getvalue()
@@ -89,7 +107,9 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
         *("model", "average", "optimiser"),
         *(f"{part}{kind}" for part in parts for kind in ("", "_optimiser")),
     }
-    assert whole.keys() == resumed.keys() and all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    assert whole.keys() == resumed.keys() and all(
+        torch.equal(value, resumed[key]) for key, value in whole.items()
+    )
 
     with pytest.raises(TrainingError, match=r"other settings \(judge was judge and is other\)"):
         recipe.main([run, str(shards), str(tmp_path / "whole"), "--judge", "other"])
@@ -98,7 +118,9 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
     with redirect_stdout(io.StringIO()):
         export.main([str(tmp_path / "whole" / "best.pt"), str(file)])
     assert load_talking_face(file).config == recipe.trained(tmp_path / "whole" / "best.pt").config
-    report = dub(ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=file, finding=FRESH)
+    report = dub(
+        ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=file, finding=FRESH
+    )
     assert (report.dubbed, report.model) == (5, "weights.safetensors")
 
 
@@ -116,19 +138,42 @@ def test_the_pretrained_generator_begins_the_other_run(tmp_path: Path, shards: P
         basic = run_file(tmp_path, 'network = "lipgan-basic"', "batch = 2")
         lipgan.main([basic, str(shards), str(tmp_path / "basic"), "--start", start])
     with pytest.raises(TrainingError, match=r"none\.pt does not exist"):
-        lipgan.main([both, str(shards), str(tmp_path / "other"), "--start", str(tmp_path / "alone" / "none.pt")])
+        lipgan.main(
+            [
+                both,
+                str(shards),
+                str(tmp_path / "other"),
+                "--start",
+                str(tmp_path / "alone" / "none.pt"),
+            ]
+        )
 
 
 def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path, shards: Path) -> None:
-    with pytest.raises(TrainingError, match="1 frames a step for 1 processes; wanted a multiple, and two for each"):
+    with pytest.raises(
+        TrainingError, match="1 frames a step for 1 processes; wanted a multiple, and two for each"
+    ):
         lipgan.main([run_file(tmp_path, "batch = 1"), str(shards), str(tmp_path / "a")])
     with pytest.raises(TrainingError, match=r"contrastive_weight is -1\.0; wanted 0 or more"):
-        lipgan.main([run_file(tmp_path, "contrastive_weight = -1.0"), str(shards), str(tmp_path / "b")])
-    with pytest.raises(TrainingError, match="references 3, batch 4; wanted 1 or more, and a batch that is a multiple"):
-        speech2vid.main([run_file(tmp_path, "references = 3", "batch = 4"), str(shards), str(tmp_path / "c")])
+        lipgan.main(
+            [run_file(tmp_path, "contrastive_weight = -1.0"), str(shards), str(tmp_path / "b")]
+        )
+    with pytest.raises(
+        TrainingError,
+        match="references 3, batch 4; wanted 1 or more, and a batch that is a multiple",
+    ):
+        speech2vid.main(
+            [run_file(tmp_path, "references = 3", "batch = 4"), str(shards), str(tmp_path / "c")]
+        )
     for recipe in (lipgan, speech2vid):
         with pytest.raises(TrainingError, match="holds aligned crops; this run wants box ones"):
-            recipe.main([run_file(tmp_path, 'framing = "box"'), str(shards), str(tmp_path / recipe.__name__)])
+            recipe.main(
+                [
+                    run_file(tmp_path, 'framing = "box"'),
+                    str(shards),
+                    str(tmp_path / recipe.__name__),
+                ]
+            )
 
 
 def test_the_named_runs_are_the_published_networks() -> None:
@@ -137,9 +182,10 @@ def test_the_named_runs_are_the_published_networks() -> None:
         assert lipgan.generator_config(settings) == config
         assert lipgan.critic_config(settings) == LipGANDiscriminatorConfig()
         assert (settings.batch, settings.far) == (96, 6)
-        assert (settings.rate, settings.contrastive_weight) == {"lipgan": (1e-4, 0.01), "lipgan-pretrain": (1e-3, 0)}[
-            name
-        ]
+        assert (settings.rate, settings.contrastive_weight) == {
+            "lipgan": (1e-4, 0.01),
+            "lipgan-pretrain": (1e-3, 0),
+        }[name]
     settings = read_settings(CONFIGS / "speech2vid.toml", speech2vid.Settings)
     assert speech2vid.generator_config(settings) == SPEECH2VID
 
@@ -157,7 +203,10 @@ def test_thinner_networks_give_what_the_published_ones_do(thinner: int) -> None:
             assert audio.shape == video.shape == (2, 512 // thinner)
         small = speech2vid.Settings(thinner=thinner, plan=speech2vid.Plan(steps=1))
         larger = torch.zeros(2, 3, 112, 112)
-        assert Speech2Vid(speech2vid.generator_config(small))(sound, larger, larger).shape == larger.shape
+        assert (
+            Speech2Vid(speech2vid.generator_config(small))(sound, larger, larger).shape
+            == larger.shape
+        )
 
 
 def size(model: torch.nn.Module) -> int:

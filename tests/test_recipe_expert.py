@@ -42,7 +42,14 @@ tensorboard = {tensorboard}
 
 
 def run_file(folder: Path, name: str = "run.toml", **changes: object) -> str:
-    values = {"window": 1, "contrastive": 1, "windows": 3, "stretch": 6, "steps": 3, "save_every": 9}
+    values = {
+        "window": 1,
+        "contrastive": 1,
+        "windows": 3,
+        "stretch": 6,
+        "steps": 3,
+        "save_every": 9,
+    }
     values |= {"projection": "false", "tensorboard": "false"} | changes
     path = folder / name
     path.write_text(RUN.format(**values), encoding="utf-8")
@@ -60,27 +67,42 @@ def state(out: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     moments = parts["optimiser"]["state"]
     found = {**parts["model"], "position": torch.tensor(parts["loader"]["step"])}
     found |= {f"average.{key}": value for key, value in parts["average"].items()}
-    return found | {f"{i}.{key}": value for i, values in moments.items() for key, value in values.items()}
+    return found | {
+        f"{i}.{key}": value for i, values in moments.items() for key, value in values.items()
+    }
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) for key, value in one.items()
+    )
 
 
 def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path) -> None:
-    """One step contrastive, two of the paper's loss; the second run is asked to end and goes on with its third step."""
+    """One step contrastive, two of the paper's loss; the second run is asked to end and goes on
+    with its third step."""
     whole, parts, run = tmp_path / "whole", tmp_path / "parts", run_file(tmp_path)
     with redirect_stdout(io.StringIO()) as told:
         expert.main([run, str(shards), str(whole)])
-    for words in ("3 clips, 1 held out, 1 processes on cpu", "step_seconds", "data_wait", "3 held out: within_one"):
+    for words in (
+        "3 clips, 1 held out, 1 processes on cpu",
+        "step_seconds",
+        "data_wait",
+        "3 held out: within_one",
+    ):
         assert words in told.getvalue()
     with redirect_stdout(AskedToEnd("1 loss")) as told, pytest.raises(SystemExit) as end:
         expert.main([run, str(shards), str(parts)])
     assert end.value.code == 1 and "asked to end after step 2: saved" in told.getvalue()
     assert not same(state(whole), state(parts))
     expert.main([run, str(shards), str(parts)])
-    assert same(state(whole), state(parts)) and same(state(whole, "best.pt"), state(parts, "best.pt"))
-    (line,) = (json.loads(row) for row in (whole / "evaluations.jsonl").read_text(encoding="utf-8").splitlines())
+    assert same(state(whole), state(parts)) and same(
+        state(whole, "best.pt"), state(parts, "best.pt")
+    )
+    (line,) = (
+        json.loads(row)
+        for row in (whole / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     assert set(line) == {"step", "score", "best", "within_one", "confidence", "off_sync", "bce"}
     assert (whole / "evaluations.jsonl").read_bytes() == (parts / "evaluations.jsonl").read_bytes()
     wanted = torch.load(parts / "best.pt", weights_only=True)["parts"]["average"]
@@ -91,11 +113,21 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
 
 
-def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(tmp_path: Path, shards: Path) -> None:
-    """Two processes as torchrun starts them, which passes SIGTERM on; five frames, windows that share frames, pictures for
-    TensorBoard. The run that was asked to end, or on Windows killed, comes to the state of the one that was not."""
+def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(
+    tmp_path: Path, shards: Path
+) -> None:
+    """Two processes as torchrun starts them, which passes SIGTERM on; five frames, windows that
+    share frames, pictures for TensorBoard. The run that was asked to end, or on Windows killed,
+    comes to the state of the one that was not."""
     run = run_file(
-        tmp_path, window=5, windows=4, steps=4, contrastive=2, save_every=1, projection="false", tensorboard="true"
+        tmp_path,
+        window=5,
+        windows=4,
+        steps=4,
+        contrastive=2,
+        save_every=1,
+        projection="false",
+        tensorboard="true",
     )
     torchrun("expert", run, str(shards), str(tmp_path / "whole"))
     assert {path.name for path in (tmp_path / "whole").iterdir()} == {
@@ -129,7 +161,8 @@ def test_nothing_to_learn_from_is_said(tmp_path: Path, shards: Path) -> None:
         expert.main([run_file(tmp_path, stretch=60), str(shards), str(tmp_path / "out")])
     alone = write_noise(tmp_path / "alone", train="a")
     with pytest.raises(
-        LipSyncError, match=r"val holds no prepared clips.*prepare two people or more, or .*--splits time"
+        LipSyncError,
+        match=r"val holds no prepared clips.*prepare two people or more, or .*--splits time",
     ):
         expert.main([run_file(tmp_path), str(alone), str(tmp_path / "out")])
 
@@ -143,7 +176,10 @@ def test_shards_are_read_from_a_url(tmp_path: Path, shards: Path) -> None:
 
 def test_data_that_is_no_number_is_named(tmp_path: Path) -> None:
     """Held out, it names the clip; among those that are learnt from, the batch is saved."""
-    for split, told in (("val", "held-out clip d gives no finite"), ("train", "not_finite_step00000000_rank0.pt")):
+    for split, told in (
+        ("val", "held-out clip d gives no finite"),
+        ("train", "not_finite_step00000000_rank0.pt"),
+    ):
         shards = write_noise(tmp_path / split, train="abc", val="d")
         for entry in read_index(shards / split):
             at = entry.arrays["mel"]
@@ -154,8 +190,12 @@ def test_data_that_is_no_number_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_this_machine_has_not_is_told(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TrainingError, match=r"no GPU can be used here by torch .*give --device cpu"):
+def test_what_this_machine_has_not_is_told(
+    tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        TrainingError, match=r"no GPU can be used here by torch .*give --device cpu"
+    ):
         expert.main([run_file(tmp_path), str(shards), str(tmp_path), "--device", "cuda"])
     with pytest.raises(SystemExit):
         expert.main([run_file(tmp_path), str(shards), str(tmp_path), "--threads", "0"])
@@ -168,17 +208,22 @@ def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"best.pt does not exist"):
         export.main([str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])
     with pytest.raises(WeightsError, match=r"cannot be written .*give a folder that is there"):
-        save_model(SyncExpert(expert.TEACHER), tmp_path / "no" / "judge.safetensors", licence="", source="")
+        save_model(
+            SyncExpert(expert.TEACHER), tmp_path / "no" / "judge.safetensors", licence="", source=""
+        )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "train" / "configs").glob("expert*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "train" / "configs").glob("expert*.toml")), ids=lambda path: path.stem
+)
 def test_every_named_run_builds_its_network(path: Path) -> None:
     settings = read_settings(path, expert.Settings)
     config = expert.expert_config(settings)
     assert (config.window, config.size) == (settings.window, settings.size)
     with torch.device("meta"):
         audio, video = SyncExpert(config).eval()(
-            torch.zeros(2, 1, 80, 16), torch.zeros(2, settings.window, 3, settings.size, settings.size)
+            torch.zeros(2, 1, 80, 16),
+            torch.zeros(2, settings.window, 3, settings.size, settings.size),
         )
     assert audio.shape == video.shape and audio.ndim == 2
 

@@ -1,4 +1,5 @@
-"""train/finetune.py itself: from a video to weights that dub loads, on to the same state, and what it refuses."""
+"""train/finetune.py itself: from a video to weights that dub loads, on to the same state, and what
+it refuses."""
 
 import io
 import shutil
@@ -55,7 +56,14 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = Audio(speech.samples[:, : 4 * speech.rate], speech.rate)
     encoding = Encoding(crf=12, preset="ultrafast")
     out = folder / "videos" / "talk.mp4"
-    dub(folder / "head.png", words, out, model="mini-2", finding=Finding(cache=False), encoding=encoding)
+    dub(
+        folder / "head.png",
+        words,
+        out,
+        model="mini-2",
+        finding=Finding(cache=False),
+        encoding=encoding,
+    )
     return folder / "videos" / "talk.mp4"
 
 
@@ -65,7 +73,9 @@ def run_file(folder: Path, *, steps: int = 2, least_seconds: float = 3.0) -> str
     return str(path)
 
 
-def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_path: Path, talk: Path) -> None:
+def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(
+    tmp_path: Path, talk: Path
+) -> None:
     run = run_file(tmp_path, steps=3)
     with redirect_stdout(io.StringIO()) as told:
         finetune.main([run, str(talk), str(tmp_path / "anna")])
@@ -85,16 +95,26 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(tmp_pat
         finetune.main([run, str(talk), str(parts)])
     assert torch.load(parts / "last.pt", weights_only=True)["step"] == 2
     finetune.main([run, str(talk), str(parts)])
-    states = [torch.load(tmp_path / name / "last.pt", weights_only=True)["parts"] for name in ("anna", "parts")]
+    states = [
+        torch.load(tmp_path / name / "last.pt", weights_only=True)["parts"]
+        for name in ("anna", "parts")
+    ]
     for part in ("model", "average"):
-        assert all(torch.equal(value, states[1][part][key]) for key, value in states[0][part].items())
+        assert all(
+            torch.equal(value, states[1][part][key]) for key, value in states[0][part].items()
+        )
     began = load_model(tmp_path / "anna" / "began" / "start.safetensors").state_dict()
     norms = [key for key in began if key.endswith("running_mean")]
     assert norms and all(torch.equal(began[key], states[0]["model"][key]) for key in norms)
-    assert not torch.equal(began["output_block.1.weight"], states[0]["model"]["output_block.1.weight"])
+    assert not torch.equal(
+        began["output_block.1.weight"], states[0]["model"]["output_block.1.weight"]
+    )
 
     model = load_model(tmp_path / "anna" / "anna.safetensors", kind="generator")
-    assert model.config == MINI and "fine-tuned" in read_header(tmp_path / "anna" / "anna.safetensors").source
+    assert (
+        model.config == MINI
+        and "fine-tuned" in read_header(tmp_path / "anna" / "anna.safetensors").source
+    )
     export.main([str(tmp_path / "anna" / "best.pt"), str(tmp_path / "again.safetensors")])
     assert load_model(tmp_path / "again.safetensors").config == MINI
     for match, given in {
@@ -122,7 +142,10 @@ def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> Non
 def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path) -> None:
     told = torchrun("finetune", run_file(tmp_path, steps=1), str(talk), str(tmp_path / "anna"))
     assert " sync " in next(row for row in told.splitlines() if row.startswith("1 l1"))
-    assert told.count("anna.safetensors: try it") == 1 and (tmp_path / "anna" / "anna.safetensors").exists()
+    assert (
+        told.count("anna.safetensors: try it") == 1
+        and (tmp_path / "anna" / "anna.safetensors").exists()
+    )
 
 
 def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: Path) -> None:
@@ -134,12 +157,17 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
     with pytest.raises(LipSyncError, match=r"no clip is left of 1 sources: no face \(1\)"):
         finetune.main([run, str(nobody(talk, tmp_path / "nobody.mp4")), str(tmp_path / "nobody")])
     thin = {
-        name: tuple(replace(stage, channels=stage.channels // 16) for stage in getattr(LIPGAN_BASIC, name))
+        name: tuple(
+            replace(stage, channels=stage.channels // 16) for stage in getattr(LIPGAN_BASIC, name)
+        )
         for name in ("face", "audio", "decoder")
     }
     with pytest.raises(TrainingError, match=r"mini is a LipWarp, .* draws none.* name `mini-2`"):
         finetune.main([run, str(talk), str(tmp_path / "lips"), "--start", "mini"])
-    other, boxes = LipGAN(replace(LIPGAN_BASIC, **thin)), Generator(replace(MINI, framing=WAV2LIP.framing))
+    other, boxes = (
+        LipGAN(replace(LIPGAN_BASIC, **thin)),
+        Generator(replace(MINI, framing=WAV2LIP.framing)),
+    )
     for name, model, match in (
         ("lipgan", other, "is a LipGAN"),
         ("boxes", boxes, "judge wants crops cut as aligned, not box; name --expert and --judge"),
@@ -151,13 +179,16 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
 
 
 def nobody(talk: Path, out: Path) -> Path:
-    with VideoWriter(out, VideoInfo(64, 64, Fraction(25), None), AudioSource(talk), preset="ultrafast") as writer:
+    with VideoWriter(
+        out, VideoInfo(64, 64, Fraction(25), None), AudioSource(talk), preset="ultrafast"
+    ) as writer:
         writer.write(Frames(torch.full((40, 64, 64, 3), 90, dtype=torch.uint8)))
     return out
 
 
 def test_the_one_seen_longest_is_taken_in_the_order_of_time(tmp_path: Path) -> None:
-    """Ann is seen twice in b.mp4, once with her mirror image, and once in a.mp4, which was named second; Bob less."""
+    """Ann is seen twice in b.mp4, once with her mirror image, and once in a.mp4, which was named
+    second; Bob less."""
     rows = [
         ("x1", "ann", "b.mp4", 60, 30), ("x2", "ann", "b.mp4", 0, 60), ("x3", "ann", "b.mp4", 40, 30),
         ("x4", "ann", "a.mp4", 0, 25), ("x5", "bob", "a.mp4", 0, 70),
@@ -165,7 +196,10 @@ def test_the_one_seen_longest_is_taken_in_the_order_of_time(tmp_path: Path) -> N
     with ShardWriter(tmp_path) as writer:
         for name, who, source, begin, count in rows:
             facts = {"first": 0, "source": source, "start": begin, "frames": count}
-            arrays = {"faces": np.zeros((count, 8, 8, 3), np.uint8), "mel": np.zeros((200, 80), np.float32)}
+            arrays = {
+                "faces": np.zeros((count, 8, 8, 3), np.uint8),
+                "mel": np.zeros((200, 80), np.float32),
+            }
             writer.add(name, speaker=who, facts=facts, arrays=arrays)
     clips, told = finetune.person(tmp_path, ["b.mp4", "a.mp4"])
     assert [clip.name for clip in clips] == ["x2", "x1", "x4"]
@@ -177,19 +211,27 @@ def numbered(folder: Path, lengths: list[int]) -> list[Clip]:
     at = 0
     with ShardWriter(folder) as writer:
         for i, count in enumerate(lengths):
-            faces = np.broadcast_to(np.arange(at, at + count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
+            faces = np.broadcast_to(
+                np.arange(at, at + count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3)
+            )
             mel = np.repeat(np.arange(count * 16 // 5 + 20, dtype=np.float32)[:, None], 80, 1)
-            writer.add(f"c{i}", speaker="a", facts={"first": 0}, arrays={"faces": faces, "mel": mel})
+            writer.add(
+                f"c{i}", speaker="a", facts={"first": 0}, arrays={"faces": faces, "mel": mel}
+            )
             at += count
     return load_clips(folder, least=1)
 
 
 def test_the_last_frames_are_held_out_and_none_is_in_both(tmp_path: Path) -> None:
     taught, kept = finetune.parted(numbered(tmp_path, [100, 30, 90, 30]), 0.4, 15)
-    first, last = ([i for clip in clips for i in clip.faces[:][:, 0, 0, 0].tolist()] for clips in (taught, kept))
+    first, last = (
+        [i for clip in clips for i in clip.faces[:][:, 0, 0, 0].tolist()]
+        for clips in (taught, kept)
+    )
     assert first == list(range(135)) and last == list(range(150, 250))
     assert [len(clip.faces) for clip in kept] == [70, 30]
-    # sound goes with its frames: frame 20 of the third clip, the first that is held out, has column 64
+    # sound goes with its frames: frame 20 of the third clip, the first that is held out, has column
+    # 64
     assert float(kept[0].mels([0])[0, 0, 0, 0]) == 64
     taught, kept = finetune.parted(numbered(tmp_path / "more", [200]), 0.8, 15)
     assert [len(clip.faces) for clip in taught + kept] == [25, 53, 54, 53]

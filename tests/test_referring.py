@@ -23,7 +23,8 @@ OPEN = [i % 25 for i in range(60)]  # closed once a second, at 0, 25 and 50
 
 
 def shot(opened: list[int], *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    """(N,H,W,3) uint8: a face whose mouth is open by so many quarter px, that walks a px a frame to the right and back."""
+    """(N,H,W,3) uint8: a face whose mouth is open by so many quarter px, that walks a px a frame to
+    the right and back."""
     small = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
     ground = torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)[0]
     axis = (torch.arange(SIDE) + 0.5) / SIDE
@@ -31,7 +32,10 @@ def shot(opened: list[int], *, seed: int = 0, height: int = HEIGHT, width: int =
     pictures = []
     for i, gap in enumerate(opened):
         face = torch.tensor([0.8, 0.6, 0.5])[:, None, None].expand(3, SIDE, SIDE).clone()
-        for rise, colour in ((4 + gap / 8, (0.7, 0.35, 0.33)), (max(gap / 8, 0.5), (0.1, 0.05, 0.05))):
+        for rise, colour in (
+            (4 + gap / 8, (0.7, 0.35, 0.33)),
+            (max(gap / 8, 0.5), (0.1, 0.05, 0.05)),
+        ):
             inside = ((x - 0.5) / 0.16) ** 2 + ((y - 0.66) * SIDE / rise) ** 2 < 1
             face[:, inside] = torch.tensor(colour)[:, None]
         picture, left = ground.clone(), 40 + walked(i)
@@ -53,11 +57,19 @@ def tracked(count: int, start: int = 0) -> FaceTrack:
 
 def video(tmp_path: Path, pixels: Tensor, *, pix_fmt: str = "yuv420p") -> Footage:
     codec, options = ("libx264", None) if pix_fmt == "yuv420p" else ("ffv1", {})
-    return opened(write_video(tmp_path / "a.mkv", pixels, codec=codec, pix_fmt=pix_fmt, options=options), Cut())
+    return opened(
+        write_video(tmp_path / "a.mkv", pixels, codec=codec, pix_fmt=pix_fmt, options=options),
+        Cut(),
+    )
 
 
 def made(
-    footage: Footage | Pictures, kind: Reference, track: FaceTrack, length: int, index: Tensor | None = None, **options
+    footage: Footage | Pictures,
+    kind: Reference,
+    track: FaceTrack,
+    length: int,
+    index: Tensor | None = None,
+    **options,
 ) -> References:
     index = torch.arange(length) if index is None else index
     found = references(footage, track, kind, length=length, index=index, **options)
@@ -70,8 +82,12 @@ def whole_frames(footage: Footage, count: int) -> Frames | YuvFrames:
     return frames
 
 
-@pytest.mark.parametrize(("size", "pix_fmt"), [((WIDTH, HEIGHT), "yuv420p"), ((151, 133), "yuv444p")])
-def test_patches_hold_the_sources_own_pixels_in_the_framings_of_generators(tmp_path: Path, size, pix_fmt: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "pix_fmt"), [((WIDTH, HEIGHT), "yuv420p"), ((151, 133), "yuv444p")]
+)
+def test_patches_hold_the_sources_own_pixels_in_the_framings_of_generators(
+    tmp_path: Path, size, pix_fmt: str
+) -> None:
     """Also where a picture has an odd size, and its border cuts the face's surroundings."""
     footage = video(tmp_path, shot(OPEN, width=size[0], height=size[1]), pix_fmt=pix_fmt)
     track, frames = tracked(60), whole_frames(footage, 60)
@@ -86,15 +102,20 @@ def test_patches_hold_the_sources_own_pixels_in_the_framings_of_generators(tmp_p
             assert type(patch) is type(frames) and patch.pixels.dtype == torch.uint8
             source = replace(frames, pixels=frames.pixels[frame : frame + 1])
             wanted = cut_frames(source, there[k : k + 1], 64)
-            torch.testing.assert_close(cut_frames(patch, here[k : k + 1], 64), wanted, atol=1e-4, rtol=0)
-            assert patch.pixels.untyped_storage().nbytes() == patch.pixels.nbytes  # not a view of a whole frame
+            torch.testing.assert_close(
+                cut_frames(patch, here[k : k + 1], 64), wanted, atol=1e-4, rtol=0
+            )
+            # not a view of a whole frame
+            assert patch.pixels.untyped_storage().nbytes() == patch.pixels.nbytes
             assert patch.pixels.nbytes < 0.9 * source.pixels.nbytes
 
 
 def test_the_nearest_closed_mouth_stands_for_each_output_frame(tmp_path: Path) -> None:
     index = order(60, 130, "pingpong")
     heard: list[int] = []
-    found = made(video(tmp_path, shot(OPEN)), "nearest-closed", tracked(60), 60, index, on_found=heard.append)
+    found = made(
+        video(tmp_path, shot(OPEN)), "nearest-closed", tracked(60), 60, index, on_found=heard.append
+    )
     wanted = (torch.tensor([0, 25, 50]) - index[:, None]).abs().min(1).values
     places = torch.tensor([0, 25, 50])[found.index]
     assert torch.equal((places - index).abs(), wanted)
@@ -106,7 +127,8 @@ def test_the_nearest_closed_mouth_stands_for_each_output_frame(tmp_path: Path) -
 def test_the_first_visible_frame_stands_for_all(tmp_path: Path) -> None:
     footage, track = video(tmp_path, shot(OPEN)), tracked(60)
     track.visible[:7] = False
-    late = FaceTrack(track.boxes[5:], track.points[5:], track.visible[5:], 5)  # starts later than the footage
+    # starts later than the footage
+    late = FaceTrack(track.boxes[5:], track.points[5:], track.visible[5:], 5)
     found = made(footage, "first", late, 60)
     assert len(found.patches) == 1 and found.index.tolist() == [0] * 60
     width = found.boxes[0, 2] - found.boxes[0, 0]
@@ -120,7 +142,8 @@ def test_the_first_visible_frame_stands_for_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["first", "nearest-closed"])
 def test_every_scene_has_its_own(tmp_path: Path, kind: Reference) -> None:
-    """In the second scene all mouths are wider open than in the first, and its first frames are nearer to the first's."""
+    """In the second scene all mouths are wider open than in the first, and its first frames are
+    nearer to the first's."""
     pixels = torch.cat([shot(OPEN[:30]), shot([20 + i % 3 for i in range(30)], seed=5)])
     track = joined([tracked(30), tracked(30, 30)])
     found = made(video(tmp_path, pixels), kind, track, 60)
@@ -140,7 +163,9 @@ def test_nobody_gets_somebody_elses_mouth(kind: Reference) -> None:
     moved[20:] = 80.0  # somebody at the other end of the picture
     shift = torch.cat([moved, 0 * moved], 1)
     track.visible[40:44] = False
-    shared = FaceTrack(track.boxes + shift.repeat(1, 2), track.points + shift[:, None], track.visible)
+    shared = FaceTrack(
+        track.boxes + shift.repeat(1, 2), track.points + shift[:, None], track.visible
+    )
     found = made(Pictures(shot(OPEN), FPS), kind, shared, 60)
     each = [set(found.index[a:b].tolist()) for a, b in ((0, 20), (20, 40), (44, 60))]
     assert sum(len(part) for part in each) == len(set().union(*each)) == len(found.patches)
@@ -181,9 +206,13 @@ def test_single_frames_come_as_the_file_codes_them(tmp_path: Path) -> None:
     footage = video(tmp_path, shot(OPEN))
     frames, heard = whole_frames(footage, 60), []
     got = list(footage.pick_coded([40, 3, 40, 99], on_frame=lambda: heard.append(1)))
-    assert [i for i, _ in got] == [3, 40] == [picture.start for _, picture in got] and len(heard) >= 38
+    assert [i for i, _ in got] == [3, 40] == [picture.start for _, picture in got] and len(
+        heard
+    ) >= 38
     for i, picture in got:
-        assert isinstance(picture, YuvFrames) and torch.equal(picture.pixels, frames.pixels[i : i + 1])
+        assert isinstance(picture, YuvFrames) and torch.equal(
+            picture.pixels, frames.pixels[i : i + 1]
+        )
     memory = list(Pictures(shot(OPEN), FPS).pick_coded([7]))
     assert torch.equal(memory[0][1].pixels, shot(OPEN)[7:8])
 

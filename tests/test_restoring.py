@@ -1,4 +1,5 @@
-"""Restored faces: what the network is given, what comes back, and what stays bit for bit; with small networks of our own."""
+"""Restored faces: what the network is given, what comes back, and what stays bit for bit; with
+small networks of our own."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,7 +55,9 @@ def clip(count: int, *, kind: str = "bytes") -> Frames | YuvFrames:
     return Frames(pixels if kind == "float" else (pixels * 255).to(torch.uint8))
 
 
-def person(count: int, x: float = 40, *, side: float = 120, hidden: slice = slice(0, 0), start: int = 0) -> FaceTrack:
+def person(
+    count: int, x: float = 40, *, side: float = 120, hidden: slice = slice(0, 0), start: int = 0
+) -> FaceTrack:
     """A face whose crop is ``side`` px wide and drifts."""
     move = torch.arange(count, dtype=torch.float32)[:, None, None] * torch.tensor([1.5, 0.5])
     points = torch.tensor([FFHQ.points]) * side + torch.tensor([x, 15.0]) + move
@@ -68,8 +71,12 @@ def pieces(frames: AnyFrames, size: int) -> Iterator[AnyFrames]:
         yield replace(frames, pixels=frames.pixels[start : start + size], start=start)
 
 
-def pixels_of(frames: AnyFrames, tracks: list[FaceTrack], how: Restorer, *, size: int = 99, shown=()) -> Tensor:
-    return torch.cat([out.pixels for out in restored(pieces(frames, size), tracks, restorer=how, shown=shown)])
+def pixels_of(
+    frames: AnyFrames, tracks: list[FaceTrack], how: Restorer, *, size: int = 99, shown=()
+) -> Tensor:
+    return torch.cat(
+        [out.pixels for out in restored(pieces(frames, size), tracks, restorer=how, shown=shown)]
+    )
 
 
 @pytest.mark.parametrize("kind", ["bytes", "float", "yuv"])
@@ -78,19 +85,26 @@ def test_strength_0_changes_no_bit_and_asks_no_network(kind: str) -> None:
         raise AssertionError("nobody asked")
 
     frames = clip(2, kind=kind)
-    assert torch.equal(pixels_of(frames, [person(2)], restorer(refusing, strength=0.0)), frames.pixels)
+    assert torch.equal(
+        pixels_of(frames, [person(2)], restorer(refusing, strength=0.0)), frames.pixels
+    )
     hidden = [person(2, hidden=slice(None)), person(3, start=7)]
     assert torch.equal(pixels_of(frames, hidden, restorer(refusing)), frames.pixels)
-    assert torch.equal(pixels_of(frames, [person(2)], restorer(refusing), shown=[torch.zeros(1)]), frames.pixels)
+    assert torch.equal(
+        pixels_of(frames, [person(2)], restorer(refusing), shown=[torch.zeros(1)]), frames.pixels
+    )
 
 
 @pytest.mark.parametrize("kind", ["bytes", "float", "yuv"])
 @pytest.mark.parametrize("mask", ["mouth", "face"])
 def test_outside_the_mask_no_bit_changes(kind: str, mask) -> None:
-    """Pairs of colours lie on both sides of every plane's value: where all leave the same, nothing was mixed in."""
+    """Pairs of colours lie on both sides of every plane's value: where all leave the same, nothing
+    was mixed in."""
     frames, track = clip(2, kind=kind), person(2)
     colours = [(0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 1, 1), (0, 0, 1), (1, 1, 0)]
-    made = torch.stack([pixels_of(frames, [track], restorer(painting(*rgb), mask=mask)) for rgb in colours])
+    made = torch.stack(
+        [pixels_of(frames, [track], restorer(painting(*rgb), mask=mask)) for rgb in colours]
+    )
     free = (made == made[0]).all(0)
     assert 0.5 < float(free.float().mean()) < 1
     assert torch.equal(made[0][free], frames.pixels[free])
@@ -99,7 +113,9 @@ def test_outside_the_mask_no_bit_changes(kind: str, mask) -> None:
 def test_by_default_the_mouth_alone_is_restored() -> None:
     frames, track = clip(1), person(1)
     changed = (pixels_of(frames, [track], restorer(white)) != frames.pixels).any(-1)[0]
-    eyes, nose, mouth = (track.points[0, part].mean(0) for part in (slice(0, 2), slice(2, 3), slice(3, 5)))
+    eyes, nose, mouth = (
+        track.points[0, part].mean(0) for part in (slice(0, 2), slice(2, 3), slice(3, 5))
+    )
     rows = changed.nonzero()[:, 0]
     assert changed[int(mouth[1]), int(mouth[0])] and rows.min() > (eyes[1] + nose[1]) / 2
     both = (pixels_of(frames, [track], restorer(white, mask="face")) != frames.pixels).any(-1)[0]
@@ -108,7 +124,10 @@ def test_by_default_the_mouth_alone_is_restored() -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "yuv"])
 def test_the_stream_does_not_depend_on_the_chunks(kind: str, sharpening: nn.Module) -> None:
-    frames, tracks = clip(6, kind=kind), [person(6, hidden=slice(2, 4)), person(3, 90, side=70, start=2)]
+    frames, tracks = (
+        clip(6, kind=kind),
+        [person(6, hidden=slice(2, 4)), person(3, 90, side=70, start=2)],
+    )
     how, shown = restorer(sharpening, strength=0.9), [torch.linspace(0, 1, 5), None]
     whole = pixels_of(frames, tracks, how, shown=shown)
     assert not torch.equal(whole, frames.pixels)
@@ -120,7 +139,9 @@ def test_the_stream_does_not_depend_on_the_chunks(kind: str, sharpening: nn.Modu
 def test_a_batch_is_its_faces_one_by_one(sharpening: nn.Module) -> None:
     faces = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     how = restorer(sharpening)
-    torch.testing.assert_close(how(faces), torch.cat([how(face[None]) for face in faces]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        how(faces), torch.cat([how(face[None]) for face in faces]), atol=1e-5, rtol=0
+    )
 
 
 def test_the_network_sees_the_visible_faces_upright_at_the_places_of_ffhq() -> None:
@@ -132,7 +153,9 @@ def test_the_network_sees_the_visible_faces_upright_at_the_places_of_ffhq() -> N
         return faces
 
     noise = torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(2))
-    pixels = F.interpolate(noise, size=(SIZE, SIZE), mode="bilinear").permute(0, 2, 3, 1).contiguous()
+    pixels = (
+        F.interpolate(noise, size=(SIZE, SIZE), mode="bilinear").permute(0, 2, 3, 1).contiguous()
+    )
     points = (torch.tensor([FFHQ.points]) * SIZE).repeat(3, 1, 1)
     pixels[2] = pixels[2].rot90(-1)  # clockwise: (x, y) comes to (SIZE - y, x)
     points[2] = torch.stack([SIZE - points[2, :, 1], points[2, :, 0]], 1)
@@ -148,7 +171,9 @@ def test_the_network_sees_the_visible_faces_upright_at_the_places_of_ffhq() -> N
 def test_a_network_that_changes_nothing_gives_smooth_pictures_back(kind: str, side: float) -> None:
     frames = clip(2, kind=kind)
     same = pixels_of(
-        frames, [person(2, -80 if side > 200 else 30, side=side)], restorer(lambda faces: faces, mask="face")
+        frames,
+        [person(2, -80 if side > 200 else 30, side=side)],
+        restorer(lambda faces: faces, mask="face"),
     )
     assert int((same.int() - frames.pixels.int()).abs().max()) < 1.5
 

@@ -62,8 +62,11 @@ def test_boxes_agree_with_the_reference(model: S3FD) -> None:
 
 
 def test_first_box_is_that_of_wav2lip(model: S3FD) -> None:
-    """The reference was handed the arrays as BGR frames, which it flips to RGB: our frames are RGB from the start."""
-    for found, wanted in zip(S3FDDetector(model).detect(images().flip(3)), WANTED["api_boxes_bgr_in"], strict=True):
+    """The reference was handed the arrays as BGR frames, which it flips to RGB: our frames are RGB
+    from the start."""
+    for found, wanted in zip(
+        S3FDDetector(model).detect(images().flip(3)), WANTED["api_boxes_bgr_in"], strict=True
+    ):
         assert found.boxes[0].clamp(min=0).trunc().long().tolist() == wanted.tolist()
 
 
@@ -84,7 +87,11 @@ def test_float_and_uint8_images_give_the_same_faces(model: S3FD) -> None:
 
 def test_threshold_may_leave_no_face(model: S3FD) -> None:
     (found,) = S3FDDetector(model, min_score=1.0).detect(images()[:1])
-    assert found.boxes.shape == (0, 4) and found.points.shape == (0, 5, 2) and found.scores.shape == (0,)
+    assert (
+        found.boxes.shape == (0, 4)
+        and found.points.shape == (0, 5, 2)
+        and found.scores.shape == (0,)
+    )
 
 
 def test_tiny_images_are_refused(model: S3FD) -> None:
@@ -105,7 +112,9 @@ def test_canonical_points_lie_in_the_box_and_mirror() -> None:
 @pytest.fixture(scope="module")
 def syncnet_s3fd() -> S3FD:
     """Recipe weights under the names of ``sfd_face.pth``."""
-    keys = json.loads((REFERENCE / "state_dict_keys.json").read_text(encoding="utf-8"))["s3fd_syncnet_python"]["keys"]
+    keys = json.loads((REFERENCE / "state_dict_keys.json").read_text(encoding="utf-8"))[
+        "s3fd_syncnet_python"
+    ]["keys"]
     public = {key: recipe(key, tuple(shape)) for key, (shape, _) in keys.items()}
     network = architectures.recognise(public, REFERENCE)
     model = S3FD(network.config)
@@ -116,7 +125,9 @@ def syncnet_s3fd() -> S3FD:
 @pytest.mark.parametrize("scale", [0.25, 0.5, 1.0])
 @pytest.mark.parametrize("score", [0.5, 0.9])
 def test_boxes_agree_with_syncnet_python(syncnet_s3fd: S3FD, scale: float, score: float) -> None:
-    wanted = torch.from_numpy(np.load(REFERENCE / "s3fd_syncnet_python.npz")[f"det_s{scale:g}_th{score}"]).float()
+    wanted = torch.from_numpy(
+        np.load(REFERENCE / "s3fd_syncnet_python.npz")[f"det_s{scale:g}_th{score}"]
+    ).float()
     detector = replace(syncnet_detector(syncnet_s3fd), scale=scale, min_score=score)
     (found,) = detector.detect(integers(902, (240, 320, 3))[None])
     torch.testing.assert_close(found.boxes, wanted[:, :4], atol=0.05, rtol=0)
@@ -125,7 +136,12 @@ def test_boxes_agree_with_syncnet_python(syncnet_s3fd: S3FD, scale: float, score
 
 def test_the_reference_looks_at_a_quarter_of_the_size(syncnet_s3fd: S3FD) -> None:
     detector = syncnet_detector(syncnet_s3fd)
-    assert (detector.scale, detector.min_score, detector.max_overlap, detector.then_overlap) == (0.25, 0.9, 0.3, 0.1)
+    assert (detector.scale, detector.min_score, detector.max_overlap, detector.then_overlap) == (
+        0.25,
+        0.9,
+        0.3,
+        0.1,
+    )
     pixels = integers(903, (1, 112, 134, 3))
     (found,) = replace(detector, min_score=0.1).detect(pixels)  # 28 px is the least
     (again,) = replace(detector, min_score=0.1).detect(pixels.float() / 255)

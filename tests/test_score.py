@@ -17,7 +17,14 @@ from typer.testing import CliRunner
 import lipsync_core
 from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
-from lipsync_core.media import AudioSource, VideoWriter, probe, read_audio, read_frames, write_shifted
+from lipsync_core.media import (
+    AudioSource,
+    VideoWriter,
+    probe,
+    read_audio,
+    read_frames,
+    write_shifted,
+)
 from lipsync_core.metrics.lse import whole_frame_score
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.models.weights import load_model, save_model
@@ -42,7 +49,9 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cropped(src: Path, out: Path, *, fps: Fraction | None = None, stop: int | None = None) -> Path:
     """Her head alone, which is quicker to read, with the sound of ``src``."""
     rate = fps or probe(src).fps
-    with VideoWriter(out, VideoInfo(256, 256, rate, None), AudioSource(src), preset="ultrafast", crf=12) as writer:
+    with VideoWriter(
+        out, VideoInfo(256, 256, rate, None), AudioSource(src), preset="ultrafast", crf=12
+    ) as writer:
         for piece in read_frames(src, fps=rate, stop=stop):
             pixels = piece.pixels if piece.pixels.shape[1] == 256 else piece.pixels[:, :256, 96:352]
             writer.write(Frames(pixels, piece.start))
@@ -73,7 +82,8 @@ def test_a_dub_is_in_sync(talk: Path) -> None:
 
 @pytest.mark.parametrize("offset", [-10, -3, 2, 7])
 def test_moved_sound_is_found_and_mended(talk: Path, tmp_path: Path, offset: int) -> None:
-    """Sound moved ahead by ``offset`` frames is early by them; delayed by what was found, it is in sync."""
+    """Sound moved ahead by ``offset`` frames is early by them; delayed by what was found, it is in
+    sync."""
     off, mended = tmp_path / "off.mp4", tmp_path / "mended.mp4"
     write_shifted(talk, off, Fraction(-offset, 25))
     report = score(off, finding=FRESH)
@@ -89,7 +99,8 @@ def test_other_rates_are_resampled_in_time(talk: Path, tmp_path: Path, fps: Frac
     report = score(other, finding=FRESH)
     found = only(report)
     assert found.offset_frames is not None and abs(found.offset_frames) <= 1
-    assert report.tracks[0].last_frame == pytest.approx(8.24 * fps, abs=2 * float(fps) / 25)  # of the video's own
+    # of the video's own
+    assert report.tracks[0].last_frame == pytest.approx(8.24 * fps, abs=2 * float(fps) / 25)
 
 
 def test_json_is_as_promised(talk: Path) -> None:
@@ -150,7 +161,9 @@ def syncnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the public network's shape with weights that know nothing."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "syncnet.safetensors"
-    save_model(SyncNet(SyncNetConfig()).eval(), path, licence="none", source="test", dtype=torch.float16)
+    save_model(
+        SyncNet(SyncNetConfig()).eval(), path, licence="none", source="test", dtype=torch.float16
+    )
     return path
 
 
@@ -168,7 +181,9 @@ def test_the_reference_protocol_reads_files(talk: Path, tmp_path: Path, syncnet:
 
 
 def test_syncnet_scores_in_exact_mode_too(talk: Path, tmp_path: Path, syncnet: Path) -> None:
-    found = only(score(cropped(talk, tmp_path / "short.mp4", stop=16), scorer=syncnet, finding=FRESH))
+    found = only(
+        score(cropped(talk, tmp_path / "short.mp4", stop=16), scorer=syncnet, finding=FRESH)
+    )
     assert found.scorer == "syncnet" and found.search_frames < 15 and found.distance > 0
 
 
@@ -180,14 +195,19 @@ PLAIN = SyncScore("judge", 3, 120.0, 1.0, 0.5, torch.zeros(9), torch.zeros(5), 2
                                                       (0, 25, "in sync"),
                                                       (3, 30, "sound is 3.6 frames early (120 ms)")])  # fmt: skip
 def test_the_verdict_in_words(offset: int, fps: int, words: str) -> None:
-    assert verdict(replace(PLAIN, offset_frames=offset, offset_ms=40.0 * offset), Fraction(fps)) == words
+    assert (
+        verdict(replace(PLAIN, offset_frames=offset, offset_ms=40.0 * offset), Fraction(fps))
+        == words
+    )
 
 
 def test_the_surest_track_is_mended_by() -> None:
     others = [replace(PLAIN, uncertainty=0.3, offset_frames=1), replace(PLAIN, offset_frames=None, offset_ms=None,
               uncertainty=None, reason="flat"), replace(PLAIN, uncertainty=0.3, confidence=0.6, offset_frames=2)]  # fmt: skip
     tracks = tuple(TrackScore(0, 9, one, (5, 5)) for one in [PLAIN, *others])
-    report = ScoreReport("judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ())
+    report = ScoreReport(
+        "judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ()
+    )
     assert report.best().score.offset_frames == 2
     unsaid = tuple(replace(track, score=replace(track.score, uncertainty=None)) for track in tracks)
     assert replace(report, mode="reference", tracks=unsaid).best().score.offset_frames == 2
@@ -210,23 +230,31 @@ def test_the_command_scores_draws_and_mends(talk: Path, tmp_path: Path) -> None:
     assert again.returncode == 4 and "exists" in again.stderr
     before = off.read_bytes()
     itself = command(off, "--fix", off, "--overwrite")
-    assert itself.returncode == 4 and "is what is read" in itself.stderr and off.read_bytes() == before
+    assert (
+        itself.returncode == 4 and "is what is read" in itself.stderr and off.read_bytes() == before
+    )
     nowhere = command(off, "--plot", tmp_path / "none" / "x.png")
     assert nowhere.returncode == 4 and "does not exist" in nowhere.stderr
 
 
 def test_exit_codes_tell_what_is_missing(talk: Path, tmp_path: Path) -> None:
     runner = CliRunner()
-    assert runner.invoke(app, ["score", str(tmp_path / "none.mp4")]).exception.__class__ is MediaError
+    assert (
+        runner.invoke(app, ["score", str(tmp_path / "none.mp4")]).exception.__class__ is MediaError
+    )
     silence = write_sound(tmp_path / "s.wav", np.zeros((1, 16000), np.float32), 16000)
     done = command(talk, silence, "--fix", tmp_path / "x.mp4")
     assert done.returncode == 1 and "silent" in done.stderr and not (tmp_path / "x.mp4").exists()
 
 
 def test_a_plot_of_several_faces_and_of_none_that_tells(tmp_path: Path) -> None:
-    mute = replace(PLAIN, offset_frames=None, offset_ms=None, uncertainty=None, reason="the sound is silent")
+    mute = replace(
+        PLAIN, offset_frames=None, offset_ms=None, uncertainty=None, reason="the sound is silent"
+    )
     tracks = (TrackScore(0, 9, PLAIN, (5, 5)), TrackScore(3, 9, mute, (5, 5)))
-    report = ScoreReport("judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ())
+    report = ScoreReport(
+        "judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ()
+    )
     plot(report, tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size > 5000  # its words are drawn as outlines
     with pytest.raises(MediaError, match="exists"):

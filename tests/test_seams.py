@@ -29,7 +29,12 @@ def figures(after: Tensor, alpha: Tensor) -> SeamFigures:
 
 def lifted(levels: Tensor, alpha: Tensor) -> Tensor:
     """The clip, lighter by ``levels`` (N,) under the mask."""
-    return (clip().float() + levels[:, None, None, None] * alpha[..., None]).round().clamp(0, 255).byte()
+    return (
+        (clip().float() + levels[:, None, None, None] * alpha[..., None])
+        .round()
+        .clamp(0, 255)
+        .byte()
+    )
 
 
 def test_the_source_has_no_seam() -> None:
@@ -44,7 +49,8 @@ def test_a_lighter_patch_is_a_line_and_a_step_but_no_flicker() -> None:
 
 def test_a_soft_edge_is_a_weaker_line() -> None:
     hard, soft = (
-        figures(lifted(torch.full((4,), 20.0), disc(soft=width)), disc(soft=width)).line for width in (1.0, 8.0)
+        figures(lifted(torch.full((4,), 20.0), disc(soft=width)), disc(soft=width)).line
+        for width in (1.0, 8.0)
     )
     assert hard is not None and soft is not None and soft < 0.6 * hard
 

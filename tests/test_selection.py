@@ -8,12 +8,16 @@ from lipsync_core.faces.selection import FaceSelector, parse_face, select
 from lipsync_core.types import FaceTrack
 
 
-def person(x: float, size: float, start: int, count: int, *, scene: int = 0, hidden: range = range(0)) -> FaceTrack:
+def person(
+    x: float, size: float, start: int, count: int, *, scene: int = 0, hidden: range = range(0)
+) -> FaceTrack:
     """A still face centred at x, 100, away in the clip frames ``hidden``."""
     box = torch.tensor([x - size / 2, 100 - size / 2, x + size / 2, 100 + size / 2])
     visible = torch.ones(count, dtype=torch.bool)
     visible[[i - start for i in hidden]] = False
-    return FaceTrack(box.repeat(count, 1), torch.full((count, 5, 2), float(x)), visible, start, scene)
+    return FaceTrack(
+        box.repeat(count, 1), torch.full((count, 5, 2), float(x)), visible, start, scene
+    )
 
 
 def shown(track: FaceTrack) -> dict[int, float]:
@@ -52,7 +56,15 @@ def test_other_words_are_refused_with_the_forms(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "x"),
-    [("largest", 400), ("left", 100), ("right", 400), ("0", 100), ("1", 400), ("390,110", 400), ("70,90", 100)],
+    [
+        ("largest", 400),
+        ("left", 100),
+        ("right", 400),
+        ("0", 100),
+        ("1", 400),
+        ("390,110", 400),
+        ("70,90", 100),
+    ],
 )
 def test_two_people(text: str, x: float) -> None:
     assert shown(select(TWO, parse_face(text))) == dict.fromkeys(range(100), x)
@@ -60,12 +72,12 @@ def test_two_people(text: str, x: float) -> None:
 
 def test_rules_apply_anew_after_a_cut() -> None:
     tracks = [*TWO, person(300, 80, 100, 50, scene=100), person(350, 30, 110, 40, scene=100)]
-    assert shown(select(tracks, parse_face("left"))) == dict.fromkeys(range(100), 100.0) | dict.fromkeys(
-        range(100, 150), 300.0
-    )
-    assert shown(select(tracks, parse_face("1"))) == dict.fromkeys(range(100), 400.0) | dict.fromkeys(
-        range(110, 150), 350.0
-    )
+    assert shown(select(tracks, parse_face("left"))) == dict.fromkeys(
+        range(100), 100.0
+    ) | dict.fromkeys(range(100, 150), 300.0)
+    assert shown(select(tracks, parse_face("1"))) == dict.fromkeys(
+        range(100), 400.0
+    ) | dict.fromkeys(range(110, 150), 350.0)
     chosen = select(tracks, parse_face("largest"))
     assert (chosen.start, len(chosen.visible), chosen.scene) == (0, 150, 0) and chosen.visible.all()
 
@@ -80,10 +92,11 @@ def test_largest_counts_over_time_and_takes_over_only_where_it_is_away() -> None
     giant = person(600, 200, 40, 3)
     host = person(100, 50, 0, 50)
     later = person(300, 40, 60, 40)
-    assert shown(select([host, later], parse_face("largest"))) == dict.fromkeys(range(50), 100.0) | dict.fromkeys(
-        range(60, 100), 300.0
-    )
-    assert set(shown(select([giant, host], parse_face("largest"))).values()) == {100.0}  # 3 frames do not outweigh 50
+    assert shown(select([host, later], parse_face("largest"))) == dict.fromkeys(
+        range(50), 100.0
+    ) | dict.fromkeys(range(60, 100), 300.0)
+    # 3 frames do not outweigh 50
+    assert set(shown(select([giant, host], parse_face("largest"))).values()) == {100.0}
     absent = person(100, 50, 0, 100, hidden=range(30, 60))
     filler = person(300, 40, 30, 30)
     assert shown(select([absent, filler], parse_face("largest")))[45] == 300.0
@@ -101,7 +114,9 @@ def test_a_place_means_the_earlier_of_two() -> None:
 
 
 def test_nobody_is_an_error_that_says_who_is_there() -> None:
-    with pytest.raises(NoFaceError, match=r"face 2; 2 found: 0 at 100,100 from frame 0; 1 at 400,100 from frame 0"):
+    with pytest.raises(
+        NoFaceError, match=r"face 2; 2 found: 0 at 100,100 from frame 0; 1 at 400,100 from frame 0"
+    ):
         select(TWO, parse_face("2"))
     with pytest.raises(NoFaceError, match="face 250,500"):
         select(TWO, parse_face("250,500"))

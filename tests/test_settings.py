@@ -37,7 +37,10 @@ def test_a_run_is_read_and_what_it_leaves_out_has_its_default(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('network = "small"\nraet = 1.0\n[plan]\nsteps = 7', r"run.toml: the run has .*'raet'.*wanted.*'rate'"),
+        (
+            'network = "small"\nraet = 1.0\n[plan]\nsteps = 7',
+            r"run.toml: the run has .*'raet'.*wanted.*'rate'",
+        ),
         ('network = "small"\n[plan]\nsteps = 7\nsaev = 1', "the run.plan has"),
         ('network = "huge"\n[plan]\nsteps = 7', 'the run.network is "huge"; wanted'),
         ('network = "small"\nrate = "1"\n[plan]\nsteps = 7', "the run.rate is"),
@@ -90,14 +93,17 @@ def test_what_lies_in_a_folder_of_the_run_belongs_to_it(tmp_path: Path) -> None:
     keep_settings(tmp_path / "began", other, run=tmp_path)
     (tmp_path / "last.pt").touch()
     keep_settings(tmp_path / "began", other, run=tmp_path)
-    with pytest.raises(TrainingError, match=r"rate was 0.002 and is 0.001\).*delete began/settings.json"):
+    with pytest.raises(
+        TrainingError, match=r"rate was 0.002 and is 0.001\).*delete began/settings.json"
+    ):
         keep_settings(tmp_path / "began", one, run=tmp_path)
 
 
 def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
     out = tmp_path / "new" / "run"
     one = Settings(network="small", plan=Plan(steps=7))
-    keep_settings(out, Settings(network="small", plan=Plan(steps=8)))  # a run that never came to its first checkpoint
+    # a run that never came to its first checkpoint
+    keep_settings(out, Settings(network="small", plan=Plan(steps=8)))
     keep_settings(out, one)
     (out / "best.pt").touch()
     keep_settings(out, one)

@@ -1,4 +1,5 @@
-"""Shards on disk and elsewhere, the clips in them, and batches that do not depend on who draws them."""
+"""Shards on disk and elsewhere, the clips in them, and batches that do not depend on who draws
+them."""
 
 import json
 import tarfile
@@ -26,7 +27,9 @@ def write(folder: Path, names: list[str], *, frames: int = 30, shard_bytes: int 
             noise = np.random.default_rng(len(name) + ord(name[-1]))
             faces = noise.integers(0, 256, (frames, SIDE, SIDE, 3), dtype=np.uint8)
             mel = noise.standard_normal((frames * 16 // 5 + 40, 80)).astype(np.float32)
-            writer.add(name, speaker=name[0], facts={"first": 2}, arrays={"faces": faces, "mel": mel})
+            writer.add(
+                name, speaker=name[0], facts={"first": 2}, arrays={"faces": faces, "mel": mel}
+            )
 
 
 def remote(folder: Path, name: str) -> str:
@@ -41,7 +44,12 @@ def remote(folder: Path, name: str) -> str:
 
 def test_shards_are_tars_of_named_parts_that_any_reader_opens(tmp_path: Path) -> None:
     write(tmp_path, ["a-0", "a-1", "b-0"], shard_bytes=20_000)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["000000.tar", "000001.tar", "000002.tar", INDEX]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "000000.tar",
+        "000001.tar",
+        "000002.tar",
+        INDEX,
+    ]
     with tarfile.open(tmp_path / "000001.tar") as tar:
         assert tar.getnames() == ["a-1.faces.npy", "a-1.mel.npy", "a-1.json"]
         inside = tar.extractfile("a-1.faces.npy")
@@ -117,14 +125,21 @@ def clips(counts: tuple[int, ...] = (40, 60)) -> list[Clip]:
     """Clips whose frame i is all i, and whose mel column j is all j."""
     out = []
     for number, count in enumerate(counts):
-        faces = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2).repeat(3, 3)
+        faces = (
+            np.arange(count, dtype=np.uint8)[:, None, None, None]
+            .repeat(2, 1)
+            .repeat(2, 2)
+            .repeat(3, 3)
+        )
         columns = torch.arange(4.0 * count).expand(80, -1)
         out.append(Clip(str(number), str(number), faces, columns))
     return out
 
 
 def test_windows_and_their_sound_belong_together_and_references_lie_apart() -> None:
-    draw = WindowDraw(clips(), features=MelFeatures(lead_ms=40), expert=WAV2LIP_EXPERT, frames=6, far=6)
+    draw = WindowDraw(
+        clips(), features=MelFeatures(lead_ms=40), expert=WAV2LIP_EXPERT, frames=6, far=6
+    )
     begins = []
     for seed in range(200):
         sample = draw(np.random.default_rng(seed))
@@ -133,14 +148,17 @@ def test_windows_and_their_sound_belong_together_and_references_lie_apart() -> N
         assert sample["target"][:, 0, 0, 0].tolist() == list(range(begin, begin + 6))
         assert sample["heard"][:, 0, 0, 0].tolist() == [16 * (begin + i) // 5 for i in range(2)]
         if begin > 0:  # before the sound there is silence
-            assert sample["sound"][:, 0, 0, 0].tolist() == [16 * (begin + i - 1) // 5 for i in range(6)]
+            assert sample["sound"][:, 0, 0, 0].tolist() == [
+                16 * (begin + i - 1) // 5 for i in range(6)
+            ]
         begins.append(begin)
     assert min(begins) == 0 and max(begins) > 50
     with pytest.raises(NoClipsError, match="none of 2 clips has"):
         WindowDraw(clips(), far=40)
     with pytest.raises(TrainingError, match="looks at 5 frames; wanted at most the 3"):
         WindowDraw(clips(), expert=WAV2LIP_EXPERT, frames=3)
-    assert WindowDraw(clips((16,)), far=6)(np.random.default_rng(0))["target"].shape == (5, 2, 2, 3)  # the shortest
+    # the shortest
+    assert WindowDraw(clips((16,)), far=6)(np.random.default_rng(0))["target"].shape == (5, 2, 2, 3)
 
 
 def test_dubs_are_their_own_reference_beside_a_strangers_sound() -> None:
@@ -165,11 +183,22 @@ def test_dubs_are_their_own_reference_beside_a_strangers_sound() -> None:
         assert (abs(begin - other) >= 6) if talks else (begin == other)
         first = float(sample["also"][0, 0, 0, 0])
         assert first == 16 * begin // 5 if talks else first >= 1000
-        assert sample["heard"].shape == (2 + 2 * 3, 1, 80, 16) and float(sample["heard"][3, 0, 0, 0]) == first
-        assert sample["sound"].shape == (6, 1, 80, 16) and (sample["sound"][5, 0, 0, 0] < first + 16)
+        assert (
+            sample["heard"].shape == (2 + 2 * 3, 1, 80, 16)
+            and float(sample["heard"][3, 0, 0, 0]) == first
+        )
+        assert sample["sound"].shape == (6, 1, 80, 16) and (
+            sample["sound"][5, 0, 0, 0] < first + 16
+        )
     with pytest.raises(NoClipsError, match="none of 1 clips has 40 frames"):
         DubDraw(
-            clips(), voices=[stranger], features=MelFeatures(), expert=WAV2LIP_EXPERT, frames=40, far=1, foreign=0.5
+            clips(),
+            voices=[stranger],
+            features=MelFeatures(),
+            expert=WAV2LIP_EXPERT,
+            frames=40,
+            far=1,
+            foreign=0.5,
         )
 
 
@@ -183,14 +212,17 @@ def test_a_loader_goes_on_where_it_was_and_shares_what_one_would_draw() -> None:
     whole = batches(Loader(draw, batch=4, seed=1, threads=3), 6)
     with Loader(draw, batch=4, seed=1) as loader:
         next(loader), next(loader)
-        state = json.loads(json.dumps(loader.state_dict()))  # two were handed out, whatever was made ahead
+        # two were handed out, whatever was made ahead
+        state = json.loads(json.dumps(loader.state_dict()))
     resumed = Loader(draw, batch=4, seed=1, threads=1)
     resumed.load_state_dict(state)
     for wanted, got in zip(whole[2:], batches(resumed, 4), strict=True):
         assert all(torch.equal(wanted[name], got[name]) for name in wanted)
     halves = [batches(Loader(draw, batch=4, seed=1, share=Share(rank, 2)), 6) for rank in (0, 1)]
     for wanted, first, second in zip(whole, *halves, strict=True):
-        assert all(torch.equal(wanted[name], torch.cat([first[name], second[name]])) for name in wanted)
+        assert all(
+            torch.equal(wanted[name], torch.cat([first[name], second[name]])) for name in wanted
+        )
     other = batches(Loader(draw, batch=4, seed=2), 1)[0]
     assert not torch.equal(other["sound"], whole[0]["sound"])
     with pytest.raises(ValueError, match="the state is of a loader with"):
@@ -208,11 +240,20 @@ def test_an_error_of_the_draw_reaches_the_loop() -> None:
 
 
 def test_windows_cut_at_five_frames_are_those_of_the_whole_sound() -> None:
-    """What ``preparing.work`` relies on: columns from a multiple of five frames on give the same windows."""
-    sound = Audio(torch.randn(1, 16000 * 6, generator=torch.Generator().manual_seed(0)) * 0.1, 16000)
+    """What ``preparing.work`` relies on: columns from a multiple of five frames on give the same
+    windows."""
+    sound = Audio(
+        torch.randn(1, 16000 * 6, generator=torch.Generator().manual_seed(0)) * 0.1, 16000
+    )
     faces = np.zeros((60, 2, 2, 3), np.uint8)
     whole = Clip("whole", "a", faces, log_mel(sound), first=33)
-    cut = Clip("cut", "a", faces, log_mel(sound, first=10 * 16 // 5, count=400).T.contiguous().numpy(), first=23)
+    cut = Clip(
+        "cut",
+        "a",
+        faces,
+        log_mel(sound, first=10 * 16 // 5, count=400).T.contiguous().numpy(),
+        first=23,
+    )
     frames = list(range(-15, 75))
     for lead in (0, 40):
         assert torch.equal(whole.mels(frames, lead_ms=lead), cut.mels(frames, lead_ms=lead))

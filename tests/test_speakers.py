@@ -1,4 +1,5 @@
-"""Who speaks when: turns from confidences, tables of turns, and dubs in which everybody speaks in their turn."""
+"""Who speaks when: turns from confidences, tables of turns, and dubs in which everybody speaks in
+their turn."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,7 +22,15 @@ from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded,
 from lipsync_core.media.clip import Cut, order
 from lipsync_core.metrics.active_speaker import Turn, confidences, turns_of
 from lipsync_core.pipelines.dub import Encoding, Finding, dub
-from lipsync_core.pipelines.speakers import Row, parts, read_turns, rows_of, speakers, turns_of_rows, write_turns
+from lipsync_core.pipelines.speakers import (
+    Row,
+    parts,
+    read_turns,
+    rows_of,
+    speakers,
+    turns_of_rows,
+    write_turns,
+)
 from lipsync_core.pipelines.track_faces import arranged
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 
@@ -33,7 +42,9 @@ FPS = Fraction(25)
 
 def confident(*spans: tuple[int, int], count: int = 100) -> Tensor:
     """(count,) 0.25 in the ``spans``, about 0.02 elsewhere."""
-    out = 0.02 + 0.02 * torch.randn(count, generator=torch.Generator().manual_seed(count + len(spans)))
+    out = 0.02 + 0.02 * torch.randn(
+        count, generator=torch.Generator().manual_seed(count + len(spans))
+    )
     for first, stop in spans:
         out[first:stop] += 0.23
     return out
@@ -45,7 +56,8 @@ def everywhere(count: int = 100) -> Tensor:
 
 def near(found: list[Turn], wanted: list[Turn], frames: int = 2) -> bool:
     return [turn.track for turn in found] == [turn.track for turn in wanted] and all(
-        abs(a.first - b.first) <= frames and abs(a.stop - b.stop) <= frames for a, b in zip(found, wanted, strict=True)
+        abs(a.first - b.first) <= frames and abs(a.stop - b.stop) <= frames
+        for a, b in zip(found, wanted, strict=True)
     )
 
 
@@ -70,7 +82,8 @@ def test_pauses_within_a_second_belong_to_the_turn_and_silence_to_none() -> None
     voiced[20:40] = False
     voiced[60:91] = False
     faces = torch.stack([confident((0, 100)), confident()], 1)
-    assert turns_of(faces, voiced, fps=25) == [Turn(0, 0, 60)]  # what follows the long pause is too short
+    # what follows the long pause is too short
+    assert turns_of(faces, voiced, fps=25) == [Turn(0, 0, 60)]
     assert turns_of(faces, torch.zeros_like(voiced), fps=25) == []
 
 
@@ -99,12 +112,20 @@ def test_confidence_is_high_where_the_curve_has_its_valley_at_no_shift() -> None
     found = confidences(torch.arange(10, 70), distances, span=5, count=90)
     assert found[:10].isnan().all() and found[74:].isnan().all() and not found[10:74].isnan().any()
     assert found[10:38].gt(0.4).all() and found[66:74].lt(0.01).all()
-    assert torch.allclose(confidences(torch.arange(10, 70), 12 * distances, span=5, count=90), found, equal_nan=True)
+    assert torch.allclose(
+        confidences(torch.arange(10, 70), 12 * distances, span=5, count=90), found, equal_nan=True
+    )
 
 
 def track(start: int, count: int, x: float = 50, scene: int = 0) -> FaceTrack:
     box = torch.tensor([x - 20, 30, x + 20, 80.0])
-    return FaceTrack(box.repeat(count, 1), torch.zeros(count, 5, 2), torch.ones(count, dtype=torch.bool), start, scene)
+    return FaceTrack(
+        box.repeat(count, 1),
+        torch.zeros(count, 5, 2),
+        torch.ones(count, dtype=torch.bool),
+        start,
+        scene,
+    )
 
 
 def rowed(
@@ -127,15 +148,23 @@ def test_turns_become_shown_with_soft_edges_in_either_time() -> None:
     tracks = [track(0, 50), track(0, 50, 150), track(50, 50, 50, scene=50)]
     turns = [Turn(0, 10, 30), Turn(1, 30, 50), Turn(2, 60, 90)]
     index = order(100, 150, "pingpong")
-    (one, shown), (other, beside) = parts(turns, tracks, fps=FPS, length=100, index=index, of_output=False)
-    assert shown[10:30].eq(1).all() and shown[60:90].eq(1).all() and shown[:6].eq(0).all()  # never met: one part
+    (one, shown), (other, beside) = parts(
+        turns, tracks, fps=FPS, length=100, index=index, of_output=False
+    )
+    # never met: one part
+    assert shown[10:30].eq(1).all() and shown[60:90].eq(1).all() and shown[:6].eq(0).all()
     assert 0 < shown[8] < 1 and 0 < shown[32] < 1 and shown[40:50].eq(0).all()
     assert beside[30:50].eq(1).all() and not beside[50:149].any()  # not there any more
     assert torch.equal(shown[100:140], shown[59:99].flip(0))
     one, other = (arranged(face, 100, index) for face in (one, other))
     assert one.visible.all() and int(other.visible.sum()) == 51
     ((_, written),) = parts(
-        [Turn(0, 110, 140)], tracks[:1], fps=FPS, length=50, index=order(50, 150, "loop"), of_output=True
+        [Turn(0, 110, 140)],
+        tracks[:1],
+        fps=FPS,
+        length=50,
+        index=order(50, 150, "loop"),
+        of_output=True,
     )
     assert written[110:140].eq(1).all() and not written[:100].any()
 
@@ -154,7 +183,9 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_tables_of_people(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text('﻿start, end, face\r\n0:01, 1:02.5, left\r\n\r\n2,3,"640, 200"\r\n', encoding="utf-8")
+    path.write_text(
+        '﻿start, end, face\r\n0:01, 1:02.5, left\r\n\r\n2,3,"640, 200"\r\n', encoding="utf-8"
+    )
     assert read_turns(path) == [
         Row(Fraction(1), Fraction(125, 2), FaceSelector("left")),
         Row(Fraction(2), Fraction(3), FaceSelector("point", point=(640, 200))),
@@ -189,7 +220,9 @@ def test_rows_over_one_another_and_in_any_order_are_one_turn() -> None:
     person = [track(0, 100)]
     rows = [row(3, 3.4, "left"), row(0.4, 2, "left"), row(0.8, 1.2, "left"), row(1.6, 2.4, "left")]
     index = torch.arange(100)
-    ((_, shown),) = parts(rowed(rows, person), person, fps=FPS, length=100, index=index, of_output=True)
+    ((_, shown),) = parts(
+        rowed(rows, person), person, fps=FPS, length=100, index=index, of_output=True
+    )
     tidy = [Turn(0, 10, 60), Turn(0, 75, 85)]
     ((_, wanted),) = parts(tidy, person, fps=FPS, length=100, index=index, of_output=True)
     assert shown[10:60].eq(1).all() and torch.equal(shown, wanted)
@@ -200,7 +233,9 @@ def test_a_soft_end_does_not_reach_into_the_next_scene() -> None:
     tracks = [track(0, 50), track(50, 50, scene=50)]
     turns = rowed([row(1, 2, "left")], tracks)
     assert turns == [Turn(0, 25, 50)]
-    ((_, shown),) = parts(turns, tracks, fps=FPS, length=100, index=torch.arange(100), of_output=True)
+    ((_, shown),) = parts(
+        turns, tracks, fps=FPS, length=100, index=torch.arange(100), of_output=True
+    )
     assert shown[49] == 1 and not shown[50:].any()
     assert rowed([row(1, 3, "left")], tracks) == [Turn(0, 25, 75), Turn(1, 25, 75)]
 
@@ -209,8 +244,12 @@ def test_a_face_that_is_away_in_its_turn_is_said() -> None:
     tracks, warned = [track(0, 50), track(0, 100, 150)], list[str]()
     rows = [row(2.5, 3, "left"), row(2.5, 3.5, "right")]
     assert rowed(rows, tracks, warned.append) == [Turn(1, 63, 88)]
-    assert warned == ["the turn of left from 2.5 to 3 s is left out: that face is not in the picture then"]
-    again = turns_of_rows(rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=order(50, 100, "loop"))
+    assert warned == [
+        "the turn of left from 2.5 to 3 s is left out: that face is not in the picture then"
+    ]
+    again = turns_of_rows(
+        rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=order(50, 100, "loop")
+    )
     assert again == [Turn(0, 63, 75)]  # the picture begins anew
 
 
@@ -246,8 +285,9 @@ def test_errors_of_a_table_name_the_line(tmp_path: Path, text: str, said: str) -
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of the astronaut side by side for 6 s: the left one says the first half of the demo, the right one the second, each
-    dubbed by `mini-2`, which the judge hears better of a photograph; the other keeps still."""
+    """Two of the astronaut side by side for 6 s: the left one says the first half of the demo, the
+    right one the second, each dubbed by `mini-2`, which the judge hears better of a photograph; the
+    other keeps still."""
     folder = tmp_path_factory.mktemp("pair")
     Image.fromarray(skimage.data.astronaut()[:256, 96:352]).save(folder / "head.png")
     speech = read_audio(SPEECH)
@@ -257,7 +297,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     still = heads[:1].expand(75, -1, -1, -1)
     shown = torch.cat([torch.cat([heads[:75], still], 2), torch.cat([still, heads[75:]], 2)])
     with VideoWriter(
-        folder / "pair.mp4", VideoInfo(512, 256, FPS, 150), AudioSource(SPEECH), preset="ultrafast", crf=12
+        folder / "pair.mp4",
+        VideoInfo(512, 256, FPS, 150),
+        AudioSource(SPEECH),
+        preset="ultrafast",
+        crf=12,
     ) as out:
         out.write(Frames(shown))
     return folder / "pair.mp4"
@@ -265,7 +309,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_judge_tells_the_turns(pair: Path, tmp_path: Path) -> None:
     table = tmp_path / "turns.csv"
-    done = CliRunner().invoke(app, ["speakers", str(pair), "--no-cache", "--json", "--out", str(table)])
+    done = CliRunner().invoke(
+        app, ["speakers", str(pair), "--no-cache", "--json", "--out", str(table)]
+    )
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout.splitlines()[-1])
     assert (values["scorer"], values["faces"]) == ("judge", 2)
@@ -278,15 +324,24 @@ def test_the_judge_tells_the_turns(pair: Path, tmp_path: Path) -> None:
     assert len(read_turns(table)) == len(values["turns"])
     again = CliRunner().invoke(app, ["speakers", str(pair), "--out", str(table)])
     assert again.exit_code == 2 and "exists" in again.output
-    nowhere = CliRunner().invoke(app, ["speakers", str(pair), "--out", str(tmp_path / "no" / "t.csv")])
-    assert nowhere.exit_code == 2 and "no folder" in " ".join(nowhere.output.replace("│", " ").split())
+    nowhere = CliRunner().invoke(
+        app, ["speakers", str(pair), "--out", str(tmp_path / "no" / "t.csv")]
+    )
+    assert nowhere.exit_code == 2 and "no folder" in " ".join(
+        nowhere.output.replace("│", " ").split()
+    )
 
 
 def test_turns_of_a_cut_count_from_its_start(pair: Path) -> None:
-    whole, cut = (speakers(pair, cut=Cut(start=Fraction(start)), finding=FRESH).rows for start in (0, 1))
+    whole, cut = (
+        speakers(pair, cut=Cut(start=Fraction(start)), finding=FRESH).rows for start in (0, 1)
+    )
     (first, second), (begun, rest) = whole, cut
     assert first.end > 2 and str(begun.face) == str(first.face) != str(second.face)
-    assert all(abs(later.end + 1 - earlier.end) < 0.2 for earlier, later in ((first, begun), (second, rest)))
+    assert all(
+        abs(later.end + 1 - earlier.end) < 0.2
+        for earlier, later in ((first, begun), (second, rest))
+    )
     assert begun.start == 0 and abs(rest.start + 1 - second.start) < 0.2
 
 
@@ -303,8 +358,12 @@ def test_who_speaks_when_nobody_is_seen(tmp_path: Path) -> None:
 
 
 def moved(out: Path, source: Path, count: int) -> Tensor:
-    """(count,2) how far the left and the right half of the first frames differ from the source, at most."""
-    a, b = (torch.cat([piece.pixels for piece in read_frames(path, stop=count)]).float() for path in (out, source))
+    """(count,2) how far the left and the right half of the first frames differ from the source, at
+    most."""
+    a, b = (
+        torch.cat([piece.pixels for piece in read_frames(path, stop=count)]).float()
+        for path in (out, source)
+    )
     change = (a - b).abs().mean(-1)
     return torch.stack([change[:, :, :256].amax((1, 2)), change[:, :, 256:].amax((1, 2))], 1)
 
@@ -313,16 +372,23 @@ def test_a_table_gives_each_face_its_turn(pair: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("start,end,face\n0,0.8,right\n1.2,2,left\n", encoding="utf-8")
     sound = Audio(read_audio(SPEECH).samples[:, : 2 * 16000], 16000)
-    report = dub(pair, sound, tmp_path / "out.mp4", speakers=table, finding=FRESH, encoding=Encoding(crf=8))
+    report = dub(
+        pair, sound, tmp_path / "out.mp4", speakers=table, finding=FRESH, encoding=Encoding(crf=8)
+    )
     change = moved(tmp_path / "out.mp4", pair, 50)
-    assert change[:17, 1].amax() > 25 > change[:17, 0].amax() and change[33:48, 0].amax() > 25 > change[33:48, 1].amax()
+    assert (
+        change[:17, 1].amax() > 25 > change[:17, 0].amax()
+        and change[33:48, 0].amax() > 25 > change[33:48, 1].amax()
+    )
     assert report.frames == 50 and report.dubbed < 50  # 0.92 to 1.06 s: nobody's
 
 
 def test_silence_keeps_the_mouth(pair: Path, tmp_path: Path) -> None:
-    """Half a second of the demo, a second of nothing: with keep the mouth is the old one there, bit for bit before the
-    encoder; with generate it is not."""
-    sound = Audio(torch.cat([read_audio(SPEECH).samples[:, 4800:12800], torch.zeros(1, 16000)], 1), 16000)
+    """Half a second of the demo, a second of nothing: with keep the mouth is the old one there, bit
+    for bit before the encoder; with generate it is not."""
+    sound = Audio(
+        torch.cat([read_audio(SPEECH).samples[:, 4800:12800], torch.zeros(1, 16000)], 1), 16000
+    )
     seen: dict[str, list[Tensor]] = {}
     for silence in ("keep", "generate"):
         frames = seen[silence] = []

@@ -1,4 +1,5 @@
-"""From speech to the shape of the lips: how far the network looks ahead, and that it is the same in any company."""
+"""From speech to the shape of the lips: how far the network looks ahead, and that it is the same in
+any company."""
 
 from fractions import Fraction
 
@@ -46,7 +47,8 @@ def test_sound_that_is_long_past_changes_nothing() -> None:
 
 @torch.inference_mode()
 def test_silence_is_the_same_whenever_it_is() -> None:
-    """Before, in and after a sound of silence; and no other than what digital silence of any length gives."""
+    """Before, in and after a sound of silence; and no other than what digital silence of any length
+    gives."""
     model, quiet = network(), torch.zeros(1, 32000)
     windows = SpeechLipsConfig().features.windows(Audio(quiet, 16000), FPS, 0, 60)
     said = model(windows)

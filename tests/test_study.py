@@ -1,4 +1,5 @@
-"""The human study without a browser: the plan's balance, what the server tells and keeps, and what the report finds."""
+"""The human study without a browser: the plan's balance, what the server tells and keeps, and what
+the report finds."""
 
 import json
 import socket
@@ -15,7 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from studies import GOOD, METHODS, Server, build, link_paths, serving, vote_on, write_clip, write_methods
+from studies import (
+    GOOD,
+    METHODS,
+    Server,
+    build,
+    link_paths,
+    serving,
+    vote_on,
+    write_clip,
+    write_methods,
+)
 from typer.testing import CliRunner
 
 from lipsync_core.cli.main import app
@@ -37,7 +48,13 @@ from lipsync_core.study.store import (
     record,
 )
 
-PLANS = [(14, 10, 2, 2, None), (14, 7, 3, 2, None), (14, 12, 5, 2, 9), (6, 5, 3, 3, None), (3, 1, 4, 3, None)]
+PLANS = [
+    (14, 10, 2, 2, None),
+    (14, 7, 3, 2, None),
+    (14, 12, 5, 2, 9),
+    (6, 5, 3, 3, None),
+    (3, 1, 4, 3, None),
+]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 7])
@@ -50,8 +67,12 @@ def test_latin_rows_put_everything_everywhere_and_after_everything(n: int) -> No
 
 
 @pytest.mark.parametrize(("raters", "clips", "methods", "side_by_side", "per_rater"), PLANS)
-def test_the_plan_is_balanced(raters: int, clips: int, methods: int, side_by_side: int, per_rater: int | None) -> None:
-    tasks = draw_plan(raters, clips, methods, side_by_side=side_by_side, clips_per_rater=per_rater, seed=3)
+def test_the_plan_is_balanced(
+    raters: int, clips: int, methods: int, side_by_side: int, per_rater: int | None
+) -> None:
+    tasks = draw_plan(
+        raters, clips, methods, side_by_side=side_by_side, clips_per_rater=per_rater, seed=3
+    )
 
     def spread(counts: Counter[object], cells: int) -> int:
         values = [*counts.values(), *[0] * (cells - len(counts))]
@@ -90,7 +111,9 @@ def test_missing_clips_are_named_and_left_out_only_on_request(tmp_path: Path) ->
     methods = write_methods(tmp_path, 3, methods=2)
     (methods[METHODS[1]] / "2.mp4").unlink()
     (methods[METHODS[0]] / "notes.txt").write_text("no clip", encoding="utf-8")
-    with pytest.raises(StudyError, match=r"method-fair has no 2\.mp4; add them, or take the 2 common"):
+    with pytest.raises(
+        StudyError, match=r"method-fair has no 2\.mp4; add them, or take the 2 common"
+    ):
         create_study(tmp_path / "study", methods)
     created = create_study(tmp_path / "study", methods, common_only=True)
     assert created.clips == 2 and created.warnings == ("left out: method-fair has no 2.mp4",)
@@ -104,7 +127,10 @@ def test_odd_clips_are_reported_and_broken_ones_leave_nothing_behind(tmp_path: P
     write_clip(methods[METHODS[1]] / "long.mp4", 1, sound=False)
     created = create_study(tmp_path / "study", methods, raters=1)
     assert any("long.mp4 has no sound" in w for w in created.warnings)
-    assert any("long.mp4 lasts from 0.32 to 0.80 s" in w for w in created.warnings) and len(created.warnings) == 2
+    assert (
+        any("long.mp4 lasts from 0.32 to 0.80 s" in w for w in created.warnings)
+        and len(created.warnings) == 2
+    )
     for path in methods.values():
         (path / "0.mp4").write_bytes(b"broken")
     with pytest.raises(MediaError):
@@ -124,7 +150,9 @@ def test_copies_tell_no_method_and_play_the_same(tmp_path: Path) -> None:
         pictures.append(torch.cat([f.pixels for f in read_frames(copy)]))
     first = torch.cat([f.pixels for f in read_frames(source["method-best"] / "0.mp4")])
     (same,) = (i for i, p in enumerate(pictures) if torch.equal(p, first))
-    assert torch.equal(read_audio(copies[same]).samples, read_audio(source["method-best"] / "0.mp4").samples)
+    assert torch.equal(
+        read_audio(copies[same]).samples, read_audio(source["method-best"] / "0.mp4").samples
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +167,17 @@ def server(two_raters: Created) -> Iterator[Server]:
         yield running
 
 
-def test_the_page_is_closed_to_others_and_works_offline(server: Server, two_raters: Created) -> None:
+def test_the_page_is_closed_to_others_and_works_offline(
+    server: Server, two_raters: Created
+) -> None:
     link, _ = link_paths(two_raters)
     status, headers, page = server.ask("GET", link)
     assert status == 200 and b"http" not in page.replace(b"http-equiv", b"")
     assert "default-src 'none'" in headers["content-security-policy"]
-    assert (headers["referrer-policy"], headers["x-content-type-options"]) == ("no-referrer", "nosniff")
+    assert (headers["referrer-policy"], headers["x-content-type-options"]) == (
+        "no-referrer",
+        "nosniff",
+    )
     assert (headers["cache-control"], headers["x-frame-options"]) == ("no-store", "DENY")
     assert "set-cookie" not in headers
     assert server.ask("GET", f"{link}/task")[1]["cache-control"] == "no-store"
@@ -156,8 +189,24 @@ def test_the_page_is_closed_to_others_and_works_offline(server: Server, two_rate
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/s/", "/s/wrong", "/s/wrong/task", "/s/wrong/media/x", "/s/%ff%00", "/s/../../links.csv", "/media"),
-        *("/links.csv", "/study.sqlite", "/page/", "/page/server.py", "/page/..%2fserver.py", "/page/../server.py"),
+        *(
+            "/",
+            "/s/",
+            "/s/wrong",
+            "/s/wrong/task",
+            "/s/wrong/media/x",
+            "/s/%ff%00",
+            "/s/../../links.csv",
+            "/media",
+        ),
+        *(
+            "/links.csv",
+            "/study.sqlite",
+            "/page/",
+            "/page/server.py",
+            "/page/..%2fserver.py",
+            "/page/../server.py",
+        ),
     ],
 )
 def test_there_is_nothing_without_a_link(server: Server, path: str) -> None:
@@ -173,26 +222,52 @@ def test_no_path_leads_out_of_the_media(server: Server, two_raters: Created, nam
     assert server.ask("GET", f"{link_paths(two_raters)[0]}/media/{name}")[0] == 404
 
 
-def test_clips_come_in_ranges_and_only_to_those_who_judge_them(server: Server, two_raters: Created) -> None:
+def test_clips_come_in_ranges_and_only_to_those_who_judge_them(
+    server: Server, two_raters: Created
+) -> None:
     mine, other = link_paths(two_raters)
     task = server.task(mine)
-    assert set(task) == {"title", "finished", "task", "media", "done", "total"} and "method" not in json.dumps(task)
+    assert set(task) == {
+        "title",
+        "finished",
+        "task",
+        "media",
+        "done",
+        "total",
+    } and "method" not in json.dumps(task)
     path = f"{mine}/media/{task['media'][0]}"
     status, headers, whole = server.ask("GET", path)
-    assert (status, headers["accept-ranges"], headers["content-type"]) == (200, "bytes", "video/mp4")
-    for wanted, part in {"bytes=0-1": whole[:2], "bytes=100-": whole[100:], "bytes=-50": whole[-50:]}.items():
+    assert (status, headers["accept-ranges"], headers["content-type"]) == (
+        200,
+        "bytes",
+        "video/mp4",
+    )
+    for wanted, part in {
+        "bytes=0-1": whole[:2],
+        "bytes=100-": whole[100:],
+        "bytes=-50": whole[-50:],
+    }.items():
         status, headers, body = server.ask("GET", path, range=wanted)
-        assert status == 206 and body == part and headers["content-range"].endswith(f"/{len(whole)}")
+        assert (
+            status == 206 and body == part and headers["content-range"].endswith(f"/{len(whole)}")
+        )
     assert server.ask("GET", path, range=f"bytes={len(whole)}-")[0] == 416
     assert server.ask("GET", f"{other}/media/{task['media'][0]}")[0] == 404
 
 
-def test_votes_of_others_and_from_elsewhere_are_refused(server: Server, two_raters: Created) -> None:
+def test_votes_of_others_and_from_elsewhere_are_refused(
+    server: Server, two_raters: Created
+) -> None:
     mine, other = link_paths(two_raters)
     vote = vote_on(server.task(mine))
     assert server.ask("POST", f"{other}/vote", vote)[0] == 403
     assert server.ask("POST", "/s/wrong/vote", vote)[0] == 404
-    assert server.ask("POST", f"{mine}/vote", vote, content_type="application/x-www-form-urlencoded")[0] == 415
+    assert (
+        server.ask("POST", f"{mine}/vote", vote, content_type="application/x-www-form-urlencoded")[
+            0
+        ]
+        == 415
+    )
     assert server.ask("POST", f"{mine}/vote", vote, content_type="text/plain")[0] == 415
     assert server.ask("POST", f"{mine}/vote", vote, sec_fetch_site="cross-site")[0] == 403
     assert server.ask("POST", f"{mine}/vote", {**vote, "note": "x" * 20_000})[0] == 413
@@ -218,14 +293,18 @@ def test_votes_of_others_and_from_elsewhere_are_refused(server: Server, two_rate
         {"task": 5},
     ],
 )
-def test_incomplete_votes_are_refused(server: Server, two_raters: Created, wrong: dict[str, object]) -> None:
+def test_incomplete_votes_are_refused(
+    server: Server, two_raters: Created, wrong: dict[str, object]
+) -> None:
     mine = link_paths(two_raters)[0]
     status, _, answer = server.ask("POST", f"{mine}/vote", {**vote_on(server.task(mine)), **wrong})
     assert status == 400 and json.loads(answer)["error"].startswith("the vote")
     assert server.task(mine)["done"] == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"task": "x"}', b"\xff", b"[" * 9000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"task": "x"}', b"\xff", b"[" * 9000]
+)
 def test_unreadable_votes_are_refused(server: Server, two_raters: Created, body: bytes) -> None:
     assert server.ask("POST", f"{link_paths(two_raters)[0]}/vote", body)[0] == 400
 
@@ -241,9 +320,16 @@ def test_a_vote_sent_twice_counts_once_and_the_first_one_stays(tmp_path: Path) -
 
     with opened(created.folder) as db:
         question = next_question(db, 0)
-    assert question is not None and (question.done, question.total, len(question.media)) == (0, 2, 2)
+    assert question is not None and (question.done, question.total, len(question.media)) == (
+        0,
+        2,
+        2,
+    )
     vote = Vote(1, (GOOD, GOOD))
-    assert [record_now(question.task, vote), record_now(question.task, vote)] == ["saved", "repeated"]
+    assert [record_now(question.task, vote), record_now(question.task, vote)] == [
+        "saved",
+        "repeated",
+    ]
     for other in (Vote(0, (GOOD, GOOD)), Vote(1, (GOOD, {**GOOD, "sync": 1})), Vote(None, ())):
         with pytest.raises(AlreadyVoted):
             record_now(question.task, other)
@@ -260,7 +346,8 @@ def test_a_vote_sent_twice_counts_once_and_the_first_one_stays(tmp_path: Path) -
 
 
 def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
-    """Fourteen raters vote at once while the server is killed again and again; each goes on where it was."""
+    """Fourteen raters vote at once while the server is killed again and again; each goes on where
+    it was."""
     created = build(tmp_path, clips=6, raters=14, methods=2)
     acknowledged: list[str] = []
     with serving(created.folder) as server, ThreadPoolExecutor(14) as pool:
@@ -309,12 +396,19 @@ def test_the_database_itself_refuses_what_was_not_shown(two_raters: Created) -> 
 def test_links_are_not_in_the_database(two_raters: Created) -> None:
     content = (two_raters.folder / "study.sqlite").read_bytes()
     tokens = [path.removeprefix("/s/") for path in link_paths(two_raters)]
-    assert all(len(token) >= 43 and token.encode() not in content for token in tokens) and len(set(tokens)) == 2
+    assert (
+        all(len(token) >= 43 and token.encode() not in content for token in tokens)
+        and len(set(tokens)) == 2
+    )
 
 
 def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
-    """Opinions are drawn around known means with own leanings of raters and clips, choices by known strengths."""
-    truth, means = np.array([0.6, 0.3, 0.1]), np.array([[4.2, 3.0, 4.0], [3.2, 4.0, 3.5], [2.0, 2.0, 2.2]])
+    """Opinions are drawn around known means with own leanings of raters and clips, choices by known
+    strengths."""
+    truth, means = (
+        np.array([0.6, 0.3, 0.1]),
+        np.array([[4.2, 3.0, 4.0], [3.2, 4.0, 3.5], [2.0, 2.0, 2.2]]),
+    )
     created = build(tmp_path, clips=20, raters=14)
     chance = np.random.default_rng(5)
     leanings, clips = chance.normal(0, 0.25, 14), chance.normal(0, 0.25, 20)
@@ -324,8 +418,13 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
             while (question := next_question(db, rater)) is not None:
                 shown = [about[m][1] for m in question.media]
                 lean = leanings[rater] + clips[about[question.media[0]][0]]
-                ratings = [np.clip(np.round(means[k] + lean + chance.normal(0, 0.6, 3)), 1, 5) for k in shown]
-                named = tuple({q: int(v) for q, v in zip(QUESTIONS, r, strict=True)} for r in ratings)
+                ratings = [
+                    np.clip(np.round(means[k] + lean + chance.normal(0, 0.6, 3)), 1, 5)
+                    for k in shown
+                ]
+                named = tuple(
+                    {q: int(v) for q, v in zip(QUESTIONS, r, strict=True)} for r in ratings
+                )
                 preferred = int(chance.choice(len(shown), p=truth[shown] / truth[shown].sum()))
                 record(db, rater, question.task, Vote(preferred, named))
     report = report_study(created.folder)
@@ -336,7 +435,11 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
         assert found.method == name and abs(found.strength.value - truth[m]) < 0.1
         assert found.strength.low <= truth[m] <= found.strength.high
         for q, question in enumerate(QUESTIONS):
-            assert found.opinions[question].low - 0.1 <= means[m, q] <= found.opinions[question].high + 0.1
+            assert (
+                found.opinions[question].low - 0.1
+                <= means[m, q]
+                <= found.opinions[question].high + 0.1
+            )
             assert 0.1 < found.opinions[question].high - found.opinions[question].low < 1
     for alpha in report.agreement.values():
         assert 0.3 < alpha.low < alpha.value < alpha.high < 0.9
@@ -367,7 +470,9 @@ def run(*args: object, code: int = 0) -> str:
 def test_the_commands(tmp_path: Path) -> None:
     folders = write_methods(tmp_path, 2, methods=2)
     study = tmp_path / "study"
-    methods = [text for name, folder in folders.items() for text in ("--method", f"{name}={folder}")]
+    methods = [
+        text for name, folder in folders.items() for text in ("--method", f"{name}={folder}")
+    ]
     assert "2 clips, 4 raters, 8 screens" in run("create", study, *methods, "--raters", 4)
     assert "wanted NAME=FOLDER" in run("create", study, "--method", "nothing", code=2)
     with pytest.raises(StudyError, match="no votes yet"):
@@ -385,7 +490,11 @@ def test_the_commands(tmp_path: Path) -> None:
     found = json.loads(run("report", study, "--json", "--out", tmp_path / "out"))
     assert found["votes"] == 3 and found["methods"][0]["opinions"]["sync"]["value"] == 4
     assert found["agreement"]["sync"]["value"] is None  # everybody gave the same: 0/0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.json", "report.md", "report.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "report.json",
+        "report.md",
+        "report.png",
+    ]
     assert (tmp_path / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -393,7 +502,10 @@ def test_another_version_of_the_file_is_refused(tmp_path: Path) -> None:
     created = build(tmp_path, clips=1, raters=1, methods=2)
     with closing(sqlite3.connect(created.folder / "study.sqlite")) as db, db:
         db.execute("UPDATE study SET version = 99")
-    with pytest.raises(StudyError, match="is of version 99; this program reads 1"), opened(created.folder):
+    with (
+        pytest.raises(StudyError, match="is of version 99; this program reads 1"),
+        opened(created.folder),
+    ):
         pass
 
 
@@ -414,7 +526,9 @@ def test_a_port_in_use_is_told_before_the_links(tmp_path: Path) -> None:
     assert not told
 
 
-def test_the_application_says_which_packages_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_application_says_which_packages_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "starlette.applications", None)
     with pytest.raises(StudyError, match=r"pip install 'lipsync-core\[study\]'"):
         application(tmp_path)

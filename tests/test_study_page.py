@@ -1,4 +1,5 @@
-"""The voting page in headless Chromium: fourteen simulated raters whose preferences the report must find again."""
+"""The voting page in headless Chromium: fourteen simulated raters whose preferences the report must
+find again."""
 
 import time
 from collections.abc import Iterator
@@ -36,9 +37,7 @@ TOO_SMALL = """
 return [...document.querySelectorAll("#judging :is(button, .scale label, .choice label)")].filter(
   (e) => !e.hidden && (e.offsetHeight < 44 || e.offsetWidth < 40)).map((e) => e.outerHTML);
 """
-READY = (
-    "return task && !task.finished && task.task !== arguments[0] && videos.every((v) => v.readyState >= 3) && task.task"
-)
+READY = "return task && !task.finished && task.task !== arguments[0] && videos.every((v) => v.readyState >= 3) && task.task"
 SEEN = "return watched.size === videos.length"
 NEXT = "return task && (task.finished ? 'finished' : task.task !== arguments[0])"
 ON = "return task.finished || task.task !== arguments[0]"
@@ -46,7 +45,8 @@ ON = "return task.finished || task.task !== arguments[0]"
 
 @dataclass
 class Crowd:
-    """Raters with a known taste, and what they have answered: {task: (preferred, ratings by place)}."""
+    """Raters with a known taste, and what they have answered: {task: (preferred, ratings by
+    place)}."""
 
     chance: np.random.Generator = field(default_factory=lambda: np.random.default_rng(11))
     answers: dict[str, tuple[int, list[list[int]]]] = field(default_factory=dict)
@@ -54,7 +54,10 @@ class Crowd:
     def judge(self, task: str, shown: list[int]) -> tuple[int, list[list[int]]]:
         chances = STRENGTHS[shown] / STRENGTHS[shown].sum()
         drawn = np.clip(np.round(MEANS[shown] + self.chance.normal(0, 0.6, (len(shown), 3))), 1, 5)
-        self.answers[task] = (int(self.chance.choice(len(shown), p=chances)), drawn.astype(int).tolist())
+        self.answers[task] = (
+            int(self.chance.choice(len(shown), p=chances)),
+            drawn.astype(int).tolist(),
+        )
         return self.answers[task]
 
 
@@ -115,13 +118,20 @@ def stored(study: Study) -> dict[str, tuple[int, list[list[int]]]]:
     found: dict[str, Any] = {}
     with opened(study.created.folder) as db:
         for task, preferred in db.execute("SELECT task, preferred FROM vote").fetchall():
-            ratings = db.execute("SELECT place, question, value FROM rating WHERE task = ?", (task,)).fetchall()
+            ratings = db.execute(
+                "SELECT place, question, value FROM rating WHERE task = ?", (task,)
+            ).fetchall()
             by_place = {(place, question): value for place, question, value in ratings}
-            found[task] = (preferred, [[by_place[p, q] for q in QUESTIONS] for p in range(len(ratings) // 3)])
+            found[task] = (
+                preferred,
+                [[by_place[p, q] for q in QUESTIONS] for p in range(len(ratings) // 3)],
+            )
     return found
 
 
-def test_a_rater_needs_only_the_keyboard_and_nothing_is_saved_half(study: Study, desktop: Browser) -> None:
+def test_a_rater_needs_only_the_keyboard_and_nothing_is_saved_half(
+    study: Study, desktop: Browser
+) -> None:
     desktop.open(study.url(0))
     task = desktop.until(READY, "")
     desktop.press("Enter")
@@ -136,7 +146,9 @@ def test_a_rater_needs_only_the_keyboard_and_nothing_is_saved_half(study: Study,
     assert desktop.run("return document.activeElement.name") == "quality-0"
     desktop.press("Space", *["Right"] * (ratings[0][1] - 1), "Tab")
     assert desktop.run("return document.activeElement.name") == "quality-1"
-    desktop.press(*[str(v) for v in (ratings[1][1], ratings[0][2], ratings[1][2])], "ab"[preferred], "Enter")
+    desktop.press(
+        *[str(v) for v in (ratings[1][1], ratings[0][2], ratings[1][2])], "ab"[preferred], "Enter"
+    )
     desktop.until(ON, task)
     assert stored(study) == study.crowd.answers
     judge_all(study, desktop, 0)
@@ -149,11 +161,14 @@ def test_clips_play_together_and_one_is_heard(study: Study, desktop: Browser) ->
     assert desktop.run("return videos.map((v) => v.muted)") == [False, True]
     desktop.press("s")
     assert desktop.run("return videos.map((v) => v.muted)") == [True, False]
-    assert desktop.run("return [...document.querySelectorAll('.clip button')].map((b) => b.ariaPressed)") == [
+    assert desktop.run(
+        "return [...document.querySelectorAll('.clip button')].map((b) => b.ariaPressed)"
+    ) == [
         "false",
         "true",
     ]
-    desktop.run("videos.forEach((v) => { v.loop = true; v.playbackRate = 0.25; })")  # else they are over at once
+    # else they are over at once
+    desktop.run("videos.forEach((v) => { v.loop = true; v.playbackRate = 0.25; })")
     desktop.press("Space")
     desktop.until("return videos.every((v) => !v.paused && v.currentTime > 0.03)")
     desktop.press("Space")
@@ -180,7 +195,10 @@ def test_everything_has_a_name_and_an_order(study: Study, desktop: Browser) -> N
             )
         )
     questions = [f"{q}-{place}" for q in QUESTIONS for place in range(2)]
-    assert [o.split("\n")[0].split(" sound")[0].split(" tap")[0] for o in order[:2]] == ["Clip A", "Clip B"]
+    assert [o.split("\n")[0].split(" sound")[0].split(" tap")[0] for o in order[:2]] == [
+        "Clip A",
+        "Clip B",
+    ]
     assert order[2:13] == ["play", "restart", "sound", *questions, "preferred", "save"]
     unnamed = """return [...document.querySelectorAll("input, button, video, progress, [role=radiogroup]")].filter(
         (e) => !(e.ariaLabel || e.innerText || e.labels?.length)).length"""
@@ -196,7 +214,9 @@ def test_half_an_answer_survives_closing_the_page(study: Study, desktop: Browser
     desktop.open("about:blank")
     desktop.open(study.url(1))
     assert desktop.until(READY, "") == task
-    assert desktop.run("return [answerOf('sync-0'), answerOf('sync-1')]") == [str(rating[0]) for rating in ratings]
+    assert desktop.run("return [answerOf('sync-0'), answerOf('sync-1')]") == [
+        str(rating[0]) for rating in ratings
+    ]
     assert desktop.run("return [open().length, watched.size]") == [5, 2]
     desktop.press(*[str(rating[q]) for q in (1, 2) for rating in ratings], "ab"[preferred], "Enter")
     desktop.until(ON, task)
@@ -209,7 +229,9 @@ def test_a_phone_shows_all_and_takes_taps(study: Study, tmp_path: Path) -> None:
         task = ""
         for _ in range(CLIPS):
             task = phone.until(READY, task)
-            assert phone.run("return document.documentElement.scrollWidth <= innerWidth && innerWidth === 390")
+            assert phone.run(
+                "return document.documentElement.scrollWidth <= innerWidth && innerWidth === 390"
+            )
             assert phone.run(TOO_SMALL) == []
             phone.click("#play")
             phone.until(SEEN)

@@ -1,19 +1,21 @@
-"""Agreement and strengths against published worked examples and against cases that can be solved by hand."""
+"""Agreement and strengths against published worked examples and against cases that can be solved by
+hand."""
 
 import numpy as np
 import pytest
 
 from lipsync_core.study.statistics import bradley_terry, interval, krippendorff_alpha, resamplings
 
-# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", example C: 4 observers, 12 units, missing values.
+# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", example C: 4 observers, 12
+# units, missing values.
 OBSERVERS = """
 1 2 3 3 2 1 4 1 2 . . .
 1 2 3 3 2 2 4 1 2 5 . 3
 . 3 3 3 2 3 4 2 2 5 1 .
 1 2 3 3 2 4 4 1 2 5 1 .
 """
-# Agresti (2002), "Categorical Data Analysis", section 10.6: American League East 1987, wins of the row over the column:
-# Milwaukee, Detroit, Toronto, New York, Boston, Cleveland, Baltimore.
+# Agresti (2002), "Categorical Data Analysis", section 10.6: American League East 1987, wins of the
+# row over the column: Milwaukee, Detroit, Toronto, New York, Boston, Cleveland, Baltimore.
 BASEBALL = """
 0 7 9 7 7 9 11
 6 0 7 5 11 9 9
@@ -27,7 +29,10 @@ BASEBALL = """
 
 def table(text: str) -> np.ndarray:
     return np.array(
-        [[np.nan if cell == "." else float(cell) for cell in row.split()] for row in text.strip().split("\n")]
+        [
+            [np.nan if cell == "." else float(cell) for cell in row.split()]
+            for row in text.strip().split("\n")
+        ]
     )
 
 
@@ -47,8 +52,11 @@ def test_alpha_is_that_of_krippendorffs_example() -> None:
 
 
 def test_alpha_of_two_values_solved_by_hand() -> None:
-    # Units (1,1), (1,2), (2,2): coincidences 2, 1+1, 2 and totals 3, 3; observed 2/6, expected 18/30.
-    assert krippendorff_alpha(np.array([[1.0, 1, 2], [1, 2, 2]])) == pytest.approx(1 - (2 / 6) / (18 / 30))
+    # Units (1,1), (1,2), (2,2): coincidences 2, 1+1, 2 and totals 3, 3; observed 2/6, expected
+    # 18/30.
+    assert krippendorff_alpha(np.array([[1.0, 1, 2], [1, 2, 2]])) == pytest.approx(
+        1 - (2 / 6) / (18 / 30)
+    )
 
 
 def test_alpha_is_one_for_agreement_near_zero_for_chance_and_none_where_nothing_varies() -> None:
@@ -74,12 +82,16 @@ def test_strengths_are_those_of_agrestis_baseball_example() -> None:
 
 def test_two_methods_have_their_shares_as_strengths() -> None:
     members, wins = np.array([[True, True]]), np.array([[[30.0, 10.0]], [[1.0, 3.0]], [[0.0, 5.0]]])
-    assert bradley_terry(members, wins) == pytest.approx(np.array([[0.75, 0.25], [0.25, 0.75], [0, 1]]))
+    assert bradley_terry(members, wins) == pytest.approx(
+        np.array([[0.75, 0.25], [0.25, 0.75], [0, 1]])
+    )
     assert bradley_terry(members, wins, half_votes=0.5)[2] == pytest.approx([0.5 / 6, 5.5 / 6])
 
 
 def test_choices_among_all_have_their_shares_as_strengths() -> None:
-    assert bradley_terry(np.ones((1, 3), bool), np.array([[60.0, 30, 10]])) == pytest.approx([0.6, 0.3, 0.1])
+    assert bradley_terry(np.ones((1, 3), bool), np.array([[60.0, 30, 10]])) == pytest.approx(
+        [0.6, 0.3, 0.1]
+    )
 
 
 def test_pairs_and_triples_of_one_truth_agree() -> None:
@@ -90,8 +102,8 @@ def test_pairs_and_triples_of_one_truth_agree() -> None:
 
 
 def test_the_interval_covers_the_mean_of_crossed_raters_and_clips() -> None:
-    """Means of votes with own leanings of raters and clips: 95 % intervals hold the truth about that often; those that
-    take votes for independent would about half the time."""
+    """Means of votes with own leanings of raters and clips: 95 % intervals hold the truth about
+    that often; those that take votes for independent would about half the time."""
     chance, raters, clips, held = np.random.default_rng(2), 14, 12, 0
     for trial in range(200):
         votes = (
@@ -99,7 +111,10 @@ def test_the_interval_covers_the_mean_of_crossed_raters_and_clips() -> None:
             + chance.normal(0, 0.5, (1, clips))
             + chance.normal(0, 0.5, (raters, clips))
         )
-        means = [r @ votes @ c / (r.sum() * c.sum()) for r, c in resamplings(raters, clips, 300, seed=trial)]
+        means = [
+            r @ votes @ c / (r.sum() * c.sum())
+            for r, c in resamplings(raters, clips, 300, seed=trial)
+        ]
         low, high = interval(np.array(means))
         held += bool(low <= 0 <= high)
     assert 0.88 <= held / 200 <= 1

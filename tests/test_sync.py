@@ -1,4 +1,5 @@
-"""Scores of planted embeddings: the offset, what a clip can carry, how sure it is, and what is no verdict."""
+"""Scores of planted embeddings: the offset, what a clip can carry, how sure it is, and what is no
+verdict."""
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -30,8 +31,12 @@ def planted(count: int, shift: int, noise: float, seed: int = 601) -> tuple[Tens
     """(audio, video) embeddings of a clip whose sound is early by ``shift`` frames."""
     base = np.random.RandomState(seed).standard_normal((count + 80, 256))
     video = base[40 : 40 + count]
-    audio = base[40 + shift : 40 + shift + count] + noise * np.random.RandomState(7).standard_normal((count, 256))
-    return tuple(nn.functional.normalize(torch.from_numpy(x).float(), dim=1) for x in (audio, video))  # type: ignore[return-value]
+    audio = base[40 + shift : 40 + shift + count] + noise * np.random.RandomState(
+        7
+    ).standard_normal((count, 256))
+    return tuple(
+        nn.functional.normalize(torch.from_numpy(x).float(), dim=1) for x in (audio, video)
+    )  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("shift", [0, 3, -4, 15, -15])
@@ -41,7 +46,8 @@ def test_a_planted_offset_is_found(shift: int) -> None:
     assert curve.shape == (31,)
     offset, confidence = offset_and_confidence(curve)
     assert offset == shift and confidence > 0.5
-    assert offset_and_confidence(offset_curve(*planted(60, 40, 0.5)))[1] < 0.2  # its partner lies out of reach
+    # its partner lies out of reach
+    assert offset_and_confidence(offset_curve(*planted(60, 40, 0.5)))[1] < 0.2
 
 
 def test_short_clips_have_fewer_shifts() -> None:
@@ -52,8 +58,8 @@ def test_short_clips_have_fewer_shifts() -> None:
 
 @dataclass(frozen=True)
 class Planted:
-    """A scorer whose vectors are planted: a crop's first pixel is the number of its row in ``video``, and the sound's
-    windows are the rows of ``sound``, whatever the samples."""
+    """A scorer whose vectors are planted: a crop's first pixel is the number of its row in
+    ``video``, and the sound's windows are the rows of ``sound``, whatever the samples."""
 
     video: Tensor
     sound: Tensor
@@ -81,7 +87,8 @@ def speech(frames: int, level: float = 0.1) -> Audio:
 
 
 def scored(frames: int, shift: int, noise: float, *, reach: int = 0) -> SyncScore:
-    """The score of ``frames`` frames; with ``reach`` the sound goes on that much to both sides of them."""
+    """The score of ``frames`` frames; with ``reach`` the sound goes on that much to both sides of
+    them."""
     sound, video = planted(frames - 4 + 2 * reach, shift, noise)
     scorer = Planted(video, sound)
     return score_sync(crops(frames, reach), speech(frames + 2 * reach), scorer, start=reach)
@@ -93,7 +100,8 @@ def test_score_of_a_planted_clip(shift: int) -> None:
     assert (score.offset_frames, score.offset_ms, score.search_frames) == (shift, 40.0 * shift, 15)
     assert score.distance == pytest.approx(float(score.curve.min())) and score.curve.shape == (31,)
     assert score.confidence == pytest.approx(float(score.curve.median() - score.curve.min()))
-    assert score.uncertainty == pytest.approx(12**-0.5, abs=0.05)  # nothing but the rounding to whole frames
+    # nothing but the rounding to whole frames
+    assert score.uncertainty == pytest.approx(12**-0.5, abs=0.05)
     assert score.frame_confidence.shape == (75,) and score.reason is None
     assert float(score.frame_confidence.nanmedian()) == pytest.approx(score.confidence, abs=0.1)
 
@@ -138,7 +146,8 @@ def test_chance_gives_no_verdict_in_nineteen_of_twenty_clips() -> None:
     verdicts = 0
     for seed in range(100):
         base = torch.from_numpy(np.random.RandomState(seed).standard_normal((2, 80, 64))).float()
-        smooth = base.cumsum(1)[:, 5:] - base.cumsum(1)[:, :-5]  # neighbours alike, as windows that share frames are
+        # neighbours alike, as windows that share frames are
+        smooth = base.cumsum(1)[:, 5:] - base.cumsum(1)[:, :-5]
         video, sound = nn.functional.normalize(smooth, dim=2)
         score = score_sync(crops(75), speech(75), Planted(video, sound[:71]))
         verdicts += score.offset_frames is not None
@@ -161,7 +170,9 @@ def test_the_score_does_not_depend_on_the_pieces() -> None:
     for size in (1, 2, 7, 32):
         pieces = score_sync(crops(75).split(size), audio, scorer)
         assert torch.equal(pieces.curve, whole.curve)
-        assert torch.equal(pieces.frame_confidence.nan_to_num(9), whole.frame_confidence.nan_to_num(9))
+        assert torch.equal(
+            pieces.frame_confidence.nan_to_num(9), whole.frame_confidence.nan_to_num(9)
+        )
         assert (pieces.offset_frames, pieces.uncertainty) == (3, whole.uncertainty)
 
 
@@ -178,7 +189,8 @@ def test_no_window_spans_a_gap() -> None:
 def test_every_track_is_scored_in_one_pass() -> None:
     """Frames whose grey tells their number; two faces, one of them later and with a pause."""
     frames = [
-        Frames((torch.arange(i, i + 20) / 1000)[:, None, None, None].expand(-1, 64, 64, 3), i) for i in range(0, 80, 20)
+        Frames((torch.arange(i, i + 20) / 1000)[:, None, None, None].expand(-1, 64, 64, 3), i)
+        for i in range(0, 80, 20)
     ]
     points = torch.tensor([[20.0, 20], [40, 20], [30, 30], [24, 40], [36, 40]])
 
@@ -186,12 +198,17 @@ def test_every_track_is_scored_in_one_pass() -> None:
         visible = torch.ones(count, dtype=torch.bool)
         visible[away] = False
         return FaceTrack(
-            torch.tensor([10.0, 10, 50, 50]).expand(count, -1), points.expand(count, -1, -1), visible, start
+            torch.tensor([10.0, 10, 50, 50]).expand(count, -1),
+            points.expand(count, -1, -1),
+            visible,
+            start,
         )
 
     sound, video = planted(76, 4, 0.3)
     scorer, audio = Planted(video, sound), speech(80)
-    one, two = score_tracks(frames, audio, scorer, tracks=[track(0, 80, []), track(30, 50, [15, 16])])
+    one, two = score_tracks(
+        frames, audio, scorer, tracks=[track(0, 80, []), track(30, 50, [15, 16])]
+    )
     assert torch.allclose(one.curve, score_sync(crops(80), audio, scorer).curve)
     assert (one.offset_frames, two.offset_frames) == (4, 4) and two.frame_confidence.shape == (50,)
 
@@ -207,17 +224,27 @@ def test_sound_that_cannot_be_heard_is_refused() -> None:
 
 
 def test_the_judge_as_a_scorer() -> None:
-    """The windows are those that the network was trained on: five frames from k on, and the mel window that begins with k."""
+    """The windows are those that the network was trained on: five frames from k on, and the mel
+    window that begins with k."""
     model = load_model("judge")
     assert isinstance(model, SyncExpert)
     faces = torch.rand(8, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     audio = speech(20)
     with torch.inference_mode():
         video = model.embed_video(torch.stack([faces[k : k + 5] for k in range(4)]))
-        sound = model.embed_audio(mel_windows(audio, Fraction(25), 3, 4, features=model.config.features))
+        sound = model.embed_audio(
+            mel_windows(audio, Fraction(25), 3, 4, features=model.config.features)
+        )
     scorer = ExpertScorer(model, "judge")
-    assert (scorer.fps, scorer.window, scorer.size, scorer.rate, scorer.name) == (25, 5, 96, 16000, "judge")
-    assert torch.allclose(scorer.embed_video(faces), video, atol=0.03)  # bfloat16 where the CPU is built for it
+    assert (scorer.fps, scorer.window, scorer.size, scorer.rate, scorer.name) == (
+        25,
+        5,
+        96,
+        16000,
+        "judge",
+    )
+    # bfloat16 where the CPU is built for it
+    assert torch.allclose(scorer.embed_video(faces), video, atol=0.03)
     assert torch.allclose(scorer.embed_audio(audio, 3, 4), sound, atol=0.03)
     assert hear(audio, scorer).shape == (16, 160)
 

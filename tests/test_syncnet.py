@@ -1,4 +1,5 @@
-"""SyncNet against numbers of the public reference (tests/reference/syncnet_S.npz, mfcc.npz), and what it is read from."""
+"""SyncNet against numbers of the public reference (tests/reference/syncnet_S.npz, mfcc.npz), and
+what it is read from."""
 
 import copy
 import json
@@ -45,7 +46,10 @@ def lips() -> Tensor:
 def test_names_shapes_and_size_are_the_public_file_s() -> None:
     with torch.device("meta"):
         model = SyncNet(SyncNetConfig())
-    state = {key: [list(v.shape), str(v.dtype).removeprefix("torch.")] for key, v in model.state_dict().items()}
+    state = {
+        key: [list(v.shape), str(v.dtype).removeprefix("torch.")]
+        for key, v in model.state_dict().items()
+    }
     assert state == KEYS["syncnet_S"]["keys"] and len(state) == 102
     assert sum(p.numel() for p in model.parameters()) == 13_631_616
 
@@ -58,7 +62,9 @@ def test_embeddings_agree_with_the_reference(model: SyncNet) -> None:
     torch.testing.assert_close(video, torch.from_numpy(wanted["lip"]), atol=1e-3, rtol=0)
     torch.testing.assert_close(audio, torch.from_numpy(wanted["aud"]), atol=1e-3, rtol=0)
     distances = F.pairwise_distance(video, audio)
-    torch.testing.assert_close(distances, torch.from_numpy(wanted["pairwise"]), atol=1e-3, rtol=1e-6)
+    torch.testing.assert_close(
+        distances, torch.from_numpy(wanted["pairwise"]), atol=1e-3, rtol=1e-6
+    )
     features = model.netcnnlip(lips().flip(1).flatten(1, 2) * 255).flatten(1)
     torch.testing.assert_close(features, torch.from_numpy(wanted["lipfeat"]), atol=1e-3, rtol=0)
 
@@ -66,7 +72,9 @@ def test_embeddings_agree_with_the_reference(model: SyncNet) -> None:
 @torch.inference_mode()
 def test_folding_keeps_the_embeddings() -> None:
     model, pictures = build(SyncNet, SyncNetConfig()).double(), lips()[:1].double()
-    heard = torch.randn(2, 1, 13, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    heard = torch.randn(
+        2, 1, 13, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     assert isinstance(model, SyncNet)
     whole = model.embed_video(pictures), model.embed_audio(heard)
     fold(model.train())
@@ -75,8 +83,12 @@ def test_folding_keeps_the_embeddings() -> None:
     torch.testing.assert_close(model.embed_audio(heard), whole[1], atol=1e-8, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("syncnet_S", "syncnet"), ("s3fd_syncnet_python", "s3fd")])
-def test_public_files_load_by_their_own_names_and_become_ours(tmp_path: Path, name: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"), [("syncnet_S", "syncnet"), ("s3fd_syncnet_python", "s3fd")]
+)
+def test_public_files_load_by_their_own_names_and_become_ours(
+    tmp_path: Path, name: str, kind: str
+) -> None:
     state = {
         key: recipe(key, tuple(shape)) if len(shape) < 2 else torch.full(shape, 1e-3)
         for key, (shape, _) in KEYS[name]["keys"].items()
@@ -88,7 +100,11 @@ def test_public_files_load_by_their_own_names_and_become_ours(tmp_path: Path, na
     assert loaded.config == (SYNCNET_S3FD if kind == "s3fd" else SyncNetConfig())
     assert "MIT" in weights.convert(path, ours).licence or kind == "s3fd"
     again = weights.load_model(ours, kind=kind)
-    for key in ("conf.3.weight", "fc7_mbox_conf.weight"), ("vgg.31.bias", "fc6.bias"), ("netcnnlip.4.weight",) * 2:
+    for key in (
+        ("conf.3.weight", "fc7_mbox_conf.weight"),
+        ("vgg.31.bias", "fc6.bias"),
+        ("netcnnlip.4.weight",) * 2,
+    ):
         if key[0] in state:
             for model in (loaded, again):
                 assert torch.equal(model.state_dict()[key[1]], state[key[0]])
@@ -122,7 +138,9 @@ def sound(numbers: np.ndarray) -> Audio:
 
 
 def test_the_filters_are_the_reference_s() -> None:
-    torch.testing.assert_close(mfcc_filters().float(), torch.from_numpy(CEPSTRA["filterbank"]).float())
+    torch.testing.assert_close(
+        mfcc_filters().float(), torch.from_numpy(CEPSTRA["filterbank"]).float()
+    )
 
 
 @pytest.mark.parametrize("name", ["chirp", "noise", "silence", "short", "loud", "speech"])
@@ -130,7 +148,9 @@ def test_cepstra_agree_with_the_reference(name: str) -> None:
     audio = sound(signals()[name])
     got = mfcc(audio)
     assert got.shape[1] == mfcc_length(audio.samples.shape[1])
-    torch.testing.assert_close(got, torch.from_numpy(CEPSTRA[f"mfcc_{name}"]).float().T, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        got, torch.from_numpy(CEPSTRA[f"mfcc_{name}"]).float().T, atol=1e-4, rtol=0
+    )
 
 
 def test_samples_are_rounded_to_int16() -> None:
@@ -143,7 +163,9 @@ def test_samples_are_rounded_to_int16() -> None:
 def test_pieces_equal_the_whole_and_silence_lies_outside(step: int) -> None:
     audio = sound(signals()["speech"])
     whole = mfcc(audio, first=-40, count=240)
-    pieces = [mfcc(audio, first=first, count=min(step, 200 - first)) for first in range(-40, 200, step)]
+    pieces = [
+        mfcc(audio, first=first, count=min(step, 200 - first)) for first in range(-40, 200, step)
+    ]
     torch.testing.assert_close(torch.cat(pieces, 1), whole, atol=1e-5, rtol=0)
     inside = mfcc_length(audio.samples.shape[1])
     torch.testing.assert_close(whole[:, 40 : 40 + inside], mfcc(audio), atol=1e-5, rtol=0)
@@ -153,7 +175,9 @@ def test_pieces_equal_the_whole_and_silence_lies_outside(step: int) -> None:
 
 
 def test_cepstra_of_nothing_and_of_the_wrong_rate() -> None:
-    assert mfcc(sound(np.zeros(0))).shape == (13, 1) and mfcc(sound(np.zeros(0)), count=0).shape == (13, 0)
+    assert mfcc(sound(np.zeros(0))).shape == (13, 1) and mfcc(
+        sound(np.zeros(0)), count=0
+    ).shape == (13, 0)
     with pytest.raises(ValueError, match=r"1 channels at 44100 Hz; wanted mono at 16000 Hz"):
         mfcc(Audio(torch.zeros(1, 100), 44100))
 
@@ -171,7 +195,9 @@ def test_every_window_of_pictures_is_embedded(small: SyncNet, count: int) -> Non
     got = SyncNetScorer(copy.deepcopy(small)).embed_video(crops)
     assert got.shape == (max(0, count - 4), 8)
     for i in {0, len(got) - 1} if len(got) else ():
-        torch.testing.assert_close(got[i], embed_lips(small, crops[i : i + 5])[0], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(
+            got[i], embed_lips(small, crops[i : i + 5])[0], atol=1e-3, rtol=1e-4
+        )
 
 
 @torch.inference_mode()
@@ -184,7 +210,9 @@ def test_sound_is_embedded_for_any_frame(small: SyncNet) -> None:
     for frame in (0, 7, 32):
         wanted = small.embed_audio(cepstra[None, None, :, 4 * frame : 4 * frame + 20])[0]
         torch.testing.assert_close(got[6 + frame], wanted, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(scorer.embed_audio(audio, frame, 1)[0], wanted, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(
+            scorer.embed_audio(audio, frame, 1)[0], wanted, atol=1e-3, rtol=1e-4
+        )
     torch.testing.assert_close(got[0], got[-1], atol=1e-3, rtol=1e-4)  # silence on both sides
 
 
@@ -192,4 +220,6 @@ def test_the_framing_is_a_square_that_reaches_below_the_face() -> None:
     boxes = torch.tensor([[100.0, 50.0, 200.0, 190.0]])  # 140 high, middle (150, 120)
     (matrix,) = crop_to_frame(boxes, torch.zeros(1, 5, 2), SyncNetScorer.framing, 224)
     corners = matrix @ torch.tensor([[0.0, 0.0, 1.0], [224.0, 224.0, 1.0]]).T
-    torch.testing.assert_close(corners.T, torch.tensor([[150 - 98.0, 120 - 70.0], [150 + 98.0, 120 + 126.0]]))
+    torch.testing.assert_close(
+        corners.T, torch.tensor([[150 - 98.0, 120 - 70.0], [150 + 98.0, 120 + 126.0]])
+    )

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lipsync_core.evaluation.tables import markdown, mean_with_interval, plot_distributions, ratio_with_interval
+from lipsync_core.evaluation.tables import (
+    markdown,
+    mean_with_interval,
+    plot_distributions,
+    ratio_with_interval,
+)
 
 
 def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
@@ -41,7 +46,10 @@ def test_a_share_is_drawn_by_clips() -> None:
 
 
 def test_a_table_lines_up_and_escapes_bars() -> None:
-    assert markdown(["a", "long"], [["x|y", "1"]]) == "| a    | long |\n|------|------|\n| x\\|y | 1    |"
+    assert (
+        markdown(["a", "long"], [["x|y", "1"]])
+        == "| a    | long |\n|------|------|\n| x\\|y | 1    |"
+    )
 
 
 def test_a_plot_shows_methods_without_values_too(tmp_path: Path) -> None:

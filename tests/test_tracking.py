@@ -39,7 +39,8 @@ def noise(seed: int, *shape: int) -> Tensor:
 
 
 def test_linear_motion_comes_through_exactly_with_gaps_between_runs() -> None:
-    """Seen on every fifth frame, moving and growing steadily: every frame, also the first and last, is exact."""
+    """Seen on every fifth frame, moving and growing steadily: every frame, also the first and last,
+    is exact."""
     runs = [(i, found(face(100 + 3 * i, 80 - i, 50 + 0.5 * i))) for i in range(0, 61, 5)]
     (person,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
     wanted = torch.stack([face(100 + 3 * i, 80 - i, 50 + 0.5 * i) for i in range(61)])
@@ -49,13 +50,16 @@ def test_linear_motion_comes_through_exactly_with_gaps_between_runs() -> None:
 
 
 def test_crossing_people_keep_their_names() -> None:
-    """Two people walk past each other; while one hides the other, the detector sees only the one in front."""
+    """Two people walk past each other; while one hides the other, the detector sees only the one in
+    front."""
     runs: list[tuple[int, Detections]] = []
     for i in range(0, 101, 5):
         front, behind = face(100 + 4 * i, 100, 60), face(500 - 4 * i, 104, 54)
         hidden = abs((100 + 4 * i) - (500 - 4 * i)) < 40
         runs.append((i, found(front) if hidden else found(behind, front)))
-    a, b = sorted(track(runs, cuts=[], max_gap=SECOND, smoothing=3), key=lambda t: float(t.boxes[0, 0]))
+    a, b = sorted(
+        track(runs, cuts=[], max_gap=SECOND, smoothing=3), key=lambda t: float(t.boxes[0, 0])
+    )
     assert len(a.visible) == len(b.visible) == 101 and a.visible.all() and b.visible.all()
     torch.testing.assert_close(centres(a)[:, 0], 100.0 + 4 * torch.arange(101), atol=0.5, rtol=0)
     torch.testing.assert_close(centres(b)[:, 0], 500.0 - 4 * torch.arange(101), atol=0.5, rtol=0)
@@ -85,27 +89,44 @@ def test_many_people_stay_apart() -> None:
     torch.testing.assert_close(moved, moved[:1].expand(40, 2), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("missing", "filled"), [(SECOND - 1, True), (SECOND, True), (SECOND + 1, False)])
+@pytest.mark.parametrize(
+    ("missing", "filled"), [(SECOND - 1, True), (SECOND, True), (SECOND + 1, False)]
+)
 def test_gaps_are_filled_up_to_a_second(missing: int, filled: bool) -> None:
     """The same person in the same place, before and after ``missing`` frames without a face."""
     back = 40 + missing
-    runs = [(i, found(face(100, 100, 60)) if i < 40 or i >= back else found()) for i in range(back + 40)]
+    runs = [
+        (i, found(face(100, 100, 60)) if i < 40 or i >= back else found()) for i in range(back + 40)
+    ]
     (person,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
-    assert bool(person.visible[40:back].all()) is filled and bool(person.visible[40:back].any()) is filled
+    assert (
+        bool(person.visible[40:back].all()) is filled
+        and bool(person.visible[40:back].any()) is filled
+    )
     assert person.visible[:40].all() and person.visible[back:].all()
-    torch.testing.assert_close(person.boxes[person.visible], face(100, 100, 60).expand(int(person.visible.sum()), 4))
+    torch.testing.assert_close(
+        person.boxes[person.visible], face(100, 100, 60).expand(int(person.visible.sum()), 4)
+    )
 
 
 def test_nothing_is_smoothed_across_a_long_gap() -> None:
-    runs = [(i, found(face(100 if i < 40 else 120, 100, 60)) if i < 40 or i >= 80 else found()) for i in range(120)]
+    runs = [
+        (i, found(face(100 if i < 40 else 120, 100, 60)) if i < 40 or i >= 80 else found())
+        for i in range(120)
+    ]
     (person,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
     torch.testing.assert_close(centres(person)[:40, 0], torch.full((40,), 100.0))
     torch.testing.assert_close(centres(person)[80:, 0], torch.full((40,), 120.0))
 
 
 def test_somebody_elsewhere_after_a_gap_is_somebody_else() -> None:
-    runs = [(i, found(face(100 if i < 40 else 250, 100, 60)) if i < 40 or i >= 80 else found()) for i in range(120)]
-    assert [(t.start, len(t.visible)) for t in track(runs, cuts=[], max_gap=SECOND, smoothing=3)] == [(0, 40), (80, 40)]
+    runs = [
+        (i, found(face(100 if i < 40 else 250, 100, 60)) if i < 40 or i >= 80 else found())
+        for i in range(120)
+    ]
+    assert [
+        (t.start, len(t.visible)) for t in track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+    ] == [(0, 40), (80, 40)]
 
 
 def test_a_cut_begins_new_tracks_and_is_not_smoothed_across() -> None:
@@ -125,7 +146,8 @@ def test_false_alarms_are_dropped_but_not_in_short_scenes() -> None:
     assert len(track(runs, cuts=[], max_gap=SECOND, smoothing=3)) == 1
     assert len(track(runs[:1], cuts=[], max_gap=SECOND, smoothing=3)) == 1  # a photo: one run
     dense = [(i, found(steady, *([face(300, 50, 40)] if 20 <= i < 25 else []))) for i in range(100)]
-    assert len(track(dense, cuts=[], max_gap=SECOND, smoothing=3)) == 1  # five sightings, but a fifth of a second
+    # five sightings, but a fifth of a second
+    assert len(track(dense, cuts=[], max_gap=SECOND, smoothing=3)) == 1
 
 
 def test_no_faces_no_tracks() -> None:
@@ -153,18 +175,24 @@ def test_smoother_takes_noise_and_neither_lags_nor_shrinks() -> None:
     assert error.square().mean().sqrt() < 1.3  # with the ends, where only one side helps
     clean = smooth(nod, 3.0)[:, 0]
     assert 0.97 < float(clean[25:225].max()) / 20 <= 1.0
-    shifts = torch.tensor([float((clean[50:200] * nod[50 + s : 200 + s, 0]).sum()) for s in range(-3, 4)])
+    shifts = torch.tensor(
+        [float((clean[50:200] * nod[50 + s : 200 + s, 0]).sum()) for s in range(-3, 4)]
+    )
     assert int(shifts.argmax()) == 3  # no lag
 
 
 def test_smoother_has_no_direction() -> None:
     jitter = noise(1, 40, 3)
-    torch.testing.assert_close(smooth(jitter.flip(0), 2.5).flip(0), smooth(jitter, 2.5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        smooth(jitter.flip(0), 2.5).flip(0), smooth(jitter, 2.5), atol=1e-5, rtol=0
+    )
 
 
 def test_smoothed_tracks_are_steadier_than_what_was_found() -> None:
     shake = noise(2, 100, 2)
-    runs = [(i, found(face(100 + float(shake[i, 0]), 100 + float(shake[i, 1]), 60))) for i in range(100)]
+    runs = [
+        (i, found(face(100 + float(shake[i, 0]), 100 + float(shake[i, 1]), 60))) for i in range(100)
+    ]
     (raw,) = track(runs, cuts=[], max_gap=SECOND, smoothing=0)
     (calm,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
     assert centres(calm).diff(dim=0).std() < 0.15 * centres(raw).diff(dim=0).std()
@@ -174,7 +202,9 @@ def test_smoothed_tracks_are_steadier_than_what_was_found() -> None:
 
 
 def test_windows_cut_and_pad() -> None:
-    (person,) = track([(i, found(face(i, 0, 9))) for i in range(10, 20)], cuts=[], max_gap=SECOND, smoothing=0)
+    (person,) = track(
+        [(i, found(face(i, 0, 9))) for i in range(10, 20)], cuts=[], max_gap=SECOND, smoothing=0
+    )
     whole = window(person, 0, 30)
     assert whole.visible.nonzero()[:, 0].tolist() == list(range(10, 20))
     for size in (1, 2, 7, 32):
@@ -190,7 +220,11 @@ def test_windows_cut_and_pad() -> None:
 def backdrop(seed: int) -> Tensor:
     """A soft random picture (90,160,3) in [0,1]."""
     coarse = torch.rand(1, 3, 6, 9, generator=torch.Generator().manual_seed(seed))
-    return F.interpolate(coarse, (90, 160), mode="bicubic", align_corners=False)[0].permute(1, 2, 0).clamp(0, 1)
+    return (
+        F.interpolate(coarse, (90, 160), mode="bicubic", align_corners=False)[0]
+        .permute(1, 2, 0)
+        .clamp(0, 1)
+    )
 
 
 def film(seed: int, count: int, *, start: float = 40, speed: float = 0.5) -> Tensor:
@@ -221,7 +255,12 @@ def test_cuts_are_found_in_chunks_of_any_size(chunk: int) -> None:
 @pytest.mark.parametrize("light", ["bright", "white", "black", "dim"])
 def test_flashes_and_dropouts_are_no_cuts(light: str) -> None:
     pixels = film(1, 40).float() / 255
-    shown = {"bright": pixels * 2 + 0.2, "white": pixels * 0 + 1, "black": pixels * 0, "dim": pixels * 0.3}[light]
+    shown = {
+        "bright": pixels * 2 + 0.2,
+        "white": pixels * 0 + 1,
+        "black": pixels * 0,
+        "dim": pixels * 0.3,
+    }[light]
     pixels[20:23] = shown[20:23].clamp(max=1)
     assert cuts_of(pixels) == []
 
@@ -232,8 +271,11 @@ def test_a_cut_through_black_is_found_where_the_new_scene_shows() -> None:
 
 def test_motion_is_no_cut() -> None:
     assert cuts_of(film(1, 40, start=5, speed=3)) == []
-    wide = F.interpolate(backdrop(4).permute(2, 0, 1)[None], (90, 480), mode="bilinear")[0].permute(1, 2, 0)
-    pan = torch.stack([wide[:, 4 * i : 4 * i + 160] for i in range(80)])  # 2.5 % of the width a frame
+    wide = F.interpolate(backdrop(4).permute(2, 0, 1)[None], (90, 480), mode="bilinear")[0].permute(
+        1, 2, 0
+    )
+    # 2.5 % of the width a frame
+    pan = torch.stack([wide[:, 4 * i : 4 * i + 160] for i in range(80)])
     assert cuts_of(pan.clamp(0, 1)) == []
 
 
@@ -258,12 +300,17 @@ class WhiteSquares:
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 32, 1000])
 def test_a_film_with_cuts_becomes_tracks(chunk: int) -> None:
-    """The square is where it is, in source pixels, on every frame up to each cut, though few frames are looked at."""
+    """The square is where it is, in source pixels, on every frame up to each cut, though few frames
+    are looked at."""
     pixels = torch.cat([film(1, 33), film(2, 41, start=90, speed=-1), film(3, 2, start=10)])
     detector = WhiteSquares()
     parts = [Frames(part, i * chunk) for i, part in enumerate(pixels.split(chunk))]
     tracks = detect_tracks(parts, detector, scale=(4.0, 3.0), every=5, fps=Fraction(25))
-    assert [(t.start, len(t.visible), t.scene) for t in tracks] == [(0, 33, 0), (33, 41, 33), (74, 2, 74)]
+    assert [(t.start, len(t.visible), t.scene) for t in tracks] == [
+        (0, 33, 0),
+        (33, 41, 33),
+        (74, 2, 74),
+    ]
     assert detector.pictures == 7 + 1 + 9 + 1 + 1  # every fifth and the last of each scene
     wanted = 90 - torch.arange(41.0)
     torch.testing.assert_close(tracks[1].boxes[:, 0], 4 * wanted, atol=0.05, rtol=0)

@@ -40,7 +40,9 @@ def sound(seconds: float, seed: int = 0) -> Tensor:
 
 def clip(count: int, *, speaker: str = "a", first: int = 0, seconds: float = 4) -> Clip:
     faces = np.random.default_rng(count).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
-    return Clip(f"{speaker}{count}", speaker, faces, log_mel(Audio(sound(seconds)[None], 16000)), first)
+    return Clip(
+        f"{speaker}{count}", speaker, faces, log_mel(Audio(sound(seconds)[None], 16000)), first
+    )
 
 
 def test_a_clip_s_windows_are_the_pipeline_s() -> None:
@@ -52,9 +54,11 @@ def test_a_clip_s_windows_are_the_pipeline_s() -> None:
 
 
 def test_clips_are_read_with_their_offset_mended(tmp_path: Path) -> None:
-    """A clip whose sound is early by 5 frames (3200 samples, 16 columns) is paired so that sound and lips agree."""
+    """A clip whose sound is early by 5 frames (3200 samples, 16 columns) is paired so that sound
+    and lips agree."""
     wave = sound(6)
-    early = torch.cat([wave[3200:], torch.zeros(3200)])  # what belongs to frame i sounds at frame i - 5
+    # what belongs to frame i sounds at frame i - 5
+    early = torch.cat([wave[3200:], torch.zeros(3200)])
     with ShardWriter(tmp_path) as writer:
         for name, samples, offset in (("right", wave, 0), ("early", early, 5)):
             mel = log_mel(Audio(samples[None], 16000)).T.numpy()
@@ -74,8 +78,13 @@ def test_frames_are_planar_and_halves_do_not_meet(tmp_path: Path) -> None:
         for name, speaker in (("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")):
             count = 6 if name == "c1" else 41
             faces = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, 3)
-            writer.add(name, speaker=speaker, facts={"first": 0}, arrays={"faces": faces, "mel": mel})
-    halves = [{(c.name, int(f)) for c in load_clips(tmp_path, half=h) for f in c.faces[:, 0, 0, 0]} for h in (0, 1)]
+            writer.add(
+                name, speaker=speaker, facts={"first": 0}, arrays={"faces": faces, "mel": mel}
+            )
+    halves = [
+        {(c.name, int(f)) for c in load_clips(tmp_path, half=h) for f in c.faces[:, 0, 0, 0]}
+        for h in (0, 1)
+    ]
     everything = {(c.name, int(f)) for c in load_clips(tmp_path) for f in c.faces[:, 0, 0, 0]}
     assert halves[0].isdisjoint(halves[1]) and halves[0] | halves[1] == everything
     assert all({name[0] for name, _ in half} == {"a", "b"} for half in halves)  # c is too short
@@ -109,7 +118,9 @@ def test_one_colour_for_all_frames_of_a_clip() -> None:
     got = recolour(faces, rng(1))
     assert got.shape == faces.shape and float(got.min()) >= 0 and float(got.max()) <= 1
     torch.testing.assert_close(got, got[:, :1].expand_as(got))
-    assert torch.equal(got, recolour(faces, rng(1))) and not torch.equal(got, recolour(faces, rng(2)))
+    assert torch.equal(got, recolour(faces, rng(1))) and not torch.equal(
+        got, recolour(faces, rng(2))
+    )
     assert all(float((got[i] - faces[i]).abs().mean()) > 0.01 for i in range(3))
 
 
@@ -134,13 +145,19 @@ def test_degrading_keeps_shape_and_range() -> None:
 
 
 def test_disturbed_faces_change_as_one_clip_and_can_be_learnt_through() -> None:
-    faces = torch.rand(6, 1, 3, 24, 24, generator=rng()).expand(-1, 3, -1, -1, -1).clone().requires_grad_()
+    faces = (
+        torch.rand(6, 1, 3, 24, 24, generator=rng())
+        .expand(-1, 3, -1, -1, -1)
+        .clone()
+        .requires_grad_()
+    )
     got = disturbed(faces, rng(1))
     assert got.shape == faces.shape and bool(((got >= 0) & (got <= 1)).all())
     assert torch.equal(got, disturbed(faces, rng(1)))
     off = (got - faces).detach().abs().mean((1, 2, 3, 4))
     assert float(off.min()) > 0.02  # no clip is shown as it is
-    assert float((got - got[:, :1]).detach().abs().mean()) < 0.02  # but for noise, its frames are treated alike
+    # but for noise, its frames are treated alike
+    assert float((got - got[:, :1]).detach().abs().mean()) < 0.02
     (gradient,) = torch.autograd.grad(got.sum(), faces)
     assert bool(gradient.any((2, 3, 4)).all())
 
@@ -174,12 +191,16 @@ class Towers(SyncExpert):
 def test_embedding_in_batches_covers_every_window() -> None:
     torch.manual_seed(0)
     model = Towers().eval()
-    faces, mels = torch.rand(20, 3, 16, 16, generator=rng()), torch.rand(20, 1, 80, 16, generator=rng(1)) * 8 - 4
+    faces, mels = (
+        torch.rand(20, 3, 16, 16, generator=rng()),
+        torch.rand(20, 1, 80, 16, generator=rng(1)) * 8 - 4,
+    )
     audio, video = embed(model, faces, mels, batch=5)
     assert audio.shape == video.shape == (16, 6)
     with torch.inference_mode():
         one = model.embed_video(faces[None, 3:8])
-    near = 0.03 if has_bfloat16_units(faces.device) else 1e-5  # embed runs in bfloat16 where there are units for it
+    # embed runs in bfloat16 where there are units for it
+    near = 0.03 if has_bfloat16_units(faces.device) else 1e-5
     torch.testing.assert_close(video[3:4], one, atol=near, rtol=0)
     torch.testing.assert_close(video.norm(dim=1), torch.ones(16))
 
@@ -198,7 +219,8 @@ def test_crops_of_any_side_are_shown_without_their_margin() -> None:
 
 
 def test_held_out_figures_know_a_good_expert_from_a_blind_one() -> None:
-    """An expert that hears and sees the number of the frame, written into sound and pictures, is always right."""
+    """An expert that hears and sees the number of the frame, written into sound and pictures, is
+    always right."""
 
     class Reader(Towers):
         def embed_audio(self, mel: Tensor) -> Tensor:
@@ -209,7 +231,9 @@ def test_held_out_figures_know_a_good_expert_from_a_blind_one() -> None:
 
         def vector(self, number: Tensor) -> Tensor:
             angle = number.float()[:, None] * torch.arange(1, 20) / 2
-            return nn.functional.normalize(torch.cat([angle.cos(), angle.sin(), torch.ones_like(angle)], 1), dim=1)
+            return nn.functional.normalize(
+                torch.cat([angle.cos(), angle.sin(), torch.ones_like(angle)], 1), dim=1
+            )
 
     class Blind(Reader):
         def vector(self, number: Tensor) -> Tensor:
@@ -243,9 +267,13 @@ def test_the_contrastive_loss_stays_within_a_clip_and_leaves_neighbours_out() ->
     video[0, 1] = video[0, 0]  # the second window's lips look like the first's
     near, far = torch.tensor([[0, 1, 20, 30]]), torch.tensor([[0, 10, 20, 30]])
     temperature = torch.tensor(0.1)
-    assert contrastive(audio, video, near, temperature) < contrastive(audio, video, far, temperature)
+    assert contrastive(audio, video, near, temperature) < contrastive(
+        audio, video, far, temperature
+    )
     assert torch.isfinite(contrastive(audio, video, near, temperature))
-    twins = contrastive(audio.expand(2, -1, -1), audio.expand(2, -1, -1), far.expand(2, -1), temperature)
+    twins = contrastive(
+        audio.expand(2, -1, -1), audio.expand(2, -1, -1), far.expand(2, -1), temperature
+    )
     alone = contrastive(audio, audio, far, temperature)
     torch.testing.assert_close(twins, alone)  # a second clip with the same sounds is no rival
 
@@ -256,27 +284,34 @@ def test_rivals_may_come_from_the_whole_batch() -> None:
     starts, temperature = torch.tensor([[0, 1, 20, 30]] * 3), torch.tensor(0.1)
     got = contrastive(audio, video, starts, temperature, among="batch")
     logits = (video.flatten(0, 1) @ audio.flatten(0, 1).T) / 0.1
-    for clip in range(3):  # neighbours in a clip are neither right nor wrong, other clips' windows are wrong
+    # neighbours in a clip are neither right nor wrong, other clips' windows are wrong
+    for clip in range(3):
         logits[4 * clip, 4 * clip + 1] = logits[4 * clip + 1, 4 * clip] = -torch.inf
     wanted = (logits.logsumexp(0) + logits.logsumexp(1) - 2 * logits.diagonal()).mean() / 2
     torch.testing.assert_close(got, wanted)
 
 
 def test_the_shift_loss_is_the_cross_entropy_over_shifts() -> None:
-    """Against the sum written out: three windows, four shifts to each side, of which those of one frame do not count."""
+    """Against the sum written out: three windows, four shifts to each side, of which those of one
+    frame do not count."""
     heard = nn.functional.normalize(torch.randn(2, 3 + 8, 5, generator=rng()), dim=2)
     video = nn.functional.normalize(torch.randn(2, 3, 5, generator=rng(1)), dim=2)
     got = shift_loss(video, heard, apart=2, temperature=0.2)
     for k in range(2):
         logits = [float((video[k] * heard[k, s : s + 3]).sum(1).mean()) / 0.2 for s in range(9)]
         rivals = [logits[s] for s in range(9) if abs(s - 4) != 1]
-        assert float(got[k]) == pytest.approx(math.log(sum(map(math.exp, rivals))) - logits[4], abs=1e-5)
-    assert float(shift_loss(heard[:, 4:7], heard, apart=2).max()) < 0.05  # lips that say what is heard
-    assert float(shift_loss(heard[:, 2:5], heard, apart=2).min()) > 2  # or what is said two frames later
+        assert float(got[k]) == pytest.approx(
+            math.log(sum(map(math.exp, rivals))) - logits[4], abs=1e-5
+        )
+    # lips that say what is heard
+    assert float(shift_loss(heard[:, 4:7], heard, apart=2).max()) < 0.05
+    # or what is said two frames later
+    assert float(shift_loss(heard[:, 2:5], heard, apart=2).min()) > 2
 
 
 def test_slopes_are_mean_differences_of_neighbours() -> None:
-    ramp = torch.arange(4.0)[:, None] * 2 + torch.arange(5.0) * -3  # 2 a row down, -3 a column across
+    # 2 a row down, -3 a column across
+    ramp = torch.arange(4.0)[:, None] * 2 + torch.arange(5.0) * -3
     assert float(slopes(ramp.expand(2, 3, 4, 5))) == 5
     assert float(slopes(torch.full((1, 4, 4), 7.0))) == 0
 
@@ -285,10 +320,15 @@ def test_the_mouth_lies_inside_the_lower_half() -> None:
     at = mouth(96)
     assert at.shape == (1, 1, 48, 96) and float(at.min()) == 0 and float(at.max()) == 1
     torch.testing.assert_close(at, at.flip(3))
-    assert float(at[..., -8:, :].max()) == float(at[..., :20].max()) == 0 and float(at[..., 0, :].max()) < 0.11
+    assert (
+        float(at[..., -8:, :].max()) == float(at[..., :20].max()) == 0
+        and float(at[..., 0, :].max()) < 0.11
+    )
     row = int(at[0, 0, :, 48].nonzero().float().mean().round()) + 48
     assert 64 <= row <= 70  # 70 % down an aligned crop
-    torch.testing.assert_close(mouth(192).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), at, atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        mouth(192).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)), at, atol=0.03, rtol=0
+    )
 
 
 def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:
@@ -297,7 +337,8 @@ def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:
     off = (starts.gather(1, index) - starts).abs()
     assert ((off == 0) == (labels == 1)).all() and off[labels == 0].min() == 8
     assert 0.45 < float(labels.mean()) < 0.55
-    assert set(index[labels[:, 5] == 0, 5].tolist()) == {0, 1, 2, 3, 7, 8, 9}  # every one of them is drawn
+    # every one of them is drawn
+    assert set(index[labels[:, 5] == 0, 5].tolist()) == {0, 1, 2, 3, 7, 8, 9}
     crowded, certain = pairs(torch.tensor([[0, 1, 2]]), rng(), apart=7)  # none lies so far
     assert crowded.tolist() == [[0, 1, 2]] and certain.tolist() == [[1, 1, 1]]
     assert torch.equal(index, pairs(starts, rng(), apart=7)[0])
@@ -309,20 +350,23 @@ def test_the_cosine_is_clamped() -> None:
     assert float(sync_loss(one, other)) == 100  # torch clamps the logarithm of 0 at -100
     assert float(cosine_bce(one, other, torch.zeros(1))) == 0
     wanted = -math.log(0.6)
-    assert float(cosine_bce(torch.tensor([[1.0, 0]]), torch.tensor([[0.6, 0.8]]), torch.ones(1))) == pytest.approx(
-        wanted
-    )
+    assert float(
+        cosine_bce(torch.tensor([[1.0, 0]]), torch.tensor([[0.6, 0.8]]), torch.ones(1))
+    ) == pytest.approx(wanted)
 
 
 def test_the_discriminator_s_losses() -> None:
     real, fake = torch.tensor([[0.9], [0.8]]), torch.tensor([[0.3]])
     got = {name: float(v) for name, v in discriminator_loss(real, fake).items()}
-    assert got == pytest.approx({"real": -(math.log(0.9) + math.log(0.8)) / 2, "fake": -math.log(0.7)})
+    assert got == pytest.approx(
+        {"real": -(math.log(0.9) + math.log(0.8)) / 2, "fake": -math.log(0.7)}
+    )
     assert float(perceptual_loss(fake)) == pytest.approx(-math.log(0.3))
 
 
 def test_a_clip_gives_every_network_what_it_hears() -> None:
-    """From the sound of the shards as from the whole sound, a frame's sound being where the clip's offset says."""
+    """From the sound of the shards as from the whole sound, a frame's sound being where the clip's
+    offset says."""
     wave = (sound(6) * 32768).round().clamp(-32768, 32767)
     audio = Audio(wave[None] / 32768, 16000)
     faces = np.zeros((60, 12, 12, 3), np.uint8)

@@ -1,4 +1,5 @@
-"""When somebody speaks: onsets and ends in time, at any level and rate, in noise; and the soft edges."""
+"""When somebody speaks: onsets and ends in time, at any level and rate, in noise; and the soft
+edges."""
 
 import math
 from fractions import Fraction
@@ -7,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.audio.vad import Edges, curve, shown_in, silent_frames, voice_activity, voiced_stretches
+from lipsync_core.audio.vad import (
+    Edges,
+    curve,
+    shown_in,
+    silent_frames,
+    voice_activity,
+    voiced_stretches,
+)
 from lipsync_core.types import Audio
 
 RATE = 16000
@@ -20,8 +28,8 @@ def noise(count: int, seed: int = 0) -> Tensor:
 
 
 def speech(seconds: float = 4, rate: int = RATE) -> Tensor:
-    """(T,) syllables, four a second: 12 harmonics of a gliding voice under two moving formants, in ``WORDS``, which begin
-    and end with a syllable's loud part; peak 0.5."""
+    """(T,) syllables, four a second: 12 harmonics of a gliding voice under two moving formants, in
+    ``WORDS``, which begin and end with a syllable's loud part; peak 0.5."""
     t = torch.arange(round(seconds * rate)).double() / rate
     out = torch.zeros_like(t)
     for begin, end in WORDS:
@@ -29,7 +37,8 @@ def speech(seconds: float = 4, rate: int = RATE) -> Tensor:
         pitch = 2 * math.pi * (120 * t + 4 * torch.sin(3 * t))
         formants = [500 + 250 * torch.sin(9 * t), 1500 + 500 * torch.sin(7 * t + 1)]
         voice = sum(
-            torch.sin(k * pitch) * sum(torch.exp(-(((120 * k - f) / 180) ** 2)) for f in formants) for k in range(1, 30)
+            torch.sin(k * pitch) * sum(torch.exp(-(((120 * k - f) / 180) ** 2)) for f in formants)
+            for k in range(1, 30)
         )
         out += inside * voice * (0.55 + 0.45 * torch.cos(2 * math.pi * 4 * (t - begin)))
     return (out / out.abs().max() / 2).float()
@@ -40,12 +49,16 @@ def sound(samples: Tensor, rate: int = RATE) -> Audio:
 
 
 def near(found: Tensor, wanted: list[tuple[float, float]], tolerance: float) -> bool:
-    return found.shape == (len(wanted), 2) and bool((found - torch.tensor(wanted)).abs().max() <= tolerance)
+    return found.shape == (len(wanted), 2) and bool(
+        (found - torch.tensor(wanted)).abs().max() <= tolerance
+    )
 
 
 def hum(count: int) -> Tensor:
     t = torch.arange(count) / RATE
-    return torch.stack([torch.sin(2 * math.pi * 50 * k * t) / k for k in range(1, 10)]).sum(0) + 0.05 * noise(count)
+    return torch.stack([torch.sin(2 * math.pi * 50 * k * t) / k for k in range(1, 10)]).sum(
+        0
+    ) + 0.05 * noise(count)
 
 
 @pytest.mark.parametrize("snr_db", [20, 10])
@@ -85,7 +98,8 @@ def test_nothing_and_steady_sounds_are_silent() -> None:
 
 
 def test_noise_beside_inserted_silence_is_no_voice() -> None:
-    """A recording in a room, to which an editor added digital silence: the room is still its background."""
+    """A recording in a room, to which an editor added digital silence: the room is still its
+    background."""
     room = 0.003 * noise(4 * RATE)
     room[: RATE // 4] = 0
     room[-RATE // 4 :] = 0
@@ -108,7 +122,12 @@ def test_time_is_exact_hours_on(fps: Fraction) -> None:
         Fraction(2 * first - 1, 2) / fps,
         Fraction(2 * first + 61, 2) / fps,
     )  # from the middle of a frame to that of another
-    found = curve(torch.tensor([[float(t) for t in stretch]]).double(), fps=fps, count=count, edges=Edges(0, 1, 1, 0))
+    found = curve(
+        torch.tensor([[float(t) for t in stretch]]).double(),
+        fps=fps,
+        count=count,
+        edges=Edges(0, 1, 1, 0),
+    )
     assert found.nonzero()[:, 0].tolist() == list(range(first - 1, first + 31))
 
 
@@ -121,10 +140,15 @@ def test_edges_are_soft_and_lead_the_sound() -> None:
         and found[860:960].diff().gt(0).all()
         and found[:859].eq(0).all()
     )
-    assert found[2000:2080].eq(1).all() and found[2081:2200].diff().lt(0).all() and found[2201:].eq(0).all()
+    assert (
+        found[2000:2080].eq(1).all()
+        and found[2081:2200].diff().lt(0).all()
+        and found[2201:].eq(0).all()
+    )
     assert found.diff().abs().max() < 0.011
     both = curve(torch.tensor([[1.0, 2.0], [2.2, 2.4]]), fps=fine, count=3000)
-    assert both[2000:2200].min() > 0.3 and torch.equal(both[:2080], found[:2080])  # they meet before either is down
+    # they meet before either is down
+    assert both[2000:2200].min() > 0.3 and torch.equal(both[:2080], found[:2080])
     assert not curve(torch.zeros(0, 2), fps=fine, count=9).any()
     with pytest.raises(ValueError, match="negative"):
         Edges(attack_ms=-1)
@@ -156,12 +180,16 @@ def test_silent_frames_are_those_far_from_voice() -> None:
 
 def test_what_is_shown_in_silence() -> None:
     activity, turns = torch.rand(9), torch.rand(9)
-    assert shown_in("keep", None, activity) == (activity, None) and shown_in("close", None, activity) == (
+    assert shown_in("keep", None, activity) == (activity, None) and shown_in(
+        "close", None, activity
+    ) == (
         None,
         activity,
     )
     assert shown_in("generate", None, None) == (None, None)
-    assert shown_in("generate", turns, activity) == (turns, None) and shown_in("close", turns, activity) == (
+    assert shown_in("generate", turns, activity) == (turns, None) and shown_in(
+        "close", turns, activity
+    ) == (
         turns,
         activity,
     )

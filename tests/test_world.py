@@ -26,7 +26,8 @@ def tower(channels: int, norm: bool) -> nn.Sequential:
 
 
 class Towers(nn.Module):
-    """Embeds sounds (N,7) and lips (N,9); with batch norm or without, and with the temperature among the parameters."""
+    """Embeds sounds (N,7) and lips (N,9); with batch norm or without, and with the temperature
+    among the parameters."""
 
     def __init__(self, *, norm: bool) -> None:
         super().__init__()
@@ -45,7 +46,10 @@ def towers(norm: bool) -> Towers:
 
 def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(step)
-    audio, video = torch.randn(CLIPS, WINDOWS, 7, generator=rng), torch.randn(CLIPS, WINDOWS, 9, generator=rng)
+    audio, video = (
+        torch.randn(CLIPS, WINDOWS, 7, generator=rng),
+        torch.randn(CLIPS, WINDOWS, 9, generator=rng),
+    )
     return audio, video, torch.randint(0, 12, (CLIPS, WINDOWS), generator=rng)
 
 
@@ -81,9 +85,19 @@ def learn_by_halves(model: Towers) -> None:
     optimiser = optimiser_of(model)
     for step in range(STEPS):
         audio, video, starts = batch(step)
-        halves = [model(a.flatten(0, 1), v.flatten(0, 1)) for a, v in zip(audio.chunk(2), video.chunk(2), strict=True)]
-        sounds, lips = (torch.cat([half[i] for half in halves]).view(CLIPS, WINDOWS, -1) for i in (0, 1))
-        descend(verdict(sounds, lips, starts, halves[0][2], "contrastive"), optimiser, rate=0.01, clip_norm=0.5)
+        halves = [
+            model(a.flatten(0, 1), v.flatten(0, 1))
+            for a, v in zip(audio.chunk(2), video.chunk(2), strict=True)
+        ]
+        sounds, lips = (
+            torch.cat([half[i] for half in halves]).view(CLIPS, WINDOWS, -1) for i in (0, 1)
+        )
+        descend(
+            verdict(sounds, lips, starts, halves[0][2], "contrastive"),
+            optimiser,
+            rate=0.01,
+            clip_norm=0.5,
+        )
 
 
 def one_of_two(rank: int, port: int, out: Path) -> None:
@@ -120,10 +134,19 @@ def test_two_processes_equal_one_with_twice_the_batch(two: list[dict], kind: str
     losses = learn(World(), model, kind)
     for name, value in model.state_dict().items():
         for rank in range(2):
-            torch.testing.assert_close(two[rank][f"{kind}False"]["state"][name], value, atol=1e-5, rtol=0)
-    learnt = [name for name, value in model.state_dict().items() if float((value - begun[name]).abs().max()) > 1e-3]
+            torch.testing.assert_close(
+                two[rank][f"{kind}False"]["state"][name], value, atol=1e-5, rtol=0
+            )
+    learnt = [
+        name
+        for name, value in model.state_dict().items()
+        if float((value - begun[name]).abs().max()) > 1e-3
+    ]
     assert {"audio.0.weight", "audio.3.weight", "video.0.weight", "video.3.weight"} <= set(learnt)
-    mean = (torch.tensor(two[0][f"{kind}False"]["losses"]) + torch.tensor(two[1][f"{kind}False"]["losses"])) / 2
+    mean = (
+        torch.tensor(two[0][f"{kind}False"]["losses"])
+        + torch.tensor(two[1][f"{kind}False"]["losses"])
+    ) / 2
     torch.testing.assert_close(mean, torch.tensor(losses), atol=1e-5, rtol=0)
 
 
@@ -144,4 +167,9 @@ def test_alone_nothing_is_wrapped() -> None:
     with joined("cpu") as world:
         assert world == World()
         x, model = torch.ones(2, requires_grad=True), nn.Linear(1, 1)
-        assert world.gather(x) is x and world.spread(model) is model and world.any(True) and not world.any(False)
+        assert (
+            world.gather(x) is x
+            and world.spread(model) is model
+            and world.any(True)
+            and not world.any(False)
+        )

@@ -1,4 +1,5 @@
-"""Just enough of a W3C WebDriver client to drive headless Chromium: plain HTTP to chromedriver, no further package."""
+"""Just enough of a W3C WebDriver client to drive headless Chromium: plain HTTP to chromedriver, no
+further package."""
 
 import base64
 import json
@@ -16,9 +17,15 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --mute-audio --disable-dev-shm-usage --disable-extensions"
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 CHROMEDRIVER = shutil.which("chromedriver")
-MISSING = None if CHROMIUM and CHROMEDRIVER else "needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+MISSING = (
+    None
+    if CHROMIUM and CHROMEDRIVER
+    else "needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+)
 KEYS = {"Enter": "\ue007", "Tab": "\ue004", "Space": " ", "Right": "\ue014"}
 
 
@@ -33,17 +40,23 @@ class Browser:
 
     def run(self, script: str, *args: object) -> Any:
         """The value that ``script`` returns; a promise is waited for."""
-        return _call("POST", f"{self._session}/execute/sync", {"script": script, "args": list(args)})
+        return _call(
+            "POST", f"{self._session}/execute/sync", {"script": script, "args": list(args)}
+        )
 
     def press(self, *keys: str) -> None:
         """Press and release real keys, one after another: a character, or a name of ``KEYS``."""
         values = [KEYS.get(key, key) for key in keys]
-        strokes = [{"type": kind, "value": value} for value in values for kind in ("keyDown", "keyUp")]
+        strokes = [
+            {"type": kind, "value": value} for value in values for kind in ("keyDown", "keyUp")
+        ]
         actions = [{"type": "key", "id": "keyboard", "actions": strokes}]
         _call("POST", f"{self._session}/actions", {"actions": actions})
 
     def click(self, selector: str) -> None:
-        found = _call("POST", f"{self._session}/element", {"using": "css selector", "value": selector})
+        found = _call(
+            "POST", f"{self._session}/element", {"using": "css selector", "value": selector}
+        )
         _call("POST", f"{self._session}/element/{next(iter(found.values()))}/click", {})
 
     def until(self, script: str, *args: object, seconds: float = 20) -> Any:
@@ -61,21 +74,39 @@ class Browser:
 
 
 @contextmanager
-def browsing(profile: Path, *, width: int = 1280, height: int = 900, phone: bool = False) -> Iterator[Browser]:
+def browsing(
+    profile: Path, *, width: int = 1280, height: int = 900, phone: bool = False
+) -> Iterator[Browser]:
     """A fresh Chromium with its own profile; ``phone``: touch, and a phone's way to lay out."""
     options: dict[str, Any] = {
         "binary": CHROMIUM,
         "args": [*FLAGS.split(), f"--user-data-dir={profile}", f"--window-size={width},{height}"],
     }
     if phone:
-        metrics = {"width": width, "height": height, "pixelRatio": 2.0, "touch": True, "mobile": True}
+        metrics = {
+            "width": width,
+            "height": height,
+            "pixelRatio": 2.0,
+            "touch": True,
+            "mobile": True,
+        }
         options["mobileEmulation"] = {"deviceMetrics": metrics}
-    with subprocess.Popen([str(CHROMEDRIVER), "--port=0"], stdout=subprocess.PIPE, text=True) as driver:
+    with subprocess.Popen(
+        [str(CHROMEDRIVER), "--port=0"], stdout=subprocess.PIPE, text=True
+    ) as driver:
         try:
             assert driver.stdout is not None
-            port = next(line.split()[-1].rstrip(".") for line in driver.stdout if "successfully on port" in line)
+            port = next(
+                line.split()[-1].rstrip(".")
+                for line in driver.stdout
+                if "successfully on port" in line
+            )
             root = f"http://127.0.0.1:{port}/session"
-            wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
+            wanted = {
+                "capabilities": {
+                    "alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}
+                }
+            }
             session = f"{root}/{_call('POST', root, wanted)['sessionId']}"
             try:
                 yield Browser(session)

@@ -1,6 +1,8 @@
-"""Graphs as the host keeps them: what a node takes and gives, UI JSON into API JSON, and what is wrong with a graph.
+"""Graphs as the host keeps them: what a node takes and gives, UI JSON into API JSON, and what is
+wrong with a graph.
 
-The converter knows what our templates use (links, widgets, notes, one subgraph); tests/host compares it with the page's own.
+The converter knows what our templates use (links, widgets, notes, one subgraph); tests/host
+compares it with the page's own.
 """
 
 import json
@@ -16,7 +18,8 @@ WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """types: what may be linked, empty for anything. options: what a combo may say. low, high: a number's range."""
+    """types: what may be linked, empty for anything. options: what a combo may say. low, high: a
+    number's range."""
 
     types: frozenset[str]
     optional: bool = False
@@ -38,7 +41,8 @@ class Kind:
 def of_schema(schema: Any) -> Kind:
     """A node of ours, from the schema that the fake host was given."""
     outputs = tuple(
-        out.given["template"].template_id if "template" in out.given else out.io_type for out in schema.outputs
+        out.given["template"].template_id if "template" in out.given else out.io_type
+        for out in schema.outputs
     )
     names = tuple(out.given.get("display_name") or out.id for out in schema.outputs)
     return Kind({given.id: _input(given) for given in schema.inputs}, outputs, names)
@@ -62,7 +66,10 @@ def _input(socket: Any) -> Input:
 def of_core(path: Path, version: str) -> dict[str, Kind]:
     """The host's own nodes that templates use, as /object_info of that version states them."""
     facts = json.loads(path.read_text(encoding="utf-8"))[version]
-    return {name: Kind(_core_inputs(node["inputs"]), tuple(node["outputs"])) for name, node in facts.items()}
+    return {
+        name: Kind(_core_inputs(node["inputs"]), tuple(node["outputs"]))
+        for name, node in facts.items()
+    }
 
 
 def _core_inputs(inputs: Mapping[str, Json]) -> dict[str, Input]:
@@ -71,7 +78,9 @@ def _core_inputs(inputs: Mapping[str, Json]) -> dict[str, Input]:
         kind = "COMBO" if given["type"] == "COMFY_DYNAMICCOMBO_V3" else given["type"]
         bounds = (given.get("min", float("-inf")), given.get("max", float("inf")))
         types = frozenset() if kind == "*" else frozenset([kind])
-        found[name] = Input(types, given.get("optional", False), tuple(given.get("options", ())), *bounds)
+        found[name] = Input(
+            types, given.get("optional", False), tuple(given.get("options", ())), *bounds
+        )
     return found
 
 
@@ -80,7 +89,11 @@ def to_api(graph: Json) -> Json:
     if graph.get("definitions", {}).get("subgraphs"):
         raise ValueError("a graph with subgraphs; give one of them")
     ends = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    return {str(node["id"]): _api_node(node, ends) for node in graph["nodes"] if node["type"] not in VIRTUAL}
+    return {
+        str(node["id"]): _api_node(node, ends)
+        for node in graph["nodes"]
+        if node["type"] not in VIRTUAL
+    }
 
 
 def _api_node(node: Json, ends: Mapping[int, list[Any]]) -> Json:
@@ -100,14 +113,18 @@ def faults(api: Json, kinds: Mapping[str, Kind]) -> list[str]:
         if kind is None:
             found.append(f"{where}: no such node")
             continue
-        found += [f"{where}: no input {name}" for name in node["inputs"].keys() - kind.inputs.keys()]
+        found += [
+            f"{where}: no input {name}" for name in node["inputs"].keys() - kind.inputs.keys()
+        ]
         for name, wanted in kind.inputs.items():
             if name not in node["inputs"]:
                 found += [] if wanted.optional else [f"{where}: {name} is missing"]
             elif isinstance(node["inputs"][name], list):
                 given = output_type(api, kinds, node["inputs"][name])
                 fits = not wanted.types or given in wanted.types
-                found += [] if fits else [f"{where}: {name} wants {sorted(wanted.types)}, gets {given}"]
+                found += (
+                    [] if fits else [f"{where}: {name} wants {sorted(wanted.types)}, gets {given}"]
+                )
             elif why := _refused(node["inputs"][name], wanted):
                 found.append(f"{where}: {name} is {node['inputs'][name]!r}; {why}")
     return found
@@ -118,7 +135,9 @@ def output_type(api: Json, kinds: Mapping[str, Kind], link: list[Any]) -> str:
     node = api[link[0]]
     kind = kinds[node["class_type"]]
     given = kind.outputs[link[1]]
-    source = next((name for name, wanted in kind.inputs.items() if wanted.same and wanted.same == given), None)
+    source = next(
+        (name for name, wanted in kind.inputs.items() if wanted.same and wanted.same == given), None
+    )
     return output_type(api, kinds, node["inputs"][source]) if source else given
 
 

@@ -16,7 +16,9 @@ def figures(run: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps, and what evaluations.jsonl of ``run`` says of ``name`` at them."""
     path = run / "evaluations.jsonl"
     if not path.exists():
-        raise TrainingError(f"{path} is not there; wanted the folder of a run that has been evaluated")
+        raise TrainingError(
+            f"{path} is not there; wanted the folder of a run that has been evaluated"
+        )
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if not rows or name not in rows[0]:
         known = ", ".join(key for key in rows[0] if key != "step") if rows else "nothing yet"
@@ -26,7 +28,9 @@ def figures(run: Path, name: str) -> tuple[list[int], list[float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("figure", help="a name in evaluations.jsonl")
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
@@ -43,7 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     axes.legend()
     with replacing(args.out) as part:
         picture.savefig(part, format=args.out.suffix.lstrip(".") or "png")
-    say(f"{args.out}: {', '.join(f'{name} {values[-1]:.3f}' for name, (_, values) in curves.items())}")
+    say(
+        f"{args.out}: {', '.join(f'{name} {values[-1]:.3f}' for name, (_, values) in curves.items())}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Train the `mini` face detector on what prepare_detection.py packed. Continues from its own checkpoint.
+"""Train the `mini` face detector on what prepare_detection.py packed. Continues from its own
+checkpoint.
 
 python -m train.detector runs/faces.safetensors runs/detector --steps 2700
 """
@@ -20,27 +21,59 @@ from lipsync_core.models.precision import autocast_training
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.distributed import World
-from lipsync_core.training.face_detection import Draw, Picture, assign, detection_losses, mosaic, picture
+from lipsync_core.training.face_detection import (
+    Draw,
+    Picture,
+    assign,
+    detection_losses,
+    mosaic,
+    picture,
+)
 from lipsync_core.training.optim import follow, warmup_cosine
 from train.recipe import settle_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}
-# (side of a canvas, canvases): about the same number of pixels each; the largest teaches faces up to 500 px
+# (side of a canvas, canvases): about the same number of pixels each; the largest teaches faces up
+# to 500 px
 SHAPES = ((256, 32), (256, 32), (320, 20), (512, 8), (512, 8))
 PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 4e-3, 0.02, 0.998, 200
-# Added to the score's bias in the exported file, so that 0.7, the default of every detector here, is a good place to cut:
-# it is what was 0.88. On val rows the least sure face had 0.92 and the surest other thing less than 0.7; lamps and
-# letters in pictures without faces went up to 0.9.
+# Added to the score's bias in the exported file, so that 0.7, the default of every detector here,
+# is a good place to cut: it is what was 0.88. On val rows the least sure face had 0.92 and the
+# surest other thing less than 0.7; lamps and letters in pictures without faces went up to 0.9.
 CALIBRATION = -1.15
 LICENCE = "Apache-2.0"
 SOURCE = "trained by train/detector.py on pictures that YuNet labelled: US Congress portraits, GRID and other clips"
-# how often a group of pictures is drawn: a person's long series counts little beside many people's portraits
-GROUP_WEIGHTS = {"portraits": 12.0, "korean": 1.0, "obama": 1.0, "old": 1.0, "stock": 1.0, "train/grid_s1": 0.7}
+# how often a group of pictures is drawn: a person's long series counts little beside many people's
+# portraits
+GROUP_WEIGHTS = {
+    "portraits": 12.0,
+    "korean": 1.0,
+    "obama": 1.0,
+    "old": 1.0,
+    "stock": 1.0,
+    "train/grid_s1": 0.7,
+}
 OTHER_WEIGHT = 0.4
 # scikit-image's pictures that show no face; five more are kept back for evaluate_detector.py
 EMPTY = (
-    *("brick.png", "chelsea.png", "cell.png", "chessboard_GRAY.png", "chessboard_RGB.png", "clock_motion.png"),
-    *("color.png", "grass.png", "gravel.png", "horse.png", "ihc.png", "logo.png", "microaneurysms.png", "moon.png"),
+    *(
+        "brick.png",
+        "chelsea.png",
+        "cell.png",
+        "chessboard_GRAY.png",
+        "chessboard_RGB.png",
+        "clock_motion.png",
+    ),
+    *(
+        "color.png",
+        "grass.png",
+        "gravel.png",
+        "horse.png",
+        "ihc.png",
+        "logo.png",
+        "microaneurysms.png",
+        "moon.png",
+    ),
     *("retina.jpg", "text.png"),
 )
 
@@ -52,9 +85,13 @@ def load_pictures(path: Path) -> Draw:
     groups: list[list[Picture]] = [[] for _ in names]
     start = 0
     for i, (h, w) in enumerate(data["shapes"].tolist()):
-        pixels = data["pixels"][start : start + h * w * 3].view(h, w, 3).permute(2, 0, 1).contiguous()
+        pixels = (
+            data["pixels"][start : start + h * w * 3].view(h, w, 3).permute(2, 0, 1).contiguous()
+        )
         mine = data["owner"] == i
-        groups[int(data["groups"][i])].append(picture(pixels, data["boxes"][mine], data["points"][mine]))
+        groups[int(data["groups"][i])].append(
+            picture(pixels, data["boxes"][mine], data["points"][mine])
+        )
         start += h * w * 3
     weights = torch.tensor([GROUP_WEIGHTS.get(name, OTHER_WEIGHT) for name in names])
     return Draw(tuple(map(tuple, groups)), weights, empty_pictures())
@@ -80,11 +117,15 @@ def export(model: FaceDetector, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("faces", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=2800)
-    parser.add_argument("--until", type=int, help="stop after this step, to be continued by the next call")
+    parser.add_argument(
+        "--until", type=int, help="stop after this step, to be continued by the next call"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -123,7 +164,10 @@ def main(argv: list[str] | None = None) -> None:
         if step % 20 == 0:
             row = {k: round(v.item(), 4) for k, v in terms.items()}
             with (args.out / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps({"step": step, "seconds": round(time.monotonic() - start, 2)} | row) + "\n")
+                log.write(
+                    json.dumps({"step": step, "seconds": round(time.monotonic() - start, 2)} | row)
+                    + "\n"
+                )
         if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == last:
             save_state(args.out / "checkpoint.pt", Progress(step + 1), parts)
             export(average, args.out / "face_detector.safetensors")

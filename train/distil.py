@@ -1,12 +1,14 @@
-"""Any generator teaches one of the shape of `mini-2`: by what it draws, by the features of its face encoder, and beside it
-a frozen expert.
+"""Any generator teaches one of the shape of `mini-2`: by what it draws, by the features of its face
+encoder, and beside it a frozen expert.
 
-    python -m train.distil train/configs/distil.toml SHARDS OUT --teacher wav2lip --expert runs/expert/best.pt
-    torchrun --nproc-per-node 8 -m train.distil train/configs/distil.toml SHARDS OUT --teacher T --expert E
+    python -m train.distil train/configs/distil.toml SHARDS OUT --teacher wav2lip --expert
+    runs/expert/best.pt torchrun --nproc-per-node 8 -m train.distil train/configs/distil.toml SHARDS
+    OUT --teacher T --expert E
 
-The teacher: a bundled or pulled name, a weights file of any kind that `dub` can use, or a run's checkpoint. It may draw
-larger faces, hear other features of the sound and take more pictures; its crops must be cut as the shards' are. Half of all
-windows are dubs: of them the teacher alone knows what they look like. The same command goes on where a run was stopped.
+The teacher: a bundled or pulled name, a weights file of any kind that `dub` can use, or a run's
+checkpoint. It may draw larger faces, hear other features of the sound and take more pictures; its
+crops must be cut as the shards' are. Half of all windows are dubs: of them the teacher alone knows
+what they look like. The same command goes on where a run was stopped.
 """
 
 import copy
@@ -55,16 +57,19 @@ from train.wav2lip import varied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames, ``foreign`` of them dubs; reference
-    windows of the others begin at least ``far`` frames away. ``decay``: of the moving average that is judged and exported.
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
+    ``foreign`` of them dubs; reference windows of the others begin at least ``far`` frames away.
+    ``decay``: of the moving average that is judged and exported.
 
-    ``output_weight``, ``truth_weight``: of the mean absolute difference of the lower half from what the teacher draws, and
-    from the frame; together as much as L1 weighs in `mini`'s own recipe (20). The teacher's share is the larger one: it
-    is all there is for dubs, and what a small network can learn; the frame keeps it from the teacher's blur.
-    ``feature_weight``: of ``feature_loss``, which is 1 at first: by far the least, for it says nothing of the lips and only
-    helps the face encoder to a start. ``sync_weight``: of ``sync_term``, at every step: without it small students lose the
-    lips, whose few pixels hardly count in L1 (the 28 times smaller Wav2Lip of arXiv 2304.00471 has an LSE-C of 2.67 or
-    6.28 without its teacher and 8.04 with); as much as foreign clips have in `mini`'s recipe."""
+    ``output_weight``, ``truth_weight``: of the mean absolute difference of the lower half from what
+    the teacher draws, and from the frame; together as much as L1 weighs in `mini`'s own recipe
+    (20). The teacher's share is the larger one: it is all there is for dubs, and what a small
+    network can learn; the frame keeps it from the teacher's blur. ``feature_weight``: of
+    ``feature_loss``, which is 1 at first: by far the least, for it says nothing of the lips and
+    only helps the face encoder to a start. ``sync_weight``: of ``sync_term``, at every step:
+    without it small students lose the lips, whose few pixels hardly count in L1 (the 28 times
+    smaller Wav2Lip of arXiv 2304.00471 has an LSE-C of 2.67 or 6.28 without its teacher and 8.04
+    with); as much as foreign clips have in `mini`'s recipe."""
 
     framing: Literal["aligned", "box"] = "aligned"
     windows: int = 16
@@ -86,10 +91,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if min(self.windows, self.frames, self.far) < 1:
-            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
+            raise ValueError(
+                f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more"
+            )
         weights = self.output_weight, self.truth_weight, self.feature_weight, self.sync_weight
         if min(weights) < 0 or not self.output_weight:
-            raise ValueError(f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's output")
+            raise ValueError(
+                f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's output"
+            )
         if not 0 <= self.foreign < 1:
             raise ValueError(f"foreign is {self.foreign}; wanted 0 or more and less than 1")
 
@@ -106,7 +115,8 @@ def trained(state: Path) -> Generator:
 
 
 class Pair(NamedTuple):
-    """A feature of the student's face encoder, the teacher's that it is compared with, and the channels of both."""
+    """A feature of the student's face encoder, the teacher's that it is compared with, and the
+    channels of both."""
 
     mine: int
     other: int
@@ -115,9 +125,11 @@ class Pair(NamedTuple):
 
 @torch.no_grad()
 def partners(student: TalkingFace, teacher: TalkingFace) -> list[Pair]:
-    """For each feature of a student in evaluation mode the coarsest one of the teacher's that is as fine, and less than twice
-    as fine. Features without such a partner are left out."""
-    mine, others = ([x.shape for x in maps(model.encode(*_blank(model)))] for model in (student, teacher))
+    """For each feature of a student in evaluation mode the coarsest one of the teacher's that is as
+    fine, and less than twice as fine. Features without such a partner are left out."""
+    mine, others = (
+        [x.shape for x in maps(model.encode(*_blank(model)))] for model in (student, teacher)
+    )
     found: list[Pair] = []
     for i, (_, channels, _, side) in enumerate(mine):
         fine = [j for j, shape in enumerate(others) if side <= shape[3] < 2 * side]
@@ -136,24 +148,31 @@ def _blank(model: TalkingFace) -> tuple[Tensor, Tensor]:
 
 
 class Pupil(nn.Module):
-    """A student, and layers that tell the teacher's features from its own: one forward pass, all that gradients are averaged
-    over."""
+    """A student, and layers that tell the teacher's features from its own: one forward pass, all
+    that gradients are averaged over."""
 
     def __init__(self, student: Generator, pairs: Sequence[Pair]) -> None:
         super().__init__()
         self.student, self._read = student, [pair.mine for pair in pairs]
         self.adapters = nn.ModuleList([nn.Conv2d(*pair.channels, 1) for pair in pairs])
 
-    def forward(self, sound: Tensor, target: Tensor, reference: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, sound: Tensor, target: Tensor, reference: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
         """What it draws, (N,3,S,S), and its guesses of the teacher's features."""
         features = self.student.encode(target, reference)
         made = self.student.decode(sound, features, target, reference)
-        return made, [adapter(features[i]) for adapter, i in zip(self.adapters, self._read, strict=True)]
+        return made, [
+            adapter(features[i]) for adapter, i in zip(self.adapters, self._read, strict=True)
+        ]
 
 
 @torch.no_grad()
-def lesson(teacher: TalkingFace, sound: Tensor, faces: Tensor, reference: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """What the teacher draws of faces (N,3,S,S) of any size beside sound (N,1,H,W), and its features of them."""
+def lesson(
+    teacher: TalkingFace, sound: Tensor, faces: Tensor, reference: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """What the teacher draws of faces (N,3,S,S) of any size beside sound (N,1,H,W), and its
+    features of them."""
     target, shot = (resized(x, teacher.config.size) for x in (faces, reference))
     shots = shot.repeat(1, teacher.config.references, 1, 1)
     features = teacher.encode(target, shots)
@@ -162,10 +181,15 @@ def lesson(teacher: TalkingFace, sound: Tensor, faces: Tensor, reference: Tensor
 
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__)
-    options.add_argument("--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt")
-    options.add_argument("--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file")
     options.add_argument(
-        "--start", help="a `mini-2` to begin with instead of a copy of the reference, named like a teacher"
+        "--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt"
+    )
+    options.add_argument(
+        "--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file"
+    )
+    options.add_argument(
+        "--start",
+        help="a `mini-2` to begin with instead of a copy of the reference, named like a teacher",
     )
     args = options.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -226,10 +250,16 @@ def main(argv: list[str] | None = None) -> None:
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             noise = generator(plan.seed, step, world.rank, device=world.device)
-            sound, also, heard, talking = (batch[k].to(world.device) for k in ("sound", "also", "heard", "talking"))
-            target, reference, sound = varied(batch, sound, side, noise)  # the teacher hears the voice as it is
+            sound, also, heard, talking = (
+                batch[k].to(world.device) for k in ("sound", "also", "heard", "talking")
+            )
+            # the teacher hears the voice as it is
+            target, reference, sound = varied(batch, sound, side, noise)
             target, reference = target.flatten(0, 1), reference.flatten(0, 1)
-            small = [resized(x, config.size).contiguous(memory_format=torch.channels_last) for x in (target, reference)]
+            small = [
+                resized(x, config.size).contiguous(memory_format=torch.channels_last)
+                for x in (target, reference)
+            ]
             together.train()
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 shown, known = lesson(teacher, also.flatten(0, 1), target, reference)
@@ -248,7 +278,9 @@ def main(argv: list[str] | None = None) -> None:
             weights = {"output": settings.output_weight, "truth": settings.truth_weight}
             weights |= {"feature": settings.feature_weight, "sync": settings.sync_weight}
             loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
-            norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
+            norm = descend(
+                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
+            )
             follow(average, student, step, decay=settings.decay)
             return terms | {"loss": loss, "gradient": norm}
 
@@ -261,7 +293,14 @@ def main(argv: list[str] | None = None) -> None:
             figures = told(judged(teacher, strangers, judge).figures)
             about += f"\n{len(pairs)} features are compared; the teacher, held out: {figures}"
         done = carried_out(
-            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            about=about,
         )
     if not done:
         sys.exit(1)  # what waits for this run must not begin

@@ -1,4 +1,5 @@
-"""What recipes share that teach by dubs: frames that say something else than they did, of which there is no truth."""
+"""What recipes share that teach by dubs: frames that say something else than they did, of which
+there is no truth."""
 
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from train.recipe import is_of_a_run
 
 
 def read_talking_face(name: str) -> TalkingFace:
-    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name.
+    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or
+    pulled name.
 
     TrainingError for one that draws nothing."""
     if not is_of_a_run(name):
@@ -33,7 +35,9 @@ def read_talking_face(name: str) -> TalkingFace:
         return face
     model = network_of(Path(name))
     if not isinstance(model, TalkingFace):
-        raise TrainingError(f"{name} is a run of a {type(model).__name__}; wanted one that draws faces")
+        raise TrainingError(
+            f"{name} is a run of a {type(model).__name__}; wanted one that draws faces"
+        )
     return model.eval()
 
 
@@ -43,8 +47,9 @@ def reach(expert: SyncExpertConfig) -> int:
 
 
 def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Generator) -> Tensor:
-    """How far the lips of faces (B,F,3,S,S) are from their sound by a frozen expert, (): E_sync of the paper where its cosine
-    is never negative; for one of the contrastive loss, where E_sync has no gradient, the cross-entropy over shifts.
+    """How far the lips of faces (B,F,3,S,S) are from their sound by a frozen expert, (): E_sync of
+    the paper where its cosine is never negative; for one of the contrastive loss, where E_sync has
+    no gradient, the cross-entropy over shifts.
 
     It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16)."""
     b, f = faces.shape[:2]
@@ -60,19 +65,19 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
 
 
 def lips(size: int, device: torch.device) -> Tensor:
-    """(1,1,S,S): ``losses.mouth`` in a whole crop. In box crops, which are not aligned, the mouth lies a little lower, but
-    within it all the same."""
+    """(1,1,S,S): ``losses.mouth`` in a whole crop. In box crops, which are not aligned, the mouth
+    lies a little lower, but within it all the same."""
     return pad(mouth(size, device=device), (0, 0, size // 2, 0))
 
 
 def only_at(faces: Tensor, mask: Tensor) -> Tensor:
-    """``faces`` with a gradient where ``mask`` is 1 alone. What an expert sees: elsewhere than at the mouth it buys dark
-    blots, whatever the augmentation."""
+    """``faces`` with a gradient where ``mask`` is 1 alone. What an expert sees: elsewhere than at
+    the mouth it buys dark blots, whatever the augmentation."""
     return faces * mask + faces.detach() * (1 - mask)
 
 
 def deviation(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
-    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S); where a window is a dub, ``talking`` (B,1)
-    false, the mouth has no truth, and a tenth of it counts."""
+    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S); where a window is a
+    dub, ``talking`` (B,1) false, the mouth has no truth, and a tenth of it counts."""
     weight = torch.where(talking[..., None, None, None], 1.0, 1 - 0.9 * mask)
     return ((made - target) * weight)[..., made.shape[-2] // 2 :, :]

@@ -1,11 +1,13 @@
 """What a generator such as the bundled `mini-2` is worth, by the judge that did not teach it.
 
-    python -m train.evaluate SHARDS SPEECH_FOLDER [--model mini-2] [--judge judge] [--leave-out REGEX]
+    python -m train.evaluate SHARDS SPEECH_FOLDER [--model mini-2] [--judge judge] [--leave-out
+    REGEX]
 
-Seen speakers: the val clips of speakers in the training split. Unseen: the val speakers that are not, and every test clip
-whose own offset the judge finds at 0 within one frame. Clips are cut into windows of two seconds (50 frames). For each
-window: the judge's offset and confidence of the real video, of the dub with other people's speech, and of the undubbed video
-against that speech. Reconstruction: lower-half PSNR and SSIM with a reference half the clip away, against copying it.
+Seen speakers: the val clips of speakers in the training split. Unseen: the val speakers that are
+not, and every test clip whose own offset the judge finds at 0 within one frame. Clips are cut into
+windows of two seconds (50 frames). For each window: the judge's offset and confidence of the real
+video, of the dub with other people's speech, and of the undubbed video against that speech.
+Reconstruction: lower-half PSNR and SSIM with a reference half the clip away, against copying it.
 """
 
 import argparse
@@ -39,7 +41,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]]:
-    """Offset and confidence of each two-second window of video (V,D) against all the audio (A,D) around it."""
+    """Offset and confidence of each two-second window of video (V,D) against all the audio (A,D)
+    around it."""
     found = []
     for begin in range(0, frames - WINDOW + 1, WINDOW):
         count = WINDOW - 4
@@ -48,7 +51,9 @@ def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]
             index = torch.arange(begin, begin + count)
             index = index[(index + shift >= 0) & (index + shift < len(audio))]
             curve.append(
-                1 - (video[index] * audio[index + shift]).sum(1).mean() if len(index) else torch.tensor(torch.nan)
+                1 - (video[index] * audio[index + shift]).sum(1).mean()
+                if len(index)
+                else torch.tensor(torch.nan)
             )
         found.append(offset_and_confidence(torch.stack(curve)))
     return found
@@ -56,7 +61,11 @@ def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]
 
 def speeches(folder: Path) -> list[Tensor]:
     """Log-mel (80,T) of every speech file."""
-    return [log_mel(read_audio(path)) for path in sorted(folder.iterdir()) if path.suffix in (".wav", ".flac")]
+    return [
+        log_mel(read_audio(path))
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".wav", ".flac")
+    ]
 
 
 def quality(rebuilt: Tensor, truth: Tensor) -> tuple[float, float]:
@@ -64,7 +73,9 @@ def quality(rebuilt: Tensor, truth: Tensor) -> tuple[float, float]:
     a, b = (x[:, :, x.shape[2] // 2 :].float() for x in (rebuilt, truth))
     psnr = -10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
     ssim = [
-        structural_similarity(x.permute(1, 2, 0).numpy(), y.permute(1, 2, 0).numpy(), channel_axis=2, data_range=1.0)
+        structural_similarity(
+            x.permute(1, 2, 0).numpy(), y.permute(1, 2, 0).numpy(), channel_axis=2, data_range=1.0
+        )
         for x, y in zip(a[::5], b[::5], strict=True)
     ]
     return psnr.mean().item(), float(np.mean(ssim))
@@ -74,7 +85,8 @@ def quality(rebuilt: Tensor, truth: Tensor) -> tuple[float, float]:
 def examine(
     clip: Clip, other: Tensor, model: Generator, judge: SyncExpert
 ) -> tuple[tuple[int, float], dict[str, list]]:
-    """The clip's own (offset, confidence), and by kind the verdicts on its windows and the quality of its rebuilding."""
+    """The clip's own (offset, confidence), and by kind the verdicts on its windows and the quality
+    of its rebuilding."""
     n = len(clip.faces)
     faces = middle(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
     index = list(range(n))
@@ -84,7 +96,10 @@ def examine(
     def generate(source: Clip, reference: Tensor) -> Tensor:
         mels = source.mels(index, lead_ms=lead)
         return torch.cat(
-            [model(mels[i : i + 32], faces[i : i + 32], reference[i : i + 32]) for i in range(0, n, 32)]
+            [
+                model(mels[i : i + 32], faces[i : i + 32], reference[i : i + 32])
+                for i in range(0, n, 32)
+            ]
         ).float()
 
     audio, video = embed(judge, faces, clip.mels(index))
@@ -107,17 +122,25 @@ def row(name: str, results: list[tuple[int, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("shards", type=Path)
     parser.add_argument("speech", type=Path)
-    parser.add_argument("--model", default="mini-2", help="a generator; the bundled `mini` draws nothing")
+    parser.add_argument(
+        "--model", default="mini-2", help="a generator; the bundled `mini` draws nothing"
+    )
     parser.add_argument("--judge", default="judge")
     parser.add_argument("--splits", nargs="+", default=["val", "test"])
     parser.add_argument(
-        "--leave-out", help="clips whose SPLIT/NAME this regular expression finds, as of people seen twice"
+        "--leave-out",
+        help="clips whose SPLIT/NAME this regular expression finds, as of people seen twice",
     )
     args = parser.parse_args()
-    model, judge = load_model(args.model, kind="generator"), load_model(args.judge, kind="sync_expert")
+    model, judge = (
+        load_model(args.model, kind="generator"),
+        load_model(args.judge, kind="sync_expert"),
+    )
     assert isinstance(model, Generator) and isinstance(judge, SyncExpert)
     voices = speeches(args.speech)
     seen_speakers = {clip.speaker for clip in load_clips(args.shards / "train")}
@@ -128,7 +151,9 @@ def main() -> None:
             if args.leave_out and re.search(args.leave_out, f"{split}/{clip.name}"):
                 continue
             seen = clip.speaker in seen_speakers
-            fit = [v for v in voices if v.shape[1] >= 3.2 * len(clip.faces)] or [torch.cat(voices, 1)]
+            fit = [v for v in voices if v.shape[1] >= 3.2 * len(clip.faces)] or [
+                torch.cat(voices, 1)
+            ]
             (offset, confidence), result = examine(clip, fit[k % len(fit)], model, judge)
             kept = split == "val" or abs(offset) <= 1
             print(
@@ -139,13 +164,20 @@ def main() -> None:
                 for kind, values in result.items():
                     groups["seen" if seen else "unseen"][kind] += values
                     by_speaker[f"{'seen' if seen else 'unseen'} {clip.speaker}"][kind] += values
-    for title, found in {name: found for name, found in {**groups, **by_speaker}.items() if found}.items():
-        print(f"\n**{title}**\n\n| | windows | within one frame (95 %) | confidence |\n|---|---|---|---|")
+    for title, found in {
+        name: found for name, found in {**groups, **by_speaker}.items() if found
+    }.items():
+        print(
+            f"\n**{title}**\n\n| | windows | within one frame (95 %) | confidence |\n|---|---|---|---|"
+        )
         for kind in ("real", "dub", "undubbed"):
             print(row(kind, found[kind]))
         for kind in ("rebuilt", "copied"):
             psnr, ssim = np.mean(found[kind], 0)
-            print(f"\nlower half {kind}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} ({len(found[kind])} clips)", end="")
+            print(
+                f"\nlower half {kind}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} ({len(found[kind])} clips)",
+                end="",
+            )
         print()
 
 

@@ -1,11 +1,12 @@
-"""Compare the `mini` face detector with YuNet, its teacher, on rows that taught nothing: the model card's figures.
+"""Compare the `mini` face detector with YuNet, its teacher, on rows that taught nothing: the model
+card's figures.
 
     python -m train.evaluate_detector DATA face_detection_yunet_2023mar.onnx
 
-What YuNet finds on the full frame (score >= 0.7) counts as true. Each frame is then resized so that its largest face
-falls into each size band, and both detectors look at that. Matching is one-to-one, best overlap first, from IoU 0.5 on.
-Points are compared with that one look and with the average of six looks at the full frame (`prepare_detection.label`),
-because one look of YuNet's scatters.
+What YuNet finds on the full frame (score >= 0.7) counts as true. Each frame is then resized so that
+its largest face falls into each size band, and both detectors look at that. Matching is one-to-one,
+best overlap first, from IoU 0.5 on. Points are compared with that one look and with the average of
+six looks at the full frame (`prepare_detection.label`), because one look of YuNet's scatters.
 """
 
 import argparse
@@ -100,7 +101,8 @@ def match(overlap: Tensor) -> list[tuple[int, int]]:
 
 
 def settled_points(net: cv2.FaceDetectorYN, image: np.ndarray, truth: Detections) -> Tensor:
-    """(F,5,2) points of the faces of `truth`, averaged over six looks at the RGB `image`; nan where they disagree."""
+    """(F,5,2) points of the faces of `truth`, averaged over six looks at the RGB `image`; nan where
+    they disagree."""
     points = torch.full_like(truth.points, math.nan)
     rows = label(net, np.ascontiguousarray(image[..., ::-1]))
     if rows is not None:
@@ -110,7 +112,9 @@ def settled_points(net: cv2.FaceDetectorYN, image: np.ndarray, truth: Detections
     return points
 
 
-def count(tally: Tally, truth: Detections, settled: Tensor, found: Detections, band: tuple[int, int]) -> None:
+def count(
+    tally: Tally, truth: Detections, settled: Tensor, found: Detections, band: tuple[int, int]
+) -> None:
     overlap = box_iou(truth.boxes, found.boxes)
     size = sizes(truth.boxes)
     inside = (size >= band[0]) & (size < band[1])
@@ -123,13 +127,21 @@ def count(tally: Tally, truth: Detections, settled: Tensor, found: Detections, b
             eyes = (truth.points[row, 0] - truth.points[row, 1]).norm()
             tally.found += 1
             tally.overlaps.append(float(overlap[row, column]))
-            tally.errors.append(float((truth.points[row] - found.points[column]).norm(dim=-1).mean() / eyes))
+            tally.errors.append(
+                float((truth.points[row] - found.points[column]).norm(dim=-1).mean() / eyes)
+            )
             if settled[row].isfinite().all():
-                tally.settled.append(float((settled[row] - found.points[column]).norm(dim=-1).mean() / eyes))
+                tally.settled.append(
+                    float((settled[row] - found.points[column]).norm(dim=-1).mean() / eyes)
+                )
 
 
 def recall(
-    files: list[Path], per_clip: int, reference: Detect, net: cv2.FaceDetectorYN, detectors: dict[str, Detect]
+    files: list[Path],
+    per_clip: int,
+    reference: Detect,
+    net: cv2.FaceDetectorYN,
+    detectors: dict[str, Detect],
 ) -> dict[str, list[Tally]]:
     tallies = {name: [Tally() for _ in BANDS] for name in detectors}
     rng = np.random.default_rng(0)
@@ -143,14 +155,17 @@ def recall(
                 size = math.exp(rng.uniform(*np.log(band)))
                 scale = min(size / float(sizes(truth.boxes).max()), LONGEST_PX / max(image.shape))
                 small, ratio = resized(image, scale)
-                moved = Detections(truth.boxes * ratio.repeat(2), truth.points * ratio, truth.scores)
+                moved = Detections(
+                    truth.boxes * ratio.repeat(2), truth.points * ratio, truth.scores
+                )
                 for name, detect in detectors.items():
                     count(tallies[name][i], moved, settled * ratio, detect(small), band)
     return tallies
 
 
 def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
-    """(faces found, pictures) on five of scikit-image's without faces, whole and in quarters, at three sizes."""
+    """(faces found, pictures) on five of scikit-image's without faces, whole and in quarters, at
+    three sizes."""
     folder = Path(skimage.data.__file__).parent
     alarms = dict.fromkeys(detectors, (0, 0))
     for file in EMPTY:
@@ -168,12 +183,17 @@ def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
 
 
 def jitter(files: list[Path], detectors: dict[str, Detect]) -> dict[str, list[float]]:
-    """Per clip: rms of the points' second difference over the first frames, over sqrt(6) (so it equals the scatter of points
-    that only scatter) and over the distance of the eyes; smooth motion cancels."""
+    """Per clip: rms of the points' second difference over the first frames, over sqrt(6) (so it
+    equals the scatter of points that only scatter) and over the distance of the eyes; smooth motion
+    cancels."""
     rows: dict[str, list[float]] = {name: [] for name in detectors}
     for file in files:
         with av.open(str(file)) as container:
-            every = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i < JITTER_FRAMES]
+            every = [
+                f.to_ndarray(format="rgb24")
+                for i, f in enumerate(container.decode(video=0))
+                if i < JITTER_FRAMES
+            ]
         for name, detect in detectors.items():
             found = [detect(torch.from_numpy(image)) for image in every]
             if any(len(d.scores) != 1 for d in found):
@@ -187,10 +207,14 @@ def jitter(files: list[Path], detectors: dict[str, Detect]) -> dict[str, list[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("yunet", type=Path)
-    parser.add_argument("--weights", default="face_detector", help="a name or path that load_model takes")
+    parser.add_argument(
+        "--weights", default="face_detector", help="a name or path that load_model takes"
+    )
     parser.add_argument("--quick", action="store_true", help="val rows only, few frames, no jitter")
     args = parser.parse_args()
 
@@ -207,7 +231,9 @@ def main() -> None:
     }
     val = sorted((args.data / "val/other").iterdir())
     test = sorted((args.data / "test").iterdir())
-    grid = [f for f in val + test if f.suffix == ".mpg"] + sorted((args.data / "val/grid_s1").iterdir())[::4]
+    grid = [f for f in val + test if f.suffix == ".mpg"] + sorted(
+        (args.data / "val/grid_s1").iterdir()
+    )[::4]
     rows = {
         "val": [f for f in val if f not in grid],
         "test": [f for f in test if f not in grid and f.suffix != ".md"],
@@ -221,14 +247,23 @@ def main() -> None:
         print(f"\n{title}: {len(files)} clips")
         for i, band in enumerate(BANDS):
             for name in detectors:
-                print(f"  {band[0]:3d}-{band[1]:3d} px  {name:18s} {tallies[name][i].row()}", flush=True)
+                print(
+                    f"  {band[0]:3d}-{band[1]:3d} px  {name:18s} {tallies[name][i].row()}",
+                    flush=True,
+                )
     print("\npictures without faces (faces found, pictures):", false_alarms(detectors))
     if not args.quick:
         files = [f for t in ("val", "test") for f in rows[t]]
-        print("\njitter of the points, % of the eye distance, per clip (nan: not one face in every frame)")
+        print(
+            "\njitter of the points, % of the eye distance, per clip (nan: not one face in every frame)"
+        )
         table = jitter(files, {name: detectors[name] for name in ("yunet", "mini")})
         for i, file in enumerate(files):
-            print(f"  {file.stem:24s}", {name: round(100 * values[i], 2) for name, values in table.items()}, flush=True)
+            print(
+                f"  {file.stem:24s}",
+                {name: round(100 * values[i], 2) for name, values in table.items()},
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

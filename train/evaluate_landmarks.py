@@ -2,10 +2,11 @@
 
     python -m train.evaluate_landmarks LABELS FILE [FILE ...]
 
-Faces are found and followed as a dub does it; the labels are those of MediaPipe's mesh (label_landmarks.py). Per clip: the
-mean distance of each group of points in % of the distance between the outer eye corners, the correlation of the mouth's
-opening, how much the teacher's own points tremble from frame to frame (a third of the mean second difference), and how sure
-the network is.
+Faces are found and followed as a dub does it; the labels are those of MediaPipe's mesh
+(label_landmarks.py). Per clip: the mean distance of each group of points in % of the distance
+between the outer eye corners, the correlation of the mouth's opening, how much the teacher's own
+points tremble from frame to frame (a third of the mean second difference), and how sure the network
+is.
 """
 
 import argparse
@@ -46,7 +47,9 @@ _SECONDS = Fraction(8)
 def measure(source: Path, labels: Path) -> dict[str, float] | None:
     """The row of one clip; None where no face, or none with landmarks, is found."""
     footage = opened(source, Cut(end=_SECONDS))
-    people, _ = find_people(footage, Finding(cache=False), torch.device("cpu"), stop=int(_SECONDS * footage.fps))
+    people, _ = find_people(
+        footage, Finding(cache=False), torch.device("cpu"), stop=int(_SECONDS * footage.fps)
+    )
     if not people:
         return None
     face = select(people, parse_face("largest"))
@@ -74,7 +77,9 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("labels", type=Path)
     parser.add_argument("files", type=Path, nargs="+")
     args = parser.parse_args()
@@ -86,9 +91,14 @@ def main() -> None:
             print(f"{source.name}: no landmarks", flush=True)
             continue
         rows.append(row)
-        print(source.name, " ".join(f"{name} {value:.2f}" for name, value in row.items()), flush=True)
+        print(
+            source.name, " ".join(f"{name} {value:.2f}" for name, value in row.items()), flush=True
+        )
     if rows:
-        print("mean", " ".join(f"{name} {np.mean([row[name] for row in rows]):.3f}" for name in rows[0]))
+        print(
+            "mean",
+            " ".join(f"{name} {np.mean([row[name] for row in rows]):.3f}" for name in rows[0]),
+        )
 
 
 if __name__ == "__main__":

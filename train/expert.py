@@ -3,8 +3,8 @@
     python -m train.expert train/configs/expert-teacher.toml SHARDS OUT
     torchrun --nproc-per-node 8 -m train.expert train/configs/expert-paper.toml SHARDS OUT
 
-The first steps are taught by the N-way contrastive loss, the rest by the paper's binary cross-entropy on the cosine. The same
-command goes on where a run was stopped.
+The first steps are taught by the N-way contrastive loss, the rest by the paper's binary
+cross-entropy on the cosine. The same command goes on where a run was stopped.
 """
 
 import copy
@@ -77,11 +77,13 @@ NETWORKS = {"teacher": TEACHER, "judge": JUDGE, "wav2lip": WAV2LIP_EXPERT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. ``projection``: false leaves out the linear layer that ends the teacher's and the judge's towers, which
-    then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes one of two disjoint halves of every speaker's
-    footage. ``contrastive_steps``: so many steps are contrastive, among the windows of a clip or of the batch; the rest
-    are the paper's loss. A batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
-    clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that is judged and exported."""
+    """A named run. ``projection``: false leaves out the linear layer that ends the teacher's and
+    the judge's towers, which then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes
+    one of two disjoint halves of every speaker's footage. ``contrastive_steps``: so many steps are
+    contrastive, among the windows of a clip or of the batch; the rest are the paper's loss. A
+    batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
+    clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that
+    is judged and exported."""
 
     network: Literal["teacher", "judge", "wav2lip"]
     projection: bool = True
@@ -115,18 +117,25 @@ class Settings:
         if self.clips < 1:
             raise ValueError(f"clips is {self.clips}; wanted 1 or more")
         if not 2 <= self.windows <= self.stretch + 1:
-            raise ValueError(f"windows is {self.windows}; wanted 2 to stretch + 1 = {self.stretch + 1}")
+            raise ValueError(
+                f"windows is {self.windows}; wanted 2 to stretch + 1 = {self.stretch + 1}"
+            )
         if not 1 <= self.apart <= min(self.stretch, 15):
-            raise ValueError(f"apart is {self.apart}; wanted 1 to {min(self.stretch, 15)}, or no sound is wrong")
+            raise ValueError(
+                f"apart is {self.apart}; wanted 1 to {min(self.stretch, 15)}, or no sound is wrong"
+            )
 
 
 def expert_config(settings: Settings) -> SyncExpertConfig:
-    """The network's shape. Its sound of 200 ms is centred on what it sees: it begins 80, 40 or 0 ms before 1, 3, 5 frames."""
+    """The network's shape. Its sound of 200 ms is centred on what it sees: it begins 80, 40 or 0 ms
+    before 1, 3, 5 frames."""
     features = MelFeatures(lead_ms=(5 - settings.window) * 20)
     network = NETWORKS[settings.network]
     projection = network.projection if settings.projection else 0
     framing = FRAMINGS[settings.framing]
-    config = replace(network, projection=projection, window=settings.window, features=features, framing=framing)
+    config = replace(
+        network, projection=projection, window=settings.window, features=features, framing=framing
+    )
     return resized(config, settings.size)
 
 
@@ -147,7 +156,8 @@ class Batch(NamedTuple):
 
 
 class Pupil(nn.Module):
-    """An expert and the temperature at which it is taught: one forward pass, all that gradients are averaged over."""
+    """An expert and the temperature at which it is taught: one forward pass, all that gradients are
+    averaged over."""
 
     def __init__(self, expert: SyncExpert) -> None:
         super().__init__()
@@ -167,12 +177,16 @@ def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batc
     mels = clip.mels(starts, lead_ms=expert_config(settings).features.lead_ms)
     if stretch + t <= w * t:
         return Batch(clip.frames(begin, stretch + t), mels, chosen, chosen + begin)
-    return Batch(torch.cat([clip.frames(s, t) for s in starts]), mels, torch.arange(w) * t, chosen + begin)
+    return Batch(
+        torch.cat([clip.frames(s, t) for s in starts]), mels, torch.arange(w) * t, chosen + begin
+    )
 
 
-def draw(clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device. Sample i of a step is the same windows however
-    many ranks there are."""
+def draw(
+    clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World
+) -> Batch:
+    """This rank's part of the batch of ``step``, augmented, on its device. Sample i of a step is
+    the same windows however many ranks there are."""
     count, seed = settings.clips // world.size, settings.plan.seed
     samples = []
     for i in range(world.rank * count, (world.rank + 1) * count):
@@ -185,10 +199,12 @@ def draw(clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, 
 
 
 def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """faces (k,F,3,C,C) uint8, with a margin of a twelfth all round -> (k,F,3,size,size) float, the upper half 0."""
+    """faces (k,F,3,C,C) uint8, with a margin of a twelfth all round -> (k,F,3,size,size) float, the
+    upper half 0."""
     k, f, _, _, _ = faces.shape
     whole = warp_grid(k, size, round(size * 7 / 6), rng)
-    lower = whole[:, size // 2 :].repeat_interleave(f, 0)  # the expert looks at the lower half alone
+    # the expert looks at the lower half alone
+    lower = whole[:, size // 2 :].repeat_interleave(f, 0)
     x = broad(faces, size).flatten(0, 1)
     x = torch.nn.functional.grid_sample(x, lower, padding_mode="border", align_corners=False)
     x = recolour(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
@@ -207,7 +223,12 @@ def main(argv: list[str] | None = None) -> None:
         divided(settings.clips, "clips", world)
         least = settings.stretch + settings.window + 1
         clips, strangers = read_clips(
-            args.shards, settings.framing, settings.size, least=least, half=settings.half, least_judged=40
+            args.shards,
+            settings.framing,
+            settings.size,
+            least=least,
+            half=settings.half,
+            least_judged=40,
         )
         strangers = chosen(strangers, settings.judged_clips)
         weights = speaker_weights(clips)
@@ -215,7 +236,9 @@ def main(argv: list[str] | None = None) -> None:
         seed_step(plan.seed)
         pupil = Pupil(SyncExpert(config)).to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(pupil.expert).eval()
-        optimiser = torch.optim.AdamW(pupil.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+        optimiser = torch.optim.AdamW(
+            pupil.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
+        )
         factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
         loader = Draws(lambda step: draw(clips, weights, settings, step, world))
         together = world.spread(pupil)
@@ -228,13 +251,20 @@ def main(argv: list[str] | None = None) -> None:
             together.train()
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 audio, video, temperature = together(batch.mels.flatten(0, 1), faces)
-            audio, video, starts = audio.view(k, w, -1), video.view(k, w, -1), batch.starts.to(world.device)
+            audio, video, starts = (
+                audio.view(k, w, -1),
+                video.view(k, w, -1),
+                batch.starts.to(world.device),
+            )
             if step < settings.contrastive_steps:
                 everybody = [world.gather(x) for x in (audio, video, starts)]
-                loss = contrastive(*everybody, temperature, apart=settings.apart, among=settings.among)
+                loss = contrastive(
+                    *everybody, temperature, apart=settings.apart, among=settings.among
+                )
             else:
                 sound, labels = (
-                    x.to(world.device) for x in pairs(batch.starts, torch.default_generator, apart=settings.apart)
+                    x.to(world.device)
+                    for x in pairs(batch.starts, torch.default_generator, apart=settings.apart)
                 )
                 heard = audio.gather(1, sound[..., None].expand_as(audio))
                 loss = cosine_bce(heard.flatten(0, 1), video.flatten(0, 1), labels.flatten())
@@ -242,19 +272,37 @@ def main(argv: list[str] | None = None) -> None:
             rate = settings.rate * factor(step)
             norm = descend(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
             follow(average, pupil.expert, step, decay=settings.decay)
-            return {"loss": loss, "gradient": norm, "temperature": temperature, "rate": torch.tensor(rate)}
+            return {
+                "loss": loss,
+                "gradient": norm,
+                "temperature": temperature,
+                "rate": torch.tensor(rate),
+            }
 
         def evaluate(step: int) -> Evaluation:
             figures = held_out(average, strangers, apart=settings.apart)
-            faces = torch.stack([shown(clip.frames(10, 8), settings.size) for clip in strangers[:6]])
+            faces = torch.stack(
+                [shown(clip.frames(10, 8), settings.size) for clip in strangers[:6]]
+            )
             taught = draw(clips, weights, settings, step, world).faces[:6, :8]
-            pictures = {"held out": grid(faces), "mouths": grid(mouths(faces)), "taught": grid(taught)}
+            pictures = {
+                "held out": grid(faces),
+                "mouths": grid(mouths(faces)),
+                "taught": grid(taught),
+            }
             return Evaluation(figures["off_sync"], figures, pictures)
 
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
         done = carried_out(
-            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            about=about,
         )
     if not done:
         sys.exit(1)  # what waits for this run must not begin

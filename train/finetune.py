@@ -1,14 +1,17 @@
 """Fine-tune a generator on one person, from about a minute of footage.
 
-    python -m train.finetune train/configs/finetune.toml VIDEO [VIDEO ...] OUT [--start mini-2] [--expert E] [--speech FILE]
+    python -m train.finetune train/configs/finetune.toml VIDEO [VIDEO ...] OUT [--start mini-2]
+    [--expert E] [--speech FILE]
 
-VIDEO: a file, or a folder of them. One command does it all: it prepares the footage (OUT/shards, see its report.html), takes
-the person who is seen longest, holds out the last fifth of the frames, trains, writes OUT/NAME.safetensors, NAME being the
-folder's, for `lipsync dub --model`, and prints what was gained on the held-out frames. Stopped, the same command goes on.
+VIDEO: a file, or a folder of them. One command does it all: it prepares the footage (OUT/shards,
+see its report.html), takes the person who is seen longest, holds out the last fifth of the frames,
+trains, writes OUT/NAME.safetensors, NAME being the folder's, for `lipsync dub --model`, and prints
+what was gained on the held-out frames. Stopped, the same command goes on.
 
---expert: what judges the lips in training, a run's checkpoint or a weights file. The package has none but the judge, which
-otherwise teaches and judges at once: what it then says of its own pupil proves nothing.
---speech: recordings of others, which dubs in training say beside the person's own words in disguised voices.
+--expert: what judges the lips in training, a run's checkpoint or a weights file. The package has
+none but the judge, which otherwise teaches and judges at once: what it then says of its own pupil
+proves nothing. --speech: recordings of others, which dubs in training say beside the person's own
+words in disguised voices.
 """
 
 import argparse
@@ -69,7 +72,8 @@ from train.recipe import (
 from train.wav2lip import varied
 
 _START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with
-_LEAST, _PIECE = 20, 75  # frames of a held-out clip: fewer tell the judge nothing; ``judged`` looks at no more
+# frames of a held-out clip: fewer tell the judge nothing; ``judged`` looks at no more
+_LEAST, _PIECE = 20, 75
 _REPORT = {
     "psnr": "lower half rebuilt, PSNR in dB",
     "copied": "the same by copying the reference",
@@ -84,16 +88,18 @@ _REPORT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames, ``foreign`` of them dubs, as in
-    `mini-2`'s recipe, where fewer cost unseen speakers their sync; reference windows of the others begin at least ``far``
-    frames away. ``held``: the part of the frames, the last ones, that is held out, ``gap`` frames after what is learnt from.
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
+    ``foreign`` of them dubs, as in `mini-2`'s recipe, where fewer cost unseen speakers their sync;
+    reference windows of the others begin at least ``far`` frames away. ``held``: the part of the
+    frames, the last ones, that is held out, ``gap`` frames after what is learnt from.
 
-    The weights are those of `mini-2`'s recipe: ``l1_weight`` of the mean error of the lower half, ``slope_weight`` of its
-    slopes, in which blur stands out, ``photograph_weight`` of what its patch critic says; ``sync_weight`` of ``sync_term``
-    on talking windows and dubs alike, a third of there: the lips are right already, and without critic and with more of it
-    dark blots grew beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on one person
-    do not unteach the others' voices. ``decay``: of the moving average that is judged and written. ``least_seconds``: of
-    the person; ``least_confidence``: of a clip."""
+    The weights are those of `mini-2`'s recipe: ``l1_weight`` of the mean error of the lower half,
+    ``slope_weight`` of its slopes, in which blur stands out, ``photograph_weight`` of what its
+    patch critic says; ``sync_weight`` of ``sync_term`` on talking windows and dubs alike, a third
+    of there: the lips are right already, and without critic and with more of it dark blots grew
+    beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on
+    one person do not unteach the others' voices. ``decay``: of the moving average that is judged
+    and written. ``least_seconds``: of the person; ``least_confidence``: of a clip."""
 
     windows: int = 8
     frames: int = 7
@@ -118,7 +124,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if min(self.windows, self.frames, self.far) < 1:
-            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
+            raise ValueError(
+                f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more"
+            )
         if not (0 < self.held < 1 and 0 <= self.foreign < 1 and self.gap >= 0):
             raise ValueError(
                 f"held {self.held}, foreign {self.foreign}, gap {self.gap}; wanted held between 0 and 1, foreign from 0 to "
@@ -134,8 +142,8 @@ def trained(state: Path) -> Generator:
 
 
 def started(name: str, out: Path) -> Generator:
-    """The generator to begin with, which is kept in ``out`` beside the run: once that has a checkpoint, it is the one it was.
-    TrainingError for networks of other kinds."""
+    """The generator to begin with, which is kept in ``out`` beside the run: once that has a
+    checkpoint, it is the one it was. TrainingError for networks of other kinds."""
     path = out / BEGAN / _START
     kept = path.exists() and begun(out)
     model = load_model(path) if kept else read_talking_face(name)
@@ -164,7 +172,8 @@ def origin(name: str) -> tuple[str, str]:
 
 
 def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
-    """A folder above all ``videos``, files or folders, and what they hold, in order. LipSyncError for what is not there."""
+    """A folder above all ``videos``, files or folders, and what they hold, in order. LipSyncError
+    for what is not there."""
     found: list[tuple[Path, Source]] = []
     for path in videos:
         if path.is_dir():
@@ -176,14 +185,18 @@ def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
     try:
         root = Path(os.path.commonpath([folder for folder, _ in found]))
     except ValueError as error:
-        raise LipSyncError(f"the videos lie on several drives ({error}); put them below one folder") from error
-    names = {(folder / source.name).relative_to(root).as_posix(): source.kind for folder, source in found}
+        raise LipSyncError(
+            f"the videos lie on several drives ({error}); put them below one folder"
+        ) from error
+    names = {
+        (folder / source.name).relative_to(root).as_posix(): source.kind for folder, source in found
+    }
     return root, [Source(name, kind) for name, kind in names.items()]
 
 
 def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
-    """The clips of the person seen longest, by time, ``order`` being that of the sources; and who that is, in words. Of takes
-    at one time, as in a mirror, the first counts."""
+    """The clips of the person seen longest, by time, ``order`` being that of the sources; and who
+    that is, in words. Of takes at one time, as in a mirror, the first counts."""
     entries = [entry for entry in read_index(shards) if entry.facts["source"] in order]
     seen = Counter[str]()
     for entry in entries:
@@ -191,11 +204,15 @@ def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
     (who, most), *others = seen.most_common()
     told = f"{who}, seen for {float(most / FPS):.0f} s"
     if others:
-        told += "; left out: " + ", ".join(f"{name} ({float(count / FPS):.0f} s)" for name, count in others)
+        told += "; left out: " + ", ".join(
+            f"{name} ({float(count / FPS):.0f} s)" for name, count in others
+        )
     clips = {clip.name: clip for clip in load_clips(shards, least=1)}
     kept: list[Clip] = []
     end = ("", 0)
-    for entry in sorted(entries, key=lambda entry: (order.index(entry.facts["source"]), entry.facts["start"])):
+    for entry in sorted(
+        entries, key=lambda entry: (order.index(entry.facts["source"]), entry.facts["start"])
+    ):
         source, first = str(entry.facts["source"]), int(entry.facts["start"])
         if entry.speaker == who and (source != end[0] or first >= end[1]):
             kept.append(clips[entry.name])
@@ -204,8 +221,8 @@ def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
 
 
 def parted(clips: Sequence[Clip], held: float, gap: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips in the order of time -> what is learnt from, and of the last frames, ``held`` of all, pieces of at most 75. Between
-    them ``gap`` frames are in neither."""
+    """Clips in the order of time -> what is learnt from, and of the last frames, ``held`` of all,
+    pieces of at most 75. Between them ``gap`` frames are in neither."""
     total, at = sum(len(clip.faces) for clip in clips), 0
     cut = total - round(held * total)
     taught: list[Clip] = []
@@ -237,26 +254,45 @@ def voice(path: Path) -> Clip:
 
 
 def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Evaluation:
-    """``judged`` on held-out clips, which say one another's words and, ``foreign``, the package's demo speech, which nothing
-    here learns from. The score is the mean of both."""
+    """``judged`` on held-out clips, which say one another's words and, ``foreign``, the package's
+    demo speech, which nothing here learns from. The score is the mean of both."""
     own = judged(model, clips, judge)
     strange = judged(model, clips, judge, voices=parted([voice(SPEECH)], 1, 0)[1])
-    foreign = {f"foreign_{name}": strange.figures[name] for name in ("confidence", "distance", "within_one", "flicker")}
+    foreign = {
+        f"foreign_{name}": strange.figures[name]
+        for name in ("confidence", "distance", "within_one", "flicker")
+    }
     return Evaluation((own.score + strange.score) / 2, {**own.figures, **foreign}, strange.pictures)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
-    made.add_argument("videos", metavar="VIDEO", type=Path, nargs="+", help="a video, or a folder of them")
+    made.add_argument(
+        "videos", metavar="VIDEO", type=Path, nargs="+", help="a video, or a folder of them"
+    )
     made.add_argument("out", type=Path)
     made.add_argument(
-        "--start", default="mini-2", help="bundled or pulled name, weights file or RUN/best.pt (default mini-2)"
+        "--start",
+        default="mini-2",
+        help="bundled or pulled name, weights file or RUN/best.pt (default mini-2)",
     )
-    made.add_argument("--expert", help="teaches: RUN/best.pt or a weights file (default: the judge)")
-    made.add_argument("--judge", default="judge", help="judges the held-out frames: bundled, a file or RUN/best.pt")
     made.add_argument(
-        "--speech", action="append", type=Path, default=[], help="a recording; may be given several times"
+        "--expert", help="teaches: RUN/best.pt or a weights file (default: the judge)"
+    )
+    made.add_argument(
+        "--judge",
+        default="judge",
+        help="judges the held-out frames: bundled, a file or RUN/best.pt",
+    )
+    made.add_argument(
+        "--speech",
+        action="append",
+        type=Path,
+        default=[],
+        help="a recording; may be given several times",
     )
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     made.add_argument("--threads", type=positive, default=1)
@@ -272,10 +308,14 @@ def main(argv: list[str] | None = None) -> None:
     order = [source.name for source in sources]
     with joined(args.device) as world:
         divided(settings.windows, "windows", world)
-        expert, judge = (read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge))
+        expert, judge = (
+            read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge)
+        )
         if world.first:
             keep_settings(out, settings)
-            began(args, videos=tuple(order), speech=tuple(str(path.resolve()) for path in args.speech))
+            began(
+                args, videos=tuple(order), speech=tuple(str(path.resolve()) for path in args.speech)
+            )
             model = started(args.start, out)
             check_framings(
                 model.config.framing,
@@ -312,7 +352,8 @@ def main(argv: list[str] | None = None) -> None:
         start = load_model(out / BEGAN / _START)
         assert isinstance(start, Generator)  # as ``started`` has seen to
         start = start.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        # batch norms keep their statistics: those of a minute, and of one person's light, would be worse for all others
+        # batch norms keep their statistics: those of a minute, and of one person's light, would be
+        # worse for all others
         model, average = (copy.deepcopy(start).eval() for _ in range(2))
         config = model.config
         optimiser = torch.optim.AdamW(
@@ -343,22 +384,39 @@ def main(argv: list[str] | None = None) -> None:
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             noise = generator(plan.seed, step, world.rank, device=world.device)
-            sound, heard, talking = (batch[name].to(world.device) for name in ("sound", "heard", "talking"))
+            sound, heard, talking = (
+                batch[name].to(world.device) for name in ("sound", "heard", "talking")
+            )
             target, reference, sound = varied(batch, sound, config.size, noise)
-            flat = [x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (target, reference)]
+            flat = [
+                x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+                for x in (target, reference)
+            ]
             critic.requires_grad_(False)
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 made = together(sound.flatten(0, 1), *flat).float().view_as(target)
                 sync = sync_term(expert, only_at(made, around), heard, noise)
                 photograph = perceptual_loss(critic(made.flatten(0, 1)))
             off = deviation(made, target, talking, around)
-            terms = {"l1": off.abs().mean(), "slope": slopes(off), "sync": sync, "photograph": photograph}
+            terms = {
+                "l1": off.abs().mean(),
+                "slope": slopes(off),
+                "sync": sync,
+                "photograph": photograph,
+            }
             loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
-            norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
+            norm = descend(
+                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
+            )
             follow(average, model, step, decay=settings.decay)
             both = target.flatten(0, 1), made.flatten(0, 1)
             terms |= teach_critic(
-                critic, discriminate, *both, critic_optimiser, rate=settings.critic_rate, bfloat16=bfloat16
+                critic,
+                discriminate,
+                *both,
+                critic_optimiser,
+                rate=settings.critic_rate,
+                bfloat16=bfloat16,
             )
             return terms | {"loss": loss, "gradient": norm}
 
@@ -369,7 +427,16 @@ def main(argv: list[str] | None = None) -> None:
         about = f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}"
         parts = {"model": model, "average": average, "optimiser": optimiser}
         parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        done = carried_out(learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, about=about)
+        done = carried_out(
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=out,
+            world=world,
+            about=about,
+        )
         if done and world.first:
             path = out / f"{out.resolve().name}.safetensors"
             header = read_header(out / BEGAN / _START)
@@ -377,7 +444,12 @@ def main(argv: list[str] | None = None) -> None:
             source = f"{header.source}; fine-tuned on one person by train/finetune.py"
             save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)
             best = best.to(world.device, memory_format=torch.channels_last).eval()
-            tell(examined(start.eval(), kept, judge), examined(best, kept, judge), path, independent=bool(args.expert))
+            tell(
+                examined(start.eval(), kept, judge),
+                examined(best, kept, judge),
+                path,
+                independent=bool(args.expert),
+            )
     if not done:
         sys.exit(1)  # what waits for this run must not begin
 
@@ -388,7 +460,9 @@ def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool
         say(f"| {title} | {before.figures[name]:.3f} | {after.figures[name]:.3f} |")
     say("\nThe step was chosen on these very frames, so they are a little kind.")
     if not independent:
-        say("The judge taught as well: its confidence and offsets are no independent verdict; --expert makes them one.")
+        say(
+            "The judge taught as well: its confidence and offsets are no independent verdict; --expert makes them one."
+        )
     if after.score <= before.score:
         say(
             f"No step was better than the start (score {before.score:.3f}, best {after.score:.3f}): rather keep that one."

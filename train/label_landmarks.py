@@ -1,15 +1,18 @@
-"""Label the faces of videos and photos with MediaPipe's attention mesh: what the landmark network learns from.
+"""Label the faces of videos and photos with MediaPipe's attention mesh: what the landmark network
+learns from.
 
     python label_landmarks.py OUT FILE [FILE ...]
 
-Needs an environment of its own, because MediaPipe wants numpy below 2 (its networks lie in its wheel; nothing is downloaded):
+Needs an environment of its own, because MediaPipe wants numpy below 2 (its networks lie in its
+wheel; nothing is downloaded):
 
     python3 -m venv mesh
     mesh/bin/pip install mediapipe==0.10.14 "numpy<2" && mesh/bin/pip install --only-binary :all: av
 
-Writes OUT/FOLDER_NAME.npz for each file: ``times`` (N,) seconds and ``points`` (N,478,2) px of the frame, float32, NaN where
-no face was found; the largest face counts. A file that is there already is not labelled again, so that a run which was
-interrupted goes on. Two runs may share OUT: each file is written under another name and renamed.
+Writes OUT/FOLDER_NAME.npz for each file: ``times`` (N,) seconds and ``points`` (N,478,2) px of the
+frame, float32, NaN where no face was found; the largest face counts. A file that is there already
+is not labelled again, so that a run which was interrupted goes on. Two runs may share OUT: each
+file is written under another name and renamed.
 """
 
 import os
@@ -26,14 +29,17 @@ _PHOTOS = (".jpg", ".jpeg", ".png")
 
 
 def target(out: Path, source: Path) -> Path:
-    """Where the labels of ``source`` lie: its folder is part of the name, because clips of two people may share theirs."""
+    """Where the labels of ``source`` lie: its folder is part of the name, because clips of two
+    people may share theirs."""
     return out / f"{source.parent.name}_{source.name}.npz"
 
 
 def label(source: Path) -> tuple[np.ndarray, np.ndarray]:
     """The times (N,) in seconds and the points (N,478,2) in px of all frames of ``source``."""
     still = source.suffix.lower() in _PHOTOS
-    net = mp.solutions.face_mesh.FaceMesh(static_image_mode=still, max_num_faces=1, refine_landmarks=True)
+    net = mp.solutions.face_mesh.FaceMesh(
+        static_image_mode=still, max_num_faces=1, refine_landmarks=True
+    )
     times, points = [], []
     with net, av.open(str(source)) as container:
         for frame in container.decode(video=0):
@@ -67,7 +73,10 @@ def main() -> None:
         np.savez(part, times=times, points=points)
         part.replace(place)
         found = 1 - np.isnan(points[:, 0, 0]).mean() if len(points) else 0.0
-        print(f"{number}/{len(sys.argv) - 2} {source.name}: {len(times)} frames, {found:.0%} with a face", flush=True)
+        print(
+            f"{number}/{len(sys.argv) - 2} {source.name}: {len(times)} frames, {found:.0%} with a face",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

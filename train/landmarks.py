@@ -1,4 +1,5 @@
-"""Train the facial landmarks on what prepare_landmarks.py packed. Continues from its own checkpoint.
+"""Train the facial landmarks on what prepare_landmarks.py packed. Continues from its own
+checkpoint.
 
 python -m train.landmarks runs/faces.safetensors runs/landmarks --steps 3000
 """
@@ -19,7 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lipsync_core.image.affine import apply, invert, similarity, unit_maps
-from lipsync_core.image.landmarks import INNER_LIPS, IRISES, MIRRORED, NOSE_BRIDGE, OUTER_LIPS, POINTS
+from lipsync_core.image.landmarks import (
+    INNER_LIPS,
+    IRISES,
+    MIRRORED,
+    NOSE_BRIDGE,
+    OUTER_LIPS,
+    POINTS,
+)
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE, FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
@@ -32,21 +40,40 @@ SOURCE = (
     "trained by train/landmarks.py on faces that MediaPipe's attention mesh labelled: US Congress portraits, GRID and "
     "other clips"
 )
-# How often a person's faces are drawn: as often as the square root of their number, but portraits are a thousand people.
+# How often a person's faces are drawn: as often as the square root of their number, but portraits
+# are a thousand people.
 PORTRAITS_SHARE = 0.45
 LIPS_WEIGHT, GAP_WEIGHT, SURE_WEIGHT = 2.0, 2.0, 0.05
 # (lower, upper) inner lip points whose distance is how far the mouth is open
 GAPS = ((23, 37), (24, 36), (25, 35), (26, 34), (27, 33))
 # pictures without faces (scikit-image's)
 EMPTY = (
-    *("brick.png", "chelsea.png", "cell.png", "chessboard_RGB.png", "clock_motion.png", "color.png", "grass.png"),
-    *("gravel.png", "horse.png", "ihc.png", "microaneurysms.png", "moon.png", "retina.jpg", "text.png", "coffee.png"),
+    *(
+        "brick.png",
+        "chelsea.png",
+        "cell.png",
+        "chessboard_RGB.png",
+        "clock_motion.png",
+        "color.png",
+        "grass.png",
+    ),
+    *(
+        "gravel.png",
+        "horse.png",
+        "ihc.png",
+        "microaneurysms.png",
+        "moon.png",
+        "retina.jpg",
+        "text.png",
+        "coffee.png",
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Crops (K,3,S,S) uint8, their ``points`` (K,102,2), how likely each is drawn (K,), and pictures without faces."""
+    """Crops (K,3,S,S) uint8, their ``points`` (K,102,2), how likely each is drawn (K,), and
+    pictures without faces."""
 
     crops: Tensor
     points: Tensor
@@ -86,8 +113,8 @@ def uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor
 
 
 def crop_maps(points: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """(N,2,3) from crops of ``size`` px to the kept ones: where a detector would place them, which errs, then turned, scaled
-    and shifted: one in five by up to 60 degrees."""
+    """(N,2,3) from crops of ``size`` px to the kept ones: where a detector would place them, which
+    errs, then turned, scaled and shifted: one in five by up to 60 degrees."""
     count = len(points)
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
     eyes = (anchors[:, 0] - anchors[:, 1]).norm(dim=1)
@@ -104,7 +131,9 @@ def crop_maps(points: Tensor, size: int, rng: torch.Generator) -> Tensor:
     shift = torch.randn(count, 2, generator=rng) * (0.03 * size)
     offset = middle + shift - (linear @ torch.full((count, 2, 1), middle))[..., 0]
     around = torch.cat([linear, offset[..., None]], 2)
-    return torch.cat([maps[..., :2] @ around[..., :2], maps[..., :2] @ around[..., 2:] + maps[..., 2:]], 2)
+    return torch.cat(
+        [maps[..., :2] @ around[..., :2], maps[..., :2] @ around[..., 2:] + maps[..., 2:]], 2
+    )
 
 
 def degrade(crops: Tensor, rng: torch.Generator) -> Tensor:
@@ -129,15 +158,22 @@ def degrade(crops: Tensor, rng: torch.Generator) -> Tensor:
             small = F.interpolate(crops[i : i + 1], (low, low), mode="bilinear", antialias=True)
             if kind < 0.1:
                 small = (
-                    F.interpolate(F.avg_pool2d(small, 2, ceil_mode=True), (low, low), mode="nearest") * 0.5
+                    F.interpolate(
+                        F.avg_pool2d(small, 2, ceil_mode=True), (low, low), mode="nearest"
+                    )
+                    * 0.5
                     + small * 0.5
                 )
             crops[i : i + 1] = F.interpolate(small, (size, size), mode="bilinear")
         elif kind < 0.4:  # motion
             length = 2 * int(torch.randint(1, 4, (), generator=rng)) + 1
             flat = torch.rand((), generator=rng) < 0.5
-            window, pad = ((1, length), (0, length // 2)) if flat else ((length, 1), (length // 2, 0))
-            crops[i : i + 1] = F.avg_pool2d(crops[i : i + 1], window, 1, pad, count_include_pad=False)
+            window, pad = (
+                ((1, length), (0, length // 2)) if flat else ((length, 1), (length // 2, 0))
+            )
+            crops[i : i + 1] = F.avg_pool2d(
+                crops[i : i + 1], window, 1, pad, count_include_pad=False
+            )
     noise = torch.randn(8, 3, size, size, generator=rng)[torch.arange(count) % 8]
     return crops.addcmul_(noise, each(0, 0.06)).clamp_(0, 1)
 
@@ -151,13 +187,19 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
         if float(torch.rand((), generator=rng)) > 0.25:
             continue
         centre = torch.rand(2, generator=rng) * size
-        radius, length = float(uniform(1, 0.05, 0.2, rng)) * size, float(uniform(1, 0.0, 0.6, rng)) * size
+        radius, length = (
+            float(uniform(1, 0.05, 0.2, rng)) * size,
+            float(uniform(1, 0.0, 0.6, rng)) * size,
+        )
         angle = float(uniform(1, 0, math.tau, rng))
         along = torch.tensor([math.cos(angle), math.sin(angle)])
-        offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - centre  # a rod with round ends
+        # a rod with round ends
+        offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - centre
         share = (offset @ along).clamp(0, length)
         inside = (offset - share[..., None] * along).norm(dim=-1) < radius
-        other = crops[int(torch.randint(count, (), generator=rng))].roll((size // 3, size // 4), (1, 2))
+        other = crops[int(torch.randint(count, (), generator=rng))].roll(
+            (size // 3, size // 4), (1, 2)
+        )
         plain = torch.rand(3, 1, 1, generator=rng).expand_as(other)
         fill = other if float(torch.rand((), generator=rng)) < 0.6 else plain
         crops[i] = torch.where(inside, fill, crops[i])
@@ -167,7 +209,8 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def without_faces(pool: Pool, count: int, size: int, rng: torch.Generator) -> Tensor:
-    """(count,3,S,S) in [0,1]: pictures of other things, and the corners of crops, where a face is cut."""
+    """(count,3,S,S) in [0,1]: pictures of other things, and the corners of crops, where a face is
+    cut."""
     out = torch.zeros(count, 3, size, size)
     for i in range(count):
         if i % 2 and pool.empty:
@@ -178,14 +221,18 @@ def without_faces(pool: Pool, count: int, size: int, rng: torch.Generator) -> Te
             side = 100
         y, x = (int(torch.randint(n - side + 1, (), generator=rng)) for n in picture.shape[1:])
         if side == 100:  # a corner: the face's middle is at the crop's edge or beyond
-            y, x = (0 if y < (n - side) / 2 else n - side for y, n in zip((y, x), picture.shape[1:], strict=True))
+            y, x = (
+                0 if y < (n - side) / 2 else n - side
+                for y, n in zip((y, x), picture.shape[1:], strict=True)
+            )
         part = picture[None, :, y : y + side, x : x + side].float() / 255
         out[i : i + 1] = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
     return out
 
 
 def draw(pool: Pool, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch: crops (N,3,S,S), points (N,102,2) in crop px, and (N,) 1 where there is a face whose lips can be seen."""
+    """A batch: crops (N,3,S,S), points (N,102,2) in crop px, and (N,) 1 where there is a face whose
+    lips can be seen."""
     chosen = torch.multinomial(pool.weights, count - NEGATIVES, replacement=True, generator=rng)
     points, kept = pool.points[chosen], pool.crops[chosen].float() / 255
     side = kept.shape[-1]
@@ -207,30 +254,44 @@ def draw(pool: Pool, count: int, size: int, rng: torch.Generator) -> tuple[Tenso
 
 
 def losses(found: Tensor, logits: Tensor, points: Tensor, seen: Tensor) -> dict[str, Tensor]:
-    """Of points (N,102,2), distances in parts of the distance of the eyes, where ``seen`` (N,); of mouths, how far open."""
-    real = points.abs().sum((1, 2)) > 0  # covered lips are guessed by the rest of the face; other pictures have none
-    eyes = (points[real][:, IRISES.start] - points[real][:, IRISES.stop - 1]).norm(dim=1)[:, None, None]
+    """Of points (N,102,2), distances in parts of the distance of the eyes, where ``seen`` (N,); of
+    mouths, how far open."""
+    # covered lips are guessed by the rest of the face; other pictures have none
+    real = points.abs().sum((1, 2)) > 0
+    eyes = (points[real][:, IRISES.start] - points[real][:, IRISES.stop - 1]).norm(dim=1)[
+        :, None, None
+    ]
     off = (found[real] - points[real]) / eyes.clamp_min(1)
     weight = torch.ones(POINTS)
     weight[OUTER_LIPS] = weight[INNER_LIPS] = LIPS_WEIGHT
     share = torch.where(seen[real] > 0, 1.0, 0.3)[:, None, None]
     distance = (
-        F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.02, reduction="none") * share * weight[:, None]
+        F.smooth_l1_loss(off, torch.zeros_like(off), beta=0.02, reduction="none")
+        * share
+        * weight[:, None]
     ).mean()
     lower, upper = (list(side) for side in zip(*GAPS, strict=True))
     gaps = off[:, lower] - off[:, upper]
-    gap = (F.smooth_l1_loss(gaps, torch.zeros_like(gaps), beta=0.01, reduction="none") * share).mean()
+    gap = (
+        F.smooth_l1_loss(gaps, torch.zeros_like(gaps), beta=0.01, reduction="none") * share
+    ).mean()
     sure = F.binary_cross_entropy_with_logits(logits, seen)
     return {"distance": distance, "gap": GAP_WEIGHT * gap, "sure": SURE_WEIGHT * sure}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("faces", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--until", type=int, help="stop after this step, to be continued by the next call")
-    parser.add_argument("--minutes", type=float, help="stop after so long, to be continued by the next call")
+    parser.add_argument(
+        "--until", type=int, help="stop after this step, to be continued by the next call"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="stop after so long, to be continued by the next call"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -268,21 +329,34 @@ def main(argv: list[str] | None = None) -> None:
         follow(average, model, step, decay=EMA)
         if step % 20 == 0:
             row = {k: round(v.item(), 5) for k, v in terms.items()}
-            row |= {"step": step, "drawing": round(drawn - start, 2), "seconds": round(time.monotonic() - start, 2)}
+            row |= {
+                "step": step,
+                "drawing": round(drawn - start, 2),
+                "seconds": round(time.monotonic() - start, 2),
+            }
             with (args.out / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
         enough = args.minutes is not None and time.monotonic() - began > 60 * args.minutes
-        if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == min(args.steps, args.until or args.steps) or enough:
+        if (
+            (step + 1) % CHECKPOINT_STEPS == 0
+            or step + 1 == min(args.steps, args.until or args.steps)
+            or enough
+        ):
             save_state(args.out / "checkpoint.pt", Progress(step + 1), parts)
             save_model(
-                average, args.out / "face_landmarks.safetensors", licence=LICENCE, source=SOURCE, dtype=torch.float16
+                average,
+                args.out / "face_landmarks.safetensors",
+                licence=LICENCE,
+                source=SOURCE,
+                dtype=torch.float16,
             )
         if enough:
             return
 
 
 def mean_face(pool: Pool, size: int) -> list[float]:
-    """What the network begins to say: the mean of faces in crops of ``size`` px, as its last layer counts."""
+    """What the network begins to say: the mean of faces in crops of ``size`` px, as its last layer
+    counts."""
     points = pool.points[:: max(1, len(pool.points) // 500)]
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
     maps = similarity(anchors, (torch.tensor(EYES_AND_NOSE) * size).expand_as(anchors))

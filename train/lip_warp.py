@@ -1,9 +1,11 @@
-"""Put a trained SpeechLips and FaceLandmarks together into one model that moves lips, and give its shapes a speaker's spread.
+"""Put a trained SpeechLips and FaceLandmarks together into one model that moves lips, and give its
+shapes a speaker's spread.
 
     python -m train.lip_warp SPEECH.safetensors LANDMARKS.safetensors DATA LABELS OUT.safetensors
 
-A regression says less than lips do: it keeps to the mean where it is unsure. Per column the quantiles of what it says of its
-training clips are therefore brought to those of the true shapes, every person counting alike.
+A regression says less than lips do: it keeps to the mean where it is unsure. Per column the
+quantiles of what it says of its training clips are therefore brought to those of the true shapes,
+every person counting alike.
 """
 
 import argparse
@@ -24,7 +26,8 @@ _DRAWN = 2000  # frames of each person
 
 
 def curves(net: SpeechLips, talks: list[Talk]) -> tuple[Tensor, Tensor]:
-    """(3,KNOTS) quantiles of what the network says, and of the shapes that lips had, in standard deviations."""
+    """(3,KNOTS) quantiles of what the network says, and of the shapes that lips had, in standard
+    deviations."""
     said, true = [], []
     for person in sorted({talk.person for talk in talks}):
         own = [talk for talk in talks if talk.person == person]
@@ -47,16 +50,23 @@ def rising(knots: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("speech", "landmarks", "data", "labels", "out"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    speech, landmarks = load_model(args.speech, kind="speech_lips"), load_model(args.landmarks, kind="face_landmarks")
+    speech, landmarks = (
+        load_model(args.speech, kind="speech_lips"),
+        load_model(args.landmarks, kind="face_landmarks"),
+    )
     assert isinstance(speech, SpeechLips) and isinstance(landmarks, FaceLandmarks)
     model = LipWarp(
-        LipWarpConfig(width=speech.config.width, landmarks=landmarks.config, features=speech.config.features)
+        LipWarpConfig(
+            width=speech.config.width, landmarks=landmarks.config, features=speech.config.features
+        )
     ).eval()
     model.speech.load_state_dict(speech.state_dict())
     model.landmarks.load_state_dict(landmarks.state_dict())
@@ -64,14 +74,18 @@ def main() -> None:
     normalise(talks)
     heard, shown = curves(speech, talks)
     people = sorted({talk.person for talk in talks})
-    every = [torch.cat([talk.shape for talk in talks if talk.person == person]) for person in people]
+    every = [
+        torch.cat([talk.shape for talk in talks if talk.person == person]) for person in people
+    ]
     closed = [rows[rows[:, 0] <= rows[:, 0].quantile(0.1)].mean(0) for rows in every]
     model.heard.copy_(heard)
     model.shown.copy_(shown)
     model.neutral.copy_(torch.stack(closed).mean(0))
     model.spread.copy_(torch.stack([rows.std(0) for rows in every]).mean(0))
     torch.set_printoptions(precision=3, linewidth=200)
-    print("heard", heard, "shown", shown, "neutral", model.neutral, "spread", model.spread, sep="\n")
+    print(
+        "heard", heard, "shown", shown, "neutral", model.neutral, "spread", model.spread, sep="\n"
+    )
     save_model(model, args.out, licence=LICENCE, source=SOURCE, dtype=torch.float16)
 
 

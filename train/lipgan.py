@@ -1,9 +1,11 @@
-"""Train the baseline LipGAN: L1, and a discriminator that learns beside the generator whether face and sound agree.
+"""Train the baseline LipGAN: L1, and a discriminator that learns beside the generator whether face
+and sound agree.
 
-    python -m train.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain
-    python -m train.lipgan train/configs/lipgan.toml SHARDS runs/lipgan --start runs/pretrain/best.pt
+    python -m train.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain python -m
+    train.lipgan train/configs/lipgan.toml SHARDS runs/lipgan --start runs/pretrain/best.pt
 
-The shards must hold the sound itself, as those of train.prepare do. The same command goes on where a run was stopped.
+The shards must hold the sound itself, as those of train.prepare do. The same command goes on where
+a run was stopped.
 """
 
 import copy
@@ -16,8 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC, LipGAN, LipGANConfig, LipGANStage
-from lipsync_core.models.baselines.lipgan_discriminator import LipGANDiscriminator, LipGANDiscriminatorConfig
+from lipsync_core.models.baselines.lipgan import (
+    LIPGAN,
+    LIPGAN_BASIC,
+    LipGAN,
+    LipGANConfig,
+    LipGANStage,
+)
+from lipsync_core.models.baselines.lipgan_discriminator import (
+    LipGANDiscriminator,
+    LipGANDiscriminatorConfig,
+)
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.checkpoints import load_state
@@ -47,12 +58,14 @@ from train.wav2lip import out_of_sync
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``batch`` frames, each beside one at least ``far`` frames away, and Adam has
-    the public code's rate; that code neither clips gradients nor averages weights.
+    """A named run. A batch, over all ranks, is ``batch`` frames, each beside one at least ``far``
+    frames away, and Adam has the public code's rate; that code neither clips gradients nor averages
+    weights.
 
-    ``thinner``: what the channels of every layer are divided by, for small machines; 1 as published.
-    ``contrastive_weight``: of the discriminator's verdict; 0: no discriminator, as the generator is pre-trained.
-    ``decay``: of the moving average that is judged and exported; 0: none."""
+    ``thinner``: what the channels of every layer are divided by, for small machines; 1 as
+    published. ``contrastive_weight``: of the discriminator's verdict; 0: no discriminator, as the
+    generator is pre-trained. ``decay``: of the moving average that is judged and exported; 0: none.
+    """
 
     network: Literal["lipgan", "lipgan-basic"] = "lipgan"
     thinner: Literal[1, 2, 4, 8, 16] = 1
@@ -104,8 +117,8 @@ def trained(state: Path) -> LipGAN:
 
 
 def begin_with(model: LipGAN, name: str) -> None:
-    """Give ``model`` the weights of a run's checkpoint (RUN/best.pt) or of a weights file; TrainingError for those of
-    another network."""
+    """Give ``model`` the weights of a run's checkpoint (RUN/best.pt) or of a weights file;
+    TrainingError for those of another network."""
     path = Path(name)
     start = trained(path) if path.suffix == ".pt" else load_talking_face(name)
     try:
@@ -118,7 +131,9 @@ def begin_with(model: LipGAN, name: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__)
-    options.add_argument("--start", help="whose generator training begins with: RUN/best.pt or a weights file")
+    options.add_argument(
+        "--start", help="whose generator training begins with: RUN/best.pt or a weights file"
+    )
     args = options.parse_args(argv)
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
@@ -128,8 +143,16 @@ def main(argv: list[str] | None = None) -> None:
             keep_settings(args.out, settings)
             began(args)
         beside = ", and two for each where the discriminator hears other clips' sound"
-        divided(settings.batch, "frames", world, least=2 if settings.contrastive_weight else 1, beside=beside)
-        clips, strangers = read_clips(args.shards, settings.framing, config.size, least=1 + 2 * settings.far)
+        divided(
+            settings.batch,
+            "frames",
+            world,
+            least=2 if settings.contrastive_weight else 1,
+            beside=beside,
+        )
+        clips, strangers = read_clips(
+            args.shards, settings.framing, config.size, least=1 + 2 * settings.far
+        )
         strangers = chosen(strangers, settings.judged_clips)
         judge = read_expert(args.judge).to(world.device)
 
@@ -171,16 +194,25 @@ def main(argv: list[str] | None = None) -> None:
                 critic.requires_grad_(True)
                 faces, beside = out_of_sync(target, made, sound)
                 with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                    audio, video = discriminate(torch.cat([sound, beside]), torch.cat([target, faces]))
+                    audio, video = discriminate(
+                        torch.cat([sound, beside]), torch.cat([target, faces])
+                    )
                 agree = (torch.arange(len(audio), device=audio.device) < len(target)).float()
                 terms["critic"] = margin_loss(audio, video, agree)
-                descend(terms["critic"], parts["critic_optimiser"], rate=settings.rate, clip_norm=settings.clip_norm)
+                descend(
+                    terms["critic"],
+                    parts["critic_optimiser"],
+                    rate=settings.rate,
+                    clip_norm=settings.clip_norm,
+                )
                 critic.requires_grad_(False)
                 with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                     audio, video = critic(sound, made)
                 terms["contrastive"] = margin_loss(audio, video, torch.ones_like(audio[:, 0]))
                 loss = loss + settings.contrastive_weight * terms["contrastive"]
-            norm = descend(loss, parts["optimiser"], rate=settings.rate, clip_norm=settings.clip_norm)
+            norm = descend(
+                loss, parts["optimiser"], rate=settings.rate, clip_norm=settings.clip_norm
+            )
             follow(average, model, step, decay=settings.decay)
             return terms | {"loss": loss, "gradient": norm}
 
@@ -189,7 +221,14 @@ def main(argv: list[str] | None = None) -> None:
 
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
         done = carried_out(
-            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            about=about,
         )
     if not done:
         sys.exit(1)  # what waits for this run must not begin

@@ -1,11 +1,13 @@
-"""Train the generator that ships as `mini-2`: redraw the lower half of a face from sound, taught by a frozen expert.
+"""Train the generator that ships as `mini-2`: redraw the lower half of a face from sound, taught by
+a frozen expert.
 
-    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
-    torchrun --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
+    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt torchrun
+    --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT --teacher
+    runs/teacher/best.pt
 
-Each step sees two kinds of clips: talking ones (rebuild the frames: L1, slopes, sync) and foreign ones, other footage or
-photographs with somebody else's sound (no truth: sync, and L1 that is weak at the mouth). The same command goes on where a
-run was stopped.
+Each step sees two kinds of clips: talking ones (rebuild the frames: L1, slopes, sync) and foreign
+ones, other footage or photographs with somebody else's sound (no truth: sync, and L1 that is weak
+at the mouth). The same command goes on where a run was stopped.
 """
 
 import copy
@@ -29,7 +31,15 @@ from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscr
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator, copying, moved
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.training.augment import degrade, disguise, disturbed, elsewhere, grimace, recolour, warp_grid
+from lipsync_core.training.augment import (
+    degrade,
+    disguise,
+    disturbed,
+    elsewhere,
+    grimace,
+    recolour,
+    warp_grid,
+)
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
 from lipsync_core.training.distributed import World, joined
@@ -72,11 +82,13 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``frames`` frames of each of ``talking`` and ``foreign`` clips; every other
-    foreign one is a photograph, where there are any. The teacher judges all its windows among the frames, together. A
-    reference begins at least ``far`` frames away, and ``moved_heads`` of them are turned and shifted a little beside, so that
-    the flow learns to bring them into place; shifts of less than ``apart`` frames are no rivals. ``critic_...``: of the
-    patch critic, whose rate is constant. ``decay``: of the moving average that is judged and exported."""
+    """A named run. A batch, over all ranks, is ``frames`` frames of each of ``talking`` and
+    ``foreign`` clips; every other foreign one is a photograph, where there are any. The teacher
+    judges all its windows among the frames, together. A reference begins at least ``far`` frames
+    away, and ``moved_heads`` of them are turned and shifted a little beside, so that the flow
+    learns to bring them into place; shifts of less than ``apart`` frames are no rivals.
+    ``critic_...``: of the patch critic, whose rate is constant. ``decay``: of the moving average
+    that is judged and exported."""
 
     talking: int = 4
     foreign: int = 4
@@ -120,7 +132,9 @@ class Sample(NamedTuple):
     target: Tensor  # (F,3,C,C) uint8, with a margin of a twelfth all round
     reference: Tensor  # (F,3,C,C)
     mels: Tensor  # (F,1,80,16) one window per frame, for the generator
-    heard: Tensor  # (F-window+1+2*SEARCH,D) the teacher's vectors of the sound from SEARCH frames before the clip on
+    # (F-window+1+2*SEARCH,D) the teacher's vectors of the sound from SEARCH frames before the clip
+    # on
+    heard: Tensor
     photograph: bool  # the target is one picture
 
 
@@ -135,7 +149,8 @@ class Batch(NamedTuple):
 
 
 class Pupil(nn.Module):
-    """A generator as far as the planes that it draws: one forward pass, all that gradients are averaged over."""
+    """A generator as far as the planes that it draws: one forward pass, all that gradients are
+    averaged over."""
 
     def __init__(self, model: Generator) -> None:
         super().__init__()
@@ -147,8 +162,8 @@ class Pupil(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Footage:
-    """What batches are drawn from: clips, how likely each is, what a teacher that looks at ``window`` frames ``hears`` of
-    the i-th (see ``hearing``), and photographs (N,C,C,3)."""
+    """What batches are drawn from: clips, how likely each is, what a teacher that looks at
+    ``window`` frames ``hears`` of the i-th (see ``hearing``), and photographs (N,C,C,3)."""
 
     clips: Sequence[Clip]
     weights: npt.NDArray[np.float64]
@@ -170,7 +185,9 @@ class Footage:
         sound = self._sound(*self._stretch(rng))
         if photograph and self.photographs is not None:
             picture = np.array(self.photographs[rng.integers(len(self.photographs))])
-            faces = torch.from_numpy(picture).permute(2, 0, 1).expand(self.settings.frames, -1, -1, -1)
+            faces = (
+                torch.from_numpy(picture).permute(2, 0, 1).expand(self.settings.frames, -1, -1, -1)
+            )
             return Sample(faces, faces, *sound, True)
         i, begin = self._stretch(rng)
         faces = self.clips[i].frames(begin, self.settings.frames)
@@ -183,13 +200,15 @@ class Footage:
 
     def _sound(self, i: int, begin: int) -> tuple[Tensor, Tensor]:
         count = self.settings.frames - self.window + 1 + 2 * SEARCH
-        return self.clips[i].windows(MINI.features, begin, self.settings.frames), self.hears(i)[begin : begin + count]
+        return self.clips[i].windows(MINI.features, begin, self.settings.frames), self.hears(i)[
+            begin : begin + count
+        ]
 
 
 @torch.no_grad()
 def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
-    """What a frozen teacher hears at each frame of a clip and SEARCH before and after: (N+2*SEARCH,D), on the CPU. It hears the
-    sound as it is, not disguised, so once is enough."""
+    """What a frozen teacher hears at each frame of a clip and SEARCH before and after:
+    (N+2*SEARCH,D), on the CPU. It hears the sound as it is, not disguised, so once is enough."""
     at = next(teacher.parameters()).device
     sound = clip.windows(teacher.config.features, -SEARCH, len(clip.faces) + 2 * SEARCH)
     with torch.autocast(at.type, torch.bfloat16, enabled=bfloat16):
@@ -197,8 +216,8 @@ def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
 
 
 def draw(footage: Footage, step: int, world: World) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device. Clip i of a step is the same one however many
-    ranks there are."""
+    """This rank's part of the batch of ``step``, augmented, on its device. Clip i of a step is the
+    same one however many ranks there are."""
     settings, seed = footage.settings, footage.settings.plan.seed
 
     def mine(count: int) -> range:
@@ -209,14 +228,19 @@ def draw(footage: Footage, step: int, world: World) -> Batch:
         return np.random.default_rng((seed, step, i))
 
     samples = [footage.talking(rng(i)) for i in mine(settings.talking)]
-    samples += [footage.foreign(rng(settings.talking + i), photograph=i % 2 == 1) for i in mine(settings.foreign)]
+    samples += [
+        footage.foreign(rng(settings.talking + i), photograph=i % 2 == 1)
+        for i in mine(settings.foreign)
+    ]
     noise = generator(seed, step, world.rank, device=world.device)
     return augmented(samples, len(mine(settings.talking)), noise, moved_heads=settings.moved_heads)
 
 
-def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator, *, moved_heads: float = 0.0) -> Batch:
-    """The batch of samples of which the first ``talking`` show their own sound, on the device of ``rng``; so many of these,
-    ``moved_heads``, hold the head otherwise in the reference."""
+def augmented(
+    samples: Sequence[Sample], talking: int, rng: torch.Generator, *, moved_heads: float = 0.0
+) -> Batch:
+    """The batch of samples of which the first ``talking`` show their own sound, on the device of
+    ``rng``; so many of these, ``moved_heads``, hold the head otherwise in the reference."""
     *rows, photograph = zip(*samples, strict=True)
     target, reference, mels, heard = (torch.stack(row).to(rng.device) for row in rows)
     still = torch.tensor(photograph, device=rng.device)
@@ -233,13 +257,18 @@ def augmented(samples: Sequence[Sample], talking: int, rng: torch.Generator, *, 
     faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
     faces[talking:, :f] = degrade(faces[talking:, :f], rng)  # not where the truth is learnt from
     faces[talking:, f:] = faces[talking:, :f]
-    flat = (x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (faces[:, :f], faces[:, f:]))
-    # the generator hears the voice disguised; the teacher, who must judge sharply, heard it as it is
+    flat = (
+        x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        for x in (faces[:, :f], faces[:, f:])
+    )
+    # the generator hears the voice disguised; the teacher, who must judge sharply, heard it as it
+    # is
     return Batch(*flat, disguise(mels, rng).flatten(0, 1), heard, talking)
 
 
 def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: int) -> Tensor:
-    """(K,) how well the teacher finds the shift of faces (K,F,3,S,S) against what it heard, by all of their windows."""
+    """(K,) how well the teacher finds the shift of faces (K,F,3,S,S) against what it heard, by all
+    of their windows."""
     k, f = faces.shape[:2]
     count = f - teacher.config.window + 1
     looked = resized(faces.flatten(0, 1), teacher.config.size).unflatten(0, (k, f))
@@ -249,16 +278,23 @@ def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: 
 
 
 def losses(
-    planes: Tensor, batch: Batch, teacher: SyncExpert, critic: QualityDiscriminator, rng: torch.Generator, *, apart: int
+    planes: Tensor,
+    batch: Batch,
+    teacher: SyncExpert,
+    critic: QualityDiscriminator,
+    rng: torch.Generator,
+    *,
+    apart: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make. Of talking clips ``l1`` and
-    ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the mouth L1 counts a tenth and
-    slopes three tenths; of all ``bend``, the slopes of the flow, and ``photograph``, what the critic says."""
+    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make. Of
+    talking clips ``l1`` and ``slopes`` of the lower half's error, and ``sync``; of foreign ones the
+    same, where at the mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the slopes
+    of the flow, and ``photograph``, what the critic says."""
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
     made = moved(planes, target, reference)
-    # The teacher's pull at paint counts over the mouth alone: elsewhere it is pleased by dark blots that no augmentation rules
-    # out. The flow may follow it anywhere.
+    # The teacher's pull at paint counts over the mouth alone: elsewhere it is pleased by dark blots
+    # that no augmentation rules out. The flow may follow it anywhere.
     at = mouth(SIZE, device=planes.device)
     paint, flow, share = planes.split([3, 2, 1], 1)
     colour, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
@@ -292,11 +328,16 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument(
-        "--teacher", required=True, help="an expert: a run's checkpoint (RUN/best.pt) or a weights file"
+        "--teacher",
+        required=True,
+        help="an expert: a run's checkpoint (RUN/best.pt) or a weights file",
     )
-    options.add_argument("--portraits", type=Path, help="photographs, SHARDS/portraits.npy where there are any")
     options.add_argument(
-        "--start", help="a weights file or a bundled or pulled name, whose weights training begins with"
+        "--portraits", type=Path, help="photographs, SHARDS/portraits.npy where there are any"
+    )
+    options.add_argument(
+        "--start",
+        help="a weights file or a bundled or pulled name, whose weights training begins with",
     )
     args = options.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -311,14 +352,19 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.talking} talking and {settings.foreign} foreign clips a step for {world.size} processes; wanted "
                 "multiples of their number"
             )
-        clips, strangers = read_clips(args.shards, MINI.framing.kind, SIZE, least=2 * (settings.far + settings.frames))
+        clips, strangers = read_clips(
+            args.shards, MINI.framing.kind, SIZE, least=2 * (settings.far + settings.frames)
+        )
         strangers = chosen(strangers, settings.judged_clips)
         portraits = args.portraits or Path(args.shards) / "portraits.npy"
         photographs = None
         if args.portraits or portraits.exists():
             photographs = read_photographs(portraits, side=clips[0].faces.shape[1])
         teacher, judge = (read_expert(name).to(world.device) for name in (args.teacher, args.judge))
-        if teacher.config.window > settings.frames or teacher.config.framing.kind != MINI.framing.kind:
+        if (
+            teacher.config.window > settings.frames
+            or teacher.config.framing.kind != MINI.framing.kind
+        ):
             raise TrainingError(
                 f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} crops; wanted at most "
                 f"{settings.frames} {MINI.framing.kind} ones: raise frames, or name another teacher"
@@ -329,18 +375,25 @@ def main(argv: list[str] | None = None) -> None:
         if args.start:
             start = load_talking_face(args.start)
             if start.config != MINI:
-                raise TrainingError(f"{args.start} is no generator of the shape of `mini-2`; start from one that is")
+                raise TrainingError(
+                    f"{args.start} is no generator of the shape of `mini-2`; start from one that is"
+                )
             model.load_state_dict(start.state_dict())
         elif not lend_ear(teacher, model) and world.first:
             say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
-        critic = QualityDiscriminator(PATCH_CRITIC).to(world.device, memory_format=torch.channels_last)
+        critic = QualityDiscriminator(PATCH_CRITIC).to(
+            world.device, memory_format=torch.channels_last
+        )
         optimiser = torch.optim.AdamW(
             model.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
         )
         critic_optimiser = torch.optim.AdamW(
-            critic.parameters(), settings.critic_rate, settings.critic_betas, weight_decay=settings.critic_weight_decay
+            critic.parameters(),
+            settings.critic_rate,
+            settings.critic_betas,
+            weight_decay=settings.critic_weight_decay,
         )
         parts = {"model": model, "average": average, "optimiser": optimiser}
         parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
@@ -349,20 +402,31 @@ def main(argv: list[str] | None = None) -> None:
         weights = dataclasses.asdict(settings.weights)
         bfloat16 = settle_precision(settings.precision, world)
         hears = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
-        footage = Footage(clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings)
+        footage = Footage(
+            clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings
+        )
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            noise = generator(plan.seed, step, world.rank, 1, device=world.device)  # other than the batch's own
+            # other than the batch's own
+            noise = generator(plan.seed, step, world.rank, 1, device=world.device)
             together.train()
             critic.requires_grad_(False)
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 planes = together(batch.mels, batch.target, batch.reference)
                 terms, made = losses(planes, batch, teacher, critic, noise, apart=settings.apart)
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            norm = descend(loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm)
+            norm = descend(
+                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
+            )
             follow(average, model, step, decay=settings.decay)
             terms |= teach_critic(
-                critic, discriminate, batch.target, made, critic_optimiser, rate=settings.critic_rate, bfloat16=bfloat16
+                critic,
+                discriminate,
+                batch.target,
+                made,
+                critic_optimiser,
+                rate=settings.critic_rate,
+                bfloat16=bfloat16,
             )
             return terms | {"loss": loss, "gradient": norm}
 

@@ -1,10 +1,11 @@
-"""Label pictures with YuNet and pack them for train/detector.py: images, boxes and points in one safetensors file.
+"""Label pictures with YuNet and pack them for train/detector.py: images, boxes and points in one
+safetensors file.
 
     python -m train.prepare_detection DATA face_detection_yunet_2023mar.onnx runs/faces.safetensors
 
-Sources are the folders of DATA that may teach (`portraits`, `train/*`). YuNet looks at three sizes of each picture and
-at their mirror images, and the answers are averaged, because one look scatters. A picture with a face that YuNet is
-unsure about is left out: it would teach either way.
+Sources are the folders of DATA that may teach (`portraits`, `train/*`). YuNet looks at three sizes
+of each picture and at their mirror images, and the answers are averaged, because one look scatters.
+A picture with a face that YuNet is unsure about is left out: it would teach either way.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from safetensors.torch import save_file
 
 SURE, UNSURE = 0.7, 0.3
 FLIPPED_POINTS = [1, 0, 2, 4, 3]
-# folder -> pictures per clip (or still): few from the long series of one person, many from the few other ones
+# folder -> pictures per clip (or still): few from the long series of one person, many from the few
+# other ones
 SOURCES = {"portraits": 1, "train/grid_s1": 1, "train/grid_other": 12, "train/other": 12}
 LONE_CLIPS = 60  # pictures of a clip whose person appears in no other clip
 STRIDE_OF_FILES = {"train/grid_s1": 4}
@@ -33,7 +35,11 @@ def yunet_net(weights: Path) -> cv2.FaceDetectorYN:
 def yunet_rows(net: cv2.FaceDetectorYN, image: np.ndarray, scale: float, flip: bool) -> np.ndarray:
     """YuNet at one size: (F,15) xyxy box, five points, score in pixels of `image` (H,W,3 BGR)."""
     height, width = image.shape[:2]
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale != 1 else image
+    small = (
+        cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if scale != 1
+        else image
+    )
     small = np.ascontiguousarray(small[:, ::-1]) if flip else small
     net.setInputSize((small.shape[1], small.shape[0]))
     found = net.detect(small)[1]
@@ -51,23 +57,33 @@ def yunet_rows(net: cv2.FaceDetectorYN, image: np.ndarray, scale: float, flip: b
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(F,G) intersection over union of xyxy boxes (F,4) and (G,4)."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:4], b[None, :, 2:4])
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, 2:4], b[None, :, 2:4]),
+    )
     common = np.clip(high - low, 0, None).prod(-1)
     area = [(x[:, 2:4] - x[:, :2]).prod(-1) for x in (a, b)]
     return common / (area[0][:, None] + area[1][None] - common)
 
 
 def label(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray | None:
-    """Averaged YuNet faces (F,14) of a picture, or None when there is none or one that YuNet is unsure about."""
+    """Averaged YuNet faces (F,14) of a picture, or None when there is none or one that YuNet is
+    unsure about."""
     fit = min(1.0, 1280 / max(image.shape[:2]))
-    looks = [yunet_rows(net, image, fit * s, flip) for s in (1.0, 0.7, 0.5) for flip in (False, True)]
+    looks = [
+        yunet_rows(net, image, fit * s, flip) for s in (1.0, 0.7, 0.5) for flip in (False, True)
+    ]
     first, every = looks[0], np.concatenate(looks)
     if not len(first) or first[:, 14].min() < SURE:
         return None
     overlap = iou(first, every)
-    if (overlap.max(0) < 0.5)[every[:, 14] >= 0.5].any():  # another look saw a face that the first did not
+    # another look saw a face that the first did not
+    if (overlap.max(0) < 0.5)[every[:, 14] >= 0.5].any():
         return None
-    merged = [np.average(every[row >= 0.5][:, :14], 0, weights=every[row >= 0.5][:, 14]) for row in overlap]
+    merged = [
+        np.average(every[row >= 0.5][:, :14], 0, weights=every[row >= 0.5][:, 14])
+        for row in overlap
+    ]
     return np.stack(merged)
 
 
@@ -92,7 +108,9 @@ def shrink(image: np.ndarray, faces: np.ndarray, long_side: int) -> tuple[np.nda
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("yunet", type=Path)
     parser.add_argument("out", type=Path)

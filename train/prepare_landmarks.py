@@ -1,9 +1,11 @@
-"""Cut out the faces that label_landmarks.py labelled, for train/landmarks.py: crops and points in one safetensors file.
+"""Cut out the faces that label_landmarks.py labelled, for train/landmarks.py: crops and points in
+one safetensors file.
 
-    python -m train.prepare_landmarks DATA LABELS OUT.safetensors [--folders train/other portraits ...]
+    python -m train.prepare_landmarks DATA LABELS OUT.safetensors [--folders train/other portraits
+    ...]
 
-DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Crops are half as wide again as the network's, so that it can be shown
-faces that are turned, shifted and scaled.
+DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Crops are half as wide again as the network's, so
+that it can be shown faces that are turned, shifted and scaled.
 """
 
 import argparse
@@ -21,20 +23,36 @@ from lipsync_core.image.landmarks import IRISES, MEDIAPIPE_VERTICES, NOSE_BRIDGE
 from lipsync_core.media import probe, read_frames
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE
 
-SIDE, WIDER = 208, 1.625  # px of the crops kept, in sides of the network's: 128 px of it, at one to one
-# folder -> every how many frames: the two long series of one person each add little after the first thousand
-TEACHING = {"portraits": 1, "train/other": 3, "train/grid_other": 2, "train/grid_s4": 4, "train/crema_1001": 2}
+# px of the crops kept, in sides of the network's: 128 px of it, at one to one
+SIDE, WIDER = 208, 1.625
+# folder -> every how many frames: the two long series of one person each add little after the first
+# thousand
+TEACHING = {
+    "portraits": 1,
+    "train/other": 3,
+    "train/grid_other": 2,
+    "train/grid_s4": 4,
+    "train/crema_1001": 2,
+}
 TEACHING |= {"train/grid_s1": 9}
-_FRAMING = Framing("eyes", points=tuple(((x - 0.5) / WIDER + 0.5, (y - 0.5) / WIDER + 0.5) for x, y in EYES_AND_NOSE))
+_FRAMING = Framing(
+    "eyes",
+    points=tuple(((x - 0.5) / WIDER + 0.5, (y - 0.5) / WIDER + 0.5) for x, y in EYES_AND_NOSE),
+)
 
 
 def five_points(points: Tensor) -> Tensor:
-    """(N,5,2) what a detector would say of faces with these 102 ``points`` (N,102,2): eyes, tip of the nose, lip corners."""
-    return torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop], points[:, [0, 10]]], 1)
+    """(N,5,2) what a detector would say of faces with these 102 ``points`` (N,102,2): eyes, tip of
+    the nose, lip corners."""
+    return torch.cat(
+        [points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop], points[:, [0, 10]]],
+        1,
+    )
 
 
 def read_labels(path: Path) -> tuple[Tensor, Tensor]:
-    """When frames that have a face are shown (K,), in seconds from the first frame on, and its points (K,102,2) in px."""
+    """When frames that have a face are shown (K,), in seconds from the first frame on, and its
+    points (K,102,2) in px."""
     with np.load(path) as file:
         times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
     points = points[:, list(MEDIAPIPE_VERTICES)]
@@ -43,10 +61,13 @@ def read_labels(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Crops (3,S,S) uint8 and their points (102,2) in crop px, of every ``every``-th frame of ``source`` that has a face."""
+    """Crops (3,S,S) uint8 and their points (102,2) in crop px, of every ``every``-th frame of
+    ``source`` that has a face."""
     times, points = read_labels(labels)
     fps = probe(source).fps
-    for piece in read_frames(source, chunk=1, fps=fps, on_warning=lambda _: None) if len(times) else ():
+    for piece in (
+        read_frames(source, chunk=1, fps=fps, on_warning=lambda _: None) if len(times) else ()
+    ):
         apart = (times - float(piece.start / fps)).abs()
         nearest = int(apart.argmin())
         if piece.start % every or apart[nearest] > float(0.25 / fps):
@@ -58,12 +79,16 @@ def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--folders", nargs="*", help="instead of those that may teach")
-    parser.add_argument("--every", type=int, help="every how many frames, instead of each folder's own number")
+    parser.add_argument(
+        "--every", type=int, help="every how many frames, instead of each folder's own number"
+    )
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -73,8 +98,14 @@ def main() -> None:
             labels = args.labels / f"{source.parent.name}_{source.name}.npz"
             if not labels.exists():
                 continue
-            person = "portraits" if folder == "portraits" else f"{folder}/{source.stem.split('_')[0]}"
-            person = folder if folder in ("train/grid_s1", "train/grid_s4", "train/crema_1001") else person
+            person = (
+                "portraits" if folder == "portraits" else f"{folder}/{source.stem.split('_')[0]}"
+            )
+            person = (
+                folder
+                if folder in ("train/grid_s1", "train/grid_s4", "train/crema_1001")
+                else person
+            )
             for crop, own in cut_faces(source, labels, args.every or TEACHING.get(folder, 3)):
                 if person not in names:
                     names.append(person)
@@ -82,7 +113,11 @@ def main() -> None:
                 points.append(own)
                 owners.append(names.index(person))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"crops": torch.stack(crops), "points": torch.stack(points), "owners": torch.tensor(owners)}
+    tensors = {
+        "crops": torch.stack(crops),
+        "points": torch.stack(points),
+        "owners": torch.tensor(owners),
+    }
     save_file(tensors, args.out, metadata={"people": ",".join(names)})
     print(f"{len(crops)} faces:", {name: owners.count(i) for i, name in enumerate(names)})
 

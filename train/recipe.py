@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, NoClipsError, TrainingError
 from lipsync_core.image.affine import Framing
-from lipsync_core.models.precision import SLOW_BFLOAT16, Precision, choose_training_dtype, has_bfloat16_units
+from lipsync_core.models.precision import (
+    SLOW_BFLOAT16,
+    Precision,
+    choose_training_dtype,
+    has_bfloat16_units,
+)
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
@@ -31,7 +36,8 @@ from lipsync_core.training.settings import keep_settings
 from lipsync_core.training.sync_eval import bare, shown
 
 BEGAN = "began"  # folder in that of a run, of what it was begun with
-_ENLARGED = 1.25  # what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below
+# what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below
+_ENLARGED = 1.25
 OTHER_CROPS = (
     "prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and judge of the "
     "same kind; or take another network"
@@ -40,15 +46,24 @@ OTHER_CROPS = (
 
 def parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
     """RUN SHARDS OUT, where to compute, and, where wanted, by whom to be judged."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
     made.add_argument("shards", help="what train.prepare wrote: a folder, or its URL")
     made.add_argument("out", type=Path)
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    made.add_argument("--threads", type=positive, default=1, help="of torch, in each process (default %(default)s)")
+    made.add_argument(
+        "--threads",
+        type=positive,
+        default=1,
+        help="of torch, in each process (default %(default)s)",
+    )
     if judge:
         made.add_argument(
-            "--judge", default="judge", help="judges the held-out clips: bundled, a run's checkpoint or a weights file"
+            "--judge",
+            default="judge",
+            help="judges the held-out clips: bundled, a run's checkpoint or a weights file",
         )
     return made
 
@@ -62,8 +77,8 @@ def positive(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """What a run was given on its command line, as it was named there: going on with another judge, say, would compare two
-    scales. What its recipe does not take has its default."""
+    """What a run was given on its command line, as it was named there: going on with another judge,
+    say, would compare two scales. What its recipe does not take has its default."""
 
     judge: str | None = None
     expert: str | None = None
@@ -73,8 +88,11 @@ class Began:
     speech: tuple[str, ...] = ()
 
 
-def began(args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tuple[str, ...] = ()) -> None:
-    """Keep in OUT/began what the run was given; TrainingError where it has checkpoints of something else."""
+def began(
+    args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tuple[str, ...] = ()
+) -> None:
+    """Keep in OUT/began what the run was given; TrainingError where it has checkpoints of something
+    else."""
     given = {name: getattr(args, name, None) for name in ("judge", "expert", "teacher", "start")}
     keep_settings(args.out / BEGAN, Began(**given, videos=videos, speech=speech), run=args.out)
 
@@ -86,17 +104,22 @@ def is_of_a_run(name: str) -> bool:
 
 
 def read_expert(name: str) -> SyncExpert:
-    """A frozen expert: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name."""
+    """A frozen expert: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled
+    name."""
     from train import expert as expert_recipe  # itself a recipe, it imports this module
 
-    model = expert_recipe.trained(Path(name)) if is_of_a_run(name) else load_model(name, kind="sync_expert")
+    model = (
+        expert_recipe.trained(Path(name))
+        if is_of_a_run(name)
+        else load_model(name, kind="sync_expert")
+    )
     assert isinstance(model, SyncExpert)  # as load_model has seen to
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def lend_ear(expert: SyncExpert, model: Generator) -> bool:
-    """Begin with the expert's audio encoder, which already tells visemes apart and hears windows of the same length. False,
-    and nothing is lent, where it is of another shape."""
+    """Begin with the expert's audio encoder, which already tells visemes apart and hears windows of
+    the same length. False, and nothing is lent, where it is of another shape."""
     own = model.audio_encoder.state_dict()
     lent = {key: value for key, value in expert.audio_encoder.state_dict().items() if key in own}
     if any(value.shape != own[key].shape for key, value in lent.items()):
@@ -106,10 +129,17 @@ def lend_ear(expert: SyncExpert, model: Generator) -> bool:
 
 
 def read_clips(
-    shards: str, framing: str, size: int, *, least: int, half: int | None = None, least_judged: int | None = None
+    shards: str,
+    framing: str,
+    size: int,
+    *,
+    least: int,
+    half: int | None = None,
+    least_judged: int | None = None,
 ) -> tuple[list[Clip], list[Clip]]:
-    """Clips to learn from (one ``half`` of them, see `load_clips`), and to be judged on. LipSyncError where there are none,
-    TrainingError for crops of another ``framing``, or much smaller ones than a network of ``size`` px wants."""
+    """Clips to learn from (one ``half`` of them, see `load_clips`), and to be judged on.
+    LipSyncError where there are none, TrainingError for crops of another ``framing``, or much
+    smaller ones than a network of ``size`` px wants."""
     taught = load_clips(f"{shards}/train", half=half, least=least)
     try:
         strangers = load_clips(f"{shards}/val", least=least_judged or least)
@@ -122,7 +152,9 @@ def read_clips(
         raise TrainingError(
             f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare them, or set framing"
         )
-    if (side := min(bare(clip.faces.shape[1]) for clip in (*taught, *strangers))) * _ENLARGED < size:
+    if (
+        side := min(bare(clip.faces.shape[1]) for clip in (*taught, *strangers))
+    ) * _ENLARGED < size:
         raise TrainingError(
             f"{shards} holds crops of {side} px, this run wants {size}: prepare larger ones (--size {size})"
         )
@@ -130,39 +162,58 @@ def read_clips(
 
 
 def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advice: str) -> None:
-    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops cut otherwise."""
+    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops
+    cut otherwise."""
     for name, network in networks.items():
         if (wanted := network.config.framing) != framing:
-            which = f"as {wanted}" if wanted.kind == framing.kind else f"as {wanted.kind}, not {framing.kind}"
+            which = (
+                f"as {wanted}"
+                if wanted.kind == framing.kind
+                else f"as {wanted.kind}, not {framing.kind}"
+            )
             raise TrainingError(f"{name} wants crops cut {which}; {advice}")
 
 
 def crops(faces: Tensor, size: int, device: torch.device) -> Tensor:
-    """What a loader gives, (B,F,C,C,3) uint8 with a margin of a twelfth all round -> (B,F,3,size,size) in [0,1]."""
+    """What a loader gives, (B,F,C,C,3) uint8 with a margin of a twelfth all round ->
+    (B,F,3,size,size) in [0,1]."""
     planar = faces.to(device, non_blocking=True).flatten(0, 1).permute(0, 3, 1, 2)
     return shown(planar, size).unflatten(0, faces.shape[:2])
 
 
-def shared(draw: Callable[[np.random.Generator], Sample], *, batch: int, seed: int, world: World) -> Loader:
+def shared(
+    draw: Callable[[np.random.Generator], Sample], *, batch: int, seed: int, world: World
+) -> Loader:
     """The loader of this rank's part of every batch."""
-    return Loader(draw, batch=batch, seed=seed, share=Share(world.rank, world.size), pin=world.device.type == "cuda")
+    return Loader(
+        draw,
+        batch=batch,
+        seed=seed,
+        share=Share(world.rank, world.size),
+        pin=world.device.type == "cuda",
+    )
 
 
 def divided(count: int, what: str, world: World, *, least: int = 1, beside: str = "") -> None:
-    """TrainingError where the ``count`` of ``what`` in a step cannot be shared out evenly, ``least`` for each process;
-    ``beside`` tells of that."""
+    """TrainingError where the ``count`` of ``what`` in a step cannot be shared out evenly,
+    ``least`` for each process; ``beside`` tells of that."""
     if count % world.size or count < least * world.size:
-        raise TrainingError(f"{count} {what} a step for {world.size} processes; wanted a multiple{beside}")
+        raise TrainingError(
+            f"{count} {what} a step for {world.size} processes; wanted a multiple{beside}"
+        )
 
 
 def settle_precision(precision: Precision, world: World) -> bool:
-    """Whether the networks of a run compute in bfloat16; says which it is. ``auto`` takes it where every process has units
-    for it: all take the same. To be called by every rank."""
+    """Whether the networks of a run compute in bfloat16; says which it is. ``auto`` takes it where
+    every process has units for it: all take the same. To be called by every rank."""
     lower = choose_training_dtype(world.device, precision) == torch.bfloat16
     if precision == "auto":
         lower = not world.any(not lower)
     if world.first:
-        say(f"precision: {'bfloat16' if lower else 'float32'}" + (" (auto)" if precision == "auto" else ""))
+        say(
+            f"precision: {'bfloat16' if lower else 'float32'}"
+            + (" (auto)" if precision == "auto" else "")
+        )
         if lower and world.device.type == "cpu" and not has_bfloat16_units(world.device):
             say(f"warning: {SLOW_BFLOAT16}")
     return lower
@@ -179,8 +230,9 @@ def teach_critic(
     clip_norm: float = math.inf,
     bfloat16: bool,
 ) -> dict[str, Tensor]:
-    """One step of a visual-quality discriminator, which is ``discriminate`` to all ranks, on photographs and on what a
-    generator made, (N,3,S,S) both. Returns the terms critic_real and critic_fake."""
+    """One step of a visual-quality discriminator, which is ``discriminate`` to all ranks, on
+    photographs and on what a generator made, (N,3,S,S) both. Returns the terms critic_real and
+    critic_fake."""
     critic.requires_grad_(True)
     with torch.autocast(real.device.type, torch.bfloat16, enabled=bfloat16):
         verdicts = discriminate(torch.cat([real, made.detach()]))
@@ -200,11 +252,14 @@ def carried_out(
     world: World,
     about: str,
 ) -> bool:
-    """Say what the run is ``about``, train, and tell whether it came to its end; otherwise what waits for it must not begin."""
+    """Say what the run is ``about``, train, and tell whether it came to its end; otherwise what
+    waits for it must not begin."""
     if world.first:
         say(about)
     with loader if isinstance(loader, Loader) else nullcontext():
-        progress = train(learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, say=say)
+        progress = train(
+            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, say=say
+        )
     return progress.step >= plan.steps
 
 

@@ -2,8 +2,9 @@
 
     python -m train.speech2vid train/configs/speech2vid.toml SHARDS OUT
 
-As LipGAN's authors compared it: beside stills of the person the network sees the upper half of the frame that it redraws. The
-shards must hold the sound itself, as those of train.prepare do. The same command goes on where a run was stopped.
+As LipGAN's authors compared it: beside stills of the person the network sees the upper half of the
+frame that it redraws. The shards must hold the sound itself, as those of train.prepare do. The same
+command goes on where a run was stopped.
 """
 
 import copy
@@ -43,13 +44,14 @@ from train.recipe import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``batch`` frames. ``references``: stills of the person, neighbours that
-    begin at least ``far`` frames away (in use, the frame itself stands for all of them); as many neighbouring frames are
-    redrawn beside them. ``thinner``: what the width of every layer is divided by, for small machines; 1 as published.
-    ``decay``: of the moving average that is judged and exported; 0: none.
+    """A named run. A batch, over all ranks, is ``batch`` frames. ``references``: stills of the
+    person, neighbours that begin at least ``far`` frames away (in use, the frame itself stands for
+    all of them); as many neighbouring frames are redrawn beside them. ``thinner``: what the width
+    of every layer is divided by, for small machines; 1 as published. ``decay``: of the moving
+    average that is judged and exported; 0: none.
 
-    Batch, rate, and the distance of the still are the third-party Keras version's (Adam's default there), which neither
-    clips gradients nor averages weights."""
+    Batch, rate, and the distance of the still are the third-party Keras version's (Adam's default
+    there), which neither clips gradients nor averages weights."""
 
     references: int = 1
     thinner: Literal[1, 2, 4, 8, 16] = 1
@@ -112,14 +114,19 @@ def main(argv: list[str] | None = None) -> None:
         average = copy.deepcopy(model).eval()
         optimiser = torch.optim.Adam(model.parameters(), settings.rate)
         together = world.spread(model)
-        draw = WindowDraw(clips, features=config.features, frames=settings.references, far=settings.far)
+        draw = WindowDraw(
+            clips, features=config.features, frames=settings.references, far=settings.far
+        )
         loader = shared(draw, batch=windows, seed=plan.seed, world=world)
         bfloat16 = settle_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound = batch["sound"].to(world.device).flatten(0, 1)
-            target, reference = (crops(batch[name], config.size, world.device) for name in ("target", "reference"))
-            stills = reference.flatten(1, 2).repeat_interleave(settings.references, 0)  # (B*K,3*K,S,S)
+            target, reference = (
+                crops(batch[name], config.size, world.device) for name in ("target", "reference")
+            )
+            # (B*K,3*K,S,S)
+            stills = reference.flatten(1, 2).repeat_interleave(settings.references, 0)
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             together.train()
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
@@ -135,7 +142,14 @@ def main(argv: list[str] | None = None) -> None:
         parts = {"model": model, "average": average, "optimiser": optimiser}
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
         done = carried_out(
-            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            about=about,
         )
     if not done:
         sys.exit(1)  # what waits for this run must not begin

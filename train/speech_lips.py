@@ -1,9 +1,11 @@
-"""Train the network that hears speech and says how the lips move, on what label_landmarks.py labelled.
+"""Train the network that hears speech and says how the lips move, on what label_landmarks.py
+labelled.
 
     python -m train.speech_lips DATA LABELS OUT [--steps 1500] [--leave-out PERSON ...]
 
-Talking clips of many people: DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Prints how well the opening, width and jaw of
-each held-out clip are predicted (correlation, the best of lags within 2 frames, after the clip's own offset).
+Talking clips of many people: DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Prints how well the
+opening, width and jaw of each held-out clip are predicted (correlation, the best of lags within 2
+frames, after the clip's own offset).
 """
 
 import argparse
@@ -28,7 +30,8 @@ FPS = Fraction(25)
 TEACHING = ("train/grid_s1", "train/grid_s4", "train/grid_other", "train/crema_1001", "train/other")
 CLIPS, WINDOWS, SILENT = 16, 14, 28  # of a step: clips, windows of each, and windows of silence
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 1e-2
-LAGS, OFFSETS = 2, 6  # frames: within which a correlation is the best, and a clip's own offset is sought
+# frames: within which a correlation is the best, and a clip's own offset is sought
+LAGS, OFFSETS = 2, 6
 IN_SYNC = {"grid_s1", "grid_s4", "crema_1001", "mA", "mB", "mC", "wA", "wB", "wD"}
 LEVEL = 12.5  # dB of one unit of log-mel
 LICENCE = "Apache-2.0"
@@ -37,8 +40,9 @@ SOURCE = "trained by train/speech_lips.py on talking clips that MediaPipe's atte
 
 @dataclass(slots=True, eq=False)
 class Talk:
-    """One clip: ``mel`` (80,M), the column ``starts`` (N,) of each frame's window, ``shape`` (N,3) of the lips in parts of
-    the distance of the outer eye corners, whose it is, and by how many frames its lips come late."""
+    """One clip: ``mel`` (80,M), the column ``starts`` (N,) of each frame's window, ``shape`` (N,3)
+    of the lips in parts of the distance of the outer eye corners, whose it is, and by how many
+    frames its lips come late."""
 
     name: str
     person: str
@@ -55,7 +59,8 @@ class Talk:
 
 
 def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig) -> Talk | None:
-    """The clip ``source``; None where the face is seen in less than 80 % of it, or lips hardly move."""
+    """The clip ``source``; None where the face is seen in less than 80 % of it, or lips hardly
+    move."""
     with np.load(labels) as file:
         times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
     points = points[:, list(MEDIAPIPE_VERTICES)]
@@ -66,20 +71,30 @@ def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig)
     audio = read_audio(source, rate=config.features.rate)
     grid = np.arange(0, min(float(times[-1]), audio.samples.shape[1] / audio.rate), float(1 / FPS))
     known = times[seen].numpy()
-    rows = torch.from_numpy(np.stack([np.interp(grid, known, shape[:, i]) for i in range(3)], 1)).float()
+    rows = torch.from_numpy(
+        np.stack([np.interp(grid, known, shape[:, i]) for i in range(3)], 1)
+    ).float()
     first = window_start(0, FPS, config.features)
     starts = torch.tensor([window_start(i, FPS, config.features) - first for i in range(len(grid))])
-    mel = log_mel(audio, first=first, count=int(starts[-1]) + config.features.steps, features=config.features).float()
+    mel = log_mel(
+        audio, first=first, count=int(starts[-1]) + config.features.steps, features=config.features
+    ).float()
     return Talk(source.name, person, mel, starts, rows, rows)
 
 
-def read_talks(data: Path, labels: Path, folders: tuple[str, ...], config: SpeechLipsConfig) -> list[Talk]:
+def read_talks(
+    data: Path, labels: Path, folders: tuple[str, ...], config: SpeechLipsConfig
+) -> list[Talk]:
     talks = []
     for folder in folders:
         for source in sorted((data / folder).iterdir()):
             path = labels / f"{source.parent.name}_{source.name}.npz"
             short = folder.split("/")[-1]
-            person = source.stem.split("_")[0] if short in ("other", "grid_other", "elospheres", "test") else short
+            person = (
+                source.stem.split("_")[0]
+                if short in ("other", "grid_other", "elospheres", "test")
+                else short
+            )
             talk = read_talk(source, path, person, config) if path.exists() else None
             if talk is not None:
                 talks.append(talk)
@@ -87,7 +102,8 @@ def read_talks(data: Path, labels: Path, folders: tuple[str, ...], config: Speec
 
 
 def normalise(talks: list[Talk]) -> None:
-    """Say every clip's shapes relative to its person's closed mouth, in the person's own standard deviations."""
+    """Say every clip's shapes relative to its person's closed mouth, in the person's own standard
+    deviations."""
     for person in {talk.person for talk in talks}:
         own = [talk for talk in talks if talk.person == person]
         every = torch.cat([talk.shape for talk in own])
@@ -111,8 +127,11 @@ def augment(mel: Tensor, rng: torch.Generator) -> Tensor:
             mel[:, :shift] = mel[:, shift : shift + 1]
         elif shift < 0:
             mel[:, shift:] = mel[:, shift - 1 : shift]
-    tone = F.interpolate(torch.randn(1, 1, 6, generator=rng) * 0.25, (bands,), mode="linear", align_corners=True)[0, 0]
-    loud = float(mel.mean(1).quantile(0.9))  # of what is heard of the clip: quiet recordings must not drown in noise
+    tone = F.interpolate(
+        torch.randn(1, 1, 6, generator=rng) * 0.25, (bands,), mode="linear", align_corners=True
+    )[0, 0]
+    # of what is heard of the clip: quiet recordings must not drown in noise
+    loud = float(mel.mean(1).quantile(0.9))
     gain = uniform(-0.8, 0.5)
     mel = (mel + gain + tone[:, None]).clamp(-4, 4)
     if uniform(0, 1) < 0.2:  # a room: what sounded before is still heard
@@ -128,13 +147,15 @@ def augment(mel: Tensor, rng: torch.Generator) -> Tensor:
 
 def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
     """``mel`` (K,80,T) over a noise whose level is ``floor`` (80,1): powers add."""
-    noise = floor + torch.randn(mel.shape, generator=rng) * 0.45  # 5.6 dB: Rayleigh-distributed magnitudes
+    # 5.6 dB: Rayleigh-distributed magnitudes
+    noise = floor + torch.randn(mel.shape, generator=rng) * 0.45
     scale = LEVEL / 10
     return ((10 ** (mel * scale) + 10 ** (noise * scale)).log10() / scale).clamp(-4, 4)
 
 
 def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
-    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up to -45 dBFS."""
+    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up
+    to -45 dBFS."""
     floor = torch.rand(count, 1, 1, generator=rng) * 4.2 - 4.3
     points = torch.randn(count, 1, 5, generator=rng) * 0.6
     tone = F.interpolate(points, (80,), mode="linear", align_corners=True)[:, 0, :, None]
@@ -144,12 +165,16 @@ def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
         count // 2 :
     ]:  # where a recording begins or ends, noise does so at once: that is no speech either
         place = int(torch.randint(1, steps, (), generator=rng))
-        part = window[:, :place] if float(torch.rand((), generator=rng)) < 0.5 else window[:, place:]
+        part = (
+            window[:, :place] if float(torch.rand((), generator=rng)) < 0.5 else window[:, place:]
+        )
         part[:] = -4
     return mel
 
 
-def step_loss(net: SpeechLips, talks: dict[str, list[Talk]], weights: Tensor, rng: torch.Generator) -> Tensor:
+def step_loss(
+    net: SpeechLips, talks: dict[str, list[Talk]], weights: Tensor, rng: torch.Generator
+) -> Tensor:
     steps, people = net.config.features.steps, list(talks)
     heard, wanted = [], []
     for person in torch.multinomial(weights, CLIPS, replacement=True, generator=rng).tolist():
@@ -162,7 +187,9 @@ def step_loss(net: SpeechLips, talks: dict[str, list[Talk]], weights: Tensor, rn
     heard.append(silence(SILENT, steps, rng))
     wanted.append(torch.zeros(SILENT, 3))
     found, right = net(torch.cat(heard)[:, None]), torch.cat(wanted)
-    return F.smooth_l1_loss(found, right, reduction="none").mul(torch.tensor([2.0, 1.0, 1.0])).mean()
+    return (
+        F.smooth_l1_loss(found, right, reduction="none").mul(torch.tensor([2.0, 1.0, 1.0])).mean()
+    )
 
 
 @torch.inference_mode()
@@ -171,7 +198,8 @@ def predict(net: SpeechLips, talk: Talk) -> Tensor:
 
 
 def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]]:
-    """For opening, width and jaw the best correlation within ``lags`` frames of the clip's offset, and the lag."""
+    """For opening, width and jaw the best correlation within ``lags`` frames of the clip's offset,
+    and the lag."""
     best = []
     for column in range(3):
         rows = []
@@ -183,30 +211,39 @@ def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]
     return best
 
 
-def fit(net: SpeechLips, talks: list[Talk], steps: int, seed: int, *, rate: float = PEAK_RATE) -> None:
+def fit(
+    net: SpeechLips, talks: list[Talk], steps: int, seed: int, *, rate: float = PEAK_RATE
+) -> None:
     by_person: dict[str, list[Talk]] = {}
     for talk in talks:
         by_person.setdefault(talk.person, []).append(talk)
-    frames = torch.tensor([float(sum(len(talk.target) for talk in own)) for own in by_person.values()])
+    frames = torch.tensor(
+        [float(sum(len(talk.target) for talk in own)) for own in by_person.values()]
+    )
     weights = frames.clamp_max(900)  # evenly, but for those of whom there is little
     optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
     net.train()
     began = time.monotonic()
     for step in range(steps):
-        loss = step_loss(net, by_person, weights, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        loss = step_loss(
+            net, by_person, weights, torch.Generator().manual_seed(seed * 1_000_003 + step)
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         if step % 100 == 0:
-            print(f"step {step} loss {loss.item():.4f} {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"step {step} loss {loss.item():.4f} {time.monotonic() - began:.0f} s", flush=True
+            )
     net.eval()
 
 
 def align(net: SpeechLips, talks: list[Talk]) -> None:
-    """Find by how many frames each person's lips are late, where it can be told; GRID and CREMA-D are known to agree."""
+    """Find by how many frames each person's lips are late, where it can be told; GRID and CREMA-D
+    are known to agree."""
     for person in {talk.person for talk in talks} - IN_SYNC:
         own = [talk for talk in talks if talk.person == person]
         found = [correlations(predict(net, talk), talk, OFFSETS)[0] for talk in own]
@@ -218,7 +255,9 @@ def align(net: SpeechLips, talks: list[Talk]) -> None:
 def report(net: SpeechLips, talks: list[Talk]) -> dict[str, list[float]]:
     rows: dict[str, list[list[float]]] = {}
     for talk in talks:
-        rows.setdefault(talk.person, []).append([r for r, _ in correlations(predict(net, talk), talk, LAGS)])
+        rows.setdefault(talk.person, []).append(
+            [r for r, _ in correlations(predict(net, talk), talk, LAGS)]
+        )
     means = {person: np.mean(values, 0).round(3).tolist() for person, values in rows.items()}
     for person, values in means.items():
         print(
@@ -228,14 +267,22 @@ def report(net: SpeechLips, talks: list[Talk]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--leave-out", nargs="*", default=[], help="people who teach nothing and are reported")
-    parser.add_argument("--held-out", nargs="*", default=["val/grid_s1", "val/other", "val/elospheres"])
-    parser.add_argument("--start", type=Path, help="go on from what an earlier run wrote, at half its rate")
+    parser.add_argument(
+        "--leave-out", nargs="*", default=[], help="people who teach nothing and are reported"
+    )
+    parser.add_argument(
+        "--held-out", nargs="*", default=["val/grid_s1", "val/other", "val/elospheres"]
+    )
+    parser.add_argument(
+        "--start", type=Path, help="go on from what an earlier run wrote, at half its rate"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -255,7 +302,8 @@ def main() -> None:
         net.load_state_dict(began.state_dict())
         net.eval()
     else:
-        fit(net, taught, args.steps // 3, args.seed)  # a first look, which finds the clips' own offsets
+        # a first look, which finds the clips' own offsets
+        fit(net, taught, args.steps // 3, args.seed)
     align(net, taught)
     print("offsets", {talk.person: talk.offset for talk in taught if talk.offset}, flush=True)
     net = net if args.start else SpeechLips(config)
@@ -264,7 +312,13 @@ def main() -> None:
     print("held-out offsets", {t.name: t.offset for t in strangers if t.offset})
     means = report(net, strangers)
     (args.out / "report.json").write_text(json.dumps(means, indent=1) + "\n")
-    save_model(net, args.out / "speech_lips.safetensors", licence=LICENCE, source=SOURCE, dtype=torch.float16)
+    save_model(
+        net,
+        args.out / "speech_lips.safetensors",
+        licence=LICENCE,
+        source=SOURCE,
+        dtype=torch.float16,
+    )
 
 
 if __name__ == "__main__":

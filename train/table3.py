@@ -1,10 +1,12 @@
-"""Table 3 of the paper on any data: does an expert serve better frozen, and when it sees more frames?
+"""Table 3 of the paper on any data: does an expert serve better frozen, and when it sees more
+frames?
 
     python -m train.table3 train/configs/table3.toml SHARDS OUT
 
-Trains experts that see 1, 3 and 5 frames, and beside each two generators that differ in one thing: whether the expert stays
-frozen, or is taught on generated faces as LipGAN's discriminator is. Every run has a folder and a TOML of its own in OUT;
-what is finished is not made again, so the same command goes on. Writes OUT/table3.md and OUT/table3.json.
+Trains experts that see 1, 3 and 5 frames, and beside each two generators that differ in one thing:
+whether the expert stays frozen, or is taught on generated faces as LipGAN's discriminator is. Every
+run has a folder and a TOML of its own in OUT; what is finished is not made again, so the same
+command goes on. Writes OUT/table3.md and OUT/table3.json.
 """
 
 import argparse
@@ -39,8 +41,8 @@ PAPER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``expert`` and ``generator`` as their recipes take them; ``window`` and ``expert_learns`` are set row by row.
-    ``judged_clips``: at the end, of all speakers in turn; intervals want many."""
+    """``expert`` and ``generator`` as their recipes take them; ``window`` and ``expert_learns`` are
+    set row by row. ``judged_clips``: at the end, of all speakers in turn; intervals want many."""
 
     expert: expert.Settings
     generator: wav2lip.Settings
@@ -49,9 +51,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Means over clips with 95 % intervals. ``accuracy``: share of held-out windows that lie nearer to their own sound than to
-    another of the clip, by the expert as it ends. The rest is the judge's verdict on the generator (L2): of ``dub``s with other
-    people's sound, and of clips ``rebuilt`` with their own."""
+    """Means over clips with 95 % intervals. ``accuracy``: share of held-out windows that lie nearer
+    to their own sound than to another of the clip, by the expert as it ends. The rest is the
+    judge's verdict on the generator (L2): of ``dub``s with other people's sound, and of clips
+    ``rebuilt`` with their own."""
 
     window: int
     learns: bool
@@ -104,7 +107,15 @@ def table(rows: Sequence[Row]) -> str:
             str(row.window),
             "fine-tuned" if row.learns else "frozen",
             row.accuracy.percent(),
-            *map(str, (row.dub_distance, row.dub_confidence, row.rebuilt_distance, row.rebuilt_confidence)),
+            *map(
+                str,
+                (
+                    row.dub_distance,
+                    row.dub_confidence,
+                    row.rebuilt_distance,
+                    row.rebuilt_confidence,
+                ),
+            ),
             " / ".join(f"{value:g}" for value in PAPER[row.window, row.learns]),
         ]
         for row in rows
@@ -113,13 +124,20 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def as_toml(settings: Any, table: str = "") -> str:
-    """Frozen settings as the TOML that gives them back; ``None`` is left out. ``table``: the name of the one they stand in."""
+    """Frozen settings as the TOML that gives them back; ``None`` is left out. ``table``: the name
+    of the one they stand in."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     plain = {k: v for k, v in values.items() if v is not None and not dataclasses.is_dataclass(v)}
     nested = {k: v for k, v in values.items() if dataclasses.is_dataclass(v)}
     lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
     return (
-        "\n".join(lines + [f"\n[{table}{name}]\n{as_toml(value, f'{table}{name}.')}" for name, value in nested.items()])
+        "\n".join(
+            lines
+            + [
+                f"\n[{table}{name}]\n{as_toml(value, f'{table}{name}.')}"
+                for name, value in nested.items()
+            ]
+        )
         + "\n"
     )
 
@@ -137,7 +155,9 @@ def finished(out: Path, steps: int) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("run", type=Path)
     options.add_argument("shards")
     options.add_argument("out", type=Path)
@@ -147,7 +167,9 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     settings = read_settings(args.run, Settings)
     common = ["--device", args.device, "--threads", str(args.threads)]
-    _, strangers = read_clips(args.shards, settings.generator.framing, settings.generator.size, least=40)
+    _, strangers = read_clips(
+        args.shards, settings.generator.framing, settings.generator.size, least=40
+    )
     strangers = chosen(strangers, settings.judged_clips)
     judge = read_expert(args.judge)
     rows: list[Row] = []
@@ -156,7 +178,14 @@ def main(argv: list[str] | None = None) -> None:
         teacher = args.out / f"expert-{window}"
         keep_settings(teacher, teaching)
         if not finished(teacher, teaching.plan.steps):
-            expert.main([run_file(args.out / f"expert-{window}.toml", teaching), args.shards, str(teacher), *common])
+            expert.main(
+                [
+                    run_file(args.out / f"expert-{window}.toml", teaching),
+                    args.shards,
+                    str(teacher),
+                    *common,
+                ]
+            )
         for learns in (True, False):
             learning = replace(settings.generator, expert_learns=learns)
             name = f"generator-{window}-{'fine-tuned' if learns else 'frozen'}"
@@ -164,13 +193,19 @@ def main(argv: list[str] | None = None) -> None:
             keep_settings(out, learning)
             if not finished(out, learning.plan.steps):
                 run = run_file(args.out / f"{name}.toml", learning)
-                wav2lip.main([run, args.shards, str(out), "--expert", state, "--judge", args.judge, *common])
+                wav2lip.main(
+                    [run, args.shards, str(out), "--expert", state, "--judge", args.judge, *common]
+                )
             listener = read_expert(state)
             if learns:
                 load_state(out / "last.pt", {"expert": listener})
             model = wav2lip.trained(out / "last.pt").eval()
             found = [figures for figures, _ in examined(model, strangers, judge)]
-            rows.append(measured(window, learns, listener.eval(), found, strangers, apart=settings.expert.apart))
+            rows.append(
+                measured(
+                    window, learns, listener.eval(), found, strangers, apart=settings.expert.apart
+                )
+            )
             say(table(rows[-1:]).splitlines()[-1])
     text = table(rows) + (
         f"\n\nOff-sync accuracy, then the judge's ({args.judge}, L2) verdicts on {len(strangers)} held-out clips; 95 % "
@@ -180,7 +215,9 @@ def main(argv: list[str] | None = None) -> None:
     with replacing(args.out / "table3.md") as part:
         part.write_text(text, encoding="utf-8")
     with replacing(args.out / "table3.json") as part:
-        part.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
     say(text)
 
 

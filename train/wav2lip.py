@@ -1,10 +1,12 @@
-"""Train a generator against a frozen lip-sync expert, with or without a visual-quality discriminator.
+"""Train a generator against a frozen lip-sync expert, with or without a visual-quality
+discriminator.
 
     python -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert runs/expert/best.pt
-    torchrun --nproc-per-node 8 -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert runs/expert/best.pt
+    torchrun --nproc-per-node 8 -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert
+    runs/expert/best.pt
 
-L = (1 - sync_weight - quality_weight) L1 + sync_weight E_sync + quality_weight L_gen, as in the paper. The same command goes
-on where a run was stopped.
+L = (1 - sync_weight - quality_weight) L1 + sync_weight E_sync + quality_weight L_gen, as in the
+paper. The same command goes on where a run was stopped.
 """
 
 import copy
@@ -56,16 +58,19 @@ from train.recipe import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames; reference windows begin at least
-    ``far`` frames away. ``augmented``: colours, small warps and voices are varied; the paper and its code vary nothing.
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames; reference
+    windows begin at least ``far`` frames away. ``augmented``: colours, small warps and voices are
+    varied; the paper and its code vary nothing.
 
-    ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the public code: 0.75; 0 at
-    first, and forgotten when a run is resumed, which this one does not). ``expert_statistics``: of its batch norms,
-    ``running`` as a frozen network has them, or ``batch``, as the public code runs it by omission; its figures differ much
-    (0.72 against 1.05 on one batch). Held out they are taken of one clip, not of 16, so thresholds are near the public code's
-    alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's discriminator is. ``experts_ear``: the audio
-    encoder begins as the expert's, which tells visemes apart already (layers of one shape; ``mini`` has the shapes of
-    train.expert's teacher). ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and
+    ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the
+    public code: 0.75; 0 at first, and forgotten when a run is resumed, which this one does not).
+    ``expert_statistics``: of its batch norms, ``running`` as a frozen network has them, or
+    ``batch``, as the public code runs it by omission; its figures differ much (0.72 against 1.05 on
+    one batch). Held out they are taken of one clip, not of 16, so thresholds are near the public
+    code's alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's
+    discriminator is. ``experts_ear``: the audio encoder begins as the expert's, which tells visemes
+    apart already (layers of one shape; ``mini`` has the shapes of train.expert's teacher).
+    ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and
     exported; 0: none."""
 
     network: Literal["wav2lip", "mini"] = "wav2lip"
@@ -94,10 +99,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if min(self.windows, self.frames, self.far) < 1:
-            raise ValueError(f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more")
+            raise ValueError(
+                f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more"
+            )
         weights = self.sync_weight, self.quality_weight
         if min(weights) < 0 or sum(weights) >= 1:
-            raise ValueError(f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together")
+            raise ValueError(
+                f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together"
+            )
         if self.expert_learns and self.expert_statistics == "batch":
             raise ValueError(
                 'an expert that learns has running statistics of its own; set expert_statistics = "running"'
@@ -111,7 +120,10 @@ def generator_config(settings: Settings) -> GeneratorConfig:
         return replace(MINI, framing=FRAMINGS[settings.framing])
     # 40 ms: what the public code pairs in training (and its inference does not)
     classic = replace(WAV2LIP, features=MelFeatures(lead_ms=40))
-    return replace(classic if settings.size == 96 else LARGER[settings.size], framing=FRAMINGS[settings.framing])
+    return replace(
+        classic if settings.size == 96 else LARGER[settings.size],
+        framing=FRAMINGS[settings.framing],
+    )
 
 
 def trained(state: Path) -> Generator:
@@ -134,21 +146,30 @@ class Switch:
         self.on = state["on"]
 
 
-def varied(batch: Batch, sound: Tensor, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference (B,F,3,size,size), both in the same
-    other light and a little turned, and the sound in another voice."""
-    both = torch.cat([batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1)
+def varied(
+    batch: Batch, sound: Tensor, size: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference
+    (B,F,3,size,size), both in the same other light and a little turned, and the sound in another
+    voice."""
+    both = torch.cat(
+        [batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1
+    )
     b, f = batch["target"].shape[:2]
     both = broad(both.permute(0, 1, 4, 2, 3), size)
     at = warp_grid(b, size, round(size * 7 / 6), rng).repeat_interleave(2 * f, 0)
-    both = nn.functional.grid_sample(both.flatten(0, 1), at, padding_mode="border", align_corners=False)
+    both = nn.functional.grid_sample(
+        both.flatten(0, 1), at, padding_mode="border", align_corners=False
+    )
     both = recolour(both.view(b, 2 * f, 3, size, size), rng)
     return both[:, :f], both[:, f:], disguise(sound, rng)
 
 
-def embedded(expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings (N,D), audio and video, of all windows of the expert's length among faces (B,F,3,S,S), and of what it hears
-    beside them, (B,F-window+1,1,80,16)."""
+def embedded(
+    expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Embeddings (N,D), audio and video, of all windows of the expert's length among faces
+    (B,F,3,S,S), and of what it hears beside them, (B,F-window+1,1,80,16)."""
     looked = resized(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
     index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
     return expert(heard.flatten(0, 1), looked[:, index].flatten(0, 1))
@@ -164,16 +185,20 @@ def remembering(expert: SyncExpert) -> SyncExpert:
 
 
 def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """Faces and sound that an expert which learns beside the generator shall tell apart, as LipGAN has it: half of the time
-    generated faces beside their own sound, otherwise real ones beside the next clip's."""
+    """Faces and sound that an expert which learns beside the generator shall tell apart, as LipGAN
+    has it: half of the time generated faces beside their own sound, otherwise real ones beside the
+    next clip's."""
     return (made.detach(), heard) if torch.rand(()) < 0.5 else (real, heard.roll(1, 0))
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parser(__doc__)
-    options.add_argument("--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file")
     options.add_argument(
-        "--start", help="a weights file or a bundled or pulled name, whose weights training begins with"
+        "--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file"
+    )
+    options.add_argument(
+        "--start",
+        help="a weights file or a bundled or pulled name, whose weights training begins with",
     )
     args = options.parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -199,12 +224,16 @@ def main(argv: list[str] | None = None) -> None:
         seed_step(plan.seed)
         model = copying(Generator(config))
         if settings.experts_ear and not lend_ear(expert, model):
-            raise TrainingError(f"{args.expert} has an audio encoder of another shape; set experts_ear = false")
+            raise TrainingError(
+                f"{args.expert} has an audio encoder of another shape; set experts_ear = false"
+            )
         if args.start:
             try:
                 model.load_state_dict(load_talking_face(args.start).state_dict())
             except RuntimeError as error:
-                raise TrainingError(f"{args.start} is of another shape than this run's network: {error}") from error
+                raise TrainingError(
+                    f"{args.start} is of another shape than this run's network: {error}"
+                ) from error
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))
@@ -212,9 +241,16 @@ def main(argv: list[str] | None = None) -> None:
         switch = Switch(settings.sync_below is None)
 
         def optimiser(of: nn.Module) -> torch.optim.Optimizer:
-            return torch.optim.AdamW(of.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay)
+            return torch.optim.AdamW(
+                of.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
+            )
 
-        parts = {"model": model, "average": average, "optimiser": optimiser(model), "switch": switch}
+        parts = {
+            "model": model,
+            "average": average,
+            "optimiser": optimiser(model),
+            "switch": switch,
+        }
         if settings.quality_weight:
             parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
         if settings.expert_learns:
@@ -226,7 +262,11 @@ def main(argv: list[str] | None = None) -> None:
         listen = world.spread(expert) if settings.expert_learns else expert
         factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
         draw = WindowDraw(
-            clips, features=config.features, expert=expert.config, frames=settings.frames, far=settings.far
+            clips,
+            features=config.features,
+            expert=expert.config,
+            frames=settings.frames,
+            far=settings.far,
         )
         loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
         bfloat16 = settle_precision(settings.precision, world)
@@ -238,32 +278,47 @@ def main(argv: list[str] | None = None) -> None:
                 target, reference, sound = varied(batch, sound, settings.size, noise)
             else:
                 target, reference = (
-                    crops(batch[name], settings.size, world.device) for name in ("target", "reference")
+                    crops(batch[name], settings.size, world.device)
+                    for name in ("target", "reference")
                 )
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             rate = settings.rate * factor(step)
-            switch.on = world.any(switch.on)  # the first rank alone evaluates; no rank may leave this out
+            # the first rank alone evaluates; no rank may leave this out
+            switch.on = world.any(switch.on)
             weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
             together.train()
             critic.requires_grad_(False)
             expert.requires_grad_(False)
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 made = together(sound.flatten(0, 1), flat, reference.flatten(0, 1)).float()
-                seen = embedded(expert, expert.config, made.view_as(target), heard) if weights["sync"] else None
+                seen = (
+                    embedded(expert, expert.config, made.view_as(target), heard)
+                    if weights["sync"]
+                    else None
+                )
                 verdict = critic(made) if weights["quality"] else None
             terms = {"l1": reconstruction(made, flat)}
             if seen is not None:
                 terms["sync"] = sync_loss(*seen)
             if verdict is not None:
                 terms["quality"] = perceptual_loss(verdict.float())
-            loss = (1 - sum(weights.values())) * terms["l1"] + sum(w * terms[name] for name, w in weights.items() if w)
+            loss = (1 - sum(weights.values())) * terms["l1"] + sum(
+                w * terms[name] for name, w in weights.items() if w
+            )
             norm = descend(loss, parts["optimiser"], rate=rate, clip_norm=settings.clip_norm)
             follow(average, model, step, decay=settings.decay)
             terms |= {"loss": loss, "gradient": norm}
             if settings.quality_weight:
                 kept = parts["critic_optimiser"]
                 terms |= teach_critic(
-                    critic, discriminate, flat, made, kept, rate=rate, clip_norm=settings.clip_norm, bfloat16=bfloat16
+                    critic,
+                    discriminate,
+                    flat,
+                    made,
+                    kept,
+                    rate=rate,
+                    clip_norm=settings.clip_norm,
+                    bfloat16=bfloat16,
                 )
             if settings.expert_learns:
                 expert.requires_grad_(True)
@@ -273,7 +328,12 @@ def main(argv: list[str] | None = None) -> None:
                     audio, video = embedded(listen, expert.config, *both)
                 labels = (torch.arange(len(audio), device=audio.device) < len(audio) // 2).float()
                 terms["expert"] = cosine_bce(audio, video, labels)
-                descend(terms["expert"], parts["expert_optimiser"], rate=rate, clip_norm=settings.clip_norm)
+                descend(
+                    terms["expert"],
+                    parts["expert_optimiser"],
+                    rate=rate,
+                    clip_norm=settings.clip_norm,
+                )
             return terms
 
         def evaluate(step: int) -> Evaluation:
@@ -284,7 +344,14 @@ def main(argv: list[str] | None = None) -> None:
 
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
         done = carried_out(
-            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=args.out, world=world, about=about
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=args.out,
+            world=world,
+            about=about,
         )
     if not done:
         sys.exit(1)  # what waits for this run must not begin

@@ -1,9 +1,9 @@
-"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame; cepstra for SyncNet and for the
-baselines.
+"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame; cepstra
+for SyncNet and for the baselines.
 
-Numbers: the front end of Wav2Lip (16 kHz, 50 ms windows every 12.5 ms, 80 Slaney mel bands from 55 to 7600 Hz), as
-pinned there with librosa 0.7.0; that of SyncNet as python_speech_features 0.6 makes it. All functions are pure and run
-on the device of their input.
+Numbers: the front end of Wav2Lip (16 kHz, 50 ms windows every 12.5 ms, 80 Slaney mel bands from 55
+to 7600 Hz), as pinned there with librosa 0.7.0; that of SyncNet as python_speech_features 0.6 makes
+it. All functions are pure and run on the device of their input.
 """
 
 import functools
@@ -22,10 +22,10 @@ from ..types import Audio
 class MelFeatures:
     """What a network hears: windows of ``steps`` log-mel columns of ``bands`` bands.
 
-    ``lead_ms``: how long before its video frame a window begins. The public Wav2Lip weights were trained with 40 and are
-    run with 0, so their lips move one frame (40 ms) early; 0 reproduces that, 40 mends it. ``padding``: how the signal
-    continues past its ends; ``reflect`` is what the public weights were trained with, ``constant`` (zeros) is what
-    librosa does from 0.9 on.
+    ``lead_ms``: how long before its video frame a window begins. The public Wav2Lip weights were
+    trained with 40 and are run with 0, so their lips move one frame (40 ms) early; 0 reproduces
+    that, 40 mends it. ``padding``: how the signal continues past its ends; ``reflect`` is what the
+    public weights were trained with, ``constant`` (zeros) is what librosa does from 0.9 on.
     """
 
     bands: int = 80
@@ -45,13 +45,14 @@ class MelFeatures:
 
 @dataclass(frozen=True, slots=True)
 class CepstrumFeatures:
-    """What LipGAN and Speech2Vid hear: ``steps`` columns, 100 a second, of the cepstral coefficients 1 ..
-    ``coefficients``.
+    """What LipGAN and Speech2Vid hear: ``steps`` columns, 100 a second, of the cepstral
+    coefficients 1 .. ``coefficients``.
 
-    Numbers: LipGAN's front end (its Matlab code): 25 ms Hamming windows every 10 ms, pre-emphasis 0.97, ``filters``
-    triangles on the magnitude spectrum, even on the scale 1127 ln(1 + f/700) from ``low_hz`` to ``high_hz``, logarithm,
-    cosine transform, lifter 22. ``lead_ms``: 160 is its pairing of frame f with the columns from 4 (f - 4) on, which puts
-    the middle of the 350 ms into the frame.
+    Numbers: LipGAN's front end (its Matlab code): 25 ms Hamming windows every 10 ms, pre-emphasis
+    0.97, ``filters`` triangles on the magnitude spectrum, even on the scale 1127 ln(1 + f/700) from
+    ``low_hz`` to ``high_hz``, logarithm, cosine transform, lifter 22. ``lead_ms``: 160 is its
+    pairing of frame f with the columns from 4 (f - 4) on, which puts the middle of the 350 ms into
+    the frame.
     """
 
     coefficients: int = 12
@@ -63,18 +64,23 @@ class CepstrumFeatures:
     lead_ms: int = 160
 
     def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
-        """One window for each of the frames ``start`` .. ``start+count-1``: (count, 1, coefficients, steps); silence, which
-        is zeros, outside the sound."""
+        """One window for each of the frames ``start`` .. ``start+count-1``: (count, 1,
+        coefficients, steps); silence, which is zeros, outside the sound."""
         columns_a_second = Fraction(self.rate, _MFCC_HOP)
         lead = Fraction(self.lead_ms, 1000)
-        starts = [math.floor((Fraction(start + i) / fps - lead) * columns_a_second) for i in range(count)]
+        starts = [
+            math.floor((Fraction(start + i) / fps - lead) * columns_a_second) for i in range(count)
+        ]
         if not starts:
             return audio.samples.new_empty((0, 1, self.coefficients, self.steps))
         columns = _cepstra(audio, starts[0], starts[-1] - starts[0] + self.steps, self)
-        return torch.stack([columns[:, s - starts[0] : s - starts[0] + self.steps] for s in starts])[:, None]
+        return torch.stack(
+            [columns[:, s - starts[0] : s - starts[0] + self.steps] for s in starts]
+        )[:, None]
 
 
-SILENCE = -4.0  # the value of every band where the sound is below -100 dB (the floor of the normalised scale)
+# the value of every band where the sound is below -100 dB (the floor of the normalised scale)
+SILENCE = -4.0
 _PREEMPHASIS = 0.97
 _FLOOR = 1e-5  # magnitude at the -100 dB floor
 _REFERENCE_DB = 20.0
@@ -85,11 +91,14 @@ def mel_length(samples: int, features: MelFeatures = MelFeatures()) -> int:
     return 1 + samples // features.hop
 
 
-def log_mel(audio: Audio, *, first: int = 0, count: int | None = None, features: MelFeatures = MelFeatures()) -> Tensor:
-    """Columns ``first`` .. ``first+count-1`` of the log-mel spectrogram of mono ``audio``: (bands, count) in [-4, 4].
+def log_mel(
+    audio: Audio, *, first: int = 0, count: int | None = None, features: MelFeatures = MelFeatures()
+) -> Tensor:
+    """Columns ``first`` .. ``first+count-1`` of the log-mel spectrogram of mono ``audio``: (bands,
+    count) in [-4, 4].
 
-    Only the samples under those columns are read, so a long clip can be heard piece by piece: the pieces equal the
-    whole. Columns outside the signal are silence (-4).
+    Only the samples under those columns are read, so a long clip can be heard piece by piece: the
+    pieces equal the whole. Columns outside the signal are silence (-4).
     """
     x = _only_channel(audio, features.rate)
     total = mel_length(x.shape[0], features)
@@ -111,7 +120,8 @@ def _only_channel(audio: Audio, rate: int) -> Tensor:
 
 
 def window_start(frame: int, fps: Fraction, features: MelFeatures = MelFeatures()) -> int:
-    """First mel column of video frame ``frame``: floor((frame / fps - lead) * columns per second), in exact arithmetic."""
+    """First mel column of video frame ``frame``: floor((frame / fps - lead) * columns per second),
+    in exact arithmetic."""
     time = Fraction(frame) / fps - Fraction(features.lead_ms, 1000)
     return math.floor(time * features.rate / features.hop)
 
@@ -119,17 +129,24 @@ def window_start(frame: int, fps: Fraction, features: MelFeatures = MelFeatures(
 def mel_windows(
     audio: Audio, fps: Fraction, start: int, count: int, *, features: MelFeatures = MelFeatures()
 ) -> Tensor:
-    """What the generator hears at frames ``start`` .. ``start+count-1``: (count, 1, bands, steps), silence outside."""
+    """What the generator hears at frames ``start`` .. ``start+count-1``: (count, 1, bands, steps),
+    silence outside."""
     starts = [window_start(start + i, fps, features) for i in range(count)]
     if not starts:
         return audio.samples.new_empty((0, 1, features.bands, features.steps))
-    columns = log_mel(audio, first=starts[0], count=starts[-1] - starts[0] + features.steps, features=features)
-    return torch.stack([columns[:, s - starts[0] : s - starts[0] + features.steps] for s in starts])[:, None]
+    columns = log_mel(
+        audio, first=starts[0], count=starts[-1] - starts[0] + features.steps, features=features
+    )
+    return torch.stack(
+        [columns[:, s - starts[0] : s - starts[0] + features.steps] for s in starts]
+    )[:, None]
 
 
 def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
     half = features.n_fft // 2
-    index = torch.arange(begin * features.hop - half, (end - 1) * features.hop + half, device=x.device)
+    index = torch.arange(
+        begin * features.hop - half, (end - 1) * features.hop + half, device=x.device
+    )
     # float64 where the device has it: float32 rounding shows at the -100 dB floor (2e-4 on a chirp)
     dtype = x.dtype if x.device.type == "mps" else torch.float64
     y = _preemphasised(x, index, features.padding, dtype)
@@ -143,7 +160,8 @@ def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
 
 
 def _preemphasised(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) -> Tensor:
-    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x; only these samples are converted."""
+    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x; only these samples are
+    converted."""
     n = x.shape[0]
     if padding == "reflect":
         period = max(2 * (n - 1), 1)
@@ -157,13 +175,15 @@ def _preemphasised(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) -
 
 @functools.lru_cache(maxsize=8)
 def mel_basis(features: MelFeatures = MelFeatures()) -> Tensor:
-    """(bands, n_fft/2+1) triangles on the Slaney mel scale (linear below 1 kHz, logarithmic above), each of unit area
-    (height 2 / width in Hz)."""
+    """(bands, n_fft/2+1) triangles on the Slaney mel scale (linear below 1 kHz, logarithmic above),
+    each of unit area (height 2 / width in Hz)."""
     low, high = _hz_to_mel(features.low_hz), _hz_to_mel(features.high_hz)
     mels = torch.linspace(low, high, features.bands + 2, dtype=torch.float64)
     linear, log = mels * (200 / 3), 1000 * torch.exp((mels - 15) * (math.log(6.4) / 27))
     edges = torch.where(mels < 15, linear, log)
-    bins = torch.arange(features.n_fft // 2 + 1, dtype=torch.float64) * features.rate / features.n_fft
+    bins = (
+        torch.arange(features.n_fft // 2 + 1, dtype=torch.float64) * features.rate / features.n_fft
+    )
     rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     triangles = torch.minimum(rise, fall).clamp_min(0)
@@ -174,7 +194,8 @@ def _hz_to_mel(hz: float) -> float:
     return hz * 3 / 200 if hz < 1000 else 15 + math.log(hz / 1000) * 27 / math.log(6.4)
 
 
-# ---- SyncNet's front end: 25 ms every 10 ms without a window function, 26 mel filters up to 8 kHz, 13 cepstra
+# ---- SyncNet's front end: 25 ms every 10 ms without a window function, 26 mel filters up to 8 kHz,
+# 13 cepstra
 
 _MFCC_RATE, _MFCC_FRAME, _MFCC_HOP, _MFCC_FFT = 16000, 400, 160, 512
 _MFCC_FILTERS, _CEPSTRA, _LIFTER = 26, 13, 22
@@ -183,24 +204,29 @@ _EPSILON = 2.0**-52  # stands in for zero before the logarithm
 
 
 def mfcc_length(samples: int) -> int:
-    """Columns of a signal of ``samples`` samples: one, and one for each 160 or part of them after the first 400."""
+    """Columns of a signal of ``samples`` samples: one, and one for each 160 or part of them after
+    the first 400."""
     return 1 + max(0, math.ceil((samples - _MFCC_FRAME) / _MFCC_HOP))
 
 
 def mfcc(audio: Audio, *, first: int = 0, count: int | None = None) -> Tensor:
-    """Columns ``first`` .. ``first+count-1`` of the cepstra of mono 16 kHz ``audio``, 100 a second: (13, count), the log
-    energy and twelve coefficients, in the numbers of samples rounded to int16, which SyncNet was trained on.
+    """Columns ``first`` .. ``first+count-1`` of the cepstra of mono 16 kHz ``audio``, 100 a second:
+    (13, count), the log energy and twelve coefficients, in the numbers of samples rounded to int16,
+    which SyncNet was trained on.
 
-    Only the samples under those columns are read: the pieces equal the whole. Outside the signal there is silence (-36
-    and zeros).
+    Only the samples under those columns are read: the pieces equal the whole. Outside the signal
+    there is silence (-36 and zeros).
     """
     x = _only_channel(audio, _MFCC_RATE)
     count = mfcc_length(x.shape[0]) - first if count is None else count
     if count <= 0:
         return x.new_empty((_CEPSTRA, 0))
-    power = torch.fft.rfft(_mfcc_frames(x, first, count), _MFCC_FFT).abs().square() / _MFCC_FFT  # (count, 257)
+    # (count, 257)
+    power = torch.fft.rfft(_mfcc_frames(x, first, count), _MFCC_FFT).abs().square() / _MFCC_FFT
     filtered = power @ mfcc_filters().to(power).mT
-    energy, filtered = (torch.where(value == 0, _EPSILON, value).log() for value in (power.sum(1), filtered))
+    energy, filtered = (
+        torch.where(value == 0, _EPSILON, value).log() for value in (power.sum(1), filtered)
+    )
     cosines = _cosines(_MFCC_FILTERS, _CEPSTRA).to(power)
     return torch.cat((energy[:, None], filtered @ cosines), 1).mT.to(x.dtype)
 
@@ -208,7 +234,8 @@ def mfcc(audio: Audio, *, first: int = 0, count: int | None = None) -> Tensor:
 def _mfcc_frames(x: Tensor, first: int, count: int) -> Tensor:
     """(count, 400) emphasised samples in the numbers of int16, zeros outside the signal."""
     begin, end = first * _MFCC_HOP, (first + count - 1) * _MFCC_HOP + _MFCC_FRAME
-    low, high = (min(max(place, 0), x.shape[0]) for place in (begin - 1, end))  # one more: the emphasis looks back
+    # one more: the emphasis looks back
+    low, high = (min(max(place, 0), x.shape[0]) for place in (begin - 1, end))
     piece = (x[low:high] * _INT16).round().clamp(-_INT16, _INT16 - 1)
     dtype = x.dtype if x.device.type == "mps" else torch.float64
     y = torch.zeros(end - begin + 1, device=x.device, dtype=dtype)
@@ -227,25 +254,33 @@ def _cepstra(audio: Audio, first: int, count: int, features: CepstrumFeatures) -
     # three times as fast as abs(), which guards against an overflow that is far off
     magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
     filtered = (magnitude @ _cepstrum_filters(features).to(magnitude).mT).clamp_min(_EPSILON).log()
-    return (filtered @ _cosines(features.filters, features.coefficients + 1).to(filtered)).mT.to(x.dtype)
+    return (filtered @ _cosines(features.filters, features.coefficients + 1).to(filtered)).mT.to(
+        x.dtype
+    )
 
 
 @functools.lru_cache(maxsize=4)
 def _cepstrum_filters(features: CepstrumFeatures) -> Tensor:
-    """(filters, 257) triangles of height one between neighbouring places, even on the mel scale 1127 ln(1 + f/700)."""
+    """(filters, 257) triangles of height one between neighbouring places, even on the mel scale
+    1127 ln(1 + f/700)."""
     low, high = (1127 * math.log(1 + hz / 700) for hz in (features.low_hz, features.high_hz))
     mels = torch.linspace(low, high, features.filters + 2, dtype=torch.float64)
     edges = (700 * (torch.exp(mels / 1127) - 1))[:, None]
     bins = torch.arange(_MFCC_FFT // 2 + 1, dtype=torch.float64) * features.rate / _MFCC_FFT
-    rise, fall = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2]), (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    rise, fall = (
+        (bins - edges[:-2]) / (edges[1:-1] - edges[:-2]),
+        (edges[2:] - bins) / (edges[2:] - edges[1:-1]),
+    )
     return torch.minimum(rise, fall).clamp_min(0)
 
 
 @functools.lru_cache(maxsize=1)
 def mfcc_filters() -> Tensor:
-    """(26, 257) triangles of height one between neighbouring of 28 places, even on the mel scale 2595 log10(1 + f/700) from
-    0 to 8000 Hz and rounded down to whole bins."""
-    mels = torch.linspace(0, 2595 * math.log10(1 + _MFCC_RATE / 2 / 700), _MFCC_FILTERS + 2, dtype=torch.float64)
+    """(26, 257) triangles of height one between neighbouring of 28 places, even on the mel scale
+    2595 log10(1 + f/700) from 0 to 8000 Hz and rounded down to whole bins."""
+    mels = torch.linspace(
+        0, 2595 * math.log10(1 + _MFCC_RATE / 2 / 700), _MFCC_FILTERS + 2, dtype=torch.float64
+    )
     places = ((_MFCC_FFT + 1) * 700 * (10 ** (mels / 2595) - 1) / _MFCC_RATE).floor()[:, None]
     bins = torch.arange(_MFCC_FFT // 2 + 1, dtype=torch.float64)
     rise = (bins - places[:-2]) / (places[1:-1] - places[:-2])
@@ -255,9 +290,11 @@ def mfcc_filters() -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _cosines(filters: int, coefficients: int) -> Tensor:
-    """(filters, coefficients - 1): all but the first coefficient of the orthonormal cosine transform (DCT-II), each lifted by
-    1 + 11 sin(pi k / 22)."""
+    """(filters, coefficients - 1): all but the first coefficient of the orthonormal cosine
+    transform (DCT-II), each lifted by 1 + 11 sin(pi k / 22)."""
     k = torch.arange(1, coefficients, dtype=torch.float64)
-    angles = (2 * torch.arange(filters, dtype=torch.float64)[:, None] + 1) * k / (2 * filters) * math.pi
+    angles = (
+        (2 * torch.arange(filters, dtype=torch.float64)[:, None] + 1) * k / (2 * filters) * math.pi
+    )
     lift = 1 + _LIFTER / 2 * torch.sin(math.pi * k / _LIFTER)
     return angles.cos() * math.sqrt(2 / filters) * lift

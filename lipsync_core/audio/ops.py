@@ -17,14 +17,17 @@ def resample(audio: Audio, rate: int) -> Audio:
     if audio.samples.shape[1] == 0:  # torchaudio refuses it
         return Audio(audio.samples, rate)
     try:
-        # Importing it fails beside CPU builds of torch (OSError: libc10_cuda) and beside CUDA builds of another
-        # CUDA version (RuntimeError), so every failure of the import means: not here.
+        # Importing it fails beside CPU builds of torch (OSError: libc10_cuda) and beside CUDA
+        # builds of another CUDA version (RuntimeError), so every failure of the import means: not
+        # here.
         from torchaudio.functional import resample as kernel
     except (ImportError, OSError, RuntimeError):
         from ..media import resample_pyav
 
         return Audio(resample_pyav(audio.samples, audio.rate, rate), rate)
-    return Audio(kernel(audio.samples, audio.rate, rate, lowpass_filter_width=64, rolloff=0.95), rate)
+    return Audio(
+        kernel(audio.samples, audio.rate, rate, lowpass_filter_width=64, rolloff=0.95), rate
+    )
 
 
 def mono(audio: Audio) -> Audio:
@@ -33,18 +36,21 @@ def mono(audio: Audio) -> Audio:
 
 
 def shifted(audio: Audio, delay_s: Fraction) -> Audio:
-    """``audio`` sounding ``delay_s`` seconds later (< 0: earlier), to the nearest sample and as long as before: what leaves
-    one end is lost, silence comes in at the other."""
+    """``audio`` sounding ``delay_s`` seconds later (< 0: earlier), to the nearest sample and as
+    long as before: what leaves one end is lost, silence comes in at the other."""
     length = audio.samples.shape[1]
     delay = max(-length, min(length, math.floor(delay_s * audio.rate + Fraction(1, 2))))
     out = torch.zeros_like(audio.samples)
-    out[:, max(delay, 0) : length + min(delay, 0)] = audio.samples[:, max(-delay, 0) : length - max(delay, 0)]
+    out[:, max(delay, 0) : length + min(delay, 0)] = audio.samples[
+        :, max(-delay, 0) : length - max(delay, 0)
+    ]
     return Audio(out, audio.rate)
 
 
 def mixed(sounds: Sequence[Audio]) -> Audio:
-    """Several sounds at once, at the highest of their rates, with the most of their channels, as long as the longest; a mono
-    one sounds on every side. Sums beyond [-1,1] are clipped. One sound alone comes back as it is."""
+    """Several sounds at once, at the highest of their rates, with the most of their channels, as
+    long as the longest; a mono one sounds on every side. Sums beyond [-1,1] are clipped. One sound
+    alone comes back as it is."""
     if len(sounds) == 1:
         return sounds[0]
     rate = max(sound.rate for sound in sounds)
@@ -59,7 +65,9 @@ def fitted(audio: Audio, seconds: Fraction) -> Audio:
     """``audio`` cut, or followed by silence, to be ``seconds`` long: to the nearest sample."""
     wanted = int(seconds * audio.rate + Fraction(1, 2))
     missing = wanted - audio.samples.shape[1]
-    return Audio(F.pad(audio.samples, (0, missing)) if missing > 0 else audio.samples[:, :wanted], audio.rate)
+    return Audio(
+        F.pad(audio.samples, (0, missing)) if missing > 0 else audio.samples[:, :wanted], audio.rate
+    )
 
 
 def frame_count(audio: Audio, fps: Fraction) -> int:

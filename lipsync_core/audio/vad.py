@@ -1,13 +1,15 @@
-"""When somebody speaks: stretches of voice in a sound, and the curve that lips follow, frame by frame.
+"""When somebody speaks: stretches of voice in a sound, and the curve that lips follow, frame by
+frame.
 
-The measure knows steady backgrounds (room, fan, hiss, hum), which it learns in each of 16 bands from the quietest tenth of a
-second within 3 s, and takes for voice whatever rises above them. Music and crowds rise too: it wants speech without them,
-and a note held for 6 s is a background to it.
+The measure knows steady backgrounds (room, fan, hiss, hum), which it learns in each of 16 bands
+from the quietest tenth of a second within 3 s, and takes for voice whatever rises above them. Music
+and crowds rise too: it wants speech without them, and a note held for 6 s is a background to it.
 
-Measured on ten recordings (books read, an old address in the open, talk in videos, espeak) with pauses of 1.2 s put in, truth
-from the clean level; noise is white, pink, of a fan or mains hum. Of the time that is speech, as many per cent are above
-one half, and of the pauses (0.25 s and more from speech, most of it faint speech or breath that the truth does not count):
-clean 100 and 3, noise at 20 dB 100 and 1 to 4, at 10 dB 100 and 0 to 3, at 5 dB 99 and 0 to 3.
+Measured on ten recordings (books read, an old address in the open, talk in videos, espeak) with
+pauses of 1.2 s put in, truth from the clean level; noise is white, pink, of a fan or mains hum. Of
+the time that is speech, as many per cent are above one half, and of the pauses (0.25 s and more
+from speech, most of it faint speech or breath that the truth does not count): clean 100 and 3,
+noise at 20 dB 100 and 1 to 4, at 10 dB 100 and 0 to 3, at 5 dB 99 and 0 to 3.
 """
 
 import functools
@@ -24,8 +26,8 @@ from ..types import Audio
 from .ops import mono
 
 Silence = Literal["keep", "close", "generate"]
-"""What a mouth does while nobody speaks: ``keep`` shows the old one, ``close`` a closed one of the same person,
-``generate`` what the network makes of silence."""
+"""What a mouth does while nobody speaks: ``keep`` shows the old one, ``close`` a closed one of the
+same person, ``generate`` what the network makes of silence."""
 
 _HOPS = 100  # a second
 _WINDOW = Fraction(32, 1000)  # seconds: under the lowest voice's two periods bands would pulse
@@ -33,20 +35,23 @@ _BANDS, _LOW_HZ, _HIGH_HZ = 16, 120.0, 7000.0  # above the mains and its first h
 _SMOOTH, _STEADY = 5, 11  # hops over which voice and background are averaged
 _REACH = 3 * _HOPS  # hops to each side in which the background is sought
 _RISE = 1.5  # mean of a background over the least of its averages
-_DEPTH_DB, _LEAST_DBFS = 40.0, -90.0  # what lies so far under the clip's loud hops, or so low, is no voice
+# what lies so far under the clip's loud hops, or so low, is no voice
+_DEPTH_DB, _LEAST_DBFS = 40.0, -90.0
 _LOUD = 0.95  # quantile
-_THRESHOLD_DB, _MOST_DB = 2.0, 20.0  # of the excess over the background, mean of the bands; the most that one counts
-_SHORTEST, _GAP = 10, 20  # hops: a click, smeared by window and mean, is shorter; stops in a phrase are
+# of the excess over the background, mean of the bands; the most that one counts
+_THRESHOLD_DB, _MOST_DB = 2.0, 20.0
+# hops: a click, smeared by window and mean, is shorter; stops in a phrase are
+_SHORTEST, _GAP = 10, 20
 _AT_ONCE = 4096  # hops whose spectra are in memory
 
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """How a curve rises before a stretch and falls after it: from 0 to 1 in ``attack_ms``, there ``lead_ms`` before the
-    stretch begins; at 1 for ``hold_ms`` more, then down in ``release_ms``.
+    """How a curve rises before a stretch and falls after it: from 0 to 1 in ``attack_ms``, there
+    ``lead_ms`` before the stretch begins; at 1 for ``hold_ms`` more, then down in ``release_ms``.
 
-    Lips open some 100 ms before a word sounds (100 to 300 ms from the first motion: Chandrasekaran et al. 2009, PLoS Comput
-    Biol 5(7)), and last sounds fade into the background before they end.
+    Lips open some 100 ms before a word sounds (100 to 300 ms from the first motion: Chandrasekaran
+    et al. 2009, PLoS Comput Biol 5(7)), and last sounds fade into the background before they end.
     """
 
     attack_ms: int = 100
@@ -60,37 +65,48 @@ class Edges:
 
 
 def voice_activity(audio: Audio, *, fps: Fraction, count: int, edges: Edges = Edges()) -> Tensor:
-    """(count,) in [0,1], on the CPU: at the middle of each video frame 1 where somebody speaks in ``audio``, 0 in silence.
+    """(count,) in [0,1], on the CPU: at the middle of each video frame 1 where somebody speaks in
+    ``audio``, 0 in silence.
 
-    Any rate and level; channels are mixed. Past its end the sound is silent. Frames of one sound at one rate are the same
-    however many are asked for.
+    Any rate and level; channels are mixed. Past its end the sound is silent. Frames of one sound at
+    one rate are the same however many are asked for.
     """
     return curve(voiced_stretches(audio), fps=fps, count=count, edges=edges)
 
 
 def silent_frames(audio: Audio, fps: Fraction, count: int, *, margin_ms: int = 200) -> Tensor:
-    """(count,) bool: video frames in which nobody speaks, so that lips have no reason to move: no voice within ``margin_ms``
-    of their middle, because lips close for 50 to 150 ms in the midst of speech and open before it begins."""
+    """(count,) bool: video frames in which nobody speaks, so that lips have no reason to move: no
+    voice within ``margin_ms`` of their middle, because lips close for 50 to 150 ms in the midst of
+    speech and open before it begins."""
     return voice_activity(audio, fps=fps, count=count, edges=Edges(0, margin_ms, margin_ms, 0)) == 0
 
 
-def shown_in(silence: Silence, turns: Tensor | None, activity: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """How much of a new mouth is seen, and how much of that speaks, (T,) in [0,1] each, None for all of it: for somebody with
-    these ``turns`` (T,), None for always, and the ``activity`` (T,) of the voice, where somebody listens."""
+def shown_in(
+    silence: Silence, turns: Tensor | None, activity: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """How much of a new mouth is seen, and how much of that speaks, (T,) in [0,1] each, None for
+    all of it: for somebody with these ``turns`` (T,), None for always, and the ``activity`` (T,) of
+    the voice, where somebody listens."""
     if silence == "keep" and activity is not None:
         return activity if turns is None else activity * turns, None
     return turns, activity if silence == "close" else None
 
 
 def curve(stretches: Tensor, *, fps: Fraction, count: int, edges: Edges = Edges()) -> Tensor:
-    """(count,) float in [0,1] at the middle of each frame: 1 within the ``stretches`` (R,2), in seconds, rising and apart;
-    0 far from them, with soft ``edges`` between."""
+    """(count,) float in [0,1] at the middle of each frame: 1 within the ``stretches`` (R,2), in
+    seconds, rising and apart; 0 far from them, with soft ``edges`` between."""
     # integers as far as 2^53, one division: an hour on, the time is as exact as at first
-    middle = (2 * torch.arange(count, dtype=torch.float64) + 1) * fps.denominator / (2 * fps.numerator)
+    middle = (
+        (2 * torch.arange(count, dtype=torch.float64) + 1) * fps.denominator / (2 * fps.numerator)
+    )
     never = torch.tensor([math.inf], dtype=torch.float64)
-    begins, ends = torch.cat([stretches[:, 0].double(), never]), torch.cat([-never, stretches[:, 1].double()])
+    begins, ends = (
+        torch.cat([stretches[:, 0].double(), never]),
+        torch.cat([-never, stretches[:, 1].double()]),
+    )
     place = torch.searchsorted(begins[:-1].contiguous(), middle, right=True)
-    before, after = begins[place] - middle, middle - ends[place]  # after < 0: within the stretch that began last
+    # after < 0: within the stretch that began last
+    before, after = begins[place] - middle, middle - ends[place]
     rising = _fall(before, edges.lead_ms, edges.attack_ms)
     return torch.maximum(rising, _fall(after, edges.hold_ms, edges.release_ms)).float()
 
@@ -102,7 +118,8 @@ def _fall(distance: Tensor, hold_ms: int, slope_ms: int) -> Tensor:
 
 
 def voiced_stretches(audio: Audio) -> Tensor:
-    """(R,2) float64 seconds, rising: when somebody speaks, to 10 ms. Pauses of less than 0.2 s are none."""
+    """(R,2) float64 seconds, rising: when somebody speaks, to 10 ms. Pauses of less than 0.2 s are
+    none."""
     runs = _closed(_runs(_excess(audio) > _THRESHOLD_DB))
     return runs[runs[:, 1] - runs[:, 0] >= _SHORTEST].double() / _HOPS
 
@@ -119,13 +136,18 @@ def _excess(audio: Audio) -> Tensor:
 
 
 def _background(power: Tensor) -> Tensor:
-    """(BANDS, K) the quietest tenth of a second nearby; digital silence, which editors put in, is no background (0 where
-    there is nothing else)."""
+    """(BANDS, K) the quietest tenth of a second nearby; digital silence, which editors put in, is
+    no background (0 where there is nothing else)."""
     steady = _averaged(power, _STEADY)
     heard = power.sum(0, keepdim=True) > 10 ** (_LEAST_DBFS / 10)
-    whole = -F.max_pool1d(F.pad(-heard.float(), (_STEADY // 2, _STEADY // 2), value=-1.0), _STEADY, 1) > 0
+    whole = (
+        -F.max_pool1d(F.pad(-heard.float(), (_STEADY // 2, _STEADY // 2), value=-1.0), _STEADY, 1)
+        > 0
+    )
     known = torch.where(whole, steady, math.inf)
-    least = -F.max_pool1d(F.pad(-known, (_REACH, _REACH), value=-math.inf)[None], 2 * _REACH + 1, 1)[0]
+    least = -F.max_pool1d(
+        F.pad(-known, (_REACH, _REACH), value=-math.inf)[None], 2 * _REACH + 1, 1
+    )[0]
     return torch.where(least.isinf(), 0.0, least)
 
 
@@ -148,15 +170,19 @@ def _powers(audio: Audio) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _bands(size: int, rate: int) -> Tensor:
-    """(BANDS, size/2+1) which bins belong to which band; the bands are even on the mel scale 1127 ln(1 + f/700)."""
-    low, high = (1127 * math.log1p(hz / 700) for hz in (_LOW_HZ, max(_LOW_HZ, min(_HIGH_HZ, 0.475 * rate))))
+    """(BANDS, size/2+1) which bins belong to which band; the bands are even on the mel scale 1127
+    ln(1 + f/700)."""
+    low, high = (
+        1127 * math.log1p(hz / 700) for hz in (_LOW_HZ, max(_LOW_HZ, min(_HIGH_HZ, 0.475 * rate)))
+    )
     edges = 700 * torch.expm1(torch.linspace(low, high, _BANDS + 1, dtype=torch.float64) / 1127)
     bins = torch.arange(size // 2 + 1, dtype=torch.float64) * rate / size
     return ((bins >= edges[:-1, None]) & (bins < edges[1:, None])).double()
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
-    return values.sort().values[int(share * (len(values) - 1))]  # torch.quantile takes 16 million values at most
+    # torch.quantile takes 16 million values at most
+    return values.sort().values[int(share * (len(values) - 1))]
 
 
 def _averaged(power: Tensor, hops: int) -> Tensor:

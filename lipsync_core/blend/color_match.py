@@ -1,4 +1,5 @@
-"""Bring the colours of a generated face to those of its source: the mean of both, and what spreads round it."""
+"""Bring the colours of a generated face to those of its source: the mean of both, and what spreads
+round it."""
 
 from typing import Literal
 
@@ -6,14 +7,17 @@ import torch
 from torch import Tensor
 
 ColourMatch = Literal["spread", "covariance"]
-_STEPS = 12  # of the square root of a matrix: the condition of a colour's covariance, as it is bounded here, asks for 9
-_LEAST = 0.02  # of the mean variance: what every direction of colour has at least, where noise alone is left of it
+# of the square root of a matrix: the condition of a colour's covariance, as it is bounded here,
+# asks for 9
+_STEPS = 12
+# of the mean variance: what every direction of colour has at least, where noise alone is left of it
+_LEAST = 0.02
 
 
 def colours(pixels: Tensor, kind: ColourMatch) -> Tensor:
-    """Pixels (N,3,...) RGB in [0,1] where ``kind`` compares them: CIE L*a*b* in hundredths for ``spread``, as Reinhard et al.
-    2001 ("Color transfer between images") do in a like space; linear light for ``covariance``, in which a change of light
-    is a linear map."""
+    """Pixels (N,3,...) RGB in [0,1] where ``kind`` compares them: CIE L*a*b* in hundredths for
+    ``spread``, as Reinhard et al. 2001 ("Color transfer between images") do in a like space; linear
+    light for ``covariance``, in which a change of light is a linear map."""
     import kornia.color as kc  # takes a third of a second
 
     return kc.rgb_to_lab(pixels) / 100 if kind == "spread" else kc.rgb_to_linear_rgb(pixels)
@@ -23,11 +27,16 @@ def pixels_of(values: Tensor, kind: ColourMatch) -> Tensor:
     """The inverse of ``colours``."""
     import kornia.color as kc
 
-    return kc.lab_to_rgb(values * 100) if kind == "spread" else kc.linear_rgb_to_rgb(values.clamp(0, 1))
+    return (
+        kc.lab_to_rgb(values * 100)
+        if kind == "spread"
+        else kc.linear_rgb_to_rgb(values.clamp(0, 1))
+    )
 
 
 def tones(values: Tensor, weight: Tensor) -> Tensor:
-    """(N,12) the mean (3) and the covariance (9) of ``values`` (N,3,S,S) under ``weight`` (N,1,S,S)."""
+    """(N,12) the mean (3) and the covariance (9) of ``values`` (N,3,S,S) under ``weight``
+    (N,1,S,S)."""
     n = len(values)
     weight = weight / weight.sum((2, 3), keepdim=True).clamp_min(1e-6)
     mean = (values * weight).sum((2, 3))
@@ -37,20 +46,31 @@ def tones(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def match_colour(
-    generated: Tensor, source: Tensor, weight: Tensor, *, kind: ColourMatch = "spread", limit: float = 0.2
+    generated: Tensor,
+    source: Tensor,
+    weight: Tensor,
+    *,
+    kind: ColourMatch = "spread",
+    limit: float = 0.2,
 ) -> Tensor:
-    """``generated`` (N,3,S,S) RGB in [0,1] with the tones that ``source`` (N,3,S,S) has under ``weight`` (N,1,S,S), which
-    should cover skin that both share: round the mouth, not the mouth. See ``toned``."""
+    """``generated`` (N,3,S,S) RGB in [0,1] with the tones that ``source`` (N,3,S,S) has under
+    ``weight`` (N,1,S,S), which should cover skin that both share: round the mouth, not the mouth.
+    See ``toned``."""
     values, wanted = colours(generated, kind), colours(source, kind)
-    return pixels_of(toned(values, tones(values, weight), tones(wanted, weight), kind=kind, limit=limit), kind)
+    return pixels_of(
+        toned(values, tones(values, weight), tones(wanted, weight), kind=kind, limit=limit), kind
+    )
 
 
-def toned(values: Tensor, has: Tensor, wants: Tensor, *, kind: ColourMatch, limit: float = 0.2) -> Tensor:
+def toned(
+    values: Tensor, has: Tensor, wants: Tensor, *, kind: ColourMatch, limit: float = 0.2
+) -> Tensor:
     """``values`` (N,3,S,S), whose ``tones`` are ``has`` (N,12), with those that ``wants`` (N,12).
 
-    ``spread`` scales each channel; ``covariance`` maps with the symmetric matrix that takes one covariance to the other and
-    moves colours least (Pitie and Kokaram 2007, "The linear Monge-Kantorovitch linear colour mapping"). Gains differ from 1
-    by at most ``limit``, and shifts stay within it, so that a dark mouth never washes out a face.
+    ``spread`` scales each channel; ``covariance`` maps with the symmetric matrix that takes one
+    covariance to the other and moves colours least (Pitie and Kokaram 2007, "The linear
+    Monge-Kantorovitch linear colour mapping"). Gains differ from 1 by at most ``limit``, and shifts
+    stay within it, so that a dark mouth never washes out a face.
     """
     mean, wanted = has[:, :3, None, None], wants[:, :3, None, None]
     shift = (wanted - mean).clamp(-limit, limit)
@@ -61,7 +81,8 @@ def toned(values: Tensor, has: Tensor, wants: Tensor, *, kind: ColourMatch, limi
     root, inverse = _roots(old)
     map_ = inverse @ _roots(root @ new @ root)[0] @ inverse
     change = map_ - torch.eye(3, device=map_.device, dtype=map_.dtype)
-    size = change.square().sum((1, 2), keepdim=True).clamp_min(1e-12).sqrt()  # no gain changes by more than this norm
+    # no gain changes by more than this norm
+    size = change.square().sum((1, 2), keepdim=True).clamp_min(1e-12).sqrt()
     change = change * (limit / size).clamp_max(1)
     apart = values - mean
     return apart + torch.einsum("ncd,ndhw->nchw", change, apart) + mean + shift
@@ -74,8 +95,9 @@ def _regular(covariance: Tensor) -> Tensor:
 
 
 def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The square root of symmetric positive matrices (N,3,3) and its inverse, by Newton's steps (Denman and Beavers 1976 in the
-    product form of Newton and Schulz): products alone, whose gradient exists where eigenvalues are equal, too."""
+    """The square root of symmetric positive matrices (N,3,3) and its inverse, by Newton's steps
+    (Denman and Beavers 1976 in the product form of Newton and Schulz): products alone, whose
+    gradient exists where eigenvalues are equal, too."""
     norm = matrix.square().sum((1, 2), keepdim=True).sqrt()
     eye = torch.eye(3, device=matrix.device, dtype=matrix.dtype)
     root, inverse = matrix / norm, eye.expand_as(matrix)

@@ -9,14 +9,19 @@ MaskKind = Literal["mouth", "lower", "face", "box"]
 
 
 def face_mask(
-    kind: MaskKind, points: Tensor, size: int, *, feather: float | Tensor = 0.08, inset: float | Tensor = 0.0
+    kind: MaskKind,
+    points: Tensor,
+    size: int,
+    *,
+    feather: float | Tensor = 0.08,
+    inset: float | Tensor = 0.0,
 ) -> Tensor:
     """(N,1,S,S) masks in [0,1] for crops whose five points lie at ``points`` (N,5,2) crop pixels.
 
-    ``mouth``: an ellipse from under the nose to the chin; ``lower``: the lower half of the crop; ``face``: an ellipse over
-    brows and chin; ``box``: the whole crop. ``feather``, one or (N,) of them, is the width of the soft edge as a part of the
-    crop's side; 0 gives a hard one. ``inset``, likewise, moves the edge inwards. Soft edges lie inside the crop: its border
-    is 0.
+    ``mouth``: an ellipse from under the nose to the chin; ``lower``: the lower half of the crop;
+    ``face``: an ellipse over brows and chin; ``box``: the whole crop. ``feather``, one or (N,) of
+    them, is the width of the soft edge as a part of the crop's side; 0 gives a hard one. ``inset``,
+    likewise, moves the edge inwards. Soft edges lie inside the crop: its border is 0.
     """
     if kind not in ("mouth", "lower", "face", "box"):
         raise ValueError(f"mask is {kind!r}; wanted mouth, lower, face or box")
@@ -34,8 +39,8 @@ def face_mask(
 
 
 def soft_edge(inside: Tensor, feather: float | Tensor, inset: float | Tensor = 0.0) -> Tensor:
-    """(N,S,S) from 0 at the distance ``inset`` of the side to 1 at ``feather`` of it more, one or (N,) of each, S shaped;
-    ``inside`` (N,S,S) in px. The crop's border, an edge too, is 0."""
+    """(N,S,S) from 0 at the distance ``inset`` of the side to 1 at ``feather`` of it more, one or
+    (N,) of each, S shaped; ``inside`` (N,S,S) in px. The crop's border, an edge too, is 0."""
     size = inside.shape[-1]
     feather, inset = _each(feather), _each(inset)
     if isinstance(feather, Tensor):
@@ -58,11 +63,15 @@ def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:
     down = mouth - eyes
     length = down.norm(dim=1).clamp_min(1e-6)
     unit = down / length[:, None]
-    # in units of the distance from the eyes to the mouth: the chin lies near 1.6, wide open near 1.9
+    # in units of the distance from the eyes to the mouth: the chin lies near 1.6, wide open near
+    # 1.9
     centre, across, along = (1.2, 0.80, 0.70) if kind == "mouth" else (0.75, 0.95, 1.15)
-    offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - (eyes + down * centre)[:, None, None]
+    offset = (
+        torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+        - (eyes + down * centre)[:, None, None]
+    )
     v = (offset * unit[:, None, None]).sum(-1) / (length * along)[:, None, None]
-    u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (length * across)[
-        :, None, None
-    ]
+    u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (
+        length * across
+    )[:, None, None]
     return (1 - (u.square() + v.square()).sqrt()) * (length * min(across, along))[:, None, None]

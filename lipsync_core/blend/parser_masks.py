@@ -1,6 +1,8 @@
-"""Masks from what a face parser says that each pixel shows: where the face is, and what lies before it.
+"""Masks from what a face parser says that each pixel shows: where the face is, and what lies before
+it.
 
-Both multiply the mask that ``masks`` or ``outlines`` made of the landmarks: ``mask * parsed_mask(...) * (1 - occluded(...))``.
+Both multiply the mask that ``masks`` or ``outlines`` made of the landmarks: ``mask *
+parsed_mask(...) * (1 - occluded(...))``.
 """
 
 import torch
@@ -11,12 +13,33 @@ from .landmark_masks import outline_distance
 from .masks import MaskKind, soft_edge
 
 LABELS = (
-    *("background", "skin", "right_brow", "left_brow", "right_eye", "left_eye", "glasses", "right_ear", "left_ear"),
-    *("earring", "nose", "mouth", "upper_lip", "lower_lip", "neck", "necklace", "cloth", "hair", "hat"),
+    *(
+        "background",
+        "skin",
+        "right_brow",
+        "left_brow",
+        "right_eye",
+        "left_eye",
+        "glasses",
+        "right_ear",
+        "left_ear",
+    ),
+    *(
+        "earring",
+        "nose",
+        "mouth",
+        "upper_lip",
+        "lower_lip",
+        "neck",
+        "necklace",
+        "cloth",
+        "hair",
+        "hat",
+    ),
 )
-"""What the 19 probabilities are of: the labels of CelebAMask-HQ in the order of zllrunning/face-parsing.PyTorch
-(prepropess_data.py). ``mouth`` is what is seen between the lips; hands have no label, nor have things. Nothing here tells
-left from right."""
+"""What the 19 probabilities are of: the labels of CelebAMask-HQ in the order of
+zllrunning/face-parsing.PyTorch (prepropess_data.py). ``mouth`` is what is seen between the lips;
+hands have no label, nor have things. Nothing here tells left from right."""
 
 _MOUTH = ("skin", "mouth", "upper_lip", "lower_lip")
 _FACE = (*_MOUTH, "nose", "right_brow", "left_brow", "right_eye", "left_eye", "glasses")
@@ -26,23 +49,30 @@ _REDRAWN: dict[MaskKind, tuple[str, ...]] = {
     "face": _FACE,
     "box": LABELS,
 }
-_BEFORE = ("cloth", "hair", "hat")  # wherever they are; background only where the face itself should be
+# wherever they are; background only where the face itself should be
+_BEFORE = ("cloth", "hair", "hat")
 
 _CELL = 4  # px between the places where edges are sought: a parser's own cells are no finer
 _NO, _YES = 0.5, 0.8  # how likely a label is where it is surely not there, and surely there
-_OPEN, _COVERED = 0.2, 0.5  # the same of what lies before a face: one pixel too many is seen less than one too few
+# the same of what lies before a face: one pixel too many is seen less than one too few
+_OPEN, _COVERED = 0.2, 0.5
 
-# The ellipse in which a face is nothing but face: its centre down the line from the eyes to the mouth, half its width and
-# height, in units of that line. The usual face (mean of iBUG's 68 points) is wider beside the mouth, 0.9, and ends at 1.7.
+# The ellipse in which a face is nothing but face: its centre down the line from the eyes to the
+# mouth, half its width and height, in units of that line. The usual face (mean of iBUG's 68 points)
+# is wider beside the mouth, 0.9, and ends at 1.7.
 _CENTRE, _ACROSS, _ALONG = 0.72, 0.72, 0.80
 
 
-def parsed_mask(kind: MaskKind, probabilities: Tensor, size: int, *, feather: float = 0.08) -> Tensor:
-    """(N,1,S,S) in [0,1]: where a face shows what ``kind`` redraws, of ``probabilities`` (N,19,h,w) over the whole crop.
+def parsed_mask(
+    kind: MaskKind, probabilities: Tensor, size: int, *, feather: float = 0.08
+) -> Tensor:
+    """(N,1,S,S) in [0,1]: where a face shows what ``kind`` redraws, of ``probabilities`` (N,19,h,w)
+    over the whole crop.
 
-    ``mouth``: skin, lips and what is between them; ``lower``: and the nose; ``face``: and eyes, brows and glasses; ``box``:
-    everything. The soft edge of ``feather`` (a part of the crop's side) lies inside, and the crop's border is 0; with
-    feather 0 the edge is hard. Raises ValueError for other kinds and shapes.
+    ``mouth``: skin, lips and what is between them; ``lower``: and the nose; ``face``: and eyes,
+    brows and glasses; ``box``: everything. The soft edge of ``feather`` (a part of the crop's side)
+    lies inside, and the crop's border is 0; with feather 0 the edge is hard. Raises ValueError for
+    other kinds and shapes.
     """
     if kind not in _REDRAWN:
         raise ValueError(f"mask is {kind!r}; wanted mouth, lower, face or box")
@@ -55,15 +85,16 @@ def parsed_mask(kind: MaskKind, probabilities: Tensor, size: int, *, feather: fl
 
 
 def occluded(probabilities: Tensor, points: Tensor, size: int, *, feather: float = 0.08) -> Tensor:
-    """(N,1,S,S) in [0,1]: how much something before the face covers it, of ``probabilities`` (N,19,h,w) over the whole crop
-    and the face's ``points`` (N,K,2) crop pixels, five or dense ones (``outlines.LAYOUTS``).
+    """(N,1,S,S) in [0,1]: how much something before the face covers it, of ``probabilities``
+    (N,19,h,w) over the whole crop and the face's ``points`` (N,K,2) crop pixels, five or dense ones
+    (``outlines.LAYOUTS``).
 
-    Hair, cloth and hats count anywhere; background does where the face itself should be, for that is what a parser calls
-    hands and things. 1 up to their edge, then down to 0 over ``feather`` (a part of the crop's side); 0 for no soft
-    edge. Raises ValueError for other shapes.
+    Hair, cloth and hats count anywhere; background does where the face itself should be, for that
+    is what a parser calls hands and things. 1 up to their edge, then down to 0 over ``feather`` (a
+    part of the crop's side); 0 for no soft edge. Raises ValueError for other shapes.
 
-    A hand that the parser takes for skin is not found, and a beard that it takes for hair is; public weights were trained
-    on neither.
+    A hand that the parser takes for skin is not found, and a beard that it takes for hair is;
+    public weights were trained on neither.
     """
     cells = _cells(size)
     background = _resized(_share(probabilities, ("background",)), cells) * _own(points, size, cells)
@@ -77,7 +108,9 @@ def occluded(probabilities: Tensor, points: Tensor, size: int, *, feather: float
 def _share(probabilities: Tensor, labels: tuple[str, ...]) -> Tensor:
     """(N,1,h,w) how likely a pixel is one of ``labels``."""
     if probabilities.ndim != 4 or probabilities.shape[1] != len(LABELS):
-        raise ValueError(f"probabilities are {tuple(probabilities.shape)}; wanted (N,{len(LABELS)},h,w)")
+        raise ValueError(
+            f"probabilities are {tuple(probabilities.shape)}; wanted (N,{len(LABELS)},h,w)"
+        )
     numbers = [LABELS.index(label) for label in labels]
     return probabilities[:, numbers].sum(1, keepdim=True)
 
@@ -91,7 +124,10 @@ def _own(points: Tensor, size: int, cells: int) -> Tensor:
     down = mouth - eyes
     length = down.norm(dim=1).clamp_min(1e-6)[:, None, None]
     axis = (torch.arange(cells, device=points.device, dtype=points.dtype) + 0.5) * (size / cells)
-    away = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - (eyes + down * _CENTRE)[:, None, None]
+    away = (
+        torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+        - (eyes + down * _CENTRE)[:, None, None]
+    )
     unit = down[:, None, None] / length[..., None]
     v = (away * unit).sum(-1) / (length * _ALONG)
     u = (away[..., 0] * unit[..., 1] - away[..., 1] * unit[..., 0]) / (length * _ACROSS)
@@ -120,7 +156,8 @@ def _widened(planes: Tensor, reach: int) -> Tensor:
 
 
 def _softened(planes: Tensor, feather: float, size: int) -> Tensor:
-    """(N,1,S,S) averages of (N,1,cells,cells) over as far as they were widened, S shaped between 0 and 1."""
+    """(N,1,S,S) averages of (N,1,cells,cells) over as far as they were widened, S shaped between 0
+    and 1."""
     reach = _reach(feather, size)
     x = F.avg_pool2d(planes, 2 * reach + 1, 1, reach, count_include_pad=False)
     x = _resized(x, size)

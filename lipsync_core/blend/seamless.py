@@ -1,4 +1,5 @@
-"""Take out of a drawn face what would show at the border of its mask: a smooth field, computed small."""
+"""Take out of a drawn face what would show at the border of its mask: a smooth field, computed
+small."""
 
 import functools
 from itertools import pairwise
@@ -10,21 +11,22 @@ from torch import Tensor
 
 Seamless = Literal["pyramid", "poisson", "seamless"]
 
-# Sides in px at which the field is computed: it is smooth, and finer ones cost time alone. Halves, and symmetric ones, so
-# that a mirrored face has the mirrored field.
+# Sides in px at which the field is computed: it is smooth, and finer ones cost time alone. Halves,
+# and symmetric ones, so that a mirrored face has the mirrored field.
 _SIDES = (48, 24, 12, 6, 3)
 _RING = 7  # px of 48 round the mask in which drawn and source are compared
 _LIMIT = 0.25  # of the range [0,1]; larger differences are no change of light
 
 
 def residue(kind: Seamless, difference: Tensor, mask: Tensor) -> Tensor:
-    """(N,3,S,S) what to take off drawn faces, of which ``difference`` (N,3,S,S) is left when their source is taken off, so
-    that they meet it at the border of ``mask`` (N,1,S,S) in [0,1].
+    """(N,3,S,S) what to take off drawn faces, of which ``difference`` (N,3,S,S) is left when their
+    source is taken off, so that they meet it at the border of ``mask`` (N,1,S,S) in [0,1].
 
-    ``poisson``: the differences all round the mask, carried smoothly into it as a membrane would (the solution of Laplace's
-    equation, which Poisson blending adds to what it pastes), by pull and push over a pyramid. ``pyramid``: of the
-    difference the low bands, each fading towards the border over a way as long as its waves: a multi-band blend that ends
-    at the mask, where the plain one reaches beyond. ``seamless``: the second on what the first leaves.
+    ``poisson``: the differences all round the mask, carried smoothly into it as a membrane would
+    (the solution of Laplace's equation, which Poisson blending adds to what it pastes), by pull and
+    push over a pyramid. ``pyramid``: of the difference the low bands, each fading towards the
+    border over a way as long as its waves: a multi-band blend that ends at the mask, where the
+    plain one reaches beyond. ``seamless``: the second on what the first leaves.
     """
     size = difference.shape[-1]
     sides = [side for side in _SIDES if side < size] or [size]
@@ -65,8 +67,8 @@ def _inner(mask: Tensor, reach: int) -> Tensor:
 
 
 def _smooth(x: Tensor, reach: int) -> Tensor:
-    """Two passes of a box, a hat of 2 * reach - 1 px, in either direction: as products of small matrices, a tenth of the time
-    of pooling. Near the border the mean is of what there is."""
+    """Two passes of a box, a hat of 2 * reach - 1 px, in either direction: as products of small
+    matrices, a tenth of the time of pooling. Near the border the mean is of what there is."""
     hat = _hat(x.shape[-1], reach).to(x)
     return hat @ x @ hat.mT
 

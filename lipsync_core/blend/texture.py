@@ -7,15 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TOLERANCE = 0.12  # of the range [0,1]: how much drawn and own skin may differ and still share their finest detail
+# of the range [0,1]: how much drawn and own skin may differ and still share their finest detail
+_TOLERANCE = 0.12
 _MOST = 2.0  # times that fine detail is strengthened where there is none to borrow
 _TILE = 256  # px of grain that repeats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """``detail`` in [0,1]: how much of the source's sharpness a mouth gets, ``grain`` in [0,1]: and of its grain. ``index``:
-    the clip's number of each frame, which the grain depends on."""
+    """``detail`` in [0,1]: how much of the source's sharpness a mouth gets, ``grain`` in [0,1]: and
+    of its grain. ``index``: the clip's number of each frame, which the grain depends on."""
 
     detail: float
     grain: float
@@ -24,7 +25,8 @@ class Texture:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a part lies: in the clip's frame ``number``, from (x, y) on, at ``step`` px for one of the crop."""
+    """Where a part lies: in the clip's frame ``number``, from (x, y) on, at ``step`` px for one of
+    the crop."""
 
     number: int
     x: int
@@ -35,12 +37,14 @@ class Place:
 def textured(drawn: Tensor, own: Tensor, place: Place, *, texture: Texture, top: float) -> Tensor:
     """``drawn`` (C,h,w) with the fine detail of ``own`` (C,h,w), the frame's pixels there.
 
-    A network draws at the resolution of its crop. What is finer is taken from the frame where the two otherwise look alike
-    (skin, a beard); where they do not (lips, teeth), the drawn detail is strengthened by what it lacks elsewhere, and grain
-    as strong as the frame's is laid over it. ``top``: of the values, 1 or 255.
+    A network draws at the resolution of its crop. What is finer is taken from the frame where the
+    two otherwise look alike (skin, a beard); where they do not (lips, teeth), the drawn detail is
+    strengthened by what it lacks elsewhere, and grain as strong as the frame's is laid over it.
+    ``top``: of the values, 1 or 255.
     """
     reach = max(1, round(place.step)) * 2 + 1
-    grey, drawn_grey = own.mean(0, keepdim=True), drawn.mean(0, keepdim=True)  # one plane: colour has little detail
+    # one plane: colour has little detail
+    grey, drawn_grey = own.mean(0, keepdim=True), drawn.mean(0, keepdim=True)
     low, base = _smooth(grey, reach), _smooth(drawn_grey, reach)
     fine, drawn_fine = grey - low, drawn_grey - base
     near = ((low - base).square() / -((_TOLERANCE * top) ** 2)).exp()
@@ -49,7 +53,8 @@ def textured(drawn: Tensor, own: Tensor, place: Place, *, texture: Texture, top:
     detail = near * (fine - drawn_fine) + (1 - near) * gain * drawn_fine
     out = drawn + texture.detail * detail
     if texture.grain:
-        level = fine[:, ::3, ::3].abs().median() / 0.6745  # of a normal distribution's median to its deviation
+        # of a normal distribution's median to its deviation
+        level = fine[:, ::3, ::3].abs().median() / 0.6745
         out = out + (1 - near) * (texture.grain * level) * _grain(place, out)
     return out
 
@@ -62,10 +67,13 @@ def _smooth(x: Tensor, reach: int) -> Tensor:
 
 
 def _grain(place: Place, like: Tensor) -> Tensor:
-    """(1,h,w) of normal noise that depends on the frame's number and the place in it alone, on any device."""
+    """(1,h,w) of normal noise that depends on the frame's number and the place in it alone, on any
+    device."""
     height, width = like.shape[1:]
     across, down = place.x + place.number * 57, place.y + place.number * 97
-    rows, columns = ((torch.arange(k) + shift) % _TILE for k, shift in ((height, down), (width, across)))
+    rows, columns = (
+        (torch.arange(k) + shift) % _TILE for k, shift in ((height, down), (width, across))
+    )
     return _tile()[rows][:, columns][None].to(like)
 
 

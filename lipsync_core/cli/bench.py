@@ -39,29 +39,48 @@ Ray = Annotated[
         help="Share the work on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; alone: workers on this machine.",
     ),
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Workers on Ray; by default as many as its GPUs or cores.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the networks in each worker.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Workers on Ray; by default as many as its GPUs or cores.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of the networks in each worker.")
+]
 Attempts = Annotated[int, typer.Option(min=1, help="How often a job is tried.")]
-Again = Annotated[bool, typer.Option("--retry-failed", help="Do again what failed in an earlier run.")]
+Again = Annotated[
+    bool, typer.Option("--retry-failed", help="Do again what failed in an earlier run.")
+]
 
 
 def bench_command(
     root: Annotated[Path, typer.Option(help="The folder below which the videos lie.")],
-    pairs: Annotated[Path | None, typer.Argument(help="A list of pairs; without one, pairs are drawn.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A name or weight file; may be given again.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Argument(help="A list of pairs; without one, pairs are drawn.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A name or weight file; may be given again.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")] = Path("results"),
     order: Annotated[
-        Literal["auto", "audio-video", "video-audio"], typer.Option(help="What comes first in each line of PAIRS.")
+        Literal["auto", "audio-video", "video-audio"],
+        typer.Option(help="What comes first in each line of PAIRS."),
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
-    count: Annotated[int | None, typer.Option(min=1, help="Pairs to draw; one for each video by default.")] = None,
-    scorer: Annotated[str, typer.Option(help="judge (bundled), syncnet, or a weight file.")] = "judge",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Pairs to draw; one for each video by default.")
+    ] = None,
+    scorer: Annotated[
+        str, typer.Option(help="judge (bundled), syncnet, or a weight file.")
+    ] = "judge",
     mode: Annotated[
-        Literal["exact", "reference"], typer.Option(help="reference: dub and score as the paper's scripts do.")
+        Literal["exact", "reference"],
+        typer.Option(help="reference: dub and score as the paper's scripts do."),
     ] = "exact",
     whole_frame: Annotated[
         bool,
-        typer.Option("--whole-frame", help="Mode reference: score frames that are faces already (LRS2, LRS3, LRW)."),
+        typer.Option(
+            "--whole-frame",
+            help="Mode reference: score frames that are faces already (LRS2, LRS3, LRW).",
+        ),
     ] = False,
     fid: Annotated[Literal["face", "frame"], typer.Option(help="What FID looks at.")] = "face",
     ray: Ray = None,
@@ -78,17 +97,30 @@ def bench_command(
     from ..evaluation.report import write_report
 
     plan = Benchmark(
-        root.resolve(), out.resolve(), tuple(model or ["mini"]), scorer, mode, whole_frame, fid, device, batch
+        root.resolve(),
+        out.resolve(),
+        tuple(model or ["mini"]),
+        scorer,
+        mode,
+        whole_frame,
+        fid,
+        device,
+        batch,
     )
     cluster = _cluster(ray, workers)
     listed = None if pairs is None else read_pairs(pairs, order=order)
-    # with its models loaded, because reading all videos for the draw takes long; Ray's workers may have other devices
+    # with its models loaded, because reading all videos for the draw takes long; Ray's workers may
+    # have other devices
     bench = (plan if cluster is None else replace(plan, device="cpu")).prepare()
     if listed is not None and pairs is not None:
         chosen, unpaired, source = listed, {}, pairs.name
     else:
         drawn = draw_pairs(root, seed=seed, count=count, leave=out / "videos")
-        chosen, unpaired, source = drawn.pairs, drawn.unpaired, f"{len(drawn.pairs)} drawn with seed {seed}"
+        chosen, unpaired, source = (
+            drawn.pairs,
+            drawn.unpaired,
+            f"{len(drawn.pairs)} drawn with seed {seed}",
+        )
     _make_folder(out, None if listed else chosen)
     outcomes = run_and_tell(
         plan.jobs(chosen),
@@ -102,14 +134,21 @@ def bench_command(
         cluster=cluster,
     )
     typer.echo(write_report(plan, outcomes, pairs=source, unpaired=unpaired))
-    typer.echo(f"wrote {out / 'table.md'} and distributions.png; every result is in results.jsonl", err=True)
+    typer.echo(
+        f"wrote {out / 'table.md'} and distributions.png; every result is in results.jsonl",
+        err=True,
+    )
     if all(outcome.error is not None for outcome in outcomes):
         raise typer.Exit(1)
 
 
 def batch_command(
-    jobs: Annotated[Path, typer.Argument(help="CSV with the columns face, audio, out, and any option of `dub`.")],
-    results: Annotated[Path | None, typer.Option(help="JSON lines; beside JOBS by default.")] = None,
+    jobs: Annotated[
+        Path, typer.Argument(help="CSV with the columns face, audio, out, and any option of `dub`.")
+    ],
+    results: Annotated[
+        Path | None, typer.Option(help="JSON lines; beside JOBS by default.")
+    ] = None,
     ray: Ray = None,
     workers: Workers = None,
     threads: Threads = None,
@@ -118,8 +157,9 @@ def batch_command(
 ) -> None:
     """Dub a list of clips; run it again to go on where it stopped.
 
-    Paths count from the folder of JOBS. Columns are named as the options of `dub` without dashes; `which` is its --face.
-    Switches say true or false, empty cells mean the default, several values of one cell are parted by ";".
+    Paths count from the folder of JOBS. Columns are named as the options of `dub` without dashes;
+    `which` is its --face. Switches say true or false, empty cells mean the default, several values
+    of one cell are parted by ";".
     """
     cluster = _cluster(ray, workers)
     rows = read_rows(jobs)
@@ -145,7 +185,9 @@ def batch_command(
 
 def expert_command(
     folder: Annotated[Path, typer.Argument(help="Videos in sync.")],
-    expert: Annotated[str, typer.Option(help="judge (bundled), or a weight file of an expert.")] = "judge",
+    expert: Annotated[
+        str, typer.Option(help="judge (bundled), or a weight file of an expert.")
+    ] = "judge",
     apart: Annotated[int, typer.Option(min=1, help="Least frames from true to false sound.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the draw of false sound.")] = 0,
     device: Device = "auto",
@@ -171,16 +213,21 @@ def expert_command(
 
 
 def read_rows(path: Path) -> "list[Job]":
-    """The jobs of a CSV file, one a row, named by what they write: their arguments are those of `lipsync dub`. Raises
-    BadParameter for columns that `dub` has not, for cells that it would not take, and for outputs that two rows name."""
+    """The jobs of a CSV file, one a row, named by what they write: their arguments are those of
+    `lipsync dub`. Raises BadParameter for columns that `dub` has not, for cells that it would not
+    take, and for outputs that two rows name."""
     from ..runtime.jobs import Job
 
     if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder; wanted a CSV file with the columns face, audio and out")
+        raise typer.BadParameter(
+            f"{path} is a folder; wanted a CSV file with the columns face, audio and out"
+        )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+            lines = [
+                (reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise typer.BadParameter(f"{path} cannot be read as CSV ({error})") from error
     (_, header), *rows = lines or [(1, [])]
@@ -202,7 +249,9 @@ def read_rows(path: Path) -> "list[Job]":
         except (ValueError, typer.BadParameter) as error:
             raise typer.BadParameter(f"{path}, line {number}: {_words_of(error)}") from error
         if out in written:
-            raise typer.BadParameter(f"{path}, lines {written[out]} and {number} both write {cells['out']}")
+            raise typer.BadParameter(
+                f"{path}, lines {written[out]} and {number} both write {cells['out']}"
+            )
         written[out] = number
         found.append(job)
     return found
@@ -213,13 +262,21 @@ def _columns(path: Path, header: list[str]) -> list[str]:
     names = [name.lower().strip().lstrip("-").replace("-", "_") for name in header]
     known = {parameter.name for parameter in _dub_parser().params} - {"as_json", "help"}
     problems = {
-        "no options of dub": [repr(name) for name in header if names[header.index(name)] not in known],
+        "no options of dub": [
+            repr(name) for name in header if names[header.index(name)] not in known
+        ],
         "missing": [name for name in ("face", "out") if name not in names],
         "there twice": sorted({name for name in names if names.count(name) > 1}),
     }
-    said = "; ".join(f"{problem}: {', '.join(found)}" for problem, found in problems.items() if found)
+    said = "; ".join(
+        f"{problem}: {', '.join(found)}" for problem, found in problems.items() if found
+    )
     if said:
-        hint = "; its columns are parted by semicolons, wanted commas" if ";" in "".join(header) else ""
+        hint = (
+            "; its columns are parted by semicolons, wanted commas"
+            if ";" in "".join(header)
+            else ""
+        )
         raise typer.BadParameter(f"{path}, columns {said}{hint}")
     return names
 
@@ -245,10 +302,14 @@ class DubRows:
         return told
 
     def options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """A row as the parameters of ``dub_command``. Raises BadParameter and ValueError for what that would not take."""
+        """A row as the parameters of ``dub_command``. Raises BadParameter and ValueError for what
+        that would not take."""
         from ..faces.selection import parse_face
 
-        folder, cells = Path(arguments["folder"]), {key: arguments[key] for key in arguments if key != "folder"}
+        folder, cells = (
+            Path(arguments["folder"]),
+            {key: arguments[key] for key in arguments if key != "folder"},
+        )
         if missing := [name for name in ("face", "out") if not cells[name]]:
             raise ValueError(f"no {' and no '.join(missing)}; wanted a file")
         words: list[str] = []
@@ -264,7 +325,9 @@ class DubRows:
         if (folder / options["model"]).is_file():
             options["model"] = str(folder / options["model"])
         pairs = [text.partition("=") for text in options["pair"] or []]
-        options["pair"] = [f"{face}={folder / audio}" if audio else face for face, _, audio in pairs]
+        options["pair"] = [
+            f"{face}={folder / audio}" if audio else face for face, _, audio in pairs
+        ]
         dub_arguments(options)
         for face in [options["which"], *(parse_pair(text)[1] for text in options["pair"])]:
             parse_face(face)
@@ -286,7 +349,9 @@ def _words(parameter: Any, cell: str) -> list[str]:
     if not parameter.is_flag:
         values = cell.split(";") if parameter.multiple else [cell]
         return [f"{parameter.opts[0]}={value.strip()}" for value in values]
-    switch = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(cell.lower())
+    switch = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+        cell.lower()
+    )
     if switch is None:
         raise ValueError(f"{parameter.name} is {cell!r}; wanted true or false")
     return parameter.opts[:1] if switch else parameter.secondary_opts[:1]
@@ -310,7 +375,9 @@ def _make_folder(out: Path, drawn: "Sequence[Pair] | None") -> None:
         if drawn is not None:
             write_pairs(list(drawn), out / "pairs.txt")
     except OSError as error:
-        raise LipSyncError(f"{out} cannot be a folder for results ({error}); give another with --out") from error
+        raise LipSyncError(
+            f"{out} cannot be a folder for results ({error}); give another with --out"
+        ) from error
 
 
 def run_and_tell(
@@ -322,7 +389,8 @@ def run_and_tell(
     again: bool = False,
     **how: Any,
 ) -> "list[Outcome]":
-    """``run_jobs`` under a bar, with words about the failures that it kept and, at Ctrl-C, about how much is done."""
+    """``run_jobs`` under a bar, with words about the failures that it kept and, at Ctrl-C, about
+    how much is done."""
     from ..runtime.jobs import read_outcomes, run_jobs
 
     before, finished = read_outcomes(results), 0
@@ -338,7 +406,9 @@ def run_and_tell(
     except KeyboardInterrupt:
         typer.echo(f"{finished} of {len(jobs)} done; run it again to go on", err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    kept = sum(outcome.error is not None and before.get(outcome.id) == outcome for outcome in outcomes)
+    kept = sum(
+        outcome.error is not None and before.get(outcome.id) == outcome for outcome in outcomes
+    )
     if kept and not again:
         typer.echo(f"{kept} failed before and were not tried again; --retry-failed does", err=True)
     return outcomes
@@ -353,7 +423,8 @@ def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
 
 
 def _threads(threads: int | None, cluster: "Cluster | None") -> int | None:
-    """What `dub` takes on this machine where nothing is said; None where that is Ray's affair, or ours already."""
+    """What `dub` takes on this machine where nothing is said; None where that is Ray's affair, or
+    ours already."""
     from ..runtime.prefetch import share_cores
 
     if threads is None and cluster is None:

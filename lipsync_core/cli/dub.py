@@ -34,7 +34,9 @@ def parse_fps(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
     if not 0 < fps <= 1000:
-        raise typer.BadParameter(f"{text!r} is no frame rate; wanted a number or a ratio, such as 25 or 30000/1001")
+        raise typer.BadParameter(
+            f"{text!r} is no frame rate; wanted a number or a ratio, such as 25 or 30000/1001"
+        )
     return fps
 
 
@@ -60,47 +62,75 @@ def _pads(text: str | None) -> tuple[int, int, int, int] | None:
 
 FaceFile = Annotated[Path, typer.Argument(help="Video or photo (PNG, JPEG, WebP) with the face.")]
 Speech = Annotated[Path | None, typer.Argument(help="Speech: any file with sound.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="The dubbed video: .mp4, .mov, .mkv or .webm.")
+]
 Pairs = Annotated[
-    list[str] | None, typer.Option(help="FACE=AUDIO, once for each speaker; instead of AUDIO and --face.")
+    list[str] | None,
+    typer.Option(help="FACE=AUDIO, once for each speaker; instead of AUDIO and --face."),
 ]
 Which = Annotated[str, typer.Option("--face", help="largest | left | right | INDEX | x,y")]
 Model = Annotated[str, typer.Option(help="A name (see `lipsync models list`) or a weight file.")]
 Mask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="What is redrawn.")]
 BlendOption = Annotated[
-    Literal["paste", "feather", "pyramid", "poisson", "seamless"], typer.Option(help="How it joins its frame.")
+    Literal["paste", "feather", "pyramid", "poisson", "seamless"],
+    typer.Option(help="How it joins its frame."),
 ]
-Feather = Annotated[float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")]
-FeatherPx = Annotated[float | None, typer.Option(min=0, help="The same in px of the picture, instead of --feather.")]
-Detail = Annotated[float, typer.Option(min=0, max=1, help="How much of the picture's sharpness a drawn mouth gets.")]
+Feather = Annotated[
+    float, typer.Option(min=0, max=0.5, help="Width of the soft edge, as a part of the crop.")
+]
+FeatherPx = Annotated[
+    float | None, typer.Option(min=0, help="The same in px of the picture, instead of --feather.")
+]
+Detail = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="How much of the picture's sharpness a drawn mouth gets."),
+]
 Grain = Annotated[float, typer.Option(min=0, max=1, help="How much of its grain.")]
 Colour = Annotated[
     Literal["off", "spread", "covariance"],
     typer.Option(
-        "--colour-match", help="Bring the colours of the new skin to the old's: in Lab, or as light changes them."
+        "--colour-match",
+        help="Bring the colours of the new skin to the old's: in Lab, or as light changes them.",
     ),
 ]
 OcclusionOption = Annotated[
     Literal["ignore", "compare", "parse"],
     typer.Option(
-        "--occlusion", help="Keep hands, microphones, hair before the mouth: by its first frame, or face_parsing."
+        "--occlusion",
+        help="Keep hands, microphones, hair before the mouth: by its first frame, or face_parsing.",
     ),
 ]
-Steady = Annotated[float, typer.Option(min=0, max=1, help="How much of a drawn mouth's trembling is taken off.")]
-OwnPixels = Annotated[
-    bool, typer.Option(help="Move the frame's own pixels where the model can (mini); else enlarge its crop.")
+Steady = Annotated[
+    float, typer.Option(min=0, max=1, help="How much of a drawn mouth's trembling is taken off.")
 ]
-Strength = Annotated[float, typer.Option(min=0, max=1, help="1 shows the new mouth, 0 the old one.")]
+OwnPixels = Annotated[
+    bool,
+    typer.Option(
+        help="Move the frame's own pixels where the model can (mini); else enlarge its crop."
+    ),
+]
+Strength = Annotated[
+    float, typer.Option(min=0, max=1, help="1 shows the new mouth, 0 the old one.")
+]
 RestoreOption = Annotated[
     str | None,
-    typer.Option("--restore", help="Restore the faces then: gfpgan, restoreformer, codeformer (pulled) or a file."),
+    typer.Option(
+        "--restore",
+        help="Restore the faces then: gfpgan, restoreformer, codeformer (pulled) or a file.",
+    ),
 ]
-RestoreStrength = Annotated[float, typer.Option(min=0, max=1, help="How much of the restored face is seen.")]
-RestoreMask = Annotated[Literal["mouth", "lower", "face", "box"], typer.Option(help="Where it is seen.")]
+RestoreStrength = Annotated[
+    float, typer.Option(min=0, max=1, help="How much of the restored face is seen.")
+]
+RestoreMask = Annotated[
+    Literal["mouth", "lower", "face", "box"], typer.Option(help="Where it is seen.")
+]
 SilenceOption = Annotated[
     Literal["keep", "close", "generate"],
     typer.Option(
-        "--silence", help="While nobody speaks: the old mouth, a closed one, or what the model makes of silence."
+        "--silence",
+        help="While nobody speaks: the old mouth, a closed one, or what the model makes of silence.",
     ),
 ]
 ReferenceOption = Annotated[
@@ -109,17 +139,24 @@ ReferenceOption = Annotated[
 ]
 SpeakersOption = Annotated[
     str | None,
-    typer.Option("--speakers", help="auto, or a table of turns (see `lipsync speakers`): who speaks AUDIO, and when."),
+    typer.Option(
+        "--speakers",
+        help="auto, or a table of turns (see `lipsync speakers`): who speaks AUDIO, and when.",
+    ),
 ]
 Pads = Annotated[
-    str | None, typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights).")
+    str | None,
+    typer.Option(help="'top bottom left right' px round the detector's box (wav2lip weights)."),
 ]
 Lead = Annotated[
-    int | None, typer.Option(help="Sound heard this long before its frame; 40 mends wav2lip's early lips.")
+    int | None,
+    typer.Option(help="Sound heard this long before its frame; 40 mends wav2lip's early lips."),
 ]
 Start = Annotated[str, typer.Option(help="Cut the video: from here (seconds or h:m:s).")]
 End = Annotated[str | None, typer.Option(help="Cut the video: to here.")]
-Fps = Annotated[str | None, typer.Option(help="Frames per second; the source's average by default.")]
+Fps = Annotated[
+    str | None, typer.Option(help="Frames per second; the source's average by default.")
+]
 LongerOption = Annotated[
     Literal["pingpong", "loop", "hold", "trim"],
     typer.Option("--when-audio-is-longer", help="What the picture does then."),
@@ -127,7 +164,9 @@ LongerOption = Annotated[
 Detector = Annotated[Literal["mini", "yunet", "s3fd"], typer.Option(help="Face detector.")]
 Landmarks = Annotated[
     Path | None,
-    typer.Option(help="InsightFace's 2d106det.onnx, for masks by its outline of each face instead of ours."),
+    typer.Option(
+        help="InsightFace's 2d106det.onnx, for masks by its outline of each face instead of ours."
+    ),
 ]
 MinScore = Annotated[float, typer.Option(min=0.01, max=0.99, help="Least score of a face.")]
 Cache = Annotated[bool, typer.Option(help="Keep and reuse where the faces are.")]
@@ -200,10 +239,13 @@ def dub_command(
 
 
 def dub_as_told(
-    options: Mapping[str, Any], *, model: "TalkingFace | None" = None, on_progress: "Progress | None" = None
+    options: Mapping[str, Any],
+    *,
+    model: "TalkingFace | None" = None,
+    on_progress: "Progress | None" = None,
 ) -> "DubReport":
-    """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and parsed by it; ``model``:
-    the network that they name, where somebody holds it."""
+    """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and
+    parsed by it; ``model``: the network that they name, where somebody holds it."""
     from ..pipelines.dub import dub
 
     arguments = dub_arguments(options)
@@ -276,7 +318,9 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     table.add_row("model", f"{report.model}, faces by {report.detector}")
     if report.restorer is not None:
         table.add_row("restored by", report.restorer)
-    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items()))
+    table.add_row(
+        "seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in report.seconds.items())
+    )
     for warning in report.warnings:
         table.add_row("warning", warning)
     Console().print(table)

@@ -20,7 +20,10 @@ from .speakers import speakers_command
 from .study import app as study_app
 
 app = typer.Typer(
-    help="Make any face speak any speech.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+    help="Make any face speak any speech.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
 )
 app.add_typer(models_app, name="models")
 app.add_typer(study_app, name="study")
@@ -40,7 +43,9 @@ _errors = Console(stderr=True)
 @app.command("demo")
 def demo_command(
     folder: Annotated[Path, typer.Argument(help="Where demo.mp4 and demo.png go.")] = Path(),
-    overwrite: Annotated[bool, typer.Option("--overwrite/--keep", help="Replace an earlier demo.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite/--keep", help="Replace an earlier demo.")
+    ] = True,
 ) -> None:
     """Dub a photograph with the bundled speech and weights; needs no network."""
     from ..pipelines.demo import demo
@@ -51,10 +56,19 @@ def demo_command(
 
 
 def main() -> None:
-    """Entry point of `lipsync`. Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 1 anything else."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    """Entry point of `lipsync`. Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 1 anything
+    else."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
+    )
     try:
         app()
-    except (LipSyncError, ValueError, ImportError) as error:  # ImportError: of an optional package, which it names
-        _errors.print(f"lipsync: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    except (
+        LipSyncError,
+        ValueError,
+        ImportError,
+    ) as error:  # ImportError: of an optional package, which it names
+        _errors.print(
+            f"lipsync: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1))

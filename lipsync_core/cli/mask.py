@@ -53,9 +53,12 @@ def mask_command(
     landmarks: Landmarks = None,
     cache: Cache = True,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing sheet.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing sheet.")
+    ] = False,
 ) -> None:
-    """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of its strength."""
+    """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of
+    its strength."""
     from ..blend.blender import Blend
     from ..media import refuse_inputs
     from ..media.clip import Cut
@@ -66,11 +69,17 @@ def mask_command(
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"{out}: a sheet is a .png; name it so", param_hint="--out")
     if out.is_dir() or (out.exists() and not overwrite):
-        raise typer.BadParameter(f"{out} exists; choose another name, or --overwrite", param_hint="--out")
+        raise typer.BadParameter(
+            f"{out} exists; choose another name, or --overwrite", param_hint="--out"
+        )
     if not out.parent.is_dir():
-        raise typer.BadParameter(f"{out.parent} is no folder; make it, or choose another", param_hint="--out")
+        raise typer.BadParameter(
+            f"{out.parent} is no folder; make it, or choose another", param_hint="--out"
+        )
     refuse_inputs(out, face)
-    blend = Blend(mask=mask, feather=feather, feather_px=feather_px, strength=strength, occlusion=occlusion)
+    blend = Blend(
+        mask=mask, feather=feather, feather_px=feather_px, strength=strength, occlusion=occlusion
+    )
     cut = Cut(parse_time(start), parse_time(end) if end else None)
     finding = Finding(detector, min_score, cache, landmarks=landmarks)
     share_cores()
@@ -109,7 +118,9 @@ def _sheet(
             on_found=lambda done: say("find faces", done, max(done, whole)),
         )
     if not length:
-        raise MediaError(f"{face}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")
+        raise MediaError(
+            f"{face}: holds no frame from {float(cut.start):g} s on; begin the cut earlier"
+        )
     return mask_sheet(
         footage,
         [select(people, selector)],

@@ -19,10 +19,16 @@ def list_models() -> None:
     for entry in hub.HUB.values():
         here = (hub.weights_folder() / entry.filename).is_file()
         verified = "" if entry.sha256 else "; unverified"
-        typer.echo(f"{entry.name:14} {'here' if here else 'not pulled':11} {entry.title}; {entry.licence}{verified}")
+        typer.echo(
+            f"{entry.name:14} {'here' if here else 'not pulled':11} {entry.title}; {entry.licence}{verified}"
+        )
 
 
-def info(name_or_path: Annotated[str, typer.Argument(help="A name of `models list`, or one of our files.")]) -> None:
+def info(
+    name_or_path: Annotated[
+        str, typer.Argument(help="A name of `models list`, or one of our files.")
+    ],
+) -> None:
     """What a weight file is, where it comes from and what it may be used for."""
     if name_or_path in hub.HUB:
         typer.echo(_public(hub.HUB[name_or_path]))
@@ -30,7 +36,9 @@ def info(name_or_path: Annotated[str, typer.Argument(help="A name of `models lis
     path = weights.weights_file(name_or_path)
     header = weights.read_header(path)
     typer.echo(f"{path}: {path.stat().st_size} bytes, {header.kind}")
-    typer.echo(f"licence   {header.licence}\nsource    {header.source}\norigin    {header.sha256 or 'trained by us'}")
+    typer.echo(
+        f"licence   {header.licence}\nsource    {header.source}\norigin    {header.sha256 or 'trained by us'}"
+    )
     typer.echo(f"config    {header.config}")
 
 
@@ -38,18 +46,24 @@ def _public(entry: hub.HubFile) -> str:
     path = hub.weights_folder() / entry.filename
     rows = {
         "licence": entry.licence,
-        "sha256": entry.sha256 or "not published: unverified, the hash is recorded at the first pull",
+        "sha256": entry.sha256
+        or "not published: unverified, the hash is recorded at the first pull",
         "bytes": str(entry.size or "not published"),
         "from": ", else ".join(f"{repo}/{file}" for repo, file, _ in entry.places),
         "file": f"{path} ({'here' if path.is_file() else f'not here; lipsync models pull {entry.name}'})",
     }
-    return "\n".join([f"{entry.name}: {entry.title}", *(f"{key:9} {text}" for key, text in rows.items())])
+    return "\n".join(
+        [f"{entry.name}: {entry.title}", *(f"{key:9} {text}" for key, text in rows.items())]
+    )
 
 
 def pull(
     names: Annotated[list[str], typer.Argument(help="Public names of `models list`.")],
     allow_unverified: Annotated[
-        bool, typer.Option("--allow-unverified", help="Take files whose hash nobody has published, and record it.")
+        bool,
+        typer.Option(
+            "--allow-unverified", help="Take files whose hash nobody has published, and record it."
+        ),
     ] = False,
 ) -> None:
     """Download public weights; the licence is shown first, and the hash is checked."""
@@ -69,9 +83,13 @@ def _show(done: int, total: int | None) -> None:
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A public checkpoint, or the name of a pulled one.")],
+    source: Annotated[
+        str, typer.Argument(help="A public checkpoint, or the name of a pulled one.")
+    ],
     target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")
+    ] = False,
 ) -> None:
     """Turn a public checkpoint into a file that says what it is."""
     if target.exists() and not overwrite:
@@ -80,5 +98,10 @@ def convert(
     typer.echo(f"{target}: {header.kind}, licence {header.licence}")
 
 
-for _name, _command in {"list": list_models, "info": info, "pull": pull, "convert": convert}.items():
+for _name, _command in {
+    "list": list_models,
+    "info": info,
+    "pull": pull,
+    "convert": convert,
+}.items():
     app.command(_name)(_command)

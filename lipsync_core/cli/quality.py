@@ -38,19 +38,25 @@ _MOUTH_MEANING = {
 
 def quality_command(
     video: Annotated[Path, typer.Argument(help="Video with a face, such as a dub.")],
-    real: Annotated[Path | None, typer.Argument(help="The same clip undubbed, or the truth; of the same size.")] = None,
+    real: Annotated[
+        Path | None, typer.Argument(help="The same clip undubbed, or the truth; of the same size.")
+    ] = None,
     which: Which = "largest",
     region: Annotated[
-        Literal["face", "frame"], typer.Option(help="What PSNR, SSIM and FID look at: the detector's box, or all.")
+        Literal["face", "frame"],
+        typer.Option(help="What PSNR, SSIM and FID look at: the detector's box, or all."),
     ] = "face",
     landmarks: Annotated[
-        Path | None, typer.Option(help="InsightFace's 2d106det.onnx, for LMD by it; wants the true video.")
+        Path | None,
+        typer.Option(help="InsightFace's 2d106det.onnx, for LMD by it; wants the true video."),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="Video of the speaker of the new sound: do the lips follow theirs?")
+        Path | None,
+        typer.Option(help="Video of the speaker of the new sound: do the lips follow theirs?"),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="The video that was dubbed: do the lips still follow the old ones?")
+        Path | None,
+        typer.Option(help="The video that was dubbed: do the lips still follow the old ones?"),
     ] = None,
     as_json: AsJson = False,
     detector: Detector = "mini",
@@ -58,8 +64,8 @@ def quality_command(
     cache: Cache = True,
     device: Device = "auto",
 ) -> None:
-    """Measure blur, a trembling seam, and lips that move in silence; how far the picture is from the true one; and whether
-    lips follow the new speech (--truth) or the old lips (--source)."""
+    """Measure blur, a trembling seam, and lips that move in silence; how far the picture is from
+    the true one; and whether lips follow the new speech (--truth) or the old lips (--source)."""
     from dataclasses import replace
 
     from ..pipelines.mouth_following import measure_following
@@ -130,5 +136,7 @@ def _print_mouth(report: "MouthReport") -> None:
     Console().print(table)
     typer.echo(explain_following(found))
     for reason in dict.fromkeys(found.reasons.values()):
-        names = ", ".join(_MOUTH_MEANING[name][0] for name, why in found.reasons.items() if why == reason)
+        names = ", ".join(
+            _MOUTH_MEANING[name][0] for name, why in found.reasons.items() if why == reason
+        )
         typer.echo(f"{names}: {reason}")

@@ -17,22 +17,35 @@ if TYPE_CHECKING:
 def score_command(
     video: Annotated[Path, typer.Argument(help="Video with a face.")],
     audio: Annotated[Path | None, typer.Argument(help="Sound; the video's own by default.")] = None,
-    scorer: Annotated[str, typer.Option(help="judge (bundled), syncnet, or a weight file.")] = "judge",
+    scorer: Annotated[
+        str, typer.Option(help="judge (bundled), syncnet, or a weight file.")
+    ] = "judge",
     mode: Annotated[
         Literal["exact", "reference"],
-        typer.Option(help="reference: as the public scripts compute LSE-D and LSE-C; SyncNet alone."),
+        typer.Option(
+            help="reference: as the public scripts compute LSE-D and LSE-C; SyncNet alone."
+        ),
     ] = "exact",
     whole_frame: Annotated[
-        bool, typer.Option("--whole-frame", help="With reference: the frames are faces already (LRS2, LRS3, LRW).")
+        bool,
+        typer.Option(
+            "--whole-frame", help="With reference: the frames are faces already (LRS2, LRS3, LRW)."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")] = None,
-    fix: Annotated[Path | None, typer.Option(help="Write the video with its sound moved into sync.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")
+    ] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write the video with its sound moved into sync.")
+    ] = None,
     detector: Detector = "mini",
     min_score: MinScore = 0.7,
     cache: Cache = True,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing outputs.")
+    ] = False,
 ) -> None:
     """Say by how many frames the sound is early or late, for every face."""
     from ..media import check_target, refuse_inputs
@@ -78,7 +91,9 @@ def _print(report: "ScoreReport") -> None:
     for track in report.tracks:
         score = track.score
         face = f"{track.centre[0]},{track.centre[1]}"
-        typer.echo(f"face at {face}, frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}")
+        typer.echo(
+            f"face at {face}, frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}"
+        )
         table.add_row(
             face,
             f"{track.first_frame} to {track.last_frame}",
@@ -104,8 +119,21 @@ def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
     best = report.best().score
     assert best.offset_frames is not None and best.offset_ms is not None
     for track in report.tracks:
-        if abs((track.score.offset_ms or best.offset_ms) - best.offset_ms) > 1000 / report.scorer_fps:
+        if (
+            abs((track.score.offset_ms or best.offset_ms) - best.offset_ms)
+            > 1000 / report.scorer_fps
+        ):
             where = f"the face at {track.centre[0]},{track.centre[1]}, frames {track.first_frame} to {track.last_frame}"
-            typer.echo(f"one shift does not mend all: {where}: {verdict(track.score, report.fps)}", err=True)
-    shift_sound(report.video, out, best.offset_frames, report.scorer_fps, audio=report.audio, overwrite=overwrite)
+            typer.echo(
+                f"one shift does not mend all: {where}: {verdict(track.score, report.fps)}",
+                err=True,
+            )
+    shift_sound(
+        report.video,
+        out,
+        best.offset_frames,
+        report.scorer_fps,
+        audio=report.audio,
+        overwrite=overwrite,
+    )
     typer.echo(f"wrote {out}, its sound moved by {best.offset_ms:+.0f} ms (> 0: later)", err=True)

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 def speakers_command(
     video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
     audio: Annotated[Path | None, typer.Option(help="Sound; the video's own by default.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table: start,end,face as CSV.")] = None,
-    scorer: Annotated[str, typer.Option(help="judge (bundled), or the weights of another expert.")] = "judge",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the table: start,end,face as CSV.")
+    ] = None,
+    scorer: Annotated[
+        str, typer.Option(help="judge (bundled), or the weights of another expert.")
+    ] = "judge",
     as_json: AsJson = False,
     start: Start = "0",
     end: End = None,
@@ -26,7 +30,9 @@ def speakers_command(
     min_score: MinScore = 0.7,
     cache: Cache = True,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing table.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing table.")
+    ] = False,
 ) -> None:
     """Say who speaks when: each face is scored against the sound."""
     from ..media import refuse_inputs
@@ -38,9 +44,13 @@ def speakers_command(
     if out is not None:
         refuse_inputs(out, video, *([] if audio is None else [audio]))
         if out.exists() and not overwrite:
-            raise typer.BadParameter(f"{out} exists; choose another name, or --overwrite", param_hint="--out")
+            raise typer.BadParameter(
+                f"{out} exists; choose another name, or --overwrite", param_hint="--out"
+            )
         if not out.parent.is_dir():
-            raise typer.BadParameter(f"{out.parent} is no folder; make it, or choose another", param_hint="--out")
+            raise typer.BadParameter(
+                f"{out.parent} is no folder; make it, or choose another", param_hint="--out"
+            )
     cut = Cut(parse_time(start), parse_time(end) if end else None)
     share_cores()
     with Bar() as on_progress:
@@ -59,7 +69,9 @@ def speakers_command(
 
 
 def _print(report: "SpeakersReport") -> None:
-    table = Table(title=f"{report.video.name}, by {report.scorer}: {len(report.rows)} turns, {report.faces} faces")
+    table = Table(
+        title=f"{report.video.name}, by {report.scorer}: {len(report.rows)} turns, {report.faces} faces"
+    )
     for column in ("start", "end", "face"):
         table.add_column(column, justify="right")
     for row in report.rows:

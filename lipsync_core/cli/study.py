@@ -16,25 +16,43 @@ def parse_method(text: str) -> tuple[str, Path]:
     """NAME=FOLDER -> (name, folder)."""
     name, equals, folder = text.partition("=")
     if not name or not equals or not folder:
-        raise typer.BadParameter(f"{text!r} is no method; wanted NAME=FOLDER, such as wav2lip=results/wav2lip")
+        raise typer.BadParameter(
+            f"{text!r} is no method; wanted NAME=FOLDER, such as wav2lip=results/wav2lip"
+        )
     return name, Path(folder)
 
 
 def create(
     folder: Study,
-    method: Annotated[list[str], typer.Option(help="NAME=FOLDER of a method's clips, once for each method.")],
-    raters: Annotated[int, typer.Option(min=1, help="People, each with an own link; 14 in the paper.")] = 14,
+    method: Annotated[
+        list[str], typer.Option(help="NAME=FOLDER of a method's clips, once for each method.")
+    ],
+    raters: Annotated[
+        int, typer.Option(min=1, help="People, each with an own link; 14 in the paper.")
+    ] = 14,
     side_by_side: Annotated[
-        int, typer.Option(min=2, help="Clips on one screen: 2 suits phones; as many as methods is the paper's way.")
+        int,
+        typer.Option(
+            min=2,
+            help="Clips on one screen: 2 suits phones; as many as methods is the paper's way.",
+        ),
     ] = 2,
-    clips: Annotated[int | None, typer.Option(min=1, help="Clips that each rater judges.  [default: all]")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Clips that each rater judges.  [default: all]")
+    ] = None,
     common_only: Annotated[
-        bool, typer.Option("--common-only", help="Leave out clips that some method lacks, instead of stopping.")
+        bool,
+        typer.Option(
+            "--common-only", help="Leave out clips that some method lacks, instead of stopping."
+        ),
     ] = False,
-    title: Annotated[str, typer.Option(help="What raters read above.")] = "Which talking face looks right?",
+    title: Annotated[
+        str, typer.Option(help="What raters read above.")
+    ] = "Which talking face looks right?",
     seed: Annotated[int, typer.Option(help="Draws who sees what in which order.")] = 0,
 ) -> None:
-    """Build a study from the clips of several methods; the same clip has the same file name in every folder."""
+    """Build a study from the clips of several methods; the same clip has the same file name in
+    every folder."""
     from ..study.create import create_study
 
     methods = dict(parse_method(text) for text in method)
@@ -53,18 +71,26 @@ def create(
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{made.folder}: {made.clips} clips, {raters} raters, {made.tasks} screens to judge")
-    typer.echo(f'{made.links} has one secret link for each rater; next: lipsync study serve "{made.folder}"')
+    typer.echo(
+        f'{made.links} has one secret link for each rater; next: lipsync study serve "{made.folder}"'
+    )
 
 
 def serve(
     folder: Study,
     host: Annotated[
-        str, typer.Option(help="127.0.0.1: this machine; 0.0.0.0: the network, unencrypted (use a TLS proxy).")
+        str,
+        typer.Option(
+            help="127.0.0.1: this machine; 0.0.0.0: the network, unencrypted (use a TLS proxy)."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
-    url: Annotated[str | None, typer.Option(help="How raters reach it, for the printed links.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="How raters reach it, for the printed links.")
+    ] = None,
 ) -> None:
-    """Serve the voting page until Ctrl-C; every acknowledged vote is on the disk, start again at any time."""
+    """Serve the voting page until Ctrl-C; every acknowledged vote is on the disk, start again at
+    any time."""
     from ..study.server import serve as serve_study
 
     def ready() -> None:
@@ -83,8 +109,12 @@ def serve(
 
 def report(
     folder: Study,
-    out: Annotated[Path | None, typer.Option(help="Where report.md, .json and .png go.  [default: the study]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Where report.md, .json and .png go.  [default: the study]")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of the table.")
+    ] = False,
 ) -> None:
     """Opinion scores, preference and agreement so far; the only command that names the methods."""
     from ..study.plot import save_report

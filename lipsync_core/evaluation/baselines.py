@@ -1,4 +1,5 @@
-"""What any method must beat, beside the real video and the undubbed one: the clip's own mouth at the wrong time."""
+"""What any method must beat, beside the real video and the undubbed one: the clip's own mouth at
+the wrong time."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,17 +13,20 @@ from ..image.crop import cut
 from ..media import read_frames
 from ..types import FaceTrack, Frames
 
-_DETAIL = 2  # pixels of the copy for each of the frame: moved twice between pixels, it would be blurred by half
+# pixels of the copy for each of the frame: moved twice between pixels, it would be blurred by half
+_DETAIL = 2
 _CROP_PX = (64, 512)
 _FRAMING = Framing()
 
 
 def copied_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iterator[Frames]:
-    """The first ``count`` frames of a video at ``fps``, each with the mouth of another moment: frame i has that of frame
-    i + count/2 (past the end counted on from the first), placed and blended like a generated one.
+    """The first ``count`` frames of a video at ``fps``, each with the mouth of another moment:
+    frame i has that of frame i + count/2 (past the end counted on from the first), placed and
+    blended like a generated one.
 
-    Real pixels that know nothing of the sound: what the blend alone costs in looks, and what chance gives in sync.
-    ``person``: the face, from frame 0. A frame that does not show it, or whose partner does not, stays as it is.
+    Real pixels that know nothing of the sound: what the blend alone costs in looks, and what chance
+    gives in sync. ``person``: the face, from frame 0. A frame that does not show it, or whose
+    partner does not, stays as it is.
     """
     half = count // 2
     own, later, earlier = (

@@ -1,4 +1,5 @@
-"""The paper's benchmark: pairs of face and speech, methods that dub them, and what scorers say of the results."""
+"""The paper's benchmark: pairs of face and speech, methods that dub them, and what scorers say of
+the results."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,14 +44,15 @@ _CHUNK = 16  # frames read at once
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``:
-    names or weight files. ``scorer`` and ``mode``: see ``score``.
+    """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos
+    and figures. ``models``: names or weight files. ``scorer`` and ``mode``: see ``score``.
 
     ``whole_frame``: the paper's way with LRS2, LRS3 and LRW, in mode reference alone.
 
-    ``mode`` reference dubs as the paper's scripts do: 25 fps, no pads, no last frame for which the sound ends inside its
-    window, and a pair whose video is shorter than its speech, or that has a frame without a face, fails. Otherwise ``dub``
-    does as it does by default, and ends where the shorter of picture and sound does. ``region``: what FID looks at.
+    ``mode`` reference dubs as the paper's scripts do: 25 fps, no pads, no last frame for which the
+    sound ends inside its window, and a pair whose video is shorter than its speech, or that has a
+    frame without a face, fails. Otherwise ``dub`` does as it does by default, and ends where the
+    shorter of picture and sound does. ``region``: what FID looks at.
     """
 
     root: Path
@@ -66,7 +68,9 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         if self.whole_frame and self.mode != "reference":
-            raise ValueError("whole frames are scored by the paper's scripts; wanted mode reference with them")
+            raise ValueError(
+                "whole frames are scored by the paper's scripts; wanted mode reference with them"
+            )
         names = [*BASELINES, *(Path(model).stem for model in self.models)]
         if len(set(names)) < len(names):
             raise ValueError(
@@ -79,8 +83,8 @@ class Benchmark:
         return {Path(model).stem: model for model in self.models}
 
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
-        """One for each pair and method, pair by pair. What its result depends on is in its arguments: weights by their hash.
-        Raises WeightsError where they are not here."""
+        """One for each pair and method, pair by pair. What its result depends on is in its
+        arguments: weights by their hash. Raises WeightsError where they are not here."""
         weights = {name: file_sha256(weights_file(model)) for name, model in self.methods.items()}
         common = {
             "root": str(self.root),
@@ -109,14 +113,18 @@ class Benchmark:
         ]
 
     def prepare(self) -> "Bench":
-        """What does the jobs, with its models loaded. Raises LipSyncError and ValueError where root, models or scorer are
-        not what is wanted."""
+        """What does the jobs, with its models loaded. Raises LipSyncError and ValueError where
+        root, models or scorer are not what is wanted."""
         return Bench(self)
 
     def holds(self, outcome: Outcome) -> bool:
         """Whether the files that a job's result names are still there."""
         result = outcome.result or {}
-        return all((self.out / name).is_file() for name in (result.get("out"), result.get("fid_features")) if name)
+        return all(
+            (self.out / name).is_file()
+            for name in (result.get("out"), result.get("fid_features"))
+            if name
+        )
 
 
 def fid_missing() -> str | None:
@@ -135,12 +143,21 @@ class Bench:
         self.plan = plan
         self.device = device_named(plan.device)
         if not plan.root.is_dir():
-            raise LipSyncError(f"{plan.root} is no folder; wanted the one below which the videos lie")
+            raise LipSyncError(
+                f"{plan.root} is no folder; wanted the one below which the videos lie"
+            )
         self.scorer = load_scorer(plan.scorer, self.device)
         if not isinstance(self.scorer, SyncNetScorer) and plan.mode == "reference":
-            raise ValueError(f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}")
-        self.networks = {name: load_talking_face(model, device=self.device) for name, model in plan.methods.items()}
-        self.inception = None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
+            raise ValueError(
+                f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}"
+            )
+        self.networks = {
+            name: load_talking_face(model, device=self.device)
+            for name, model in plan.methods.items()
+        }
+        self.inception = (
+            None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
+        )
         self.detector, self.key = load_detector(plan.finding, self.device)
         self.lips = LipJudge(MouthMeter(load_landmarks(self.device), self.detector, self.key))
 
@@ -150,12 +167,16 @@ class Bench:
         return network
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The result of one job: the video's path below ``out``, its frames and those without the face, what ``score`` says
-        of its longest face track, sharpness and border jitter, whose lips it follows ("mouth"; see ``LipJudge``; with the
-        undubbed video also "mouth_references"), the file of its FID features or null. Where it fails, it
-        leaves none of these files, not even an earlier run's."""
+        """The result of one job: the video's path below ``out``, its frames and those without the
+        face, what ``score`` says of its longest face track, sharpness and border jitter, whose lips
+        it follows ("mouth"; see ``LipJudge``; with the undubbed video also "mouth_references"), the
+        file of its FID features or null. Where it fails, it leaves none of these files, not even an
+        earlier run's."""
         name = f"{arguments['method']}/{arguments['pair']:05}"
-        out, features = self.plan.out / f"videos/{name}.mp4", self.plan.out / f"features/{name}.safetensors"
+        out, features = (
+            self.plan.out / f"videos/{name}.mp4",
+            self.plan.out / f"features/{name}.safetensors",
+        )
         out.unlink(missing_ok=True)
         features.unlink(missing_ok=True)
         try:
@@ -166,13 +187,17 @@ class Bench:
             raise
 
     def _result(self, arguments: Mapping[str, Any], out: Path, features: Path) -> dict[str, Any]:
-        scene = self._scene(self.plan.root / arguments["video"], self.plan.root / arguments["audio"])
+        scene = self._scene(
+            self.plan.root / arguments["video"], self.plan.root / arguments["audio"]
+        )
         method = arguments["method"]
         out.parent.mkdir(parents=True, exist_ok=True)
         self._make(method, scene, out)
         real = method == "real"
-        seen = scene.video if real else out  # the truth is what the file shows, not our encoding of it
-        finding = replace(self.plan.finding, cache=False)  # nobody will look for faces in these files again
+        # the truth is what the file shows, not our encoding of it
+        seen = scene.video if real else out
+        # nobody will look for faces in these files again
+        finding = replace(self.plan.finding, cache=False)
         # the scripts score the real files themselves; else they are encoded and cut like the others
         scored = scene.video if real and self.plan.mode == "reference" else out
         report = score(
@@ -194,20 +219,31 @@ class Bench:
         }
 
     def _lips(self, method: str, scene: "_Scene", seen: Path) -> dict[str, Any]:
-        """Whose lips ``seen`` shows; with one method of each pair also the mouths of which there is no video."""
+        """Whose lips ``seen`` shows; with one method of each pair also the mouths of which there is
+        no video."""
         sound = scene.video if method == "real" else scene.audio
-        original = Original(scene.video, sound, scene.person, scene.info.fps, lambda: scene.frames(scene.video))
+        original = Original(
+            scene.video, sound, scene.person, scene.info.fps, lambda: scene.frames(scene.video)
+        )
         mouth = {"mouth": self.lips.compare(scene.frames(seen), original)}
-        return {**mouth, "mouth_references": self.lips.references(original)} if method == "undubbed" else mouth
+        return (
+            {**mouth, "mouth_references": self.lips.references(original)}
+            if method == "undubbed"
+            else mouth
+        )
 
     def _scene(self, video: Path, audio: Path) -> "_Scene":
         info = probe(video)
         scripts = self.plan.mode == "reference"
         footage = Footage(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
         sound = read_audio(audio)
-        wanted = frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
+        wanted = (
+            frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
+        )
         if wanted < 1:
-            raise LipSyncError(f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame")
+            raise LipSyncError(
+                f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame"
+            )
         people, count = track(footage, self.detector, stop=wanted, detector_key=self.key)
         person = window(select(people, FaceSelector()), 0, count)
         away = count - int(person.visible.sum())
@@ -222,10 +258,20 @@ class Bench:
         encoding, fps = Encoding(overwrite=True, repeatable=True), scene.info.fps
         if method in BASELINES:
             copied = method == "copied mouth"
-            pieces = copied_mouth(scene.video, fps, scene.person, scene.count) if copied else scene.frames(scene.video)
+            pieces = (
+                copied_mouth(scene.video, fps, scene.person, scene.count)
+                if copied
+                else scene.frames(scene.video)
+            )
             sound = AudioSource(scene.video if method == "real" else scene.audio)
             with VideoWriter(
-                out, scene.info, sound, crf=encoding.crf, preset=encoding.preset, repeatable=True, overwrite=True
+                out,
+                scene.info,
+                sound,
+                crf=encoding.crf,
+                preset=encoding.preset,
+                repeatable=True,
+                overwrite=True,
             ) as writer:
                 for piece in pieces:
                     writer.write(piece)
@@ -259,8 +305,8 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """A pair, looked at: the first ``count`` frames of ``video`` at the rate of ``info`` are dubbed with ``audio``, in them
-    ``person``."""
+    """A pair, looked at: the first ``count`` frames of ``video`` at the rate of ``info`` are dubbed
+    with ``audio``, in them ``person``."""
 
     video: Path
     info: VideoInfo
@@ -282,8 +328,8 @@ def _looks(frames: Iterable[Frames], person: FaceTrack) -> dict[str, float | Non
 
 
 def frames_of_scripts(samples: int) -> int:
-    """How many frames the paper's evaluation scripts make for ``samples`` at 16 kHz: frame i at 25 fps as long as 16 mel
-    columns from floor(16 i / 5) on are there, and no last frame beyond."""
+    """How many frames the paper's evaluation scripts make for ``samples`` at 16 kHz: frame i at 25
+    fps as long as 16 mel columns from floor(16 i / 5) on are there, and no last frame beyond."""
     return max(0, -(-5 * (mel_length(samples) - _SCRIPT_COLUMNS + 1) // 16))
 
 

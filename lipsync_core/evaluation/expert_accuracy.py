@@ -31,14 +31,16 @@ _CHUNK = 32
 _NAMED = 5  # reasons why there are no usable clips
 
 Trials = tuple[Tensor, Tensor]
-"""Distances of one clip's windows to the sound that belongs to them, and to sound that does not; (N,) both."""
+"""Distances of one clip's windows to the sound that belongs to them, and to sound that does not;
+(N,) both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One row. ``seen``: frames of a window that the expert was shown; ``averaged``: windows in one decision. ``threshold``:
-    decisions by a threshold on the distance that was set on the other half of the clips; ``pairwise``: how often the true
-    sound lies nearer than the false one, which needs none. ``trials``: decisions about true sound, and as many about false."""
+    """One row. ``seen``: frames of a window that the expert was shown; ``averaged``: windows in one
+    decision. ``threshold``: decisions by a threshold on the distance that was set on the other half
+    of the clips; ``pairwise``: how often the true sound lies nearer than the false one, which needs
+    none. ``trials``: decisions about true sound, and as many about false."""
 
     seen: int
     averaged: int
@@ -49,8 +51,9 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReport:
-    """The rows for an ``expert`` whose own windows have ``window`` frames, on ``clips`` clips; ``skipped``: the others, with
-    the reason. False sound begins at least ``apart`` frames away in the same clip."""
+    """The rows for an ``expert`` whose own windows have ``window`` frames, on ``clips`` clips;
+    ``skipped``: the others, with the reason. False sound begins at least ``apart`` frames away in
+    the same clip."""
 
     expert: str
     window: int
@@ -66,7 +69,13 @@ class ExpertReport:
         """Markdown, with what is compared."""
         header = ["frames seen", "windows averaged", "accuracy, %", "nearer of two, %", "decisions"]
         rows = [
-            [str(row.seen), str(row.averaged), row.threshold.percent(), row.pairwise.percent(), str(2 * row.trials)]
+            [
+                str(row.seen),
+                str(row.averaged),
+                row.threshold.percent(),
+                row.pairwise.percent(),
+                str(2 * row.trials),
+            ]
             for row in self.rows
         ]
         notes = (
@@ -91,10 +100,12 @@ def expert_accuracy(
     device: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExpertReport:
-    """How accurate ``expert`` is on the videos below ``folder``, which must be in sync; the first ``frames`` of each count.
+    """How accurate ``expert`` is on the videos below ``folder``, which must be in sync; the first
+    ``frames`` of each count.
 
-    For every window one decision about its own sound and one about sound that begins at least ``apart`` frames earlier or
-    later, drawn at random. Raises LipSyncError with fewer than two usable clips, ValueError for widths beyond the expert's.
+    For every window one decision about its own sound and one about sound that begins at least
+    ``apart`` frames earlier or later, drawn at random. Raises LipSyncError with fewer than two
+    usable clips, ValueError for widths beyond the expert's.
     """
     if not folder.is_dir():
         raise LipSyncError(f"{folder} is no folder; wanted one with videos in sync")
@@ -113,7 +124,9 @@ def expert_accuracy(
         try:
             vision, sound = _embedded(path, scorer, seen, frames, detector, key)
             chance = random.Random(f"{seed} {name}")
-            found.append({(s, k): trials(vision[s], sound, k, apart, chance) for s in seen for k in averaged})
+            found.append(
+                {(s, k): trials(vision[s], sound, k, apart, chance) for s in seen for k in averaged}
+            )
         except (LipSyncError, ValueError) as error:
             skipped[name] = str(error)
         if on_progress is not None:
@@ -127,18 +140,27 @@ def expert_accuracy(
 
 
 def _grouped(folder: Path, skipped: Mapping[str, str]) -> str:
-    """Why clips were skipped, the commonest reasons first; a reason that names its clip is told without."""
+    """Why clips were skipped, the commonest reasons first; a reason that names its clip is told
+    without."""
     paths = {str(folder / name): reason for name, reason in skipped.items()}
-    counts = Counter(reason.removeprefix(f"{path}: ").replace(path, "the file") for path, reason in paths.items())
+    counts = Counter(
+        reason.removeprefix(f"{path}: ").replace(path, "the file") for path, reason in paths.items()
+    )
     lines = [f"\n- {count} skipped: {reason}" for reason, count in counts.most_common(_NAMED)]
     more = len(counts) - len(lines)
     return "".join([":" if lines else "", *lines, f"\n- and {more} other reasons" if more else ""])
 
 
 def _embedded(
-    path: Path, scorer: Scorer, seen: Sequence[int], most: int, detector: Detector, key: tuple[str, str] | None
+    path: Path,
+    scorer: Scorer,
+    seen: Sequence[int],
+    most: int,
+    detector: Detector,
+    key: tuple[str, str] | None,
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """Window by window what the expert makes of the largest face, by frames seen, and of the sound from there on."""
+    """Window by window what the expert makes of the largest face, by frames seen, and of the sound
+    from there on."""
     footage = Footage(path, replace(probe(path), fps=scorer.fps))
     people, _ = track(footage, detector, detector_key=key)
     person = select(people, FaceSelector())
@@ -148,8 +170,12 @@ def _embedded(
     crops: list[Tensor] = []
     for piece in read_frames(path, chunk=_CHUNK, fps=scorer.fps, start=first, stop=first + count):
         here = slice(piece.start - first, piece.start - first + piece.pixels.shape[0])
-        maps = crop_to_frame(person.boxes[here].float(), person.points[here].float(), scorer.framing, scorer.size)
-        crops.append(cut(piece.pixels, maps, scorer.size, antialias=scorer.framing.kind == "aligned"))
+        maps = crop_to_frame(
+            person.boxes[here].float(), person.points[here].float(), scorer.framing, scorer.size
+        )
+        crops.append(
+            cut(piece.pixels, maps, scorer.size, antialias=scorer.framing.kind == "aligned")
+        )
     sound = hear(read_audio(path, rate=scorer.rate), scorer)[first:]
     return {width: _seen(torch.cat(crops), width, scorer) for width in seen}, sound
 
@@ -158,17 +184,23 @@ def _seen(crops: Tensor, width: int, scorer: Scorer) -> Tensor:
     """(N-window+1, D) windows of which only the middle ``width`` frames are shown."""
     span = scorer.window
     if crops.shape[0] < span:
-        raise ValueError(f"the face is seen in {crops.shape[0]} frames on end; wanted {span} or more")
+        raise ValueError(
+            f"the face is seen in {crops.shape[0]} frames on end; wanted {span} or more"
+        )
     if width == span:
         return scorer.embed_video(crops)
     first = (span - width) // 2
     shown = torch.arange(span).clamp(first, first + width - 1)
-    return torch.cat([scorer.embed_video(crops[i + shown]) for i in range(crops.shape[0] - span + 1)])
+    return torch.cat(
+        [scorer.embed_video(crops[i + shown]) for i in range(crops.shape[0] - span + 1)]
+    )
 
 
-def trials(video: Tensor, sound: Tensor, averaged: int, apart: int, chance: random.Random) -> Trials:
-    """One decision about each run of ``averaged`` windows of video (N,D) and sound (A,D), which begin together; runs do not
-    overlap. ValueError where the clip is too short for one."""
+def trials(
+    video: Tensor, sound: Tensor, averaged: int, apart: int, chance: random.Random
+) -> Trials:
+    """One decision about each run of ``averaged`` windows of video (N,D) and sound (A,D), which
+    begin together; runs do not overlap. ValueError where the clip is too short for one."""
     count = min(video.shape[0], sound.shape[0])
     distances = torch.cdist(video[:count].double(), sound.double())
     true: list[Tensor] = []
@@ -180,14 +212,17 @@ def trials(video: Tensor, sound: Tensor, averaged: int, apart: int, chance: rand
             true.append(distances[first + run, first + run].mean())
             false.append(distances[first + run, chance.choice(others) + run].mean())
     if not true:
-        raise ValueError(f"{count} windows with sound; wanted {averaged} and as many more {apart} frames away")
+        raise ValueError(
+            f"{count} windows with sound; wanted {averaged} and as many more {apart} frames away"
+        )
     return torch.stack(true), torch.stack(false)
 
 
 def accuracy(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
     """The row of these clips; at least two."""
     halves = (clips[0::2], clips[1::2])
-    thresholds = {0: _threshold(halves[1]), 1: _threshold(halves[0])}  # each half is judged by the other's
+    # each half is judged by the other's
+    thresholds = {0: _threshold(halves[1]), 1: _threshold(halves[0])}
     right: list[tuple[float, float]] = []
     nearer: list[tuple[float, float]] = []
     for i, (true, false) in enumerate(clips):

@@ -1,4 +1,5 @@
-"""In the benchmark: how the lips of each method follow those that spoke the sound, and the old ones."""
+"""In the benchmark: how the lips of each method follow those that spoke the sound, and the old
+ones."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,7 +56,8 @@ class Original:
 
 
 class LipJudge:
-    """Compares the lips of dubs with those of the video that the sound comes from, and with the source's."""
+    """Compares the lips of dubs with those of the video that the sound comes from, and with the
+    source's."""
 
     def __init__(self, meter: MouthMeter) -> None:
         self._meter = meter
@@ -69,7 +71,8 @@ class LipJudge:
             original: What it was made of.
 
         Returns:
-            The figures of ``MouthFollowing`` by name, None where they cannot be had, "reasons" for these, and "landmarks".
+            The figures of ``MouthFollowing`` by name, None where they cannot be had, "reasons" for
+            these, and "landmarks".
         """
         metric, missing = MouthFollowingMetric(), dict[Role, str]()
         made, old = self._meter.along(frames, original.person), self._source(original)
@@ -86,7 +89,8 @@ class LipJudge:
         return {**found.to_values(), "landmarks": LANDMARKS}
 
     def references(self, original: Original) -> dict[str, dict[str, Any]]:
-        """Compare the mouths that need no video: one opened by loudness alone, and the source's frozen.
+        """Compare the mouths that need no video: one opened by loudness alone, and the source's
+        frozen.
 
         Args:
             original: What a dub would be made of.
@@ -112,7 +116,10 @@ class LipJudge:
     def _source(self, original: Original) -> Tensor:
         length = len(original.person.visible)
         found = self._remembered(
-            "source", original.source, length, lambda: self._meter.along(original.frames(), original.person)
+            "source",
+            original.source,
+            length,
+            lambda: self._meter.along(original.frames(), original.person),
         )
         assert not isinstance(found, str)
         return found
@@ -131,7 +138,9 @@ class LipJudge:
 
         return self._remembered("truth", sound, round(1000 * seconds), look)
 
-    def _remembered(self, role: str, path: Path, length: int, make: Callable[[], Tensor | str]) -> Tensor | str:
+    def _remembered(
+        self, role: str, path: Path, length: int, make: Callable[[], Tensor | str]
+    ) -> Tensor | str:
         key = (role, path, length)
         if key not in self._known:
             while len(self._known) >= _KEPT:
@@ -169,8 +178,8 @@ def lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
         methods: Results of the pairs that succeeded, by the names of the methods.
 
     Returns:
-        Markdown: a heading, the table with means and 95 % bootstrap intervals over pairs, what its columns mean, and why
-        figures are missing.
+        Markdown: a heading, the table with means and 95 % bootstrap intervals over pairs, what its
+            columns mean, and why figures are missing.
     """
     found = {name: [result["mouth"] for result in results] for name, results in methods.items()}
     for reference in REFERENCES:
@@ -180,7 +189,10 @@ def lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
             for result in results
             if result.get("mouth_references")
         ]
-    rows = [[name, str(len(_values(figures, "truth"))), *_cells(figures)] for name, figures in found.items()]
+    rows = [
+        [name, str(len(_values(figures, "truth"))), *_cells(figures)]
+        for name, figures in found.items()
+    ]
     table = markdown(["method", "n", *_COLUMNS.values()], rows)
     return "\n\n".join(["## Whose lips", table, "\n".join([*_MEANINGS, *_missing(found)])])
 
@@ -216,5 +228,7 @@ def _missing(found: Mapping[str, Sequence[Result]]) -> list[str]:
         for (method, line), count in counts.most_common()
     ]
     return (
-        [*lines[:_REASONS], f"- and {len(lines) - _REASONS} more, in results.jsonl"] if len(lines) > _REASONS else lines
+        [*lines[:_REASONS], f"- and {len(lines) - _REASONS} more, in results.jsonl"]
+        if len(lines) > _REASONS
+        else lines
     )

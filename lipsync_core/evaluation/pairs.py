@@ -16,10 +16,25 @@ Order = Literal["auto", "audio-video", "video-audio"]
 
 NOT_DRAWN = "not drawn"
 
-_SUFFIXES = (".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+_SUFFIXES = (
+    ".avi",
+    ".flv",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
 _SOUNDS = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav")
-_SMALL = (16, 16)  # px: frames are read to be counted, because what headers say of length may be off by a few
-_UNFIT = "has a tab, a line break or a letter beyond Unicode, which no list of pairs can hold; rename it"
+# px: frames are read to be counted, because what headers say of length may be off by a few
+_SMALL = (16, 16)
+_UNFIT = (
+    "has a tab, a line break or a letter beyond Unicode, which no list of pairs can hold; rename it"
+)
 _LEAST_SPEECH = Fraction(1, 2)  # seconds: no scorer says anything of less
 
 
@@ -40,12 +55,13 @@ class Drawn:
 
 
 def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
-    """The pairs of a list: two names a line, parted by a tab where the line has one, else by white space. Empty lines and
-    those that begin with "#" count for nothing.
+    """The pairs of a list: two names a line, parted by a tab where the line has one, else by white
+    space. Empty lines and those that begin with "#" count for nothing.
 
-    The public lists for LRW, LRS2 and LRS3 give the audio first and no suffix (".mp4" is meant); those of ReSyncED give
-    the video first, and suffixes. ``auto`` tells them apart by that. Raises LipSyncError for a list that cannot be read
-    so, for names that lead out of the root folder and for a pair that comes twice, ValueError for an unknown order.
+    The public lists for LRW, LRS2 and LRS3 give the audio first and no suffix (".mp4" is meant);
+    those of ReSyncED give the video first, and suffixes. ``auto`` tells them apart by that. Raises
+    LipSyncError for a list that cannot be read so, for names that lead out of the root folder and
+    for a pair that comes twice, ValueError for an unknown order.
     """
     if order not in ("auto", "audio-video", "video-audio"):
         raise ValueError(f"order is {order!r}; wanted auto, audio-video or video-audio")
@@ -57,16 +73,24 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        names = [name.strip() for name in line.split("\t") if name.strip()] if "\t" in line else line.split()
+        names = (
+            [name.strip() for name in line.split("\t") if name.strip()]
+            if "\t" in line
+            else line.split()
+        )
         if len(names) != 2:
             raise LipSyncError(
                 f"{path}, line {number} has {len(names)} names; wanted two, parted by a tab or white space"
             )
         if outside := next(filter(_leads_out, names), None):
-            raise LipSyncError(f"{path}, line {number}: {outside} leads out of the root folder; wanted names below it")
+            raise LipSyncError(
+                f"{path}, line {number}: {outside} leads out of the root folder; wanted names below it"
+            )
         named[number] = names[0], names[1]
     if not named:
-        raise LipSyncError(f"{path} holds no pairs; wanted two names a line, parted by a tab or white space")
+        raise LipSyncError(
+            f"{path} holds no pairs; wanted two names a line, parted by a tab or white space"
+        )
     if order == "auto":
         order = _order(path, [name for names in named.values() for name in names])
     found: dict[Pair, int] = {}
@@ -74,7 +98,9 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
         first, second = map(_with_suffix, names)
         pair = Pair(first, second) if order == "audio-video" else Pair(second, first)
         if pair in found:
-            raise LipSyncError(f"{path}, line {number} repeats the pair of line {found[pair]}; wanted each once")
+            raise LipSyncError(
+                f"{path}, line {number} repeats the pair of line {found[pair]}; wanted each once"
+            )
         found[pair] = number
     return list(found)
 
@@ -102,14 +128,18 @@ def _with_suffix(name: str) -> str:
     return name if _has_suffix(name) else f"{name}.mp4"
 
 
-def draw_pairs(root: Path, *, seed: int = 0, count: int | None = None, leave: Path | None = None) -> Drawn:
-    """Pairs by the paper's rule: for each video below ``root`` the speech of another one, drawn at random among those
-    that are shorter. The same files and seed give the same pairs on every machine.
+def draw_pairs(
+    root: Path, *, seed: int = 0, count: int | None = None, leave: Path | None = None
+) -> Drawn:
+    """Pairs by the paper's rule: for each video below ``root`` the speech of another one, drawn at
+    random among those that are shorter. The same files and seed give the same pairs on every
+    machine.
 
-    No pair comes twice. ``count``: how many pairs; more than there are videos give each several, as long as there are
-    others to speak; None: one for each video. ``leave``: a folder whose files do not count, such as that of earlier dubs.
-    Files that cannot be read, show no picture, or are not longer than any other one that speaks are left out and told of.
-    Raises LipSyncError when no pair can be drawn.
+    No pair comes twice. ``count``: how many pairs; more than there are videos give each several, as
+    long as there are others to speak; None: one for each video. ``leave``: a folder whose files do
+    not count, such as that of earlier dubs. Files that cannot be read, show no picture, or are not
+    longer than any other one that speaks are left out and told of. Raises LipSyncError when no pair
+    can be drawn.
     """
     if count is not None and count < 1:
         raise ValueError(f"{count} pairs; wanted at least 1")
@@ -132,18 +162,24 @@ def draw_pairs(root: Path, *, seed: int = 0, count: int | None = None, leave: Pa
     chance.shuffle(videos)
     rounds = max(map(len, partners.values()))
     pairs = [
-        Pair(partners[name][turn], name) for turn in range(rounds) for name in videos if turn < len(partners[name])
+        Pair(partners[name][turn], name)
+        for turn in range(rounds)
+        for name in videos
+        if turn < len(partners[name])
     ]
     wanted = len(videos) if count is None else count
     if wanted > len(pairs):
-        raise LipSyncError(f"{wanted} pairs are wanted, and {root} allows {len(pairs)}; give fewer, or more videos")
+        raise LipSyncError(
+            f"{wanted} pairs are wanted, and {root} allows {len(pairs)}; give fewer, or more videos"
+        )
     shown = {pair.video for pair in pairs[:wanted]}
     unpaired |= {name: NOT_DRAWN for name in videos if name not in shown}
     return Drawn(tuple(pairs[:wanted]), unpaired)
 
 
 def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
-    """``pairs`` as a list that ``read_pairs`` reads back: with suffixes, so the video stands first, and parted by tabs."""
+    """``pairs`` as a list that ``read_pairs`` reads back: with suffixes, so the video stands first,
+    and parted by tabs."""
     for name in [name for pair in pairs for name in (pair.audio, pair.video)]:
         if not _fits_a_line(name):
             raise LipSyncError(f"{name!a} {_UNFIT}")
@@ -153,7 +189,9 @@ def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
 
 
 def _fits_a_line(name: str) -> bool:
-    return not set(name) & set("\t\r\n") and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return not set(name) & set("\t\r\n") and not any(
+        "\ud800" <= letter <= "\udfff" for letter in name
+    )
 
 
 def _guarded(name: str) -> str:
@@ -161,8 +199,11 @@ def _guarded(name: str) -> str:
     return f"./{name}" if name.startswith("#") or name[:1].isspace() else name
 
 
-def _lengths(root: Path, leave: Path | None) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
-    """Seconds of picture and of sound of the videos below ``root`` by name, in order, and what could not be used."""
+def _lengths(
+    root: Path, leave: Path | None
+) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
+    """Seconds of picture and of sound of the videos below ``root`` by name, in order, and what
+    could not be used."""
     if not root.is_dir():
         raise LipSyncError(f"{root} is no folder; wanted one with videos")
     files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]

@@ -32,13 +32,20 @@ class _Method:
 
 
 def write_report(
-    plan: Benchmark, outcomes: Sequence[Outcome], *, pairs: str, unpaired: Mapping[str, str] | None = None
+    plan: Benchmark,
+    outcomes: Sequence[Outcome],
+    *,
+    pairs: str,
+    unpaired: Mapping[str, str] | None = None,
 ) -> str:
-    """Writes ``table.md`` and ``distributions.png`` into ``plan.out`` and returns the page. ``pairs``: where they come from,
-    in words; ``unpaired``: files that were left out of the draw, with the reasons."""
+    """Writes ``table.md`` and ``distributions.png`` into ``plan.out`` and returns the page.
+    ``pairs``: where they come from, in words; ``unpaired``: files that were left out of the draw,
+    with the reasons."""
     methods = [_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
     distance, confidence = names_of_scores(plan)
-    title = f"{Path(plan.scorer).name}, mode {plan.mode}{', whole frames' if plan.whole_frame else ''}"
+    title = (
+        f"{Path(plan.scorer).name}, mode {plan.mode}{', whole frames' if plan.whole_frame else ''}"
+    )
     text = "\n\n".join(
         [
             "# Benchmark",
@@ -61,26 +68,40 @@ def write_report(
         "offset, frames (where there is a verdict)": "offset_frames",
     }
     quantities["mouth sharpness / face sharpness"] = "sharpness"
-    panels = {label: {method.name: method.values(key) for method in methods} for label, key in quantities.items()}
+    panels = {
+        label: {method.name: method.values(key) for method in methods}
+        for label, key in quantities.items()
+    }
     with replacing(plan.out / "distributions.png") as part:
         plot_distributions(panels, title, part)
     return text
 
 
 def names_of_scores(plan: Benchmark) -> tuple[str, str]:
-    """LSE-D and LSE-C are SyncNet's in the public protocol, which mode reference is, and nobody else's."""
+    """LSE-D and LSE-C are SyncNet's in the public protocol, which mode reference is, and nobody
+    else's."""
     return ("LSE-D", "LSE-C") if plan.mode == "reference" else ("distance", "confidence")
 
 
 def _method(name: str, outcomes: Sequence[Outcome]) -> _Method:
     own = [outcome for outcome in outcomes if outcome.arguments["method"] == name]
-    results = {outcome.arguments["pair"]: outcome.result for outcome in own if outcome.result is not None}
+    results = {
+        outcome.arguments["pair"]: outcome.result for outcome in own if outcome.result is not None
+    }
     return _Method(name, results, [outcome for outcome in own if outcome.error is not None])
 
 
 def _table(plan: Benchmark, methods: Sequence[_Method], distance: str, confidence: str) -> str:
     region = f"FID ({plan.region})"
-    header = ["method", "n", "failed", f"{distance} ↓", f"{confidence} ↑", "offset within 1", region + " ↓"]
+    header = [
+        "method",
+        "n",
+        "failed",
+        f"{distance} ↓",
+        f"{confidence} ↑",
+        "offset within 1",
+        region + " ↓",
+    ]
     header += ["sharpness", "border jitter ↓"]
     rows = [
         [
@@ -90,7 +111,10 @@ def _table(plan: Benchmark, methods: Sequence[_Method], distance: str, confidenc
             *(str(mean_with_interval(method.values(key))) for key in ("distance", "confidence")),
             f"{sum(abs(value) <= 1 for value in method.values('offset_frames'))} of {len(method.results)}",
             _fid(plan.out, method, methods[0]),
-            *(str(mean_with_interval(method.values(key))) for key in ("sharpness", "border_jitter")),
+            *(
+                str(mean_with_interval(method.values(key)))
+                for key in ("sharpness", "border_jitter")
+            ),
         ]
         for method in methods
     ]
@@ -100,7 +124,9 @@ def _table(plan: Benchmark, methods: Sequence[_Method], distance: str, confidenc
 def _fid(folder: Path, method: _Method, real: _Method) -> str:
     """The distance of a method's pictures to the real ones of the same pairs."""
     both = [pair for pair in sorted(method.results) if pair in real.results]
-    files = [(real.results[pair]["fid_features"], method.results[pair]["fid_features"]) for pair in both]
+    files = [
+        (real.results[pair]["fid_features"], method.results[pair]["fid_features"]) for pair in both
+    ]
     if method is real or not files or any(None in pair for pair in files):
         return "–"
     sides = (MomentStream(), MomentStream())
@@ -128,7 +154,9 @@ def _explained(plan: Benchmark) -> str:
             f"{FEATURES} features."
         )
     if names_of_scores(plan)[0] != "LSE-D":
-        lines.append(f"- Distance and confidence are those of {Path(plan.scorer).name}; they are not LSE-D and LSE-C.")
+        lines.append(
+            f"- Distance and confidence are those of {Path(plan.scorer).name}; they are not LSE-D and LSE-C."
+        )
     return "\n".join(lines)
 
 
@@ -151,7 +179,10 @@ def _failures(methods: Sequence[_Method]) -> dict[str, str]:
     told: dict[str, str] = {}
     for pair, failures in sorted(pairs.items()):
         alike = len(failures) == len(methods) and len({outcome.error for outcome in failures}) == 1
-        told |= {f"{pair:05}, all methods" if alike else outcome.id: str(outcome.error) for outcome in failures}
+        told |= {
+            f"{pair:05}, all methods" if alike else outcome.id: str(outcome.error)
+            for outcome in failures
+        }
     return told
 
 

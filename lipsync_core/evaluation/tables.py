@@ -15,7 +15,8 @@ _DRAWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean of ``count`` values and its 95 % interval; NaN without values, and an interval takes two."""
+    """The mean of ``count`` values and its 95 % interval; NaN without values, and an interval takes
+    two."""
 
     mean: float
     low: float
@@ -25,7 +26,9 @@ class Mean:
     def __str__(self) -> str:
         if math.isnan(self.mean):
             return "–"
-        return f"{self.mean:.3f}" + ("" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
+        return f"{self.mean:.3f}" + (
+            "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        )
 
     def percent(self) -> str:
         """A share in percent."""
@@ -35,14 +38,18 @@ class Mean:
 
 
 def mean_with_interval(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
-    """The mean of ``values`` and its percentile bootstrap interval: 95 % of the means of ``draws`` samples of the same
-    size, drawn with replacement; the seed is fixed, so the same values give the same interval."""
+    """The mean of ``values`` and its percentile bootstrap interval: 95 % of the means of ``draws``
+    samples of the same size, drawn with replacement; the seed is fixed, so the same values give the
+    same interval."""
     return _with_interval(values, fmean, draws, seed)
 
 
-def ratio_with_interval(parts: Sequence[tuple[float, float]], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
-    """Sum of hits over sum of trials of independent ``parts`` (hits, trials), such as clips, and the bootstrap interval over
-    parts: trials within one are alike, and counting each as independent would promise too much."""
+def ratio_with_interval(
+    parts: Sequence[tuple[float, float]], *, draws: int = _DRAWS, seed: int = 0
+) -> Mean:
+    """Sum of hits over sum of trials of independent ``parts`` (hits, trials), such as clips, and
+    the bootstrap interval over parts: trials within one are alike, and counting each as independent
+    would promise too much."""
 
     def ratio(some: Sequence[tuple[float, float]]) -> float:
         return sum(hits for hits, _ in some) / sum(trials for _, trials in some)
@@ -50,7 +57,9 @@ def ratio_with_interval(parts: Sequence[tuple[float, float]], *, draws: int = _D
     return _with_interval(parts, ratio, draws, seed)
 
 
-def _with_interval(items: Sequence[T], statistic: Callable[[Sequence[T]], float], draws: int, seed: int) -> Mean:
+def _with_interval(
+    items: Sequence[T], statistic: Callable[[Sequence[T]], float], draws: int, seed: int
+) -> Mean:
     count = len(items)
     if count < 2:
         return Mean(statistic(items) if items else math.nan, math.nan, math.nan, count)
@@ -62,21 +71,41 @@ def _with_interval(items: Sequence[T], statistic: Callable[[Sequence[T]], float]
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its columns padded to line up; a bar in a cell is escaped."""
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)]
+    cells = [
+        [cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)
+    ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
 
-# Table 1 of the paper (Prajwal et al. 2020, arXiv 2008.10010): LSE-D, LSE-C, FID on LRW, LRS2 and LRS3.
+# Table 1 of the paper (Prajwal et al. 2020, arXiv 2008.10010): LSE-D, LSE-C, FID on LRW, LRS2 and
+# LRS3.
 PAPER: Mapping[str, tuple[tuple[str, str, str], ...]] = {
-    "Speech2Vid": (("13.14", "1.762", "11.15"), ("14.23", "1.587", "12.32"), ("13.97", "1.681", "11.91")),
-    "LipGAN": (("10.05", "3.350", "2.833"), ("10.33", "3.199", "4.861"), ("10.65", "3.193", "4.732")),
-    "Wav2Lip": (("6.512", "7.490", "3.189"), ("6.386", "7.789", "4.887"), ("6.652", "7.887", "4.844")),
-    "Wav2Lip + GAN": (("6.774", "7.263", "2.475"), ("6.469", "7.781", "4.446"), ("6.986", "7.574", "4.350")),
+    "Speech2Vid": (
+        ("13.14", "1.762", "11.15"),
+        ("14.23", "1.587", "12.32"),
+        ("13.97", "1.681", "11.91"),
+    ),
+    "LipGAN": (
+        ("10.05", "3.350", "2.833"),
+        ("10.33", "3.199", "4.861"),
+        ("10.65", "3.193", "4.732"),
+    ),
+    "Wav2Lip": (
+        ("6.512", "7.490", "3.189"),
+        ("6.386", "7.789", "4.887"),
+        ("6.652", "7.887", "4.844"),
+    ),
+    "Wav2Lip + GAN": (
+        ("6.774", "7.263", "2.475"),
+        ("6.469", "7.781", "4.446"),
+        ("6.986", "7.574", "4.350"),
+    ),
     "Real": (("7.012", "6.931", "–"), ("6.736", "7.838", "–"), ("6.956", "7.592", "–")),
 }
 SETS = ("LRW", "LRS2", "LRS3")
@@ -85,12 +114,16 @@ SETS = ("LRW", "LRS2", "LRS3")
 def paper_table() -> str:
     """The paper's rows, LSE-D / LSE-C / FID for each data set."""
     header = ["method", *(f"{name} LSE-D / LSE-C / FID" for name in SETS)]
-    return markdown(header, [[name, *(" / ".join(figures) for figures in row)] for name, row in PAPER.items()])
+    return markdown(
+        header, [[name, *(" / ".join(figures) for figures in row)] for name, row in PAPER.items()]
+    )
 
 
-def plot_distributions(panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path) -> None:
-    """One panel for each quantity, in it for each method every value as a dot, the box of the middle half with the
-    median, and the mean as a diamond; as PNG."""
+def plot_distributions(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path
+) -> None:
+    """One panel for each quantity, in it for each method every value as a dot, the box of the
+    middle half with the median, and the mean as a diamond; as PNG."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -99,17 +132,25 @@ def plot_distributions(panels: Mapping[str, Mapping[str, Sequence[float]]], titl
     figure = Figure(figsize=(4.6 * len(panels), 1.6 + 0.55 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)
     spread = np.random.default_rng(0)
-    for axes, (quantity, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    for axes, (quantity, values) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
         for row, method in enumerate(methods):
             found = np.asarray(values.get(method, ()), np.float64)
             if not found.size:
                 continue
             low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
-            axes.broken_barh([(low, high - low)], (row - 0.3, 0.6), facecolor="none", edgecolor="black")
+            axes.broken_barh(
+                [(low, high - low)], (row - 0.3, 0.6), facecolor="none", edgecolor="black"
+            )
             axes.plot([middle, middle], [row - 0.3, row + 0.3], color="black")
-            axes.plot(found, row + spread.uniform(-0.22, 0.22, found.size), ".", alpha=0.45, markersize=5)
+            axes.plot(
+                found, row + spread.uniform(-0.22, 0.22, found.size), ".", alpha=0.45, markersize=5
+            )
             axes.plot(found.mean(), row, "D", color="black", markersize=5)
-        axes.set_yticks(range(len(methods)), [f"{name} ({len(values.get(name, ()))})" for name in methods])
+        axes.set_yticks(
+            range(len(methods)), [f"{name} ({len(values.get(name, ()))})" for name in methods]
+        )
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_xlabel(quantity)
         axes.grid(axis="x", alpha=0.3)

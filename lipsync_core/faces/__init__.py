@@ -8,7 +8,7 @@ from ..types import Detections
 
 
 class Detector(Protocol):
-    """What finds faces. ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], RGB; one ``Detections`` per image,
-    best face first, in pixels of that image."""
+    """What finds faces. ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], RGB; one
+    ``Detections`` per image, best face first, in pixels of that image."""
 
     def detect(self, pixels: Tensor) -> list[Detections]: ...

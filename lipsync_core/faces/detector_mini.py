@@ -12,14 +12,17 @@ from ..models.face_detector import Cells, FaceDetector
 from ..models.precision import arithmetic
 from ..types import Detections
 
-# A cell must be this likely, as a share of `min_score`, to help to place a face that another cell found.
+# A cell must be this likely, as a share of `min_score`, to help to place a face that another cell
+# found.
 _HELPER_SCORE = 0.5
-# Cells whose boxes overlap the best one by this much speak of the same face, and their answers are averaged as in
-# BlazeFace (Bazarevsky et al. 2019, "tie resolution"): that steadies the points from frame to frame.
+# Cells whose boxes overlap the best one by this much speak of the same face, and their answers are
+# averaged as in BlazeFace (Bazarevsky et al. 2019, "tie resolution"): that steadies the points from
+# frame to frame.
 _SAME_FACE = 0.6
-# The second look: an upright crop this much wider than the face, and its side in px, both chosen on the val rows. It brings
-# the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there, and from 8.8-13.0 to 8.3-8.7 on the test rows
-# (train/evaluate_detector.py). One face costs 3 ms on top of the 8.5 of a 640x360 picture (bfloat16, one thread).
+# The second look: an upright crop this much wider than the face, and its side in px, both chosen on
+# the val rows. It brings the points from 6.3-7.7 % of the distance of the eyes to 3.3-3.5 there,
+# and from 8.8-13.0 to 8.3-8.7 on the test rows (train/evaluate_detector.py). One face costs 3 ms on
+# top of the 8.5 of a 640x360 picture (bfloat16, one thread).
 _LOOK, _LOOK_SIDE = 2.4, 128
 _LOOK_LEVELS = 2  # a face of 128 / 2.4 px lies between those of strides 8 and 16
 _GREY = 127.5  # the middle of a byte
@@ -29,13 +32,19 @@ _MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face
 class MiniDetector:
     """Finds faces with ``model``, on the device where it is now.
 
-    ``min_score`` in [0,1] is the least score of a face; ``max_overlap`` the most intersection over union of two faces;
-    ``long_side`` px: larger images are reduced to it, which sets both the cost and the smallest face that is found (24
-    px of the reduced image). At 640 that is 48 px of a 1280x720 frame.
+    ``min_score`` in [0,1] is the least score of a face; ``max_overlap`` the most intersection over
+    union of two faces; ``long_side`` px: larger images are reduced to it, which sets both the cost
+    and the smallest face that is found (24 px of the reduced image). At 640 that is 48 px of a
+    1280x720 frame.
     """
 
     def __init__(
-        self, model: FaceDetector, *, min_score: float = 0.7, max_overlap: float = 0.3, long_side: int = 640
+        self,
+        model: FaceDetector,
+        *,
+        min_score: float = 0.7,
+        max_overlap: float = 0.3,
+        long_side: int = 640,
     ) -> None:
         if long_side < 1 or not 0 < min_score < 1:
             raise ValueError(
@@ -50,8 +59,8 @@ class MiniDetector:
 
     @torch.inference_mode()
     def detect(self, pixels: Tensor) -> list[Detections]:
-        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1], best first, on the CPU.
-        Boxes and points may reach beyond the image, where the face does."""
+        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1],
+        best first, on the CPU. Boxes and points may reach beyond the image, where the face does."""
         _, height, width, _ = pixels.shape
         weight = next(self._model.parameters())
         images = _reduce(pixels.permute(0, 3, 1, 2).to(weight.device), self._long_side)  # (N,3,h,w)
@@ -74,8 +83,8 @@ class MiniDetector:
         return Detections(shares @ boxes * ratio.repeat(2), points, scores[kept])
 
     def _second_look(self, pixels: Tensor, faces: list[Detections]) -> list[Detections]:
-        """``faces`` with their points from a closer look at each and at its mirror image: a network this small errs to one
-        side, and the mirror's error is on the other."""
+        """``faces`` with their points from a closer look at each and at its mirror image: a network
+        this small errs to one side, and the mirror's error is on the other."""
         counts = [len(found.scores) for found in faces]
         if not any(counts):
             return faces
@@ -86,7 +95,9 @@ class MiniDetector:
         maps[:, :, 2] = centre - side[:, None] / 2
         weight = next(self._model.parameters())
         each = zip(pixels, maps.to(pixels.device).split(counts), strict=True)
-        crops = torch.cat([cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each])
+        crops = torch.cat(
+            [cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each]
+        )
         crops = crops.mul_(2 * _GREY).sub_(_GREY).to(weight.device, weight.dtype)
         cells = self._model.look(torch.cat([crops, crops.flip(3)]), levels=_LOOK_LEVELS)
         points, sure = self._looked(Cells(*(part.float().cpu() for part in cells)))
@@ -96,13 +107,16 @@ class MiniDetector:
         both = (sure[: len(boxes)] & sure[len(boxes) :])[:, None, None]
         settled = torch.where(both, closer, torch.cat([found.points for found in faces]))
         return [
-            Detections(found.boxes, own, found.scores) for found, own in zip(faces, settled.split(counts), strict=True)
+            Detections(found.boxes, own, found.scores)
+            for found, own in zip(faces, settled.split(counts), strict=True)
         ]
 
     def _looked(self, cells: Cells) -> tuple[Tensor, Tensor]:
-        """Points (F,5,2) of the face in the middle of each crop, in its pixels, and whether there is one (F,)."""
+        """Points (F,5,2) of the face in the middle of each crop, in its pixels, and whether there
+        is one (F,)."""
         off = ((cells.boxes[..., :2] + cells.boxes[..., 2:]) / 2 - _LOOK_SIDE / 2).abs().amax(-1)
-        shares = cells.logits.sigmoid() * (off < _LOOK_SIDE / 6)  # a neighbour's face may be in the crop as well
+        # a neighbour's face may be in the crop as well
+        shares = cells.logits.sigmoid() * (off < _LOOK_SIDE / 6)
         shares = shares * (shares >= shares.amax(1, keepdim=True) * _HELPER_SCORE)
         sure = shares.amax(1) >= self._min_score * _HELPER_SCORE
         shares = shares / shares.sum(1, keepdim=True).clamp_min(1e-6)
@@ -110,14 +124,16 @@ class MiniDetector:
 
 
 def _reduce(images: Tensor, long_side: int) -> Tensor:
-    """(N,3,H,W) uint8, or float in [0,1], to 0..255 of either kind, at most ``long_side`` px long, without aliasing."""
+    """(N,3,H,W) uint8, or float in [0,1], to 0..255 of either kind, at most ``long_side`` px long,
+    without aliasing."""
     height, width = images.shape[-2:]
     whole = images.dtype == torch.uint8
     images = images if whole else images * 255
     if max(height, width) > long_side:
         scale = long_side / max(height, width)
         size = max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
-        if whole and images.device.type != "cpu":  # bytes are resized on CPUs only, and there several times faster
+        # bytes are resized on CPUs only, and there several times faster
+        if whole and images.device.type != "cpu":
             images = images.float()
         images = interpolate(images, size=size, mode="bilinear", antialias=True)
     return images
@@ -132,8 +148,8 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _suppress(overlap: Tensor, candidates: int, max_overlap: float) -> list[int]:
-    """Greedy suppression: indices among the first ``candidates`` (best first) that no better kept one overlaps by more
-    than ``max_overlap``; ``overlap`` (L,L)."""
+    """Greedy suppression: indices among the first ``candidates`` (best first) that no better kept
+    one overlaps by more than ``max_overlap``; ``overlap`` (L,L)."""
     free = torch.ones(len(overlap), dtype=torch.bool)
     kept: list[int] = []
     for i in range(candidates):

@@ -1,5 +1,6 @@
-"""The ``s3fd`` detector: Wav2Lip's own. Slow (0.8 s for a 640x360 image on two cores), but the one its weights know.
-``syncnet_detector`` is the one of syncnet_python, which the reference scores need."""
+"""The ``s3fd`` detector: Wav2Lip's own. Slow (0.8 s for a 640x360 image on two cores), but the one
+its weights know. ``syncnet_detector`` is the one of syncnet_python, which the reference scores
+need."""
 
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from ..types import Detections
 
 _VARIANCES = (0.1, 0.2)  # S3FD learned its offsets divided by these: position, log size
 
-# S3FD finds boxes only. Its five points are the average places in a face box: the mean over 396 frontal portraits
-# (members of the US Congress) of the points that YuNet found, relative to YuNet's box, made symmetric. YuNet and S3FD
-# both learned the boxes of WIDER FACE. Standard deviation over the portraits: 0.05 across (nose 0.08), 0.02 down.
+# S3FD finds boxes only. Its five points are the average places in a face box: the mean over 396
+# frontal portraits (members of the US Congress) of the points that YuNet found, relative to YuNet's
+# box, made symmetric. YuNet and S3FD both learned the boxes of WIDER FACE. Standard deviation over
+# the portraits: 0.05 across (nose 0.08), 0.02 down.
 _CANONICAL_POINTS = ((0.265, 0.386), (0.735, 0.386), (0.5, 0.586), (0.297, 0.731), (0.703, 0.731))
 
 
@@ -22,12 +24,14 @@ _CANONICAL_POINTS = ((0.265, 0.386), (0.735, 0.386), (0.5, 0.586), (0.297, 0.731
 class S3FDDetector:
     """Finds faces with ``model`` (in eval mode, on any device).
 
-    ``min_score`` in [0,1] is the least softmax score of a face, ``max_overlap`` the most intersection over union that
-    two faces may have. The defaults are Wav2Lip's. Its candidates begin at a score of 0.05, but one below ``min_score``
-    can suppress nothing above it, so they are left out from the start: same faces, less work.
+    ``min_score`` in [0,1] is the least softmax score of a face, ``max_overlap`` the most
+    intersection over union that two faces may have. The defaults are Wav2Lip's. Its candidates
+    begin at a score of 0.05, but one below ``min_score`` can suppress nothing above it, so they are
+    left out from the start: same faces, less work.
 
-    ``scale``: images are looked at in this size, shrunk as OpenCV does. ``then_overlap``: what is left after suppressing
-    at ``max_overlap`` is suppressed once more at this one. ``extra_px``: what overlaps add to the sides of boxes.
+    ``scale``: images are looked at in this size, shrunk as OpenCV does. ``then_overlap``: what is
+    left after suppressing at ``max_overlap`` is suppressed once more at this one. ``extra_px``:
+    what overlaps add to the sides of boxes.
     """
 
     model: S3FD
@@ -39,24 +43,30 @@ class S3FDDetector:
 
     @torch.inference_mode()
     def detect(self, pixels: Tensor) -> list[Detections]:
-        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1], best first, on the CPU.
+        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1],
+        best first, on the CPU.
 
-        Boxes may reach beyond the image, as the network draws them. ``points`` are canonical places in the box and say
-        nothing about the pose. Raises ValueError for images with a side below 32 px (28 for syncnet_python's network),
-        once they are scaled.
+        Boxes may reach beyond the image, as the network draws them. ``points`` are canonical places
+        in the box and say nothing about the pose. Raises ValueError for images with a side below 32
+        px (28 for syncnet_python's network), once they are scaled.
         """
         _, height, width, _ = pixels.shape
         seen = pixels if self.scale == 1 else self._shrunk(pixels)
         _, seen_height, seen_width, _ = seen.shape
         if min(seen_height, seen_width) < self.model.config.minimum_size:
             least = self.model.config.minimum_size / self.scale
-            raise ValueError(f"images are {width}x{height} px; S3FD wants {least:.0f} px or more each way")
+            raise ValueError(
+                f"images are {width}x{height} px; S3FD wants {least:.0f} px or more each way"
+            )
         weight = next(self.model.parameters())
         scaled = seen.to(weight.device, weight.dtype)
         scaled = scaled / 255 if seen.dtype == torch.uint8 else scaled
         boxes, scores = decode(self.model(scaled.permute(0, 3, 1, 2)))
         boxes = boxes * boxes.new_tensor([width / seen_width, height / seen_height]).repeat(2)
-        return [self._faces(b, s) for b, s in zip(boxes.float().cpu(), scores.float().cpu(), strict=True)]
+        return [
+            self._faces(b, s)
+            for b, s in zip(boxes.float().cpu(), scores.float().cpu(), strict=True)
+        ]
 
     def _shrunk(self, pixels: Tensor) -> Tensor:
         _, height, width, _ = pixels.shape
@@ -73,13 +83,16 @@ class S3FDDetector:
 
 
 def syncnet_detector(model: S3FD) -> S3FDDetector:
-    """The detector of syncnet_python with its network (``SYNCNET_S3FD``, weights ``sfd_face``): scores above 0.9 in images
-    of a quarter of the side, suppressed at 0.3 and again at 0.1."""
-    return S3FDDetector(model, min_score=0.9, max_overlap=0.3, scale=0.25, then_overlap=0.1, extra_px=0.0)
+    """The detector of syncnet_python with its network (``SYNCNET_S3FD``, weights ``sfd_face``):
+    scores above 0.9 in images of a quarter of the side, suppressed at 0.3 and again at 0.1."""
+    return S3FDDetector(
+        model, min_score=0.9, max_overlap=0.3, scale=0.25, then_overlap=0.1, extra_px=0.0
+    )
 
 
 def decode(maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Boxes (N,K,4) xyxy in image pixels and face scores (N,K) in [0,1] for all K cells of the maps of ``S3FD``."""
+    """Boxes (N,K,4) xyxy in image pixels and face scores (N,K) in [0,1] for all K cells of the maps
+    of ``S3FD``."""
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     for stride, (logits, offsets) in zip(STRIDES, maps, strict=True):
@@ -102,8 +115,8 @@ def canonical_points(boxes: Tensor) -> Tensor:
 
 
 def _suppress(boxes: Tensor, max_overlap: float, extra_px: float) -> Tensor:
-    """Indices of the boxes (K,4), best first, that overlap no better one that is kept. Sides count ``extra_px`` more than
-    their difference (in Wav2Lip's original one pixel)."""
+    """Indices of the boxes (K,4), best first, that overlap no better one that is kept. Sides count
+    ``extra_px`` more than their difference (in Wav2Lip's original one pixel)."""
     area = (boxes[:, 2:] - boxes[:, :2] + extra_px).prod(1)
     left = torch.arange(boxes.shape[0])
     kept: list[int] = []

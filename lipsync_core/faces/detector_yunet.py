@@ -1,4 +1,5 @@
-"""The ``yunet`` detector: OpenCV's own small network (Wu, Peng and Yu 2023), for those who have OpenCV."""
+"""The ``yunet`` detector: OpenCV's own small network (Wu, Peng and Yu 2023), for those who have
+OpenCV."""
 
 from pathlib import Path
 
@@ -13,20 +14,25 @@ _KEPT_BEFORE_SUPPRESSION = 5000  # OpenCV's default
 
 
 class YuNetDetector:
-    """Finds faces with ``cv2.FaceDetectorYN`` (OpenCV 4.5.4 and later, 5 included) and the ONNX file at ``weights``
-    (face_detection_yunet_2023mar.onnx).
+    """Finds faces with ``cv2.FaceDetectorYN`` (OpenCV 4.5.4 and later, 5 included) and the ONNX
+    file at ``weights`` (face_detection_yunet_2023mar.onnx).
 
-    ``min_score`` in [0,1] is the least score of a face, ``max_overlap`` the most intersection over union of two faces.
-    Raises WeightsError when the file is missing or OpenCV cannot read it, and ImportError when OpenCV is not installed.
+    ``min_score`` in [0,1] is the least score of a face, ``max_overlap`` the most intersection over
+    union of two faces. Raises WeightsError when the file is missing or OpenCV cannot read it, and
+    ImportError when OpenCV is not installed.
     """
 
     def __init__(self, weights: Path, *, min_score: float = 0.7, max_overlap: float = 0.3) -> None:
         try:
             import cv2
         except ImportError as error:
-            raise ImportError("the yunet detector needs OpenCV: pip install opencv-python-headless") from error
+            raise ImportError(
+                "the yunet detector needs OpenCV: pip install opencv-python-headless"
+            ) from error
         if not weights.is_file():
-            raise WeightsError(f"no file {weights}; wanted YuNet's ONNX file: run `lipsync models pull yunet`")
+            raise WeightsError(
+                f"no file {weights}; wanted YuNet's ONNX file: run `lipsync models pull yunet`"
+            )
         try:
             self._net = cv2.FaceDetectorYN.create(
                 str(weights), "", (320, 320), min_score, max_overlap, _KEPT_BEFORE_SUPPRESSION
@@ -35,8 +41,9 @@ class YuNetDetector:
             raise WeightsError(f"OpenCV cannot read {weights} as YuNet: {error}") from error
 
     def detect(self, pixels: Tensor) -> list[Detections]:
-        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1], best first, on the CPU.
-        YuNet looks at the size that the images have; its authors trained it on faces of 10 to 300 px."""
+        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1],
+        best first, on the CPU. YuNet looks at the size that the images have; its authors trained it
+        on faces of 10 to 300 px."""
         _, height, width, _ = pixels.shape
         if pixels.is_floating_point():
             pixels = (pixels * 255).round().clamp(0, 255).to(torch.uint8)
@@ -46,7 +53,8 @@ class YuNetDetector:
 
 
 def _detections(rows: np.ndarray | None) -> Detections:
-    """From YuNet's rows (F,15): x, y, width, height, five points, score. Its points are in our order."""
+    """From YuNet's rows (F,15): x, y, width, height, five points, score. Its points are in our
+    order."""
     table = torch.zeros(0, 15) if rows is None else torch.from_numpy(rows).float()
     table = table[table[:, 14].argsort(descending=True, stable=True)]
     boxes = torch.cat([table[:, :2], table[:, :2] + table[:, 2:4]], 1)

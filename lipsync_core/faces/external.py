@@ -1,4 +1,5 @@
-"""Tracks of faces that somebody else found: boxes drawn by hand, another detector's boxes, a mesh of landmarks."""
+"""Tracks of faces that somebody else found: boxes drawn by hand, another detector's boxes, a mesh
+of landmarks."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -14,10 +15,11 @@ from .detector_mini import box_iou
 from .detector_s3fd import canonical_points
 from .tracking import SMOOTHING_SECONDS, track
 
-# Vertices of MediaPipe's face mesh (google-ai-edge/mediapipe, face_mesh_connections.py and face_geometry/data/
-# face_model_with_iris.obj): the two corners of either eye, not the iris, which the shorter mesh has not and which looks
-# about; the tip of the nose; the outer corners of the lips. Of the vertices on the ridge of the nose, 1 lies nearest to
-# our detector's point: 0.54 of the way down from the eyes to the mouth, ours 0.56 (4, a little above it: 0.44).
+# Vertices of MediaPipe's face mesh (google-ai-edge/mediapipe, face_mesh_connections.py and
+# face_geometry/data/ face_model_with_iris.obj): the two corners of either eye, not the iris, which
+# the shorter mesh has not and which looks about; the tip of the nose; the outer corners of the
+# lips. Of the vertices on the ridge of the nose, 1 lies nearest to our detector's point: 0.54 of
+# the way down from the eyes to the mouth, ours 0.56 (4, a little above it: 0.44).
 _MESH_POINTS = ((33, 133), (362, 263), (1, 1), (61, 61), (291, 291))
 # Of these our own 102 points lack vertex 1, which lies between 4 and 2.
 _OUR_POINTS = tuple(
@@ -26,7 +28,8 @@ _OUR_POINTS = tuple(
 )
 _FIVE = {468: _MESH_POINTS, 478: _MESH_POINTS, POINTS: _OUR_POINTS}
 
-_LOOK, _LOOK_SIDE = 2.0, 256  # a square so much wider than the box, and its side in px: the face is about 128 px there
+# a square so much wider than the box, and its side in px: the face is about 128 px there
+_LOOK, _LOOK_SIDE = 2.0, 256
 
 
 def tracks_from_boxes(
@@ -39,16 +42,18 @@ def tracks_from_boxes(
     cuts: Sequence[int] = (),
     smoothing_s: float = SMOOTHING_SECONDS,
 ) -> list[FaceTrack]:
-    """People over time from the boxes (F,4), xyxy px, of every frame of a clip, (0,4) where there is no face.
+    """People over time from the boxes (F,4), xyxy px, of every frame of a clip, (0,4) where there
+    is no face.
 
-    ``points``: likewise (F,5,2); None places them where faces usually have them (see ``points_in_boxes`` for better).
-    ``dense``: likewise (F,K,2), landmarks of one layout, which the tracks then carry, smoothed like the rest.
-    ``frames``: how many the clip has, which boxes must be there for; None asks for nothing. ``cuts``: the frames at which
-    a new scene begins. Boxes of one person are joined, gaps of up to a second filled and jitter smoothed as in
+    ``points``: likewise (F,5,2); None places them where faces usually have them (see
+    ``points_in_boxes`` for better). ``dense``: likewise (F,K,2), landmarks of one layout, which the
+    tracks then carry, smoothed like the rest. ``frames``: how many the clip has, which boxes must
+    be there for; None asks for nothing. ``cuts``: the frames at which a new scene begins. Boxes of
+    one person are joined, gaps of up to a second filled and jitter smoothed as in
     ``detect_tracks``, but no box is taken for a false alarm.
 
-    Raises ValueError for boxes that are too few, empty, not finite, or of another shape, and for points that do not go
-    with them.
+    Raises ValueError for boxes that are too few, empty, not finite, or of another shape, and for
+    points that do not go with them.
     """
     if smoothing_s < 0:
         raise ValueError(f"smoothing_s is {smoothing_s}; wanted 0 s (none) or more")
@@ -69,7 +74,9 @@ def tracks_from_boxes(
         boxes = boxes.float().cpu()
         placed = canonical_points(boxes) if points is None else points[index].float().cpu()
         if placed.shape != (len(boxes), 5, 2) or not bool(placed.isfinite().all()):
-            raise ValueError(f"the points of frame {index} are {tuple(placed.shape)}; wanted finite ({len(boxes)},5,2)")
+            raise ValueError(
+                f"the points of frame {index} are {tuple(placed.shape)}; wanted finite ({len(boxes)},5,2)"
+            )
         landmarks = dense[index].float().cpu() if dense is not None and len(boxes) else None
         runs.append((index, Detections(boxes, placed, torch.ones(len(boxes)), landmarks)))
     second = max(1, round(fps))
@@ -77,16 +84,19 @@ def tracks_from_boxes(
 
 
 def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> Tensor:
-    """(F,5,2) points of the faces in ``boxes`` (F,4) of a frame (H,W,3), uint8 in [0,255] or float in [0,1].
+    """(F,5,2) points of the faces in ``boxes`` (F,4) of a frame (H,W,3), uint8 in [0,255] or float
+    in [0,1].
 
-    ``detector`` looks at a square twice as wide around each box; the face whose middle lies in the box counts, of several
-    the one that overlaps it most. Without one the points are where they usually lie (``canonical_points``:
-    the mean places of ``mini``'s points in its own boxes, over 897 faces of 21 people in 77 clips and 1179 portraits, are
-    within 0.017 of a box of these). Raises ValueError for other shapes.
+    ``detector`` looks at a square twice as wide around each box; the face whose middle lies in the
+    box counts, of several the one that overlaps it most. Without one the points are where they
+    usually lie (``canonical_points``: the mean places of ``mini``'s points in its own boxes, over
+    897 faces of 21 people in 77 clips and 1179 portraits, are within 0.017 of a box of these).
+    Raises ValueError for other shapes.
 
-    With ``mini``, for 203 faces of 22 clips in boxes 0.7 to 1.6 times as large as its own and up to 0.15 of them aside: none
-    lost, and the points within 1.8 % (95 %: 4.0 %) of the distance of the eyes of those that it finds in the whole frame;
-    the usual ones, even in its own boxes, within 7.3 % (14.4 %). 17 to 20 ms a face on one shared core.
+    With ``mini``, for 203 faces of 22 clips in boxes 0.7 to 1.6 times as large as its own and up to
+    0.15 of them aside: none lost, and the points within 1.8 % (95 %: 4.0 %) of the distance of the
+    eyes of those that it finds in the whole frame; the usual ones, even in its own boxes, within
+    7.3 % (14.4 %). 17 to 20 ms a face on one shared core.
     """
     if frame_pixels.ndim != 3 or frame_pixels.shape[2] != 3:
         raise ValueError(f"frame is {tuple(frame_pixels.shape)}; wanted (H,W,3)")
@@ -99,7 +109,9 @@ def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> 
     corner = (boxes[:, :2] + boxes[:, 2:]) / 2 - side[:, None] / 2
     scale = side / _LOOK_SIDE
     maps = torch.cat([torch.eye(2) * scale[:, None, None], corner[..., None]], 2)
-    planar = cut(frame_pixels.expand(len(boxes), -1, -1, -1), maps.to(frame_pixels.device), _LOOK_SIDE)
+    planar = cut(
+        frame_pixels.expand(len(boxes), -1, -1, -1), maps.to(frame_pixels.device), _LOOK_SIDE
+    )
     for i, found in enumerate(detector.detect(planar.permute(0, 2, 3, 1))):
         theirs = found.boxes.cpu() * scale[i] + corner[i].repeat(2)
         middle = (theirs[:, :2] + theirs[:, 2:]) / 2
@@ -111,8 +123,8 @@ def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> 
 
 
 def five_points(landmarks: Tensor) -> Tensor:
-    """(5,2) the detector's points from MediaPipe's face mesh (468,2), or (478,2) with irises, or from our own dense points
-    (102,2), px. Raises ValueError for others."""
+    """(5,2) the detector's points from MediaPipe's face mesh (468,2), or (478,2) with irises, or
+    from our own dense points (102,2), px. Raises ValueError for others."""
     if landmarks.ndim != 2 or landmarks.shape[0] not in _FIVE or landmarks.shape[1] != 2:
         raise ValueError(
             f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or (478,2), or ours, ({POINTS},2)"
@@ -127,7 +139,12 @@ def _check_dense(dense: Sequence[Tensor], faces: Sequence[int]) -> None:
         raise ValueError(f"{got}; wanted both for all")
     kinds = {points.shape[1:] for points, count in zip(dense, faces, strict=True) if count}
     for index, (points, count) in enumerate(zip(dense, faces, strict=True)):
-        fits = points.ndim == 3 and points.shape[2] == 2 and len(kinds) == 1 and bool(points.isfinite().all())
+        fits = (
+            points.ndim == 3
+            and points.shape[2] == 2
+            and len(kinds) == 1
+            and bool(points.isfinite().all())
+        )
         if len(points) != count or (count and not fits):
             got = f"the dense points of frame {index} are {tuple(points.shape)}"
             raise ValueError(f"{got}; wanted finite ({count},K,2), with one K for all frames")
@@ -135,6 +152,10 @@ def _check_dense(dense: Sequence[Tensor], faces: Sequence[int]) -> None:
 
 def _check(boxes: Tensor, name: str) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{name} are {tuple(boxes.shape)}; wanted (F,4): left, top, right, bottom in px")
+        raise ValueError(
+            f"{name} are {tuple(boxes.shape)}; wanted (F,4): left, top, right, bottom in px"
+        )
     if not bool((boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)).all()):
-        raise ValueError(f"{name} are {boxes.tolist()}; wanted left < right and top < bottom, in px")
+        raise ValueError(
+            f"{name} are {boxes.tolist()}; wanted left < right and top < bottom, in px"
+        )

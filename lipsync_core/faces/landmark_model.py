@@ -16,24 +16,28 @@ from .visible import visible
 
 _SIZE = 192  # px of the network's input
 _POINTS = 106
-_LIPS = slice(52, 72)  # in the 106-point layout: corners 52 and 61, outer and inner contours between
+# in the 106-point layout: corners 52 and 61, outer and inner contours between
+_LIPS = slice(52, 72)
 _MARGIN = 1.5  # the crop's side, in longer sides of the detector's box
 
 
 class LandmarkModel:
-    """Lips by InsightFace's 106-point network ``2d106det.onnx``, which comes with its model packs (buffalo_l and others;
-    non-commercial use), run by OpenCV.
+    """Lips by InsightFace's 106-point network ``2d106det.onnx``, which comes with its model packs
+    (buffalo_l and others; non-commercial use), run by OpenCV.
 
-    The contract, checked when the file is opened: one input (1,3,192,192) float RGB in [0,255], a square around the centre of
-    the face's box with 1.5 times its longer side, upright; one output of 212 numbers, (x, y) of 106 points in [-1,1] over
-    that square. Raises WeightsError for a file that is missing, no ONNX, or of other sizes, and ImportError without OpenCV.
+    The contract, checked when the file is opened: one input (1,3,192,192) float RGB in [0,255], a
+    square around the centre of the face's box with 1.5 times its longer side, upright; one output
+    of 212 numbers, (x, y) of 106 points in [-1,1] over that square. Raises WeightsError for a file
+    that is missing, no ONNX, or of other sizes, and ImportError without OpenCV.
     """
 
     def __init__(self, path: Path) -> None:
         try:
             import cv2
         except ImportError as error:
-            raise ImportError("landmarks need OpenCV: pip install opencv-python-headless") from error
+            raise ImportError(
+                "landmarks need OpenCV: pip install opencv-python-headless"
+            ) from error
         if not path.is_file():
             raise WeightsError(f"no file {path}; wanted InsightFace's 2d106det.onnx")
         self.path = path
@@ -47,10 +51,13 @@ class LandmarkModel:
                 f"OpenCV cannot run {path} on a 192x192 px picture ({reason}); wanted InsightFace's 2d106det.onnx"
             ) from error
         if count != 2 * _POINTS:
-            raise WeightsError(f"{path} gives {count} numbers for a face; wanted 212: InsightFace's 2d106det.onnx")
+            raise WeightsError(
+                f"{path} gives {count} numbers for a face; wanted 212: InsightFace's 2d106det.onnx"
+            )
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, lips (20,2) in frame px) of each frame in which the face of ``track`` is visible."""
+        """(clip index, lips (20,2) in frame px) of each frame in which the face of ``track`` is
+        visible."""
         for index, points in self.points(frames, track):
             yield index, points[_LIPS]
 
@@ -68,10 +75,15 @@ class LandmarkModel:
 
 
 def with_landmarks(
-    tracks: Sequence[FaceTrack], frames: Iterable[Frames], model: LandmarkModel, *, smoothing: float = 0.0
+    tracks: Sequence[FaceTrack],
+    frames: Iterable[Frames],
+    model: LandmarkModel,
+    *,
+    smoothing: float = 0.0,
 ) -> list[FaceTrack]:
-    """``tracks``, each of one scene, with the ``dense`` points (N,106,2) that ``model`` finds in ``frames``, all of the
-    clip's in order, while they are visible. smoothing: the smoother's standard deviation in frames, 0 for none."""
+    """``tracks``, each of one scene, with the ``dense`` points (N,106,2) that ``model`` finds in
+    ``frames``, all of the clip's in order, while they are visible. smoothing: the smoother's
+    standard deviation in frames, 0 for none."""
     dense = [torch.zeros(len(track.visible), _POINTS, 2) for track in tracks]
     for chunk in frames:
         for track, found in zip(tracks, dense, strict=True):

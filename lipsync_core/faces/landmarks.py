@@ -18,28 +18,34 @@ from ..types import FaceTrack, Frames, YuvFrames
 from .tracking import smooth
 
 VERSION = 2
-"""Of what ``with_dense`` computes: raise it when that changes, and no stored landmarks of before are used again."""
+"""Of what ``with_dense`` computes: raise it when that changes, and no stored landmarks of before
+are used again."""
 
 SURE = 0.5
 """The least confidence at which landmarks are believed."""
 
 _BATCH = 32  # crops at once: more is no faster on CPUs, and 64 x 64 x 16 numbers of each are held
-# Lips follow speech: they are smoothed over so much of the time. Of 0.12 s that keeps 0.97 of what moves four times a second
-# and 0.93 of a closure of two frames at 25 fps; the whole of it 0.06 and 0.39.
+# Lips follow speech: they are smoothed over so much of the time. Of 0.12 s that keeps 0.97 of what
+# moves four times a second and 0.93 of a closure of two frames at 25 fps; the whole of it 0.06 and
+# 0.39.
 _LIPS_SHARE = 1 / 4
 LIPS = {POINTS: (OUTER_LIPS.start, INNER_LIPS.stop), 106: (52, 72)}
 """First and last + 1 of the points of the lips, by the number of points."""
-_SPEAKING = {**LIPS, POINTS: (OUTER_LIPS.start, JAW.stop)}  # what speech moves: of our own points the jaw, too
+# what speech moves: of our own points the jaw, too
+_SPEAKING = {**LIPS, POINTS: (OUTER_LIPS.start, JAW.stop)}
 
 
 class LandmarkFinder:
-    """Finds the 102 points of faces with ``model``, on the device where it is now; see ``models.face_landmarks``.
+    """Finds the 102 points of faces with ``model``, on the device where it is now; see
+    ``models.face_landmarks``.
 
-    ``precision``: of the convolutions (see ``arithmetic``); coordinates are always computed in the weights' own.
-    ``version``: what points are stored under, such as the hash of the weights.
+    ``precision``: of the convolutions (see ``arithmetic``); coordinates are always computed in the
+    weights' own. ``version``: what points are stored under, such as the hash of the weights.
     """
 
-    def __init__(self, model: FaceLandmarks, *, precision: Precision = "auto", version: str = "") -> None:
+    def __init__(
+        self, model: FaceLandmarks, *, precision: Precision = "auto", version: str = ""
+    ) -> None:
         self.version = version
         self.size = model.config.size
         self._framing = model.config.framing
@@ -50,7 +56,8 @@ class LandmarkFinder:
         self._model.narrow.to(self._dtype)
 
     def maps(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """(N,2,3) ``crop_to_frame`` maps of the network's crops of faces with ``boxes`` (N,4) and ``points`` (N,5,2)."""
+        """(N,2,3) ``crop_to_frame`` maps of the network's crops of faces with ``boxes`` (N,4) and
+        ``points`` (N,5,2)."""
         return crop_to_frame(boxes.float(), points.float(), self._framing, self.size)
 
     @torch.no_grad()
@@ -71,7 +78,9 @@ class LandmarkFinder:
             scores.append(logits.sigmoid().cpu())
         return torch.cat(points), torch.cat(scores)
 
-    def find(self, frames: Frames | YuvFrames, boxes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def find(
+        self, frames: Frames | YuvFrames, boxes: Tensor, points: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Find the landmarks of one face in each of ``frames``.
 
         Args:
@@ -87,10 +96,13 @@ class LandmarkFinder:
         return apply(maps.cpu(), found), scores
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, outer and inner lips (40,2) in frame px) of each frame in which the face of ``track`` is visible."""
+        """(clip index, outer and inner lips (40,2) in frame px) of each frame in which the face of
+        ``track`` is visible."""
         here = _seen(track, frames)
         seen = Frames(frames.pixels[here - frames.start])
-        found, _ = self.find(seen, track.boxes[here - track.start], track.points[here - track.start])
+        found, _ = self.find(
+            seen, track.boxes[here - track.start], track.points[here - track.start]
+        )
         first, last = LIPS[POINTS]
         yield from zip(here.tolist(), found[:, first:last], strict=True)
 
@@ -105,8 +117,9 @@ def with_dense(
 ) -> list[FaceTrack]:
     """Look for the landmarks of everybody in a clip.
 
-    What the network is not sure of is filled in from the nearest frames of which it is, moved with eyes and nose. Nothing is
-    smoothed across absences; lips are smoothed over a quarter of the time, because they must follow speech.
+    What the network is not sure of is filled in from the nearest frames of which it is, moved with
+    eyes and nose. Nothing is smoothed across absences; lips are smoothed over a quarter of the
+    time, because they must follow speech.
 
     Args:
         tracks: the people, each of one scene.
@@ -116,17 +129,24 @@ def with_dense(
         smoothing: the smoother's standard deviation in frames, 0 for none.
 
     Returns:
-        The tracks with ``dense`` (N,102,2) in their own px and ``dense_scores``; those of which the network is mostly
-        unsure while they are visible have the scores alone.
+        The tracks with ``dense`` (N,102,2) in their own px and ``dense_scores``; those of which the
+        network is mostly unsure while they are visible have the scores alone.
     """
     stretch = torch.tensor(scale)
-    maps = [finder.maps(track.boxes / stretch.repeat(2), track.points / stretch).cpu() for track in tracks]
+    maps = [
+        finder.maps(track.boxes / stretch.repeat(2), track.points / stretch).cpu()
+        for track in tracks
+    ]
     dense = [torch.zeros(len(track.visible), POINTS, 2) for track in tracks]
     scores = [torch.zeros(len(track.visible)) for track in tracks]
     for chunk in frames:
         seen = [_seen(track, chunk) for track in tracks]
         crops = [
-            cut(chunk.pixels[here - chunk.start], own[here - track.start].to(chunk.pixels.device), finder.size)
+            cut(
+                chunk.pixels[here - chunk.start],
+                own[here - track.start].to(chunk.pixels.device),
+                finder.size,
+            )
             for track, own, here in zip(tracks, maps, seen, strict=True)
             if len(here)
         ]
@@ -134,7 +154,9 @@ def with_dense(
             continue
         counts = [len(here) for here in seen]
         found, sure = finder.look(torch.cat(crops))
-        each = zip(tracks, dense, scores, seen, found.split(counts), sure.split(counts), strict=True)
+        each = zip(
+            tracks, dense, scores, seen, found.split(counts), sure.split(counts), strict=True
+        )
         for track, points, score, here, own, certain in each:
             points[here - track.start], score[here - track.start] = own, certain
     return [
@@ -158,25 +180,37 @@ def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
     lips = torch.zeros(dense.shape[1], dtype=torch.bool)
     if dense.shape[1] in _SPEAKING:
         lips[slice(*_SPEAKING[dense.shape[1]])] = True
-    edges = torch.cat([torch.tensor([0]), visible.cpu().int(), torch.tensor([0])]).diff().nonzero()[:, 0]
+    edges = (
+        torch.cat([torch.tensor([0]), visible.cpu().int(), torch.tensor([0])])
+        .diff()
+        .nonzero()[:, 0]
+    )
     for begin, end in edges.view(-1, 2).tolist():
         for which, share in ((lips, _LIPS_SHARE), (~lips, 1.0)):
             part = dense[begin:end, which]
             if part.numel():
-                out[begin:end, which] = smooth(part.flatten(1), sigma * share).unflatten(1, part.shape[1:])
+                out[begin:end, which] = smooth(part.flatten(1), sigma * share).unflatten(
+                    1, part.shape[1:]
+                )
     return out
 
 
 def sure_frames(track: FaceTrack) -> Tensor:
-    """(N,) bool: the visible frames whose dense points can be believed; all of them where nobody tells how sure."""
+    """(N,) bool: the visible frames whose dense points can be believed; all of them where nobody
+    tells how sure."""
     if track.dense is None:
         return torch.zeros_like(track.visible)
-    return track.visible if track.dense_scores is None else track.visible & (track.dense_scores >= SURE)
+    return (
+        track.visible
+        if track.dense_scores is None
+        else track.visible & (track.dense_scores >= SURE)
+    )
 
 
 def sure_shares(track: FaceTrack) -> Tensor | None:
-    """(N,) in [0,1]: 1 where the landmarks of ``track`` can be believed, 0 where they cannot, with a soft way of two frames
-    between, within the former; None where nobody tells how sure they are."""
+    """(N,) in [0,1]: 1 where the landmarks of ``track`` can be believed, 0 where they cannot, with
+    a soft way of two frames between, within the former; None where nobody tells how sure they are.
+    """
     if track.dense_scores is None:
         return None
     sure = (track.dense_scores >= SURE).float()
@@ -189,12 +223,15 @@ def unsure_warning(tracks: Sequence[FaceTrack], *, passed: bool = False) -> str 
 
     Args:
         tracks: the faces that speak.
-        passed: whether such frames are passed through; then one frame in twenty is worth a sentence, else every second one.
+        passed: whether such frames are passed through; then one frame in twenty is worth a
+            sentence, else every second one.
 
     Returns:
         The sentence, or None.
     """
-    scored = [track for track in tracks if track.dense_scores is not None and bool(track.visible.any())]
+    scored = [
+        track for track in tracks if track.dense_scores is not None and bool(track.visible.any())
+    ]
     unsure = [_unsure_share(track) for track in scored]
     if not unsure or max(unsure) <= (0.05 if passed else 0.5):
         return None
@@ -210,14 +247,15 @@ def unsure_warning(tracks: Sequence[FaceTrack], *, passed: bool = False) -> str 
 
 
 def fill_from(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
-    """Give those of one person's ``tracks`` whose landmarks were looked for and not found the usual ones of the others.
+    """Give those of one person's ``tracks`` whose landmarks were looked for and not found the usual
+    ones of the others.
 
     Args:
         tracks: of one person; their dense points, where there are any, of one layout.
 
     Returns:
-        The tracks, with the mean face of those that have dense points laid upon the eyes and the nose of those that have
-        only scores. Unchanged where none or all have them.
+        The tracks, with the mean face of those that have dense points laid upon the eyes and the
+        nose of those that have only scores. Unchanged where none or all have them.
     """
     known = [track for track in tracks if track.dense is not None and bool(track.visible.any())]
     if not known:
@@ -233,14 +271,17 @@ def fill_from(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     for track in tracks:
         if track.dense is None and track.dense_scores is not None:
             dense = torch.zeros(len(track.visible), len(usual), 2)
-            dense[track.visible] = apply(_unit(track, track.visible), usual.expand(int(track.visible.sum()), -1, -1))
+            dense[track.visible] = apply(
+                _unit(track, track.visible), usual.expand(int(track.visible.sum()), -1, -1)
+            )
             track = replace(track, dense=dense)
         filled.append(track)
     return filled
 
 
 def _unit(track: FaceTrack, which: Tensor) -> Tensor:
-    """(n,2,3) maps from a unit square laid upon eyes and nose to px, of the frames ``which`` (N,) bool."""
+    """(n,2,3) maps from a unit square laid upon eyes and nose to px, of the frames ``which`` (N,)
+    bool."""
     return crop_to_frame(track.boxes[which].float(), track.points[which].float(), FRAMING, 1)
 
 
@@ -253,11 +294,19 @@ def _seen(track: FaceTrack, frames: Frames) -> Tensor:
     """(n,) clip indices of the ``frames`` in which the face is visible."""
     first = max(frames.start, track.start)
     last = min(frames.start + len(frames.pixels), track.start + len(track.visible))
-    return first + track.visible[first - track.start : max(last, first) - track.start].cpu().nonzero()[:, 0]
+    return (
+        first
+        + track.visible[first - track.start : max(last, first) - track.start].cpu().nonzero()[:, 0]
+    )
 
 
 def _finished(
-    track: FaceTrack, points: Tensor, scores: Tensor, maps: Tensor, stretch: Tensor, smoothing: float
+    track: FaceTrack,
+    points: Tensor,
+    scores: Tensor,
+    maps: Tensor,
+    stretch: Tensor,
+    smoothing: float,
 ) -> FaceTrack:
     """``track`` with ``points`` (N,102,2), crop px, filled in and smoothed, in its own px."""
     scored = replace(track, dense_scores=scores)
@@ -265,11 +314,14 @@ def _finished(
     if not bool(visible.any()) or _unsure_share(scored) > 0.5:
         return scored
     placed = apply(maps, _filled(points, visible, visible & (scores >= SURE))).mul_(stretch)
-    return replace(scored, dense=smooth_dense(placed, visible, smoothing).mul_(visible[:, None, None]))
+    return replace(
+        scored, dense=smooth_dense(placed, visible, smoothing).mul_(visible[:, None, None])
+    )
 
 
 def _filled(points: Tensor, visible: Tensor, sure: Tensor) -> Tensor:
-    """``points`` (N,K,2) whose visible, unsure frames lie between the nearest sure ones, or as the nearest."""
+    """``points`` (N,K,2) whose visible, unsure frames lie between the nearest sure ones, or as the
+    nearest."""
     known, wanted = sure.nonzero()[:, 0], (visible & ~sure).nonzero()[:, 0]
     if not len(known) or not len(wanted):
         return points

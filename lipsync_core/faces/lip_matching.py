@@ -1,19 +1,21 @@
-"""Which of a person's own mouths to show for each frame of new speech: a few are picked from a clip, then matched."""
+"""Which of a person's own mouths to show for each frame of new speech: a few are picked from a
+clip, then matched."""
 
 import torch
 from torch import Tensor
 
 from ..image.landmarks import LEFT_EYE, NOSE_BASE, NOSE_BRIDGE, RIGHT_EYE, lip_shapes
 
-# What differences weigh, in standard deviations of a person's speech (opening, width, jaw) or eye distances (the turn of the
-# head). Opening counts most: what is left of a difference is made up for by warping, which likes small ones.
+# What differences weigh, in standard deviations of a person's speech (opening, width, jaw) or eye
+# distances (the turn of the head). Opening counts most: what is left of a difference is made up for
+# by warping, which likes small ones.
 _SHAPE_WEIGHTS = (1.0, 0.35, 0.25)
 _TURN_WEIGHTS = (4.0, 3.0)
-# What changing from one picture to another costs, beyond the difference of their mouths: the light and the folds of the skin
-# change with the picture.
+# What changing from one picture to another costs, beyond the difference of their mouths: the light
+# and the folds of the skin change with the picture.
 _CHANGE, _APART = 0.30, 0.15
-# A head that moves less than this in a frame, in eye distances, is sharp at usual exposures; of one that always moves more, the
-# slowest half of its frames is taken.
+# A head that moves less than this in a frame, in eye distances, is sharp at usual exposures; of one
+# that always moves more, the slowest half of its frames is taken.
 _SLOW, _SLOWEST = 0.008, 0.5
 
 
@@ -24,7 +26,8 @@ def head_turns(points: Tensor) -> Tensor:
         points: (N,102,2) landmarks.
 
     Returns:
-        (N,2): where the tip of the nose lies beside and below the middle of the eyes, in distances of the outer eye corners.
+        (N,2): where the tip of the nose lies beside and below the middle of the eyes, in distances
+        of the outer eye corners.
     """
     left, right = points[:, LEFT_EYE.start], points[:, RIGHT_EYE.start + 4]
     across = right - left
@@ -36,7 +39,8 @@ def head_turns(points: Tensor) -> Tensor:
 
 
 def sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
-    """(N,) bool: those of the ``usable`` frames in which the head moves so slowly that its picture is not blurred by that.
+    """(N,) bool: those of the ``usable`` frames in which the head moves so slowly that its picture
+    is not blurred by that.
 
     Args:
         points: (N,102,2) landmarks of one stretch of a clip.
@@ -56,7 +60,8 @@ def sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
 
 
 def pick_frames(points: Tensor, usable: Tensor, spread: Tensor, most: int) -> Tensor:
-    """Pick frames whose mouths and turns of the head lie far apart, so that together they span what the clip has.
+    """Pick frames whose mouths and turns of the head lie far apart, so that together they span what
+    the clip has.
 
     Args:
         points: (N,102,2) landmarks of one stretch of a clip.
@@ -76,7 +81,11 @@ def pick_frames(points: Tensor, usable: Tensor, spread: Tensor, most: int) -> Te
     inside = (shapes[:, 0] >= low) & (shapes[:, 0] <= high)
     frames, shapes, turns = frames[inside], shapes[inside], turns[inside]
     features = torch.cat(
-        [shapes / spread * shapes.new_tensor(_SHAPE_WEIGHTS), turns * turns.new_tensor(_TURN_WEIGHTS)], 1
+        [
+            shapes / spread * shapes.new_tensor(_SHAPE_WEIGHTS),
+            turns * turns.new_tensor(_TURN_WEIGHTS),
+        ],
+        1,
     )
     first = int(features[:, 0].argmin())
     chosen, nearest = [first], (features - features[first]).norm(dim=1)
@@ -101,7 +110,9 @@ def match_frames(wanted: Tensor, turns: Tensor, points: Tensor, spread: Tensor) 
     """
     shapes, scale = lip_shapes(points), spread / spread.new_tensor(_SHAPE_WEIGHTS)
     costs = ((wanted[:, None] - shapes) / scale).abs().sum(2)
-    costs = costs + ((turns[:, None] - head_turns(points)).abs() * turns.new_tensor(_TURN_WEIGHTS)).sum(2)
+    costs = costs + (
+        (turns[:, None] - head_turns(points)).abs() * turns.new_tensor(_TURN_WEIGHTS)
+    ).sum(2)
     apart = (shapes[:, None, 0] - shapes[:, 0]).abs() / spread[0]
     changes = (_CHANGE + _APART * apart) * (1 - torch.eye(len(points)))
     total, came_from = costs[0], []

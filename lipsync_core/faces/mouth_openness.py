@@ -1,6 +1,7 @@
 """How far open mouths are, and which frames of a clip show them closed.
 
-Measured on aligned crops alone: between the lips it is darker, or less red where teeth show, than above and below.
+Measured on aligned crops alone: between the lips it is darker, or less red where teeth show, than
+above and below.
 """
 
 from fractions import Fraction
@@ -10,25 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Places in aligned crops, as parts of their side.
-_MOUTH = (0.36, 0.54, 0.64, 0.86)  # xyxy: the middle of the lips, wide open ones too, below the nostrils
+# xyxy: the middle of the lips, wide open ones too, below the nostrils
+_MOUTH = (0.36, 0.54, 0.64, 0.86)
 _SKIN = (0.25, 0.30, 0.75, 0.55)  # xyxy: what light and skin are measured on
 _REACH = 0.22  # the widest gap between lips that is seen as one
 _BLUR = 1 / 32
 _DARK = 0.1  # of the skin's light: below it differences are noise
-# On 17 clips of 11 people, looked at: at 0.3 grins count as closed, at 1.2 noise in the shadow of a moustache as open. The
-# deepest place of each column, because the teeth of a grin are a thin line.
+# On 17 clips of 11 people, looked at: at 0.3 grins count as closed, at 1.2 noise in the shadow of a
+# moustache as open. The deepest place of each column, because the teeth of a grin are a thin line.
 _TEETH = 0.5
 
 _STRETCH_SECONDS = 0.5
-# How far from its most closed frames towards its most open ones a clip's mouth counts as closed: of the frames chosen of the
-# same clips, 4 of 77 showed teeth or a gap at 0.15, 8 of 99 at 0.25.
+# How far from its most closed frames towards its most open ones a clip's mouth counts as closed: of
+# the frames chosen of the same clips, 4 of 77 showed teeth or a gap at 0.15, 8 of 99 at 0.25.
 _CLOSED = 0.15
 _ENDS = (0.02, 0.95)  # quantiles: what counts as a clip's most closed and most open frames
 
 
 def openness(faces: Tensor) -> Tensor:
-    """(N,) how far open the mouths are in aligned crops (N,3,S,S), RGB in [0,1], S from 48: 0 and more, comparable within one
-    clip of one person. Of the light only its colour and strength over the whole face do not matter."""
+    """(N,) how far open the mouths are in aligned crops (N,3,S,S), RGB in [0,1], S from 48: 0 and
+    more, comparable within one clip of one person. Of the light only its colour and strength over
+    the whole face do not matter."""
     size = faces.shape[-1]
     light = _part(faces, _SKIN, size).flatten(2).median(2).values[:, :, None, None]
     x0, y0, x1, y1 = _MOUTH
@@ -47,10 +50,12 @@ def openness(faces: Tensor) -> Tensor:
 
 
 def closed_frames(openness: Tensor, visible: Tensor, *, fps: Fraction, most: int) -> Tensor:
-    """(K,) rising: frames with closed mouths, spread over the clip, at most ``most``; none only where nothing is visible.
+    """(K,) rising: frames with closed mouths, spread over the clip, at most ``most``; none only
+    where nothing is visible.
 
-    openness, visible (T,): of each frame; what invisible ones say does not matter. The most closed frame of each half second,
-    or of longer stretches where they would be too many, if it is near the clip's most closed ones.
+    openness, visible (T,): of each frame; what invisible ones say does not matter. The most closed
+    frame of each half second, or of longer stretches where they would be too many, if it is near
+    the clip's most closed ones.
     """
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
@@ -62,13 +67,18 @@ def closed_frames(openness: Tensor, visible: Tensor, *, fps: Fraction, most: int
     count = len(openness)
     stretches = max(1, min(most, round(count / (_STRETCH_SECONDS * fps))))
     stretch = frames * stretches // count
-    best = [at[values[at].argmin()] for i in range(stretches) if len(at := (stretch == i).nonzero()[:, 0])]
+    best = [
+        at[values[at].argmin()]
+        for i in range(stretches)
+        if len(at := (stretch == i).nonzero()[:, 0])
+    ]
     chosen = torch.stack(best)
     return frames[chosen[values[chosen] <= low + _CLOSED * (high - low)]]
 
 
 def nearest(chosen: Tensor, index: Tensor) -> Tensor:
-    """(T,) the place in ``chosen`` (K,), rising, of what is nearest to each of ``index`` (T,); of two, the earlier."""
+    """(T,) the place in ``chosen`` (K,), rising, of what is nearest to each of ``index`` (T,); of
+    two, the earlier."""
     return torch.bucketize(2 * index, chosen[1:] + chosen[:-1])
 
 
@@ -82,8 +92,8 @@ def _odd(length: float) -> int:
 
 
 def _gaps(values: Tensor, reach: int) -> Tensor:
-    """(N,H,W) how far ``values`` (N,H,W) lie below what is both above and under them within ``reach`` px: what a grey-scale
-    closing of columns adds."""
+    """(N,H,W) how far ``values`` (N,H,W) lie below what is both above and under them within
+    ``reach`` px: what a grey-scale closing of columns adds."""
     window = ((reach, 1), 1, (reach // 2, 0))
     upper = F.max_pool2d(values[:, None], *window)
     return -F.max_pool2d(-upper, *window)[:, 0] - values

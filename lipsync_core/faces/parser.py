@@ -1,4 +1,5 @@
-"""What a face shows at each pixel of its crop: a face parser, the size of picture it wants, and the framing."""
+"""What a face shows at each pixel of its crop: a face parser, the size of picture it wants, and the
+framing."""
 
 import copy
 
@@ -13,26 +14,34 @@ from ..models.layers import ready
 from ..models.precision import Precision, arithmetic
 from ..types import Frames, YuvFrames
 
-# Karras et al. 2018 ("Progressive growing of GANs", appendix C) cut the portraits of CelebA-HQ so: 4 distances between the
-# eyes wide, a tenth of the way from the eyes to the mouth in the middle. Our aligned crops are 2.4 of them wide.
+# Karras et al. 2018 ("Progressive growing of GANs", appendix C) cut the portraits of CelebA-HQ so:
+# 4 distances between the eyes wide, a tenth of the way from the eyes to the mouth in the middle.
+# Our aligned crops are 2.4 of them wide.
 _ZOOM = 2.4 / 4
 _EYES, _MOUTH = ALIGNED[0][1], ALIGNED[3][1]
 _ORIGIN = _EYES + 0.1 * (_MOUTH - _EYES)
-PORTRAIT = Framing(points=tuple((0.5 + _ZOOM * (x - 0.5), 0.5 + _ZOOM * (y - _ORIGIN)) for x, y in ALIGNED))
+PORTRAIT = Framing(
+    points=tuple((0.5 + _ZOOM * (x - 0.5), 0.5 + _ZOOM * (y - _ORIGIN)) for x, y in ALIGNED)
+)
 """How faces lay in the pictures that public face parsers were trained on, with hair and neck."""
 
 _AT_ONCE = 8  # faces: at 512 px the widest features of one are 16 MB
 
 
 class FaceParser:
-    """A face parser made ready for inference. ``model`` is folded in place (batch norms into convolutions) and must not be
-    trained further. ``side``: px of the square that it looks at, None for what it was trained on; half of that takes a
-    quarter of the time. ``precision``: see ``arithmetic``."""
+    """A face parser made ready for inference. ``model`` is folded in place (batch norms into
+    convolutions) and must not be trained further. ``side``: px of the square that it looks at, None
+    for what it was trained on; half of that takes a quarter of the time. ``precision``: see
+    ``arithmetic``."""
 
-    def __init__(self, model: FaceParsing, *, side: int | None = None, precision: Precision = "auto") -> None:
+    def __init__(
+        self, model: FaceParsing, *, side: int | None = None, precision: Precision = "auto"
+    ) -> None:
         self.side = model.config.side if side is None else side
         if self.side < 32:
-            raise ValueError(f"side is {self.side} px; wanted at least 32: five halvings must leave something")
+            raise ValueError(
+                f"side is {self.side} px; wanted at least 32: five halvings must leave something"
+            )
         self.model = ready(model)
         weight = next(self.model.parameters())
         dtype = arithmetic(weight, precision)
@@ -41,17 +50,21 @@ class FaceParser:
 
     @torch.inference_mode()
     def crops(self, pixels: Tensor, *, size: int | None = None) -> Tensor:
-        """(N,19,size,size) how likely each of ``blend.parsing.LABELS`` is at each place of crops ``pixels`` (N,3,S,S), RGB in
-        [0,1], whatever their framing. size: None for S. On the pixels' device."""
+        """(N,19,size,size) how likely each of ``blend.parsing.LABELS`` is at each place of crops
+        ``pixels`` (N,3,S,S), RGB in [0,1], whatever their framing. size: None for S. On the pixels'
+        device."""
         looked = F.interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True)
         whole = torch.eye(2, 3, device=pixels.device, dtype=pixels.dtype)
         return self._probabilities(looked, whole.expand(len(pixels), 2, 3), size or pixels.shape[3])
 
     @torch.inference_mode()
-    def faces(self, frames: Frames | YuvFrames, points: Tensor, placed: Tensor, size: int) -> Tensor:
-        """(N,19,size,size) the same for crops that ``placed`` (N,2,3), ``crop_to_frame`` maps of crops of size x size px, cuts
-        from ``frames``, where the faces' points are ``points`` (N,5,2) frame px. The parser looks at each face as it was
-        trained to (``PORTRAIT``), with its surroundings, which a crop of the mouth has not."""
+    def faces(
+        self, frames: Frames | YuvFrames, points: Tensor, placed: Tensor, size: int
+    ) -> Tensor:
+        """(N,19,size,size) the same for crops that ``placed`` (N,2,3), ``crop_to_frame`` maps of
+        crops of size x size px, cuts from ``frames``, where the faces' points are ``points``
+        (N,5,2) frame px. The parser looks at each face as it was trained to (``PORTRAIT``), with
+        its surroundings, which a crop of the mouth has not."""
         device = frames.pixels.device
         points, placed = points.to(device, torch.float32), placed.to(device, torch.float32)
         portrait = crop_to_frame(points.new_zeros(len(points), 4), points, PORTRAIT, self.side)
@@ -62,13 +75,15 @@ class FaceParser:
         return self._probabilities(looked, squares, size)
 
     def _probabilities(self, looked: Tensor, squares: Tensor, size: int) -> Tensor:
-        """Of pictures (N,3,side,side), at the places that ``squares`` (N,2,3), ``unit_maps``, give to size x size px."""
+        """Of pictures (N,3,side,side), at the places that ``squares`` (N,2,3), ``unit_maps``, give
+        to size x size px."""
         weight = next(self.model.parameters())
         parts: list[Tensor] = []
         for pixels, square in zip(looked.split(_AT_ONCE), squares.split(_AT_ONCE), strict=True):
             pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
             cells = self.model.cells(pixels).to(looked.device, looked.dtype)
-            # the corner cells lie on the corner pixels' middles (align_corners), a little further apart than squares
+            # the corner cells lie on the corner pixels' middles (align_corners), a little further
+            # apart than squares
             fitted = square * ((1 - 1 / cells.shape[3]) / (1 - 1 / self.side))
             parts.append(sample(cells, fitted, (size, size)).softmax(1))
         return torch.cat(parts)

@@ -13,15 +13,16 @@ from ..types import FaceTrack
 from .landmarks import fill_from
 from .similarity import likeness
 
-_MAIN_SHARE = 0.25  # of the longest time that anybody is visible in the scene: who is there less is no end of the row
+# of the longest time that anybody is visible in the scene: who is there less is no end of the row
+_MAIN_SHARE = 0.25
 _POINT_MARGIN = 0.5  # of the box's size: how far beside a face a point may be and still mean it
 _LISTED = 8  # people named in an error
 
 
 @dataclass(frozen=True, slots=True)
 class FaceSelector:
-    """A rule that picks a person; see ``parse_face``. ``index`` counts for "index", ``point`` (x, y in source px) for
-    "point"."""
+    """A rule that picks a person; see ``parse_face``. ``index`` counts for "index", ``point`` (x, y
+    in source px) for "point"."""
 
     rule: Literal["largest", "left", "right", "index", "point"] = "largest"
     index: int = 0
@@ -34,8 +35,9 @@ class FaceSelector:
 
 
 def parse_face(text: str) -> FaceSelector:
-    """Reads ``largest``, ``left``, ``right``, an INDEX from 0 that counts from left to right at first appearance, or
-    ``x,y`` in source pixels, a place on the face when it first appears. Raises ValueError for anything else."""
+    """Reads ``largest``, ``left``, ``right``, an INDEX from 0 that counts from left to right at
+    first appearance, or ``x,y`` in source pixels, a place on the face when it first appears. Raises
+    ValueError for anything else."""
     word = text.strip().lower()
     if word == "largest" or word == "left" or word == "right":
         return FaceSelector(word)
@@ -52,14 +54,16 @@ def parse_face(text: str) -> FaceSelector:
 def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
     """The track of the chosen person, from the first frame with a face to the last.
 
-    Nobody is recognised across a cut, so the rule is applied anew in each scene, and the tracks chosen are joined. In a
-    scene where it finds nobody (an INDEX too high, no face at x,y), the person is invisible.
+    Nobody is recognised across a cut, so the rule is applied anew in each scene, and the tracks
+    chosen are joined. In a scene where it finds nobody (an INDEX too high, no face at x,y), the
+    person is invisible.
 
-    largest: whoever covers the most picture over the time that they are visible; times when that person is away go to
-    the next largest, if those two are never visible together. left, right: the end of the row at first appearance, of
-    those who are there for at least a quarter of the time of whoever is there longest. INDEX: place in the row of
-    everybody, each where they first appear. x,y: whoever first appears nearest around the point, at most half a face
-    beside it; the earlier one where two do.
+    largest: whoever covers the most picture over the time that they are visible; times when that
+    person is away go to the next largest, if those two are never visible together. left, right: the
+    end of the row at first appearance, of those who are there for at least a quarter of the time of
+    whoever is there longest. INDEX: place in the row of everybody, each where they first appear.
+    x,y: whoever first appears nearest around the point, at most half a face beside it; the earlier
+    one where two do.
 
     Raises NoFaceError when nobody is chosen in any scene; it says who is there.
     """
@@ -71,27 +75,41 @@ def select_each(tracks: Sequence[FaceTrack], selector: FaceSelector) -> list[Fac
     return _chosen(tracks, lambda people: _RULES[selector.rule](people, selector), str(selector))
 
 
-def select_like(tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], reference: Tensor) -> FaceTrack:
-    """The track of whoever looks most like ``reference`` (3,S,S), chosen anew in each scene and joined as by ``select``.
-    ``portraits``: for each of ``tracks``, pictures of it (P,3,S,S); see ``faces.likeness``, also for how far to trust this.
+def select_like(
+    tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], reference: Tensor
+) -> FaceTrack:
+    """The track of whoever looks most like ``reference`` (3,S,S), chosen anew in each scene and
+    joined as by ``select``. ``portraits``: for each of ``tracks``, pictures of it (P,3,S,S); see
+    ``faces.likeness``, also for how far to trust this.
 
-    Somebody is chosen in every scene, the only one there too: how alike two pictures are does not tell whether they show
-    one person. Raises NoFaceError without anybody, and ValueError unless every visible track has portraits.
+    Somebody is chosen in every scene, the only one there too: how alike two pictures are does not
+    tell whether they show one person. Raises NoFaceError without anybody, and ValueError unless
+    every visible track has portraits.
     """
     if len(portraits) != len(tracks):
-        raise ValueError(f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many")
+        raise ValueError(
+            f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many"
+        )
     pairs = [pair for pair in zip(tracks, portraits, strict=True) if bool(pair[0].visible.any())]
     alike = {person: likeness(pictures, reference) for person, pictures in pairs}
-    return joined(_chosen(tracks, lambda people: [max(people, key=alike.__getitem__)], "most like the reference"))
+    return joined(
+        _chosen(
+            tracks, lambda people: [max(people, key=alike.__getitem__)], "most like the reference"
+        )
+    )
 
 
 def rows(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
-    """The people of each scene, scene by scene, from left to right at first appearance: as an INDEX counts them."""
+    """The people of each scene, scene by scene, from left to right at first appearance: as an INDEX
+    counts them."""
     scenes: dict[int, list[FaceTrack]] = {}
     for person in tracks:
         if bool(person.visible.any()):
             scenes.setdefault(person.scene, []).append(person)
-    return [sorted(scenes[scene], key=lambda person: _centre(_first(person)[1])[0]) for scene in sorted(scenes)]
+    return [
+        sorted(scenes[scene], key=lambda person: _centre(_first(person)[1])[0])
+        for scene in sorted(scenes)
+    ]
 
 
 def _chosen(
@@ -119,7 +137,11 @@ def _largest(people: list[FaceTrack], _: FaceSelector) -> list[FaceTrack]:
 
 def _end_of_row(people: list[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
     durations = [int(person.visible.sum()) for person in people]
-    main = [p for p, duration in zip(people, durations, strict=True) if duration >= _MAIN_SHARE * max(durations)]
+    main = [
+        p
+        for p, duration in zip(people, durations, strict=True)
+        if duration >= _MAIN_SHARE * max(durations)
+    ]
     return [main[0 if selector.rule == "left" else -1]]
 
 
@@ -174,12 +196,16 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
     start, end = max(a.start, b.start), min(a.start + len(a.visible), b.start + len(b.visible))
     if start >= end:
         return False
-    return bool((a.visible[start - a.start : end - a.start] & b.visible[start - b.start : end - b.start]).any())
+    return bool(
+        (
+            a.visible[start - a.start : end - a.start] & b.visible[start - b.start : end - b.start]
+        ).any()
+    )
 
 
 def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
-    """One track of several that never meet. Where landmarks were looked for and found of some only, the others get the
-    usual ones (``fill_from``)."""
+    """One track of several that never meet. Where landmarks were looked for and found of some only,
+    the others get the usual ones (``fill_from``)."""
     tracks = fill_from(tracks)
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:
@@ -202,7 +228,9 @@ def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
             scores[frames] = track.dense_scores[track.visible]
         visible[frames] = True
     scored = scores if any(track.dense_scores is not None for track in tracks) else None
-    return FaceTrack(boxes, points, visible, start, min(track.scene for track in tracks), dense, scored)
+    return FaceTrack(
+        boxes, points, visible, start, min(track.scene for track in tracks), dense, scored
+    )
 
 
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
@@ -217,6 +245,8 @@ def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
             frame, box = _first(person)
             x, y = _centre(box)
             lines.append(f"{index} at {x:.0f},{y:.0f} from frame {frame}")
-    listed = "; ".join(lines[:_LISTED]) + (f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")
+    listed = "; ".join(lines[:_LISTED]) + (
+        f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    )
     where = "" if len(scenes) == 1 else f" in {len(scenes)} scenes, counted anew in each"
     return f"no frame has the face {name}; {len(lines)} found{where}: {listed}. Choose one of these, or largest"

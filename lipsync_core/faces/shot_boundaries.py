@@ -6,27 +6,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Chosen on 27 clips of talking people (4 036 frames, none with a cut, at 320 px), then tried on 15 others (4 048):
-#                                                     chosen on      tried on
-#   cuts found where two clips are joined             957 of 980     359 of 360
-#   found where the same picture jumps to 1.3 times   26 of 27       15 of 15
-#   false: as it is; with 2-frame flashes, dropouts   0; 0 of 216    0; 0 of 120
-#   false: shaken by up to 5 % of the width a frame   5 in 27        1 in 15
-# All 23 missed in the first column are joins of GRID speakers before the same plain backdrop.
+# Chosen on 27 clips of talking people (4 036 frames, none with a cut, at 320 px), then tried on 15
+# others (4 048): chosen on      tried on cuts found where two clips are joined             957 of
+# 980     359 of 360 found where the same picture jumps to 1.3 times   26 of 27       15 of 15
+# false: as it is; with 2-frame flashes, dropouts   0; 0 of 216    0; 0 of 120 false: shaken by up
+# to 5 % of the width a frame   5 in 27        1 in 15 All 23 missed in the first column are joins
+# of GRID speakers before the same plain backdrop.
 _GRID = 16  # cells each way: coarse enough that a moving hand or head changes few of them
-_MEMORY = 8  # frames: what looks like something seen this recently is no new shot (the end of a flash, a dropped frame)
-_BLANK = 0.02  # standard deviation of luma in [0,1] below which a frame shows nothing (black, white)
-_BASE, _MOTION, _CEILING = 0.12, 8.0, 0.5  # threshold: base + motion x recent change, at most the ceiling
+# frames: what looks like something seen this recently is no new shot (the end of a flash, a dropped
+# frame)
+_MEMORY = 8
+# standard deviation of luma in [0,1] below which a frame shows nothing (black, white)
+_BLANK = 0.02
+# threshold: base + motion x recent change, at most the ceiling
+_BASE, _MOTION, _CEILING = 0.12, 8.0, 0.5
 _DECAY = 0.95  # per frame, of the recent change
-_SPIKE = 2.0  # a cut changes this much more than the frame before it: a whip pan changes every frame
+# a cut changes this much more than the frame before it: a whip pan changes every frame
+_SPIKE = 2.0
 _LIGHT = (1.0, 2.0, 3.5)  # gains that a flash may give to the picture before it saturates
 _LIFT = (0.0, 0.35)  # and the haze that it may add, in [0,1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CutState:
-    """What ``scene_cuts`` remembers: the last pictures that showed something, (K,3,16,16) in [0,1], newest last, at
-    most 8; how much the picture changed recently, and how much in the last frame (both 1 - correlation)."""
+    """What ``scene_cuts`` remembers: the last pictures that showed something, (K,3,16,16) in [0,1],
+    newest last, at most 8; how much the picture changed recently, and how much in the last frame
+    (both 1 - correlation)."""
 
     pictures: Tensor
     motion: float
@@ -34,12 +39,14 @@ class CutState:
 
 
 def scene_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, CutState]:
-    """Which of the frames ``pixels`` (N,H,W,3), uint8 in [0,255] or float in [0,1], begin a new scene: (N,) bool on the
-    CPU, and the state to hand to the next call. ``state`` None: the clip begins here, and its first frame is no cut.
+    """Which of the frames ``pixels`` (N,H,W,3), uint8 in [0,255] or float in [0,1], begin a new
+    scene: (N,) bool on the CPU, and the state to hand to the next call. ``state`` None: the clip
+    begins here, and its first frame is no cut.
 
-    A frame is a cut if its correlation with every one of the last 8 pictures is low, whatever the brightness, and
-    lower than the recent motion explains. Flashes, black frames, hands, shaking and steady pans are no cuts; neither
-    are dissolves and fades, nor jumps between two almost equal pictures. The answer does not depend on the chunks.
+    A frame is a cut if its correlation with every one of the last 8 pictures is low, whatever the
+    brightness, and lower than the recent motion explains. Flashes, black frames, hands, shaking and
+    steady pans are no cuts; neither are dissolves and fades, nor jumps between two almost equal
+    pictures. The answer does not depend on the chunks.
     """
     pictures = _pictures(pixels)
     shows = pictures.mean(1).flatten(1).std(1) >= _BLANK
@@ -48,7 +55,8 @@ def scene_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, C
     motion, before = (0.0, 0.0) if state is None else (state.motion, state.change)
     first = memory.shape[0]
     seen = torch.cat((memory, shown))
-    changes = (1 - _correlation(seen[:-1], seen[1:])).tolist()  # against the picture just before: the usual case
+    # against the picture just before: the usual case
+    changes = (1 - _correlation(seen[:-1], seen[1:])).tolist()
     cuts = torch.zeros(pictures.shape[0], dtype=torch.bool)
     for i, frame in enumerate(shows.nonzero()[:, 0].tolist(), first):
         if i == 0:
@@ -64,7 +72,8 @@ def scene_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, C
 
 
 def _pictures(pixels: Tensor) -> Tensor:
-    """(N,3,16,16) in [0,1]: averages over the cells of a grid, of every other pixel or fewer where there are many."""
+    """(N,3,16,16) in [0,1]: averages over the cells of a grid, of every other pixel or fewer where
+    there are many."""
     _, height, width, _ = pixels.shape
     step = max(1, min(height, width) // (4 * _GRID))
     planar = pixels[:, ::step, ::step].permute(0, 3, 1, 2).float()
@@ -73,13 +82,17 @@ def _pictures(pixels: Tensor) -> Tensor:
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """(N,) correlation of pictures (N,3,16,16) with pictures of the same shape, or with one (1,3,16,16)."""
+    """(N,) correlation of pictures (N,3,16,16) with pictures of the same shape, or with one
+    (1,3,16,16)."""
     a, b = a.flatten(1), b.flatten(1)
     return F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
 
 
 def _change(memory: Tensor, picture: Tensor) -> float:
-    """1 - correlation of ``picture`` with the most similar of ``memory``, each as it is and as a flash shows it."""
+    """1 - correlation of ``picture`` with the most similar of ``memory``, each as it is and as a
+    flash shows it."""
     lights = torch.tensor([(gain, lift) for lift in _LIFT for gain in _LIGHT])
-    lit = (memory[:, None] * lights[:, 0, None, None, None] + lights[:, 1, None, None, None]).clamp(max=1)
+    lit = (memory[:, None] * lights[:, 0, None, None, None] + lights[:, 1, None, None, None]).clamp(
+        max=1
+    )
     return float(1 - _correlation(lit.flatten(0, 1), picture[None]).max())

@@ -15,9 +15,12 @@ from . import Detector
 from .shot_boundaries import CutState, scene_cuts
 
 # Association. Distances in face sizes, a size being the square root of the box's area.
-_REACH, _GROWTH = 1.0, math.log(2.0)  # how far and how much larger than predicted a face may be to be the same person
-_REACH_AFTER_GAP, _GROWTH_AFTER_GAP = 0.5, math.log(1.5)  # the same after an absence, when only the place speaks for it
-_SEEN_FIRST = 10.0  # more than any cost: people seen in the last run choose before those who were lost
+# how far and how much larger than predicted a face may be to be the same person
+_REACH, _GROWTH = 1.0, math.log(2.0)
+# the same after an absence, when only the place speaks for it
+_REACH_AFTER_GAP, _GROWTH_AFTER_GAP = 0.5, math.log(1.5)
+# more than any cost: people seen in the last run choose before those who were lost
+_SEEN_FIRST = 10.0
 _VELOCITY_SPAN = 3  # sightings from which the velocity is taken
 
 _LEAST_SIGHTINGS = 3
@@ -25,21 +28,24 @@ _LEAST_SIGHTINGS = 3
 _SMOOTHED_AT_ONCE = 2048  # frames
 
 SMOOTHING_SECONDS = 0.12
-"""Standard deviation of the smoother of ``detect_tracks``: the strongest that costs no accuracy. With YuNet on every
-fifth frame, rms distance to what it finds in the frames between / jitter (second difference), in % of the face's size:
-27 clips of talking people to choose on, 1.00 / 0.26 at 0 s, 1.00 / 0.10 at 0.12 s, 1.08 / 0.06 at 0.2 s; 15 others,
-1.09 / 0.33, 1.11 / 0.12, 1.28 / 0.07. The jitter of YuNet on every frame is 1.3."""
+"""Standard deviation of the smoother of ``detect_tracks``: the strongest that costs no accuracy.
+With YuNet on every fifth frame, rms distance to what it finds in the frames between / jitter
+(second difference), in % of the face's size: 27 clips of talking people to choose on, 1.00 / 0.26
+at 0 s, 1.00 / 0.10 at 0.12 s, 1.08 / 0.06 at 0.2 s; 15 others, 1.09 / 0.33, 1.11 / 0.12, 1.28 /
+0.07. The jitter of YuNet on every frame is 1.3."""
 
 
 @dataclass(slots=True)
 class _Person:
-    """Sightings of one person in one scene: frame indices and values (14 + 2K,), the box, the five points and K dense ones."""
+    """Sightings of one person in one scene: frame indices and values (14 + 2K,), the box, the five
+    points and K dense ones."""
 
     frames: list[int] = field(default_factory=list[int])
     values: list[Tensor] = field(default_factory=list[Tensor])
 
     def predict(self, frame: int, max_gap: int) -> Tensor:
-        """The box (4,) expected in ``frame``: straight on, or where it was last if that is long ago."""
+        """The box (4,) expected in ``frame``: straight on, or where it was last if that is long
+        ago."""
         box = self.values[-1][:4]
         gap = frame - self.frames[-1]
         if len(self.frames) < 2 or gap > max_gap:
@@ -61,11 +67,13 @@ def detect_tracks(
 ) -> list[FaceTrack]:
     """Follows every face through a clip.
 
-    ``frames`` are all frames of the clip in order, reduced to a size that suits the detector; ``scale`` is source px
-    per reduced px, one number or (x, y). The detector runs on every ``every``-th frame of a scene and on its first and
-    last frame; on talking people 5 stays within 1.1 % of the face's size of what every frame would give. Gaps of up to
-    a second are filled. The tracks are in source pixels, as ``track`` describes them. Memory: one chunk of frames, and
-    a few numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1 or smoothing < 0.
+    ``frames`` are all frames of the clip in order, reduced to a size that suits the detector;
+    ``scale`` is source px per reduced px, one number or (x, y). The detector runs on every
+    ``every``-th frame of a scene and on its first and last frame; on talking people 5 stays within
+    1.1 % of the face's size of what every frame would give. Gaps of up to a second are filled. The
+    tracks are in source pixels, as ``track`` describes them. Memory: one chunk of frames, and a few
+    numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1 or
+    smoothing < 0.
     """
     if every < 1:
         raise ValueError(f"every is {every}; wanted 1 (each frame) or more")
@@ -80,7 +88,9 @@ def detect_tracks(
         for index, found in zip(indices, detector.detect(pixels) if indices else [], strict=True):
             boxes, points, scores = found.boxes.cpu(), found.points.cpu(), found.scores.cpu()
             dense = None if found.dense is None else found.dense.cpu() * stretch
-            runs.append((index, Detections(boxes * stretch.repeat(2), points * stretch, scores, dense)))
+            runs.append(
+                (index, Detections(boxes * stretch.repeat(2), points * stretch, scores, dense))
+            )
     return track(runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=smoothing * float(fps))
 
 
@@ -94,15 +104,18 @@ def track(
 ) -> list[FaceTrack]:
     """Joins the faces found in single frames into people, in the order of their first appearance.
 
-    ``detections`` are (frame index, faces) of every frame that the detector saw, faces or not, in rising order;
-    ``cuts`` the frames at which a new scene begins, rising; ``max_gap`` the longest absence in frames that is filled by
-    interpolation; ``smoothing`` the smoother's standard deviation in frames, 0 for none.
+    ``detections`` are (frame index, faces) of every frame that the detector saw, faces or not, in
+    rising order; ``cuts`` the frames at which a new scene begins, rising; ``max_gap`` the longest
+    absence in frames that is filled by interpolation; ``smoothing`` the smoother's standard
+    deviation in frames, 0 for none.
 
-    A track never crosses a cut, and spans the frames from the person's first sighting in the scene to the last; frames
-    outside its span are invisible (``window`` pads them), as are absences beyond ``max_gap``. A person who comes back
-    to the same place at about the same size is the same person. A stretch without a long absence counts only if it has
-    at least 3 sightings (or half of the scene's runs, if those are fewer) and lasts at least a quarter of ``max_gap``
-    (or half of the scene): shorter ones are taken for false alarms and dropped, unless the detections are ``trusted``.
+    A track never crosses a cut, and spans the frames from the person's first sighting in the scene
+    to the last; frames outside its span are invisible (``window`` pads them), as are absences
+    beyond ``max_gap``. A person who comes back to the same place at about the same size is the same
+    person. A stretch without a long absence counts only if it has at least 3 sightings (or half of
+    the scene's runs, if those are fewer) and lasts at least a quarter of ``max_gap`` (or half of
+    the scene): shorter ones are taken for false alarms and dropped, unless the detections are
+    ``trusted``.
     """
     scenes: dict[int, list[tuple[int, Tensor]]] = {}
     for frame, found in detections:
@@ -120,7 +133,8 @@ def track(
 
 
 def window(person: FaceTrack, start: int, count: int) -> FaceTrack:
-    """The frames ``start`` .. ``start+count-1`` of a track, padded with invisible frames where it does not reach."""
+    """The frames ``start`` .. ``start+count-1`` of a track, padded with invisible frames where it
+    does not reach."""
     before = min(max(person.start - start, 0), count)
     first = min(max(start - person.start, 0), person.visible.shape[0])
     last = min(max(start + count - person.start, first), person.visible.shape[0])
@@ -128,44 +142,61 @@ def window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     boxes = F.pad(person.boxes[first:last], (0, 0, before, after))
     points = F.pad(person.points[first:last], (0, 0, 0, 0, before, after))
     visible = F.pad(person.visible[first:last], (before, after))
-    dense = None if person.dense is None else F.pad(person.dense[first:last], (0, 0, 0, 0, before, after))
-    scores = None if person.dense_scores is None else F.pad(person.dense_scores[first:last], (before, after))
+    dense = (
+        None
+        if person.dense is None
+        else F.pad(person.dense[first:last], (0, 0, 0, 0, before, after))
+    )
+    scores = (
+        None
+        if person.dense_scores is None
+        else F.pad(person.dense_scores[first:last], (before, after))
+    )
     return FaceTrack(boxes, points, visible, start, person.scene, dense, scores)
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:
-    """``values`` (N,C), one row a frame, without their jitter: at each frame the value there of the parabola that fits
-    its neighbours best, weighted by a Gaussian of ``sigma`` frames on both sides.
+    """``values`` (N,C), one row a frame, without their jitter: at each frame the value there of the
+    parabola that fits its neighbours best, weighted by a Gaussian of ``sigma`` frames on both
+    sides.
 
-    So there is no lag, and constant, linear and quadratic motion come through unchanged, up to both ends: a plain
-    Gaussian would shrink every nod and pull the ends inwards.
+    So there is no lag, and constant, linear and quadratic motion come through unchanged, up to both
+    ends: a plain Gaussian would shrink every nod and pull the ends inwards.
     """
     count = values.shape[0]
-    if sigma < 0.3 or count <= 3:  # the neighbours weigh nothing; a parabola meets three points exactly
+    # the neighbours weigh nothing; a parabola meets three points exactly
+    if sigma < 0.3 or count <= 3:
         return values
     radius = max(2, math.ceil(3 * sigma))
-    parts: list[Tensor] = []  # piece by piece, with the neighbours that count: the same in less memory
+    # piece by piece, with the neighbours that count: the same in less memory
+    parts: list[Tensor] = []
     for begin in range(0, count, _SMOOTHED_AT_ONCE):
         first, end = max(0, begin - radius), begin + _SMOOTHED_AT_ONCE
-        parts.append(_parabolas(values[first : end + radius], sigma, radius)[begin - first : end - first])
+        parts.append(
+            _parabolas(values[first : end + radius], sigma, radius)[begin - first : end - first]
+        )
     return torch.cat(parts)
 
 
 def _parabolas(values: Tensor, sigma: float, radius: int) -> Tensor:
-    """(N,C) at each frame the value there of the parabola that fits ``radius`` neighbours to each side best."""
+    """(N,C) at each frame the value there of the parabola that fits ``radius`` neighbours to each
+    side best."""
     count = values.shape[0]
     offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = torch.exp(-0.5 * (offset / sigma) ** 2)
     powers = weight * (offset / radius) ** torch.arange(5)[:, None]  # (5, 2 radius + 1)
     # Outside the stretch there is nothing: zero weight, instead of values made up by padding.
-    there = F.conv1d(torch.ones(1, 1, count, dtype=torch.float64), powers[:, None], padding=radius)[0]
+    there = F.conv1d(torch.ones(1, 1, count, dtype=torch.float64), powers[:, None], padding=radius)[
+        0
+    ]
     sums = F.conv1d(values.double().T[:, None], powers[:3, None], padding=radius)  # (C,3,N)
     normal = torch.stack([there[i : i + 3] for i in range(3)]).permute(2, 0, 1)  # (N,3,3)
     return torch.linalg.solve(normal, sums.permute(2, 1, 0))[:, 0].to(values.dtype)
 
 
 def _samples(frames: Iterable[Frames], every: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
-    """Per chunk: the cuts, and the indices and pixels of the frames to look at. Last of all, the clip's last frame."""
+    """Per chunk: the cuts, and the indices and pixels of the frames to look at. Last of all, the
+    clip's last frame."""
     state: CutState | None = None
     scene = last = sampled = -1
     held = torch.empty(0)
@@ -197,7 +228,11 @@ def _associate(runs: list[tuple[int, Tensor]], max_gap: int) -> list[_Person]:
     previous = -1
     for frame, values in runs:
         # False alarms are not waited for: their number would grow with the length of the scene.
-        known = [p for p in people if len(p.frames) >= _LEAST_SIGHTINGS or frame - p.frames[-1] <= max_gap]
+        known = [
+            p
+            for p in people
+            if len(p.frames) >= _LEAST_SIGHTINGS or frame - p.frames[-1] <= max_gap
+        ]
         free = set(range(values.shape[0]))
         waiting = set(range(len(known)))
         for _, person, face in sorted(_candidates(known, values, frame, previous, max_gap)):
@@ -218,16 +253,25 @@ def _candidates(
     if not people or values.shape[0] == 0:
         return []
     gaps = torch.tensor([frame - person.frames[-1] for person in people])
-    expected = torch.stack([person.predict(frame, max_gap) for person in people])[:, None]  # (P,1,4)
+    # (P,1,4)
+    expected = torch.stack([person.predict(frame, max_gap) for person in people])[:, None]
     found = values[None, :, :4]  # (1,F,4)
     size_expected, size_found = _size(expected), _size(found)
-    distance = ((expected[..., :2] + expected[..., 2:] - found[..., :2] - found[..., 2:]) / 2).norm(dim=-1)
+    distance = ((expected[..., :2] + expected[..., 2:] - found[..., :2] - found[..., 2:]) / 2).norm(
+        dim=-1
+    )
     distance = distance / torch.sqrt(size_expected * size_found)
     growth = torch.log(size_found / size_expected).abs()
     absent = (gaps > max_gap)[:, None]
     near = distance < torch.where(absent, _REACH_AFTER_GAP, _REACH)
     alike = growth < torch.where(absent, _GROWTH_AFTER_GAP, _GROWTH)
-    cost = distance + growth + 1 - _overlap(expected, found) + _SEEN_FIRST * (gaps > frame - previous)[:, None]
+    cost = (
+        distance
+        + growth
+        + 1
+        - _overlap(expected, found)
+        + _SEEN_FIRST * (gaps > frame - previous)[:, None]
+    )
     pairs = (near & alike).nonzero().tolist()
     return [(float(cost[person, face]), person, face) for person, face in pairs]
 
@@ -243,28 +287,42 @@ def _overlap(a: Tensor, b: Tensor) -> Tensor:
     return area / (_size(a) ** 2 + _size(b) ** 2 - area)
 
 
-def _stretches(person: _Person, runs: list[int], max_gap: int, trusted: bool) -> list[tuple[int, int]]:
-    """(first, last) frame of every time that the person is there; unless ``trusted``, without those taken for false alarms."""
+def _stretches(
+    person: _Person, runs: list[int], max_gap: int, trusted: bool
+) -> list[tuple[int, int]]:
+    """(first, last) frame of every time that the person is there; unless ``trusted``, without those
+    taken for false alarms."""
     stretches: list[list[int]] = []
     for frame in person.frames:
         # Two runs in a row are no absence, however far apart the detector's runs are.
-        if stretches and (frame - stretches[-1][-1] - 1 <= max_gap or _neighbours(runs, stretches[-1][-1], frame)):
+        if stretches and (
+            frame - stretches[-1][-1] - 1 <= max_gap or _neighbours(runs, stretches[-1][-1], frame)
+        ):
             stretches[-1].append(frame)
         else:
             stretches.append([frame])
     sightings = min(_LEAST_SIGHTINGS, math.ceil(len(runs) / 2))
     length = min(max_gap / 4, (runs[-1] - runs[0]) / 2)
-    return [(s[0], s[-1]) for s in stretches if trusted or (len(s) >= sightings and s[-1] - s[0] >= length)]
+    return [
+        (s[0], s[-1])
+        for s in stretches
+        if trusted or (len(s) >= sightings and s[-1] - s[0] >= length)
+    ]
 
 
 def _neighbours(runs: list[int], first: int, second: int) -> bool:
     return runs[bisect_right(runs, first)] == second
 
 
-def _fill(person: _Person, stretches: list[tuple[int, int]], smoothing: float, scene: int) -> FaceTrack:
-    """A track over all ``stretches``: interpolated between the sightings, smoothed within each stretch."""
+def _fill(
+    person: _Person, stretches: list[tuple[int, int]], smoothing: float, scene: int
+) -> FaceTrack:
+    """A track over all ``stretches``: interpolated between the sightings, smoothed within each
+    stretch."""
     start, end = stretches[0][0], stretches[-1][1] + 1
-    values = _interpolate(torch.tensor(person.frames), torch.stack(person.values), torch.arange(start, end))
+    values = _interpolate(
+        torch.tensor(person.frames), torch.stack(person.values), torch.arange(start, end)
+    )
     visible = torch.zeros(end - start, dtype=torch.bool)
     for first, last in stretches:
         here = slice(first - start, last + 1 - start)

@@ -9,12 +9,17 @@ from ..types import FaceTrack, Frames
 
 
 def visible(frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """(clip index, pixels (H,W,3), box (4,), points (5,2)) of each frame that shows the face; box and points float32 on
-    the CPU."""
+    """(clip index, pixels (H,W,3), box (4,), points (5,2)) of each frame that shows the face; box
+    and points float32 on the CPU."""
     for i, pixels in enumerate(frames.pixels):
         index = frames.start + i - track.start
         if 0 <= index < len(track.visible) and bool(track.visible[index]):
-            yield frames.start + i, pixels, track.boxes[index].cpu().float(), track.points[index].cpu().float()
+            yield (
+                frames.start + i,
+                pixels,
+                track.boxes[index].cpu().float(),
+                track.points[index].cpu().float(),
+            )
 
 
 def boxed(pixels: Tensor, box: Tensor) -> Tensor:

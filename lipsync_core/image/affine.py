@@ -1,6 +1,7 @@
 """Affine maps: framings of faces, similarity transforms, bounds of crops in frames.
 
-All functions are batched and run on the device of their input. Coordinates are continuous (pixel i spans [i, i+1)).
+All functions are batched and run on the device of their input. Coordinates are continuous (pixel i
+spans [i, i+1)).
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from torch import Tensor
 
 Points = tuple[tuple[float, float], ...]
 
-# Where the five points of an upright face lie in the unit square of an aligned crop: the crop is 2.4 eye distances wide,
-# so that a wide open mouth and its chin just fit, and the middle row runs under the nose.
+# Where the five points of an upright face lie in the unit square of an aligned crop: the crop is
+# 2.4 eye distances wide, so that a wide open mouth and its chin just fit, and the middle row runs
+# under the nose.
 ALIGNED: Points = ((0.29, 0.20), (0.71, 0.20), (0.50, 0.435), (0.343, 0.655), (0.657, 0.655))
 
 
-# The same of the faces of FFHQ at 512 px, which face restoration networks were trained on: ``face_template`` of facexlib's
-# face_restoration_helper.py, which GFPGAN, RestoreFormer and CodeFormer cut faces with.
+# The same of the faces of FFHQ at 512 px, which face restoration networks were trained on:
+# ``face_template`` of facexlib's face_restoration_helper.py, which GFPGAN, RestoreFormer and
+# CodeFormer cut faces with.
 _FFHQ_512 = (
     *((192.98138, 239.94708), (318.90277, 240.1936), (256.63416, 314.01935)),
     *((201.26117, 371.41043), (313.08905, 371.15118)),
@@ -28,11 +31,12 @@ _FFHQ_512 = (
 class Framing:
     """How a face is cut out for a network.
 
-    ``box``: the detector's box, axis-aligned, grown by ``pads`` (top, bottom, left, right) source pixels and stretched to
-    the square (the public Wav2Lip weights: pads 0 10 0 0). ``aligned``: a similarity transform that brings the five
-    points closest to ``points`` (unit square). ``eyes``: the same by eyes and nose alone, so that lips that move do not
-    move the crop; ``points`` are three. ``square``: what syncnet_python cuts out for SyncNet, a square of 1.4
-    times the longer side of the box, with 0.2 of that side more below the middle of the box than above it.
+    ``box``: the detector's box, axis-aligned, grown by ``pads`` (top, bottom, left, right) source
+    pixels and stretched to the square (the public Wav2Lip weights: pads 0 10 0 0). ``aligned``: a
+    similarity transform that brings the five points closest to ``points`` (unit square). ``eyes``:
+    the same by eyes and nose alone, so that lips that move do not move the crop; ``points`` are
+    three. ``square``: what syncnet_python cuts out for SyncNet, a square of 1.4 times the longer
+    side of the box, with 0.2 of that side more below the middle of the box than above it.
     """
 
     kind: Literal["box", "aligned", "square", "eyes"] = "aligned"
@@ -44,7 +48,8 @@ FFHQ = Framing(points=tuple((x / 512, y / 512) for x, y in _FFHQ_512))
 
 
 def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) -> Tensor:
-    """(N,2,3) matrices that map the pixels of an SxS crop to frame pixels, from boxes (N,4) and points (N,5,2)."""
+    """(N,2,3) matrices that map the pixels of an SxS crop to frame pixels, from boxes (N,4) and
+    points (N,5,2)."""
     if framing.kind == "box":
         top, bottom, left, right = framing.pads
         grown = boxes + boxes.new_tensor([-left, -top, right, bottom])
@@ -56,7 +61,9 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
         low, high = boxes[:, :2], boxes[:, 2:]
         longer = (high - low).amax(1, keepdim=True)
         corner = (low + high) / 2 - longer * boxes.new_tensor([0.7, 0.5])
-        linear = torch.eye(2, device=boxes.device, dtype=boxes.dtype) * (1.4 * longer / size)[..., None]
+        linear = (
+            torch.eye(2, device=boxes.device, dtype=boxes.dtype) * (1.4 * longer / size)[..., None]
+        )
         return torch.cat([linear, corner[..., None]], -1)
     template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
     points = points[:, : len(template)]
@@ -64,7 +71,8 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:
-    """(N,2,3) least-squares similarity (rotation, scale, shift; no mirror) that maps points (N,K,2) to points (N,K,2)."""
+    """(N,2,3) least-squares similarity (rotation, scale, shift; no mirror) that maps points (N,K,2)
+    to points (N,K,2)."""
     ms, mt = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
     s, t = source - ms, target - mt
     norm = s.square().sum((1, 2)).clamp_min(1e-12)
@@ -98,10 +106,14 @@ def translation(offset: Tensor) -> Tensor:
     return torch.cat([eye, offset[..., None]], -1)
 
 
-def unit_maps(target_to_source: Tensor, sources: list[tuple[int, int]], targets: list[tuple[int, int]]) -> Tensor:
-    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample`` takes. Sizes are (width, height).
+def unit_maps(
+    target_to_source: Tensor, sources: list[tuple[int, int]], targets: list[tuple[int, int]]
+) -> Tensor:
+    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample`` takes.
+    Sizes are (width, height).
 
-    torch's own warps, and not kornia's: with its 0.12 ms a call those took 2 of 11 ms a 720p frame."""
+    torch's own warps, and not kornia's: with its 0.12 ms a call those took 2 of 11 ms a 720p frame.
+    """
     into = 2 / target_to_source.new_tensor(sources).view(-1, 2, 1)
     out = target_to_source.new_tensor(targets).view(-1, 1, 2) / 2
     linear = target_to_source[..., :2] * out
@@ -117,9 +129,11 @@ def scale_of(matrix: Tensor) -> Tensor:
 Box = tuple[int, int, int, int]  # xyxy px, half-open; may reach beyond the frame
 
 
-def bounds(matrices: Tensor, box: tuple[float, float, float, float] | Tensor, *, margin: int = 2) -> list[Box]:
-    """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box`` (xyxy, crop pixels; one, or
-    (N,4)) of its crop, and ``margin`` more on each side."""
+def bounds(
+    matrices: Tensor, box: tuple[float, float, float, float] | Tensor, *, margin: int = 2
+) -> list[Box]:
+    """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box``
+    (xyxy, crop pixels; one, or (N,4)) of its crop, and ``margin`` more on each side."""
     boxes = box if isinstance(box, Tensor) else matrices.new_tensor([box])
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (N,4,2)
     placed = apply(matrices, corners.expand(matrices.shape[0], -1, -1))

@@ -12,20 +12,34 @@ from .yuv import to_rgb
 
 
 def sample(
-    pixels: Tensor, squares: Tensor, size: tuple[int, int], *, padding: Literal["zeros", "border"] = "border"
+    pixels: Tensor,
+    squares: Tensor,
+    size: tuple[int, int],
+    *,
+    padding: Literal["zeros", "border"] = "border",
 ) -> Tensor:
-    """(N,C,h,w) bilinearly at the places that (N,2,3) ``unit_maps`` give to (N,C,*size) (height, width). Nothing is filtered:
-    where it shrinks by 2 or more, average first."""
-    x, y = (((torch.arange(k, device=squares.device) + 0.5) * 2 / k - 1).to(squares.dtype) for k in (size[1], size[0]))
-    across, along = squares[:, :, :1] * x, squares[:, :, 1:2] * y + squares[:, :, 2:]  # (N,2,w), (N,2,h)
-    grid = across[:, :, None] + along[..., None]  # planes in memory: ten times as quick as torch's affine_grid
-    return F.grid_sample(pixels, grid.permute(0, 2, 3, 1), padding_mode=padding, align_corners=False)
+    """(N,C,h,w) bilinearly at the places that (N,2,3) ``unit_maps`` give to (N,C,*size) (height,
+    width). Nothing is filtered: where it shrinks by 2 or more, average first."""
+    x, y = (
+        ((torch.arange(k, device=squares.device) + 0.5) * 2 / k - 1).to(squares.dtype)
+        for k in (size[1], size[0])
+    )
+    # (N,2,w), (N,2,h)
+    across, along = squares[:, :, :1] * x, squares[:, :, 1:2] * y + squares[:, :, 2:]
+    # planes in memory: ten times as quick as torch's affine_grid
+    grid = across[:, :, None] + along[..., None]
+    return F.grid_sample(
+        pixels, grid.permute(0, 2, 3, 1), padding_mode=padding, align_corners=False
+    )
 
 
-def resize_bytes(pixels: Tensor, size: tuple[int, int], *, step: tuple[float, float] | None = None) -> Tensor:
-    """(N,H,W,C) uint8, or float in [0,1] rounded to that, in ``size`` (height, width): uint8, bilinear and unfiltered, with
-    the fixed-point rounding of OpenCV's ``INTER_LINEAR``, because the public scores were measured on such pictures.
-    ``step``: source pixels to one of the result (default: the ratio of the sizes)."""
+def resize_bytes(
+    pixels: Tensor, size: tuple[int, int], *, step: tuple[float, float] | None = None
+) -> Tensor:
+    """(N,H,W,C) uint8, or float in [0,1] rounded to that, in ``size`` (height, width): uint8,
+    bilinear and unfiltered, with the fixed-point rounding of OpenCV's ``INTER_LINEAR``, because the
+    public scores were measured on such pictures. ``step``: source pixels to one of the result
+    (default: the ratio of the sizes)."""
     _, height, width, _ = pixels.shape
     pixels = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
     step = step or (height / size[0], width / size[1])
@@ -36,13 +50,19 @@ def resize_bytes(pixels: Tensor, size: tuple[int, int], *, step: tuple[float, fl
         picked = pixels[:, lines]
         return (picked[:, :, columns] * across[:, :1] + picked[:, :, beyond] * across[:, 1:]) >> 4
 
-    upper, lower = (down[:, i, None, None] * mixed(lines) >> 16 for i, lines in enumerate((rows, below)))
+    upper, lower = (
+        down[:, i, None, None] * mixed(lines) >> 16 for i, lines in enumerate((rows, below))
+    )
     return ((upper + lower + 2) >> 2).to(torch.uint8)
 
 
-def _neighbours(count: int, wanted: int, step: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For ``wanted`` pixels ``step`` apart: the pixel before and after (wanted,), and both weights in 1/2048 (wanted,2)."""
-    place = ((torch.arange(wanted) + 0.5).double() * step - 0.5).float().to(device)  # MPS has no float64
+def _neighbours(
+    count: int, wanted: int, step: float, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For ``wanted`` pixels ``step`` apart: the pixel before and after (wanted,), and both weights
+    in 1/2048 (wanted,2)."""
+    # MPS has no float64
+    place = ((torch.arange(wanted) + 0.5).double() * step - 0.5).float().to(device)
     before = place.floor()
     rest = place - before
     weights = (torch.stack((1 - rest, rest), 1) * 2048).round().int()
@@ -50,12 +70,15 @@ def _neighbours(count: int, wanted: int, step: float, device: torch.device) -> t
 
 
 def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
-    """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps; see ``cut_planes``."""
+    """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps;
+    see ``cut_planes``."""
     out = cut_planes(pixels.permute(0, 3, 1, 2), matrices, size, antialias=antialias)
     return out.div_(255) if pixels.dtype == torch.uint8 else out
 
 
-def cut_frames(frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
+def cut_frames(
+    frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool = True
+) -> Tensor:
     """``cut`` of frames as they are; of coded ones only the crops are ever converted to RGB."""
     if isinstance(frames, Frames):
         return cut(frames.pixels, matrices, size, antialias=antialias)
@@ -65,11 +88,12 @@ def cut_frames(frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antia
 
 
 def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
-    """Crops (N,C,S,S) of planes (N,C,H,W), placed by (N,2,3) ``crop_to_frame`` maps: float, in the planes' own values.
+    """Crops (N,C,S,S) of planes (N,C,H,W), placed by (N,2,3) ``crop_to_frame`` maps: float, in the
+    planes' own values.
 
-    ``antialias``: average whole blocks of source pixels first where several fall on one crop pixel; without it the crop
-    is the plain bilinear one of the reference. Outside the frame its border repeats. Frame by frame: the faces differ in
-    size, and what lies in the cache is quick.
+    ``antialias``: average whole blocks of source pixels first where several fall on one crop pixel;
+    without it the crop is the plain bilinear one of the reference. Outside the frame its border
+    repeats. Frame by frame: the faces differ in size, and what lies in the cache is quick.
     """
     count, channels, height, width = planes.shape
     out = matrices.new_empty((count, channels, size, size))
@@ -79,7 +103,10 @@ def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool =
         within((x0 - 2 * k, y0 - 2 * k, x1 + 2 * k, y1 + 2 * k), width, height)
         for (x0, y0, x1, y1), k in zip(boxes, steps, strict=True)
     ]
-    blocks = [(-(-(x1 - x0) // k), -(-(y1 - y0) // k)) for (x0, y0, x1, y1), k in zip(parts, steps, strict=True)]
+    blocks = [
+        (-(-(x1 - x0) // k), -(-(y1 - y0) // k))
+        for (x0, y0, x1, y1), k in zip(parts, steps, strict=True)
+    ]
     corners = translation(-matrices.new_tensor([part[:2] for part in parts]).view(-1, 2))
     to_blocks = compose(corners, matrices) / matrices.new_tensor(steps)[:, None, None]
     squares = unit_maps(to_blocks, blocks, [(size, size)] * count)

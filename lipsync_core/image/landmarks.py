@@ -1,7 +1,8 @@
-"""Which dense landmark of a face lies where, and what landmarks say of a mouth: how far open, how wide, how far down the chin.
+"""Which dense landmark of a face lies where, and what landmarks say of a mouth: how far open, how
+wide, how far down the chin.
 
-Measures are in distances between the outer corners of the eyes, so that size and roll of the face do not matter; a turned
-head still shortens them.
+Measures are in distances between the outer corners of the eyes, so that size and roll of the face
+do not matter; a turned head still shortens them.
 """
 
 from dataclasses import dataclass
@@ -9,18 +10,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Where the 102 points lie among the vertices of MediaPipe's face mesh (canonical_face_model, google-ai-edge/mediapipe).
-# Left and right are the picture's. Lips run from the left corner along the lower lip to the right one and back along the
-# upper lip; the jaw runs from ear to ear by the chin; eyes from their left corner along the upper lid and back.
+# Where the 102 points lie among the vertices of MediaPipe's face mesh (canonical_face_model,
+# google-ai-edge/mediapipe). Left and right are the picture's. Lips run from the left corner along
+# the lower lip to the right one and back along the upper lip; the jaw runs from ear to ear by the
+# chin; eyes from their left corner along the upper lid and back.
 OUTER_LIPS, INNER_LIPS, JAW = slice(0, 20), slice(20, 40), slice(40, 61)
 LEFT_EYE, RIGHT_EYE = slice(61, 69), slice(69, 77)
 LEFT_BROW, RIGHT_BROW = slice(77, 82), slice(82, 87)
-NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS, IRISES = slice(87, 93), slice(93, 98), slice(98, 100), slice(100, 102)
+NOSE_BRIDGE, NOSE_BASE, NOSE_WINGS, IRISES = (
+    slice(87, 93),
+    slice(93, 98),
+    slice(98, 100),
+    slice(100, 102),
+)
 POINTS = 102
 
 MEDIAPIPE_VERTICES: tuple[int, ...] = (
-    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),  # outer lips
-    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),  # inner lips
+    # outer lips
+    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),
+    # inner lips
+    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),
     *(234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152),  # jaw, left to chin
     *(377, 400, 378, 379, 365, 397, 288, 361, 323, 454),  # jaw, chin to right
     *(33, 160, 159, 158, 133, 153, 145, 144),  # left eye
@@ -59,8 +68,9 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class LipLayout:
-    """Which points of a layout say it: three ``gaps`` (upper, lower) between the inner lips, the outer ``corners`` of the
-    mouth, the outer corners of the ``eyes``, and ``jaw``: base of the nose and chin."""
+    """Which points of a layout say it: three ``gaps`` (upper, lower) between the inner lips, the
+    outer ``corners`` of the mouth, the outer corners of the ``eyes``, and ``jaw``: base of the nose
+    and chin."""
 
     gaps: tuple[Pair, Pair, Pair]
     corners: Pair
@@ -86,7 +96,8 @@ LIP_LAYOUTS: dict[int, LipLayout] = {
     # iBUG (Sagonas et al. 2013, "300 Faces in-the-Wild Challenge", figure 1)
     68: LipLayout(((61, 67), (62, 66), (63, 65)), (48, 54), (36, 45), (33, 8)),
     POINTS: _ours(),
-    # InsightFace's 2d106det by the map to iBUG's 68 points that many projects carry (see ``blend.outlines``)
+    # InsightFace's 2d106det by the map to iBUG's 68 points that many projects carry (see
+    # ``blend.outlines``)
     106: LipLayout(((66, 54), (62, 60), (70, 57)), (52, 61), (35, 93), (80, 0)),
     468: _MEDIAPIPE,
     478: _MEDIAPIPE,
@@ -112,19 +123,22 @@ def mouth_opening(points: Tensor) -> Tensor:
 
 
 def mouth_width(points: Tensor) -> Tensor:
-    """How far the outer corners of the mouth are apart; arguments, unit and errors as of ``mouth_opening``."""
+    """How far the outer corners of the mouth are apart; arguments, unit and errors as of
+    ``mouth_opening``."""
     layout = _layout(points)
     return _distance(points, layout.corners) / _eye_distance(points, layout)
 
 
 def jaw_drop(points: Tensor) -> Tensor:
-    """How far the chin is from the base of the nose; arguments, unit and errors as of ``mouth_opening``."""
+    """How far the chin is from the base of the nose; arguments, unit and errors as of
+    ``mouth_opening``."""
     layout = _layout(points)
     return _distance(points, layout.jaw) / _eye_distance(points, layout)
 
 
 def lip_shapes(points: Tensor) -> Tensor:
-    """(N,3) opening, width and jaw of the mouths of faces with landmarks (N,K,2); unit and errors as of ``mouth_opening``."""
+    """(N,3) opening, width and jaw of the mouths of faces with landmarks (N,K,2); unit and errors
+    as of ``mouth_opening``."""
     return torch.stack([mouth_opening(points), mouth_width(points), jaw_drop(points)], 1)
 
 

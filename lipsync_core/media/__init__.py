@@ -1,4 +1,5 @@
-"""Media in and out, through PyAV and nothing else: no ffmpeg binary, no shell, no files between stages.
+"""Media in and out, through PyAV and nothing else: no ffmpeg binary, no shell, no files between
+stages.
 
 Only this package imports ``av``.
 """

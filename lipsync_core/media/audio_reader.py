@@ -22,17 +22,22 @@ from .container import Warn, decode_sound, media_errors, open_source, path_of, p
 Samples = npt.NDArray[np.float32]  # (C,T)
 
 _BLOCK = 1 << 16  # samples given to the resampler at once
-_SEEK_PREROLL = 1  # seconds decoded and dropped after a seek: decoders carry state (MP3 reservoir, AAC overlap)
+# seconds decoded and dropped after a seek: decoders carry state (MP3 reservoir, AAC overlap)
+_SEEK_PREROLL = 1
 _SEEK_FROM = 4  # seconds: nearer to the start than this, reading from it is as quick as seeking
-# Containers whose seeks land on exact times; others (raw MP3 and AAC) guess from the bit rate and are read through.
+# Containers whose seeks land on exact times; others (raw MP3 and AAC) guess from the bit rate and
+# are read through.
 _SEEKABLE = ("mov,", "matroska", "wav", "flac", "ogg", "mpegts")
-_JITTER = Fraction(1, 50)  # seconds: time stamps off by less are rounding, by more a gap in the track
-_LONGEST_GAP = 3600  # seconds of silence that a time stamp may ask for; more is taken to be a damaged time stamp
+# seconds: time stamps off by less are rounding, by more a gap in the track
+_JITTER = Fraction(1, 50)
+# seconds of silence that a time stamp may ask for; more is taken to be a damaged time stamp
+_LONGEST_GAP = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class SoundInfo:
-    """The first sound track of a file: samples per second, channels, FFmpeg's names of its layout and codec."""
+    """The first sound track of a file: samples per second, channels, FFmpeg's names of its layout
+    and codec."""
 
     rate: int
     channels: int
@@ -41,14 +46,18 @@ class SoundInfo:
 
 
 def probe_sound(src: Path | str) -> SoundInfo:
-    """What the first sound track of ``src`` holds. MediaError when the file has none or cannot be read."""
+    """What the first sound track of ``src`` holds. MediaError when the file has none or cannot be
+    read."""
     with open_source(src) as container:
         stream = _sound_stream(container)
-        return SoundInfo(stream.rate, stream.channels, stream.layout.name, stream.codec_context.name)
+        return SoundInfo(
+            stream.rate, stream.channels, stream.layout.name, stream.codec_context.name
+        )
 
 
 def sound_zero(src: Path | str) -> Fraction:
-    """When the sound of ``src`` begins, in seconds of the container's clock, encoder priming left out."""
+    """When the sound of ``src`` begins, in seconds of the container's clock, encoder priming left
+    out."""
     with open_source(src) as container, media_errors(Path(src), "the sound cannot be decoded"):
         stream = _sound_stream(container)
         for frame in decode_sound(container, stream, lambda _: None):
@@ -66,23 +75,28 @@ def read_audio(
     stop: int | None = None,
     on_warning: Warn | None = None,
 ) -> Audio:
-    """The first sound track of an audio or video file, (1,T) or (C,T) at ``rate`` Hz (None: its own).
+    """The first sound track of an audio or video file, (1,T) or (C,T) at ``rate`` Hz (None: its
+    own).
 
-    Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: where the sound begins): a track
-    that begins later is led by silence, what sounds earlier is cut, encoder priming is left out, gaps are silent.
-    mono: the mean of the channels. start, stop: samples at the output rate, half-open; a stop past the end is no error.
+    Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: where the
+    sound begins): a track that begins later is led by silence, what sounds earlier is cut, encoder
+    priming is left out, gaps are silent. mono: the mean of the channels. start, stop: samples at
+    the output rate, half-open; a stop past the end is no error.
 
     MediaError when the file cannot be read, has no sound, or holds NaN or infinite samples.
     """
     if start < 0 or (stop is not None and stop < start) or (rate is not None and rate < 1):
-        raise ValueError(f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop")
+        raise ValueError(
+            f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop"
+        )
     info = probe_sound(src)
     blocks = sound_blocks(src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning)
     return Audio(torch.from_numpy(_joined(blocks, 1 if mono else info.channels)), rate or info.rate)
 
 
 def _joined(blocks: Iterable[Samples], channels: int) -> Samples:
-    """One array that doubles when it is full: a list of thousands of blocks would leave the heap in pieces."""
+    """One array that doubles when it is full: a list of thousands of blocks would leave the heap in
+    pieces."""
     samples, count = np.empty((channels, _BLOCK), np.float32), 0
     for block in blocks:
         end = count + block.shape[1]
@@ -108,21 +122,27 @@ def sound_blocks(
     native = probe_sound(path).rate
     rate = rate or native
     ratio = Fraction(rate, native)
-    # The filter is heard for `reach` native samples to either side. Beginning at a multiple of the ratio's denominator
-    # puts the filter in the phase that it has when reading from the start, so that parts equal slices of the whole.
+    # The filter is heard for `reach` native samples to either side. Beginning at a multiple of the
+    # ratio's denominator puts the filter in the phase that it has when reading from the start, so
+    # that parts equal slices of the whole.
     reach = 0 if rate == native else 128 * max(1, math.ceil(1 / ratio))
     begin = max(0, math.floor(start / ratio) - reach) // ratio.denominator * ratio.denominator
     end = None if stop is None else math.ceil(stop / ratio) + reach
-    blocks = cut_blocks(_placed(path, begin, warner(on_warning)), 0, None if end is None else end - begin)
+    blocks = cut_blocks(
+        _placed(path, begin, warner(on_warning)), 0, None if end is None else end - begin
+    )
     if mono:
         blocks = (block.mean(axis=0, keepdims=True) for block in blocks)
     done = int(begin * ratio)
-    return cut_blocks(resample_blocks(blocks, native, rate), start - done, None if stop is None else stop - done)
+    return cut_blocks(
+        resample_blocks(blocks, native, rate), start - done, None if stop is None else stop - done
+    )
 
 
 def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """``samples`` (C,T) float at ``from_rate`` Hz, as (C, ceil(T * to_rate / from_rate)) at ``to_rate`` Hz;
-    band-limited, without delay. Device and dtype are kept; the work is done on the CPU in float32."""
+    """``samples`` (C,T) float at ``from_rate`` Hz, as (C, ceil(T * to_rate / from_rate)) at
+    ``to_rate`` Hz; band-limited, without delay. Device and dtype are kept; the work is done on the
+    CPU in float32."""
     array = samples.detach().cpu().to(torch.float32).numpy()
     blocks = list(resample_blocks([array], from_rate, to_rate))
     out = np.concatenate(blocks, axis=1) if blocks else np.zeros((len(array), 0), np.float32)
@@ -130,7 +150,8 @@ def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
-    """``blocks`` (C,T) at ``from_rate`` Hz, as blocks at ``to_rate`` Hz: ceil(T * to_rate / from_rate) samples."""
+    """``blocks`` (C,T) at ``from_rate`` Hz, as blocks at ``to_rate`` Hz: ceil(T * to_rate /
+    from_rate) samples."""
     if from_rate == to_rate:
         yield from blocks
         return
@@ -142,7 +163,9 @@ def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> 
             block = whole[:, at : at + _BLOCK]
             frames = [_mono_frame(row, from_rate, taken) for row in block]
             taken += block.shape[1]
-            out = np.stack([_pull(channel, frame) for channel, frame in zip(channels, frames, strict=True)])
+            out = np.stack(
+                [_pull(channel, frame) for channel, frame in zip(channels, frames, strict=True)]
+            )
             given += out.shape[1]
             if out.shape[1]:
                 yield out
@@ -181,7 +204,8 @@ def cut_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Itera
 
 
 def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
-    """The track at its own rate from sample ``begin`` of the picture's clock on, gaps filled with silence."""
+    """The track at its own rate from sample ``begin`` of the picture's clock on, gaps filled with
+    silence."""
     zero = picture_zero(path)
     at = begin
     for time, samples, rate in _decoded(path, begin, zero, warn):
@@ -196,20 +220,29 @@ def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
         elif at == begin and gap < 0:  # before the wanted start, priming included
             samples = samples[:, -gap:]
         if not np.isfinite(samples).all():
-            raise MediaError(f"{path}: NaN or infinite samples near {at / rate:.2f} s; export the sound again")
+            raise MediaError(
+                f"{path}: NaN or infinite samples near {at / rate:.2f} s; export the sound again"
+            )
         at += samples.shape[1]
         if samples.shape[1]:
             yield samples
 
 
-def _decoded(path: Path, begin: int, zero: Fraction | None, warn: Warn) -> Iterator[tuple[Fraction, Samples, int]]:
-    """(time in seconds of the container's clock, samples (C,T), rate) from before sample ``begin`` on."""
+def _decoded(
+    path: Path, begin: int, zero: Fraction | None, warn: Warn
+) -> Iterator[tuple[Fraction, Samples, int]]:
+    """(time in seconds of the container's clock, samples (C,T), rate) from before sample ``begin``
+    on."""
     with open_source(path) as container, media_errors(path, "the sound cannot be decoded"):
         stream = _sound_stream(container)
         seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
         if zero is None and stream.start_time is not None and stream.time_base is not None:
             zero = stream.start_time * stream.time_base
-        if seconds > _SEEK_FROM and zero is not None and container.format.name.startswith(_SEEKABLE):
+        if (
+            seconds > _SEEK_FROM
+            and zero is not None
+            and container.format.name.startswith(_SEEKABLE)
+        ):
             container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
         rate, channels = stream.rate, stream.channels
         to_float = AudioResampler("fltp", stream.layout, rate)
@@ -219,7 +252,9 @@ def _decoded(path: Path, begin: int, zero: Fraction | None, warn: Warn) -> Itera
             known = frame.pts is not None and frame.time_base is not None
             begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
             if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
-                raise MediaError(f"{path}: rate or channels of the sound change at {float(begins):.2f} s; convert it")
+                raise MediaError(
+                    f"{path}: rate or channels of the sound change at {float(begins):.2f} s; convert it"
+                )
             for part in to_float.resample(frame):
                 yield begins, part.to_ndarray(), rate  # pyright: ignore[reportReturnType]
             time = begins + Fraction(frame.samples, rate)

@@ -1,5 +1,5 @@
-"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces in it; in a file, or
-as pictures in memory."""
+"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces
+in it; in a file, or as pictures in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,16 @@ from . import probe, read_coded, read_frames
 Longer = Literal["pingpong", "loop", "hold", "trim"]
 _SOUGHT = 250  # frames: a usual distance of key frames, from which a decoder has to start
 DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
-# Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of footage, in pieces.
+# Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of
+# footage, in pieces.
 _DETECT_CHUNK = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the source's average).
-    ``longer``: what the picture does where the speech outlasts it; a still photo just stays."""
+    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the
+    source's average). ``longer``: what the picture does where the speech outlasts it; a still photo
+    just stays."""
 
     start: Fraction = Fraction(0)
     end: Fraction | None = None
@@ -35,7 +37,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """Frames ``first`` .. ``stop-1`` (None: to the end) of the file ``path`` at ``info.fps``. Its own frames count from 0."""
+    """Frames ``first`` .. ``stop-1`` (None: to the end) of the file ``path`` at ``info.fps``. Its
+    own frames count from 0."""
 
     path: Path
     info: VideoInfo
@@ -46,8 +49,8 @@ class Footage:
     def frames(
         self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 8
     ) -> Iterator[Frames | YuvFrames]:
-        """``count`` frames, of footage that has ``length``: in the order that ``order`` tells, numbered from 0; as the file
-        codes them where that can be (``read_coded``)."""
+        """``count`` frames, of footage that has ``length``: in the order that ``order`` tells,
+        numbered from 0; as the file codes them where that can be (``read_coded``)."""
         done = 0
         for piece in self._passes(min(length, count), longer, chunk):
             pixels = piece.pixels[: count - done]
@@ -59,7 +62,12 @@ class Footage:
     def rgb(self, *, chunk: int) -> Iterator[Frames]:
         """All frames, once, as RGB."""
         read = read_frames(
-            self.path, chunk=chunk, fps=self.info.fps, start=self.first, stop=self.stop, on_warning=self.on_warning
+            self.path,
+            chunk=chunk,
+            fps=self.info.fps,
+            start=self.first,
+            stop=self.stop,
+            on_warning=self.on_warning,
         )
         for piece in read:
             yield Frames(piece.pixels, piece.start - self.first)
@@ -67,12 +75,14 @@ class Footage:
     def pick(
         self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those beyond the end are left
-        out. Frames near each other are read on from one to the next, distant ones sought; ``on_frame`` hears of each that is
-        read."""
+        """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those
+        beyond the end are left out. Frames near each other are read on from one to the next,
+        distant ones sought; ``on_frame`` hears of each that is read."""
         rate = self.info.fps
         for first, stop in self._spans(frames):
-            read = read_frames(self.path, chunk=1, fps=rate, start=first, stop=stop, on_warning=self.on_warning)
+            read = read_frames(
+                self.path, chunk=1, fps=rate, start=first, stop=stop, on_warning=self.on_warning
+            )
             yield from ((i, piece.pixels[0]) for i, piece in self._wanted(read, frames, on_frame))
 
     def pick_coded(
@@ -80,7 +90,14 @@ class Footage:
     ) -> Iterator[tuple[int, Frames | YuvFrames]]:
         """``pick``, but each a picture as ``frames`` gives it."""
         for first, stop in self._spans(frames):
-            read = read_coded(self.path, chunk=1, fps=self.info.fps, start=first, stop=stop, on_warning=self.on_warning)
+            read = read_coded(
+                self.path,
+                chunk=1,
+                fps=self.info.fps,
+                start=first,
+                stop=stop,
+                on_warning=self.on_warning,
+            )
             yield from self._wanted(read, frames, on_frame)
 
     @property
@@ -112,14 +129,18 @@ class Footage:
             yield Frames(piece.pixels, piece.start - self.first)
 
     def _spans(self, frames: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """What is read for single ``frames``, in the file's own numbers: those near each other in one go."""
+        """What is read for single ``frames``, in the file's own numbers: those near each other in
+        one go."""
         wanted = sorted(set(frames))
         distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
         for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
             yield self.first + wanted[begin], self.first + wanted[end - 1] + 1
 
     def _wanted(
-        self, pieces: Iterator[AnyFrames], frames: Sequence[int], on_frame: Callable[[], None] | None
+        self,
+        pieces: Iterator[AnyFrames],
+        frames: Sequence[int],
+        on_frame: Callable[[], None] | None,
     ) -> Iterator[tuple[int, AnyFrames]]:
         """Those of ``pieces``, single frames of the file, that are among ``frames``."""
         wanted = set(frames)
@@ -133,7 +154,9 @@ class Footage:
         """The file's own number of the frame ``stop``, within the footage."""
         return self.first + stop if self.stop is None else min(self.first + stop, self.stop)
 
-    def _read(self, start: int, stop: int, *, chunk: int, reverse: bool = False) -> Iterator[Frames | YuvFrames]:
+    def _read(
+        self, start: int, stop: int, *, chunk: int, reverse: bool = False
+    ) -> Iterator[Frames | YuvFrames]:
         return read_coded(
             self.path,
             chunk=chunk,
@@ -163,26 +186,31 @@ class Footage:
 
 
 def opened(path: Path, cut: Cut, *, on_warning: Callable[[str], None] | None = None) -> Footage:
-    """What ``cut`` leaves of the video or photo ``path``. MediaError; ValueError for a cut that holds no frame."""
+    """What ``cut`` leaves of the video or photo ``path``. MediaError; ValueError for a cut that
+    holds no frame."""
     info = probe(path)
     info = replace(info, fps=cut.fps or info.fps)
     if info.still:
         return Footage(path, info, on_warning=on_warning)
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
-        raise ValueError(f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later")
+        raise ValueError(
+            f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later"
+        )
     return Footage(path, info, first, stop, on_warning)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """Footage in memory: ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], shown at ``fps``. One picture alone is a
-    photograph."""
+    """Footage in memory: ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], shown at ``fps``.
+    One picture alone is a photograph."""
 
     pixels: Tensor
     fps: Fraction
 
-    def frames(self, count: int, *, longer: Longer = "pingpong", chunk: int = 8) -> Iterator[Frames]:
+    def frames(
+        self, count: int, *, longer: Longer = "pingpong", chunk: int = 8
+    ) -> Iterator[Frames]:
         """``count`` frames in the order that ``order`` tells, numbered from 0."""
         index = order(len(self.pixels), count, longer)
         for start in range(0, count, chunk):
@@ -191,7 +219,8 @@ class Pictures:
     def pick(
         self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """The pictures (H,W,3) of single ``frames``, rising, each with its number; ``on_frame`` hears of each."""
+        """The pictures (H,W,3) of single ``frames``, rising, each with its number; ``on_frame``
+        hears of each."""
         for frame in sorted(set(frames)):
             if on_frame is not None:
                 on_frame()
@@ -201,7 +230,9 @@ class Pictures:
         self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
     ) -> Iterator[tuple[int, Frames]]:
         """``pick``, but each a picture as ``frames`` gives it."""
-        yield from ((i, Frames(picture[None], i)) for i, picture in self.pick(frames, on_frame=on_frame))
+        yield from (
+            (i, Frames(picture[None], i)) for i, picture in self.pick(frames, on_frame=on_frame)
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -236,8 +267,8 @@ def _scale(width: int, height: int) -> tuple[float, float]:
 
 
 def order(length: int, count: int, longer: Longer) -> Tensor:
-    """(count,) which frame of ``length`` is shown at each output frame: ``pingpong`` turns round at both ends without showing
-    them twice, ``loop`` starts again, ``hold`` stays on the last."""
+    """(count,) which frame of ``length`` is shown at each output frame: ``pingpong`` turns round at
+    both ends without showing them twice, ``loop`` starts again, ``hold`` stays on the last."""
     index = torch.arange(count)
     if longer == "loop":
         return index % length

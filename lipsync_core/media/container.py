@@ -1,4 +1,5 @@
-"""Opening media files and walking through their packets; the errors of the world become MediaError here."""
+"""Opening media files and walking through their packets; the errors of the world become MediaError
+here."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -22,14 +23,16 @@ from ..errors import MediaError
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
 
-# Demuxers that take any text for media: a renamed text file must be an error and not a picture of its letters.
+# Demuxers that take any text for media: a renamed text file must be an error and not a picture of
+# its letters.
 _NOT_MEDIA = frozenset({"tty"})
 # Only the named file is read: no network and no numbered picture series.
 _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
 def warner(on_warning: Warn | None) -> Warn:
-    """A function that hands each different warning once to ``on_warning``, or logs it where there is none."""
+    """A function that hands each different warning once to ``on_warning``, or logs it where there
+    is none."""
     seen: set[str] = set()
 
     def warn(message: str) -> None:
@@ -59,7 +62,8 @@ def file_url(path: Path) -> str:
 
 @contextmanager
 def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
-    """``src`` opened for reading and closed at the end. MediaError when it is missing, empty or not media."""
+    """``src`` opened for reading and closed at the end. MediaError when it is missing, empty or not
+    media."""
     path = Path(src)
     if path.is_dir():
         raise MediaError(f"{path} is a folder; wanted a file")
@@ -67,7 +71,9 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
         raise MediaError(f"{path}: no such file; check the name")
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    with media_errors(path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"):
+    with media_errors(
+        path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
+    ):
         container = av.open(file_url(path), "r", options=dict(_OPTIONS), metadata_errors="replace")
     with container:
         if container.format.name in _NOT_MEDIA or not container.streams:
@@ -94,14 +100,18 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
     return None
 
 
-def packets(container: InputContainer, streams: tuple[Stream, ...], warn: Warn) -> "Iterator[Packet[Stream]]":
+def packets(
+    container: InputContainer, streams: tuple[Stream, ...], warn: Warn
+) -> "Iterator[Packet[Stream]]":
     """The packets of ``streams`` in file order. A file that breaks off ends early, with a warning."""
     demuxed = container.demux(*streams)
     while True:
         try:
             packet = next(demuxed, None)
         except FFmpegError as error:
-            warn(f"{path_of(container).name}: the file breaks off ({error.strerror}); what is there is used")
+            warn(
+                f"{path_of(container).name}: the file breaks off ({error.strerror}); what is there is used"
+            )
             return
         if packet is None:
             return
@@ -109,14 +119,21 @@ def packets(container: InputContainer, streams: tuple[Stream, ...], warn: Warn) 
             yield packet
 
 
-def decode_picture(container: InputContainer, stream: VideoStream, warn: Warn) -> Iterator[VideoFrame]:
-    """The frames of ``stream`` in display order from wherever the container stands; damaged packets are skipped."""
-    for frame in _decode(container, stream, warn, "picture data; frames may be missing or repeated"):
+def decode_picture(
+    container: InputContainer, stream: VideoStream, warn: Warn
+) -> Iterator[VideoFrame]:
+    """The frames of ``stream`` in display order from wherever the container stands; damaged packets
+    are skipped."""
+    for frame in _decode(
+        container, stream, warn, "picture data; frames may be missing or repeated"
+    ):
         assert isinstance(frame, VideoFrame)
         yield frame
 
 
-def decode_sound(container: InputContainer, stream: AudioStream, warn: Warn) -> Iterator[AudioFrame]:
+def decode_sound(
+    container: InputContainer, stream: AudioStream, warn: Warn
+) -> Iterator[AudioFrame]:
     """The blocks of ``stream`` from wherever the container stands; damaged packets are skipped."""
     for frame in _decode(container, stream, warn, "sound data; parts may be silent"):
         assert isinstance(frame, AudioFrame)
@@ -140,22 +157,26 @@ def _decode(
 
 
 def frame_time(frame: VideoFrame) -> Fraction | None:
-    """When ``frame`` is shown, in seconds of the container's clock; None when the file does not say."""
+    """When ``frame`` is shown, in seconds of the container's clock; None when the file does not
+    say."""
     stamp = frame.pts if frame.pts is not None else frame.dts
     return None if stamp is None or frame.time_base is None else stamp * frame.time_base
 
 
 def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    """The first frame that can be decoded, from the start of the file. MediaError when there is none."""
+    """The first frame that can be decoded, from the start of the file. MediaError when there is
+    none."""
     for frame in decode_picture(container, stream, lambda _: None):
         return frame
     raise MediaError(f"{path_of(container)}: no frame of the picture could be decoded")
 
 
 def picture_zero(src: Path | str) -> Fraction | None:
-    """The time of clip frame 0 on the container's clock, in seconds; None for a file without a picture.
+    """The time of clip frame 0 on the container's clock, in seconds; None for a file without a
+    picture.
 
-    The first decoded frame counts and not the header's start_time, which may name frames that cannot be decoded.
+    The first decoded frame counts and not the header's start_time, which may name frames that
+    cannot be decoded.
     """
     with open_source(src) as container:
         stream = picture_stream(container)

@@ -1,4 +1,5 @@
-"""The tracks beside the picture: sound copied packet by packet or encoded block by block, further tracks copied."""
+"""The tracks beside the picture: sound copied packet by packet or encoded block by block, further
+tracks copied."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,7 +19,14 @@ from av.stream import Stream
 
 from ..errors import MediaError
 from ..types import Audio
-from .audio_reader import Samples, cut_blocks, probe_sound, resample_blocks, sound_blocks, sound_zero
+from .audio_reader import (
+    Samples,
+    cut_blocks,
+    probe_sound,
+    resample_blocks,
+    sound_blocks,
+    sound_zero,
+)
 from .container import Warn, open_source, packets, picture_zero
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
@@ -34,7 +42,17 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
     ".m4v": frozenset({"mov_text"}),
     ".mov": frozenset({"mov_text"}),
     ".mkv": frozenset(
-        {"subrip", "srt", "ass", "ssa", "webvtt", "dvdsub", "dvd_subtitle", "pgssub", "hdmv_pgs_subtitle"}
+        {
+            "subrip",
+            "srt",
+            "ass",
+            "ssa",
+            "webvtt",
+            "dvdsub",
+            "dvd_subtitle",
+            "pgssub",
+            "hdmv_pgs_subtitle",
+        }
     ),
     ".webm": frozenset({"webvtt"}),
 }
@@ -42,14 +60,15 @@ SUFFIXES = tuple(_COPIED_SOUND)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
 _REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)
-_ALIGNED = Fraction(1, 1000)  # seconds that a copied track may begin before the picture without being cut
+# seconds that a copied track may begin before the picture without being cut
+_ALIGNED = Fraction(1, 1000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioSource:
-    """The sound of an output: the first track of a file, or samples in memory. ``start`` is the time, in seconds after
-    its own sample 0 (see ``read_audio``), that sounds with the first frame written, after ``lead`` seconds of silence;
-    ``stop`` where it falls silent."""
+    """The sound of an output: the first track of a file, or samples in memory. ``start`` is the
+    time, in seconds after its own sample 0 (see ``read_audio``), that sounds with the first frame
+    written, after ``lead`` seconds of silence; ``stop`` where it falls silent."""
 
     source: Path | Audio
     start: Fraction = Fraction(0)
@@ -58,7 +77,9 @@ class AudioSource:
 
     def __post_init__(self) -> None:
         if self.lead < 0:
-            raise ValueError(f"lead={self.lead} s; wanted 0 or more (an earlier sound: a later start)")
+            raise ValueError(
+                f"lead={self.lead} s; wanted 0 or more (an earlier sound: a later start)"
+            )
         if self.start < 0 or (self.stop is not None and self.stop < self.start):
             raise ValueError(f"start={self.start}, stop={self.stop} s; wanted 0 <= start <= stop")
         if isinstance(self.source, Audio):
@@ -73,9 +94,16 @@ class AudioSource:
                 )
 
 
-def add_sound(out: OutputContainer, suffix: str, sound: AudioSource, stack: ExitStack, warn: Warn) -> "Track":
-    """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is cut or put before it."""
-    if isinstance(sound.source, Path) and sound.start == sound.lead == 0 and _can_copy(sound.source, suffix):
+def add_sound(
+    out: OutputContainer, suffix: str, sound: AudioSource, stack: ExitStack, warn: Warn
+) -> "Track":
+    """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is
+    cut or put before it."""
+    if (
+        isinstance(sound.source, Path)
+        and sound.start == sound.lead == 0
+        and _can_copy(sound.source, suffix)
+    ):
         container = stack.enter_context(open_source(sound.source))
         zero = picture_zero(sound.source)
         zero = sound_zero(sound.source) if zero is None else zero
@@ -86,9 +114,9 @@ def add_sound(out: OutputContainer, suffix: str, sound: AudioSource, stack: Exit
 def add_further(
     out: OutputContainer, suffix: str, source: Path, start: Fraction, stack: ExitStack, warn: Warn
 ) -> "Track | None":
-    """Streams of ``out`` for all sound tracks of ``source`` but the first and for its subtitles, as far as ``suffix``
-    can hold them; the others are named in a warning. ``start``: the time in ``source``, in seconds of the picture's
-    clock, that belongs to the first frame written."""
+    """Streams of ``out`` for all sound tracks of ``source`` but the first and for its subtitles, as
+    far as ``suffix`` can hold them; the others are named in a warning. ``start``: the time in
+    ``source``, in seconds of the picture's clock, that belongs to the first frame written."""
     container = stack.enter_context(open_source(source))
     kept: list[Stream] = []
     for stream in (*container.streams.audio[1:], *container.streams.subtitles):
@@ -98,15 +126,19 @@ def add_further(
             kept.append(stream)
         else:
             kind = "sound" if stream.type == "audio" else "subtitle"
-            warn(f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {suffix} cannot hold it")
+            warn(
+                f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {suffix} cannot hold it"
+            )
     if not kept:
         return None
-    return CopiedTracks(out, container, tuple(kept), (picture_zero(source) or Fraction(0)) + start, None, warn)
+    return CopiedTracks(
+        out, container, tuple(kept), (picture_zero(source) or Fraction(0)) + start, None, warn
+    )
 
 
 class CopiedTracks:
-    """Streams of one file, copied packet by packet. ``zero``: the time of that file's clock at which the first frame
-    is shown; ``stop``: seconds after it from which on nothing is copied."""
+    """Streams of one file, copied packet by packet. ``zero``: the time of that file's clock at
+    which the first frame is shown; ``stop``: seconds after it from which on nothing is copied."""
 
     def __init__(
         self,
@@ -137,7 +169,8 @@ class CopiedTracks:
                 base = packet.time_base
                 if stamp * base - self._zero >= until:
                     return
-                # What ended before the first frame is left out; encoder priming ends exactly there and stays.
+                # What ended before the first frame is left out; encoder priming ends exactly there
+                # and stays.
                 if (stamp + (packet.duration or 0)) * base >= self._zero:
                     self._mux(packet, round(self._zero / base), stamp)
             self._next = next(self._packets, None)
@@ -154,9 +187,9 @@ class CopiedTracks:
 
 
 def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
-    """``found``, where the first packets of a picture, whose frames may be stored in another order than shown, are decoded
-    one after another: Matroska leaves their decoding times out, MPEG-PS repeats the first. Counted back from the
-    first that is sure."""
+    """``found``, where the first packets of a picture, whose frames may be stored in another order
+    than shown, are decoded one after another: Matroska leaves their decoding times out, MPEG-PS
+    repeats the first. Counted back from the first that is sure."""
     held: list[Packet[Stream]] = []
     sure = False
     for packet in found:
@@ -172,7 +205,8 @@ def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
             yield from held
             held.clear()
     shown = [packet.pts for packet in held if packet.pts is not None]
-    if held and len(shown) == len(held) and any(packet.dts is None for packet in held):  # a few frames in all
+    # a few frames in all
+    if held and len(shown) == len(held) and any(packet.dts is None for packet in held):
         places = sorted(shown)
         late = max(place - pts for place, pts in zip(places, shown, strict=True))
         for packet, place in zip(held, places, strict=True):
@@ -181,7 +215,8 @@ def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
 
 
 class EncodedTrack:
-    """Sound decoded and encoded again, AAC (Opus in WebM), at its own rate and channels where the encoder can."""
+    """Sound decoded and encoded again, AAC (Opus in WebM), at its own rate and channels where the
+    encoder can."""
 
     def __init__(self, out: OutputContainer, suffix: str, sound: AudioSource, warn: Warn) -> None:
         codec = "libopus" if suffix == ".webm" else "aac"
@@ -210,7 +245,11 @@ class EncodedTrack:
                 self._rest = block
             part, self._rest = np.split(self._rest, [wanted - self._at], axis=1)
             frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", self._layout)
-            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._at, Fraction(1, self._rate)
+            frame.sample_rate, frame.pts, frame.time_base = (
+                self._rate,
+                self._at,
+                Fraction(1, self._rate),
+            )
             self._at += part.shape[1]
             self._out.mux(self._stream.encode(frame))
 
@@ -234,11 +273,16 @@ def _can_copy(path: Path, suffix: str) -> bool:
 def _nearest_rate(codec: str, rate: int) -> int:
     """``rate`` if the encoder has it, else the next higher one, else its highest."""
     rates = Codec(codec, "w").audio_rates
-    return rate if not rates or rate in rates else min((r for r in rates if r > rate), default=max(rates))
+    return (
+        rate
+        if not rates or rate in rates
+        else min((r for r in rates if r > rate), default=max(rates))
+    )
 
 
 def _encodable_layout(codec: str, rate: int, channels: int, layout: str | None) -> str:
-    """The channel layout of the source if the encoder takes it, else the customary one for as many channels."""
+    """The channel layout of the source if the encoder takes it, else the customary one for as many
+    channels."""
     for name in (layout, _LAYOUTS.get(channels)):
         if name is not None:
             context = CodecContext.create(codec, "w")
@@ -249,7 +293,9 @@ def _encodable_layout(codec: str, rate: int, channels: int, layout: str | None) 
             except (FFmpegError, ValueError):
                 continue
             return name
-    raise MediaError(f"{codec} cannot hold {channels} channels ({layout}); mix the sound down to 8 or fewer")
+    raise MediaError(
+        f"{codec} cannot hold {channels} channels ({layout}); mix the sound down to 8 or fewer"
+    )
 
 
 def _blocks(sound: AudioSource, rate: int, warn: Warn) -> Iterator[Samples]:

@@ -1,4 +1,5 @@
-"""Between decoded pictures and RGB tensors: orientation, alpha, HDR, matrix and range, in both directions."""
+"""Between decoded pictures and RGB tensors: orientation, alpha, HDR, matrix and range, in both
+directions."""
 
 import struct
 from dataclasses import dataclass
@@ -9,15 +10,22 @@ import numpy.typing as npt
 import torch
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpolation, VideoReformatter
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
 from torch import Tensor
 
 from ..image.yuv import MATRICES
 from ..types import ColourTags, Frames, YuvFrames
 
-# Without the flag swscale takes a fast path whose RGB is about one luma step too dark: after RGB and back, luma was at
-# 47.6 dB instead of 54.4 (measured on 720p H.264, swscale 9.5). Planar RGB, because it costs 1.6 ms a frame there and
-# interleaved RGB of the same quality 3.1; the fast path 0.3. Threads do not help.
+# Without the flag swscale takes a fast path whose RGB is about one luma step too dark: after RGB
+# and back, luma was at 47.6 dB instead of 54.4 (measured on 720p H.264, swscale 9.5). Planar RGB,
+# because it costs 1.6 ms a frame there and interleaved RGB of the same quality 3.1; the fast path
+# 0.3. Threads do not help.
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 _GBR = (1, 2, 0)  # the channels of the planes of "gbrp"
 
@@ -41,7 +49,8 @@ _EXIF_ORIENTATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture becomes upright: first ``transpose`` (swap x and y), then mirror along x and along y."""
+    """How a stored picture becomes upright: first ``transpose`` (swap x and y), then mirror along x
+    and along y."""
 
     transpose: bool = False
     flip_x: bool = False
@@ -58,18 +67,21 @@ class Orientation:
 
 
 def orientation_of_frame(frame: VideoFrame, path: Path) -> Orientation:
-    """How ``frame`` of the file ``path`` is turned upright: by the EXIF block of a JPEG, else by the display matrix, of
-    which the nearest quarter turn counts."""
-    # `frame.side_data` is never touched: where it meets side data that PyAV 18 cannot name (EXIF, in photographs), it
-    # raises and leaves an object behind on which the garbage collector crashes.
+    """How ``frame`` of the file ``path`` is turned upright: by the EXIF block of a JPEG, else by
+    the display matrix, of which the nearest quarter turn counts."""
+    # `frame.side_data` is never touched: where it meets side data that PyAV 18 cannot name (EXIF,
+    # in photographs), it raises and leaves an object behind on which the garbage collector crashes.
     turned = {0: 1, 1: 8, 2: 3, 3: 6}[round(frame.rotation / 90) % 4]
-    return Orientation(*_EXIF_ORIENTATIONS.get(_exif_orientation(path) or turned, (False, False, False)))
+    return Orientation(
+        *_EXIF_ORIENTATIONS.get(_exif_orientation(path) or turned, (False, False, False))
+    )
 
 
 def _exif_orientation(path: Path) -> int | None:
     """The orientation 1..8 in the EXIF block of a JPEG; None without one."""
     with path.open("rb") as file:
-        head = file.read(1 << 17)  # the block is one of the first JPEG segments, none of which is longer than 64 KiB
+        # the block is one of the first JPEG segments, none of which is longer than 64 KiB
+        head = file.read(1 << 17)
     begin = head.find(b"Exif\0\0") + 6
     tiff = head[begin:]
     if begin < 6 or not head.startswith(b"\xff\xd8") or tiff[:2] not in {b"II", b"MM"}:
@@ -88,8 +100,8 @@ def _exif_orientation(path: Path) -> int | None:
 
 
 def _matrix(frame: VideoFrame) -> int:
-    """The code of the matrix that decodes ``frame``; where the file is silent, what players assume: BT.709 for high
-    definition and BT.601 below."""
+    """The code of the matrix that decodes ``frame``; where the file is silent, what players assume:
+    BT.709 for high definition and BT.601 below."""
     if frame.colorspace in MATRICES or frame.colorspace in {_BT2020, 10}:
         return frame.colorspace
     return default_matrix(frame.width, frame.height)
@@ -106,8 +118,8 @@ def _is_wide(frame: VideoFrame) -> bool:
 
 
 def colour_tags(frame: VideoFrame) -> ColourTags:
-    """The tags under which the RGB of ``frame`` is best written again: its own, or BT.709 where it was converted to
-    it, holds RGB, or has a matrix that swscale cannot compute."""
+    """The tags under which the RGB of ``frame`` is best written again: its own, or BT.709 where it
+    was converted to it, holds RGB, or has a matrix that swscale cannot compute."""
     if frame.format.is_rgb or _is_wide(frame) or frame.colorspace not in MATRICES | {_UNSPECIFIED}:
         return BT709
     return ColourTags(frame.color_primaries, frame.color_trc, frame.colorspace, _is_full(frame))
@@ -128,8 +140,8 @@ def loss(frame: VideoFrame) -> str | None:
 
 
 class ToRgb:
-    """Decoded frames to ``Frames`` of one size. ``size``: the stored (width, height) before orientation, px; scaled within
-    the same swscale pass, by area averaging."""
+    """Decoded frames to ``Frames`` of one size. ``size``: the stored (width, height) before
+    orientation, px; scaled within the same swscale pass, by area averaging."""
 
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
         self._size = size
@@ -146,10 +158,12 @@ class ToRgb:
         return Frames(pixels, start)
 
     def write(self, frame: VideoFrame, out: Tensor) -> None:
-        """Writes the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that is a view of planes; transparent parts
-        lie over black."""
+        """Writes the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that is a view of
+        planes; transparent parts lie over black."""
         width, height = self._size
-        alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+        alpha = frame.format.has_palette or any(
+            component.is_alpha for component in frame.format.components
+        )
         wide = _is_wide(frame)
         if wide and frame.width % 2 and not frame.format.is_rgb:
             # swscale 9.5 converts colours wrongly where chroma is halved over an odd width
@@ -160,7 +174,9 @@ class ToRgb:
             height=height,
             format="gbrap" if alpha else "gbrp",
             src_colorspace=None if frame.format.is_rgb else _matrix(frame),
-            interpolation=_EXACT if (frame.width, frame.height) == self._size else Interpolation.AREA,
+            interpolation=_EXACT
+            if (frame.width, frame.height) == self._size
+            else Interpolation.AREA,
             dst_color_range=ColorRange.JPEG,
             dst_color_trc=ColorTrc.BT709 if wide else None,
             dst_color_primaries=ColorPrimaries.BT709 if wide else None,
@@ -175,17 +191,26 @@ class ToRgb:
 
 
 class ToCoded:
-    """Decoded frames to ``YuvFrames`` of the size of ``first``, without any conversion where all are like it."""
+    """Decoded frames to ``YuvFrames`` of the size of ``first``, without any conversion where all
+    are like it."""
 
     @staticmethod
     def takes(frame: VideoFrame) -> bool:
-        """Whether such frames can stay as they are coded: 8 bits, 4:2:0, even size, a matrix that we compute."""
+        """Whether such frames can stay as they are coded: 8 bits, 4:2:0, even size, a matrix that
+        we compute."""
         even = frame.width % 2 == 0 and frame.height % 2 == 0
-        return frame.format.name in _CODED and even and not _is_wide(frame) and _matrix(frame) in MATRICES
+        return (
+            frame.format.name in _CODED
+            and even
+            and not _is_wide(frame)
+            and _matrix(frame) in MATRICES
+        )
 
     def __init__(self, first: VideoFrame, orientation: Orientation) -> None:
         self._size = (first.width, first.height)
-        self._colour = ColourTags(first.color_primaries, first.color_trc, _matrix(first), _is_full(first))
+        self._colour = ColourTags(
+            first.color_primaries, first.color_trc, _matrix(first), _is_full(first)
+        )
         self._orientation = orientation
         self._rgb = ToRgb(self._size, Orientation())
         self._back = ToYuv("yuv420p", self._colour)
@@ -212,7 +237,8 @@ class ToCoded:
 
 
 def coded_planes(pixels: Tensor) -> list[npt.NDArray[np.uint8]]:
-    """Luma (H,W), blue and red chroma (H/2,W/2) of one of ``YuvFrames``: views of ``pixels`` (H*3/2,W) on the CPU."""
+    """Luma (H,W), blue and red chroma (H/2,W/2) of one of ``YuvFrames``: views of ``pixels``
+    (H*3/2,W) on the CPU."""
     rows, width = pixels.shape
     chroma = pixels[rows * 2 // 3 :].view(2, rows // 3, width // 2).numpy()
     return [pixels[: rows * 2 // 3].numpy(), chroma[0], chroma[1]]
@@ -241,7 +267,8 @@ class ToYuv:
         return self._coded(frame)
 
     def coded(self, pixels: Tensor, colour: ColourTags) -> VideoFrame:
-        """``pixels`` (H*3/2,W) of ``YuvFrames`` coded as ``colour`` says: copied where the encoder wants them so."""
+        """``pixels`` (H*3/2,W) of ``YuvFrames`` coded as ``colour`` says: copied where the encoder
+        wants them so."""
         rows, width = pixels.shape
         frame = VideoFrame(width, rows * 2 // 3, "yuv420p")
         for plane, part in zip(frame.planes, coded_planes(pixels), strict=True):
@@ -277,8 +304,8 @@ def _range(colour: ColourTags) -> ColorRange:
 
 
 def as_bytes(pixels: Tensor) -> Tensor:
-    """``pixels`` (N,H,W,3) as contiguous uint8 planes (N,3,H,W) on the CPU; floats in [0,1] are rounded to the nearest of
-    0..255."""
+    """``pixels`` (N,H,W,3) as contiguous uint8 planes (N,3,H,W) on the CPU; floats in [0,1] are
+    rounded to the nearest of 0..255."""
     if pixels.dtype != torch.uint8:
         pixels = pixels.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
     return pixels.permute(0, 3, 1, 2).cpu().contiguous()

@@ -1,4 +1,5 @@
-"""A clip with its sound earlier or later: the picture's packets as they are, the sound cut to the sample."""
+"""A clip with its sound earlier or later: the picture's packets as they are, the sound cut to the
+sample."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,7 +14,15 @@ from ..errors import MediaError
 from ..runtime.atomic import partial_of
 from ..types import Audio
 from .audio_reader import probe_sound
-from .container import Warn, file_url, media_errors, open_source, picture_stream, picture_zero, warner
+from .container import (
+    Warn,
+    file_url,
+    media_errors,
+    open_source,
+    picture_stream,
+    picture_zero,
+    warner,
+)
 from .mux import AudioSource, CopiedTracks, Track, add_further, add_sound
 from .output_path import check_target, container_options, put_in_place, refuse_inputs
 
@@ -32,14 +41,16 @@ def write_shifted(
     on_warning: Warn | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that of the file ``audio``,
-    or the sound ``audio``) ``delay`` seconds later. > 0: silence is put before it; < 0: its beginning is cut off. Nothing
-    is cut at the end, where the sound may outlast the picture. Further sound tracks and subtitles are copied as they are.
-    on_progress(done, total) in seconds.
+    """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that
+    of the file ``audio``, or the sound ``audio``) ``delay`` seconds later. > 0: silence is put
+    before it; < 0: its beginning is cut off. Nothing is cut at the end, where the sound may outlast
+    the picture. Further sound tracks and subtitles are copied as they are. on_progress(done, total)
+    in seconds.
 
-    The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded again, AAC (Opus in WebM);
-    with ``delay`` 0 a file's is copied where the container takes it. MediaError when ``src`` has no picture or no sound, when
-    the container of ``out`` cannot hold the picture's codec, or when ``out`` cannot be written.
+    The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded
+    again, AAC (Opus in WebM); with ``delay`` 0 a file's is copied where the container takes it.
+    MediaError when ``src`` has no picture or no sound, when the container of ``out`` cannot hold
+    the picture's codec, or when ``out`` cannot be written.
     """
     src, out = Path(src), Path(out)
     source = audio if isinstance(audio, Audio) else src if audio is None else Path(audio)
@@ -57,7 +68,9 @@ def write_shifted(
             stream, zero = picture_stream(reader), picture_zero(src)
             if stream is None or zero is None:
                 raise MediaError(f"{src}: holds no picture; wanted a video")
-            writer = stack.enter_context(av.open(file_url(partial), "w", options=container_options(out)))
+            writer = stack.enter_context(
+                av.open(file_url(partial), "w", options=container_options(out))
+            )
             writer.metadata.update(reader.metadata)
             _check_codec(writer, stream, out)
             suffix = out.suffix.lower()
@@ -81,7 +94,8 @@ def write_shifted(
 
 
 def copied_suffix(src: Path | str) -> str:
-    """.mp4 where that holds the picture of ``src`` as it is, and players expect it there; else .mkv. MediaError."""
+    """.mp4 where that holds the picture of ``src`` as it is, and players expect it there; else
+    .mkv. MediaError."""
     with open_source(Path(src)) as reader:
         stream = picture_stream(reader)
         if stream is None:
@@ -92,4 +106,6 @@ def copied_suffix(src: Path | str) -> str:
 def _check_codec(writer: OutputContainer, stream: VideoStream, out: Path) -> None:
     codec = stream.codec_context.name
     if codec not in writer.supported_codecs:
-        raise MediaError(f"{out}: {out.suffix} cannot hold the picture's codec {codec} as it is; write an .mkv instead")
+        raise MediaError(
+            f"{out}: {out.suffix} cannot hold the picture's codec {codec} as it is; write an .mkv instead"
+        )

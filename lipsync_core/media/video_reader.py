@@ -32,17 +32,20 @@ from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, loss, orientation_
 
 STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
 _MAX_FPS = 1000  # above it a header is taken to be wrong
-_REVERSE_BYTES = 256 << 20  # RGB held at once when reading backwards: the more, the fewer frames are decoded twice
-_SEEK_MARGINS = (0, 2, 10, 60)  # seconds: how far before the wanted time to look for a keyframe, one after another
+# RGB held at once when reading backwards: the more, the fewer frames are decoded twice
+_REVERSE_BYTES = 256 << 20
+# seconds: how far before the wanted time to look for a keyframe, one after another
+_SEEK_MARGINS = (0, 2, 10, 60)
 _SEEK_FROM = 2  # seconds: nearer to the start than this, reading from it is as quick as seeking
 
 T = TypeVar("T")
 
 
 def probe(src: Path | str) -> VideoInfo:
-    """What ``read_frames`` gives by default: size in px (upright; the pixel shape is taken as square), the average rate
-    of the source as an exact Fraction (25 for stills), the number of frames as the header tells it (None where it does
-    not; it may be off by a few), and the colour tags under which the RGB is best written again.
+    """What ``read_frames`` gives by default: size in px (upright; the pixel shape is taken as
+    square), the average rate of the source as an exact Fraction (25 for stills), the number of
+    frames as the header tells it (None where it does not; it may be off by a few), and the colour
+    tags under which the RGB is best written again.
 
     MediaError when the file is missing, damaged or has no picture.
     """
@@ -71,20 +74,25 @@ def read_frames(
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames]:
-    """The picture of ``src`` as uint8 RGB at a constant rate, ``chunk`` frames at a time (fewer in the last).
+    """The picture of ``src`` as uint8 RGB at a constant rate, ``chunk`` frames at a time (fewer in
+    the last).
 
-    Clip frame i is the source frame shown at the time (i + 1/2) / fps after the first one, the middle of its own
-    showing, so that time stamps rounded to milliseconds neither drop nor repeat frames and a source at a constant rate
-    passes one to one; missing frames are repeated. Times are exact: nothing drifts over hours. The pixels are views of
-    planes, which decoders, networks and encoders all work on.
+    Clip frame i is the source frame shown at the time (i + 1/2) / fps after the first one, the
+    middle of its own showing, so that time stamps rounded to milliseconds neither drop nor repeat
+    frames and a source at a constant rate passes one to one; missing frames are repeated. Times are
+    exact: nothing drifts over hours. The pixels are views of planes, which decoders, networks and
+    encoders all work on.
 
-    fps: frames per second; default the source's average (``probe``). start, stop: clip indices at that rate, half-open;
-    reading begins at the keyframe before. every: only clip indices divisible by it; then ``pixels[k]`` is clip frame
-    ``start + k * every`` of its Frames. reverse: the same frames from the last to the first, in bounded memory; then
-    ``pixels[k]`` is clip frame ``start - k * every``. size: (width, height) px of the upright picture, scaled by area
-    averaging. Transparent parts lie over black; more than 8 bits and HDR become 8-bit SDR BT.709 with a warning.
+    fps: frames per second; default the source's average (``probe``). start, stop: clip indices at
+    that rate, half-open; reading begins at the keyframe before. every: only clip indices divisible
+    by it; then ``pixels[k]`` is clip frame ``start + k * every`` of its Frames. reverse: the same
+    frames from the last to the first, in bounded memory; then ``pixels[k]`` is clip frame ``start -
+    k * every``. size: (width, height) px of the upright picture, scaled by area averaging.
+    Transparent parts lie over black; more than 8 bits and HDR become 8-bit SDR BT.709 with a
+    warning.
 
-    A stop past the end is no error. MediaError when the file cannot be read or no frame can be decoded.
+    A stop past the end is no error. MediaError when the file cannot be read or no frame can be
+    decoded.
     """
     clip = _clip(src, fps, every, size, chunk, start, stop, on_warning)
     frames = clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
@@ -101,8 +109,8 @@ def read_coded(
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames | YuvFrames]:
-    """``read_frames``, but a file in 8-bit 4:2:0 of even size keeps its own numbers: all that comes is ``YuvFrames``. From
-    any other comes RGB."""
+    """``read_frames``, but a file in 8-bit 4:2:0 of even size keeps its own numbers: all that comes
+    is ``YuvFrames``. From any other comes RGB."""
     clip = _clip(src, fps, 1, None, chunk, start, stop, on_warning, coded=True)
     return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
 
@@ -125,19 +133,24 @@ def _clip(
         )
     if fps is not None and fps <= 0:
         raise ValueError(f"fps is {fps}; wanted a positive Fraction")
-    return _Clip(Path(src), None if fps is None else Fraction(fps), every, size, warner(on_warning), coded)
+    return _Clip(
+        Path(src), None if fps is None else Fraction(fps), every, size, warner(on_warning), coded
+    )
 
 
-def spans(timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction) -> Iterator[tuple[int, int, T]]:
-    """Pictures at any times to a constant rate: (time, duration, picture), in seconds from clip frame 0 and in order,
-    become (first, end, picture), shown in clip frames first..end-1. A picture that falls between two clip frames is
-    left out. Exact for any length."""
+def spans(
+    timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction
+) -> Iterator[tuple[int, int, T]]:
+    """Pictures at any times to a constant rate: (time, duration, picture), in seconds from clip
+    frame 0 and in order, become (first, end, picture), shown in clip frames first..end-1. A picture
+    that falls between two clip frames is left out. Exact for any length."""
     first, end, held = 0, 0, None
     for time, duration, picture in timed:
         begin = _nearest(time * fps)
         if held is not None and begin > first:
             yield first, begin, held[0]
-        first = begin if held is None else max(first, begin)  # a clock that runs backwards replaces what it showed
+        # a clock that runs backwards replaces what it showed
+        first = begin if held is None else max(first, begin)
         end = max(1, _nearest((time + duration) * fps))  # a clip has a frame, however short it is
         held = (picture,)
     if held is not None and end > first:
@@ -154,7 +167,8 @@ class _Clip:
     size: tuple[int, int] | None
     warn: Warn
     coded: bool
-    converter: ToRgb | ToCoded | None = None  # kept over the passes: the first HDR frame takes seconds
+    # kept over the passes: the first HDR frame takes seconds
+    converter: ToRgb | ToCoded | None = None
 
     def forwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames | YuvFrames]:
         """Clip frames start..stop-1 that ``every`` divides, ``chunk`` at a time."""
@@ -162,7 +176,8 @@ class _Clip:
         converter, pixels, filled = self.converter, None, 0
         for first, end, frame in self._spans(index, stop):
             converter = self.converter = converter or self._converter(frame)
-            pixels = converter.empty(chunk) if pixels is None else pixels  # those handed out belong to the receiver
+            # those handed out belong to the receiver
+            pixels = converter.empty(chunk) if pixels is None else pixels
             while index < end and index >= first and (stop is None or index < stop):
                 converter.write(frame, pixels[filled])
                 filled, index = filled + 1, index + self.every
@@ -175,7 +190,8 @@ class _Clip:
             yield converter.frames(pixels[:filled], index - filled * self.every)
 
     def backwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames | YuvFrames]:
-        """The frames of ``forwards`` from the last to the first, read segment by segment from the end."""
+        """The frames of ``forwards`` from the last to the first, read segment by segment from the
+        end."""
         every = self.every
         low = -(-start // every)  # frames are counted in units of ``every`` here
         high = -(-self._end() // every)
@@ -207,7 +223,9 @@ class _Clip:
             stream = _picture(container, self.path)
             seconds = _duration(container, stream) or Fraction(0)
             fps = self.fps or _average_rate(container, stream)
-        return max((end for _, end, _ in self._spans(max(0, _nearest(seconds * fps) - 1), None)), default=0)
+        return max(
+            (end for _, end, _ in self._spans(max(0, _nearest(seconds * fps) - 1), None)), default=0
+        )
 
     def _spans(self, start: int, stop: int | None) -> Iterator[tuple[int, int, VideoFrame]]:
         """The pictures of at least the clip frames start..stop-1, from the keyframe before."""
@@ -227,8 +245,9 @@ class _Clip:
     def _timed(
         self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
-        """(time, duration, frame), times in seconds after clip frame 0, which ``zero`` (default: the first frame)
-        gives. period: what is added where the file gives no time. promised: the header's length, in seconds."""
+        """(time, duration, frame), times in seconds after clip frame 0, which ``zero`` (default:
+        the first frame) gives. period: what is added where the file gives no time. promised: the
+        header's length, in seconds."""
         time: Fraction | None = None
         duration = period
         for frame in self._decoded(target):
@@ -250,8 +269,8 @@ class _Clip:
             )
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
-        """Decoded frames from a keyframe at or before ``target`` (seconds of the container's clock; None: from the
-        start) to the end of the file."""
+        """Decoded frames from a keyframe at or before ``target`` (seconds of the container's clock;
+        None: from the start) to the end of the file."""
         for margin in () if target is None else _SEEK_MARGINS:
             with open_source(self.path) as container:
                 stream = _picture(container, self.path)
@@ -260,7 +279,9 @@ class _Clip:
                     container.seek(math.floor((target - margin) / stream.time_base), stream=stream)
                 except FFmpegError:
                     continue
-                frames = dropwhile(lambda frame: not frame.key_frame, decode_picture(container, stream, self.warn))
+                frames = dropwhile(
+                    lambda frame: not frame.key_frame, decode_picture(container, stream, self.warn)
+                )
                 frame = next(frames, None)
                 # Some demuxers land behind the wanted time (MPEG-PS by a whole group of pictures).
                 if frame is not None and (frame_time(frame) or target + 1) <= target:
@@ -282,7 +303,8 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _nearest(value: Fraction) -> int:
-    return math.floor(value + Fraction(1, 2))  # round() goes to even numbers, which makes frames jitter
+    # round() goes to even numbers, which makes frames jitter
+    return math.floor(value + Fraction(1, 2))
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
@@ -293,8 +315,9 @@ def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None
 
 
 def _average_rate(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Frames per second by the header. A rate that differs from a customary one by less than half a frame over the
-    whole file, and by less than 0.01, was measured on rounded time stamps and is taken for it."""
+    """Frames per second by the header. A rate that differs from a customary one by less than half a
+    frame over the whole file, and by less than 0.01, was measured on rounded time stamps and is
+    taken for it."""
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rate = next((rate for rate in rates if rate and 0 < rate <= _MAX_FPS), STILL_FPS)
     seconds = _duration(container, stream) or Fraction(3600)

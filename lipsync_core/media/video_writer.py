@@ -31,22 +31,26 @@ _H264_CODEC = "libx264"
 class VideoWriter:
     """Writes frames and their sound to ``path``; use it in a ``with`` block.
 
-    The file appears under its name when the block ends without an exception; after any exception, a keyboard interrupt
-    included, nothing is left behind. The container follows the suffix: .mp4, .m4v, .mov, .mkv, .webm.
+    The file appears under its name when the block ends without an exception; after any exception, a
+    keyboard interrupt included, nothing is left behind. The container follows the suffix: .mp4,
+    .m4v, .mov, .mkv, .webm.
 
-    info: size in px, rate and colour tags of the output; the tags are kept on the stream and decide the RGB to YUV
-    conversion. H.264 in 4:2:0, the only kind that every player shows, has even sizes: an odd width or height is padded
-    by repeating the last column or row, with a warning (lossless RGB codecs keep odd sizes).
-    audio: the sound. It is copied packet by packet where the container takes its codec and it is not cut at its start;
-    otherwise it is encoded as AAC (Opus in WebM) at its own rate. It ends with the picture, a copied track to within
-    one packet. extra_tracks_from: a file whose further sound tracks and subtitles are copied where the container takes
-    them, from ``extra_start`` seconds on; the others are named to ``on_warning``.
-    codec: an FFmpeg encoder; crf and preset are meant for x264, x265 and VP9 (crf alone). repeatable: the same frames give
-    the same picture every time, which x264's macroblock tree does not (the build in PyAV 18.1: a quarter of the files of
-    one 240 px clip differed by a few levels, with one thread one in ten); it costs some size. metadata: kept in the file.
+    info: size in px, rate and colour tags of the output; the tags are kept on the stream and decide
+    the RGB to YUV conversion. H.264 in 4:2:0, the only kind that every player shows, has even
+    sizes: an odd width or height is padded by repeating the last column or row, with a warning
+    (lossless RGB codecs keep odd sizes). audio: the sound. It is copied packet by packet where the
+    container takes its codec and it is not cut at its start; otherwise it is encoded as AAC (Opus
+    in WebM) at its own rate. It ends with the picture, a copied track to within one packet.
+    extra_tracks_from: a file whose further sound tracks and subtitles are copied where the
+    container takes them, from ``extra_start`` seconds on; the others are named to ``on_warning``.
+    codec: an FFmpeg encoder; crf and preset are meant for x264, x265 and VP9 (crf alone).
+    repeatable: the same frames give the same picture every time, which x264's macroblock tree does
+    not (the build in PyAV 18.1: a quarter of the files of one 240 px clip differed by a few levels,
+    with one thread one in ten); it costs some size. metadata: kept in the file.
 
-    MediaError when the file exists and ``overwrite`` is not set, its folder is missing or not writable, the encoder or
-    container is not there, or no frame was written. ValueError for frames of another size.
+    MediaError when the file exists and ``overwrite`` is not set, its folder is missing or not
+    writable, the encoder or container is not there, or no frame was written. ValueError for frames
+    of another size.
     """
 
     def __init__(
@@ -84,7 +88,9 @@ class VideoWriter:
             if audio is not None:
                 self._tracks.append(add_sound(self._out, self._suffix, audio, stack, self._warn))
             if extra_tracks_from is not None:
-                further = add_further(self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn)
+                further = add_further(
+                    self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn
+                )
                 self._tracks += [] if further is None else [further]
             self._stack = stack.pop_all()
 
@@ -92,8 +98,11 @@ class VideoWriter:
         return self
 
     def write(self, frames: Frames | YuvFrames) -> None:
-        """Appends ``frames``, whose size must be that of ``info``; their ``start`` is not looked at."""
-        height, width = frames.luma.shape[2:] if isinstance(frames, YuvFrames) else frames.pixels.shape[1:3]
+        """Appends ``frames``, whose size must be that of ``info``; their ``start`` is not looked
+        at."""
+        height, width = (
+            frames.luma.shape[2:] if isinstance(frames, YuvFrames) else frames.pixels.shape[1:3]
+        )
         if (width, height) != (self._info.width, self._info.height):
             wanted = f"{self._info.width}x{self._info.height}"
             raise ValueError(
@@ -116,13 +125,18 @@ class VideoWriter:
             yield self._to_yuv.rgb(self._padded(planes))
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         with self._stack:
             if kind is not None:
                 return
             if self._count == 0:
-                raise MediaError(f"{self._path}: no frame was written; the input has none, or the cut is empty")
+                raise MediaError(
+                    f"{self._path}: no frame was written; the input has none, or the cut is empty"
+                )
             with media_errors(self._path, "cannot be finished"):
                 self._out.mux(self._stream.encode(None))
                 for track in self._tracks:
@@ -135,7 +149,9 @@ class VideoWriter:
         out.metadata.update(metadata)
         return out
 
-    def _add_picture(self, codec: str, crf: float, preset: str, repeatable: bool) -> tuple[VideoStream, ToYuv]:
+    def _add_picture(
+        self, codec: str, crf: float, preset: str, repeatable: bool
+    ) -> tuple[VideoStream, ToYuv]:
         """The picture stream and what turns RGB into its frames."""
         info = self._info
         options = {"crf": f"{crf:g}"}
@@ -150,13 +166,17 @@ class VideoWriter:
         try:
             stream = self._out.add_stream(codec, info.fps, options=options)
         except ValueError as error:  # unknown codecs and those that the container does not take
-            raise MediaError(f"{self._path}: the codec {codec} cannot be written here ({error})") from error
+            raise MediaError(
+                f"{self._path}: the codec {codec} cannot be written here ({error})"
+            ) from error
         assert isinstance(stream, VideoStream)
         pixel_format = _PIXEL_FORMATS.get(codec, "yuv420p")
         subsampled = pixel_format == "yuv420p"
         self._pad = (info.height % 2, info.width % 2) if subsampled else (0, 0)
         if any(self._pad):
-            self._warn(f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by repeating the edge")
+            self._warn(
+                f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by repeating the edge"
+            )
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         stream.pix_fmt = pixel_format
         context = stream.codec_context
@@ -165,11 +185,17 @@ class VideoWriter:
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace, context.color_range = tags.matrix, 2 if tags.full_range else 1
         matrix = default_matrix(info.width, info.height) if tags.matrix == 2 else tags.matrix
-        return stream, ToYuv(pixel_format, ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range))
+        return stream, ToYuv(
+            pixel_format, ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range)
+        )
 
     def _padded(self, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         bottom, right = self._pad
-        return np.pad(planes, ((0, 0), (0, bottom), (0, right)), mode="edge") if bottom or right else planes
+        return (
+            np.pad(planes, ((0, 0), (0, bottom), (0, right)), mode="edge")
+            if bottom or right
+            else planes
+        )
 
     def _close_quietly(self) -> None:
         with suppress(Exception):  # a broken file is thrown away; its trailer does not matter
@@ -185,7 +211,8 @@ class VideoWriter:
 
 
 def _written_tags(colour: ColourTags, yuv: bool) -> ColourTags:
-    """``colour`` as it can be written: YUV needs a matrix that is one, RGB (matrix 0, full range) has none."""
+    """``colour`` as it can be written: YUV needs a matrix that is one, RGB (matrix 0, full range)
+    has none."""
     if not yuv:
         return ColourTags(colour.primaries, colour.transfer, 0, True)
     return BT709 if colour.matrix == 0 else colour

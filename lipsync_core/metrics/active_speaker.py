@@ -1,15 +1,18 @@
 """Who of several people speaks, and when: each face scored against one sound, moment by moment.
 
-For every window of frames the distances to the sound up to 15 frames earlier and later are taken, as for a score; of their
-mean over a second, the median less the least within 2 frames of no shift, as a part of the median, is the confidence that
-this face says what is heard. A lattice of states, one for each face and one for nobody, is walked where the sound is voiced
-(Viterbi): the sum of confidences along the way, less a price for each change, which is lower in a pause.
+For every window of frames the distances to the sound up to 15 frames earlier and later are taken,
+as for a score; of their mean over a second, the median less the least within 2 frames of no shift,
+as a part of the median, is the confidence that this face says what is heard. A lattice of states,
+one for each face and one for nobody, is walked where the sound is voiced (Viterbi): the sum of
+confidences along the way, less a price for each change, which is lower in a pause.
 
-Chosen on 14 clips of two people side by side (GRID, a Korean speaker, a weekly address, an old recording; turns of 2 to 4 s
-while the other rests, is frozen, or says something else; 6 min), and looked at on 10 others (GRID, two of its speakers new
-to the judge; the Korean speaker). Of the frames in which one of them is heard, 97 and 97 per cent are given to that one, 0.2
-and 0 to the other. Of each alone in the picture 97 and 95 per cent are found, and of the other's voice, then off the
-picture, 17 and 13 are taken for theirs. A speaker's confidence is 0.2 to 0.5 in the mean, that of others 0.01 to 0.06.
+Chosen on 14 clips of two people side by side (GRID, a Korean speaker, a weekly address, an old
+recording; turns of 2 to 4 s while the other rests, is frozen, or says something else; 6 min), and
+looked at on 10 others (GRID, two of its speakers new to the judge; the Korean speaker). Of the
+frames in which one of them is heard, 97 and 97 per cent are given to that one, 0.2 and 0 to the
+other. Of each alone in the picture 97 and 95 per cent are found, and of the other's voice, then off
+the picture, 17 and 13 are taken for theirs. A speaker's confidence is 0.2 to 0.5 in the mean, that
+of others 0.01 to 0.06.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +31,8 @@ from .sync_embedder import Scorer
 _HALF = 12  # windows to each side that are averaged
 _LAG = 2  # frames that the sound may be early or late
 _NOBODY = 0.05  # confidence below which a voice is nobody's in the picture
-_CHANGE, _CHANGE_IN_PAUSE = 0.75, 0.25  # prices of a change: a doubt of 0.1 for 0.3 s; people take turns in pauses
+# prices of a change: a doubt of 0.1 for 0.3 s; people take turns in pauses
+_CHANGE, _CHANGE_IN_PAUSE = 0.75, 0.25
 _LEAST_SECONDS = 0.4  # of a turn
 _PAUSE_SECONDS = 1.0  # within a turn
 _AWAY = -1e6
@@ -36,7 +40,8 @@ _AWAY = -1e6
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The person ``track``, an index into a list of tracks, speaks in the frames ``first`` .. ``stop-1``."""
+    """The person ``track``, an index into a list of tracks, speaks in the frames ``first`` ..
+    ``stop-1``."""
 
     track: int
     first: int
@@ -44,11 +49,16 @@ class Turn:
 
 
 def who_speaks(
-    frames: Iterable[Frames | YuvFrames], audio: Audio, scorer: Scorer, *, tracks: Sequence[FaceTrack]
+    frames: Iterable[Frames | YuvFrames],
+    audio: Audio,
+    scorer: Scorer,
+    *,
+    tracks: Sequence[FaceTrack],
 ) -> list[Turn]:
-    """The turns of ``tracks`` in the ``frames`` of a clip at ``scorer.fps``, in the order of time. One speaks at a time, for
-    0.4 s or more; pauses of up to a second belong to the turn. Voices that fit no face, and whatever ``audio`` (mono, at
-    ``scorer.rate``, sample 0 with frame 0) says off the picture, are nobody's."""
+    """The turns of ``tracks`` in the ``frames`` of a clip at ``scorer.fps``, in the order of time.
+    One speaks at a time, for 0.4 s or more; pauses of up to a second belong to the turn. Voices
+    that fit no face, and whatever ``audio`` (mono, at ``scorer.rate``, sample 0 with frame 0) says
+    off the picture, are nobody's."""
     meters = metered(frames, audio, scorer, tracks=tracks)
     count = max((track.start + len(track.visible) for track in tracks), default=0)
     faces = [confidences(*meter.windows(), span=scorer.window, count=count) for meter in meters]
@@ -59,8 +69,9 @@ def who_speaks(
 
 
 def confidences(starts: Tensor, distances: Tensor, *, span: int, count: int) -> Tensor:
-    """(count,) at most 1: how sure it is at each frame that the face says what is heard; NaN where it is not to be seen.
-    ``starts`` (W,), ``distances`` (W,2K+1) of windows of ``span`` frames, as ``SyncMeter.windows`` gives them."""
+    """(count,) at most 1: how sure it is at each frame that the face says what is heard; NaN where
+    it is not to be seen. ``starts`` (W,), ``distances`` (W,2K+1) of windows of ``span`` frames, as
+    ``SyncMeter.windows`` gives them."""
     middle = distances.shape[1] // 2
     whole = distances.new_full((count, distances.shape[1]), torch.nan)
     whole[starts + span // 2] = distances
@@ -77,7 +88,8 @@ def confidences(starts: Tensor, distances: Tensor, *, span: int, count: int) -> 
 
 
 def turns_of(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
-    """The turns that (N,F) confidences, NaN where a face is away, and (N,) voiced bool at ``fps`` tell."""
+    """The turns that (N,F) confidences, NaN where a face is away, and (N,) voiced bool at ``fps``
+    tell."""
     count, faces = confidence.shape
     gains = torch.cat([confidence.nan_to_num(_AWAY), confidence.new_full((count, 1), _NOBODY)], 1)
     prices = torch.where(voiced, _CHANGE, _CHANGE_IN_PAUSE)
@@ -87,7 +99,9 @@ def turns_of(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
     for face in range(faces):
         spoken = _runs((state == face) & voiced)
         gaps = [(a[1], b[0]) for a, b in pairwise(spoken)]
-        apart = [end - begin > pause or bool((state[begin:end] != face).any()) for begin, end in gaps]
+        apart = [
+            end - begin > pause or bool((state[begin:end] != face).any()) for begin, end in gaps
+        ]
         begins = [run[0] for run, new in zip(spoken, [True, *apart], strict=False) if new]
         ends = [run[1] for run, last in zip(spoken, [*apart, True], strict=False) if last]
         found += [Turn(face, a, b) for a, b in zip(begins, ends, strict=True) if b - a >= least]
@@ -95,8 +109,8 @@ def turns_of(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
 
 
 def _walk(gains: Tensor, prices: Tensor) -> Tensor:
-    """(N,) the states of (N,S) gains with the greatest sum, each change at the price (N,) of its frame; where two are as
-    good, the earlier state stays."""
+    """(N,) the states of (N,S) gains with the greatest sum, each change at the price (N,) of its
+    frame; where two are as good, the earlier state stays."""
     count, states = gains.shape
     total = torch.zeros(states, dtype=torch.float64)
     came = torch.empty(count, states, dtype=torch.long)

@@ -1,4 +1,5 @@
-"""Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid computes it, from moments that stream and merge."""
+"""Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid computes it, from moments that
+stream and merge."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from ..types import FaceTrack, Frames
 Region = Literal["face", "frame"]
 Side = Literal["real", "generated"]
 
-_BATCH = 16  # images per pass; fixed, because convolutions round differently in batches of other sizes
+# images per pass; fixed, because convolutions round differently in batches of other sizes
+_BATCH = 16
 _BLOCK = 256  # rows per product: large enough for BLAS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """What is known of ``count`` feature vectors: their ``mean`` (D,) and ``scatter`` (D,D), the sum of outer products of
-    what deviates from the mean; float64. A few MB that travel between machines (32 MiB for D = 2048)."""
+    """What is known of ``count`` feature vectors: their ``mean`` (D,) and ``scatter`` (D,D), the
+    sum of outer products of what deviates from the mean; float64. A few MB that travel between
+    machines (32 MiB for D = 2048)."""
 
     count: int
     mean: Tensor
@@ -48,7 +51,11 @@ class Moments:
             return self if self.count else other
         count = self.count + other.count
         apart = other.mean - self.mean
-        scatter = self.scatter + other.scatter + torch.outer(apart, apart) * (self.count * other.count / count)
+        scatter = (
+            self.scatter
+            + other.scatter
+            + torch.outer(apart, apart) * (self.count * other.count / count)
+        )
         return Moments(count, self.mean + apart * (other.count / count), scatter)
 
     @property
@@ -62,21 +69,28 @@ class Moments:
 def frechet_distance(first: Moments, second: Moments) -> float:
     """|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^1/2), never below 0.
 
-    The trace of the root comes from eigenvalues of the symmetric C1^1/2 C2 C1^1/2, which are those of C1 C2: it needs no
-    general matrix root, and stays exact where a covariance is singular (fewer images than features).
+    The trace of the root comes from eigenvalues of the symmetric C1^1/2 C2 C1^1/2, which are those
+    of C1 C2: it needs no general matrix root, and stays exact where a covariance is singular (fewer
+    images than features).
     """
     c1, c2 = first.covariance, second.covariance
     values, vectors = torch.linalg.eigh(c1)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     product = torch.linalg.eigvalsh(root @ c2 @ root).clamp_min(0)
-    distance = (first.mean - second.mean).square().sum() + c1.trace() + c2.trace() - 2 * product.sqrt().sum()
+    distance = (
+        (first.mean - second.mean).square().sum()
+        + c1.trace()
+        + c2.trace()
+        - 2 * product.sqrt().sum()
+    )
     return max(0.0, float(distance))
 
 
 @dataclass(frozen=True, slots=True)
 class FIDResult:
-    """``distance`` between ``real`` and ``generated`` many images, of whole frames or of faces alone (``region``). Results of
-    two regions do not compare. ``note`` says what makes the figure weak."""
+    """``distance`` between ``real`` and ``generated`` many images, of whole frames or of faces
+    alone (``region``). Results of two regions do not compare. ``note`` says what makes the figure
+    weak."""
 
     distance: float
     region: Region
@@ -86,12 +100,14 @@ class FIDResult:
 
 
 class FID:
-    """The distance of two streams of images. ``network``: ``load_model("fid-inception", kind="fid_inception")``, which is
-    folded in place. ``region``: whole frames, or faces cut along the detector's box at their own resolution: the paper does
-    not say which, and the figures differ by multiples.
+    """The distance of two streams of images. ``network``: ``load_model("fid-inception",
+    kind="fid_inception")``, which is folded in place. ``region``: whole frames, or faces cut along
+    the detector's box at their own resolution: the paper does not say which, and the figures differ
+    by multiples.
 
-    Images are taken in passes of a fixed size and in float64 beyond the network, so that a sequence of images gives one
-    result however it is batched. The results of two halves that were merged agree with the whole to rounding.
+    Images are taken in passes of a fixed size and in float64 beyond the network, so that a sequence
+    of images gives one result however it is batched. The results of two halves that were merged
+    agree with the whole to rounding.
     """
 
     def __init__(self, network: Inception, *, region: Region) -> None:
@@ -103,9 +119,12 @@ class FID:
         self._streams = {"real": MomentStream(), "generated": MomentStream()}
 
     def update(self, frames: Frames, side: Side, *, track: FaceTrack | None = None) -> None:
-        """Count these frames, or the faces of ``track`` in them. ``track`` is wanted for faces and refused for frames."""
+        """Count these frames, or the faces of ``track`` in them. ``track`` is wanted for faces and
+        refused for frames."""
         if (track is None) != (self.region == "frame"):
-            raise ValueError(f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}")
+            raise ValueError(
+                f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}"
+            )
         waiting = self._images[side]
         for image in _images(frames, track, self._network):
             waiting.append(image)
@@ -128,13 +147,20 @@ class FID:
         real, fake = self.moments("real"), self.moments("generated")
         distance = frechet_distance(real, fake)
         few = min(real.count, fake.count)
-        note = f"{few} images for {FEATURES} features: the distance is biased upwards" if few <= FEATURES else None
+        note = (
+            f"{few} images for {FEATURES} features: the distance is biased upwards"
+            if few <= FEATURES
+            else None
+        )
         return FIDResult(distance, self.region, real.count, fake.count, note)
 
 
-def features(network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None) -> Tensor:
-    """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept and counted elsewhere. Of the
-    faces of ``track``, or of whole frames. ``network`` is folded in place."""
+def features(
+    network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None
+) -> Tensor:
+    """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept
+    and counted elsewhere. Of the faces of ``track``, or of whole frames. ``network`` is folded in
+    place."""
     network = ready(network)
     waiting: list[Tensor] = []
     found: list[Tensor] = []
@@ -149,8 +175,13 @@ def features(network: Inception, frames: Iterable[Frames], *, track: FaceTrack |
 
 
 def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
-    """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself: sizes may differ."""
-    faces = frames.pixels if track is None else (boxed(pixels, box) for _, pixels, box, _ in visible(frames, track))
+    """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself:
+    sizes may differ."""
+    faces = (
+        frames.pixels
+        if track is None
+        else (boxed(pixels, box) for _, pixels, box, _ in visible(frames, track))
+    )
     for pixels in faces:
         image = pixels.permute(2, 0, 1)[None].float()
         image = image / 255 if pixels.dtype == torch.uint8 else image

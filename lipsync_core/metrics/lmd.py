@@ -13,16 +13,18 @@ class FindsLips(Protocol):
     """What finds lips: ``LandmarkModel``, or ``faces.landmarks.LandmarkFinder``."""
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, lips (L,2) in frame px) of each frame in which the face of ``track`` is visible."""
+        """(clip index, lips (L,2) in frame px) of each frame in which the face of ``track`` is
+        visible."""
         ...
 
 
 class LandmarkDistance(FrameValues):
-    """LMD (Chen et al. 2018): the mean distance between corresponding lip points of the true and the generated face, after
-    their centres are laid upon each other. ``model`` None measures nothing.
+    """LMD (Chen et al. 2018): the mean distance between corresponding lip points of the true and
+    the generated face, after their centres are laid upon each other. ``model`` None measures
+    nothing.
 
-    Here in hundredths of the distance between the eyes, so that large and small faces compare; papers give px of
-    their own crops.
+    Here in hundredths of the distance between the eyes, so that large and small faces compare;
+    papers give px of their own crops.
     """
 
     def __init__(self, model: FindsLips | None) -> None:
@@ -30,11 +32,10 @@ class LandmarkDistance(FrameValues):
         self.model = model
 
     def update(self, real: Frames, generated: Frames, track: FaceTrack) -> None:
-        """The same frames, true and generated, and one track for both; those without the face do not count."""
+        """The same frames, true and generated, and one track for both; those without the face do
+        not count."""
         if real.pixels.shape != generated.pixels.shape or real.start != generated.start:
-            got = (
-                f"{tuple(real.pixels.shape)} from {real.start}, {tuple(generated.pixels.shape)} from {generated.start}"
-            )
+            got = f"{tuple(real.pixels.shape)} from {real.start}, {tuple(generated.pixels.shape)} from {generated.start}"
             raise ValueError(f"frames are {got}; wanted the same frames twice")
         if self.model is None:
             return

@@ -1,13 +1,15 @@
-"""The reference protocol: SyncNet scores as the public scripts give them, for comparison with published LSE-D and LSE-C.
+"""The reference protocol: SyncNet scores as the public scripts give them, for comparison with
+published LSE-D and LSE-C.
 
-What the scripts of joonson/syncnet_python and of Wav2Lip's evaluation do is kept, doubtful or not: vectors of zeros
-stand where there is no sound to compare with, the last window is dropped, 25 frames a second are taken for granted, and
-the best shift of 15 frames either way counts. LSE-D is ``SyncScore.distance`` and LSE-C ``SyncScore.confidence``
-of a score of this module, and of no other. Left out: the scripts write frames and crops as MPEG-4 and JPEG and read them
-back, which blurs them; here they stay as they are, so figures may differ from theirs in the second decimal.
+What the scripts of joonson/syncnet_python and of Wav2Lip's evaluation do is kept, doubtful or not:
+vectors of zeros stand where there is no sound to compare with, the last window is dropped, 25
+frames a second are taken for granted, and the best shift of 15 frames either way counts. LSE-D is
+``SyncScore.distance`` and LSE-C ``SyncScore.confidence`` of a score of this module, and of no
+other. Left out: the scripts write frames and crops as MPEG-4 and JPEG and read them back, which
+blurs them; here they stay as they are, so figures may differ from theirs in the second decimal.
 
-All frames here are 25 a second, all sound is mono at 16 kHz: 640 samples a frame. ``models.layers.fold`` makes the network
-a tenth quicker.
+All frames here are 25 a second, all sound is mono at 16 kHz: 640 samples a frame.
+``models.layers.fold`` makes the network a tenth quicker.
 """
 
 import math
@@ -34,15 +36,18 @@ _MAX_GAP = 25  # frames without a face that a track survives
 _MIN_OVERLAP = 0.5  # of a face and the track's last one, intersection over union
 _MIN_FACE = 100  # px, mean of the longer side
 _STEADYING = 13  # frames, median of place and size
-_ABOVE, _BELOW, _BESIDE = 1.0, 1.8, 1.4  # reach of the crop from the middle of the face, in half sides of it
+# reach of the crop from the middle of the face, in half sides of it
+_ABOVE, _BELOW, _BESIDE = 1.0, 1.8, 1.4
 _GREY = 110  # outside the frame
 
 
 def lse(lip: Tensor, sound: Tensor) -> SyncScore:
-    """The score of embeddings (L,1024) of lips and of the sound at the same frames; L 0 gives none, and says so.
+    """The score of embeddings (L,1024) of lips and of the sound at the same frames; L 0 gives none,
+    and says so.
 
-    ``curve`` holds the mean Euclidean distances over the 31 shifts, with zeros for the sound before the first and after
-    the last; ``frame_confidence`` its median less the distance at the best shift, frame by frame, smoothed.
+    ``curve`` holds the mean Euclidean distances over the 31 shifts, with zeros for the sound before
+    the first and after the last; ``frame_confidence`` its median less the distance at the best
+    shift, frame by frame, smoothed.
     """
     if lip.ndim != 2 or lip.shape != sound.shape:
         raise ValueError(
@@ -52,7 +57,9 @@ def lse(lip: Tensor, sound: Tensor) -> SyncScore:
         return _no_score()
     padded = F.pad(sound, (0, 0, SEARCH, SEARCH))
     # (L,31), a thousand windows at a time; the eps of pairwise_distance belongs to the protocol
-    distances = torch.cat([_distances(few, padded[1000 * i :]) for i, few in enumerate(lip.split(1000))])
+    distances = torch.cat(
+        [_distances(few, padded[1000 * i :]) for i, few in enumerate(lip.split(1000))]
+    )
     curve = distances.mean(0)
     best = int(curve.argmin())
     offset = SEARCH - best
@@ -70,29 +77,35 @@ def lse(lip: Tensor, sound: Tensor) -> SyncScore:
 
 
 def _distances(lip: Tensor, padded: Tensor) -> Tensor:
-    shifted = [F.pairwise_distance(lip, padded[j : j + lip.shape[0]]) for j in range(2 * SEARCH + 1)]
+    shifted = [
+        F.pairwise_distance(lip, padded[j : j + lip.shape[0]]) for j in range(2 * SEARCH + 1)
+    ]
     return torch.stack(shifted, 1)
 
 
 def _no_score() -> SyncScore:
     reason = f"shorter than {WINDOW + 1} frames at {FPS} fps, in picture or sound: the reference protocol has no score"
     nothing = torch.full((2 * SEARCH + 1,), math.nan)
-    return SyncScore("syncnet", None, None, math.nan, math.nan, nothing[:0], nothing, SEARCH, None, reason)
+    return SyncScore(
+        "syncnet", None, None, math.nan, math.nan, nothing[:0], nothing, SEARCH, None, reason
+    )
 
 
 def _running_median(x: Tensor, width: int) -> Tensor:
-    """(N,) medians over ``width`` (odd) neighbours; beyond the ends stand zeros, as in scipy.signal.medfilt."""
+    """(N,) medians over ``width`` (odd) neighbours; beyond the ends stand zeros, as in
+    scipy.signal.medfilt."""
     return F.pad(x, (width // 2, width // 2)).unfold(0, width, 1).median(1).values
 
 
 class ReferenceScore:
-    """The score of one face: pictures go in as they come, and only their embeddings (4 kB a frame) are kept. The result
-    does not depend on how many come at once."""
+    """The score of one face: pictures go in as they come, and only their embeddings (4 kB a frame)
+    are kept. The result does not depend on how many come at once."""
 
     def __init__(self, syncnet: SyncNet, audio: Audio) -> None:
         """``audio``: the sound from the first picture on, mono at 16 kHz."""
         self._syncnet, self._audio = syncnet, audio
-        self._heard = max(0, audio.samples.shape[1] // _SAMPLES_PER_FRAME - WINDOW)  # windows that the sound allows
+        # windows that the sound allows
+        self._heard = max(0, audio.samples.shape[1] // _SAMPLES_PER_FRAME - WINDOW)
         self._waiting = torch.empty((0, SIZE, SIZE, 3), dtype=torch.uint8)
         self._lips = torch.empty(self._heard, syncnet.config.embedding)
         self._done = 0
@@ -110,8 +123,8 @@ class ReferenceScore:
         return lse(self._lips[: self._done], embed_sound(self._syncnet, self._audio, 0, self._done))
 
     def _embed(self, windows: int) -> None:
-        """Of as many windows, if there is sound for them; one picture more than they need stays back, so that the last
-        window of the clip is dropped."""
+        """Of as many windows, if there is sound for them; one picture more than they need stays
+        back, so that the last window of the clip is dropped."""
         windows = max(0, min(windows, self._heard - self._done))
         pictures = self._waiting[: windows + WINDOW - 1].permute(0, 3, 1, 2).float() / 255
         self._lips[self._done : self._done + windows] = embed_lips(self._syncnet, pictures)
@@ -120,9 +133,11 @@ class ReferenceScore:
 
 
 def whole_frame_score(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) -> SyncScore:
-    """The score of clips that are faces already (LRS2, LRS3, LRW): every whole frame, stretched to 224x224.
+    """The score of clips that are faces already (LRS2, LRS3, LRW): every whole frame, stretched to
+    224x224.
 
-    ``frames``: all of the clip, in order, as RGB (N,H,W,3) at 25 fps; ``audio`` mono at 16 kHz from the same beginning.
+    ``frames``: all of the clip, in order, as RGB (N,H,W,3) at 25 fps; ``audio`` mono at 16 kHz from
+    the same beginning.
     """
     score = ReferenceScore(syncnet, audio)
     for chunk in frames:
@@ -132,8 +147,9 @@ def whole_frame_score(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceTrack:
-    """One face through one shot, from clip frame ``first_frame`` on without a gap. ``boxes`` (N,4) float64 xyxy px, as
-    found or interpolated; ``squares`` (N,3) float64 centre x, y and half side in px, steadied: what is cut out."""
+    """One face through one shot, from clip frame ``first_frame`` on without a gap. ``boxes`` (N,4)
+    float64 xyxy px, as found or interpolated; ``squares`` (N,3) float64 centre x, y and half side
+    in px, steadied: what is cut out."""
 
     first_frame: int
     boxes: Tensor
@@ -148,13 +164,16 @@ class ReferenceTrack:
 _Face = tuple[int, list[float]]  # frame, box
 
 
-def reference_tracks(detections: Sequence[Detections], cuts: Tensor | None = None) -> list[ReferenceTrack]:
+def reference_tracks(
+    detections: Sequence[Detections], cuts: Tensor | None = None
+) -> list[ReferenceTrack]:
     """The tracks of a clip, shot by shot, each beginning with the first face that is left.
 
-    ``detections``: of every frame, from ``faces.s3fd.syncnet_detector`` to be faithful. ``cuts`` (N,) bool: frames that
-    begin a shot, as ``faces.scenes.scene_cuts`` finds them; the reference asks PySceneDetect's ContentDetector, which
-    cuts in other places where a shot is quick or dark. Shots under 100 frames, tracks of up to 100 detections and faces
-    of up to 100 px give no track, so a clip of four seconds or less gives none at all.
+    ``detections``: of every frame, from ``faces.s3fd.syncnet_detector`` to be faithful. ``cuts``
+    (N,) bool: frames that begin a shot, as ``faces.scenes.scene_cuts`` finds them; the reference
+    asks PySceneDetect's ContentDetector, which cuts in other places where a shot is quick or dark.
+    Shots under 100 frames, tracks of up to 100 detections and faces of up to 100 px give no track,
+    so a clip of four seconds or less gives none at all.
     """
     begins = [] if cuts is None else [int(i) for i in cuts.nonzero()[:, 0] if i > 0]
     tracks: list[ReferenceTrack] = []
@@ -178,12 +197,15 @@ def _longer(boxes: Tensor) -> Tensor:
 
 
 def _follow(shot: list[list[_Face]]) -> list[_Face]:
-    """Takes the faces of one track out of ``shot``: the first that is left, then in every frame the first that overlaps the
-    last one taken. (Detections of one frame overlap too little for two of them to belong to one track.)"""
+    """Takes the faces of one track out of ``shot``: the first that is left, then in every frame the
+    first that overlaps the last one taken. (Detections of one frame overlap too little for two of
+    them to belong to one track.)"""
     track: list[_Face] = []
     for faces in shot:
         for i, (frame, box) in enumerate(faces):
-            if not track or (frame - track[-1][0] <= _MAX_GAP and _overlap(box, track[-1][1]) > _MIN_OVERLAP):
+            if not track or (
+                frame - track[-1][0] <= _MAX_GAP and _overlap(box, track[-1][1]) > _MIN_OVERLAP
+            ):
                 track.append(faces.pop(i))
                 break
     return track
@@ -209,8 +231,8 @@ def _track(faces: list[_Face]) -> ReferenceTrack:
 
 
 def crop_regions(track: ReferenceTrack) -> Tensor:
-    """(N,5) int64: px of grey that are put around each frame, then first row, end row, first column and end column of the
-    crop in the frame so padded."""
+    """(N,5) int64: px of grey that are put around each frame, then first row, end row, first column
+    and end column of the crop in the frame so padded."""
     x, y, half = track.squares.unbind(1)
     pad = (half * _BELOW).trunc()
     x, y = x + pad, y + pad
@@ -219,14 +241,15 @@ def crop_regions(track: ReferenceTrack) -> Tensor:
 
 
 def crop_track(frames: Iterable[Frames], track: ReferenceTrack) -> Iterator[Frames]:
-    """The face of ``track`` as SyncNet sees it, (n,224,224,3) uint8 RGB; ``start`` counts in the clip. ``frames``: RGB
-    (N,H,W,3) at 25 fps, in order."""
+    """The face of ``track`` as SyncNet sees it, (n,224,224,3) uint8 RGB; ``start`` counts in the
+    clip. ``frames``: RGB (N,H,W,3) at 25 fps, in order."""
     regions = crop_regions(track).tolist()
     for chunk in frames:
         first = max(chunk.start, track.first_frame)
         end = min(chunk.start + chunk.pixels.shape[0], track.last_frame + 1)
         crops = [
-            _crop(chunk.pixels[frame - chunk.start], regions[frame - track.first_frame]) for frame in range(first, end)
+            _crop(chunk.pixels[frame - chunk.start], regions[frame - track.first_frame])
+            for frame in range(first, end)
         ]
         if crops:
             yield Frames(torch.cat(crops), first)
@@ -249,21 +272,27 @@ def _crop(pixels: Tensor, region: Sequence[int]) -> Tensor:
 def track_scores(
     frames: Iterable[Frames], audio: Audio, tracks: Sequence[ReferenceTrack], syncnet: SyncNet
 ) -> list[SyncScore]:
-    """The score of every track of a clip with its own stretch of the sound, in one pass over the frames.
+    """The score of every track of a clip with its own stretch of the sound, in one pass over the
+    frames.
 
-    ``frames``: all of the clip, in order, as RGB (N,H,W,3) at 25 fps; ``audio`` mono at 16 kHz from the same beginning.
+    ``frames``: all of the clip, in order, as RGB (N,H,W,3) at 25 fps; ``audio`` mono at 16 kHz from
+    the same beginning.
     """
     scores = [ReferenceScore(syncnet, _stretch(audio, track)) for track in tracks]
     seen = 0
     for chunk in frames:
         if chunk.start != seen:
-            raise ValueError(f"frames {chunk.start} follow frame {seen - 1}; wanted all frames of the clip, in order")
+            raise ValueError(
+                f"frames {chunk.start} follow frame {seen - 1}; wanted all frames of the clip, in order"
+            )
         seen += chunk.pixels.shape[0]
         for track, score in zip(tracks, scores, strict=True):
             for crops in crop_track([chunk], track):
                 score.update(crops.pixels)
     if any(track.last_frame >= seen for track in tracks):
-        raise ValueError(f"the clip has {seen} frames, and a track goes on after them; are they of one clip?")
+        raise ValueError(
+            f"the clip has {seen} frames, and a track goes on after them; are they of one clip?"
+        )
     return [score.compute() for score in scores]
 
 

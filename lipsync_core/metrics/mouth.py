@@ -1,8 +1,10 @@
-"""Whether dubbed lips follow the new speech or the old lips, told from how far mouths are open over time.
+"""Whether dubbed lips follow the new speech or the old lips, told from how far mouths are open over
+time.
 
-Series of mouth openings (``landmarks.mouth_opening``: in distances between the outer corners of the eyes) of three
-videos are compared: the dub; ``truth``, a video of the speaker of the new sound; and ``source``, the video that was dubbed.
-No sync network takes part, so a model that learned to please one gains nothing here.
+Series of mouth openings (``landmarks.mouth_opening``: in distances between the outer corners of the
+eyes) of three videos are compared: the dub; ``truth``, a video of the speaker of the new sound; and
+``source``, the video that was dubbed. No sync network takes part, so a model that learned to please
+one gains nothing here.
 """
 
 import math
@@ -29,20 +31,23 @@ class MouthFollowing:
     """How the mouth of a dub follows that of the true speaker and that of the source.
 
     Attributes:
-        truth: Correlation with the true speaker, the largest of those at lags of at most 3 openings; in [-1,1], higher is
-            better, 0 for a frozen mouth.
-        truth_lag: The lag of ``truth`` in openings of 1/25 s, positive where the dub is late; None for a frozen mouth.
+        truth: Correlation with the true speaker, the largest of those at lags of at most 3
+            openings; in [-1,1], higher is better, 0 for a frozen mouth.
+        truth_lag: The lag of ``truth`` in openings of 1/25 s, positive where the dub is late; None
+            for a frozen mouth.
         leak: Correlation with the source, likewise; in [-1,1], best no higher than ``chance``.
-        chance: Correlation of the source with the true speaker, likewise: what a dub that keeps the old lips scores as
-            ``truth``, and one that follows the new speech perfectly as ``leak``.
-        old: Coefficient of the source in the least-squares fit dub = old * source + new * truth at ``truth_lag``, each
-            series with mean 0 and deviation 1; best 0.
+        chance: Correlation of the source with the true speaker, likewise: what a dub that keeps the
+            old lips scores as ``truth``, and one that follows the new speech perfectly as ``leak``.
+        old: Coefficient of the source in the least-squares fit dub = old * source + new * truth at
+            ``truth_lag``, each series with mean 0 and deviation 1; best 0.
         new: Coefficient of the true speaker in the same fit; best 1.
-        movement: Deviation of the dub over that of the true speaker, both after a median over three openings; best 1.
-        closure_recall: Share of the true speaker's closed openings at which the dub is closed too, one opening sooner or
-            later allowed; in [0,1], higher is better. Closed is less than a tenth of the way from a mouth's 1st to its 99th
-            percentile.
-        closure_precision: Share of the dub's closed openings at which the true speaker is closed too, likewise.
+        movement: Deviation of the dub over that of the true speaker, both after a median over three
+            openings; best 1.
+        closure_recall: Share of the true speaker's closed openings at which the dub is closed too,
+            one opening sooner or later allowed; in [0,1], higher is better. Closed is less than a
+            tenth of the way from a mouth's 1st to its 99th percentile.
+        closure_precision: Share of the dub's closed openings at which the true speaker is closed
+            too, likewise.
         reasons: Why figures are None, by their names.
     """
 
@@ -70,10 +75,15 @@ FIGURES = tuple(one.name for one in fields(MouthFollowing) if one.name != "reaso
 
 
 class MouthFollowingMetric:
-    """Gathers the openings of dub, truth and source piece by piece; any pieces give the same figures, bit for bit."""
+    """Gathers the openings of dub, truth and source piece by piece; any pieces give the same
+    figures, bit for bit."""
 
     def __init__(self) -> None:
-        self._pieces: dict[Role, list[tuple[Tensor, Tensor]]] = {"dub": [], "truth": [], "source": []}
+        self._pieces: dict[Role, list[tuple[Tensor, Tensor]]] = {
+            "dub": [],
+            "truth": [],
+            "source": [],
+        }
 
     def update(self, openings: Tensor, times: Tensor, role: Role) -> None:
         """Add the next openings of one of the videos.
@@ -101,15 +111,18 @@ class MouthFollowingMetric:
             missing: Why there are no openings of a video, for ``reasons``.
 
         Returns:
-            The figures; without any openings of truth or source, or where one of the videos shows no face, those that can
-            be had, and the reasons for the others.
+            The figures; without any openings of truth or source, or where one of the videos shows
+            no face, those that can be had, and the reasons for the others.
         """
         missing = dict(missing or {})
         series: dict[Role, Tensor] = {}
         for role, pieces in self._pieces.items():
             if not pieces:
                 continue
-            openings, times = torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
+            openings, times = (
+                torch.cat([piece[0] for piece in pieces]),
+                torch.cat([piece[1] for piece in pieces]),
+            )
             regular = resample_openings(openings, times)
             if regular is None:
                 seen = int((~openings.isnan()).sum())
@@ -118,7 +131,9 @@ class MouthFollowingMetric:
                 )
             else:
                 series[role] = regular
-        return compare_openings(series.get("dub"), series.get("truth"), series.get("source"), missing=missing)
+        return compare_openings(
+            series.get("dub"), series.get("truth"), series.get("source"), missing=missing
+        )
 
 
 _NAMES: dict[Role, str] = {"dub": "dub", "truth": "true speaker's video", "source": "source video"}
@@ -133,15 +148,18 @@ def resample_openings(openings: Tensor, times: Tensor, *, rate: float = RATE) ->
         rate: Openings a second.
 
     Returns:
-        (M,) float64: openings at ``times[0] + k / rate``, up to but without ``times[-1]``; before the first and after the last
-        frame with a face those of that frame. None where fewer than 20 frames, or fewer than 80 %, show a face.
+        (M,) float64: openings at ``times[0] + k / rate``, up to but without ``times[-1]``; before
+        the first and after the last frame with a face those of that frame. None where fewer than 20
+        frames, or fewer than 80 %, show a face.
     """
     openings, times = openings.double(), times.double()
     seen = ~openings.isnan()
     if int(seen.sum()) < _LEAST or float(seen.double().mean()) < _LEAST_SEEN:
         return None
     first, step = float(times[0]), 1 / rate
-    at = first + step * torch.arange(math.ceil((float(times[-1]) - first) / step), dtype=torch.float64)
+    at = first + step * torch.arange(
+        math.ceil((float(times[-1]) - first) / step), dtype=torch.float64
+    )
     known, values = times[seen], openings[seen]
     right = torch.searchsorted(known, at, right=True).clamp(1, len(known) - 1)
     left = right - 1
@@ -163,7 +181,8 @@ def compare_openings(
         dub: (M,) openings of the dub at 25 a second, all finite; None where they cannot be had.
         truth: Those of the true speaker, likewise; sound and picture of all three begin together.
         source: Those of the source, likewise; None for a photo, whose mouth does not move.
-        lags: The greatest lag at which correlations are taken, in openings. 1 where the offsets of the truth are mended.
+        lags: The greatest lag at which correlations are taken, in openings. 1 where the offsets of
+            the truth are mended.
         missing: Why series are None.
 
     Returns:
@@ -174,7 +193,10 @@ def compare_openings(
     why |= missing or {}
     for role, series in given.items():
         if series is not None and len(series) < _LEAST:
-            given[role], why[role] = None, f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more"
+            given[role], why[role] = (
+                None,
+                f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more",
+            )
     figures: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for wanted, roles in _NEEDED.items():
@@ -190,7 +212,9 @@ def compare_openings(
         else:
             figures["truth_lag"] = lag
         figures["movement"] = _movement(d, t)
-        figures["closure_recall"], figures["closure_precision"] = closure_agreement(*align(d, t, lag))
+        figures["closure_recall"], figures["closure_precision"] = closure_agreement(
+            *align(d, t, lag)
+        )
         if s is not None:
             figures["old"], figures["new"] = fit_old_and_new(d, t, s, lag)
     if d is not None and s is not None:
@@ -217,7 +241,8 @@ _ABSENT = {
 
 
 def align(first: Tensor, second: Tensor, lag: int) -> tuple[Tensor, Tensor]:
-    """Cut two series to what they have in common when the first is ``lag`` openings late (below 0: early).
+    """Cut two series to what they have in common when the first is ``lag`` openings late (below 0:
+    early).
 
     Args:
         first: (M,) openings.
@@ -240,7 +265,8 @@ def correlate_openings(first: Tensor, second: Tensor) -> float:
         second: (M,) openings of the same moments.
 
     Returns:
-        The correlation in [-1,1]; 0 where one of the two does not move (deviation below 1e-6), and for fewer than 20.
+        The correlation in [-1,1]; 0 where one of the two does not move (deviation below 1e-6), and
+        for fewer than 20.
     """
     if len(first) < _LEAST or _is_frozen(first) or _is_frozen(second):
         return 0.0
@@ -260,8 +286,8 @@ def fit_old_and_new(dub: Tensor, truth: Tensor, source: Tensor, lag: int) -> tup
         lag: By how many openings the dub is late against the truth.
 
     Returns:
-        (old, new): the least-squares coefficients of source and truth, all three with mean 0 and deviation 1; (0, 0) for a
-        frozen dub, and for 20 openings in common or fewer.
+        (old, new): the least-squares coefficients of source and truth, all three with mean 0 and
+        deviation 1; (0, 0) for a frozen dub, and for 20 openings in common or fewer.
     """
     made, wanted = align(dub.double(), truth.double(), lag)
     before = source.double()[max(lag, 0) :]
@@ -269,20 +295,23 @@ def fit_old_and_new(dub: Tensor, truth: Tensor, source: Tensor, lag: int) -> tup
     if common <= _LEAST or _is_frozen(dub):
         return 0.0, 0.0
     causes = torch.stack([_standardize(before[:common]), _standardize(wanted[:common])], 1)
-    solved = torch.linalg.lstsq(causes, _standardize(made[:common])[:, None], driver="gelsd").solution[:, 0]
+    solved = torch.linalg.lstsq(
+        causes, _standardize(made[:common])[:, None], driver="gelsd"
+    ).solution[:, 0]
     return float(solved[0]), float(solved[1])
 
 
 def closure_agreement(dub: Tensor, truth: Tensor) -> tuple[float | None, float | None]:
-    """Compare the moments at which two mouths are closed; one opening sooner or later counts as agreeing.
+    """Compare the moments at which two mouths are closed; one opening sooner or later counts as
+    agreeing.
 
     Args:
         dub: (M,) openings.
         truth: (M,) openings of the true speaker at the same moments.
 
     Returns:
-        (recall, precision) in [0,1]; None for the recall where the truth is never closed, for the precision where the dub
-        never is. A mouth that does not move is never closed.
+        (recall, precision) in [0,1]; None for the recall where the truth is never closed, for the
+        precision where the dub never is. A mouth that does not move is never closed.
     """
     made, wanted = _closed(dub), _closed(truth)
     recall = _share(_widen(made) & wanted, wanted)
@@ -312,11 +341,15 @@ def _widen(moments: Tensor) -> Tensor:
 
 def _largest_correlation(first: Tensor, second: Tensor, lags: int) -> tuple[float, int]:
     """The largest correlation and its lag, of equal ones the latest."""
-    return max((correlate_openings(*align(first, second, lag)), lag) for lag in range(-lags, lags + 1))
+    return max(
+        (correlate_openings(*align(first, second, lag)), lag) for lag in range(-lags, lags + 1)
+    )
 
 
 def _movement(dub: Tensor, truth: Tensor) -> float | None:
-    made, wanted = (float(_median_of_three(openings).std(correction=0)) for openings in (dub, truth))
+    made, wanted = (
+        float(_median_of_three(openings).std(correction=0)) for openings in (dub, truth)
+    )
     return made / wanted if wanted > _FROZEN else None
 
 

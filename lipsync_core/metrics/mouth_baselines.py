@@ -1,4 +1,5 @@
-"""Mouths that a dub must beat, as series of openings: no picture is needed to say how they follow the true speaker."""
+"""Mouths that a dub must beat, as series of openings: no picture is needed to say how they follow
+the true speaker."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -12,7 +13,8 @@ from ..types import Audio
 from .mouth import RATE
 
 _SMOOTHING = (0.25, 0.5, 0.25)  # over neighbouring openings: one syllable lasts five or more
-_LOUDNESS = 0.6  # of the pressure (Stevens 1955, "The measurement of loudness"): how loud a sound seems
+# of the pressure (Stevens 1955, "The measurement of loudness"): how loud a sound seems
+_LOUDNESS = 0.6
 
 
 def loudness_openings(audio: Audio, *, rate: int = RATE) -> Tensor:
@@ -23,8 +25,9 @@ def loudness_openings(audio: Audio, *, rate: int = RATE) -> Tensor:
         rate: Openings a second.
 
     Returns:
-        (M,) float64 in [0,1]: the root mean square of the samples from k / rate to (k + 1) / rate seconds, smoothed over three
-        openings, to the power of 0.6. Only its course means anything; its size is in no distance between eyes.
+        (M,) float64 in [0,1]: the root mean square of the samples from k / rate to (k + 1) / rate
+        seconds, smoothed over three openings, to the power of 0.6. Only its course means anything;
+        its size is in no distance between eyes.
     """
     samples = mono(audio).samples[0].double()
     count = int(Fraction(len(samples), audio.rate) * rate)
@@ -55,6 +58,7 @@ def copy_openings(openings: Tensor) -> Tensor:
         openings: (M,) openings of the source.
 
     Returns:
-        (M,) its own openings at the wrong time, as ``evaluation.baselines.copied_mouth`` draws them.
+        (M,) its own openings at the wrong time, as ``evaluation.baselines.copied_mouth`` draws
+        them.
     """
     return openings.roll(-(len(openings) // 2))

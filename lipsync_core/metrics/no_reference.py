@@ -1,8 +1,9 @@
-"""What users complain of, in numbers that need no truth to compare with: blurred mouths, a border that jitters, old lips
-that show through.
+"""What users complain of, in numbers that need no truth to compare with: blurred mouths, a border
+that jitters, old lips that show through.
 
-All three look at luma (Rec. 601, levels of 255) of crops that are stabilised by the face's five points. None has an
-absolute threshold: compare a dub with its own undubbed clip, tracked once, at one frame rate.
+All three look at luma (Rec. 601, levels of 255) of crops that are stabilised by the face's five
+points. None has an absolute threshold: compare a dub with its own undubbed clip, tracked once, at
+one frame rate.
 """
 
 import functools
@@ -25,11 +26,13 @@ _NATIVE_PX = (32, 1024)  # sides of the crops in which sharpness is measured
 
 
 class Sharpness(FrameValues):
-    """Fine detail of the mouth against that of the rest of the face, both at the resolution of the frame: the root mean
-    square of the Laplacian inside the mouth's mask over that between it and the face's outline.
+    """Fine detail of the mouth against that of the rest of the face, both at the resolution of the
+    frame: the root mean square of the Laplacian inside the mouth's mask over that between it and
+    the face's outline.
 
-    Real footage: 0.62 to 1.11 (nine clips). Its mouth blurred by a Gaussian of sigma 1 px keeps 37 to 50 % of that, 2 px 17
-    to 29 %; redrawn from 96 px, on faces of 190 px and more, 32 to 49 %. Noise and codec treat both regions alike.
+    Real footage: 0.62 to 1.11 (nine clips). Its mouth blurred by a Gaussian of sigma 1 px keeps 37
+    to 50 % of that, 2 px 17 to 29 %; redrawn from 96 px, on faces of 190 px and more, 32 to 49 %.
+    Noise and codec treat both regions alike.
     """
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
@@ -38,7 +41,10 @@ class Sharpness(FrameValues):
             matrix, size = _native(points)
             luma = _luma(cut(pixels[None], matrix.to(pixels.device), size))
             placed = apply(invert(matrix), points[None])
-            soft, whole = face_mask("mouth", placed, size)[0, 0], face_mask("mouth", placed, size, feather=0)[0, 0]
+            soft, whole = (
+                face_mask("mouth", placed, size)[0, 0],
+                face_mask("mouth", placed, size, feather=0)[0, 0],
+            )
             rest = face_mask("face", placed, size, feather=0)[0, 0] * (1 - whole)
             detail = _laplacian(luma)
             mouth, other = _rms(detail, (soft > 0.999).to(luma)), _rms(detail, rest)
@@ -52,7 +58,8 @@ class Sharpness(FrameValues):
 
 
 class _Stabilised(FrameValues):
-    """A metric of neighbouring frames: keeps the last ``history`` crops and drops them where the face is not seen."""
+    """A metric of neighbouring frames: keeps the last ``history`` crops and drops them where the
+    face is not seen."""
 
     history = 1
 
@@ -62,7 +69,8 @@ class _Stabilised(FrameValues):
         self._next = 0
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
-        """The next frames of one clip (one object per clip; ``merge`` them) with the face of ``track``."""
+        """The next frames of one clip (one object per clip; ``merge`` them) with the face of
+        ``track``."""
         for index, pixels, _, points in visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
             luma = _smoothed(_luma(cut(pixels[None], matrix.to(pixels.device), _SIZE)))
@@ -78,8 +86,9 @@ class _Stabilised(FrameValues):
 
 
 class BorderJitter(_Stabilised):
-    """How much the seam around the mouth trembles: the second difference in time along the edge of the mouth's mask, less
-    that of cheeks and nose. Steady motion has none; head motion is fitted on cheeks and nose and taken out."""
+    """How much the seam around the mouth trembles: the second difference in time along the edge of
+    the mouth's mask, less that of cheeks and nose. Steady motion has none; head motion is fitted on
+    cheeks and nose and taken out."""
 
     history = 2
 
@@ -90,18 +99,18 @@ class BorderJitter(_Stabilised):
         self.values.append(_excess(change, regions["border"], regions["rest"]))
 
     def compute(self) -> float | None:
-        """Levels of 255 per frame squared, the median over frames (a cut, a blink or a nod says nothing of the seam); None
-        where the face is never seen in three frames on end."""
+        """Levels of 255 per frame squared, the median over frames (a cut, a blink or a nod says
+        nothing of the seam); None where the face is never seen in three frames on end."""
         return median(self.values)
 
 
 class MouthMotion(_Stabilised):
     """Motion of the mouth where the speech is silent: how much the old lips leak through.
 
-    ``silent`` (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbours count. Head motion is fitted
-    on cheeks and nose and taken out, and what remains there (noise) is taken off the mouth's. One photo moved like the head
-    of a real clip, its face found anew, gives 0.1 to 0.7; the same clips 2.4 to 13 where
-    they talk and 0.7 where one is silent.
+    ``silent`` (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbours
+    count. Head motion is fitted on cheeks and nose and taken out, and what remains there (noise) is
+    taken off the mouth's. One photo moved like the head of a real clip, its face found anew, gives
+    0.1 to 0.7; the same clips 2.4 to 13 where they talk and 0.7 where one is silent.
     """
 
     def __init__(self, silent: Tensor, fps: Fraction) -> None:
@@ -114,16 +123,20 @@ class MouthMotion(_Stabilised):
         before, now = crops
         regions = _regions()
         change = _unexplained(now - before, (now + before) / 2, regions["rest"])
-        self.values.append(_excess(change, regions["mouth"], regions["rest"]) * float(self.fps) / 25)
+        self.values.append(
+            _excess(change, regions["mouth"], regions["rest"]) * float(self.fps) / 25
+        )
 
     def compute(self) -> float | None:
-        """Levels of 255 per 1/25 s, root mean square over pairs of frames; None where no pair is silent."""
+        """Levels of 255 per 1/25 s, root mean square over pairs of frames; None where no pair is
+        silent."""
         energy = mean([value * value for value in self.values])
         return None if energy is None else math.sqrt(energy)
 
 
 def _native(points: Tensor) -> tuple[Tensor, int]:
-    """The aligned crop of a face with as many pixels as the frame has there: its (1,2,3) map, and its side."""
+    """The aligned crop of a face with as many pixels as the frame has there: its (1,2,3) map, and
+    its side."""
     side = float(scale_of(crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), 1)))
     size = min(max(round(side), _NATIVE_PX[0]), _NATIVE_PX[1])
     return crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), size), size
@@ -137,7 +150,9 @@ def _luma(crops: Tensor) -> Tensor:
 
 def _laplacian(luma: Tensor) -> Tensor:
     kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])
-    return F.conv2d(F.pad(luma[None, None], (1, 1, 1, 1), mode="replicate"), kernel[None, None])[0, 0]
+    return F.conv2d(F.pad(luma[None, None], (1, 1, 1, 1), mode="replicate"), kernel[None, None])[
+        0, 0
+    ]
 
 
 def _smoothed(luma: Tensor) -> Tensor:
@@ -149,8 +164,8 @@ def _smoothed(luma: Tensor) -> Tensor:
 
 @functools.cache
 def _regions() -> dict[str, Tensor]:
-    """Masks (S,S) of an aligned crop: ``mouth``; ``border``, where its edge lies or may lie; ``rest``, cheeks and nose (eyes
-    blink, and would be taken for motion of the head)."""
+    """Masks (S,S) of an aligned crop: ``mouth``; ``border``, where its edge lies or may lie;
+    ``rest``, cheeks and nose (eyes blink, and would be taken for motion of the head)."""
     points = torch.tensor([ALIGNED]) * _SIZE
     soft, whole = face_mask("mouth", points, _SIZE), face_mask("mouth", points, _SIZE, feather=0)
     grown = F.max_pool2d(whole, 9, 1, 4)
@@ -163,11 +178,14 @@ def _regions() -> dict[str, Tensor]:
 
 
 def _unexplained(change: Tensor, luma: Tensor, region: Tensor) -> Tensor:
-    """``change`` (S,S) less what a small similarity motion of ``luma`` and a change of light, fitted in ``region``, explain."""
+    """``change`` (S,S) less what a small similarity motion of ``luma`` and a change of light,
+    fitted in ``region``, explain."""
     dy, dx = torch.gradient(luma.double())
     axis = torch.linspace(-1, 1, _SIZE, dtype=torch.float64)
     x, y = axis[None, :], axis[:, None]
-    causes = torch.stack([dx, dy, dx * x + dy * y, dy * x - dx * y, luma.double() / 255, torch.ones_like(dx)], -1)
+    causes = torch.stack(
+        [dx, dy, dx * x + dy * y, dy * x - dx * y, luma.double() / 255, torch.ones_like(dx)], -1
+    )
     inside = region > 0
     known, seen = causes[inside], change.double()[inside]
     square = known.T @ known
@@ -180,5 +198,6 @@ def _rms(x: Tensor, weight: Tensor) -> float:
 
 
 def _excess(change: Tensor, region: Tensor, rest: Tensor) -> float:
-    """How much more moves in ``region`` than in ``rest``: the root of the difference of energies, at least 0."""
+    """How much more moves in ``region`` than in ``rest``: the root of the difference of energies,
+    at least 0."""
     return math.sqrt(max(0.0, _rms(change, region) ** 2 - _rms(change, rest) ** 2))

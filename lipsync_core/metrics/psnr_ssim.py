@@ -1,4 +1,5 @@
-"""PSNR and SSIM: how close pictures are to the true ones, where the truth is known (a clip dubbed with its own speech)."""
+"""PSNR and SSIM: how close pictures are to the true ones, where the truth is known (a clip dubbed
+with its own speech)."""
 
 import math
 
@@ -12,10 +13,12 @@ SSIM_WINDOW_PX = 11
 
 
 class PSNR(FrameValues):
-    """Peak signal-to-noise ratio, of the squared error over all frames (what encoders print as global PSNR)."""
+    """Peak signal-to-noise ratio, of the squared error over all frames (what encoders print as
+    global PSNR)."""
 
     def update(self, real: Tensor, generated: Tensor) -> None:
-        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1]. ValueError where shapes differ."""
+        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1]. ValueError
+        where shapes differ."""
         for a, b in zip(*_pairs(real, generated), strict=True):
             self.values.append(float((_unit(a) - _unit(b)).square().mean()))
 
@@ -28,17 +31,19 @@ class PSNR(FrameValues):
 
 
 class SSIM(FrameValues):
-    """Structural similarity, the mean over frames and channels, as Wang et al. (2004) define it and scikit-image computes it
-    (Gaussian windows, population covariance)."""
+    """Structural similarity, the mean over frames and channels, as Wang et al. (2004) define it and
+    scikit-image computes it (Gaussian windows, population covariance)."""
 
     def update(self, real: Tensor, generated: Tensor) -> None:
-        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1], at least 11 px high and wide.
-        ValueError where they are smaller or their shapes differ."""
+        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1], at least 11 px
+        high and wide. ValueError where they are smaller or their shapes differ."""
         from skimage.metrics import structural_similarity  # slow to import, and only this needs it
 
         reals, fakes = _pairs(real, generated)
         if min(real.shape[1:3]) < SSIM_WINDOW_PX:
-            raise ValueError(f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {SSIM_WINDOW_PX}")
+            raise ValueError(
+                f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {SSIM_WINDOW_PX}"
+            )
         for a, b in zip(reals, fakes, strict=True):
             value = structural_similarity(
                 _unit(a).numpy(),
@@ -59,7 +64,9 @@ class SSIM(FrameValues):
 def _pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
     if real.shape != generated.shape or real.ndim != 4 or real.shape[-1] != 3:
         got = f"{tuple(real.shape)} and {tuple(generated.shape)}"
-        raise ValueError(f"pictures are {got}; wanted two (N,H,W,3) of one shape: cut or resize them alike first")
+        raise ValueError(
+            f"pictures are {got}; wanted two (N,H,W,3) of one shape: cut or resize them alike first"
+        )
     return real.cpu(), generated.cpu()
 
 

@@ -1,4 +1,5 @@
-"""What gives a redrawn mouth away at its edge, against the undubbed frames: a line, a step of colour, a flicker."""
+"""What gives a redrawn mouth away at its edge, against the undubbed frames: a line, a step of
+colour, a flicker."""
 
 import math
 from dataclasses import dataclass
@@ -11,17 +12,20 @@ from ..types import Frames
 from .aggregate import FrameValues, mean
 
 _SECTORS = 24  # of the edge, so that a cheek too light and a chin too dark do not cancel
-_STILL = 3.0  # levels of 255, blurred, by which neighbouring frames differ at most where nothing moves
+# levels of 255, blurred, by which neighbouring frames differ at most where nothing moves
+_STILL = 3.0
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True)
 class SeamFigures:
-    """Means over frames; 0 is a mouth without a seam, or the source itself. None where nothing was measured.
+    """Means over frames; 0 is a mouth without a seam, or the source itself. None where nothing was
+    measured.
 
-    ``line``: levels of 255 per px by which the gradient across the edge differs from the source's at the same place;
-    ``step``: levels by which the colour just inside the edge differs from the source's, in 24 sectors of the edge, root mean
-    square over channels; ``flicker``: levels a frame by which the edge changes where the source does not."""
+    ``line``: levels of 255 per px by which the gradient across the edge differs from the source's
+    at the same place; ``step``: levels by which the colour just inside the edge differs from the
+    source's, in 24 sectors of the edge, root mean square over channels; ``flicker``: levels a frame
+    by which the edge changes where the source does not."""
 
     line: float | None
     step: float | None
@@ -29,16 +33,19 @@ class SeamFigures:
 
 
 class Seams:
-    """Compares a dub with its source along the edge of what was redrawn, wherever that lies: each method is judged at its
-    own edge, where ``alpha``, the share of new pixels, changes."""
+    """Compares a dub with its source along the edge of what was redrawn, wherever that lies: each
+    method is judged at its own edge, where ``alpha``, the share of new pixels, changes."""
 
     def __init__(self) -> None:
         self.lines, self.steps, self.flickers = FrameValues(), FrameValues(), FrameValues()
         self._last: tuple[Tensor, Tensor] | None = None
 
     def update(self, source: Frames, result: Frames, alpha: Tensor) -> None:
-        """The next frames of one clip, of one size, as they were and as they are; alpha (N,H,W) in [0,1]."""
-        for before, after, share in zip(_levels(source), _levels(result), alpha.float(), strict=True):
+        """The next frames of one clip, of one size, as they were and as they are; alpha (N,H,W) in
+        [0,1]."""
+        for before, after, share in zip(
+            _levels(source), _levels(result), alpha.float(), strict=True
+        ):
             change = after - before  # (3,H,W)
             luma = (change * change.new_tensor(_LUMA)[:, None, None]).sum(0)
             across, down = torch.gradient(share, dim=(1, 0))
@@ -61,7 +68,9 @@ class Seams:
             self.flickers.values.append(_mean((luma - self._last[1]).abs(), still))
 
     def compute(self) -> SeamFigures:
-        return SeamFigures(mean(self.lines.values), mean(self.steps.values), mean(self.flickers.values))
+        return SeamFigures(
+            mean(self.lines.values), mean(self.steps.values), mean(self.flickers.values)
+        )
 
 
 def _levels(frames: Frames) -> Tensor:
@@ -83,5 +92,7 @@ def _step(change: Tensor, inside: Tensor) -> float:
     angle = torch.atan2(y - rows.float().mean(), x - columns.float().mean())
     sector = ((angle / (2 * math.pi) + 0.5) * _SECTORS).long().clamp(0, _SECTORS - 1)
     count = torch.bincount(sector, minlength=_SECTORS).float()
-    means = torch.stack([torch.bincount(sector, c[y, x], minlength=_SECTORS) for c in change]) / count.clamp_min(1)
+    means = torch.stack(
+        [torch.bincount(sector, c[y, x], minlength=_SECTORS) for c in change]
+    ) / count.clamp_min(1)
     return float(means.square().mean(0).sqrt()[count > 0].mean())

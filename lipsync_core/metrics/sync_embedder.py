@@ -18,8 +18,9 @@ from ..types import Audio
 class Scorer(Protocol):
     """Lips and sound as vectors that lie close (L2) where they belong together.
 
-    ``name``: for reports; figures of two scorers do not compare. ``fps``: the rate at which it looks. ``window``: frames
-    in one look; a window of sound lasts as long. ``rate``: Hz of the sound. ``size``, ``framing``: its crops.
+    ``name``: for reports; figures of two scorers do not compare. ``fps``: the rate at which it
+    looks. ``window``: frames in one look; a window of sound lasts as long. ``rate``: Hz of the
+    sound. ``size``, ``framing``: its crops.
     """
 
     @property
@@ -40,14 +41,15 @@ class Scorer(Protocol):
         ...
 
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
-        """The windows of sound (mono, at ``rate``) that begin with the frames start .. start+count-1 at ``fps``: (count, D)
-        on the CPU."""
+        """The windows of sound (mono, at ``rate``) that begin with the frames start ..
+        start+count-1 at ``fps``: (count, D) on the CPU."""
         ...
 
 
 class ExpertScorer:
-    """A lip-sync expert as a scorer. Its vectors have length 1, so distances lie in [0, 2] (towers that end in ReLU:
-    at most 1.41). The model is folded in place and must not be trained further."""
+    """A lip-sync expert as a scorer. Its vectors have length 1, so distances lie in [0, 2] (towers
+    that end in ReLU: at most 1.41). The model is folded in place and must not be trained further.
+    """
 
     def __init__(self, model: SyncExpert, name: str) -> None:
         config = model.config
@@ -56,7 +58,8 @@ class ExpertScorer:
         self.name = name
         self.window, self.size, self.framing = config.window, config.size, config.framing
         self.rate = config.features.rate
-        # a window of sound lasts as long as the frames that it was trained beside, and ``lead_ms`` more on both sides
+        # a window of sound lasts as long as the frames that it was trained beside, and ``lead_ms``
+        # more on both sides
         heard = config.features
         seconds = Fraction(heard.steps * heard.hop, heard.rate) - Fraction(2 * heard.lead_ms, 1000)
         self.fps = config.window / seconds
@@ -64,7 +67,8 @@ class ExpertScorer:
     @torch.inference_mode()
     def embed_video(self, crops: Tensor) -> Tensor:
         weight = next(self._model.parameters())
-        windows = crops.unfold(0, self.window, 1).permute(0, 4, 1, 2, 3)  # (N-window+1, window, 3, S, S)
+        # (N-window+1, window, 3, S, S)
+        windows = crops.unfold(0, self.window, 1).permute(0, 4, 1, 2, 3)
         with casting(weight):
             return self._model.embed_video(windows.to(weight.device, weight.dtype)).float().cpu()
 
@@ -80,8 +84,9 @@ BATCH = 8  # windows at once: the quickest of 4 to 40 on one core, and little me
 
 
 class SyncNetScorer:
-    """SyncNet, which was trained on windows of 5 frames at 25 frames a second, as a scorer. Its vectors are hundreds long,
-    and so are distances. The model is folded in place and must not be trained further."""
+    """SyncNet, which was trained on windows of 5 frames at 25 frames a second, as a scorer. Its
+    vectors are hundreds long, and so are distances. The model is folded in place and must not be
+    trained further."""
 
     name: str = "syncnet"
     fps: Fraction = FPS
@@ -94,12 +99,13 @@ class SyncNetScorer:
         self.model = fold(model).requires_grad_(False)
 
     def embed_video(self, crops: Tensor) -> Tensor:
-        """``crops`` (N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU, one for each frame that begins a window."""
+        """``crops`` (N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU, one for each frame
+        that begins a window."""
         return embed_lips(self.model, crops)
 
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
-        """Mono 16 kHz ``audio`` -> (count, 1024) on the CPU, for the windows that begin with frames ``start`` ..
-        ``start+count-1``; outside the signal there is silence."""
+        """Mono 16 kHz ``audio`` -> (count, 1024) on the CPU, for the windows that begin with frames
+        ``start`` .. ``start+count-1``; outside the signal there is silence."""
         return embed_sound(self.model, audio, start, count)
 
 
@@ -123,6 +129,7 @@ def embed_sound(model: SyncNet, audio: Audio, start: int, count: int) -> Tensor:
     for done in range(0, count, BATCH):
         columns = COLUMNS_PER_FRAME * (min(BATCH, count - done) - 1) + COLUMNS
         cepstra = mfcc(audio, first=COLUMNS_PER_FRAME * (start + done), count=columns)
-        windows = cepstra.unfold(1, COLUMNS, COLUMNS_PER_FRAME).movedim(1, 0)[:, None]  # (n,1,13,20)
+        # (n,1,13,20)
+        windows = cepstra.unfold(1, COLUMNS, COLUMNS_PER_FRAME).movedim(1, 0)[:, None]
         out[done : done + BATCH] = model.embed_audio(windows.to(like))
     return out

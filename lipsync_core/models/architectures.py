@@ -22,9 +22,9 @@ from .wav2lip_hd import (
 @dataclass(frozen=True, slots=True)
 class Network:
     """A public network. ``kind`` is our own name for it; ``marks`` are key prefixes that no other
-    network before it in the table has together (those with more layers come first). ``config``: its shape if not
-    ``weights.PUBLIC``'s; ``renames``: its layers' names -> ours; ``untested``: known from its code alone, never tried
-    on a real file."""
+    network before it in the table has together (those with more layers come first). ``config``: its
+    shape if not ``weights.PUBLIC``'s; ``renames``: its layers' names -> ours; ``untested``: known
+    from its code alone, never tried on a real file."""
 
     title: str
     kind: str
@@ -36,16 +36,28 @@ class Network:
 
 def _derivative(title: str, config: LargeGeneratorConfig, *marks: str) -> Network:
     """A generator for larger faces, in the classic one's names."""
-    return Network(title, "large_generator", ("face_decoder_blocks.", *marks), config, untested=True)
+    return Network(
+        title, "large_generator", ("face_decoder_blocks.", *marks), config, untested=True
+    )
 
 
-# Key names of the public files, as their code gives them: Wav2Lip, syncnet_python, face_alignment, pytorch-fid,
-# face-parsing.PyTorch.
+# Key names of the public files, as their code gives them: Wav2Lip, syncnet_python, face_alignment,
+# pytorch-fid, face-parsing.PyTorch.
 NETWORKS = (
-    _derivative("a 384 px derivative of Wav2Lip with spatial attention", WAV2LIP_384_SAM, "sam.", "audio_refine."),
-    _derivative("a 384 px derivative of Wav2Lip", WAV2LIP_384, "face_encoder_blocks.8.", "audio_refine."),
     _derivative(
-        "a 288 px derivative of Wav2Lip (PReLU)", WAV2LIP_288_PRELU, "face_encoder_blocks.8.", "audio_encoder.0.act."
+        "a 384 px derivative of Wav2Lip with spatial attention",
+        WAV2LIP_384_SAM,
+        "sam.",
+        "audio_refine.",
+    ),
+    _derivative(
+        "a 384 px derivative of Wav2Lip", WAV2LIP_384, "face_encoder_blocks.8.", "audio_refine."
+    ),
+    _derivative(
+        "a 288 px derivative of Wav2Lip (PReLU)",
+        WAV2LIP_288_PRELU,
+        "face_encoder_blocks.8.",
+        "audio_encoder.0.act.",
     ),
     _derivative(
         "a 288 px derivative of Wav2Lip (PReLU on its way up)",
@@ -54,10 +66,20 @@ NETWORKS = (
         "face_decoder_blocks.1.0.act.",
     ),
     _derivative("a 288 px derivative of Wav2Lip", WAV2LIP_288, "face_encoder_blocks.8."),
-    Network("a Wav2Lip generator", "generator", ("face_decoder_blocks.", "audio_encoder.", "output_block.")),
+    Network(
+        "a Wav2Lip generator",
+        "generator",
+        ("face_decoder_blocks.", "audio_encoder.", "output_block."),
+    ),
     Network("a Wav2Lip lip-sync expert", "sync_expert", ("face_encoder.", "audio_encoder.")),
-    Network("a Wav2Lip quality discriminator", "quality_discriminator", ("face_encoder_blocks.", "binary_pred.")),
-    Network("the S3FD face detector", "s3fd", ("conv1_1.", "conv3_3_norm.", "conv3_3_norm_mbox_conf.")),
+    Network(
+        "a Wav2Lip quality discriminator",
+        "quality_discriminator",
+        ("face_encoder_blocks.", "binary_pred."),
+    ),
+    Network(
+        "the S3FD face detector", "s3fd", ("conv1_1.", "conv3_3_norm.", "conv3_3_norm_mbox_conf.")
+    ),
     Network("the SyncNet v2 sync scorer", "syncnet", ("netcnnaud.", "netcnnlip.", "netfcaud.")),
     Network(
         "syncnet_python's S3FD face detector (sfd_face)",
@@ -67,7 +89,11 @@ NETWORKS = (
         SYNCNET_NAMES,
     ),
     Network("the FID Inception network", "fid_inception", ("Conv2d_1a_3x3.", "Mixed_7c.", "fc.")),
-    Network("the BiSeNet face parser", "face_parsing", ("cp.resnet.", "cp.arm16.", "ffm.", "conv_out32.")),
+    Network(
+        "the BiSeNet face parser",
+        "face_parsing",
+        ("cp.resnet.", "cp.arm16.", "ffm.", "conv_out32."),
+    ),
 )
 
 
@@ -78,10 +104,16 @@ def recognise(tensors: Mapping[str, Tensor], path: Path) -> Network:
             return network
     first = ", ".join(list(tensors)[:3])
     known = ", ".join(network.title for network in NETWORKS)
-    raise WeightsError(f"{path} is of an unknown network ({len(tensors)} tensors: {first} ...); known: {known}")
+    raise WeightsError(
+        f"{path} is of an unknown network ({len(tensors)} tensors: {first} ...); known: {known}"
+    )
 
 
 def our_names(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names that our network of that kind gives them; unknown names stay as they are."""
+    """The tensors under the names that our network of that kind gives them; unknown names stay as
+    they are."""
     parts = {key: key.rpartition(".") for key in tensors}
-    return {network.renames.get(layer, layer) + dot + leaf: tensors[key] for key, (layer, dot, leaf) in parts.items()}
+    return {
+        network.renames.get(layer, layer) + dot + leaf: tensors[key]
+        for key, (layer, dot, leaf) in parts.items()
+    }

@@ -1,8 +1,9 @@
 """Public checkpoints, recognised by what is in the file and never by its name.
 
-Classic ``.pth`` files (zip and the older plain kind) go through ``torch.load(weights_only=True)``. TorchScript archives
-(which that refuses, and whose code ``torch.jit.load`` would run) are read as the zip files they are, and their pickle
-goes through one unpickler that can describe tensors, lists and modules' attributes, and nothing else.
+Classic ``.pth`` files (zip and the older plain kind) go through ``torch.load(weights_only=True)``.
+TorchScript archives (which that refuses, and whose code ``torch.jit.load`` would run) are read as
+the zip files they are, and their pickle goes through one unpickler that can describe tensors, lists
+and modules' attributes, and nothing else.
 """
 
 import io
@@ -25,9 +26,13 @@ from ..errors import WeightsError
 Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 
 
-_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"  # pickled magic number 0x1950a86a20f9469cfc6c
+# pickled magic number 0x1950a86a20f9469cfc6c
+_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 _NOT_WEIGHTS = (
-    (b"version https://git-lfs", "a git-lfs pointer, not the file itself; run `git lfs pull`, or download it directly"),
+    (
+        b"version https://git-lfs",
+        "a git-lfs pointer, not the file itself; run `git lfs pull`, or download it directly",
+    ),
     (b"GGUF", "a GGUF file (language models)"),
     (b"\x89HDF", "an HDF5 file (Keras weights, as those of LipGAN), which is not read here"),
     (b"MATLAB 5.0", "a MATLAB file"),
@@ -44,14 +49,17 @@ _NOT_WEIGHTS = (
 def file_format(path: Path) -> Format:
     """How the file is to be read; WeightsError says what a file that holds no weights is instead."""
     if not path.is_file():
-        raise WeightsError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; wanted a weight file")
+        raise WeightsError(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; wanted a weight file"
+        )
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):
         return _zip_format(path)
     if head.startswith(_LEGACY):
         return "checkpoint"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:  # safetensors' own limit
+    # safetensors' own limit
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
         return "safetensors"
     raise WeightsError(f"{path} is {_what(head)}; wanted safetensors or a PyTorch checkpoint")
 
@@ -61,9 +69,13 @@ def _zip_format(path: Path) -> Format:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise WeightsError(f"{path} is a truncated or damaged zip archive ({error}); get it again") from error
+        raise WeightsError(
+            f"{path} is a truncated or damaged zip archive ({error}); get it again"
+        ) from error
     if "data.pkl" not in names:
-        raise WeightsError(f"{path} is a zip archive without data.pkl, so no checkpoint; unpack it if it holds one")
+        raise WeightsError(
+            f"{path} is a zip archive without data.pkl, so no checkpoint; unpack it if it holds one"
+        )
     return "TorchScript archive" if "constants.pkl" in names else "checkpoint"
 
 
@@ -76,7 +88,8 @@ def _what(head: bytes) -> str:
         return "empty"
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         return "a web page: the download gave an error or login page; open the link in a browser and see"
-    if re.match(rb"\x08[\x01-\x20][\x12\x3a]", head):  # ModelProto: ir_version, then producer_name or graph
+    # ModelProto: ir_version, then producer_name or graph
+    if re.match(rb"\x08[\x01-\x20][\x12\x3a]", head):
         return "an ONNX model, which is used as it is and not loaded as weights"
     if re.match(rb"\x80[\x02-\x05]", head):
         return "a Python pickle that torch.save did not write; it is not opened, for pickles can run code"
@@ -86,7 +99,8 @@ def _what(head: bytes) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All weights of a file, names freed of ``module.`` and of wrappers, on the CPU. Raises WeightsError."""
+    """All weights of a file, names freed of ``module.`` and of wrappers, on the CPU. Raises
+    WeightsError."""
     return _plain_names(read_as_named(path), path)
 
 
@@ -106,14 +120,18 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or truncated safetensors ({error}); get it again") from error
+        raise WeightsError(
+            f"{path} is damaged or truncated safetensors ({error}); get it again"
+        ) from error
 
 
 def _load_checkpoint(path: Path) -> object:
     try:
         with path.open("rb") as file:  # given the path, torch would believe a suffix .safetensors
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for damaged files; none of them is ours to hide from
+    except (
+        Exception
+    ) as error:  # torch raises a dozen types for damaged files; none of them is ours to hide from
         wanted = re.search(r"GLOBAL ([a-z_]\w*(\.\w+)+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and wanted:
             raise WeightsError(
@@ -121,24 +139,36 @@ def _load_checkpoint(path: Path) -> object:
                 "wanted a file of tensors alone, such as a saved state dict"
             ) from error
         # the pickle errors of torch advise to load the file with its code: never repeat that
-        reason = "its pickle is broken" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
+        reason = (
+            "its pickle is broken"
+            if isinstance(error, pickle.UnpicklingError)
+            else str(error).partition("\n")[0]
+        )
         detail = f" ({reason})" if reason else ""
-        raise WeightsError(f"{path} is a damaged or truncated checkpoint{detail}; get it again") from error
+        raise WeightsError(
+            f"{path} is a damaged or truncated checkpoint{detail}; get it again"
+        ) from error
 
 
 def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, or the one inside a training checkpoint (beside optimiser, step and so on)."""
+    """The state dict itself, or the one inside a training checkpoint (beside optimiser, step and so
+    on)."""
     if _is_state_dict(value):
         return value
     if not isinstance(value, Mapping):
         raise WeightsError(f"{path} holds a {type(value).__name__}; wanted a state dict")
     inner = {str(key): part for key, part in value.items() if _is_state_dict(part)}
-    for name in ("state_dict", "params_ema"):  # Lightning's, and BasicSR's average of the weights beside the last ones
+    # Lightning's, and BasicSR's average of the weights beside the last ones
+    for name in ("state_dict", "params_ema"):
         if name in inner:
             return inner[name]
     if len(inner) == 1:
         return next(iter(inner.values()))
-    found = f"several: {', '.join(inner)}" if inner else f"none; its keys are {', '.join(map(str, list(value)[:6]))}"
+    found = (
+        f"several: {', '.join(inner)}"
+        if inner
+        else f"none; its keys are {', '.join(map(str, list(value)[:6]))}"
+    )
     raise WeightsError(f"{path}: wanted one state dict; found {found}")
 
 
@@ -151,17 +181,25 @@ def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
 
 
 def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Keys without ``module.`` segments (DataParallel puts them anywhere) and without segments that all keys share."""
+    """Keys without ``module.`` segments (DataParallel puts them anywhere) and without segments that
+    all keys share."""
     names = {key: [part for part in key.split(".") if part != "module"] for key in tensors}
-    while len(names) > 1 and len({parts[0] for parts in names.values()}) == 1 and all(p[1:] for p in names.values()):
+    while (
+        len(names) > 1
+        and len({parts[0] for parts in names.values()}) == 1
+        and all(p[1:] for p in names.values())
+    ):
         names = {key: parts[1:] for key, parts in names.items()}
     plain = {".".join(parts): tensors[key] for key, parts in names.items()}
     if len(plain) != len(tensors):
-        raise WeightsError(f"{path}: tensors share names once `module.` is taken off; wanted one network's weights")
+        raise WeightsError(
+            f"{path}: tensors share names once `module.` is taken off; wanted one network's weights"
+        )
     return plain
 
 
-# ---- TorchScript archives: a zip file with the object tree as a pickle in data.pkl, each storage in data/<number>
+# ---- TorchScript archives: a zip file with the object tree as a pickle in data.pkl, each storage
+# in data/<number>
 
 
 class _Storage(NamedTuple):
@@ -173,7 +211,8 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A tensor as the pickle describes it. Nothing in it is believed before ``_Archive.tensor`` has checked it."""
+    """A tensor as the pickle describes it. Nothing in it is believed before ``_Archive.tensor`` has
+    checked it."""
 
     storage: object
     offset: object
@@ -194,7 +233,8 @@ class _ScriptObject:
 
 
 class _Maker:
-    """A function that a pickle may call and cannot alter: BUILD could set attributes of a plain one."""
+    """A function that a pickle may call and cannot alter: BUILD could set attributes of a plain
+    one."""
 
     __slots__ = ("_make",)
 
@@ -225,12 +265,18 @@ _ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): _Maker(dict),
     **{
         ("torch.jit._pickle", name): _Maker(lambda value, *_: value)
-        for name in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
+        for name in (
+            "build_intlist",
+            "build_tensorlist",
+            "build_doublelist",
+            "build_boollist",
+            "restore_type_tag",
+        )
     },
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
 }
-# What torch's own writer of TorchScript emits (torch/csrc/jit/serialization/pickler.cpp); DUP, INST, EXT and the rest
-# have no business here.
+# What torch's own writer of TorchScript emits (torch/csrc/jit/serialization/pickler.cpp); DUP,
+# INST, EXT and the rest have no business here.
 _EMITTED = (
     "PROTO STOP MARK GLOBAL NEWOBJ BUILD REDUCE BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE "
     "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS "
@@ -238,25 +284,35 @@ _EMITTED = (
 )
 _OPCODES = frozenset(_EMITTED.split())
 _MAX_PICKLE = 64 << 20  # bytes; the generator's is 0.1 MB
-_MAX_ATTRIBUTES = 100_000  # visited; a pickle can nest so that its tree is exponentially larger than itself
+# visited; a pickle can nest so that its tree is exponentially larger than itself
+_MAX_ATTRIBUTES = 100_000
 _MAX_NAME = 1000  # characters, for the same reason
 
 
 _BROKEN = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError),
+    *(
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        EOFError,
+        NotImplementedError,
+    ),
     *(ValueError, TypeError, AttributeError, LookupError, OverflowError, RuntimeError),
 )
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, ``_View``, ``_ScriptObject``; imports nothing, reads nothing, calls nothing else."""
+    """Builds lists, dictionaries, ``_View``, ``_ScriptObject``; imports nothing, reads nothing,
+    calls nothing else."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if module_name == "__torch__" or module_name.startswith("__torch__."):
             return _ScriptObject
         found = _ALLOWED.get((module_name, global_name))
         if found is None:
-            raise pickle.UnpicklingError(f"its pickle asks for {module_name}.{global_name}, which is refused")
+            raise pickle.UnpicklingError(
+                f"its pickle asks for {module_name}.{global_name}, which is refused"
+            )
         return found
 
     def persistent_load(self, pid: Any, /) -> Any:
@@ -268,7 +324,9 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             return _Archive(archive, path.stat().st_size).tensors()
     except _BROKEN as error:
-        raise WeightsError(f"{path} is a TorchScript archive; it was refused and not run: {error}") from error
+        raise WeightsError(
+            f"{path} is a TorchScript archive; it was refused and not run: {error}"
+        ) from error
 
 
 class _Archive:
@@ -277,11 +335,14 @@ class _Archive:
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self.archive = archive
         self.unread = size
-        self.folder = next(name for name in archive.namelist() if name.endswith("/data.pkl")).partition("/")[0]
+        self.folder = next(
+            name for name in archive.namelist() if name.endswith("/data.pkl")
+        ).partition("/")[0]
         self.storages: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that hangs on the root module, by its path of attribute names: the state dict's keys."""
+        """Every tensor that hangs on the root module, by its path of attribute names: the state
+        dict's keys."""
         order = f"{self.folder}/byteorder"
         if order in self.archive.namelist() and self.read(order) != b"little":
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
@@ -298,19 +359,33 @@ class _Archive:
                 inside = getattr(value, "attributes", {})
                 visited += len(inside)
                 if visited > _MAX_ATTRIBUTES or len(name) > _MAX_NAME:
-                    raise ValueError(f"over {_MAX_ATTRIBUTES} attributes, or names over {_MAX_NAME} characters")
-                waiting += [(f"{name}.{_name(key)}" if name else _name(key), part) for key, part in inside.items()]
+                    raise ValueError(
+                        f"over {_MAX_ATTRIBUTES} attributes, or names over {_MAX_NAME} characters"
+                    )
+                waiting += [
+                    (f"{name}.{_name(key)}" if name else _name(key), part)
+                    for key, part in inside.items()
+                ]
         if not found:
-            raise ValueError("no named tensors in it (a frozen module keeps none); wanted one that was not frozen")
+            raise ValueError(
+                "no named tensors in it (a frozen module keeps none); wanted one that was not frozen"
+            )
         return found
 
     def tensor(self, view: _View) -> Tensor:
-        """The tensor, checked: inside its storage, and no larger than it (a stride of 0 could claim terabytes)."""
-        shape, strides, (offset,) = _naturals(view.shape), _naturals(view.strides), _naturals((view.offset,))
+        """The tensor, checked: inside its storage, and no larger than it (a stride of 0 could claim
+        terabytes)."""
+        shape, strides, (offset,) = (
+            _naturals(view.shape),
+            _naturals(view.strides),
+            _naturals((view.offset,)),
+        )
         storage = self.storage(view.storage)
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if math.prod(shape) > storage.numel() or (0 not in shape and last >= storage.numel()):
-            raise ValueError(f"a tensor of shape {shape} reaches beyond its {storage.numel()} stored numbers")
+            raise ValueError(
+                f"a tensor of shape {shape} reaches beyond its {storage.numel()} stored numbers"
+            )
         return torch.as_strided(storage, shape, strides, offset).clone()
 
     def storage(self, storage: object) -> Tensor:
@@ -323,12 +398,17 @@ class _Archive:
         if key not in self.storages:
             data = bytearray(self.read(f"{self.folder}/data/{key}"))
             if len(data) != elements * dtype.itemsize:
-                raise ValueError(f"storage {key} has {len(data)} bytes; wanted {elements} numbers of {dtype}")
-            self.storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+                raise ValueError(
+                    f"storage {key} has {len(data)} bytes; wanted {elements} numbers of {dtype}"
+                )
+            self.storages[key] = (
+                torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            )
         return self.storages[key]
 
     def read(self, name: str) -> bytes:
-        """An entry's bytes. Entries are stored as they are; together they cannot be larger than the file."""
+        """An entry's bytes. Entries are stored as they are; together they cannot be larger than the
+        file."""
         entry = self.archive.getinfo(name)
         self.unread -= entry.file_size
         plain = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
@@ -338,19 +418,25 @@ class _Archive:
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_NAME:  # never shown: its text could be exponentially long
+    # never shown: its text could be exponentially long
+    if not isinstance(value, str) or len(value) > _MAX_NAME:
         raise ValueError("a name that is no short text")
     return value
 
 
 def _naturals(values: object) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or len(values) > 8 or not all(type(n) is int and n >= 0 for n in values):
+    if (
+        not isinstance(values, tuple)
+        or len(values) > 8
+        or not all(type(n) is int and n >= 0 for n in values)
+    ):
         raise ValueError("a tensor whose shape, strides, offset or size are no whole numbers")
     return values
 
 
 def _check_opcodes(data: bytes) -> None:
-    """ValueError for a pickle that torch would not write. PUT takes its memory from its argument, up to 2**32 slots."""
+    """ValueError for a pickle that torch would not write. PUT takes its memory from its argument,
+    up to 2**32 slots."""
     if len(data) > _MAX_PICKLE:
         raise ValueError(f"its pickle has {len(data)} bytes; wanted at most {_MAX_PICKLE}")
     for opcode, argument, _ in pickletools.genops(data):

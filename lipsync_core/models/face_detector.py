@@ -1,8 +1,10 @@
-"""`mini` face detector: an anchor-free pyramid network for boxes and five landmarks, small enough to be embedded.
+"""`mini` face detector: an anchor-free pyramid network for boxes and five landmarks, small enough
+to be embedded.
 
-A separable residual backbone gives maps at strides 8, 16, 32 and 64; a top-down pyramid (FPN, Lin et al. 2017) brings
-them to one width, and one head shared by all levels (FCOS, Tian et al. 2019) says for every cell how likely it lies on
-the centre of a face, where that face's box is, and where its five points are.
+A separable residual backbone gives maps at strides 8, 16, 32 and 64; a top-down pyramid (FPN, Lin
+et al. 2017) brings them to one width, and one head shared by all levels (FCOS, Tian et al. 2019)
+says for every cell how likely it lies on the centre of a face, where that face's box is, and where
+its five points are.
 """
 
 import copy
@@ -17,15 +19,15 @@ from torch.nn.functional import interpolate
 from .layers import fold
 
 STRIDES = (8, 16, 32, 64)
-# A face of `FACE_IN_CELLS` times a level's stride is what that level's size output calls 0: the middle (geometric) of
-# the sizes that the level is taught.
+# A face of `FACE_IN_CELLS` times a level's stride is what that level's size output calls 0: the
+# middle (geometric) of the sizes that the level is taught.
 FACE_IN_CELLS = 4.5
 
 
 @dataclass(frozen=True, slots=True)
 class FaceDetectorConfig:
-    """``stem``: widths at strides 2 and 4; ``widths`` and ``depths`` (residual blocks) of the maps at strides 8, 16, 32
-    and 64; ``pyramid``: width of the pyramid and the head."""
+    """``stem``: widths at strides 2 and 4; ``widths`` and ``depths`` (residual blocks) of the maps
+    at strides 8, 16, 32 and 64; ``pyramid``: width of the pyramid and the head."""
 
     stem: tuple[int, int] = (16, 32)
     widths: tuple[int, int, int, int] = (64, 96, 128, 128)
@@ -34,21 +36,24 @@ class FaceDetectorConfig:
 
 
 class Cells(NamedTuple):
-    """What the network says of A cells, in pixels of its input: ``logits`` (N,A) of the score, ``boxes`` (N,A,4) xyxy,
-    ``points`` (N,A,5,2)."""
+    """What the network says of A cells, in pixels of its input: ``logits`` (N,A) of the score,
+    ``boxes`` (N,A,4) xyxy, ``points`` (N,A,5,2)."""
 
     logits: Tensor
     boxes: Tensor
     points: Tensor
 
 
-def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv(
+    inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
 class Separable(nn.Module):
-    """Depthwise then pointwise convolution, (N,C,H,W) -> (N,D,H/stride,W/stride), residual where the shapes agree."""
+    """Depthwise then pointwise convolution, (N,C,H,W) -> (N,D,H/stride,W/stride), residual where
+    the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -62,7 +67,8 @@ class Separable(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """Pictures (N,3,H,W) RGB in [0,1], any H and W >= 1, to `Cells`: those of stride 8 row by row, then 16, 32, 64."""
+    """Pictures (N,3,H,W) RGB in [0,1], any H and W >= 1, to `Cells`: those of stride 8 row by row,
+    then 16, 32, 64."""
 
     def __init__(self, config: FaceDetectorConfig) -> None:
         super().__init__()
@@ -82,22 +88,31 @@ class FaceDetector(nn.Module):
                 Separable(inputs, width, stride=2),
                 *(Separable(width, width, kernel=5 if stride > 16 else 3) for _ in range(depth)),
             )
-            for inputs, width, depth, stride in zip(ins, config.widths, config.depths, STRIDES, strict=True)
+            for inputs, width, depth, stride in zip(
+                ins, config.widths, config.depths, STRIDES, strict=True
+            )
         )
-        self.laterals = nn.ModuleList(_conv(width, config.pyramid, kernel=1) for width in config.widths)
+        self.laterals = nn.ModuleList(
+            _conv(width, config.pyramid, kernel=1) for width in config.widths
+        )
         self.merges = nn.ModuleList(Separable(config.pyramid, config.pyramid) for _ in STRIDES)
         self.tower = Separable(config.pyramid, config.pyramid)
-        self.score = nn.Sequential(Separable(config.pyramid, config.pyramid), nn.Conv2d(config.pyramid, 1, 1))
-        self.shape = nn.Sequential(Separable(config.pyramid, config.pyramid), nn.Conv2d(config.pyramid, 14, 1))
-        # focal loss starts from "a cell holds a face with probability 0.01" (Lin et al. 2017, section 4.1)
+        self.score = nn.Sequential(
+            Separable(config.pyramid, config.pyramid), nn.Conv2d(config.pyramid, 1, 1)
+        )
+        self.shape = nn.Sequential(
+            Separable(config.pyramid, config.pyramid), nn.Conv2d(config.pyramid, 14, 1)
+        )
+        # focal loss starts from "a cell holds a face with probability 0.01" (Lin et al. 2017,
+        # section 4.1)
         nn.init.constant_(self.score[1].bias, -4.6)  # pyright: ignore[reportArgumentType]
 
     def forward(self, images: Tensor) -> Cells:
         return self.look(images * 2 - 1)
 
     def look(self, x: Tensor, *, levels: int = len(STRIDES)) -> Cells:
-        """``forward`` of pictures in [-1,1]; of a copy made by ``folded(127.5)``: in [-127.5,127.5]. ``levels``: only so many,
-        from the finest on, look for faces."""
+        """``forward`` of pictures in [-1,1]; of a copy made by ``folded(127.5)``: in
+        [-127.5,127.5]. ``levels``: only so many, from the finest on, look for faces."""
         x = self.stem(x)
         maps: list[Tensor] = []
         for stage, lateral in zip(self.stages, self.laterals, strict=True):
@@ -114,8 +129,9 @@ class FaceDetector(nn.Module):
         return Cells(*(torch.cat(parts, 1) for parts in zip(*cells, strict=True)))
 
     def folded(self, full: float = 1) -> "FaceDetector":
-        """A copy for inference: BatchNorm folded into the convolutions, in eval mode. ``full``: what 1 is to ``look``; with
-        127.5 it takes bytes less 127.5, which bfloat16 holds exactly."""
+        """A copy for inference: BatchNorm folded into the convolutions, in eval mode. ``full``:
+        what 1 is to ``look``; with 127.5 it takes bytes less 127.5, which bfloat16 holds exactly.
+        """
         model = fold(copy.deepcopy(self))
         first = next(model.parameters())
         first.data.div_(full)
@@ -123,8 +139,11 @@ class FaceDetector(nn.Module):
 
 
 @functools.lru_cache(maxsize=64)
-def cell_centres(height: int, width: int, *, stride: int, device: torch.device | None = None) -> Tensor:
-    """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row. Kept: it is not to be written into."""
+def cell_centres(
+    height: int, width: int, *, stride: int, device: torch.device | None = None
+) -> Tensor:
+    """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row. Kept: it is not
+    to be written into."""
     with torch.inference_mode(False):  # what is kept may be used in training later
         y = (torch.arange(height, device=device) + 0.5) * stride
         x = (torch.arange(width, device=device) + 0.5) * stride
@@ -132,12 +151,15 @@ def cell_centres(height: int, width: int, *, stride: int, device: torch.device |
 
 
 def _decode(score: Tensor, shape: Tensor, stride: int) -> Cells:
-    """Maps (N,1,h,w) and (N,14,h,w) of one level to `Cells`: centre and points count strides from the cell's centre,
-    sizes are logarithms. float32, because bfloat16 cannot hold a coordinate past 256 px."""
+    """Maps (N,1,h,w) and (N,14,h,w) of one level to `Cells`: centre and points count strides from
+    the cell's centre, sizes are logarithms. float32, because bfloat16 cannot hold a coordinate past
+    256 px."""
     n, _, h, w = score.shape
     centres = cell_centres(h, w, stride=stride, device=score.device)
     raw = shape.float().flatten(2).mT  # (N, h*w, 14)
     middle = centres + raw[..., :2] * stride
     half = raw[..., 2:4].clamp(-3, 3).exp() * (stride * FACE_IN_CELLS / 2)
     points = centres[:, None] + raw[..., 4:].reshape(n, h * w, 5, 2) * stride
-    return Cells(score.float().reshape(n, h * w), torch.cat([middle - half, middle + half], -1), points)
+    return Cells(
+        score.float().reshape(n, h * w), torch.cat([middle - half, middle + half], -1), points
+    )

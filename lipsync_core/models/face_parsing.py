@@ -1,9 +1,9 @@
-"""BiSeNet for face parsing: what each pixel of a portrait shows (Yu et al., ECCV 2018: "BiSeNet: Bilateral Segmentation
-Network for Real-time Semantic Segmentation").
+"""BiSeNet for face parsing: what each pixel of a portrait shows (Yu et al., ECCV 2018: "BiSeNet:
+Bilateral Segmentation Network for Real-time Semantic Segmentation").
 
-The shape and the parameter names are those of zllrunning/face-parsing.PyTorch (model.py), whose ``79999_iter.pth`` loads
-strictly: the paper's context path on a ResNet-18, without its spatial path, in place of which that network's own features at
-an eighth of the side are fused.
+The shape and the parameter names are those of zllrunning/face-parsing.PyTorch (model.py), whose
+``79999_iter.pth`` loads strictly: the paper's context path on a ResNet-18, without its spatial
+path, in place of which that network's own features at an eighth of the side are fused.
 """
 
 from collections import OrderedDict
@@ -21,8 +21,9 @@ _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class FaceParsingConfig:
     """Shape of the network; the defaults are the public file's (13 300 416 parameters).
 
-    ``stages``: channels of the ResNet's four stages, ``blocks`` residual blocks in each. ``width``: of the context path.
-    ``side``: px of the square that the network was trained on; others work, the finer the better up to it.
+    ``stages``: channels of the ResNet's four stages, ``blocks`` residual blocks in each. ``width``:
+    of the context path. ``side``: px of the square that the network was trained on; others work,
+    the finer the better up to it.
     """
 
     labels: int = 19
@@ -49,7 +50,9 @@ class Residual(nn.Sequential):
     def __init__(self, cin: int, cout: int, stride: int) -> None:
         shortcut = nn.Sequential()
         if stride > 1 or cin != cout:
-            shortcut = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
+            shortcut = nn.Sequential(
+                nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout)
+            )
         super().__init__(
             OrderedDict(
                 conv1=nn.Conv2d(cin, cout, 3, stride, padding=1, bias=False),
@@ -104,7 +107,9 @@ class Refinement(nn.Sequential):
 
     def __init__(self, cin: int, width: int) -> None:
         gate = nn.Conv2d(width, width, 1, bias=False)
-        super().__init__(OrderedDict(conv=ConvNorm(cin, width), conv_atten=gate, bn_atten=nn.BatchNorm2d(width)))
+        super().__init__(
+            OrderedDict(conv=ConvNorm(cin, width), conv_atten=gate, bn_atten=nn.BatchNorm2d(width))
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         conv, *gate = self
@@ -133,7 +138,9 @@ class ContextPath(nn.Module):
         """Features at an eighth: the backbone's own, and the context's."""
         eighth, sixteenth, last = self.resnet.maps(x)
         coarse = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
-        middle = self.arm16(sixteenth) + self.conv_head32(F.interpolate(coarse, sixteenth.shape[2:]))
+        middle = self.arm16(sixteenth) + self.conv_head32(
+            F.interpolate(coarse, sixteenth.shape[2:])
+        )
         return eighth, self.conv_head16(F.interpolate(middle, eighth.shape[2:]))
 
 
@@ -167,9 +174,11 @@ class FaceParsing(nn.Module):
         self.conv_out32 = _head(config.width, config.width // 2, config.labels)
 
     def cells(self, pixels: Tensor) -> Tensor:
-        """Logits (N,19,h,w) at an eighth, rounded up, of the height and width of portraits ``pixels`` (N,3,H,W) RGB in [0,1].
+        """Logits (N,19,h,w) at an eighth, rounded up, of the height and width of portraits
+        ``pixels`` (N,3,H,W) RGB in [0,1].
 
-        The centres of the corner cells are those of the corner pixels (align_corners), as in training.
+        The centres of the corner cells are those of the corner pixels (align_corners), as in
+        training.
         """
         mean, spread = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _SPREAD))
         eighth, context = self.cp((pixels - mean) / spread)
@@ -177,8 +186,12 @@ class FaceParsing(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``cells`` enlarged to every pixel: (N,19,H,W)."""
-        return F.interpolate(self.cells(pixels), pixels.shape[2:], mode="bilinear", align_corners=True)
+        return F.interpolate(
+            self.cells(pixels), pixels.shape[2:], mode="bilinear", align_corners=True
+        )
 
 
 def _head(cin: int, width: int, labels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(conv=ConvNorm(cin, width), conv_out=nn.Conv2d(width, labels, 1, bias=False)))
+    return nn.Sequential(
+        OrderedDict(conv=ConvNorm(cin, width), conv_out=nn.Conv2d(width, labels, 1, bias=False))
+    )

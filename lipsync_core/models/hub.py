@@ -1,7 +1,8 @@
 """Public weight files: where they are, what they must hash to, and how they come onto this machine.
 
-Nothing is ever downloaded unless ``pull`` is called. Files lie flat in one folder, so that a machine without a network
-is served by copying them there. The hashes, repositories and mirrors are the ones published with the files on the Hub.
+Nothing is ever downloaded unless ``pull`` is called. Files lie flat in one folder, so that a
+machine without a network is served by copying them there. The hashes, repositories and mirrors are
+the ones published with the files on the Hub.
 """
 
 import hashlib
@@ -19,14 +20,16 @@ log = logging.getLogger("lipsync.hub")
 
 Progress = Callable[[int, int | None], None]
 
-# github.com/Rudrabha/Wav2Lip has no licence file; its README allows "research/personal" use because of LRS2.
+# github.com/Rudrabha/Wav2Lip has no licence file; its README allows "research/personal" use because
+# of LRS2.
 LRS2 = "research and personal use only, never commercial: trained on the BBC's LRS2 (README of Rudrabha/Wav2Lip)"
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One public file. ``places`` are (repository, path, revision), tried in turn. ``sha256`` and ``size`` (bytes) are
-    None where nobody we trust has published them; ``sha256`` None makes the entry unverified."""
+    """One public file. ``places`` are (repository, path, revision), tried in turn. ``sha256`` and
+    ``size`` (bytes) are None where nobody we trust has published them; ``sha256`` None makes the
+    entry unverified."""
 
     name: str
     title: str
@@ -41,16 +44,18 @@ class HubFile:
 
     @property
     def record(self) -> Path:
-        """Where the hash of an unverified file is kept from its first pull on, as ``sha256sum -c`` reads it."""
+        """Where the hash of an unverified file is kept from its first pull on, as ``sha256sum -c``
+        reads it."""
         return weights_folder() / f"{self.filename}.sha256"
 
 
 _WAV2LIP = "camenduru/Wav2Lip"
-# Copies of what syncnet_python's download_model.sh fetches from robots.ox.ac.uk/~vgg/software/lipsync/data. The hashes
-# are those that several projects measured on the files of both places and published.
+# Copies of what syncnet_python's download_model.sh fetches from
+# robots.ox.ac.uk/~vgg/software/lipsync/data. The hashes are those that several projects measured on
+# the files of both places and published.
 _LATENTSYNC = ("ByteDance/LatentSync-1.6", "ByteDance/LatentSync-1.5")
-# Copies of the releases of TencentARC/GFPGAN (v1.3.4) and sczhou/CodeFormer (v0.1.0); hashes and sizes are those that the Hub
-# shows for them.
+# Copies of the releases of TencentARC/GFPGAN (v1.3.4) and sczhou/CodeFormer (v0.1.0); hashes and
+# sizes are those that the Hub shows for them.
 _RESTORERS = (
     ("fofr/comfyui", "e58fb05ba53e59feafb6939039ffa4a74a81b5cf"),
     ("martintomov/comfy", "1d85b6851d4882d0b344642de89832d80feb6f0f"),
@@ -68,11 +73,19 @@ HUB: dict[str, HubFile] = {
         HubFile(
             "wav2lip-gan",
             "Wav2Lip generator, trained with the quality discriminator",
-            ((_WAV2LIP, "checkpoints/wav2lip_gan.pth", "main"), ("Nekochu/Wav2Lip", "wav2lip_gan.pth", "main")),
+            (
+                (_WAV2LIP, "checkpoints/wav2lip_gan.pth", "main"),
+                ("Nekochu/Wav2Lip", "wav2lip_gan.pth", "main"),
+            ),
             LRS2,
             "ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8",
         ),
-        HubFile("expert", "Wav2Lip lip-sync expert", ((_WAV2LIP, "checkpoints/lipsync_expert.pth", "main"),), LRS2),
+        HubFile(
+            "expert",
+            "Wav2Lip lip-sync expert",
+            ((_WAV2LIP, "checkpoints/lipsync_expert.pth", "main"),),
+            LRS2,
+        ),
         HubFile(
             "s3fd",
             "S3FD face detector",
@@ -112,7 +125,9 @@ HUB: dict[str, HubFile] = {
             "d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
             89_844_381,
         ),
-        HubFile(  # pytorch-fid and torch-fidelity publish the same bytes under pt_inception-... and weights-inception-...
+        # pytorch-fid and torch-fidelity publish the same bytes under pt_inception-... and
+        # weights-inception-...
+        HubFile(
             "fid-inception",
             "FID Inception network",
             (("toshas/torch-fidelity", "weights-inception-2015-12-05-6726825d.pth", "main"),),
@@ -123,7 +138,9 @@ HUB: dict[str, HubFile] = {
         HubFile(
             "gfpgan",
             "GFPGAN 1.4 face restoration",
-            tuple((repo, "facerestore_models/GFPGANv1.4.pth", commit) for repo, commit in _RESTORERS),
+            tuple(
+                (repo, "facerestore_models/GFPGANv1.4.pth", commit) for repo, commit in _RESTORERS
+            ),
             "Apache-2.0, but for parts after StyleGAN2 and DFDNet, which are for non-commercial use (LICENSE of "
             "TencentARC/GFPGAN)",
             "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
@@ -132,7 +149,10 @@ HUB: dict[str, HubFile] = {
         HubFile(
             "restoreformer",
             "RestoreFormer face restoration",
-            tuple((repo, "facerestore_models/RestoreFormer.pth", commit) for repo, commit in _RESTORERS),
+            tuple(
+                (repo, "facerestore_models/RestoreFormer.pth", commit)
+                for repo, commit in _RESTORERS
+            ),
             "Apache-2.0 (LICENSE of wzhouxiff/RestoreFormer)",
             "07404d446d62ca3d5ed38b1de09a947a1e77d46dbccec961a74d713a8f24ace0",
             290_785_322,
@@ -140,14 +160,16 @@ HUB: dict[str, HubFile] = {
         HubFile(
             "codeformer",
             "CodeFormer face restoration (needs spandrel_extra_arches)",
-            tuple((repo, "facerestore_models/codeformer.pth", commit) for repo, commit in _RESTORERS),
+            tuple(
+                (repo, "facerestore_models/codeformer.pth", commit) for repo, commit in _RESTORERS
+            ),
             "S-Lab License 1.0: non-commercial use only (LICENSE of sczhou/CodeFormer)",
             "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
             376_637_898,
         ),
-        # Copies of the file on Google Drive that the README of zllrunning/face-parsing.PyTorch links. Several projects
-        # published the same hash and size of it; one compared the original with the first copy. facexlib's release has the
-        # same bytes as parsing_bisenet.pth.
+        # Copies of the file on Google Drive that the README of zllrunning/face-parsing.PyTorch
+        # links. Several projects published the same hash and size of it; one compared the original
+        # with the first copy. facexlib's release has the same bytes as parsing_bisenet.pth.
         HubFile(
             "face_parsing",
             "BiSeNet face parser",
@@ -187,10 +209,14 @@ def find(name: str) -> Path:
     entry = hub_file(name)
     path = weights_folder() / entry.filename
     if not path.is_file():
-        raise WeightsError(f"{name} is not on this machine; run `{_pull_command(entry)}`, or {_by_hand(entry, None)}")
+        raise WeightsError(
+            f"{name} is not on this machine; run `{_pull_command(entry)}`, or {_by_hand(entry, None)}"
+        )
     wanted = entry.sha256 or _recorded(entry)
     if wanted is None:
-        raise WeightsError(f"{path} has no recorded hash; run `{_pull_command(entry)}`, which records it")
+        raise WeightsError(
+            f"{path} has no recorded hash; run `{_pull_command(entry)}`, which records it"
+        )
     _check_hash(path, wanted)
     return path
 
@@ -203,12 +229,14 @@ def pull(
     on_progress: Progress | None = None,
     on_licence: Callable[[str], None] = log.warning,
 ) -> Path:
-    """Put a public file into ``weights_folder()`` and return its path; nothing is fetched when it already lies there.
+    """Put a public file into ``weights_folder()`` and return its path; nothing is fetched when it
+    already lies there.
 
-    ``endpoint``: the Hub's address (default: ``HF_ENDPOINT``, else huggingface.co). ``on_progress(done, total)`` in
-    bytes. ``on_licence`` gets one sentence before the first download. Entries without a known sha256 need
-    ``allow_unverified``; their hash is written beside the file and checked from then on. Raises WeightsError; a file
-    that is incomplete or has another hash is not kept. A connection that breaks is taken up where it broke.
+    ``endpoint``: the Hub's address (default: ``HF_ENDPOINT``, else huggingface.co).
+    ``on_progress(done, total)`` in bytes. ``on_licence`` gets one sentence before the first
+    download. Entries without a known sha256 need ``allow_unverified``; their hash is written beside
+    the file and checked from then on. Raises WeightsError; a file that is incomplete or has another
+    hash is not kept. A connection that breaks is taken up where it broke.
     """
     entry = hub_file(name)
     path = weights_folder() / entry.filename
@@ -233,17 +261,23 @@ def pull(
 
 
 def _fetch(
-    entry: HubFile, staging: Path, wanted: str | None, endpoint: str | None, on_progress: Progress | None
+    entry: HubFile,
+    staging: Path,
+    wanted: str | None,
+    endpoint: str | None,
+    on_progress: Progress | None,
 ) -> Path:
     """The file in ``staging``, from the first place that has it whole and with the wanted hash."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url  # heavy, and only pulling needs it
+    # heavy, and only pulling needs it
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     failures: list[str] = []
     stopped: list[BaseException] = []
     for number, (repo, path, revision) in enumerate(entry.places):
         url = hf_hub_url(repo, path, revision=revision, endpoint=endpoint)
         try:
-            get_hf_file_metadata(url, endpoint=endpoint)  # fails at once where hf_hub_download retries half a minute
+            # fails at once where hf_hub_download retries half a minute
+            get_hf_file_metadata(url, endpoint=endpoint)
             fetched = hf_hub_download(
                 repo,
                 path,
@@ -263,7 +297,11 @@ def _fetch(
             # the errors of a broken line belong to whichever HTTP library the Hub client uses
             log.info("%s: %r", url, error)
             failures.append(f"{url}: {_first_line(error)}")
-    raise WeightsError(f"cannot pull {entry.name}. " + "; ".join(failures) + f". To do it {_by_hand(entry, endpoint)}")
+    raise WeightsError(
+        f"cannot pull {entry.name}. "
+        + "; ".join(failures)
+        + f". To do it {_by_hand(entry, endpoint)}"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -287,7 +325,9 @@ def _pull_command(entry: HubFile) -> str:
 def _check_hash(path: Path, wanted: str) -> None:
     got = file_sha256(path)
     if got != wanted:
-        raise WeightsError(f"{path.name} has sha256 {got}; wanted {wanted}; delete {path} and pull it again")
+        raise WeightsError(
+            f"{path.name} has sha256 {got}; wanted {wanted}; delete {path} and pull it again"
+        )
 
 
 def _recorded(entry: HubFile) -> str | None:
@@ -300,8 +340,8 @@ def _write_record(entry: HubFile, digest: str) -> None:
 
 
 def _bar(on_progress: Progress | None, stopped: list[BaseException]) -> Any:
-    """A progress bar class that draws nothing and reports bytes instead. ``stopped`` gets what ``on_progress`` raises: a
-    download may run in threads that swallow it."""
+    """A progress bar class that draws nothing and reports bytes instead. ``stopped`` gets what
+    ``on_progress`` raises: a download may run in threads that swallow it."""
     from huggingface_hub.utils import tqdm
 
     most = 0
@@ -314,7 +354,8 @@ def _bar(on_progress: Progress | None, stopped: list[BaseException]) -> Any:
         def update(self, n: float | None = 1) -> None:
             nonlocal most
             self.done += int(n or 0)
-            if on_progress is not None and self.done > most:  # Xet storage counts the same bytes on two bars
+            # Xet storage counts the same bytes on two bars
+            if on_progress is not None and self.done > most:
                 most = self.done
                 try:
                     on_progress(self.done, None if self.total is None else int(self.total))

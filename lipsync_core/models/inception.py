@@ -1,8 +1,10 @@
-"""The Inception network of the Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid carries it in PyTorch.
+"""The Inception network of the Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid
+carries it in PyTorch.
 
-Inception v3 (Szegedy et al. 2016) with the weights that TensorFlow published on 2015-12-05. It differs from torchvision's
-network in its pooling branches, which changes every feature. Parameter names are those of the public file
-``pt_inception-2015-12-05-6726825d.pth``, so that it loads strictly.
+Inception v3 (Szegedy et al. 2016) with the weights that TensorFlow published on 2015-12-05. It
+differs from torchvision's network in its pooling branches, which changes every feature. Parameter
+names are those of the public file ``pt_inception-2015-12-05-6726825d.pth``, so that it loads
+strictly.
 """
 
 from collections import OrderedDict
@@ -21,8 +23,8 @@ _MINIMUM_SIZE = 75  # px: below this the last blocks have no pixel left
 
 @dataclass(frozen=True, slots=True)
 class InceptionConfig:
-    """The defaults are the public file's: ``size`` px is the side that every image is stretched to, ``classes`` the width
-    of the classifier, which the file holds and the distance does not use."""
+    """The defaults are the public file's: ``size`` px is the side that every image is stretched to,
+    ``classes`` the width of the classifier, which the file holds and the distance does not use."""
 
     size: int = 299
     classes: int = 1008
@@ -34,7 +36,8 @@ class InceptionConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One convolution. ``kernel`` (height, width); with stride 1 it keeps the map's size, with stride 2 it is not padded."""
+    """One convolution. ``kernel`` (height, width); with stride 1 it keeps the map's size, with
+    stride 2 it is not padded."""
 
     name: str
     channels: int
@@ -44,7 +47,8 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """One way through a block: a pooling, convolutions in a row, and at the end all of ``heads`` beside one another."""
+    """One way through a block: a pooling, convolutions in a row, and at the end all of ``heads``
+    beside one another."""
 
     row: tuple[_Layer, ...] = ()
     heads: tuple[_Layer, ...] = ()
@@ -55,7 +59,13 @@ class NormConv(nn.Sequential):
     """Convolution, batch norm (epsilon 0.001, as in TensorFlow), ReLU."""
 
     def __init__(
-        self, cin: int, channels: int, kernel: tuple[int, int], *, stride: int = 1, padding: tuple[int, int] = (0, 0)
+        self,
+        cin: int,
+        channels: int,
+        kernel: tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: tuple[int, int] = (0, 0),
     ) -> None:
         conv = nn.Conv2d(cin, channels, kernel, stride, padding, bias=False)
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels, eps=1e-3)))
@@ -104,7 +114,11 @@ def _pooled(x: Tensor, pool: str) -> Tensor:
 
 
 def _block_a(pool: int) -> tuple[_Path, ...]:
-    three = (_Layer("branch3x3dbl_1", 64), _Layer("branch3x3dbl_2", 96, (3, 3)), _Layer("branch3x3dbl_3", 96, (3, 3)))
+    three = (
+        _Layer("branch3x3dbl_1", 64),
+        _Layer("branch3x3dbl_2", 96, (3, 3)),
+        _Layer("branch3x3dbl_3", 96, (3, 3)),
+    )
     return (
         _Path((_Layer("branch1x1", 64),)),
         _Path((_Layer("branch5x5_1", 48), _Layer("branch5x5_2", 64, (5, 5)))),
@@ -151,7 +165,8 @@ def _block_d() -> tuple[_Path, ...]:
 
 
 def _block_e(pool: Literal["average", "max"]) -> tuple[_Path, ...]:
-    """``pool``: the last block takes the maximum where the one before it averages; so it is in the published graph."""
+    """``pool``: the last block takes the maximum where the one before it averages; so it is in the
+    published graph."""
     once = (_Layer("branch3x3_2a", 384, (1, 3)), _Layer("branch3x3_2b", 384, (3, 1)))
     twice = (_Layer("branch3x3dbl_3a", 384, (1, 3)), _Layer("branch3x3dbl_3b", 384, (3, 1)))
     return (
@@ -177,7 +192,10 @@ class Inception(nn.Module):
         blocks = {
             **{f"5{name}": _block_a(pool) for name, pool in zip("bcd", (32, 64, 64), strict=True)},
             "6a": _block_b(),
-            **{f"6{name}": _block_c(inside) for name, inside in zip("bcde", (128, 160, 160, 192), strict=True)},
+            **{
+                f"6{name}": _block_c(inside)
+                for name, inside in zip("bcde", (128, 160, 160, 192), strict=True)
+            },
             "7a": _block_d(),
             "7b": _block_e("average"),
             "7c": _block_e("max"),
@@ -193,7 +211,8 @@ class Inception(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """``pixels`` (N,3,H,W) float RGB in [0,1] of any size -> (N,2048)."""
         side = self.config.size
-        if pixels.shape[2:] != (side, side):  # plain bilinear, not averaged first: pytorch-fid does so
+        # plain bilinear, not averaged first: pytorch-fid does so
+        if pixels.shape[2:] != (side, side):
             pixels = F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False)
         x = 2 * pixels - 1
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))

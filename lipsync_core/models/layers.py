@@ -16,8 +16,9 @@ _SLOPE = 0.2  # of the derivatives' leaky ReLU
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One convolution that changes the shape, then ``residuals`` that keep it. ``kernel``, ``stride`` and ``padding``
-    are (height, width) alike unless ``stride`` says otherwise; ``output_padding`` matters to up-sampling stages only."""
+    """One convolution that changes the shape, then ``residuals`` that keep it. ``kernel``,
+    ``stride`` and ``padding`` are (height, width) alike unless ``stride`` says otherwise;
+    ``output_padding`` matters to up-sampling stages only."""
 
     channels: int
     kernel: int = 3
@@ -35,7 +36,8 @@ def left(side: int, axis: int, stages: Iterable[Stage]) -> int:
 
 
 class _Activated(nn.Module):
-    """A layer that ends in an activation: ReLU, leaky ReLU, or one whose slope is learnt (key ``act.weight``)."""
+    """A layer that ends in an activation: ReLU, leaky ReLU, or one whose slope is learnt (key
+    ``act.weight``)."""
 
     def __init__(self, kind: Activation) -> None:
         super().__init__()
@@ -49,9 +51,12 @@ class _Activated(nn.Module):
 
 
 class Conv(_Activated):
-    """Convolution, batch norm, optional skip, activation. Keys ``conv_block.0`` and ``.1`` as in the public checkpoints."""
+    """Convolution, batch norm, optional skip, activation. Keys ``conv_block.0`` and ``.1`` as in
+    the public checkpoints."""
 
-    def __init__(self, cin: int, stage: Stage, *, residual: bool = False, act: Activation = "relu") -> None:
+    def __init__(
+        self, cin: int, stage: Stage, *, residual: bool = False, act: Activation = "relu"
+    ) -> None:
         super().__init__(act)
         conv = nn.Conv2d(cin, stage.channels, stage.kernel, stage.stride, stage.padding)
         self.conv_block = nn.Sequential(conv, nn.BatchNorm2d(stage.channels))
@@ -68,7 +73,12 @@ class UpConv(_Activated):
     def __init__(self, cin: int, stage: Stage, *, act: Activation = "relu") -> None:
         super().__init__(act)
         conv = nn.ConvTranspose2d(
-            cin, stage.channels, stage.kernel, stage.stride, stage.padding, output_padding=stage.output_padding
+            cin,
+            stage.channels,
+            stage.kernel,
+            stage.stride,
+            stage.padding,
+            output_padding=stage.output_padding,
         )
         self.conv_block = nn.Sequential(conv, nn.BatchNorm2d(stage.channels))
 
@@ -77,8 +87,8 @@ class UpConv(_Activated):
 
 
 class SameConv(nn.Conv2d):
-    """A convolution whose output is ceil(input / stride) large, as Keras pads for it: where the padding is odd, the right
-    and the lower side get one more."""
+    """A convolution whose output is ceil(input / stride) large, as Keras pads for it: where the
+    padding is odd, the right and the lower side get one more."""
 
     def forward(self, input: Tensor) -> Tensor:
         height, width = input.shape[2:]
@@ -88,8 +98,8 @@ class SameConv(nn.Conv2d):
 
 
 class SameUpConv(nn.ConvTranspose2d):
-    """A transposed convolution whose output is input * stride large: the reverse of a ``SameConv``. For kernels at least as
-    large as their stride."""
+    """A transposed convolution whose output is input * stride large: the reverse of a ``SameConv``.
+    For kernels at least as large as their stride."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         height, width = (n * step for n, step in zip(input.shape[2:], self.stride, strict=True))
@@ -99,8 +109,8 @@ class SameUpConv(nn.ConvTranspose2d):
 
 
 def same_pool(x: Tensor, kernel: int, stride: tuple[int, int]) -> Tensor:
-    """The largest of each ``kernel`` x ``kernel`` window of (N,C,H,W) numbers that are not negative; the output is
-    ceil(input / stride) large."""
+    """The largest of each ``kernel`` x ``kernel`` window of (N,C,H,W) numbers that are not
+    negative; the output is ceil(input / stride) large."""
     top, bottom = _same(x.shape[2], kernel, stride[0])
     left, right = _same(x.shape[3], kernel, stride[1])
     return F.max_pool2d(F.pad(x, (left, right, top, bottom)), kernel, stride)
@@ -119,7 +129,8 @@ def residuals(stage: Stage, act: Activation = "relu") -> list[nn.Module]:
 
 
 def encoder(cin: int, stages: tuple[Stage, ...], act: Activation = "relu") -> list[list[nn.Module]]:
-    """The layers of each stage in turn; callers nest or flatten them as the checkpoint's key names want."""
+    """The layers of each stage in turn; callers nest or flatten them as the checkpoint's key names
+    want."""
     blocks: list[list[nn.Module]] = []
     for stage in stages:
         blocks.append([Conv(cin, stage, act=act), *residuals(stage, act)])
@@ -133,8 +144,9 @@ def flatten(blocks: list[list[nn.Module]]) -> nn.Sequential:
 
 
 def fold(model: M) -> M:
-    """``model`` in eval mode with every batch norm folded, in place, into the layer before it: the same numbers with
-    fewer passes over memory. For inference only; the state dict no longer fits a checkpoint."""
+    """``model`` in eval mode with every batch norm folded, in place, into the layer before it: the
+    same numbers with fewer passes over memory. For inference only; the state dict no longer fits a
+    checkpoint."""
     model.eval()
     for row in [layer for layer in model.modules() if isinstance(layer, nn.Sequential)]:
         for i in reversed(range(1, len(row))):
@@ -146,8 +158,8 @@ def fold(model: M) -> M:
 
 
 def ready(model: M) -> M:
-    """``model`` folded in place, without gradients, its channels interleaved, on which oneDNN and cuDNN run convolutions
-    faster."""
+    """``model`` folded in place, without gradients, its channels interleaved, on which oneDNN and
+    cuDNN run convolutions faster."""
     fold(model).requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model

@@ -1,7 +1,8 @@
-"""A talking face without drawn pixels: speech says what shape the lips have, and the person's own mouth is moved to it.
+"""A talking face without drawn pixels: speech says what shape the lips have, and the person's own
+mouth is moved to it.
 
-``SpeechLips`` hears the shape, ``FaceLandmarks`` sees where lips are, and ``blend.lip_warp`` moves the pixels of the best
-picture of the same person. ``draw`` gives shapes instead of colours.
+``SpeechLips`` hears the shape, ``FaceLandmarks`` sees where lips are, and ``blend.lip_warp`` moves
+the pixels of the best picture of the same person. ``draw`` gives shapes instead of colours.
 """
 
 from collections.abc import Sequence
@@ -18,16 +19,17 @@ from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from .generator import TalkingFace
 from .speech_lips import SHAPE, SpeechLips, SpeechLipsConfig
 
-# Eyes and nose alone place a crop, so that lips that move do not move it. 2.7 distances of the eyes wide: an open mouth, its
-# chin and some neck fit.
+# Eyes and nose alone place a crop, so that lips that move do not move it. 2.7 distances of the eyes
+# wide: an open mouth, its chin and some neck fit.
 EYES_AND_NOSE = ((0.315, 0.19), (0.685, 0.19), (0.50, 0.395))
 KNOTS = 17  # of the curves that give predicted shapes the spread that people's have
 
 
 @dataclass(frozen=True, slots=True)
 class LipWarpConfig:
-    """What the model expects: side ``size`` of the crops in which movements are computed, px; the ``width`` of the network
-    that hears speech and its ``features``; its landmark network's own config."""
+    """What the model expects: side ``size`` of the crops in which movements are computed, px; the
+    ``width`` of the network that hears speech and its ``features``; its landmark network's own
+    config."""
 
     size: int = 128
     width: int = 128
@@ -40,8 +42,9 @@ class LipWarpConfig:
 class LipWarp(TalkingFace):
     """Moves lips and jaw of real pictures to the shapes that speech asks for.
 
-    ``heard`` and ``shown`` (3,KNOTS): where in the spread of a person's shapes what the network says lies, as curves;
-    ``neutral`` (3,) and ``spread`` (3,): a person's closed mouth and standard deviations, for people who are not seen speaking.
+    ``heard`` and ``shown`` (3,KNOTS): where in the spread of a person's shapes what the network
+    says lies, as curves; ``neutral`` (3,) and ``spread`` (3,): a person's closed mouth and standard
+    deviations, for people who are not seen speaking.
     """
 
     config: LipWarpConfig
@@ -76,11 +79,14 @@ class LipWarp(TalkingFace):
     def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """The shapes (N,3,1,1) of the lips, in standard deviations from a person's closed mouth."""
         said = self.speech(sound).float()
-        columns = [_through(said[:, i], self.heard[i].float(), self.shown[i].float()) for i in range(SHAPE)]
+        columns = [
+            _through(said[:, i], self.heard[i].float(), self.shown[i].float()) for i in range(SHAPE)
+        ]
         return torch.stack(columns, 1)[:, :, None, None]
 
     def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S): lips of ``reference`` in the pose of ``target``, both seen by the landmark network."""
+        """The frames (N,3,S,S): lips of ``reference`` in the pose of ``target``, both seen by the
+        landmark network."""
         count, size = len(planes), self.config.size
         there = self.find(target).expand(count, -1, -1)
         here = self.find(reference[:, :3]).expand(count, -1, -1)
@@ -90,11 +96,14 @@ class LipWarp(TalkingFace):
         return paint_inside(moved, move)
 
     def find(self, crops: Tensor) -> Tensor:
-        """The landmarks (N,102,2) in px of crops (N,3,S,S) that are framed as ``config.framing`` says."""
+        """The landmarks (N,102,2) in px of crops (N,3,S,S) that are framed as ``config.framing``
+        says."""
         crops = crops.float()  # places of a quarter of a px want more bits than half precision has
         side, inner = crops.shape[-1], self.config.landmarks.size
         seen = crops.new_tensor(self.config.landmarks.framing.points)[None] * inner
-        maps = similarity(seen, crops.new_tensor(self.config.framing.points)[None] * side).expand(len(crops), -1, -1)
+        maps = similarity(seen, crops.new_tensor(self.config.framing.points)[None] * side).expand(
+            len(crops), -1, -1
+        )
         squares = unit_maps(maps, [(side, side)] * len(crops), [(inner, inner)] * len(crops))
         weight = next(self.landmarks.parameters())
         points, _ = self.landmarks(sample(crops, squares, (inner, inner)).to(weight.dtype))
@@ -102,7 +111,8 @@ class LipWarp(TalkingFace):
 
 
 def _through(values: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
-    """(N,) through straight pieces from ``knots`` (K,), rising, to ``levels`` (K,); straight on beyond both ends."""
+    """(N,) through straight pieces from ``knots`` (K,), rising, to ``levels`` (K,); straight on
+    beyond both ends."""
     place = torch.searchsorted(knots.contiguous(), values.contiguous()).clamp(1, len(knots) - 1)
     low, high = knots[place - 1], knots[place]
     share = (values - low) / (high - low).clamp_min(1e-6)

@@ -1,6 +1,7 @@
 """The visual-quality discriminator: is the lower half of this face a photograph?
 
-Layer table of the preset ``wav2lip``: the public Wav2Lip code, 14 113 793 parameters; no normalisation layers.
+Layer table of the preset ``wav2lip``: the public Wav2Lip code, 14 113 793 parameters; no
+normalisation layers.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class QualityDiscriminatorConfig:
-    """Shape of a discriminator; each inner tuple is one block of layers. ``bgr``: the weights' channel order."""
+    """Shape of a discriminator; each inner tuple is one block of layers. ``bgr``: the weights'
+    channel order."""
 
     blocks: tuple[tuple[Stage, ...], ...]
     size: int = 96
@@ -37,8 +39,8 @@ WAV2LIP_DISCRIMINATOR = QualityDiscriminatorConfig(
 )
 
 
-# Looks at patches of about 30 px: whether they could be of a photograph. What an expert asks of a small generator costs
-# dark blots otherwise.
+# Looks at patches of about 30 px: whether they could be of a photograph. What an expert asks of a
+# small generator costs dark blots otherwise.
 PATCH_CRITIC = QualityDiscriminatorConfig(
     blocks=(
         (Stage(32, 5, stride=_DOWN, padding=2),),
@@ -50,21 +52,30 @@ PATCH_CRITIC = QualityDiscriminatorConfig(
 
 
 def resized(config: QualityDiscriminatorConfig, size: int) -> QualityDiscriminatorConfig:
-    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that halve are put first, as
-    many as leave 3 to 5 px for the last block, whose kernel takes what is left. ValueError where none do."""
+    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that
+    halve are put first, as many as leave 3 to 5 px for the last block, whose kernel takes what is
+    left. ValueError where none do."""
     first = (Stage(config.blocks[0][0].channels, 5, stride=_DOWN, padding=2),)
     *before, (last, *rest) = config.blocks
     for blocks in ((first,) * n + tuple(before) for n in range(3)):
-        height, width = (left(side, axis, chain(*blocks)) for axis, side in enumerate((size // 2, size)))
+        height, width = (
+            left(side, axis, chain(*blocks)) for axis, side in enumerate((size // 2, size))
+        )
         if height == width and 3 <= height <= 5:
-            return replace(config, blocks=(*blocks, (replace(last, kernel=height), *rest)), size=size)
-    raise ValueError(f"no discriminator of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32")
+            return replace(
+                config, blocks=(*blocks, (replace(last, kernel=height), *rest)), size=size
+            )
+    raise ValueError(
+        f"no discriminator of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32"
+    )
 
 
 class _LeakyConv(nn.Module):
     def __init__(self, cin: int, stage: Stage, slope: float) -> None:
         super().__init__()
-        self.conv_block = nn.Sequential(nn.Conv2d(cin, stage.channels, stage.kernel, stage.stride, stage.padding))
+        self.conv_block = nn.Sequential(
+            nn.Conv2d(cin, stage.channels, stage.kernel, stage.stride, stage.padding)
+        )
         self.slope = slope
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,10 +99,12 @@ class QualityDiscriminator(nn.Module):
         self.binary_pred = nn.Sequential(nn.Conv2d(cin, 1, 1), nn.Sigmoid())
 
     def forward(self, faces: Tensor) -> Tensor:
-        """faces (N,3,S,S) RGB in [0,1], of which only the lower half is looked at. Returns (N,1): 1 is a photograph."""
+        """faces (N,3,S,S) RGB in [0,1], of which only the lower half is looked at. Returns (N,1): 1
+        is a photograph."""
         x = faces[:, :, faces.shape[2] // 2 :]
         x = x.flip(1) if self.config.bgr else x
         for block in self.face_encoder_blocks:
             x = block(x)
         logits, squash = self.binary_pred
-        return squash(logits(x).float()).flatten(1)  # in bfloat16 verdicts beyond 99.8 % are certain, and teach nothing
+        # in bfloat16 verdicts beyond 99.8 % are certain, and teach nothing
+        return squash(logits(x).float()).flatten(1)

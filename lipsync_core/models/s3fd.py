@@ -1,7 +1,8 @@
-"""S3FD, the face detector of Wav2Lip (Zhang et al., ICCV 2017: "S3FD: Single Shot Scale-invariant Face Detector").
+"""S3FD, the face detector of Wav2Lip (Zhang et al., ICCV 2017: "S3FD: Single Shot Scale-invariant
+Face Detector").
 
-Parameter names are those of the public file ``s3fd-619a316812.pth``, so that it loads strictly. syncnet_python has the
-same network with other weights and three other details: ``SYNCNET_S3FD``.
+Parameter names are those of the public file ``s3fd-619a316812.pth``, so that it loads strictly.
+syncnet_python has the same network with other weights and three other details: ``SYNCNET_S3FD``.
 """
 
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ STRIDES = (4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, slots=True)
 class S3FDConfig:
-    """Shape of S3FD; the defaults are the public file's (VGG-16 with two more stages, 22 459 110 parameters).
+    """Shape of S3FD; the defaults are the public file's (VGG-16 with two more stages, 22 459 110
+    parameters).
 
     ``channel_order`` is the order in which the network sees the colours. It was trained on BGR, and
-    ``means`` are its BGR means; Wav2Lip hands it RGB and subtracts the same three numbers all the same. "rgb" does as
-    Wav2Lip does, "bgr" as in training. ``fc6_padding`` and ``fc6_dilation``: padding 3 without dilation lets the map grow
-    by 4 px each way, which the weights of Wav2Lip expect. ``ceil_third_pool``: the third pool rounds odd sides up.
+    ``means`` are its BGR means; Wav2Lip hands it RGB and subtracts the same three numbers all the
+    same. "rgb" does as Wav2Lip does, "bgr" as in training. ``fc6_padding`` and ``fc6_dilation``:
+    padding 3 without dilation lets the map grow by 4 px each way, which the weights of Wav2Lip
+    expect. ``ceil_third_pool``: the third pool rounds odd sides up.
     """
 
     stages: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -41,12 +44,15 @@ class S3FDConfig:
         return 28 if self.ceil_third_pool else 32
 
 
-SYNCNET_S3FD = S3FDConfig(means=(123.0, 117.0, 104.0), fc6_padding=6, fc6_dilation=6, ceil_third_pool=True)
+SYNCNET_S3FD = S3FDConfig(
+    means=(123.0, 117.0, 104.0), fc6_padding=6, fc6_dilation=6, ceil_third_pool=True
+)
 """The S3FD of joonson/syncnet_python, file ``sfd_face.pth``."""
 
 
 class ChannelNorm(nn.Module):
-    """Every pixel's feature vector scaled to length one, then channel by channel by a learned weight."""
+    """Every pixel's feature vector scaled to length one, then channel by channel by a learned
+    weight."""
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
@@ -64,11 +70,15 @@ class S3FD(nn.Module):
         super().__init__()
         self.config = config
         width = 3
-        for stage, (channels, count) in enumerate(zip(config.stages, config.convolutions, strict=True), 1):
+        for stage, (channels, count) in enumerate(
+            zip(config.stages, config.convolutions, strict=True), 1
+        ):
             for i in range(1, count + 1):
                 self.add_module(f"conv{stage}_{i}", nn.Conv2d(width, channels, 3, padding=1))
                 width = channels
-        self.fc6 = nn.Conv2d(width, config.fc, 3, padding=config.fc6_padding, dilation=config.fc6_dilation)
+        self.fc6 = nn.Conv2d(
+            width, config.fc, 3, padding=config.fc6_padding, dilation=config.fc6_dilation
+        )
         self.fc7 = nn.Conv2d(config.fc, config.fc, 1)
         width = config.fc
         for stage, (narrow, channels) in enumerate(config.extra, 6):
@@ -79,14 +89,15 @@ class S3FD(nn.Module):
             self.add_module(f"conv{stage}_3_norm", ChannelNorm(config.stages[stage - 1], scale))
         sources = [*config.stages[2:], config.fc, *(channels for _, channels in config.extra)]
         for name, channels in zip(_SOURCES, sources, strict=True):
-            labels = 4 if name == _SOURCES[0] else 2  # three kinds of background at the finest level, then face
+            # three kinds of background at the finest level, then face
+            labels = 4 if name == _SOURCES[0] else 2
             self.add_module(f"{name}_mbox_conf", nn.Conv2d(channels, labels, 3, padding=1))
             self.add_module(f"{name}_mbox_loc", nn.Conv2d(channels, 4, 3, padding=1))
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """``pixels`` (N,3,H,W) float RGB in [0,1], H and W at least ``minimum_size``. Per level: logits (N,2,h,w) of
-        background and face, and offsets (N,4,h,w) of the box against the cell's anchor (centre x, y, then log width,
-        height)."""
+        """``pixels`` (N,3,H,W) float RGB in [0,1], H and W at least ``minimum_size``. Per level:
+        logits (N,2,h,w) of background and face, and offsets (N,4,h,w) of the box against the cell's
+        anchor (centre x, y, then log width, height)."""
         if self.config.channel_order == "bgr":
             pixels = pixels.flip(1)
         maps: list[tuple[Tensor, Tensor]] = []
@@ -94,8 +105,11 @@ class S3FD(nn.Module):
         for name, features in zip(_SOURCES, self._features(pixels * 255 - means), strict=True):
             logits = self._layer(f"{name}_mbox_conf", features)
             face = logits[:, -1:]
-            background = logits[:, :-1].amax(1, keepdim=True)  # "max-out": the likeliest kind of background counts
-            maps.append((torch.cat((background, face), 1), self._layer(f"{name}_mbox_loc", features)))
+            # "max-out": the likeliest kind of background counts
+            background = logits[:, :-1].amax(1, keepdim=True)
+            maps.append(
+                (torch.cat((background, face), 1), self._layer(f"{name}_mbox_loc", features))
+            )
         return maps
 
     def _features(self, x: Tensor) -> list[Tensor]:
@@ -120,7 +134,8 @@ class S3FD(nn.Module):
 
 _SOURCES = ("conv3_3_norm", "conv4_3_norm", "conv5_3_norm", "fc7", "conv6_2", "conv7_2")
 
-# The convolutions of the five stages, and their places in syncnet_python's row of layers, in which pools and ReLUs count.
+# The convolutions of the five stages, and their places in syncnet_python's row of layers, in which
+# pools and ReLUs count.
 _VGG = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
 _PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 
@@ -129,6 +144,10 @@ SYNCNET_NAMES = {
     **{"vgg.31": "fc6", "vgg.33": "fc7"},
     **{f"L2Norm{name}": f"conv{name}_norm" for name in ("3_3", "4_3", "5_3")},
     **{f"extras.{i}": f"conv{name}" for i, name in enumerate(("6_1", "6_2", "7_1", "7_2"))},
-    **{f"{head}.{i}": f"{source}_mbox_{head}" for head in ("loc", "conf") for i, source in enumerate(_SOURCES)},
+    **{
+        f"{head}.{i}": f"{source}_mbox_{head}"
+        for head in ("loc", "conf")
+        for i, source in enumerate(_SOURCES)
+    },
 }
 """What ``sfd_face.pth`` calls our layers: its name -> ours."""

@@ -1,4 +1,5 @@
-"""From speech to the shape of the lips: how far the mouth is open, how wide it is, how far the jaw has dropped."""
+"""From speech to the shape of the lips: how far the mouth is open, how wide it is, how far the jaw
+has dropped."""
 
 from dataclasses import dataclass
 
@@ -11,8 +12,9 @@ SHAPE = 3  # opening, width, jaw
 
 @dataclass(frozen=True, slots=True)
 class SpeechLipsConfig:
-    """Shape of the network: the ``width`` of its layers, and what it hears. The window of 41 columns reaches from 275 ms
-    before a frame to 225 ms after it, and 25 ms more under the last column: 0.25 s of look-ahead."""
+    """Shape of the network: the ``width`` of its layers, and what it hears. The window of 41
+    columns reaches from 275 ms before a frame to 225 ms after it, and 25 ms more under the last
+    column: 0.25 s of look-ahead."""
 
     width: int = 128
     features: MelFeatures = MelFeatures(steps=41, lead_ms=275)
@@ -33,7 +35,13 @@ class SpeechLips(nn.Module):
         layers = [*conv(config.features.bands, 5), *conv(width, 5), *conv(width, 3)]
         for _ in range(3):
             steps = (steps + 1) // 2
-        head = [nn.Flatten(), nn.Dropout(0.2), nn.Linear(width * steps, width), nn.ReLU(), nn.Linear(width, SHAPE)]
+        head = [
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(width * steps, width),
+            nn.ReLU(),
+            nn.Linear(width, SHAPE),
+        ]
         self.layers = nn.Sequential(*layers, *head)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -43,6 +51,7 @@ class SpeechLips(nn.Module):
             mel: (N,1,80,41) log-mel windows in [-4,4], as ``config.features.windows`` gives them.
 
         Returns:
-            (N,3) opening, width and jaw relative to the closed, neutral mouth, in standard deviations of a speaker.
+            (N,3) opening, width and jaw relative to the closed, neutral mouth, in standard
+            deviations of a speaker.
         """
         return self.layers(mel[:, 0])

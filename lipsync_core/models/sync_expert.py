@@ -1,6 +1,7 @@
 """The lip-sync expert: a two-tower network that tells whether lips and sound agree.
 
-Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public Wav2Lip code, 16 435 072 parameters.
+Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public Wav2Lip code, 16 435
+072 parameters.
 """
 
 from dataclasses import dataclass, replace
@@ -17,10 +18,12 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class SyncExpertConfig:
-    """Shape of an expert: ``window`` consecutive frames of side ``size`` against one mel window that begins with them.
+    """Shape of an expert: ``window`` consecutive frames of side ``size`` against one mel window
+    that begins with them.
 
-    ``projection``: channels of a linear layer that ends each tower, 0 for none. Without it the towers end in ReLU and the
-    cosine lies in [0,1], as the paper's BCE on the cosine needs. ``bgr``: the channel order the weights were trained on.
+    ``projection``: channels of a linear layer that ends each tower, 0 for none. Without it the
+    towers end in ReLU and the cosine lies in [0,1], as the paper's BCE on the cosine needs.
+    ``bgr``: the channel order the weights were trained on.
     """
 
     face: tuple[Stage, ...]
@@ -58,20 +61,26 @@ WAV2LIP_EXPERT = SyncExpertConfig(
 
 
 def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
-    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that halve are put first, as
-    many as leave 3 to 5 px for the last one without padding, whose kernel takes what is left. ValueError where none do."""
+    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that
+    halve are put first, as many as leave 3 to 5 px for the last one without padding, whose kernel
+    takes what is left. ValueError where none do."""
     first = Stage(config.face[0].channels, 5, stride=_DOWN, padding=2)
     for face in ((first,) * n + config.face for n in range(3)):
         last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
-        height, width = (left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size)))
+        height, width = (
+            left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size))
+        )
         if face[last].padding == 0 and height == width and 3 <= height <= 5:
             fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
             return replace(config, face=fitted, size=size)
-    raise ValueError(f"no expert of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32")
+    raise ValueError(
+        f"no expert of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32"
+    )
 
 
 class SyncExpert(nn.Module):
-    """Embeds a mel window and the lower halves of ``window`` faces so that agreeing pairs lie close."""
+    """Embeds a mel window and the lower halves of ``window`` faces so that agreeing pairs lie
+    close."""
 
     def __init__(self, config: SyncExpertConfig) -> None:
         super().__init__()
@@ -83,7 +92,8 @@ class SyncExpert(nn.Module):
             self.audio_encoder.append(nn.Conv2d(config.audio[-1].channels, config.projection, 1))
 
     def forward(self, mel: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (N,1,80,16) in [-4,4]; faces (N,T,3,S,S) RGB in [0,1]. Returns unit vectors (audio (N,D), video (N,D))."""
+        """mel (N,1,80,16) in [-4,4]; faces (N,T,3,S,S) RGB in [0,1]. Returns unit vectors (audio
+        (N,D), video (N,D))."""
         return self.embed_audio(mel), self.embed_video(faces)
 
     def embed_audio(self, mel: Tensor) -> Tensor:

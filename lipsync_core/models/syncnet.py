@@ -1,7 +1,8 @@
-"""SyncNet, the judge of LSE-D and LSE-C (Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016).
+"""SyncNet, the judge of LSE-D and LSE-C (Chung and Zisserman, "Out of time: automated lip sync in
+the wild", 2016).
 
-Layers and names are those of the public file ``syncnet_v2.model`` of joonson/syncnet_python (13 631 616 parameters),
-so that it loads strictly.
+Layers and names are those of the public file ``syncnet_v2.model`` of joonson/syncnet_python (13 631
+616 parameters), so that it loads strictly.
 """
 
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ COLUMNS_PER_FRAME = 4
 
 @dataclass(frozen=True, slots=True)
 class SyncNetConfig:
-    """Channels of the six convolutions of each tower, of the layer between, and of what both end in. The defaults are
-    the public file's; kernels and strides are fixed."""
+    """Channels of the six convolutions of each tower, of the layer between, and of what both end
+    in. The defaults are the public file's; kernels and strides are fixed."""
 
     lip: tuple[int, int, int, int, int, int] = (96, 256, 256, 256, 256, 512)
     audio: tuple[int, int, int, int, int, int] = (64, 192, 384, 256, 256, 512)
@@ -42,15 +43,19 @@ class SyncNetConfig:
 
 
 class StackedConv(nn.Conv3d):
-    """A convolution over time, height and width whose kernel covers all the time there is: the same sums as one over
-    height and width with the frames stacked as channels, which is quicker. (N,C*T,H,W) -> (N,D,h,w)."""
+    """A convolution over time, height and width whose kernel covers all the time there is: the same
+    sums as one over height and width with the frames stacked as channels, which is quicker.
+    (N,C*T,H,W) -> (N,D,h,w)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input, self.weight.flatten(1, 2), self.bias, self.stride[1:], self.padding[1:])  # type: ignore[arg-type]
+        return F.conv2d(
+            input, self.weight.flatten(1, 2), self.bias, self.stride[1:], self.padding[1:]
+        )  # type: ignore[arg-type]
 
 
 class SyncNet(nn.Module):
-    """Embeds 0.2 s of sound and of a face so that what belongs together lies close (Euclidean distance)."""
+    """Embeds 0.2 s of sound and of a face so that what belongs together lies close (Euclidean
+    distance)."""
 
     def __init__(self, config: SyncNetConfig) -> None:
         super().__init__()
@@ -87,9 +92,10 @@ class SyncNet(nn.Module):
 
     def embed_video(self, lips: Tensor) -> Tensor:
         """(N,3,5,224,224) RGB in [0,1] -> (N,1024). Not normalised: lengths are in the hundreds."""
-        # One pass over the pictures: colours and frames as the innermost axis, which is quicker on CPUs, and the weights,
-        # not the pictures, turned to the BGR bytes of OpenCV that they were trained on. On one core a window takes
-        # 35 ms with its authors' 3-d convolutions, 25 so, 22 when folded (batch 20), 20 in batches of 8.
+        # One pass over the pictures: colours and frames as the innermost axis, which is quicker on
+        # CPUs, and the weights, not the pictures, turned to the BGR bytes of OpenCV that they were
+        # trained on. On one core a window takes 35 ms with its authors' 3-d convolutions, 25 so, 22
+        # when folded (batch 20), 20 in batches of 8.
         stacked = lips.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
         first = self.netcnnlip[0]
         assert isinstance(first, nn.Conv3d)
@@ -108,4 +114,9 @@ def _normed(conv: nn.Conv2d | nn.Conv3d) -> list[nn.Module]:
 
 def _head(channels: int, config: SyncNetConfig) -> nn.Sequential:
     between = nn.Linear(channels, config.hidden)
-    return nn.Sequential(between, nn.BatchNorm1d(config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.embedding))
+    return nn.Sequential(
+        between,
+        nn.BatchNorm1d(config.hidden),
+        nn.ReLU(),
+        nn.Linear(config.hidden, config.embedding),
+    )

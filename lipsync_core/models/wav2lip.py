@@ -1,7 +1,8 @@
 """The lip generator of Wav2Lip: a face encoder, an audio encoder and a face decoder with skips.
 
-Layer tables of the preset ``wav2lip``: the public code of "A Lip Sync Expert Is All You Need for Speech to Lip Generation
-In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is ours, and so are the ``LARGER`` ones.
+Layer tables of the preset ``wav2lip``: the public code of "A Lip Sync Expert Is All You Need for
+Speech to Lip Generation In the Wild" (2020), 36 298 035 parameters, 3.967 GMAC a frame. ``mini`` is
+ours, and so are the ``LARGER`` ones.
 """
 
 from collections.abc import Sequence
@@ -28,12 +29,13 @@ def _up(channels: int, residuals: int) -> Stage:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorConfig:
-    """Shape of a generator, and what it expects: its audio features, the framing of its faces, the number of reference
-    frames, the side ``size`` of its crops.
+    """Shape of a generator, and what it expects: its audio features, the framing of its faces, the
+    number of reference frames, the side ``size`` of its crops.
 
-    ``output``: ``paint`` draws every pixel; ``flow`` moves the reference's pixels and paints where that does not do.
-    ``modulated``: the sound scales and shifts the channels of every decoder stage, not of the first alone, which makes the
-    lips follow it after far fewer steps. ``bgr``: the channel order the weights were trained on.
+    ``output``: ``paint`` draws every pixel; ``flow`` moves the reference's pixels and paints where
+    that does not do. ``modulated``: the sound scales and shifts the channels of every decoder
+    stage, not of the first alone, which makes the lips follow it after far fewer steps. ``bgr``:
+    the channel order the weights were trained on.
     """
 
     face: tuple[Stage, ...]
@@ -84,9 +86,10 @@ WAV2LIP = GeneratorConfig(
 
 
 def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> GeneratorConfig:
-    """``wav2lip`` for crops of ``size`` px: its stages from the second on, and round them thin ones at full resolution, as
-    the public derivatives for larger faces have them (288 px: github.com/primepake/wav2lip_288x288); ``coarse``: side of
-    the map that the embedding is made of."""
+    """``wav2lip`` for crops of ``size`` px: its stages from the second on, and round them thin ones
+    at full resolution, as the public derivatives for larger faces have them (288 px:
+    github.com/primepake/wav2lip_288x288); ``coarse``: side of the map that the embedding is made
+    of."""
     inside = WAV2LIP.face[1:-2]
     first, *others = outside
     return GeneratorConfig(
@@ -104,11 +107,16 @@ def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> GeneratorConf
     )
 
 
-# By the side of the crops in px: GMAC a frame 5.07, 8.95 and 6.48; million parameters 36.3, 41.8 and 36.3.
+# By the side of the crops in px: GMAC a frame 5.07, 8.95 and 6.48; million parameters 36.3, 41.8
+# and 36.3.
 LARGER: dict[int, GeneratorConfig] = {
     192: _larger(192, 3, (Stage(16, 7, padding=3), Stage(16, stride=_DOWN, residuals=1))),
     256: _larger(256, 4, (Stage(16, 7, padding=3), Stage(16, stride=_DOWN, residuals=1))),
-    384: _larger(384, 3, (Stage(8, 7, padding=3), Stage(16, stride=_DOWN), Stage(16, stride=_DOWN, residuals=1))),
+    384: _larger(
+        384,
+        3,
+        (Stage(8, 7, padding=3), Stage(16, stride=_DOWN), Stage(16, stride=_DOWN, residuals=1)),
+    ),
 }
 
 MINI = GeneratorConfig(
@@ -155,7 +163,8 @@ class Generator(TalkingFace):
         super().__init__()
         self.config = config
         blocks = encoder(3 + 3 * config.references, config.face)
-        blocks[-2:] = [blocks[-2] + blocks[-1]]  # the public keys hold the two last stages in one block
+        # the public keys hold the two last stages in one block
+        blocks[-2:] = [blocks[-2] + blocks[-1]]
         self.face_encoder_blocks = nn.ModuleList([nn.Sequential(*block) for block in blocks])
         self.audio_encoder = flatten(encoder(1, config.audio))
         skips = [stage.channels for stage in (*config.face[:-2], config.face[-1])]
@@ -167,9 +176,13 @@ class Generator(TalkingFace):
             cin = stage.channels + skips.pop()
         if config.modulated:
             width = config.audio[-1].channels
-            self.modulation = nn.ModuleList([nn.Conv2d(width, 2 * stage.channels, 1) for stage in config.decoder])
+            self.modulation = nn.ModuleList(
+                [nn.Conv2d(width, 2 * stage.channels, 1) for stage in config.decoder]
+            )
         planes = 3 if config.output == "paint" else 6
-        self.output_block = nn.Sequential(Conv(cin, Stage(config.head)), nn.Conv2d(config.head, planes, 1))
+        self.output_block = nn.Sequential(
+            Conv(cin, Stage(config.head)), nn.Conv2d(config.head, planes, 1)
+        )
 
     @property
     def moves(self) -> bool:
@@ -195,12 +208,16 @@ class Generator(TalkingFace):
         return painted.flip(1) if self.config.bgr else painted
 
     def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        """The planes that ``picture`` makes its picture of: (N,3,S,S) logits of colours, or (N,6,S/2,S) for ``moved``."""
+        """The planes that ``picture`` makes its picture of: (N,3,S,S) logits of colours, or
+        (N,6,S/2,S) for ``moved``."""
         n = sound.shape[0]
         x = audio = self.audio_encoder(sound)
-        for k, (block, skip) in enumerate(zip(self.face_decoder_blocks, reversed(skips), strict=True)):
+        for k, (block, skip) in enumerate(
+            zip(self.face_decoder_blocks, reversed(skips), strict=True)
+        ):
             if self.config.output == "flow" and skip is skips[0]:
-                x = x[:, :, x.shape[2] // 2 - _SEAM :]  # the finest layers draw the lower half alone
+                # the finest layers draw the lower half alone
+                x = x[:, :, x.shape[2] // 2 - _SEAM :]
             x = block(x)
             if self.config.modulated:
                 scale, shift = self.modulation[k](audio).chunk(2, 1)
@@ -211,31 +228,36 @@ class Generator(TalkingFace):
 
 
 def copying(model: Generator) -> Generator:
-    """``model``, which, where its output is ``flow``, now copies the reference: from there lips are learnt sooner than from
-    noise. Others stay as they are."""
+    """``model``, which, where its output is ``flow``, now copies the reference: from there lips are
+    learnt sooner than from noise. Others stay as they are."""
     if model.config.output == "flow":
         last = model.output_block[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.zeros_(last.weight)
         with torch.no_grad():
-            last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))  # 88 % of every pixel are the reference's
+            # 88 % of every pixel are the reference's
+            last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))
     return model
 
 
 def moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-    """The faces (N,3,S,S) that planes (N,6,S/2,S), as drawn, make of a reference. The upper half is the target's own."""
+    """The faces (N,3,S,S) that planes (N,6,S/2,S), as drawn, make of a reference. The upper half is
+    the target's own."""
     half, size = planes.shape[2:]
     paint, flow, share = unpacked(planes)
     axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
     flow = flow * (2 / size)
     grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], -1)
-    pulled = F.grid_sample(reference.to(grid.dtype), grid, padding_mode="border", align_corners=False)
+    pulled = F.grid_sample(
+        reference.to(grid.dtype), grid, padding_mode="border", align_corners=False
+    )
     lower = share * pulled + (1 - share) * paint
     return torch.cat([target[:, :, :half].to(lower.dtype), lower], 2)
 
 
 def unpacked(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What drawn planes (N,6,S/2,S) say of the lower half: the paint, RGB in [0,1]; where the reference's pixels come from,
-    (x, y) in crop pixels from here, at most a quarter of the crop away; and their share in [0,1], the rest being paint."""
+    """What drawn planes (N,6,S/2,S) say of the lower half: the paint, RGB in [0,1]; where the
+    reference's pixels come from, (x, y) in crop pixels from here, at most a quarter of the crop
+    away; and their share in [0,1], the rest being paint."""
     size = planes.shape[3]
     return planes[:, :3].sigmoid(), planes[:, 3:5].tanh() * (size / 4), planes[:, 5:].sigmoid()

@@ -1,10 +1,13 @@
-"""Wav2Lip's generator as public derivatives made it for larger faces: more stages, other activations, attention.
+"""Wav2Lip's generator as public derivatives made it for larger faces: more stages, other
+activations, attention.
 
-Layer tables and behaviour: github.com/primepake/wav2lip_288x288 (commit 3e3e5f0; its first layout, 90805a5, had learnt slopes
-everywhere, and wangxian/wav2lip_288x288 has them on the way up), github.com/nghiakvnvsd/wav2lip384 (85e42e5), whose
-layout langzizhixin/wav2lip384x384 first published weights for (98d1cd3) before it changed to primepake's spatial attention
-(d493d02). Million parameters and GMAC a frame: 48.5 and 18.5 at 288 px, 159 and 23.5 at 384, 173 and 80.7 with attention.
-None of their weights can be had here: what these networks draw with real files is untested.
+Layer tables and behaviour: github.com/primepake/wav2lip_288x288 (commit 3e3e5f0; its first layout,
+90805a5, had learnt slopes everywhere, and wangxian/wav2lip_288x288 has them on the way up),
+github.com/nghiakvnvsd/wav2lip384 (85e42e5), whose layout langzizhixin/wav2lip384x384 first
+published weights for (98d1cd3) before it changed to primepake's spatial attention (d493d02).
+Million parameters and GMAC a frame: 48.5 and 18.5 at 288 px, 159 and 23.5 at 384, 173 and 80.7 with
+attention. None of their weights can be had here: what these networks draw with real files is
+untested.
 """
 
 from collections.abc import Sequence
@@ -24,10 +27,11 @@ _DENSE = 2  # layers that end the audio encoder: ReLU where the rest is leaky
 
 @dataclass(frozen=True, slots=True)
 class LargeGeneratorConfig:
-    """Shape of a derivative. ``act``, ``act_up``: activations, of transposed convolutions apart. ``refine``: 1x1 layers after
-    the audio encoder, which count only if ``refined`` (a public layout carries them unused). ``attention``: features
-    coming up are amplified where the skip beside them says. ``symmetric``: colours are told in [-1,1] inside and drawn
-    with tanh. ``margin``: px of the lower half's border that stay visible at the left, the right and below."""
+    """Shape of a derivative. ``act``, ``act_up``: activations, of transposed convolutions apart.
+    ``refine``: 1x1 layers after the audio encoder, which count only if ``refined`` (a public layout
+    carries them unused). ``attention``: features coming up are amplified where the skip beside them
+    says. ``symmetric``: colours are told in [-1,1] inside and drawn with tanh. ``margin``: px of
+    the lower half's border that stay visible at the left, the right and below."""
 
     face: tuple[Stage, ...]
     audio: tuple[Stage, ...]
@@ -139,7 +143,8 @@ WAV2LIP_384 = LargeGeneratorConfig(
     margin=8,
 )
 
-# Six halvings of 384 px leave a map of 6x6, of which the last stages make one of 4x4: the attention spreads the sound over it.
+# Six halvings of 384 px leave a map of 6x6, of which the last stages make one of 4x4: the attention
+# spreads the sound over it.
 WAV2LIP_384_SAM = LargeGeneratorConfig(
     face=(
         Stage(16, 7, padding=3, residuals=3),
@@ -172,8 +177,11 @@ class LargeGenerator(TalkingFace):
         self.config = config
         blocks: list[list[nn.Module]] = []
         skips: list[int] = []
-        for layers, stage in zip(encoder(3 + 3 * config.references, config.face, config.act), config.face, strict=True):
-            if stage.kernel == 1:  # the public keys hold such a stage in the block of the one before
+        for layers, stage in zip(
+            encoder(3 + 3 * config.references, config.face, config.act), config.face, strict=True
+        ):
+            # the public keys hold such a stage in the block of the one before
+            if stage.kernel == 1:
                 blocks[-1] += layers
                 skips[-1] = stage.channels
             else:
@@ -182,7 +190,9 @@ class LargeGenerator(TalkingFace):
         self.face_encoder_blocks = nn.ModuleList([nn.Sequential(*block) for block in blocks])
         dense = "relu" if config.act == "leaky" else config.act
         early, late = config.audio[:-_DENSE], config.audio[-_DENSE:]
-        self.audio_encoder = flatten(encoder(1, early, config.act) + encoder(early[-1].channels, late, dense))
+        self.audio_encoder = flatten(
+            encoder(1, early, config.act) + encoder(early[-1].channels, late, dense)
+        )
         cin = config.audio[-1].channels
         if config.refine:
             again = [Conv(cin, _point(cin), act=config.act) for _ in range(config.refine)]
@@ -194,7 +204,9 @@ class LargeGenerator(TalkingFace):
             first = UpConv(cin, stage, act=config.act_up) if k else Conv(cin, stage, act=config.act)
             self.face_decoder_blocks.append(nn.Sequential(first, *residuals(stage, config.act)))
             cin = stage.channels + skips.pop()
-        self.output_block = nn.Sequential(Conv(cin, Stage(config.head), act=config.act), nn.Conv2d(config.head, 3, 1))
+        self.output_block = nn.Sequential(
+            Conv(cin, Stage(config.head), act=config.act), nn.Conv2d(config.head, 3, 1)
+        )
 
     def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first."""
@@ -233,7 +245,9 @@ class _Where(nn.Module):
         self.conv1 = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv1(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        return self.conv1(
+            torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        ).sigmoid()
 
 
 class _Attention(nn.Module):

@@ -1,7 +1,7 @@
 """Weight files of our own: safetensors that say what they are, and one door for every other kind.
 
-The metadata key ``lipsync`` holds JSON {kind, config, framing, licence, source, sha256}. The config and the framing in
-it build the network, so a file needs nothing beside it.
+The metadata key ``lipsync`` holds JSON {kind, config, framing, licence, source, sha256}. The config
+and the framing in it build the network, so a file needs nothing beside it.
 """
 
 import dataclasses
@@ -35,7 +35,9 @@ _NAMES = ("mini", "mini-2", "judge", "face_detector", "face_landmarks")
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in _NAMES}
 
 # The kinds that ``dub`` and ``bench`` can use.
-TALKING_FACES = tuple(kind for kind, (_, network) in MODELS.items() if issubclass(network, TalkingFace))
+TALKING_FACES = tuple(
+    kind for kind, (_, network) in MODELS.items() if issubclass(network, TalkingFace)
+)
 
 # The shapes of the public files, by kind.
 PUBLIC: dict[str, Any] = {
@@ -51,9 +53,9 @@ PUBLIC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a weight file says of itself. ``kind`` is a key of ``MODELS``; ``config`` its config with the framing in it;
-    ``source`` where the weights come from; ``sha256`` the hash of the file they were converted from, None when they
-    were trained by us."""
+    """What a weight file says of itself. ``kind`` is a key of ``MODELS``; ``config`` its config
+    with the framing in it; ``source`` where the weights come from; ``sha256`` the hash of the file
+    they were converted from, None when they were trained by us."""
 
     kind: str
     config: Any
@@ -69,10 +71,15 @@ class Header:
 
 
 def header_from_json(text: str) -> Header:
-    """The strict inverse of ``Header.to_json``: an unknown, missing or ill-typed field raises ValueError."""
+    """The strict inverse of ``Header.to_json``: an unknown, missing or ill-typed field raises
+    ValueError."""
     fields = json.loads(text)
     wanted = {"kind", "config", "framing", "licence", "source", "sha256"}
-    if not isinstance(fields, dict) or set(fields) != wanted or not isinstance(fields["config"], dict):
+    if (
+        not isinstance(fields, dict)
+        or set(fields) != wanted
+        or not isinstance(fields["config"], dict)
+    ):
         raise ValueError(f"{text[:60]} ...; wanted exactly the fields {', '.join(sorted(wanted))}")
     kind = typed(str, fields["kind"], "kind")
     if kind not in MODELS:
@@ -96,16 +103,20 @@ def save_model(
     origin_sha256: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write ``model`` (its class in ``MODELS``, its config at ``model.config``) to ``path``, whole or not at all.
+    """Write ``model`` (its class in ``MODELS``, its config at ``model.config``) to ``path``, whole
+    or not at all.
 
-    ``dtype``: what floating tensors are stored as (float16 halves the file); None keeps theirs. WeightsError
-    where the disk refuses.
+    ``dtype``: what floating tensors are stored as (float16 halves the file); None keeps theirs.
+    WeightsError where the disk refuses.
     """
     kind = next((key for key, (_, network) in MODELS.items() if type(model) is network), None)
     if kind is None:
-        raise ValueError(f"{type(model).__name__} is no network of ours; known: {', '.join(MODELS)}")
+        raise ValueError(
+            f"{type(model).__name__} is no network of ours; known: {', '.join(MODELS)}"
+        )
     header = Header(kind, model.config, licence, source, origin_sha256)
-    assert header_from_json(header.to_json()) == header  # a config that does not survive must not be written
+    # a config that does not survive must not be written
+    assert header_from_json(header.to_json()) == header
     tensors = {key: _stored(tensor, dtype) for key, tensor in model.state_dict().items()}
     try:
         with replacing(Path(path)) as part:
@@ -113,7 +124,9 @@ def save_model(
                 save(tensors, {"lipsync": header.to_json()})
             )  # its own writer lets nobody else read the file
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be written ({error}); make room, or give a folder that is there") from error
+        raise WeightsError(
+            f"{path} cannot be written ({error}); make room, or give a folder that is there"
+        ) from error
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -122,12 +135,15 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def read_header(path: str | Path) -> Header:
-    """What one of our files says of itself, without reading its tensors. WeightsError for any other file."""
+    """What one of our files says of itself, without reading its tensors. WeightsError for any other
+    file."""
     path = Path(path)
     file_format = checkpoint.file_format(path)
     text = _metadata(path) if file_format == "safetensors" else None
     if text is None:
-        raise WeightsError(f"{path} is a {file_format} without our header; run `lipsync models convert {path} OUT`")
+        raise WeightsError(
+            f"{path} is a {file_format} without our header; run `lipsync models convert {path} OUT`"
+        )
     try:
         return header_from_json(text)
     except (ValueError, RecursionError) as error:
@@ -141,11 +157,14 @@ def _metadata(path: Path) -> str | None:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("lipsync")
     except SafetensorError as error:
-        raise WeightsError(f"{path} is damaged or truncated safetensors ({error}); get it again") from error
+        raise WeightsError(
+            f"{path} is damaged or truncated safetensors ({error}); get it again"
+        ) from error
 
 
 def weights_file(name_or_path: str | Path) -> Path:
-    """The file of a bundled name, of a public name of ``hub.HUB`` (pulled before, hash checked), or the path itself."""
+    """The file of a bundled name, of a public name of ``hub.HUB`` (pulled before, hash checked), or
+    the path itself."""
     name = str(name_or_path)
     if name in BUNDLED:
         return BUNDLED[name]
@@ -154,7 +173,9 @@ def weights_file(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if not path.exists() and path.name == name and not path.suffix:
         names = ", ".join([*BUNDLED, *hub.HUB])
-        raise WeightsError(f"no weights are called {name!r}, and there is no such file; known names: {names}")
+        raise WeightsError(
+            f"no weights are called {name!r}, and there is no such file; known names: {names}"
+        )
     return path
 
 
@@ -167,9 +188,10 @@ def load_model(
 ) -> nn.Module:
     """The network in a weight file, in eval mode, its floating tensors as ``dtype`` on ``device``.
 
-    ``name_or_path``: a name of ``BUNDLED`` (``mini``, ``face_landmarks`` ...), a public name (``lipsync models list``), or
-    any file of ours or of the public networks. ``kind``: the key of ``MODELS`` that the caller needs, or several of which
-    any will do. Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead.
+    ``name_or_path``: a name of ``BUNDLED`` (``mini``, ``face_landmarks`` ...), a public name
+    (``lipsync models list``), or any file of ours or of the public networks. ``kind``: the key of
+    ``MODELS`` that the caller needs, or several of which any will do. Nothing is downloaded and no
+    code of a file is run. Raises WeightsError, which says what the file is instead.
     """
     path = weights_file(name_or_path)
     if checkpoint.file_format(path) == "safetensors" and _metadata(path) is not None:
@@ -179,11 +201,15 @@ def load_model(
         found, config, tensors = _read_foreign(path)
     wanted = (kind,) if isinstance(kind, str) else kind
     if wanted is not None and found not in wanted:
-        raise WeightsError(f"{path} holds {_title(found)}; wanted {' or '.join(map(_title, wanted))}")
+        raise WeightsError(
+            f"{path} holds {_title(found)}; wanted {' or '.join(map(_title, wanted))}"
+        )
     return _build(found, config, tensors, path).to(device, dtype)
 
 
-def load_talking_face(name_or_path: str | Path, *, device: str | torch.device = "cpu") -> TalkingFace:
+def load_talking_face(
+    name_or_path: str | Path, *, device: str | torch.device = "cpu"
+) -> TalkingFace:
     """``load_model`` of a network that draws faces, whatever its kind."""
     network = load_model(name_or_path, kind=TALKING_FACES, device=device)
     assert isinstance(network, TalkingFace)
@@ -191,7 +217,9 @@ def load_talking_face(name_or_path: str | Path, *, device: str | torch.device = 
 
 
 def _title(kind: str) -> str:
-    public = next((network.title for network in architectures.NETWORKS if network.kind == kind), None)
+    public = next(
+        (network.title for network in architectures.NETWORKS if network.kind == kind), None
+    )
     return f"{public} ({kind})" if public else f"a {kind}"
 
 
@@ -204,24 +232,35 @@ def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
             "draws before you rely on it",
             *(path, network.title),
         )
-    return network.kind, network.config or PUBLIC[network.kind], architectures.our_names(network, tensors)
+    return (
+        network.kind,
+        network.config or PUBLIC[network.kind],
+        architectures.our_names(network, tensors),
+    )
 
 
 def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn.Module:
     """The network with these weights, in eval mode."""
     network = MODELS[kind][1]
     try:
-        with torch.device("meta"):  # shapes without memory: a damaged config could ask for terabytes
+        # shapes without memory: a damaged config could ask for terabytes
+        with torch.device("meta"):
             model = network(config)
     except (ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise WeightsError(f"{path} has a config that builds no {network.__name__}: {error}") from error
+        raise WeightsError(
+            f"{path} has a config that builds no {network.__name__}: {error}"
+        ) from error
     _check_fit(tensors, model.state_dict(), path, network.__name__)
-    model.load_state_dict(tensors, strict=True, assign=True)  # nothing is drawn at random only to be overwritten
+    # nothing is drawn at random only to be overwritten
+    model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval()
 
 
-def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, network: str) -> None:
-    """Names, shapes and number kinds agree, and every number is finite; WeightsError names the first that is not."""
+def _check_fit(
+    tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, network: str
+) -> None:
+    """Names, shapes and number kinds agree, and every number is finite; WeightsError names the
+    first that is not."""
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise WeightsError(
@@ -231,18 +270,24 @@ def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:
             got, want = tuple(tensor.shape), tuple(wanted[key].shape)
-            raise WeightsError(f"{path}: {key} has shape {got}; wanted {want}; is it of a fork with other sizes?")
+            raise WeightsError(
+                f"{path}: {key} has shape {got}; wanted {want}; is it of a fork with other sizes?"
+            )
         if tensor.is_floating_point() != wanted[key].is_floating_point():
             raise WeightsError(f"{path}: {key} is {tensor.dtype}; wanted {wanted[key].dtype}")
         if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained")
+            raise WeightsError(
+                f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained"
+            )
 
 
 def convert(source: str | Path, target: str | Path) -> Header:
-    """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes into the header.
+    """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes
+    into the header.
 
-    Reads the public networks that ``PUBLIC`` has a shape for. Licence and source come from the Hub table when the hash is
-    in it. Raises WeightsError; an existing ``target`` is replaced only by a complete file.
+    Reads the public networks that ``PUBLIC`` has a shape for. Licence and source come from the Hub
+    table when the hash is in it. Raises WeightsError; an existing ``target`` is replaced only by a
+    complete file.
     """
     path = weights_file(source)
     digest = hub.file_sha256(path)
@@ -252,12 +297,20 @@ def convert(source: str | Path, target: str | Path) -> Header:
     entry = next((entry for entry in hub.HUB.values() if entry.sha256 == digest), None)
     licence = entry.licence if entry else _unknown_licence(kind)
     origin = "/".join(entry.places[0][:2]) if entry else path.name
-    save_model(_build(kind, config, tensors, path), target, licence=licence, source=origin, origin_sha256=digest)
+    save_model(
+        _build(kind, config, tensors, path),
+        target,
+        licence=licence,
+        source=origin,
+        origin_sha256=digest,
+    )
     return read_header(target)
 
 
 def _unknown_licence(kind: str) -> str:
     if kind not in PUBLIC:
         return "not stated by the file; ask whoever trained it"
-    public = hub.HUB[{"fid_inception": "fid-inception"}.get(kind, kind if kind in hub.HUB else "wav2lip")]
+    public = hub.HUB[
+        {"fid_inception": "fid-inception"}.get(kind, kind if kind in hub.HUB else "wav2lip")
+    ]
     return f"not stated by the file; of the public weights: {public.licence}"

@@ -20,15 +20,30 @@ class Voices:
     sound: AudioSource
 
     @classmethod
-    def read(cls, sounds: list[Path | Audio], face: Path, cut: Cut, rate: int, warn: Callable[[str], None]) -> "Voices":
+    def read(
+        cls,
+        sounds: list[Path | Audio],
+        face: Path,
+        cut: Cut,
+        rate: int,
+        warn: Callable[[str], None],
+    ) -> "Voices":
         spans = [(cut.start, cut.end) if sound == face else (Fraction(0), None) for sound in sounds]
-        heard = [_heard(sound, *span, rate, warn) for sound, span in zip(sounds, spans, strict=True)]
+        heard = [
+            _heard(sound, *span, rate, warn) for sound, span in zip(sounds, spans, strict=True)
+        ]
         if len(sounds) == 1:
             return cls(heard, AudioSource(sounds[0], *spans[0]))
         return cls(heard, _mixed(sounds, spans, warn))
 
 
-def _heard(sound: Path | Audio, start: Fraction, end: Fraction | None, rate: int, warn: Callable[[str], None]) -> Audio:
+def _heard(
+    sound: Path | Audio,
+    start: Fraction,
+    end: Fraction | None,
+    rate: int,
+    warn: Callable[[str], None],
+) -> Audio:
     """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
     if isinstance(sound, Audio):
         AudioSource(sound)  # refuses what is no sound
@@ -38,16 +53,22 @@ def _heard(sound: Path | Audio, start: Fraction, end: Fraction | None, rate: int
         voice = read_audio(sound, rate=rate, start=first, stop=stop, on_warning=warn)
     if voice.samples.shape[1] == 0:
         name = "the audio" if isinstance(sound, Audio) else str(sound)
-        raise MediaError(f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer one")
+        raise MediaError(
+            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer one"
+        )
     return voice
 
 
 def _mixed(
-    sounds: list[Path | Audio], spans: list[tuple[Fraction, Fraction | None]], warn: Callable[[str], None]
+    sounds: list[Path | Audio],
+    spans: list[tuple[Fraction, Fraction | None]],
+    warn: Callable[[str], None],
 ) -> AudioSource:
     """Several voices at once, held in memory."""
     tracks = [
-        sound if isinstance(sound, Audio) else read_audio(sound, rate=None, mono=False, on_warning=warn)
+        sound
+        if isinstance(sound, Audio)
+        else read_audio(sound, rate=None, mono=False, on_warning=warn)
         for sound in sounds
     ]
     parts: list[Audio] = []

@@ -24,14 +24,18 @@ DemoName = Literal["portrait", "talking", "out of sync", "two people"]
 LATE = Fraction(1, 5)  # seconds: the sound of "out of sync"
 _HEAD = (slice(0, 224), slice(112, 336))  # where it is in the photograph
 _FPS = Fraction(25)
-_SWAY, _SWAY_SECONDS = 0.02, 3.0  # how far the camera sways, as a part of the picture, and how long that takes
+# how far the camera sways, as a part of the picture, and how long that takes
+_SWAY, _SWAY_SECONDS = 0.02, 3.0
 _CHUNK = 16  # frames
 
 
-def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None = None) -> tuple[Path, Path]:
+def demo(
+    folder: Path, *, overwrite: bool = False, on_progress: Progress | None = None
+) -> tuple[Path, Path]:
     """Write ``demo.mp4`` and a contact sheet ``demo.png`` into ``folder``; returns their paths.
 
-    The picture is NASA's portrait of the astronaut Eileen Collins (public domain), ``skimage.data.astronaut()``.
+    The picture is NASA's portrait of the astronaut Eileen Collins (public domain),
+    ``skimage.data.astronaut()``.
     """
     from skimage.io import imsave
 
@@ -52,10 +56,16 @@ def demo(folder: Path, *, overwrite: bool = False, on_progress: Progress | None 
 
 
 def contact_sheet(
-    video: Path, part: tuple[slice, slice], *, columns: int = 4, rows: int = 2, every: int = 4, first: int = 8
+    video: Path,
+    part: tuple[slice, slice],
+    *,
+    columns: int = 4,
+    rows: int = 2,
+    every: int = 4,
+    first: int = 8,
 ) -> np.ndarray:
-    """(rows*h, columns*w, 3) uint8: the ``part`` (rows, columns) of every ``every``-th frame of ``video`` from ``first``
-    on, in reading order; fewer rows where the video is too short."""
+    """(rows*h, columns*w, 3) uint8: the ``part`` (rows, columns) of every ``every``-th frame of
+    ``video`` from ``first`` on, in reading order; fewer rows where the video is too short."""
     count = columns * rows
     pieces = read_frames(video, start=first, stop=first + count * every, every=every)
     tiles = torch.cat([piece.pixels[:, *part] for piece in pieces])
@@ -64,7 +74,8 @@ def contact_sheet(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DemoClip:
-    """Something to try things with: ``image`` (H,W,3) uint8, a ``video`` as long as the speech, and ``audio``."""
+    """Something to try things with: ``image`` (H,W,3) uint8, a ``video`` as long as the speech, and
+    ``audio``."""
 
     image: Tensor
     video: Path
@@ -74,9 +85,9 @@ class DemoClip:
 def demo_clip(folder: Path, name: DemoName, *, on_progress: Progress | None = None) -> DemoClip:
     """One of four clips, made in ``folder`` unless it lies there.
 
-    ``portrait``: the photograph, a silent video that sways gently over it, the speech; ``talking``: the video speaks;
-    ``out of sync``: the same with its sound ``LATE``; ``two people``: the silent one beside its mirror image. ValueError
-    for any other name.
+    ``portrait``: the photograph, a silent video that sways gently over it, the speech; ``talking``:
+    the video speaks; ``out of sync``: the same with its sound ``LATE``; ``two people``: the silent
+    one beside its mirror image. ValueError for any other name.
     """
     if name not in get_args(DemoName):
         raise ValueError(f"no demo clip is called {name!r}; wanted {', '.join(get_args(DemoName))}")
@@ -116,12 +127,17 @@ def _sway(image: Tensor, count: int, out: Path) -> None:
 
     def frames() -> Iterator[Frames]:
         for start in range(0, count, _CHUNK):
-            turn = torch.arange(start, min(start + _CHUNK, count)) * (2 * math.pi / (_SWAY_SECONDS * float(_FPS)))
+            turn = torch.arange(start, min(start + _CHUNK, count)) * (
+                2 * math.pi / (_SWAY_SECONDS * float(_FPS))
+            )
             camera = torch.zeros(len(turn), 2, 3)
-            camera[:, 0, 0] = camera[:, 1, 1] = 1 - 2 * _SWAY  # zoomed in, so that no edge comes into view
+            # zoomed in, so that no edge comes into view
+            camera[:, 0, 0] = camera[:, 1, 1] = 1 - 2 * _SWAY
             camera[:, 0, 2], camera[:, 1, 2] = turn.sin() * 2 * _SWAY, (turn / 2).sin() * _SWAY
             grid = F.affine_grid(camera, [len(turn), 3, height, width], align_corners=False)
-            pictures = F.grid_sample(planes.expand(len(turn), -1, -1, -1), grid, align_corners=False)
+            pictures = F.grid_sample(
+                planes.expand(len(turn), -1, -1, -1), grid, align_corners=False
+            )
             yield Frames(pictures.round().to(torch.uint8).permute(0, 2, 3, 1), start)
 
     with VideoWriter(out, VideoInfo(width, height, _FPS, count)) as writer:

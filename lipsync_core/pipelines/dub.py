@@ -29,7 +29,18 @@ from ..runtime.prefetch import ahead, timed
 from ..runtime.warnings import Warnings
 from ..types import FaceTrack, Frames, YuvFrames
 from .audio_inputs import Voices
-from .dub_plan import Progress, Shown, Speech, chosen, looks_of, roles_of, speakers_of, suit_roles, table, turns
+from .dub_plan import (
+    Progress,
+    Shown,
+    Speech,
+    chosen,
+    looks_of,
+    roles_of,
+    speakers_of,
+    suit_roles,
+    table,
+    turns,
+)
 from .lipsync import LipSync
 from .reference import Reference
 from .restore import Restore, Restorer, enlargement, restored, restorer_for
@@ -41,9 +52,9 @@ _log = logging.getLogger("lipsync.dub")
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the output is written. ``codec`` None: what suits the container (H.264 in MP4). ``veryfast`` because encoding
-    is the slowest stage on a CPU. ``tag``: say in the file's metadata that the picture is generated, and by what.
-    ``repeatable``: see ``VideoWriter``."""
+    """How the output is written. ``codec`` None: what suits the container (H.264 in MP4).
+    ``veryfast`` because encoding is the slowest stage on a CPU. ``tag``: say in the file's metadata
+    that the picture is generated, and by what. ``repeatable``: see ``VideoWriter``."""
 
     codec: str | None = None
     crf: float = 18
@@ -55,9 +66,9 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class DubReport:
-    """What was done: ``frames`` written at ``fps``, of which ``dubbed`` show a redrawn face and ``passed_through`` none;
-    ``faces``: people found (a person counts once a scene); ``seconds`` per stage, which overlap, and in ``total``;
-    ``restorer``: what restored them, with its licence."""
+    """What was done: ``frames`` written at ``fps``, of which ``dubbed`` show a redrawn face and
+    ``passed_through`` none; ``faces``: people found (a person counts once a scene); ``seconds`` per
+    stage, which overlap, and in ``total``; ``restorer``: what restored them, with its licence."""
 
     out: Path
     frames: int
@@ -103,22 +114,27 @@ def dub(
     on_progress: Progress | None = None,
     on_frames: Callable[[Frames | YuvFrames], None] | None = None,
 ) -> DubReport:
-    """Write ``out``: the video or photo ``face`` with its mouth speaking ``audio``. The output is as long as the speech.
+    """Write ``out``: the video or photo ``face`` with its mouth speaking ``audio``. The output is
+    as long as the speech.
 
-    audio: a file with sound, or sound in memory, spoken by the face that ``select`` names (largest | left | right | INDEX |
-    x,y), or a list of (sound, face) pairs, heard together, where a face may also be a track. A sound that is the face file
-    itself is cut with the picture. silence: see ``Silence``. speakers: who speaks the one sound, and when, instead of
-    ``select``: a table (``read_turns``; its times are the output's), or "auto" for what the judge makes of the video's own
-    sound, or of ``audio`` where it has none; everybody keeps their own mouth otherwise. reference: which picture of a person
-    a mouth is drawn from (``Reference``); a mouth that closes in silence is one of ``nearest-closed``.
+    audio: a file with sound, or sound in memory, spoken by the face that ``select`` names (largest
+    | left | right | INDEX | x,y), or a list of (sound, face) pairs, heard together, where a face
+    may also be a track. A sound that is the face file itself is cut with the picture. silence: see
+    ``Silence``. speakers: who speaks the one sound, and when, instead of ``select``: a table
+    (``read_turns``; its times are the output's), or "auto" for what the judge makes of the video's
+    own sound, or of ``audio`` where it has none; everybody keeps their own mouth otherwise.
+    reference: which picture of a person a mouth is drawn from (``Reference``); a mouth that closes
+    in silence is one of ``nearest-closed``.
 
-    restore: a network that restores the dubbed faces, and how. pads: (top, bottom, left, right) px for models framed by the
-    detector's box. model_name: for the report and the file, instead of the model's own. lead_ms: see ``SoundFeatures``.
-    precision: the networks'; see ``arithmetic``. batch: frames at a time. people: the tracks found in this cut before, and
-    how many of its frames were searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``.
+    restore: a network that restores the dubbed faces, and how. pads: (top, bottom, left, right) px
+    for models framed by the detector's box. model_name: for the report and the file, instead of the
+    model's own. lead_ms: see ``SoundFeatures``. precision: the networks'; see ``arithmetic``.
+    batch: frames at a time. people: the tracks found in this cut before, and how many of its frames
+    were searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``.
     on_progress(stage, done, total); on_frames hears every chunk before it is written.
 
-    Raises NoFaceError before anything is generated when no frame has the face, MediaError, WeightsError, ValueError.
+    Raises NoFaceError before anything is generated when no frame has the face, MediaError,
+    WeightsError, ValueError.
     """
     face, out = Path(face), Path(out)
     sounds, selectors = speakers_of(audio, select)
@@ -130,7 +146,9 @@ def dub(
         footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
         network, name = _network(model, model_name, target)
         parser = load_parser(target, precision) if blend.occlusion == "parse" else None
-        sync = LipSync(network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision, parser=parser)
+        sync = LipSync(
+            network, blend=blend, pads=pads, lead_ms=lead_ms, precision=precision, parser=parser
+        )
         restorer = restorer_for(restore, blend, target, precision=precision)
         voices = Voices.read(sounds, face, cut, sync.config.features.rate, notes.warn)
         with _writer(out, footage, voices.sound, cut.start, encoding, name, notes) as writer:
@@ -138,20 +156,28 @@ def dub(
             say("find faces", 0, wanted)
             with notes.clock("find faces"):
                 found, length = people or find_people(
-                    footage, finding, target, stop=wanted, on_found=lambda done: say("find faces", done, wanted)
+                    footage,
+                    finding,
+                    target,
+                    stop=wanted,
+                    on_found=lambda done: say("find faces", done, wanted),
                 )
             shown = Shown.of(footage, cut, min(length, wanted), wanted)
             if speakers is None:
                 faces = chosen(found, selectors)
             else:
                 with notes.clock("find turns"):
-                    faces = turns(rows, sounds[0], shown, found, device=target, warn=notes.warn, say=say)
+                    faces = turns(
+                        rows, sounds[0], shown, found, device=target, warn=notes.warn, say=say
+                    )
             moved = isinstance(network, LipWarp)
             doubt = unsure_warning([face for face, _ in faces], passed=moved)
             if doubt and (moved or blend.mask != "box"):
                 notes.warn(doubt)
             with notes.clock("find references"):
-                looks = looks_of(faces, shown, reference, silence, say, sync=sync, heard=voices.heard)
+                looks = looks_of(
+                    faces, shown, reference, silence, say, sync=sync, heard=voices.heard
+                )
             roles = roles_of(faces, voices.heard, shown, looks, silence, blend.occlusion, drawings)
             roles = suit_roles(roles, sync, shown)
             dubbing = _dubbed(sync, footage, shown, roles, batch, restorer, notes)
@@ -164,8 +190,13 @@ def dub(
                     written += chunk.pixels.shape[0]
                     say("dub", written, len(shown.index))
     dubbed = int(torch.stack([_redrawn(role) for role in roles]).any(0).sum())
-    counts, found_by = (written, dubbed, written - dubbed, len(found), footage.info.fps), finding.detector
-    return DubReport(out, *counts, name, found_by, notes.spent, tuple(notes.warn.messages), _licensed(restorer))
+    counts, found_by = (
+        (written, dubbed, written - dubbed, len(found), footage.info.fps),
+        finding.detector,
+    )
+    return DubReport(
+        out, *counts, name, found_by, notes.spent, tuple(notes.warn.messages), _licensed(restorer)
+    )
 
 
 def _licensed(restorer: Restorer | None) -> str | None:
@@ -200,7 +231,11 @@ def _dubbed(
 
 
 def _restored(
-    pieces: Iterator[Frames | YuvFrames], speakers: list[Role], fps: Fraction, restorer: Restorer, notes: "_Notes"
+    pieces: Iterator[Frames | YuvFrames],
+    speakers: list[Role],
+    fps: Fraction,
+    restorer: Restorer,
+    notes: "_Notes",
 ) -> Iterator[Frames | YuvFrames]:
     """``pieces`` with the faces of ``speakers`` restored."""
     largest = max(enlargement(role.track) for role in speakers)
@@ -240,7 +275,9 @@ class _Notes:
         self.seconds[stage] += time.perf_counter() - began
 
 
-def _network(model: Path | str | TalkingFace, name: str | None, device: torch.device) -> tuple[TalkingFace, str]:
+def _network(
+    model: Path | str | TalkingFace, name: str | None, device: torch.device
+) -> tuple[TalkingFace, str]:
     """The network, and its name for reports."""
     if isinstance(model, TalkingFace):
         return model.to(device), name or type(model).__name__
@@ -248,7 +285,13 @@ def _network(model: Path | str | TalkingFace, name: str | None, device: torch.de
 
 
 def _writer(
-    out: Path, footage: Footage, sound: AudioSource, start: Fraction, encoding: Encoding, model: str, notes: _Notes
+    out: Path,
+    footage: Footage,
+    sound: AudioSource,
+    start: Fraction,
+    encoding: Encoding,
+    model: str,
+    notes: _Notes,
 ) -> VideoWriter:
     return VideoWriter(
         out,

@@ -28,12 +28,14 @@ Speech = Path | str | Audio
 """A file with sound, or sound in memory."""
 Progress = Callable[[str, int, int], None]
 Faces = Sequence[tuple[FaceTrack, Tensor | None]]
-"""Who speaks, in frames of the footage, and how much of the new mouth is seen in each of the output, None for all of it."""
+"""Who speaks, in frames of the footage, and how much of the new mouth is seen in each of the
+output, None for all of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """What an output shows: the frames ``index`` (T,) of the ``length`` that were searched of ``footage``, a ``cut``."""
+    """What an output shows: the frames ``index`` (T,) of the ``length`` that were searched of
+    ``footage``, a ``cut``."""
 
     footage: Footage | Pictures
     length: int
@@ -63,12 +65,16 @@ def chosen(found: Sequence[FaceTrack], selectors: Sequence[FaceSelector | FaceTr
     return [(who if isinstance(who, FaceTrack) else select(found, who), None) for who in selectors]
 
 
-def table(speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None) -> list[Row]:
+def table(
+    speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None
+) -> list[Row]:
     """The rows of the table ``speakers``; none where the judge is to tell, or nobody."""
     if speakers is None:
         return []
     if sounds > 1:
-        raise ValueError(f"{sounds} sounds and speakers; wanted one sound that they share, or pairs without speakers")
+        raise ValueError(
+            f"{sounds} sounds and speakers; wanted one sound that they share, or pairs without speakers"
+        )
     if drawings is not None:
         raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
     if speakers != "auto":
@@ -78,7 +84,9 @@ def table(speakers: Path | str | None, sounds: int, face: Path, drawings: Sequen
             )
         return read_turns(Path(speakers))
     if probe(face).still:
-        raise ValueError(f"{face}: nobody speaks in a photograph by itself; wanted a table of turns")
+        raise ValueError(
+            f"{face}: nobody speaks in a photograph by itself; wanted a table of turns"
+        )
     return []
 
 
@@ -92,7 +100,8 @@ def turns(
     warn: Callable[[str], None],
     say: Progress,
 ) -> Faces:
-    """The faces that speak by turns, by the table's ``rows`` or by the judge. NoFaceError where none is in the picture."""
+    """The faces that speak by turns, by the table's ``rows`` or by the judge. NoFaceError where
+    none is in the picture."""
     footage, length, index = shown.footage, shown.length, shown.index
     assert isinstance(footage, Footage)
     fps, path = footage.fps, footage.path
@@ -100,10 +109,20 @@ def turns(
         found_turns = turns_of_rows(rows, found, fps, warn, length=length, index=index)
     else:
         found_turns = auto_turns(
-            path, sound, found, length, fps=fps, cut=shown.cut, device=device, warn=warn, on_progress=say
+            path,
+            sound,
+            found,
+            length,
+            fps=fps,
+            cut=shown.cut,
+            device=device,
+            warn=warn,
+            on_progress=say,
         )
     faces = parts(found_turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
-    if not any(bool((arranged(face, length, index).visible & (seen > 0)).any()) for face, seen in faces):
+    if not any(
+        bool((arranged(face, length, index).visible & (seen > 0)).any()) for face, seen in faces
+    ):
         raise NoFaceError(
             f"{path}: none of {len(found)} faces has a turn that is in the picture; "
             + ("mend the table of turns" if rows else "give a table of turns, or --face")
@@ -112,8 +131,8 @@ def turns(
 
 
 def drawn_from(reference: Reference, silence: Silence, model: TalkingFace) -> Reference:
-    """What mouths are drawn from: ``auto`` is left to a ``LipWarp`` alone, which also closes lips by itself; of other models
-    a mouth that closes in silence needs a closed one."""
+    """What mouths are drawn from: ``auto`` is left to a ``LipWarp`` alone, which also closes lips
+    by itself; of other models a mouth that closes in silence needs a closed one."""
     if isinstance(model, LipWarp):
         return reference
     if reference in ("auto", "current"):
@@ -131,7 +150,8 @@ def looks_of(
     sync: LipSync,
     heard: Sequence[Audio],
 ) -> list[References | None]:
-    """What each face is drawn from when it speaks what is ``heard`` (one sound for all, or one each); see ``Reference``."""
+    """What each face is drawn from when it speaks what is ``heard`` (one sound for all, or one
+    each); see ``Reference``."""
     kind = drawn_from(reference, silence, sync.model)
     if kind == "auto":
         sounds = list(heard) * len(faces) if len(heard) == 1 else heard
@@ -158,7 +178,14 @@ def _matching(face: FaceTrack, sound: Audio, shown: Shown, sync: LipSync) -> Ref
     """The mouths of ``face`` that are nearest to what ``sound`` asks for."""
     said = sync.lip_shapes(sound, shown.footage.fps, len(shown.index))
     own = raise_range(sync.lip_range(face), said)
-    return matching(shown.footage, face, wanted_shape(said, own), own.spread, length=shown.length, index=shown.index)
+    return matching(
+        shown.footage,
+        face,
+        wanted_shape(said, own),
+        own.spread,
+        length=shown.length,
+        index=shown.index,
+    )
 
 
 def roles_of(
@@ -170,28 +197,43 @@ def roles_of(
     occlusion: Occlusion,
     drawings: Sequence[Drawings] | None = None,
 ) -> list[Role]:
-    """Who says what through whom, in frames of the output, and how much of each is seen; one sound is for all."""
+    """Who says what through whom, in frames of the output, and how much of each is seen; one sound
+    is for all."""
     many, count = len(faces), len(shown.index)
     sounds = list(heard) * many if len(heard) == 1 else heard
     roles: list[Role] = []
-    for (face, turn), sound, kept, look in zip(faces, sounds, drawings or [None] * many, looks, strict=True):
-        voice = None if silence == "generate" else voice_activity(sound, fps=shown.footage.fps, count=count)
+    for (face, turn), sound, kept, look in zip(
+        faces, sounds, drawings or [None] * many, looks, strict=True
+    ):
+        voice = (
+            None
+            if silence == "generate"
+            else voice_activity(sound, fps=shown.footage.fps, count=count)
+        )
         seen, speaking = shown_in(silence, turn, voice)
         plain = clear(shown.footage, face, length=shown.length) if occlusion == "compare" else None
-        roles.append(Role(sound, arranged(face, shown.length, shown.index), kept, seen, speaking, look, plain))
+        roles.append(
+            Role(
+                sound, arranged(face, shown.length, shown.index), kept, seen, speaking, look, plain
+            )
+        )
     return roles
 
 
 def suit_roles(roles: Sequence[Role], sync: LipSync, shown: Shown) -> list[Role]:
-    """``roles`` for the model of ``sync``: one that moves lips moves them as far as speakers do, and shows nothing in frames
-    whose landmarks cannot be believed."""
+    """``roles`` for the model of ``sync``: one that moves lips moves them as far as speakers do,
+    and shows nothing in frames whose landmarks cannot be believed."""
     if not isinstance(sync.model, LipWarp):
         return list(roles)
     out: list[Role] = []
     for role in roles:
         said = sync.lip_shapes(role.audio, shown.footage.fps, len(shown.index))
         sure = sure_shares(role.track)
-        seen = sure if sure is None or role.shown is None else role.shown[: len(sure)] * sure[: len(role.shown)]
+        seen = (
+            sure
+            if sure is None or role.shown is None
+            else role.shown[: len(sure)] * sure[: len(role.shown)]
+        )
         lips = raise_range(sync.lip_range(role.track), said)
         out.append(replace(role, shown=role.shown if sure is None else seen, lips=lips))
     return out

@@ -1,4 +1,5 @@
-"""The edge of the measures of lips: videos in; out comes whether a dub follows the new speech or the old lips."""
+"""The edge of the measures of lips: videos in; out comes whether a dub follows the new speech or
+the old lips."""
 
 import math
 import sys
@@ -51,8 +52,8 @@ class MouthReport:
         """Give the report for JSON.
 
         Returns:
-            "truth_video" and "source_video" (paths or null), "landmarks", the figures by their names (null for what cannot
-            be had), and "reasons" for those that are null.
+            "truth_video" and "source_video" (paths or null), "landmarks", the figures by their
+            names (null for what cannot be had), and "reasons" for those that are null.
         """
         paths = {"truth_video": self.truth, "source_video": self.source}
         named = {name: None if path is None else str(path) for name, path in paths.items()}
@@ -74,9 +75,11 @@ def measure_following(
 
     Args:
         dub: The dubbed video.
-        truth: Video of the speaker of the new sound; its largest face counts. None: no figure that needs it.
+        truth: Video of the speaker of the new sound; its largest face counts. None: no figure that
+            needs it.
         source: The video that was dubbed. None, or a photo: no figure that needs it.
-        face: Whose mouth in dub and source, as ``dub`` takes it (largest | left | right | INDEX | x,y).
+        face: Whose mouth in dub and source, as ``dub`` takes it (largest | left | right | INDEX |
+            x,y).
         seconds: How much of each video is looked at, from its beginning; None for all.
         finding: How faces are found.
         device: Where networks run: auto, cpu, cuda or mps.
@@ -91,9 +94,13 @@ def measure_following(
         WeightsError: Without landmark weights.
     """
     if truth is None and source is None:
-        raise ValueError("lips are compared with others; give the true speaker's video, the source, or both")
+        raise ValueError(
+            "lips are compared with others; give the true speaker's video, the source, or both"
+        )
     target = device_named(device)
-    meter = MouthMeter(load_landmarks(target), *load_detector(finding, target), on_progress=on_progress)
+    meter = MouthMeter(
+        load_landmarks(target), *load_detector(finding, target), on_progress=on_progress
+    )
     paths: dict[Role, Path | None] = {
         "dub": Path(dub),
         "truth": None if truth is None else Path(truth),
@@ -110,7 +117,9 @@ def measure_following(
             missing[role] = "the source is a photo, whose mouth does not move"
             continue
         try:
-            openings = meter.openings(path, FaceSelector() if role == "truth" else selector, seconds=seconds)
+            openings = meter.openings(
+                path, FaceSelector() if role == "truth" else selector, seconds=seconds
+            )
         except MediaError:
             raise
         except LipSyncError as error:
@@ -134,7 +143,9 @@ class MouthMeter:
         self._finder, self._detector, self._key = finder, detector, detector_key
         self._say = on_progress or (lambda *_: None)
 
-    def openings(self, video: Path, selector: FaceSelector = FaceSelector(), *, seconds: float | None = None) -> Tensor:
+    def openings(
+        self, video: Path, selector: FaceSelector = FaceSelector(), *, seconds: float | None = None
+    ) -> Tensor:
         """Measure a video.
 
         Args:
@@ -152,7 +163,9 @@ class MouthMeter:
         info = probe(video)
         stop = sys.maxsize if seconds is None else math.floor(seconds * info.fps) + 1
         self._say(f"find faces in {video.name}", 0, info.frames or 0)
-        people, count = track(Footage(video, info), self._detector, stop=stop, detector_key=self._key)
+        people, count = track(
+            Footage(video, info), self._detector, stop=stop, detector_key=self._key
+        )
         person = select(people, selector)
         with closing(ahead(read_frames(video, fps=info.fps, chunk=_CHUNK, stop=count))) as frames:
             return self.along(self._told(frames, video, count), person)
@@ -167,7 +180,9 @@ class MouthMeter:
         Returns:
             (N,) openings, NaN in frames where the face is not visible or the landmarks are unsure.
         """
-        return torch.cat([measure_openings(piece, person, self._finder) for piece in frames] or [torch.zeros(0)])
+        return torch.cat(
+            [measure_openings(piece, person, self._finder) for piece in frames] or [torch.zeros(0)]
+        )
 
     @staticmethod
     def times(video: Path, count: int) -> Tensor:
@@ -197,8 +212,8 @@ def measure_openings(frames: Frames, person: FaceTrack, finder: LandmarkFinder) 
         finder: Finds the landmarks.
 
     Returns:
-        (N,) openings in distances between the outer corners of the eyes, NaN in frames where the face is not visible or the
-        finder is less sure than ``faces.landmarks.SURE``.
+        (N,) openings in distances between the outer corners of the eyes, NaN in frames where the
+        face is not visible or the finder is less sure than ``faces.landmarks.SURE``.
     """
     openings = torch.full((len(frames.pixels),), torch.nan)
     at = torch.arange(len(openings)) + frames.start - person.start
@@ -207,7 +222,9 @@ def measure_openings(frames: Frames, person: FaceTrack, finder: LandmarkFinder) 
     here = here[person.visible.cpu()[at[here]]]
     if not len(here):
         return openings
-    points, scores = finder.find(Frames(frames.pixels[here]), person.boxes[at[here]], person.points[at[here]])
+    points, scores = finder.find(
+        Frames(frames.pixels[here]), person.boxes[at[here]], person.points[at[here]]
+    )
     openings[here] = torch.where(scores >= SURE, mouth_opening(points), torch.nan)
     return openings
 
@@ -236,16 +253,20 @@ def explain_following(found: MouthFollowing) -> str:
             return f"The lips follow the new speech, and hardly the old lips {figures}."
         if found.new < _FOLLOWS:
             return f"The lips still follow the old lips, and hardly the new speech {figures}."
-        more = "new speech more than the old lips" if found.new > found.old else "old lips more than the new speech"
+        more = (
+            "new speech more than the old lips"
+            if found.new > found.old
+            else "old lips more than the new speech"
+        )
         return f"The lips follow the {more} {figures}."
     if found.truth is not None:
         followed = "follow" if found.truth >= _CLEAR else "hardly follow"
-        return (
-            f"The lips {followed} the true speaker's (correlation {found.truth:.2f}); what chance gives is not known."
-        )
+        return f"The lips {followed} the true speaker's (correlation {found.truth:.2f}); what chance gives is not known."
     followed = "follow" if (found.leak or 0) >= _CLEAR else "hardly follow"
     return f"The lips {followed} the old lips (correlation {found.leak:.2f}); what chance gives is not known."
 
 
 _FOLLOWS = 0.2  # of a coefficient: less is what two unrelated mouths give in a few seconds
-_CLEAR = 0.5  # of a correlation whose chance is not known; two unrelated mouths reach 0.2 to 0.4 at their best lag
+# of a correlation whose chance is not known; two unrelated mouths reach 0.2 to 0.4 at their best
+# lag
+_CLEAR = 0.5

@@ -48,25 +48,28 @@ def mask_sheet(
     count: int = 9,
     width: int = 1280,
 ) -> Tensor:
-    """A contact sheet (h,w,3) uint8, ``width`` px wide or a little less: of ``count`` equal parts of the ``length`` frames of
-    ``media`` one frame each, cut to the region of its faces, with the mask of ``blend`` over every one of ``tracks``. The
-    tint is as strong as the new mouth would be seen; a line, white inside and black outside, runs where that is half.
+    """A contact sheet (h,w,3) uint8, ``width`` px wide or a little less: of ``count`` equal parts
+    of the ``length`` frames of ``media`` one frame each, cut to the region of its faces, with the
+    mask of ``blend`` over every one of ``tracks``. The tint is as strong as the new mouth would be
+    seen; a line, white inside and black outside, runs where that is half.
 
-    framing, size: those of the model's crops; moves: whether it moves pixels, whose upper half stays
-    (``TalkingFace.moves``). lips: the model itself where it moves lips; how far the chin will fall is not known yet, so the
-    mask is that of a jaw which stays where it is. ``device``: the parser's, where the blend asks for one and none is given.
-    Frames on the sheet lie apart, so that nothing is eased from one to the next. Parts in which none of the faces is visible
-    are left out.
+    framing, size: those of the model's crops; moves: whether it moves pixels, whose upper half
+    stays (``TalkingFace.moves``). lips: the model itself where it moves lips; how far the chin will
+    fall is not known yet, so the mask is that of a jaw which stays where it is. ``device``: the
+    parser's, where the blend asks for one and none is given. Frames on the sheet lie apart, so that
+    nothing is eased from one to the next. Parts in which none of the faces is visible are left out.
 
-    Raises NoFaceError where that is all of them; WeightsError without a parser's weights; ValueError unless ``length``,
-    ``count`` and ``width`` are 1 or more.
+    Raises NoFaceError where that is all of them; WeightsError without a parser's weights;
+    ValueError unless ``length``, ``count`` and ``width`` are 1 or more.
     """
     if width < 1:
         raise ValueError(f"width is {width} px; wanted 1 or more")
     seen = {frame: _seen(tracks, frame) for frame in sheet_frames(tracks, length, most=count)}
     seen = {frame: faces for frame, faces in seen.items() if faces}
     if not seen:
-        raise NoFaceError(f"none of {len(tracks)} chosen faces is visible in {length} frames; choose another face")
+        raise NoFaceError(
+            f"none of {len(tracks)} chosen faces is visible in {length} frames; choose another face"
+        )
     if blend.occlusion == "parse" and parser is None:
         parser = load_parser(device)
     clears: dict[int, Tensor | None] = {}
@@ -87,15 +90,18 @@ def mask_sheet(
             moment = Moment(torch.tensor([frame]), media.fps, Past(clear=clears.get(number)))
             faces, mask, _ = shaped(faces, blend, size, moment)
             onto = compose(_to_tile(regions[frame], shape).to(mask), faces.crop_to_frame)
-            new = shares(shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves and lips is None)[0].cpu()
+            new = shares(
+                shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves and lips is None
+            )[0].cpu()
             share = 1 - (1 - share) * (1 - new)
         tiles.append(tinted(tile.cpu(), share, half=blend.strength / 2))
     return contact_sheet(torch.stack(tiles), columns=columns)
 
 
 def tinted(picture: Tensor, share: Tensor, *, half: float = 0.5) -> Tensor:
-    """(h,w,3) uint8: ``picture`` (3,h,w), RGB in [0,1], green by ``share`` (h,w) in [0,1], and round where that is ``half``
-    or more a line, white inside and black outside, which is seen on any skin."""
+    """(h,w,3) uint8: ``picture`` (3,h,w), RGB in [0,1], green by ``share`` (h,w) in [0,1], and
+    round where that is ``half`` or more a line, white inside and black outside, which is seen on
+    any skin."""
     green = picture.new_tensor(_TINT)[:, None, None]
     out = picture + _MOST_TINT * share * (green - picture)
     inside = ((share >= half) & (share > 0)).to(picture)[None, None]
@@ -111,16 +117,24 @@ def _seen(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]
     return [(number, face) for number, face in here if bool(face.visible[0])]
 
 
-def _clear(media: Footage | Pictures, track: FaceTrack, length: int, framing: Framing, size: int) -> Tensor | None:
+def _clear(
+    media: Footage | Pictures, track: FaceTrack, length: int, framing: Framing, size: int
+) -> Tensor | None:
     """(1,3,S,S) the face with nothing before it, as ``LipSync`` is given it."""
     found = Portraits.of(clear(media, track, length=length), framing, size)
     return None if found is None else found.crop(0)
 
 
 def _faces(
-    picture: Frames | YuvFrames, face: FaceTrack, blend: Blend, framing: Framing, size: int, parser: FaceParser | None
+    picture: Frames | YuvFrames,
+    face: FaceTrack,
+    blend: Blend,
+    framing: Framing,
+    size: int,
+    parser: FaceParser | None,
 ) -> Faces:
-    """Where a ``face`` is in its ``picture``, and what the blend's mask needs to know of it; as ``LipSync`` has it."""
+    """Where a ``face`` is in its ``picture``, and what the blend's mask needs to know of it; as
+    ``LipSync`` has it."""
     device = picture.pixels.device
     boxes, points = face.boxes.float(), face.points.float()
     matrices = crop_to_frame(boxes, points, framing, size)
@@ -135,8 +149,11 @@ def _faces(
     return Faces(placed, apply(inverse, points).to(device), dense, pixels, labels)
 
 
-def _reaching_below(faces: Faces, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder) -> Faces:
-    """``faces`` with the outline that moved lips are put in under; looks for landmarks where the track has none of ours."""
+def _reaching_below(
+    faces: Faces, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
+) -> Faces:
+    """``faces`` with the outline that moved lips are put in under; looks for landmarks where the
+    track has none of ours."""
     dense = faces.dense
     if dense is None or dense.shape[1] != POINTS:
         found, _ = finder.find(picture, face.boxes, face.points)
@@ -147,19 +164,23 @@ def _reaching_below(faces: Faces, picture: Frames | YuvFrames, face: FaceTrack, 
 def _regions(
     seen: dict[int, list[tuple[int, FaceTrack]]], width: int, height: int
 ) -> tuple[dict[int, Box], float, float]:
-    """For each frame the even px of a picture round its faces that are shown, all of one shape, and that shape's sides."""
+    """For each frame the even px of a picture round its faces that are shown, all of one shape, and
+    that shape's sides."""
     wanted: dict[int, Tensor] = {}
     limits = torch.tensor([width, height], dtype=torch.float32)
     for frame, faces in seen.items():
         boxes = torch.cat([face.boxes.float().cpu() for _, face in faces])
         margin = _AROUND * (boxes[:, 2:] - boxes[:, :2])
         low, high = (boxes[:, :2] - margin).amin(0), (boxes[:, 2:] + margin).amax(0)
-        wanted[frame] = torch.stack([low.clamp_min(0).minimum(limits - 2), high.minimum(limits).clamp_min(2)])
+        wanted[frame] = torch.stack(
+            [low.clamp_min(0).minimum(limits - 2), high.minimum(limits).clamp_min(2)]
+        )
     sides = torch.stack([(high - low).clamp_min(2) for low, high in wanted.values()])
     shape = sides.amax(0)
     regions: dict[int, Box] = {}
     for side, (frame, (low, high)) in zip(sides, wanted.items(), strict=True):
-        whole = (shape * (side / shape).amax()).minimum(limits)  # the smallest of that shape which holds its faces
+        # the smallest of that shape which holds its faces
+        whole = (shape * (side / shape).amax()).minimum(limits)
         corner = ((low + high - whole) / 2).clamp_min(0).minimum(limits - whole)
         x0, y0 = (2 * (corner / 2).floor()).int().tolist()
         x1, y1 = (2 * ((corner + whole) / 2).ceil()).int().tolist()
@@ -171,8 +192,13 @@ def _part(picture: Frames | YuvFrames, region: Box, shape: tuple[int, int]) -> T
     """(3,h,w) RGB in [0,1] of the ``region`` of a single picture."""
     x0, y0, x1, y1 = region
     if isinstance(picture, YuvFrames):
-        luma, chroma = picture.luma[..., y0:y1, x0:x1], picture.chroma[..., y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]
-        return to_rgb(torch.cat([_resized(luma, shape), _resized(chroma, shape)], 1), picture.colour)[0]
+        luma, chroma = (
+            picture.luma[..., y0:y1, x0:x1],
+            picture.chroma[..., y0 // 2 : y1 // 2, x0 // 2 : x1 // 2],
+        )
+        return to_rgb(
+            torch.cat([_resized(luma, shape), _resized(chroma, shape)], 1), picture.colour
+        )[0]
     pixels = picture.pixels[:, y0:y1, x0:x1].permute(0, 3, 1, 2)
     return _resized(pixels, shape)[0] / (255 if pixels.dtype == torch.uint8 else 1)
 
@@ -196,12 +222,15 @@ _LINE = 1 / 300  # of the picture's shorter side
 
 
 def numbered(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tensor:
-    """A copy (H,W,3) uint8 of a picture (H,W,3), uint8 in [0,255] or float in [0,1], with ``boxes`` (F,4) drawn in, and
-    beside each its label. Raises ValueError for other shapes, or where boxes and labels differ in number."""
+    """A copy (H,W,3) uint8 of a picture (H,W,3), uint8 in [0,255] or float in [0,1], with ``boxes``
+    (F,4) drawn in, and beside each its label. Raises ValueError for other shapes, or where boxes
+    and labels differ in number."""
     from PIL import Image, ImageDraw, ImageFont
 
     if pixels.ndim != 3 or pixels.shape[2] != 3 or boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"pixels and boxes are {tuple(pixels.shape)}, {tuple(boxes.shape)}; wanted (H,W,3) and (F,4)")
+        raise ValueError(
+            f"pixels and boxes are {tuple(pixels.shape)}, {tuple(boxes.shape)}; wanted (H,W,3) and (F,4)"
+        )
     if len(labels) != len(boxes):
         raise ValueError(f"got {len(labels)} labels for {len(boxes)} boxes; wanted one for each")
     picture = Image.fromarray(_bytes(pixels).numpy())
@@ -210,8 +239,12 @@ def numbered(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tens
     short = min(height, width)
     line = max(1, round(short * _LINE))
     for box, label in zip(boxes.tolist(), labels, strict=True):
-        x0, y0, x1, y1 = within((round(box[0]), round(box[1]), round(box[2]), round(box[3])), width, height)
-        draw.rectangle((x0 - line, y0 - line, x1 - 1 + line, y1 - 1 + line), outline=_INK, width=line)
+        x0, y0, x1, y1 = within(
+            (round(box[0]), round(box[1]), round(box[2]), round(box[3])), width, height
+        )
+        draw.rectangle(
+            (x0 - line, y0 - line, x1 - 1 + line, y1 - 1 + line), outline=_INK, width=line
+        )
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=_PAPER, width=line)
         text = min(max((y1 - y0) * _TEXT_IN_BOX, short * _TEXT), short * _LARGEST_TEXT)
         text = max(_LEAST_TEXT, round(text))
@@ -226,16 +259,22 @@ def numbered(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tens
 
 
 def numbers(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[int]]:
-    """Boxes (F,4) of the people seen in a clip frame, and the number of each: its place in its scene's row, as ``--face
-    INDEX`` counts."""
-    places = [(place, window(person, frame, 1)) for row in rows(tracks) for place, person in enumerate(row)]
+    """Boxes (F,4) of the people seen in a clip frame, and the number of each: its place in its
+    scene's row, as ``--face INDEX`` counts."""
+    places = [
+        (place, window(person, frame, 1))
+        for row in rows(tracks)
+        for place, person in enumerate(row)
+    ]
     seen = [(place, here) for place, here in places if bool(here.visible[0])]
-    return torch.cat([torch.zeros(0, 4), *(here.boxes.cpu() for _, here in seen)]), [place for place, _ in seen]
+    return torch.cat([torch.zeros(0, 4), *(here.boxes.cpu() for _, here in seen)]), [
+        place for place, _ in seen
+    ]
 
 
 def sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> list[int]:
-    """At most ``most`` of a clip's ``count`` frames, rising: of each of as many equal parts, the first frame that shows the
-    most people. Raises ValueError unless both are 1 or more."""
+    """At most ``most`` of a clip's ``count`` frames, rising: of each of as many equal parts, the
+    first frame that shows the most people. Raises ValueError unless both are 1 or more."""
     if count < 1 or most < 1:
         raise ValueError(f"got count {count}, most {most}; wanted 1 or more of each")
     people = torch.zeros(count, dtype=torch.int64)
@@ -245,9 +284,12 @@ def sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> 
     return [int(part[people[part].argmax()]) for part in parts]
 
 
-def overview(frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, count: int, width: int = 1280) -> Tensor:
-    """``count`` ``frames`` of a clip (as ``sheet_frames`` chooses them), reduced to fit ``width`` px side by side and their
-    faces numbered, as one picture (h,w,3) uint8. One chunk is held at its full size. Raises ValueError without frames."""
+def overview(
+    frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, count: int, width: int = 1280
+) -> Tensor:
+    """``count`` ``frames`` of a clip (as ``sheet_frames`` chooses them), reduced to fit ``width``
+    px side by side and their faces numbered, as one picture (h,w,3) uint8. One chunk is held at its
+    full size. Raises ValueError without frames."""
     columns = math.ceil(math.sqrt(max(1, count)))
     tiles: list[Tensor] = []
     for chunk in frames:
@@ -261,24 +303,36 @@ def overview(frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, count: in
 
 
 def contact_sheet(tiles: Tensor, *, columns: int) -> Tensor:
-    """(rows*h, columns*w, 3): pictures (N,h,w,3) of one size in reading order, black where they do not fill the last row."""
+    """(rows*h, columns*w, 3): pictures (N,h,w,3) of one size in reading order, black where they do
+    not fill the last row."""
     count, height, width, _ = tiles.shape
     lines = -(-count // columns)
     tiles = torch.cat([tiles, tiles.new_zeros(lines * columns - count, height, width, 3)])
-    return tiles.view(lines, columns, height, width, 3).transpose(1, 2).reshape(lines * height, columns * width, 3)
+    return (
+        tiles.view(lines, columns, height, width, 3)
+        .transpose(1, 2)
+        .reshape(lines * height, columns * width, 3)
+    )
 
 
-def face_masks(tracks: Sequence[FaceTrack], *, start: int, count: int, height: int, width: int) -> Tensor:
-    """(count,height,width) float32 for the clip frames from ``start`` on: 1 on every visible face, from the brows to the
-    chin (the ellipse of ``face_mask``), else 0. A frame of 1080p takes 8 MB."""
+def face_masks(
+    tracks: Sequence[FaceTrack], *, start: int, count: int, height: int, width: int
+) -> Tensor:
+    """(count,height,width) float32 for the clip frames from ``start`` on: 1 on every visible face,
+    from the brows to the chin (the ellipse of ``face_mask``), else 0. A frame of 1080p takes 8 MB.
+    """
     masks = torch.zeros(count, height, width)
     for track in tracks:
         person = window(track, start, count)
         points = person.points.float().cpu()
-        placed = bounds(crop_to_frame(person.boxes.float().cpu(), points, Framing(), 1), (0, 0, 1, 1))
+        placed = bounds(
+            crop_to_frame(person.boxes.float().cpu(), points, Framing(), 1), (0, 0, 1, 1)
+        )
         for i in person.visible.nonzero()[:, 0].tolist():
             x0, y0, x1, y1 = within(placed[i], width, height)
-            face = face_mask("face", points[i : i + 1] - torch.tensor([x0, y0]), max(x1 - x0, y1 - y0), feather=0)
+            face = face_mask(
+                "face", points[i : i + 1] - torch.tensor([x0, y0]), max(x1 - x0, y1 - y0), feather=0
+            )
             part = masks[i, y0:y1, x0:x1]
             part.copy_(torch.maximum(part, face[0, 0, : y1 - y0, : x1 - x0]))
     return masks
@@ -290,10 +344,19 @@ def _reduced(pixels: Tensor, width: int) -> Tensor:
         return _bytes(pixels)
     size = (max(1, round(pixels.shape[0] * width / pixels.shape[1])), width)
     planar = _bytes(pixels).permute(2, 0, 1)[None].float()
-    return F.interpolate(planar, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).round().byte()
+    return (
+        F.interpolate(planar, size=size, mode="bilinear", antialias=True)[0]
+        .permute(1, 2, 0)
+        .round()
+        .byte()
+    )
 
 
 def _bytes(pixels: Tensor) -> Tensor:
     """On the CPU, as uint8 in [0,255]."""
-    whole = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().clamp(0, 255).to(torch.uint8)
+    whole = (
+        pixels
+        if pixels.dtype == torch.uint8
+        else (pixels * 255).round().clamp(0, 255).to(torch.uint8)
+    )
     return whole.cpu()

@@ -1,4 +1,5 @@
-"""The edge of image quality: paths in; out comes how good a clip looks, by itself and beside the true one."""
+"""The edge of image quality: paths in; out comes how good a clip looks, by itself and beside the
+true one."""
 
 import json
 import logging
@@ -36,13 +37,14 @@ from .track_faces import Finding, device_named, load_detector, load_landmarks, t
 _log = logging.getLogger("lipsync.quality")
 Progress = Callable[[str, int, int], None]
 
-_CHUNK = 4  # frames of each file read together: every metric looks at one at a time, and 4K has 25 MB each
+# frames of each file read together: every metric looks at one at a time, and 4K has 25 MB each
+_CHUNK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a metric says of the video and, where it needs no truth, of the true clip (``real``). ``reason``: why one of the
-    two is None where it might be a number, or infinite."""
+    """What a metric says of the video and, where it needs no truth, of the true clip (``real``).
+    ``reason``: why one of the two is None where it might be a number, or infinite."""
 
     value: float | None
     real: float | None = None
@@ -56,13 +58,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QualityReport:
-    """How the face mostly at ``centre`` (x, y in px, as ``--face`` takes it) looks in ``video``, seen in ``with_face`` of
-    the ``frames`` that were looked at, at ``fps``.
+    """How the face mostly at ``centre`` (x, y in px, as ``--face`` takes it) looks in ``video``,
+    seen in ``with_face`` of the ``frames`` that were looked at, at ``fps``.
 
-    ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the video and of ``real``;
-    with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``, ``fid``, all three of the ``region`` (figures of
-    two regions do not compare), and ``lmd``, by ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose
-    lips it follows, where others were given (``mouth_following``).
+    ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the
+    video and of ``real``; with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``,
+    ``fid``, all three of the ``region`` (figures of two regions do not compare), and ``lmd``, by
+    ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose lips it follows, where
+    others were given (``mouth_following``).
     """
 
     video: Path
@@ -78,8 +81,9 @@ class QualityReport:
     mouth: MouthReport | None = None
 
     def to_json(self) -> str:
-        """One JSON object; "figures" holds {"value", "real"} by name, null for what is missing or infinite, and then
-        "reason" says why. fps as "25" or "30000/1001". "mouth": see ``MouthReport.to_values``; null where it was not asked."""
+        """One JSON object; "figures" holds {"value", "real"} by name, null for what is missing or
+        infinite, and then "reason" says why. fps as "25" or "30000/1001". "mouth": see
+        ``MouthReport.to_values``; null where it was not asked."""
         values = {
             "video": str(self.video),
             "real": None if self.real is None else str(self.real),
@@ -107,17 +111,19 @@ def measure(
     device: str = "auto",
     on_progress: Progress | None = None,
 ) -> QualityReport:
-    """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence; and, against ``real``,
-    the same clip undubbed or the truth, how far it is from that. Memory holds a few frames of each file, some 200 bytes
-    per frame, the sound, and for FID 130 MB.
+    """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence;
+    and, against ``real``, the same clip undubbed or the truth, how far it is from that. Memory
+    holds a few frames of each file, some 200 bytes per frame, the sound, and for FID 130 MB.
 
-    With ``real`` the frames of both are taken at its rate, up to the end of the shorter, the face is looked for in it
-    alone, and motion in silence is that in the silence of ``video`` in both. face: whom, as ``dub`` takes it (largest | left
+    With ``real`` the frames of both are taken at its rate, up to the end of the shorter, the face
+    is looked for in it alone, and motion in silence is that in the silence of ``video`` in both.
+    face: whom, as ``dub`` takes it (largest | left
     | right | INDEX | x,y). region: what PSNR, SSIM and FID look at: the detector's box of the face, or the frame.
     landmarks: InsightFace's 2d106det.onnx, for LMD by it instead of by the bundled network. FID comes with the weights ``fid-
     inception``, pulled before. What cannot be had is None in the report, with the reason. on_progress(stage, done, total).
 
-    Raises NoFaceError, MediaError, WeightsError, ValueError (among others for two files of different sizes).
+    Raises NoFaceError, MediaError, WeightsError, ValueError (among others for two files of
+    different sizes).
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     truth = None if real is None else Path(real)
@@ -126,12 +132,16 @@ def measure(
     if region not in ("face", "frame"):
         raise ValueError(f"region is {region!r}; wanted face or frame")
     if truth is None and landmarks is not None:
-        raise ValueError("landmarks tell how far lips are from the true ones; give the true video as well")
+        raise ValueError(
+            "landmarks tell how far lips are from the true ones; give the true video as well"
+        )
     info, share = _alike(video, truth, warn)
     likeness = None if truth is None else _Likeness(region, landmarks, target)
     say("find faces", 0, info.frames or 0)
     detector, key = load_detector(finding, target)
-    people, length = track(Footage(truth or video, info, on_warning=warn), detector, detector_key=key)
+    people, length = track(
+        Footage(truth or video, info, on_warning=warn), detector, detector_key=key
+    )
     person = select(people, selector)
     silent, silence = _silence(video, info.fps, math.ceil(length * share))
     looks = [_Looks(silent, info.fps) for _ in range(1 if truth is None else 2)]
@@ -188,7 +198,9 @@ class _Likeness:
         self._region: Region = region
         self._psnr, self._ssim = PSNR(), SSIM()
         self.landmarks = "face_landmarks" if landmarks is None else Path(landmarks).name
-        self._lmd = LandmarkDistance(load_landmarks(device) if landmarks is None else LandmarkModel(Path(landmarks)))
+        self._lmd = LandmarkDistance(
+            load_landmarks(device) if landmarks is None else LandmarkModel(Path(landmarks))
+        )
         self._fid, self._no_fid = _fid(region, device)
         self._small = 0
 
@@ -206,7 +218,9 @@ class _Likeness:
             self._fid.update(real, "real", track=track)
             self._fid.update(made, "generated", track=track)
 
-    def _pictures(self, real: Frames, made: Frames, person: FaceTrack) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pictures(
+        self, real: Frames, made: Frames, person: FaceTrack
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         if self._region == "frame":
             yield from zip(real.pixels, made.pixels, strict=True)
             return
@@ -216,7 +230,9 @@ class _Likeness:
     def figures(self, warn: Callable[[str], None]) -> dict[str, Figure]:
         """``warn`` hears what makes them weak."""
         if self._small:
-            warn(f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and SSIM")
+            warn(
+                f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and SSIM"
+            )
         nothing = "no frame shows the face"
         psnr, ssim, lmd = self._psnr.compute(), self._ssim.compute(), self._lmd.compute()
         equal = "all pictures are equal: infinite" if psnr == math.inf else None
@@ -239,8 +255,11 @@ class _Likeness:
         return Figure(result.distance)
 
 
-def _alike(video: Path, real: Path | None, warn: Callable[[str], None]) -> tuple[VideoInfo, Fraction]:
-    """The picture that is looked at, and how much of its length ``video`` has, as far as headers tell (1: all)."""
+def _alike(
+    video: Path, real: Path | None, warn: Callable[[str], None]
+) -> tuple[VideoInfo, Fraction]:
+    """The picture that is looked at, and how much of its length ``video`` has, as far as headers
+    tell (1: all)."""
     infos = [probe(path) for path in (video, real) if path is not None]
     for path, info in zip((video, real), infos, strict=False):
         if info.still:
@@ -272,7 +291,9 @@ def _silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
     return silent, "the face is not seen in two silent frames on end"
 
 
-def _together(paths: list[Path], fps: Fraction, warn: Callable[[str], None]) -> Generator[list[Frames], None, None]:
+def _together(
+    paths: list[Path], fps: Fraction, warn: Callable[[str], None]
+) -> Generator[list[Frames], None, None]:
     """The same frames of each file, up to the end of the shortest."""
     done = 0
     readers = [ahead(read_frames(path, fps=fps, chunk=_CHUNK, on_warning=warn)) for path in paths]
@@ -285,7 +306,9 @@ def _together(paths: list[Path], fps: Fraction, warn: Callable[[str], None]) -> 
                 yield [Frames(frames.pixels[:common], frames.start) for frames in found]
             done += common
             if common < max(counts):
-                warn(f"{' and '.join(map(str, paths))} differ in length: {done} frames are compared")
+                warn(
+                    f"{' and '.join(map(str, paths))} differ in length: {done} frames are compared"
+                )
                 return
 
 

@@ -1,5 +1,5 @@
-"""Which pictures of a person a new mouth is drawn from, instead of the frame that it is drawn into: that one shows the old
-lips."""
+"""Which pictures of a person a new mouth is drawn from, instead of the frame that it is drawn into:
+that one shows the old lips."""
 
 from contextlib import closing
 from itertools import pairwise
@@ -23,16 +23,19 @@ from ..types import FaceTrack, Frames, References, YuvFrames
 from .track_faces import Found
 
 Reference = Literal["auto", "current", "first", "nearest-closed"]
-"""``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the same person that are nearest
-to what speech asks for, for others the frame itself. ``current``: the frame itself. ``first``: the first one of the stretch
-that it lies in. ``nearest-closed``: of those of its stretch that show the mouth closed, the nearest in time. A stretch ends
-where the face goes away, with a cut, and where the track passes to somebody else."""
+"""``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the
+same person that are nearest to what speech asks for, for others the frame itself. ``current``: the
+frame itself. ``first``: the first one of the stretch that it lies in. ``nearest-closed``: of those
+of its stretch that show the mouth closed, the nearest in time. A stretch ends where the face goes
+away, with a cut, and where the track passes to somebody else."""
 
 _TRIED = 8  # frames among which the clearest is sought
 _LOOKED_AT = 96  # px of the crops in which mouths are measured: what ``openness`` was chosen on
-# Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what interpolation needs.
+# Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what
+# interpolation needs.
 _MARGIN = 0.3
-_JUMP = 0.5  # of the face's size between two frames: further nobody moves, so that it is somebody else
+# of the face's size between two frames: further nobody moves, so that it is somebody else
+_JUMP = 0.5
 
 
 def references(
@@ -45,12 +48,13 @@ def references(
     most: int = 64,
     on_found: Found | None = None,
 ) -> References | None:
-    """What the face of ``track`` is drawn from, at most ``most`` pictures; None where that is the frame itself: for
-    ``current``, in photographs, and for somebody who is never visible.
+    """What the face of ``track`` is drawn from, at most ``most`` pictures; None where that is the
+    frame itself: for ``current``, in photographs, and for somebody who is never visible.
 
-    track: in frames of ``footage``, of which there are ``length``; index (T,): the one that each output frame shows. Reads
-    the footage once at the size at which faces are looked for, of which ``on_found`` hears, and then the chosen frames. Of
-    more stretches than ``most`` some have no picture of their own, and take the nearest in time.
+    track: in frames of ``footage``, of which there are ``length``; index (T,): the one that each
+    output frame shows. Reads the footage once at the size at which faces are looked for, of which
+    ``on_found`` hears, and then the chosen frames. Of more stretches than ``most`` some have no
+    picture of their own, and take the nearest in time.
     """
     whole = window(track, 0, length)
     if kind in ("auto", "current") or _still(footage) or not whole.visible.any():
@@ -69,7 +73,12 @@ def references(
         if looked:
             seen = _alike(seen, told[a:b])
         parts.append(
-            a + (closed_frames(values[a:b], seen, fps=footage.fps, most=share) if looked else seen.nonzero()[:1, 0])
+            a
+            + (
+                closed_frames(values[a:b], seen, fps=footage.fps, most=share)
+                if looked
+                else seen.nonzero()[:1, 0]
+            )
         )
     chosen = torch.cat(parts)
     if len(chosen) > most:
@@ -89,19 +98,22 @@ def matching(
 ) -> References | None:
     """Choose a person's own mouths that are nearest to what speech asks for.
 
-    A few pictures of each stretch (see ``Reference``) are picked so that they span what its mouths and turns of the head are;
-    what a frame's own mouth looks like does not matter for what it shows.
+    A few pictures of each stretch (see ``Reference``) are picked so that they span what its mouths
+    and turns of the head are; what a frame's own mouth looks like does not matter for what it
+    shows.
 
     Args:
         footage: where the person is seen.
-        track: their face, with our dense landmarks, in frames of ``footage``, of which there are ``length``.
+        track: their face, with our dense landmarks, in frames of ``footage``, of which there are
+            ``length``.
         wanted: (T,3) opening, width and jaw for each output frame.
         spread: (3,) the person's standard deviations of those.
         index: (T,) the frame of ``footage`` that each output frame shows.
         most: how many pictures are kept, over all stretches.
 
     Returns:
-        The pictures; None in photographs and where no landmarks are to be had: then each frame is its own picture.
+        The pictures; None in photographs and where no landmarks are to be had: then each frame is
+        its own picture.
     """
     whole = window(track, 0, length)
     usable = sure_frames(whole)
@@ -112,7 +124,9 @@ def matching(
     picked: list[Tensor] = []
     for a, b in stretches:
         share = max(4, most * (b - a) // length)
-        picked.append(a + pick_frames(dense[a:b], sharp_frames(dense[a:b], usable[a:b]), spread, share))
+        picked.append(
+            a + pick_frames(dense[a:b], sharp_frames(dense[a:b], usable[a:b]), spread, share)
+        )
     chosen = torch.cat(picked)
     if not len(chosen):
         return None
@@ -127,8 +141,9 @@ def matching(
 
 
 def clear(footage: Footage | Pictures, track: FaceTrack, *, length: int) -> References | None:
-    """One picture of the face of ``track`` in the ``length`` frames of ``footage`` in which nothing lies before it, as far
-    as eight of them, spread over the clip, tell (``clearest``). None in photographs and for somebody who is never visible."""
+    """One picture of the face of ``track`` in the ``length`` frames of ``footage`` in which nothing
+    lies before it, as far as eight of them, spread over the clip, tell (``clearest``). None in
+    photographs and for somebody who is never visible."""
     whole = window(track, 0, length)
     frames = whole.visible.nonzero()[:, 0]
     if _still(footage) or not len(frames):
@@ -136,7 +151,9 @@ def clear(footage: Footage | Pictures, track: FaceTrack, *, length: int) -> Refe
     tried = frames[torch.linspace(0, len(frames) - 1, min(_TRIED, len(frames))).long()]
     found = _gathered(footage, whole, tried, torch.zeros(1, dtype=torch.long))
     maps = crop_to_frame(found.boxes, found.points, Framing(), _LOOKED_AT)
-    crops = torch.cat([cut_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)])
+    crops = torch.cat(
+        [cut_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)]
+    )
     best = int(clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
     return References(found.patches[one], found.boxes[one], found.points[one], found.index)
@@ -153,18 +170,22 @@ def _told(whole: FaceTrack) -> Tensor:
 
 
 def _alike(seen: Tensor, told: Tensor) -> Tensor:
-    """(T,) bool: of the frames ``seen`` in one stretch those that were measured in the way that most of them were, by
-    landmarks (``told``) or by the look of the mouth: figures of the two do not compare."""
+    """(T,) bool: of the frames ``seen`` in one stretch those that were measured in the way that
+    most of them were, by landmarks (``told``) or by the look of the mouth: figures of the two do
+    not compare."""
     return seen & told if 2 * int(told.sum()) >= int(seen.sum()) else seen & ~told
 
 
 def _measured(
     footage: Footage | Pictures, whole: FaceTrack, looked: Tensor, on_found: Found | None
 ) -> tuple[Tensor, Tensor]:
-    """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool, which frames begin a scene."""
+    """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool,
+    which frames begin a scene."""
     across, down = footage.scale
     stretch = torch.tensor([across, down])
-    maps = crop_to_frame(whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT)
+    maps = crop_to_frame(
+        whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT
+    )
     values, cuts = torch.zeros(len(whole.visible)), torch.zeros_like(whole.visible)
     state: CutState | None = None
     with closing(ahead(footage.reduced(len(values)))) as pieces:
@@ -181,7 +202,8 @@ def _measured(
 
 
 def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
-    """(first, stop) of every time that one person is there in one scene; whatever follows unseen belongs to it."""
+    """(first, stop) of every time that one person is there in one scene; whatever follows unseen
+    belongs to it."""
     low, high = whole.boxes[:, :2], whole.boxes[:, 2:]
     far = _JUMP * (high - low).clamp_min(1).prod(1).sqrt()
     jumps = ((low + high).diff(dim=0) / 2).norm(dim=1) > far[1:]
@@ -191,7 +213,8 @@ def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
 
 
 def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -> Tensor:
-    """(length,) the place in ``chosen`` of what each frame is drawn from: the nearest of its stretch, else of all."""
+    """(length,) the place in ``chosen`` of what each frame is drawn from: the nearest of its
+    stretch, else of all."""
     frames = torch.arange(length)
     places = nearest(chosen, frames)
     for a, b in stretches:
@@ -201,21 +224,28 @@ def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -
     return places
 
 
-def _gathered(footage: Footage | Pictures, whole: FaceTrack, chosen: Tensor, index: Tensor) -> References:
+def _gathered(
+    footage: Footage | Pictures, whole: FaceTrack, chosen: Tensor, index: Tensor
+) -> References:
     """Only patches are kept, never a whole frame."""
     boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()
     areas = _areas(boxes, points, footage.size)
     area_of = dict(zip(chosen.tolist(), areas, strict=True))
-    patches = tuple(_patch(picture, area_of[frame]) for frame, picture in footage.pick_coded(chosen.tolist()))
+    patches = tuple(
+        _patch(picture, area_of[frame]) for frame, picture in footage.pick_coded(chosen.tolist())
+    )
     assert len(patches) == len(chosen)  # all were read before
     corners = boxes.new_tensor([area[:2] for area in areas])
     dense = None if whole.dense is None else whole.dense[chosen].float() - corners[:, None]
-    return References(patches, boxes - corners.repeat(1, 2), points - corners[:, None], index, dense)
+    return References(
+        patches, boxes - corners.repeat(1, 2), points - corners[:, None], index, dense
+    )
 
 
 def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
-    """For each face the px of a picture that a crop by its points or by its box may need, and what moves into it. Even, as
-    chroma has it; so one may end a px beyond a picture of odd ``size`` (width, height)."""
+    """For each face the px of a picture that a crop by its points or by its box may need, and what
+    moves into it. Even, as chroma has it; so one may end a px beyond a picture of odd ``size``
+    (width, height)."""
     sides = boxes[:, 2:] - boxes[:, :2]
     grown = torch.cat([boxes[:, :2] - _MARGIN * sides, boxes[:, 2:] + _MARGIN * sides], 1)
     crop = (-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
@@ -231,8 +261,14 @@ def _patch(picture: Frames | YuvFrames, area: Box) -> Frames | YuvFrames:
     """A copy of the part ``area`` of a single picture."""
     x0, y0, x1, y1 = area
     if isinstance(picture, Frames):
-        planes = picture.pixels[:, y0:y1, x0:x1].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+        planes = (
+            picture.pixels[:, y0:y1, x0:x1]
+            .permute(0, 3, 1, 2)
+            .clone(memory_format=torch.contiguous_format)
+        )
         return Frames(planes.permute(0, 2, 3, 1))
     luma = picture.luma[:, 0, y0:y1, x0:x1]
-    chroma = picture.chroma[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2].reshape(1, (y1 - y0) // 2, x1 - x0)
+    chroma = picture.chroma[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2].reshape(
+        1, (y1 - y0) // 2, x1 - x0
+    )
     return YuvFrames(torch.cat([luma, chroma], 1), picture.colour)

@@ -1,5 +1,5 @@
-"""Face restoration, the last stage of a dub: faces are cut out as the restoration networks know them, restored and put
-back. Tensors in, tensors out; ``restorers`` opens the files."""
+"""Face restoration, the last stage of a dub: faces are cut out as the restoration networks know
+them, restored and put back. Tensors in, tensors out; ``restorers`` opens the files."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,18 +21,20 @@ from ..models.weights import weights_file
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 from .roles import Portraits, at, present
 
-_COMPARED, _EDGE = 96, 0.08  # px of the crops, and the soft edge in them, in which is seen what lies before a face
+# px of the crops, and the soft edge in them, in which is seen what lies before a face
+_COMPARED, _EDGE = 96, 0.08
 SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw
-# The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.08 of a crop of 2.4 eye distances, this one
-# being of 4.07). Its detail is what it was restored for.
+# The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.08 of a crop of
+# 2.4 eye distances, this one being of 4.07). Its detail is what it was restored for.
 MOUTH = Blend(feather=0.047, detail=0, grain=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Restorer:
-    """A face restoration network, and how it is put back: ``network`` maps faces (N,3,512,512), RGB in [0,1], cut out as
-    ``FFHQ`` says, to the same faces restored, on ``device``; ``blend``: under which mask, and how much of them is seen.
-    ``name`` and ``licence`` are for reports. ``bfloat16``: convolutions run in that."""
+    """A face restoration network, and how it is put back: ``network`` maps faces (N,3,512,512), RGB
+    in [0,1], cut out as ``FFHQ`` says, to the same faces restored, on ``device``; ``blend``: under
+    which mask, and how much of them is seen. ``name`` and ``licence`` are for reports.
+    ``bfloat16``: convolutions run in that."""
 
     network: Callable[[Tensor], Tensor]
     name: str
@@ -43,12 +45,14 @@ class Restorer:
 
     @torch.inference_mode()
     def __call__(self, faces: Tensor) -> Tensor:
-        """(N,3,512,512) float32 where ``faces`` lie; nothing says that it stays within [0,1]. ValueError for a network that
-        gives another shape."""
+        """(N,3,512,512) float32 where ``faces`` lie; nothing says that it stays within [0,1].
+        ValueError for a network that gives another shape."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             made = self.network(faces.to(self.device))
         if made.shape != faces.shape:
-            raise ValueError(f"{self.name} made {tuple(made.shape)} of {tuple(faces.shape)}; wanted the same shape")
+            raise ValueError(
+                f"{self.name} made {tuple(made.shape)} of {tuple(faces.shape)}; wanted the same shape"
+            )
         return made.to(faces.device, torch.float32)
 
 
@@ -62,12 +66,14 @@ def restored(
     clear: Sequence[References | None] = (),
     fps: Fraction = Fraction(25),
 ) -> Iterator[AnyFrames]:
-    """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which no track is visible
-    come back as they are. The stream does not depend on how the frames are cut into chunks.
+    """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which
+    no track is visible come back as they are. The stream does not depend on how the frames are cut
+    into chunks.
 
-    shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for each. A mouth that is not
-    shown is not restored. clear: for each track what ``Role.clear`` is, for a blend whose occlusion is ``compare``. fps: of
-    the frames, for what is eased over time. Every chunk is one batch; the faces travel to the restorer's device.
+    shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for
+    each. A mouth that is not shown is not restored. clear: for each track what ``Role.clear`` is,
+    for a blend whose occlusion is ``compare``. fps: of the frames, for what is eased over time.
+    Every chunk is one batch; the faces travel to the restorer's device.
     """
     if shown and len(shown) != len(tracks):
         raise ValueError(
@@ -81,12 +87,16 @@ def restored(
 
 
 def enlargement(track: FaceTrack) -> float:
-    """Frame pixels to one of a restored face, where the largest face of ``track`` is seen: above 1 a face has more pixels
-    than the network draws, and loses sharpness. 0 where nobody is seen."""
+    """Frame pixels to one of a restored face, where the largest face of ``track`` is seen: above 1
+    a face has more pixels than the network draws, and loses sharpness. 0 where nobody is seen."""
     seen = track.visible
     if not seen.any():
         return 0.0
-    return float(scale_of(crop_to_frame(track.boxes[seen].float(), track.points[seen].float(), FFHQ, SIZE)).amax())
+    return float(
+        scale_of(
+            crop_to_frame(track.boxes[seen].float(), track.points[seen].float(), FFHQ, SIZE)
+        ).amax()
+    )
 
 
 def _past(look: References | None) -> Past:
@@ -97,18 +107,26 @@ def _past(look: References | None) -> Past:
 def _hidden(
     frames: Frames | YuvFrames, points: Tensor, matrices: Tensor, blend: Blend, moment: Moment
 ) -> tuple[Tensor, Moment]:
-    """(N,1,SIZE,SIZE) how much lies before the faces, compared as a dub cuts them, in crops that ``matrices`` place."""
+    """(N,1,SIZE,SIZE) how much lies before the faces, compared as a dub cuts them, in crops that
+    ``matrices`` place."""
     n = len(points)
     maps = crop_to_frame(points.new_zeros(n, 4), points, Framing(), _COMPARED)
     near = Faces(maps, apply(invert(maps), points), pixels=cut_frames(frames, maps, _COMPARED))
     hidden, moment = covered(near, replace(blend, feather=_EDGE), _COMPARED, moment)
     assert hidden is not None
-    squares = unit_maps(compose(invert(maps), matrices), [(_COMPARED, _COMPARED)] * n, [(SIZE, SIZE)] * n)
+    squares = unit_maps(
+        compose(invert(maps), matrices), [(_COMPARED, _COMPARED)] * n, [(SIZE, SIZE)] * n
+    )
     return sample(hidden, squares, (SIZE, SIZE)), moment
 
 
 def _restored(
-    frames: AnyFrames, track: FaceTrack, restorer: Restorer, shown: Tensor | None, fps: Fraction, past: Past
+    frames: AnyFrames,
+    track: FaceTrack,
+    restorer: Restorer,
+    shown: Tensor | None,
+    fps: Fraction,
+    past: Past,
 ) -> tuple[AnyFrames, Past]:
     here, index = present(frames, track)
     stream = torch.arange(len(here)) + frames.start
@@ -120,7 +138,9 @@ def _restored(
         return frames, past
     whole = bool(here.all())
     chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
-    boxes, points = (x[index[here]].float().to(frames.pixels.device) for x in (track.boxes, track.points))
+    boxes, points = (
+        x[index[here]].float().to(frames.pixels.device) for x in (track.boxes, track.points)
+    )
     matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
     seen = cut_frames(chosen, matrices, SIZE)
     faces = Faces(matrices, apply(invert(matrices), points), pixels=seen)
@@ -137,15 +157,18 @@ def _restored(
     return replace(frames, pixels=pixels), moment.over()
 
 
-_WANTED = "one that restores faces: GFPGAN, RestoreFormer, or CodeFormer through spandrel_extra_arches"
+_WANTED = (
+    "one that restores faces: GFPGAN, RestoreFormer, or CodeFormer through spandrel_extra_arches"
+)
 _PURPOSES = {  # spandrel's words
     "SR": "enlarges pictures",
     "Restoration": "restores pictures of any kind",
     "Inpainting": "fills holes in pictures",
 }
-# Architectures that we call ourselves, as the scripts of their authors do (gfpgan/utils.py, inference_codeformer.py): the
-# picture in [-1,1], the result the first of two. spandrel's own call gives GFPGAN and CodeFormer a picture in [0,1], and
-# lets GFPGAN draw fresh noise for every picture, which would flicker; with its stored noise a face is always the same.
+# Architectures that we call ourselves, as the scripts of their authors do (gfpgan/utils.py,
+# inference_codeformer.py): the picture in [-1,1], the result the first of two. spandrel's own call
+# gives GFPGAN and CodeFormer a picture in [0,1], and lets GFPGAN draw fresh noise for every
+# picture, which would flicker; with its stored noise a face is always the same.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "GFPGAN": {"return_rgb": False, "randomize_noise": False},
     "RestoreFormer": {},
@@ -156,8 +179,9 @@ _CODEFORMER = {"position_emb", "quantize.embedding.weight", "idx_pred_layer.1.we
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Faces restored after the dub by ``network``, a public name (gfpgan, restoreformer, codeformer; pulled before) or a file
-    (.pth, .safetensors); ``strength`` in [0,1] how much of the restored face is seen, under which ``mask``."""
+    """Faces restored after the dub by ``network``, a public name (gfpgan, restoreformer,
+    codeformer; pulled before) or a file (.pth, .safetensors); ``strength`` in [0,1] how much of the
+    restored face is seen, under which ``mask``."""
 
     network: Path | str
     strength: float = 1.0
@@ -168,12 +192,14 @@ class Restore:
             raise ValueError(f"strength is {self.strength}; wanted 0 (as it is) to 1 (restored)")
 
 
-def load_restorer(restore: Restore, device: str | torch.device = "cpu", *, precision: Precision = "auto") -> Restorer:
-    """The network that ``restore`` names. precision: see ``arithmetic``; a network that spandrel does not let run in
-    bfloat16 runs in float32.
+def load_restorer(
+    restore: Restore, device: str | torch.device = "cpu", *, precision: Precision = "auto"
+) -> Restorer:
+    """The network that ``restore`` names. precision: see ``arithmetic``; a network that spandrel
+    does not let run in bfloat16 runs in float32.
 
-    Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the file is instead, and
-    ImportError without spandrel.
+    Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the
+    file is instead, and ImportError without spandrel.
     """
     path = weights_file(restore.network)
     checkpoint.file_format(path)  # refuses what is no weight file before anything heavy is imported
@@ -199,9 +225,14 @@ def restorer_for(
     *,
     precision: Precision = "auto",
 ) -> Restorer | None:
-    """The network that ``restore`` names, put back as it says, but not over what ``blend``, a dub's, finds before the faces by
-    comparing; a parser does not look at them again. None for None. Raises as ``load_restorer``."""
-    restorer = load_restorer(restore, device, precision=precision) if isinstance(restore, Restore) else restore
+    """The network that ``restore`` names, put back as it says, but not over what ``blend``, a
+    dub's, finds before the faces by comparing; a parser does not look at them again. None for None.
+    Raises as ``load_restorer``."""
+    restorer = (
+        load_restorer(restore, device, precision=precision)
+        if isinstance(restore, Restore)
+        else restore
+    )
     if restorer is None or blend.occlusion != "compare":
         return restorer
     return replace(restorer, blend=replace(restorer.blend, occlusion="compare"))
@@ -211,7 +242,11 @@ def _licence(architecture: str, *, named: bool) -> str:
     public = hub.HUB.get(architecture.lower())
     if public is None:
         return "not stated by the file; ask whoever trained it"
-    return public.licence if named else f"not stated by the file; of the public weights: {public.licence}"
+    return (
+        public.licence
+        if named
+        else f"not stated by the file; of the public weights: {public.licence}"
+    )
 
 
 def _described(path: Path) -> Any:
@@ -224,12 +259,15 @@ def _described(path: Path) -> Any:
         RuntimeError,
     ) as error:  # beside another build of torch, torchvision fails with all three
         if isinstance(error, ModuleNotFoundError) and error.name == "spandrel":
-            raise ImportError('restoring faces needs spandrel: pip install "lipsync-core[restore]"') from error
+            raise ImportError(
+                'restoring faces needs spandrel: pip install "lipsync-core[restore]"'
+            ) from error
         raise ImportError(
             f"spandrel does not import here ({str(error).partition(chr(10))[0]}); it needs a torchvision that was built for "
             f'torch {torch.__version__}: pip install "lipsync-core[restore]", with torch and torchvision of one release'
         ) from error
-    known, reason = spandrel.MAIN_REGISTRY.copy(), ""  # a host may have put the others there already
+    # a host may have put the others there already
+    known, reason = spandrel.MAIN_REGISTRY.copy(), ""
     try:
         from spandrel_extra_arches import EXTRA_REGISTRY
     except ImportError as error:
@@ -257,17 +295,24 @@ def _described(path: Path) -> Any:
 
 
 def _check(found: Any, path: Path) -> None:
-    """WeightsError unless spandrel's descriptor is of a network that restores faces and keeps their size."""
+    """WeightsError unless spandrel's descriptor is of a network that restores faces and keeps their
+    size."""
     if found.purpose != "FaceSR":
         does = _PURPOSES.get(found.purpose, f"is for {found.purpose}")
-        raise WeightsError(f"{path} holds {found.architecture.name}, which {does}; wanted {_WANTED}")
+        raise WeightsError(
+            f"{path} holds {found.architecture.name}, which {does}; wanted {_WANTED}"
+        )
     shape = (found.input_channels, found.output_channels, found.scale)
     if shape != (3, 3, 1):
         got = "{} channels in, {} out, {} times the size".format(*shape)
-        raise WeightsError(f"{path} holds {found.architecture.name} with {got}; wanted RGB in and out, of one size")
+        raise WeightsError(
+            f"{path} holds {found.architecture.name} with {got}; wanted RGB in and out, of one size"
+        )
     for key, tensor in found.model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained")
+            raise WeightsError(
+                f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained"
+            )
 
 
 def _call(architecture: str, found: Any, module: Callable[..., Any]) -> Callable[[Tensor], Tensor]:

@@ -1,4 +1,5 @@
-"""Who speaks in a stream of frames: voices, the faces that they speak through, and what was drawn of them before."""
+"""Who speaks in a stream of frames: voices, the faces that they speak through, and what was drawn
+of them before."""
 
 from dataclasses import dataclass, field
 
@@ -12,12 +13,12 @@ from ..types import Audio, FaceTrack, Frames, References, YuvFrames
 
 
 class Drawings:
-    """What a network drew, by track and frames, so that another blend of the same faces, sound and chunks need not draw
-    it again. Holds at most ``most_bytes``, by default 45 s of one face that `mini-2` drew in bfloat16; what comes after that
-    is not kept, and drawn again when it is wanted.
+    """What a network drew, by track and frames, so that another blend of the same faces, sound and
+    chunks need not draw it again. Holds at most ``most_bytes``, by default 45 s of one face that
+    `mini-2` drew in bfloat16; what comes after that is not kept, and drawn again when it is wanted.
 
-    The caller sees to it that the faces, the sound, the model, the references, the chunks and the frames that are shown are
-    the same.
+    The caller sees to it that the faces, the sound, the model, the references, the chunks and the
+    frames that are shown are the same.
     """
 
     def __init__(self, most_bytes: int = 64 * 2**20) -> None:
@@ -42,11 +43,13 @@ class Drawings:
 class Role:
     """Who says what: ``audio`` (mono, at the model's rate) through the face of ``track``.
 
-    ``shown`` (T,) in [0,1]: how much of the new mouth is seen in each frame of the stream; ``speaking`` (T,) in [0,1]: how
-    much of it is what was drawn, the rest being the mouth of the picture it is drawn from. The last of either holds on; None:
-    all of it. ``references``: the pictures that it is drawn from; None: each frame itself. ``clear``: one picture in which
-    nothing lies before the face, to find what does in others; None: the first frame. ``lips``: how the person's lips move when
-    they speak this sound, for models that move lips; None: as far as the track tells."""
+    ``shown`` (T,) in [0,1]: how much of the new mouth is seen in each frame of the stream;
+    ``speaking`` (T,) in [0,1]: how much of it is what was drawn, the rest being the mouth of the
+    picture it is drawn from. The last of either holds on; None: all of it. ``references``: the
+    pictures that it is drawn from; None: each frame itself. ``clear``: one picture in which nothing
+    lies before the face, to find what does in others; None: the first frame. ``lips``: how the
+    person's lips move when they speak this sound, for models that move lips; None: as far as the
+    track tells."""
 
     audio: Audio
     track: FaceTrack
@@ -59,7 +62,8 @@ class Role:
 
 
 def at(shares: Tensor | None, index: Tensor) -> Tensor | None:
-    """(N,) what ``shares`` (T,) of a role say of the frames ``index`` (N,) of the stream; None where they say nothing."""
+    """(N,) what ``shares`` (T,) of a role say of the frames ``index`` (N,) of the stream; None
+    where they say nothing."""
     return None if shares is None else shares[index.clamp_max(len(shares) - 1)]
 
 
@@ -73,9 +77,9 @@ def present(frames: Frames | YuvFrames, track: FaceTrack) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Origins:
-    """The pictures (N) that the faces of some frames are drawn from: ``pixels`` (N,3,S,S), their crops; ``pictures`` and
-    ``crop_to_picture`` (N,2,3), where those lie in what they were cut from; ``dense`` (N,L,2), their landmarks in crop px,
-    where there are any."""
+    """The pictures (N) that the faces of some frames are drawn from: ``pixels`` (N,3,S,S), their
+    crops; ``pictures`` and ``crop_to_picture`` (N,2,3), where those lie in what they were cut from;
+    ``dense`` (N,L,2), their landmarks in crop px, where there are any."""
 
     pixels: Tensor
     pictures: list[Frames | YuvFrames]
@@ -85,7 +89,8 @@ class Origins:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Portraits:
-    """``references`` cut for a network: ``crop_to_patch`` (K,2,3), and the crops, each made when it is first wanted."""
+    """``references`` cut for a network: ``crop_to_patch`` (K,2,3), and the crops, each made when it
+    is first wanted."""
 
     references: References
     crop_to_patch: Tensor

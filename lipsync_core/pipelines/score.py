@@ -43,8 +43,8 @@ _CHUNK = 32  # frames read and looked at together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackScore:
-    """One face: seen from ``first_frame`` to ``last_frame`` (inclusive) of the video at its own rate, mostly at ``centre``
-    (x, y in px, as ``lipsync dub --face x,y`` takes it)."""
+    """One face: seen from ``first_frame`` to ``last_frame`` (inclusive) of the video at its own
+    rate, mostly at ``centre`` (x, y in px, as ``lipsync dub --face x,y`` takes it)."""
 
     first_frame: int
     last_frame: int
@@ -56,10 +56,11 @@ class TrackScore:
 class ScoreReport:
     """The score of every face track of ``video``, in the order of their appearance.
 
-    ``scorer``, ``mode``: figures of two scorers, or of two modes, do not compare. ``fps``: the video's own rate, in which
-    the tracks' first and last frames count. ``scorer_fps``: the rate at which the scorer looks, in whose frames offsets,
-    search and uncertainty count, because whole frames of 30 or 60 fps are finer or coarser than what it can tell; a
-    scorer's 3 frames at 25 fps are 120 ms in any file. ``audio``: the sound's file where it was another one.
+    ``scorer``, ``mode``: figures of two scorers, or of two modes, do not compare. ``fps``: the
+    video's own rate, in which the tracks' first and last frames count. ``scorer_fps``: the rate at
+    which the scorer looks, in whose frames offsets, search and uncertainty count, because whole
+    frames of 30 or 60 fps are finer or coarser than what it can tell; a scorer's 3 frames at 25 fps
+    are 120 ms in any file. ``audio``: the sound's file where it was another one.
     """
 
     scorer: str
@@ -72,17 +73,22 @@ class ScoreReport:
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:
-        """{"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms", "distance", "confidence",
-        "search_frames", "uncertainty"}]}; without an offset these are null and "reason" says why."""
-        return json.dumps({"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]})
+        """{"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms",
+        "distance", "confidence", "search_frames", "uncertainty"}]}; without an offset these are
+        null and "reason" says why."""
+        return json.dumps(
+            {"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]}
+        )
 
     def best(self) -> TrackScore:
-        """The track that is surest of its offset; in mode reference, which has no uncertainty, the most confident.
-        LipSyncError when none has an offset."""
+        """The track that is surest of its offset; in mode reference, which has no uncertainty, the
+        most confident. LipSyncError when none has an offset."""
         found = [track for track in self.tracks if track.score.offset_frames is not None]
         if not found:
             reasons = "; ".join(dict.fromkeys(track.score.reason or "" for track in self.tracks))
-            raise LipSyncError(f"{self.video}: no face has an offset that could be mended ({reasons})")
+            raise LipSyncError(
+                f"{self.video}: no face has an offset that could be mended ({reasons})"
+            )
         return min(found, key=lambda track: (track.score.uncertainty or 0, -track.score.confidence))
 
 
@@ -106,7 +112,8 @@ def _number(value: float) -> float | None:
 
 
 def verdict(score: SyncScore, fps: Fraction) -> str:
-    """The offset in words, such as "sound is 3 frames early (120 ms)"; frames of a video at ``fps``, its own rate."""
+    """The offset in words, such as "sound is 3 frames early (120 ms)"; frames of a video at
+    ``fps``, its own rate."""
     if score.offset_ms is None:
         return f"no verdict: {score.reason}"
     if score.offset_ms == 0:
@@ -129,18 +136,19 @@ def score(
     device: str = "auto",
     on_progress: Progress | None = None,
 ) -> ScoreReport:
-    """How well lips and sound of ``video`` agree, or its lips and the sound ``audio`` (a file, or in memory), which begins
-    with the first frame; every face track is scored. cut: the part of the video that counts, its own sound with it; its
-    ``fps`` and ``longer`` have no say. Memory holds one chunk of frames, some 200 bytes per frame and face, the sound and
-    its embeddings.
+    """How well lips and sound of ``video`` agree, or its lips and the sound ``audio`` (a file, or
+    in memory), which begins with the first frame; every face track is scored. cut: the part of the
+    video that counts, its own sound with it; its ``fps`` and ``longer`` have no say. Memory holds
+    one chunk of frames, some 200 bytes per frame and face, the sound and its embeddings.
 
-    scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), a file of such weights, or what ``load_scorer`` made of
-    one, on its own device. mode: ``exact``, or ``reference``, what the public scripts compute (LSE-D and LSE-C), with
-    SyncNet alone: faces are found by its own detector, ``sfd_face``, and ``finding`` does not count; with ``whole_frame``,
-    as for LRS2, LRS3 and LRW, whose frames are faces already, none is looked for. on_progress(stage, done, total).
+    scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), a file of such weights, or what
+    ``load_scorer`` made of one, on its own device. mode: ``exact``, or ``reference``, what the
+    public scripts compute (LSE-D and LSE-C), with SyncNet alone: faces are found by its own
+    detector, ``sfd_face``, and ``finding`` does not count; with ``whole_frame``, as for LRS2, LRS3
+    and LRW, whose frames are faces already, none is looked for. on_progress(stage, done, total).
 
-    Raises NoFaceError, MediaError (no sound, less than half a second of picture, sound shorter than the scorer's window),
-    WeightsError, ValueError.
+    Raises NoFaceError, MediaError (no sound, less than half a second of picture, sound shorter than
+    the scorer's window), WeightsError, ValueError.
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     source = audio if isinstance(audio, Audio) else video if audio is None else Path(audio)
@@ -148,7 +156,9 @@ def score(
     if mode not in ("exact", "reference"):
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
     if whole_frame and mode != "reference":
-        raise ValueError("whole frames are scored by the public scripts alone; wanted mode reference with them")
+        raise ValueError(
+            "whole frames are scored by the public scripts alone; wanted mode reference with them"
+        )
     target = device_named(device)
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
@@ -169,11 +179,14 @@ def score(
         found = _exact(footage, sound, judge, finding, target, say)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = source if isinstance(source, Path) and audio is not None else None
-    return ScoreReport(judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages))
+    return ScoreReport(
+        judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages)
+    )
 
 
 def load_scorer(name: str | Path, device: torch.device) -> Scorer:
-    """The scorer in a bundled, pulled or given weight file, named for reports as the caller named it."""
+    """The scorer in a bundled, pulled or given weight file, named for reports as the caller named
+    it."""
     model = load_model(name, device=device)
     if isinstance(model, SyncNet):
         return SyncNetScorer(model)
@@ -194,29 +207,46 @@ def shift_sound(
     overwrite: bool = False,
     on_warning: Callable[[str], None] | None = None,
 ) -> None:
-    """Write ``out``: the picture of ``video`` as it is, its sound (or that of ``audio``) ``offset_frames`` / ``fps`` seconds
-    later (< 0: earlier). With a score's ``offset_frames`` and its scorer's ``fps`` the result is in sync. MediaError."""
+    """Write ``out``: the picture of ``video`` as it is, its sound (or that of ``audio``)
+    ``offset_frames`` / ``fps`` seconds later (< 0: earlier). With a score's ``offset_frames`` and
+    its scorer's ``fps`` the result is in sync. MediaError."""
     delay = offset_frames / Fraction(fps)
     write_shifted(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
 
 def judged_sound(
-    source: Path | Audio, span: tuple[Fraction, Fraction | None], judge: Scorer, warn: Callable[[str], None]
+    source: Path | Audio,
+    span: tuple[Fraction, Fraction | None],
+    judge: Scorer,
+    warn: Callable[[str], None],
 ) -> Audio:
     """What the judge hears of ``source`` from ``span[0]`` to ``span[1]`` seconds."""
     if isinstance(source, Audio):
         path, sound = "the audio", resample(mono(source), judge.rate)
     else:
-        first, stop = round(span[0] * judge.rate), None if span[1] is None else round(span[1] * judge.rate)
-        path, sound = source, read_audio(source, rate=judge.rate, start=first, stop=stop, on_warning=warn)
+        first, stop = (
+            round(span[0] * judge.rate),
+            None if span[1] is None else round(span[1] * judge.rate),
+        )
+        path, sound = (
+            source,
+            read_audio(source, rate=judge.rate, start=first, stop=stop, on_warning=warn),
+        )
     seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
     if seconds < wanted:
-        raise MediaError(f"{path}: the sound lasts {float(seconds):.2f} s; wanted {float(wanted):g} s or more")
+        raise MediaError(
+            f"{path}: the sound lasts {float(seconds):.2f} s; wanted {float(wanted):g} s or more"
+        )
     return sound
 
 
 def _exact(
-    footage: Footage, sound: Audio, judge: Scorer, finding: Finding, device: torch.device, say: Progress
+    footage: Footage,
+    sound: Audio,
+    judge: Scorer,
+    finding: Finding,
+    device: torch.device,
+    say: Progress,
 ) -> list[TrackScore]:
     """The score of every face, its frames counted at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
@@ -230,7 +260,9 @@ def _exact(
     return found
 
 
-def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progress) -> tuple[list[FaceTrack], int]:
+def _faces(
+    footage: Footage, finding: Finding, device: torch.device, say: Progress
+) -> tuple[list[FaceTrack], int]:
     """Every face track, and the number of frames."""
     say("find faces", 0, footage.info.frames or 0)
     whole = footage.info.frames or 0
@@ -243,7 +275,9 @@ def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progre
     )
     if length < math.floor(SHORTEST * footage.info.fps):
         seconds = float(length / footage.info.fps)
-        raise MediaError(f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more")
+        raise MediaError(
+            f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more"
+        )
     if not tracks:
         raise NoFaceError(
             f"{footage.path}: no face in {length} frames; lower --min-score (now {finding.min_score}) or take another "
@@ -253,7 +287,12 @@ def _faces(footage: Footage, finding: Finding, device: torch.device, say: Progre
 
 
 def _reference(
-    footage: Footage, sound: Audio, judge: SyncNetScorer, whole_frame: bool, device: torch.device, say: Progress
+    footage: Footage,
+    sound: Audio,
+    judge: SyncNetScorer,
+    whole_frame: bool,
+    device: torch.device,
+    say: Progress,
 ) -> list[TrackScore]:
     """The same by the public scripts' protocol."""
 
@@ -268,7 +307,12 @@ def _reference(
         return [TrackScore(0, last, score, middle)]
     network = load_model("sfd_face", kind="s3fd", device=device)
     assert isinstance(network, S3FD)
-    detector, found, cuts, state = syncnet_detector(network), list[Detections](), list[Tensor](), None
+    detector, found, cuts, state = (
+        syncnet_detector(network),
+        list[Detections](),
+        list[Tensor](),
+        None,
+    )
     with closing(frames_of("find faces")) as frames:
         for chunk in frames:
             found += detector.detect(chunk.pixels)
@@ -288,7 +332,9 @@ def _reference(
     ]
 
 
-def _told(frames: Iterator[AnyFrames], length: int, stage: str, say: Progress) -> Generator[AnyFrames, None, None]:
+def _told(
+    frames: Iterator[AnyFrames], length: int, stage: str, say: Progress
+) -> Generator[AnyFrames, None, None]:
     """``frames``, read ahead, of which ``say`` hears; ``length`` as far as it is known."""
     with closing(ahead(frames)) as pieces:
         for piece in pieces:

@@ -29,11 +29,14 @@ def check_plot(path: Path, *, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise MediaError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir() or (path.exists() and not overwrite):
-        raise MediaError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+        raise MediaError(
+            f"{path}: exists already; choose another name or allow overwriting (--overwrite)"
+        )
 
 
 def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
-    """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it cannot be written."""
+    """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it
+    cannot be written."""
     check_plot(path, overwrite=overwrite)
     figure = _figure(report, f"{report.video.name}: {report.scorer}, mode {report.mode}")
     try:
@@ -49,7 +52,9 @@ def drawn(report: ScoreReport) -> Tensor:
 
     some = replace(report, tracks=report.tracks[:_MOST_ROWS])
     left_out = len(report.tracks) - len(some.tracks)
-    canvas = FigureCanvasAgg(_figure(some, f"{report.scorer}" + (f" ({left_out} faces more)" if left_out else "")))
+    canvas = FigureCanvasAgg(
+        _figure(some, f"{report.scorer}" + (f" ({left_out} faces more)" if left_out else ""))
+    )
     canvas.figure.set_dpi(_DPI)
     canvas.draw()
     return torch.tensor(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -87,7 +92,10 @@ def _draw_curve(axes: "Axes", score: SyncScore) -> None:
     if score.offset_frames is not None:
         axes.axvline(score.offset_frames, color="C3", linewidth=1)
         if score.uncertainty is not None:
-            span = (score.offset_frames - score.uncertainty, score.offset_frames + score.uncertainty)
+            span = (
+                score.offset_frames - score.uncertainty,
+                score.offset_frames + score.uncertainty,
+            )
             axes.axvspan(*span, color="C3", alpha=0.15, linewidth=0)
     axes.set_xlabel("offset in frames (> 0: sound early)")
     axes.set_ylabel("mean distance")

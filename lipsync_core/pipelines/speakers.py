@@ -49,8 +49,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakersReport:
-    """Who speaks when in ``video``, whose tracks number ``faces`` (a person counts once a scene): ``rows`` in the order of
-    time, which begins with the cut, as in a dub of it. ``scorer``: who judged."""
+    """Who speaks when in ``video``, whose tracks number ``faces`` (a person counts once a scene):
+    ``rows`` in the order of time, which begins with the cut, as in a dub of it. ``scorer``: who
+    judged."""
 
     video: Path
     scorer: str
@@ -60,8 +61,16 @@ class SpeakersReport:
 
     def to_json(self) -> str:
         """{"scorer", "faces", "turns": [{"start", "end", "face"}], "warnings"}; times in seconds."""
-        turns = [{"start": float(row.start), "end": float(row.end), "face": str(row.face)} for row in self.rows]
-        values = {"scorer": self.scorer, "faces": self.faces, "turns": turns, "warnings": list(self.warnings)}
+        turns = [
+            {"start": float(row.start), "end": float(row.end), "face": str(row.face)}
+            for row in self.rows
+        ]
+        values = {
+            "scorer": self.scorer,
+            "faces": self.faces,
+            "turns": turns,
+            "warnings": list(self.warnings),
+        }
         return json.dumps(values)
 
 
@@ -75,9 +84,15 @@ def speakers(
     device: str = "auto",
     on_progress: Progress | None = None,
 ) -> SpeakersReport:
-    """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``, which begins with the cut;
-    see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError, ValueError."""
-    video, warn, target, say = Path(video), Warnings(_log), device_named(device), on_progress or (lambda *_: None)
+    """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``,
+    which begins with the cut; see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError,
+    ValueError."""
+    video, warn, target, say = (
+        Path(video),
+        Warnings(_log),
+        device_named(device),
+        on_progress or (lambda *_: None),
+    )
     footage = opened(video, cut, on_warning=warn)
     if footage.info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
@@ -90,13 +105,21 @@ def speakers(
         on_found=lambda done: say("find faces", done, max(done, whole)),
     )
     if not length:
-        raise MediaError(f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier")
+        raise MediaError(
+            f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier"
+        )
     if not tracks:
-        raise NoFaceError(f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})")
+        raise NoFaceError(
+            f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})"
+        )
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     sound = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
-    turns = judged_turns(video, sound, judge, tracks, length, fps=footage.fps, cut=cut, warn=warn, on_progress=say)
-    return SpeakersReport(video, judge.name, len(tracks), rows_of(turns, tracks, footage.fps), tuple(warn.messages))
+    turns = judged_turns(
+        video, sound, judge, tracks, length, fps=footage.fps, cut=cut, warn=warn, on_progress=say
+    )
+    return SpeakersReport(
+        video, judge.name, len(tracks), rows_of(turns, tracks, footage.fps), tuple(warn.messages)
+    )
 
 
 def judged_turns(
@@ -111,8 +134,8 @@ def judged_turns(
     warn: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
 ) -> list[Turn]:
-    """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of ``video`` at ``fps``; so count its
-    turns. A sound that is the video itself is cut with it."""
+    """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of
+    ``video`` at ``fps``; so count its turns. A sound that is the video itself is cut with it."""
     say, warn = on_progress or (lambda *_: None), warn or _log.warning
     span = (cut.start, cut.end) if sound == video else (Fraction(0), None)
     heard = judged_sound(sound, span, judge, warn)
@@ -128,8 +151,15 @@ def judged_turns(
                 say("listen", piece.start + piece.pixels.shape[0], count)
 
         found = who_speaks(told(), heard, judge, tracks=looked)
-    ends = [(turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop))) for turn in found]
-    return [Turn(track, first, min(stop, length)) for track, first, stop in ends if first < min(stop, length)]
+    ends = [
+        (turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop)))
+        for turn in found
+    ]
+    return [
+        Turn(track, first, min(stop, length))
+        for track, first, stop in ends
+        if first < min(stop, length)
+    ]
 
 
 def auto_turns(
@@ -144,8 +174,8 @@ def auto_turns(
     warn: Callable[[str], None],
     on_progress: Progress | None = None,
 ) -> list[Turn]:
-    """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where it has none.
-    NoFaceError where nobody is seen."""
+    """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where
+    it has none. NoFaceError where nobody is seen."""
     select_each(tracks, FaceSelector())  # says that there is nobody
     try:
         probe_sound(video)
@@ -153,13 +183,17 @@ def auto_turns(
     except MediaError:
         sound = speech
     judge = load_scorer("judge", device)
-    return judged_turns(video, sound, judge, tracks, length, fps=fps, cut=cut, warn=warn, on_progress=on_progress)
+    return judged_turns(
+        video, sound, judge, tracks, length, fps=fps, cut=cut, warn=warn, on_progress=on_progress
+    )
 
 
 def rows_of(turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction) -> tuple[Row, ...]:
-    """The same in seconds, each face by its place where it first appears; by its INDEX in the scene where that place would
-    mean somebody else."""
-    return tuple(Row(turn.first / fps, turn.stop / fps, _name(tracks[turn.track], tracks)) for turn in turns)
+    """The same in seconds, each face by its place where it first appears; by its INDEX in the scene
+    where that place would mean somebody else."""
+    return tuple(
+        Row(turn.first / fps, turn.stop / fps, _name(tracks[turn.track], tracks)) for turn in turns
+    )
 
 
 def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
@@ -180,8 +214,9 @@ def turns_of_rows(
     length: int,
     index: Tensor,
 ) -> list[Turn]:
-    """A turn for every track that a row names and that is seen within it, in an output that shows the source frames
-    ``index`` (T,) of ``length``. Rows without one are left out with a warning. NoFaceError where no scene has the face."""
+    """A turn for every track that a row names and that is seen within it, in an output that shows
+    the source frames ``index`` (T,) of ``length``. Rows without one are left out with a warning.
+    NoFaceError where no scene has the face."""
     seen = [_visible(track, length, index) for track in tracks]
     turns: list[Turn] = []
     for row in rows:
@@ -195,7 +230,11 @@ def turns_of_rows(
             continue
         chosen = {id(track) for track in select_each(tracks, row.face)}
         # a scene later on the row's soft end would open somebody else's mouth
-        here = [i for i, track in enumerate(tracks) if id(track) in chosen and bool(seen[i][first:stop].any())]
+        here = [
+            i
+            for i, track in enumerate(tracks)
+            if id(track) in chosen and bool(seen[i][first:stop].any())
+        ]
         if not here:
             warn(f"{turn} is left out: that face is not in the picture then")
         turns += [Turn(i, first, stop) for i in here]
@@ -203,9 +242,10 @@ def turns_of_rows(
 
 
 def read_turns(path: Path) -> list[Row]:
-    """The rows of a table: CSV in UTF-8 with the columns start, end, face; times in seconds or h:m:s, faces as ``--face``
-    takes them (x,y in quotes). Also as spreadsheets write it where the comma is decimal: semicolons or tabs between cells,
-    times such as 0,5. LipSyncError names the line."""
+    """The rows of a table: CSV in UTF-8 with the columns start, end, face; times in seconds or
+    h:m:s, faces as ``--face`` takes them (x,y in quotes). Also as spreadsheets write it where the
+    comma is decimal: semicolons or tabs between cells, times such as 0,5. LipSyncError names the
+    line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         separator = next((mark for mark in ";\t" if mark in text.lstrip().partition("\n")[0]), ",")
@@ -234,26 +274,33 @@ def _trimmed(line: list[str]) -> list[str]:
 
 def _row(line: list[str], separator: str, where: str) -> Row:
     if len(line) != 3:
-        raise LipSyncError(f'{where} has {len(line)} cells; wanted start,end,face, and "x,y" in quotes')
+        raise LipSyncError(
+            f'{where} has {len(line)} cells; wanted start,end,face, and "x,y" in quotes'
+        )
     times = [cell if separator == "," else cell.replace(",", ".") for cell in line[:2]]
     try:
         start, end, face = *map(parse_seconds, times), parse_face(line[2])
     except ValueError as error:
         raise LipSyncError(f"{where}: {error}") from error
     if end <= start:
-        raise LipSyncError(f"{where} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < end")
+        raise LipSyncError(
+            f"{where} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < end"
+        )
     return Row(start, end, face)
 
 
 def write_turns(path: Path, rows: Sequence[Row], *, overwrite: bool = False) -> None:
-    """The table that ``read_turns`` reads, times to the millisecond. LipSyncError where the file is there or cannot be."""
+    """The table that ``read_turns`` reads, times to the millisecond. LipSyncError where the file is
+    there or cannot be."""
     if path.exists() and not overwrite:
         raise LipSyncError(f"{path} exists; choose another name, or overwrite it")
     try:
         with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(COLUMNS)
-            writer.writerows([f"{float(row.start):.3f}", f"{float(row.end):.3f}", str(row.face)] for row in rows)
+            writer.writerows(
+                [f"{float(row.start):.3f}", f"{float(row.end):.3f}", str(row.face)] for row in rows
+            )
     except OSError as error:
         raise LipSyncError(f"{path} cannot be written ({error}); give another name") from error
 
@@ -267,11 +314,14 @@ def parts(
     index: Tensor,
     of_output: bool,
 ) -> list[tuple[FaceTrack, Tensor]]:
-    """Faces that speak, in frames of the source; and how much of each one's new mouth is seen, (T,) in [0,1], with soft edges,
-    in an output that shows the frames ``index`` (T,) of ``length``. People who never meet share one. ``of_output``: turns count
-    frames of the output (a table's), else of the source (the judge's)."""
+    """Faces that speak, in frames of the source; and how much of each one's new mouth is seen, (T,)
+    in [0,1], with soft edges, in an output that shows the frames ``index`` (T,) of ``length``.
+    People who never meet share one. ``of_output``: turns count frames of the output (a table's),
+    else of the source (the judge's)."""
     found: list[tuple[FaceTrack, Tensor]] = []
-    for lane in _lanes(sorted({turn.track for turn in turns}, key=lambda i: tracks[i].start), tracks):
+    for lane in _lanes(
+        sorted({turn.track for turn in turns}, key=lambda i: tracks[i].start), tracks
+    ):
         shown = torch.zeros(len(index))
         for i in lane:
             frames = _united([(turn.first, turn.stop) for turn in turns if turn.track == i])
@@ -295,7 +345,8 @@ def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
-    """(T,) bool: where the output that shows the source frames ``index`` (T,) of ``length`` has the face."""
+    """(T,) bool: where the output that shows the source frames ``index`` (T,) of ``length`` has the
+    face."""
     return window(track, 0, length).visible[index]
 
 
@@ -303,7 +354,11 @@ def _lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]
     """``chosen``, rising by start, in as few rows as hold nobody beside another at the same time."""
     lanes: list[list[int]] = []
     for i in chosen:
-        free = [lane for lane in lanes if tracks[lane[-1]].start + len(tracks[lane[-1]].visible) <= tracks[i].start]
+        free = [
+            lane
+            for lane in lanes
+            if tracks[lane[-1]].start + len(tracks[lane[-1]].visible) <= tracks[i].start
+        ]
         if free:
             free[0].append(i)
         else:

@@ -1,7 +1,8 @@
-"""Tracks kept between runs, because finding faces is slow and the same clip is dubbed again and again.
+"""Tracks kept between runs, because finding faces is slow and the same clip is dubbed again and
+again.
 
-One safetensors file per clip and settings, in the user's cache folder; about 60 bytes per face and frame, and 8 for each dense
-point. Any file may be deleted at any time.
+One safetensors file per clip and settings, in the user's cache folder; about 60 bytes per face and
+frame, and 8 for each dense point. Any file may be deleted at any time.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from torch import Tensor
 from ..types import FaceTrack
 
 _VERSION = 2
-"""Of the file and of what tracking computes: raise it when either changes, and no old entry is read again."""
+"""Of the file and of what tracking computes: raise it when either changes, and no old entry is read
+again."""
 
 _log = logging.getLogger("lipsync.faces")
 
@@ -29,8 +31,9 @@ Setting = str | int | float | bool | None
 
 
 def cache_dir() -> Path:
-    """``LIPSYNC_CACHE`` where it is set, else ``lipsync`` in the platform's cache folder: ``LOCALAPPDATA`` on Windows,
-    ``~/Library/Caches`` on macOS, ``XDG_CACHE_HOME`` or ``~/.cache`` elsewhere. It may not exist yet."""
+    """``LIPSYNC_CACHE`` where it is set, else ``lipsync`` in the platform's cache folder:
+    ``LOCALAPPDATA`` on Windows, ``~/Library/Caches`` on macOS, ``XDG_CACHE_HOME`` or ``~/.cache``
+    elsewhere. It may not exist yet."""
     if chosen := os.environ.get("LIPSYNC_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -43,53 +46,69 @@ def cache_dir() -> Path:
     return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "lipsync"
 
 
-def track_key(source: Path, *, detector: str, weights_sha256: str, settings: Mapping[str, Setting]) -> str:
-    """The name (64 hex digits) of the tracks of the file ``source``, found by ``detector`` with the weights of that
-    hash, under ``settings``: everything else that changes the tracks, such as fps, reduced size, every, start and end.
+def track_key(
+    source: Path, *, detector: str, weights_sha256: str, settings: Mapping[str, Setting]
+) -> str:
+    """The name (64 hex digits) of the tracks of the file ``source``, found by ``detector`` with the
+    weights of that hash, under ``settings``: everything else that changes the tracks, such as fps,
+    reduced size, every, start and end.
 
-    The file is hashed whole: samples of it would miss an edit in place, and 0.7 GB a second (one core of a 2.8 GHz
-    Xeon) is a hundred times faster than looking for faces in it. Its name and date do not matter. Raises OSError if it
-    cannot be read, and TypeError for settings that JSON does not know (a Fraction: hand over its str).
+    The file is hashed whole: samples of it would miss an edit in place, and 0.7 GB a second (one
+    core of a 2.8 GHz Xeon) is a hundred times faster than looking for faces in it. Its name and
+    date do not matter. Raises OSError if it cannot be read, and TypeError for settings that JSON
+    does not know (a Fraction: hand over its str).
     """
     with source.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = {"version": _VERSION, "content": content, "detector": detector, "weights": weights_sha256}
+    parts = {
+        "version": _VERSION,
+        "content": content,
+        "detector": detector,
+        "weights": weights_sha256,
+    }
     text = json.dumps({**parts, "settings": dict(settings)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def derived_key(key: str, **more: Setting) -> str:
-    """The name of what is computed from the tracks stored under ``key``, with ``more`` that it depends on."""
+    """The name of what is computed from the tracks stored under ``key``, with ``more`` that it
+    depends on."""
     return hashlib.sha256(json.dumps([key, more], sort_keys=True).encode()).hexdigest()
 
 
 def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
-    """The tracks stored under ``key`` and the number of frames that were looked at, or None if there are none. A damaged
-    entry counts as none, with a warning."""
+    """The tracks stored under ``key`` and the number of frames that were looked at, or None if
+    there are none. A damaged entry counts as none, with a warning."""
     path = _path(key)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        _log.warning("cannot read the stored face tracks %s (%s); finding the faces again", path, error)
+        _log.warning(
+            "cannot read the stored face tracks %s (%s); finding the faces again", path, error
+        )
         return None
     try:
         return _unpack(load(data), key)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        _log.warning("the stored face tracks %s are damaged (%s); finding the faces again", path, error)
+        _log.warning(
+            "the stored face tracks %s are damaged (%s); finding the faces again", path, error
+        )
         return None
 
 
 def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
-    """Stores ``tracks``, found in ``frames`` frames, under ``key``, replacing what is there in one step. A folder that
-    cannot be written costs a warning, not the run."""
+    """Stores ``tracks``, found in ``frames`` frames, under ``key``, replacing what is there in one
+    step. A folder that cannot be written costs a warning, not the run."""
     path = _path(key)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own for each writer; closed before the rename, as Windows wants it.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=key[:8], suffix=".part", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=key[:8], suffix=".part", delete=False
+        ) as file:
             temporary = Path(file.name)
             file.write(save(_pack(tracks, frames, key)))
         temporary.replace(path)
@@ -110,17 +129,31 @@ def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
         "frames": torch.tensor(frames),
         "spans": torch.tensor(spans, dtype=torch.int64).reshape(-1, 3),  # start, length, scene
         "boxes": torch.cat([torch.zeros(0, 4), *(track.boxes.float().cpu() for track in tracks)]),
-        "points": torch.cat([torch.zeros(0, 5, 2), *(track.points.float().cpu() for track in tracks)]),
-        "visible": torch.cat([torch.zeros(0, dtype=torch.bool), *(track.visible.cpu() for track in tracks)]),
+        "points": torch.cat(
+            [torch.zeros(0, 5, 2), *(track.points.float().cpu() for track in tracks)]
+        ),
+        "visible": torch.cat(
+            [torch.zeros(0, dtype=torch.bool), *(track.visible.cpu() for track in tracks)]
+        ),
     }
-    if any(track.dense is not None for track in tracks):  # else the file is as it was before there were any
-        dense = [track.boxes.new_zeros(0) if track.dense is None else track.dense.float().flatten() for track in tracks]
+    # else the file is as it was before there were any
+    if any(track.dense is not None for track in tracks):
+        dense = [
+            track.boxes.new_zeros(0) if track.dense is None else track.dense.float().flatten()
+            for track in tracks
+        ]
         kinds = [0 if track.dense is None else track.dense.shape[1] for track in tracks]
-        tensors |= {"dense": torch.cat([part.cpu() for part in dense]), "layouts": torch.tensor(kinds)}
+        tensors |= {
+            "dense": torch.cat([part.cpu() for part in dense]),
+            "layouts": torch.tensor(kinds),
+        }
     scores = [track.dense_scores for track in tracks]
     if any(score is not None for score in scores):
         parts = [torch.zeros(0) if score is None else score.float().cpu() for score in scores]
-        tensors |= {"dense_scores": torch.cat(parts), "scored": torch.tensor([s is not None for s in scores])}
+        tensors |= {
+            "dense_scores": torch.cat(parts),
+            "scored": torch.tensor([s is not None for s in scores]),
+        }
     return {**tensors, "digest": _digest(tensors, key)}
 
 
@@ -133,13 +166,16 @@ def _unpack(tensors: dict[str, Tensor], key: str) -> tuple[list[FaceTrack], int]
     sizes = [2 * kind * length for kind, length in zip(kinds, lengths, strict=True)]
     flat = tensors["dense"].split(sizes) if any(sizes) else [None] * len(starts)
     dense = [
-        part.view(-1, kind, 2) if part is not None and kind else None for part, kind in zip(flat, kinds, strict=True)
+        part.view(-1, kind, 2) if part is not None and kind else None
+        for part, kind in zip(flat, kinds, strict=True)
     ]
     scored = tensors["scored"].tolist() if "scored" in tensors else [False] * len(starts)
     counts = [length if there else 0 for length, there in zip(lengths, scored, strict=True)]
     rated = tensors["dense_scores"].split(counts) if any(scored) else [None] * len(starts)
     scores = [part if there else None for part, there in zip(rated, scored, strict=True)]
-    tracks = [FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, scores, strict=True)]
+    tracks = [
+        FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, scores, strict=True)
+    ]
     return tracks, int(tensors["frames"])
 
 
@@ -147,5 +183,9 @@ def _digest(tensors: dict[str, Tensor], key: str) -> Tensor:
     """(32,) uint8: the format has no checksum of its own."""
     digest = hashlib.sha256(key.encode())
     for name in sorted(tensors):
-        digest.update(name.encode() + str(tuple(tensors[name].shape)).encode() + tensors[name].numpy().tobytes())
+        digest.update(
+            name.encode()
+            + str(tuple(tensors[name].shape)).encode()
+            + tensors[name].numpy().tobytes()
+        )
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

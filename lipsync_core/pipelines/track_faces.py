@@ -45,8 +45,8 @@ Found = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How closely faces are followed: the detector looks at ``every``-th frame, and tracks are smoothed over
-    ``smoothing`` seconds (0: not at all). See ``detect_tracks``."""
+    """How closely faces are followed: the detector looks at ``every``-th frame, and tracks are
+    smoothed over ``smoothing`` seconds (0: not at all). See ``detect_tracks``."""
 
     every: int = 5
     smoothing: float = SMOOTHING_SECONDS
@@ -54,10 +54,11 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How faces are found: which detector, its least score in (0,1), whether tracks are kept and reused, how closely they
-    are followed, and how large a face is at least, mostly, in px of its longer side. ``dense``: whether tracks carry dense
-    landmarks, so that masks follow each face's own outline; the bundled network finds them, or, where its file is given as
-    ``landmarks``, InsightFace's 2d106det.onnx."""
+    """How faces are found: which detector, its least score in (0,1), whether tracks are kept and
+    reused, how closely they are followed, and how large a face is at least, mostly, in px of its
+    longer side. ``dense``: whether tracks carry dense landmarks, so that masks follow each face's
+    own outline; the bundled network finds them, or, where its file is given as ``landmarks``,
+    InsightFace's 2d106det.onnx."""
 
     detector: DetectorName = "mini"
     min_score: float = 0.7
@@ -69,13 +70,23 @@ class Finding:
 
 
 def find_people(
-    footage: Footage | Pictures, finding: Finding, device: torch.device, *, stop: int, on_found: Found | None = None
+    footage: Footage | Pictures,
+    finding: Finding,
+    device: torch.device,
+    *,
+    stop: int,
+    on_found: Found | None = None,
 ) -> tuple[list[FaceTrack], int]:
-    """The people in the first ``stop`` frames of ``footage``, and how many of those frames there are. on_found hears how
-    many frames were searched."""
+    """The people in the first ``stop`` frames of ``footage``, and how many of those frames there
+    are. on_found hears how many frames were searched."""
     detector, key = load_detector(finding, device)
-    ours, pace = load_landmarks(device) if finding.dense and finding.landmarks is None else None, finding.pace
-    people, count = track(footage, detector, stop=stop, detector_key=key, pace=pace, landmarks=ours, on_found=on_found)
+    ours, pace = (
+        load_landmarks(device) if finding.dense and finding.landmarks is None else None,
+        finding.pace,
+    )
+    people, count = track(
+        footage, detector, stop=stop, detector_key=key, pace=pace, landmarks=ours, on_found=on_found
+    )
     people = [person for person in people if _usual_side(person) >= finding.min_size]
     if finding.landmarks is None or not finding.dense:
         return people, count
@@ -85,7 +96,11 @@ def find_people(
 
 def _whole(footage: Footage | Pictures, count: int) -> Iterator[Frames]:
     """The first ``count`` frames of ``footage`` as RGB, a few at a time."""
-    pieces = footage.rgb(chunk=_AT_ONCE) if isinstance(footage, Footage) else footage.frames(count, chunk=_AT_ONCE)
+    pieces = (
+        footage.rgb(chunk=_AT_ONCE)
+        if isinstance(footage, Footage)
+        else footage.frames(count, chunk=_AT_ONCE)
+    )
     for piece in pieces:
         yield piece
         if piece.start + len(piece.pixels) >= count:
@@ -114,17 +129,22 @@ def track(
         clip: a video file, or pictures in memory.
         detector: finds the faces of single frames.
         stop: how many frames are searched at most, from the first on.
-        detector_key: name and weight hash under which the tracks of a file are cached; None searches
-            again and caches nothing.
+        detector_key: name and weight hash under which the tracks of a file are cached; None
+            searches again and caches nothing.
         pace: how closely faces are followed.
-        landmarks: finds dense points, which the tracks then carry; the frames are read a second time.
+        landmarks: finds dense points, which the tracks then carry; the frames are read a second
+            time.
         on_found: called with the number of frames searched so far.
 
     Returns:
         One track per face, and the number of frames searched.
     """
     key = _cache_key(clip, stop, detector_key, pace) if isinstance(clip, Footage) else None
-    marked = None if key is None or landmarks is None else derived_key(key, dense=landmarks.version, by=VERSION)
+    marked = (
+        None
+        if key is None or landmarks is None
+        else derived_key(key, dense=landmarks.version, by=VERSION)
+    )
     if marked is not None and (known := load_tracks(marked)) is not None:
         return known
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
@@ -135,7 +155,9 @@ def track(
     return people, count
 
 
-def _cache_key(clip: Footage, stop: int, detector_key: tuple[str, str] | None, pace: Pace) -> str | None:
+def _cache_key(
+    clip: Footage, stop: int, detector_key: tuple[str, str] | None, pace: Pace
+) -> str | None:
     if detector_key is None:
         return None
     settings = {
@@ -146,11 +168,18 @@ def _cache_key(clip: Footage, stop: int, detector_key: tuple[str, str] | None, p
         "side": DETECT_SIDE,
         **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
     }
-    return track_key(clip.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings)
+    return track_key(
+        clip.path, detector=detector_key[0], weights_sha256=detector_key[1], settings=settings
+    )
 
 
 def _track_without_dense(
-    clip: Footage | Pictures, detector: Detector, stop: int, key: str | None, pace: Pace, on_found: Found | None
+    clip: Footage | Pictures,
+    detector: Detector,
+    stop: int,
+    key: str | None,
+    pace: Pace,
+    on_found: Found | None,
 ) -> tuple[list[FaceTrack], int]:
     """The faces without dense points, from the cache under ``key`` or searched for."""
     if key is not None and (known := load_tracks(key)) is not None:
@@ -167,7 +196,12 @@ def _track_without_dense(
                     on_found(count)
 
     found = detect_tracks(
-        counted(), detector, scale=clip.scale, every=pace.every, fps=clip.fps, smoothing=pace.smoothing
+        counted(),
+        detector,
+        scale=clip.scale,
+        every=pace.every,
+        fps=clip.fps,
+        smoothing=pace.smoothing,
     )
     if key is not None:
         store_tracks(key, found, count)
@@ -183,7 +217,8 @@ def add_dense(
     pace: Pace = Pace(),
     on_found: Found | None = None,
 ) -> list[FaceTrack]:
-    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``footage``, reduced as for the detector.
+    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``footage``,
+    reduced as for the detector.
 
     Args:
         footage: where they are.
@@ -215,11 +250,20 @@ def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     whole = window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
     scores = None if whole.dense_scores is None else whole.dense_scores[index]
-    return FaceTrack(whole.boxes[index], whole.points[index], whole.visible[index], dense=dense, dense_scores=scores)
+    return FaceTrack(
+        whole.boxes[index],
+        whole.points[index],
+        whole.visible[index],
+        dense=dense,
+        dense_scores=scores,
+    )
 
 
-def load_detector(finding: Finding, device: torch.device) -> tuple[Detector, tuple[str, str] | None]:
-    """The detector, and what its tracks are kept under: its name with its score, and the hash of its weights."""
+def load_detector(
+    finding: Finding, device: torch.device
+) -> tuple[Detector, tuple[str, str] | None]:
+    """The detector, and what its tracks are kept under: its name with its score, and the hash of
+    its weights."""
     path = weights_file(_DETECTOR_WEIGHTS[finding.detector])
     score = finding.min_score
     key = (f"{finding.detector} {score}", file_sha256(path)) if finding.cache else None
@@ -248,13 +292,22 @@ def load_parser(device: torch.device, precision: Precision = "auto") -> FacePars
 
 
 def device_named(name: str) -> torch.device:
-    """``auto`` (CUDA, else MPS, else the CPU) or a device of torch; ValueError where it cannot be used."""
+    """``auto`` (CUDA, else MPS, else the CPU) or a device of torch; ValueError where it cannot be
+    used."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here ({error}); wanted auto, cpu, cuda or mps") from error
+        raise ValueError(
+            f"device {name!r} cannot be used here ({error}); wanted auto, cpu, cuda or mps"
+        ) from error
 
 
 def given_people(
@@ -267,9 +320,10 @@ def given_people(
     smoothing: float = SMOOTHING_SECONDS,
     on_found: Found | None = None,
 ) -> tuple[list[FaceTrack], int]:
-    """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and the number of frames;
-    those of one frame alone hold for all. Without points ``detector`` looks for them in the boxes (None: they are where
-    they usually are). dense (F,K,2): landmarks that the tracks carry along. smoothing: in seconds.
+    """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and
+    the number of frames; those of one frame alone hold for all. Without points ``detector`` looks
+    for them in the boxes (None: they are where they usually are). dense (F,K,2): landmarks that the
+    tracks carry along. smoothing: in seconds.
 
     ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says.
     """
@@ -280,8 +334,11 @@ def given_people(
         begins, state = scene_cuts(piece.pixels, state)
         cuts.append(begins)
         if points is None and detector is not None:
-            for picture, here in zip(piece.pixels, known, strict=False):  # too few boxes: refused below
-                looked.append(points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch)
+            # too few boxes: refused below
+            for picture, here in zip(piece.pixels, known, strict=False):
+                looked.append(
+                    points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch
+                )
         count = piece.start + len(piece.pixels)
         if on_found is not None:
             on_found(count)

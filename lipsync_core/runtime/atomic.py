@@ -1,4 +1,5 @@
-"""Files that appear under their name when they are whole, and folders that one process at a time fills."""
+"""Files that appear under their name when they are whole, and folders that one process at a time
+fills."""
 
 import errno
 import re
@@ -22,7 +23,8 @@ def partial_of(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """A temporary name beside ``path``, which takes its place when the block ends, and is removed if it raises."""
+    """A temporary name beside ``path``, which takes its place when the block ends, and is removed
+    if it raises."""
     part = partial_of(path)
     try:
         yield part
@@ -33,11 +35,11 @@ def replacing(path: Path) -> Generator[Path]:
 
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
-    """``folder``, made where there is none, for this process alone, until the block or the process ends in whatever way.
-    What killed processes left half-written in it is removed.
+    """``folder``, made where there is none, for this process alone, until the block or the process
+    ends in whatever way. What killed processes left half-written in it is removed.
 
-    LipSyncError where another process is at work in it, or where it cannot be written. The file .lock stays: one that is
-    removed could be locked by two.
+    LipSyncError where another process is at work in it, or where it cannot be written. The file
+    .lock stays: one that is removed could be locked by two.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +50,9 @@ def alone(folder: Path) -> Generator[None]:
         ) from error
     with file:
         if not _locked(file):
-            raise LipSyncError(f"another process is at work in {folder}; wait for its end, or give another folder")
+            raise LipSyncError(
+                f"another process is at work in {folder}; wait for its end, or give another folder"
+            )
         remove_partials(folder)
         yield
 
@@ -70,6 +74,8 @@ def _locked(file: IO[bytes]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # any other: a file system without locks, where nobody can be told apart
+    except (
+        OSError
+    ) as error:  # any other: a file system without locks, where nobody can be told apart
         return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     return True

@@ -1,4 +1,5 @@
-"""Values as JSON and TOML give them, in exactly the form that annotations want: tuples and frozen configs, no guessing."""
+"""Values as JSON and TOML give them, in exactly the form that annotations want: tuples and frozen
+configs, no guessing."""
 
 import dataclasses
 import json
@@ -8,10 +9,12 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 
 def typed(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
-    """``value`` as the annotation ``kind`` (int, str, bool, float, Literal, X | None, tuple, dataclass) wants it.
+    """``value`` as the annotation ``kind`` (int, str, bool, float, Literal, X | None, tuple,
+    dataclass) wants it.
 
-    ``name`` is what errors call it. ``defaults``: fields of a dataclass that are left out take theirs; otherwise every
-    field must be there. ValueError for unknown, missing and ill-typed fields and for numbers that are not finite.
+    ``name`` is what errors call it. ``defaults``: fields of a dataclass that are left out take
+    theirs; otherwise every field must be there. ValueError for unknown, missing and ill-typed
+    fields and for numbers that are not finite.
     """
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -26,7 +29,12 @@ def typed(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
     if origin in (Union, types.UnionType) and type(None) in args and len(args) == 2:  # X | None
         inner = next(arg for arg in args if arg is not type(None))
         return None if value is None else typed(inner, value, name, defaults=defaults)
-    if kind is float and isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value):
+    if (
+        kind is float
+        and isinstance(value, (int, float))
+        and type(value) is not bool
+        and math.isfinite(value)
+    ):
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
@@ -41,11 +49,15 @@ def _config(kind: type[Any], value: Any, name: str, defaults: bool) -> Any:
     if not isinstance(value, dict) or not needed <= set(value) <= known:
         got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else _shown(value)
         raise ValueError(f"{name} has {got}; wanted {sorted(known)}")
-    return kind(**{key: typed(hints[key], value[key], f"{name}.{key}", defaults=defaults) for key in value})
+    return kind(
+        **{key: typed(hints[key], value[key], f"{name}.{key}", defaults=defaults) for key in value}
+    )
 
 
 def _has_default(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    return (
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,5 @@
-"""One list of jobs, done here, in processes beside this one, or on Ray; its results kept as JSON lines while they come."""
+"""One list of jobs, done here, in processes beside this one, or on Ray; its results kept as JSON
+lines while they come."""
 
 import json
 import logging
@@ -31,7 +32,8 @@ Work = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something to do: ``id`` names it once and for all, ``arguments`` are everything that its result depends on."""
+    """Something to do: ``id`` names it once and for all, ``arguments`` are everything that its
+    result depends on."""
 
     id: str
     arguments: Mapping[str, Json]
@@ -39,7 +41,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job: its ``result``, or the ``error`` of the last of ``attempts``. One line of the results."""
+    """What became of a job: its ``result``, or the ``error`` of the last of ``attempts``. One line
+    of the results."""
 
     id: str
     arguments: Mapping[str, Json]
@@ -58,9 +61,10 @@ Outcomes = Yields[Outcome, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where Ray runs: ``address`` "local" starts two or more workers on this machine, "auto" finds the cluster that this
-    machine belongs to, else HOST:PORT or ray://HOST:PORT. ``workers`` None: one for each GPU of the cluster, or, where
-    it has none, one for every ``threads`` of its cores. Folders must have the same path on all its machines."""
+    """Where Ray runs: ``address`` "local" starts two or more workers on this machine, "auto" finds
+    the cluster that this machine belongs to, else HOST:PORT or ray://HOST:PORT. ``workers`` None:
+    one for each GPU of the cluster, or, where it has none, one for every ``threads`` of its cores.
+    Folders must have the same path on all its machines."""
 
     address: str = "local"
     workers: int | None = None
@@ -87,28 +91,41 @@ def run_jobs(
     cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
-    """Does ``jobs`` and returns their outcomes in their order; each is appended to ``results`` as it comes.
+    """Does ``jobs`` and returns their outcomes in their order; each is appended to ``results`` as
+    it comes.
 
-    ``prepare`` makes what does a job, once here or once in each other process or Ray actor, which it must be able to travel
-    to: it holds the models. A job that ``results``
-    has a line for, with the same arguments, is not done again, unless ``again`` asks for those that failed, or ``still``
-    says of its outcome that what it made is no longer there. A job that raises is tried ``attempts`` times, one whose process
-    dies twice at least, and its failure is a line too. threads: of torch, in each worker (None: left as it is here, 1
-    elsewhere). processes: 2 and more work beside this one. on_progress(done, total).
+    ``prepare`` makes what does a job, once here or once in each other process or Ray actor, which
+    it must be able to travel to: it holds the models. A job that ``results`` has a line for, with
+    the same arguments, is not done again, unless ``again`` asks for those that failed, or ``still``
+    says of its outcome that what it made is no longer there. A job that raises is tried
+    ``attempts`` times, one whose process dies twice at least, and its failure is a line too.
+    threads: of torch, in each worker (None: left as it is here, 1 elsewhere). processes: 2 and more
+    work beside this one. on_progress(done, total).
 
-    Raises LipSyncError when ``results`` is damaged or cannot be written, and when Ray is wanted and not there.
+    Raises LipSyncError when ``results`` is damaged or cannot be written, and when Ray is wanted and
+    not there.
     """
     if len({job.id for job in jobs}) < len(jobs):
         raise ValueError("two jobs have the same id; wanted each once")
     known = read_outcomes(results)
-    done = {job.id: known[job.id] for job in jobs if job.id in known and _holds(known[job.id], job, again)}
-    gone = {id for id, outcome in done.items() if still and outcome.result is not None and not still(outcome)}
+    done = {
+        job.id: known[job.id]
+        for job in jobs
+        if job.id in known and _holds(known[job.id], job, again)
+    }
+    gone = {
+        id
+        for id, outcome in done.items()
+        if still and outcome.result is not None and not still(outcome)
+    }
     if gone:
         _log.warning("%s: what %d jobs made is gone; they are done again", results, len(gone))
         done = {id: outcome for id, outcome in done.items() if id not in gone}
     todo = [job for job in jobs if job.id not in done]
     if changed := sum(job.id in known and known[job.id].arguments != job.arguments for job in todo):
-        _log.warning("%s: %d jobs were done with other settings and are done again", results, changed)
+        _log.warning(
+            "%s: %d jobs were done with other settings and are done again", results, changed
+        )
     say = on_progress or (lambda *_: None)
     say(len(done), len(jobs))
     if not todo:
@@ -128,14 +145,17 @@ def run_jobs(
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
-    """The outcomes kept in ``path`` by id, the last of each; none when there is no such file. A last line without an end
-    was cut off while being written: it does not count. Raises LipSyncError for any other line that is no outcome."""
+    """The outcomes kept in ``path`` by id, the last of each; none when there is no such file. A
+    last line without an end was cut off while being written: it does not count. Raises LipSyncError
+    for any other line that is no outcome."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise LipSyncError(f"{path} cannot be read ({error}); name another file for results") from error
+        raise LipSyncError(
+            f"{path} cannot be read ({error}); name another file for results"
+        ) from error
     found: dict[str, Outcome] = {}
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
@@ -150,12 +170,15 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
 
 def _holds(outcome: Outcome, job: Job, again: bool) -> bool:
     # as JSON gives them back: a tuple is a list there
-    return outcome.arguments == json.loads(json.dumps(dict(job.arguments))) and not (again and outcome.error)
+    return outcome.arguments == json.loads(json.dumps(dict(job.arguments))) and not (
+        again and outcome.error
+    )
 
 
 @contextmanager
 def _appending(path: Path) -> Yields[Callable[[Outcome], None], None, None]:
-    """Writes whole lines at the end of ``path``, after cutting off the half of one that an interruption left there."""
+    """Writes whole lines at the end of ``path``, after cutting off the half of one that an
+    interruption left there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -177,12 +200,17 @@ def _attempt(work: Work, job: Job, attempts: int) -> Outcome:
     for attempt in range(1, attempts + 1):
         try:
             result = work(job.arguments)
-        except Exception as problem:  # whatever it is belongs into the results, and the other jobs go on
+        except (
+            Exception
+        ) as problem:  # whatever it is belongs into the results, and the other jobs go on
             error = str(problem) if isinstance(problem, (LipSyncError, ValueError)) else ""
-            error = error or f"{type(problem).__name__}: {problem}"  # a stranger's words alone may say too little
+            # a stranger's words alone may say too little
+            error = error or f"{type(problem).__name__}: {problem}"
             _log.debug("%s, attempt %d of %d", job.id, attempt, attempts, exc_info=True)
         else:
-            return Outcome(job.id, job.arguments, result, None, attempt, _since(began), platform.node())
+            return Outcome(
+                job.id, job.arguments, result, None, attempt, _since(began), platform.node()
+            )
     return Outcome(job.id, job.arguments, None, error, attempts, _since(began), platform.node())
 
 
@@ -190,7 +218,9 @@ def _since(began: float) -> float:
     return round(time.perf_counter() - began, 3)
 
 
-def _here(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int | None) -> Outcomes:
+def _here(
+    jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int | None
+) -> Outcomes:
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -209,7 +239,8 @@ def _begin(prepare: Callable[[], Work], threads: int) -> None:
     global _work
     parent = os.getppid()
 
-    def orphan() -> None:  # a killed parent closes nothing that would wake its workers; on Windows it keeps its number
+    # a killed parent closes nothing that would wake its workers; on Windows it keeps its number
+    def orphan() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
@@ -229,14 +260,21 @@ def _next(job: Job, attempts: int) -> Outcome:
     return _attempt(_work, job, attempts)
 
 
-def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, processes: int) -> Outcomes:
-    """Each process is a pool of one, so that it is known whose job killed it; the next job gets a new one."""
+def _beside(
+    jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, processes: int
+) -> Outcomes:
+    """Each process is a pool of one, so that it is known whose job killed it; the next job gets a
+    new one."""
 
     def pool() -> ProcessPoolExecutor:
-        # With a number of tasks, however large, processes are spawned; forked ones inherit torch's locks but not its threads.
-        return ProcessPoolExecutor(1, max_tasks_per_child=sys.maxsize, initializer=_begin, initargs=(prepare, threads))
+        # With a number of tasks, however large, processes are spawned; forked ones inherit torch's
+        # locks but not its threads.
+        return ProcessPoolExecutor(
+            1, max_tasks_per_child=sys.maxsize, initializer=_begin, initargs=(prepare, threads)
+        )
 
-    deaths = max(attempts, 2)  # the first may have been the machine's: its memory was short, or somebody killed it
+    # the first may have been the machine's: its memory was short, or somebody killed it
+    deaths = max(attempts, 2)
     free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
     stopped = threading.Event()
 
@@ -262,7 +300,9 @@ def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, thr
                         _since(began),
                         platform.node(),
                     )
-            except BaseException:  # no fault of the job's: nobody goes on, and nobody waits for this worker
+            except (
+                BaseException
+            ):  # no fault of the job's: nobody goes on, and nobody waits for this worker
                 stopped.set()
                 free.put(worker)
                 raise
@@ -283,7 +323,8 @@ def _beside(jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, thr
 
 
 class _Worker:
-    """A Ray actor: one process that holds the models. Ray may start it anew after any job, so it prepares when asked."""
+    """A Ray actor: one process that holds the models. Ray may start it anew after any job, so it
+    prepares when asked."""
 
     def __init__(self, prepare: Callable[[], Work], attempts: int, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -302,7 +343,8 @@ class _Worker:
 def _on_ray(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, cluster: Cluster
 ) -> Outcomes:
-    """Ray's own pool hands the jobs out; Ray makes a worker that dies anew, and its job with it, ``attempts`` times."""
+    """Ray's own pool hands the jobs out; Ray makes a worker that dies anew, and its job with it,
+    ``attempts`` times."""
     ray = _ray()
     with _connected(ray, cluster, threads):
         workers, cpus, gpus = share(cluster, ray.cluster_resources(), threads, len(jobs))
@@ -312,20 +354,26 @@ def _on_ray(
         try:
             ray.get([each.prepare.remote() for each in actors])
         except ray.exceptions.RayError as error:
-            raise LipSyncError(f"the workers cannot begin: {getattr(error, 'cause', error)}") from error
+            raise LipSyncError(
+                f"the workers cannot begin: {getattr(error, 'cause', error)}"
+            ) from error
         pool, waiting, last = ray.util.ActorPool(actors), {job.id: job for job in jobs}, ""
         for job in jobs:
             pool.submit(lambda each, one: each.run.remote(one), job)
         while pool.has_next():
             try:
                 outcome = pool.get_next_unordered()
-            except ray.exceptions.RayError as error:  # it does not say whose job it was; those without an outcome are
+            except (
+                ray.exceptions.RayError
+            ) as error:  # it does not say whose job it was; those without an outcome are
                 last = str(error).strip()
                 continue
             del waiting[outcome.id]
             yield outcome
         for job in waiting.values():
-            yield Outcome(job.id, job.arguments, None, f"its worker died: {last}", attempts, 0.0, "")
+            yield Outcome(
+                job.id, job.arguments, None, f"its worker died: {last}", attempts, 0.0, ""
+            )
 
 
 def _ray() -> Any:
@@ -354,15 +402,20 @@ def _connected(ray: Any, cluster: Cluster, threads: int) -> Yields[None, None, N
             **(cores if cluster.address == "local" else {}),
         )
     except (ConnectionError, RuntimeError) as error:
-        raise LipSyncError(f"no Ray cluster at {cluster.address} ({error}); start one, or use --ray local") from error
+        raise LipSyncError(
+            f"no Ray cluster at {cluster.address} ({error}); start one, or use --ray local"
+        ) from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def share(cluster: Cluster, resources: Mapping[str, float], threads: int, jobs: int) -> tuple[int, int, float]:
-    """How many workers, and the cores and GPUs of each: a whole GPU, or, with more workers than GPUs, the n-th part."""
+def share(
+    cluster: Cluster, resources: Mapping[str, float], threads: int, jobs: int
+) -> tuple[int, int, float]:
+    """How many workers, and the cores and GPUs of each: a whole GPU, or, with more workers than
+    GPUs, the n-th part."""
     cores, cards = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     fit = cores // threads
     workers = min(cluster.workers or cards or fit, jobs)

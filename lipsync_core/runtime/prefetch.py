@@ -13,10 +13,11 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
-    """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception of the maker is raised
-    here; closing this iterator stops and closes the maker. Video codecs and torch let go of the interpreter while they
-    work, so threads are enough."""
-    box: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)  # an item, the maker's error, or the end
+    """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception
+    of the maker is raised here; closing this iterator stops and closes the maker. Video codecs and
+    torch let go of the interpreter while they work, so threads are enough."""
+    # an item, the maker's error, or the end
+    box: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
 
     def put(message: tuple[T] | BaseException | None) -> None:
@@ -67,7 +68,8 @@ def timed(items: Iterator[T], add: Callable[[float], None]) -> Generator[T, None
 
 
 def share_cores() -> None:
-    """The decoder, the networks and the encoder work at the same time: with a thread for every core in each they are in
-    each other's way (720p on two cores: 41 frames/s with one thread for the networks, 36 with two)."""
+    """The decoder, the networks and the encoder work at the same time: with a thread for every core
+    in each they are in each other's way (720p on two cores: 41 frames/s with one thread for the
+    networks, 36 with two)."""
     if "OMP_NUM_THREADS" not in os.environ:  # else somebody has chosen
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))

@@ -1,15 +1,18 @@
-"""MP4 files that do not say who made them: metadata emptied in place, so that no sample and no time stamp moves."""
+"""MP4 files that do not say who made them: metadata emptied in place, so that no sample and no time
+stamp moves."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_TELLING = {b"udta", b"meta", b"uuid"}  # ISO/IEC 14496-12: user data, metadata, extensions of anybody
+# ISO/IEC 14496-12: user data, metadata, extensions of anybody
+_TELLING = {b"udta", b"meta", b"uuid"}
 _NESTED = {b"moov", b"trak"}
 
 
 def without_metadata(path: Path) -> None:
-    """Turn every box of user data and metadata into free space of the same size. Writes into ``path`` itself."""
+    """Turn every box of user data and metadata into free space of the same size. Writes into
+    ``path`` itself."""
     with path.open("r+b") as file:
         for kind, start, body, end in list(_boxes(file, 0, path.stat().st_size)):
             if kind in _TELLING:
@@ -32,7 +35,8 @@ def is_h264(path: Path) -> bool:
 
 
 def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """(kind, start, start of the body, end) of the boxes between two positions, and of those in ``_NESTED`` ones."""
+    """(kind, start, start of the body, end) of the boxes between two positions, and of those in
+    ``_NESTED`` ones."""
     while start + 8 <= stop:
         file.seek(start)
         size, kind = int.from_bytes(file.read(4)), file.read(4)

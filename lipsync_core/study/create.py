@@ -1,4 +1,5 @@
-"""Folders of clips -> a study: the same clip of each method is found by its file name and copied under a random one."""
+"""Folders of clips -> a study: the same clip of each method is found by its file name and copied
+under a random one."""
 
 import csv
 import os
@@ -18,12 +19,14 @@ from .anonymous import is_h264, without_metadata
 from .plan import Task, draw_plan
 from .store import SCHEMA, VERSION, StudyError, durable, hashed
 
-SUFFIXES = (".mp4", ".m4v", ".mov")  # what every browser plays, and whose metadata can be emptied in place
+# what every browser plays, and whose metadata can be emptied in place
+SUFFIXES = (".mp4", ".m4v", ".mov")
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A new study: ``links`` names the file with one secret link for each rater; ``tasks`` are screens to be judged."""
+    """A new study: ``links`` names the file with one secret link for each rater; ``tasks`` are
+    screens to be judged."""
 
     folder: Path
     links: Path
@@ -45,52 +48,74 @@ def create_study(
 ) -> Created:
     """Build the study in ``folder``, which must not exist yet; it appears whole or not at all.
 
-    methods: a folder of clips (.mp4, .m4v, .mov; best H.264 in 4:2:0) for each method's name. A clip is one file name; it
-    must be there for every method, or with ``common_only`` those that are not everywhere are left out with a warning.
-    raters: 14 in the paper. side_by_side: clips on one screen. clips_per_rater: all by default. seed: draws the plan;
-    the links and the names of the copies are always new. title: what raters read above the questions.
+    methods: a folder of clips (.mp4, .m4v, .mov; best H.264 in 4:2:0) for each method's name. A
+    clip is one file name; it must be there for every method, or with ``common_only`` those that are
+    not everywhere are left out with a warning. raters: 14 in the paper. side_by_side: clips on one
+    screen. clips_per_rater: all by default. seed: draws the plan; the links and the names of the
+    copies are always new. title: what raters read above the questions.
 
-    StudyError when clips are missing or ``folder`` exists, MediaError for a file without a picture, ValueError for numbers
-    that allow no study.
+    StudyError when clips are missing or ``folder`` exists, MediaError for a file without a picture,
+    ValueError for numbers that allow no study.
     """
     if folder.exists():
-        raise StudyError(f"{folder} exists; a study is never overwritten, name another folder or remove it yourself")
+        raise StudyError(
+            f"{folder} exists; a study is never overwritten, name another folder or remove it yourself"
+        )
     warnings: list[str] = []
     clips = _common_clips(methods, common_only, warnings)
     tasks = draw_plan(
-        raters, len(clips), len(methods), side_by_side=side_by_side, clips_per_rater=clips_per_rater, seed=seed
+        raters,
+        len(clips),
+        len(methods),
+        side_by_side=side_by_side,
+        clips_per_rater=clips_per_rater,
+        seed=seed,
     )
-    files = [(c, m, path / name) for m, path in enumerate(methods.values()) for c, name in enumerate(clips)]
+    files = [
+        (c, m, path / name)
+        for m, path in enumerate(methods.values())
+        for c, name in enumerate(clips)
+    ]
     for clip in range(len(clips)):
         warnings += _looked_at([path for c, _, path in files if c == clip])
     tokens = [secrets.token_urlsafe() for _ in range(raters)]
     with _appearing(folder) as part:
         (part / "media").mkdir()
         shown: dict[tuple[int, int], str] = {}
-        for c, m, path in random.SystemRandom().sample(files, len(files)):  # no order tells methods apart
+        # no order tells methods apart
+        for c, m, path in random.SystemRandom().sample(files, len(files)):
             shown[c, m] = _copied(path, part / "media")
         with closing(sqlite3.connect(part / "study.sqlite")) as db:
             durable(db)
             db.executescript(SCHEMA)
             with db:
                 db.execute(
-                    "INSERT INTO study VALUES (?, ?, ?, ?)", (VERSION, title, seed, datetime.now(UTC).isoformat())
+                    "INSERT INTO study VALUES (?, ?, ?, ?)",
+                    (VERSION, title, seed, datetime.now(UTC).isoformat()),
                 )
                 _fill(db, list(methods), clips, shown, tokens, tasks)
         with (part / "links.csv").open("w", encoding="utf-8", newline="") as out:
-            csv.writer(out).writerows([("rater", "path"), *((i + 1, f"/s/{t}") for i, t in enumerate(tokens))])
+            csv.writer(out).writerows(
+                [("rater", "path"), *((i + 1, f"/s/{t}") for i, t in enumerate(tokens))]
+            )
     return Created(folder, folder / "links.csv", len(clips), len(tasks), tuple(warnings))
 
 
 def _common_clips(methods: Mapping[str, Path], common_only: bool, warnings: list[str]) -> list[str]:
     """File names that every method has, sorted."""
     if len(methods) < 2:
-        raise ValueError(f"{len(methods)} methods; wanted at least two, each with its folder of clips")
+        raise ValueError(
+            f"{len(methods)} methods; wanted at least two, each with its folder of clips"
+        )
     found: dict[str, set[str]] = {}
     for name, path in methods.items():
         if not path.is_dir():
             raise StudyError(f"{path}, the folder of {name}, is no folder")
-        found[name] = {file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()}
+        found[name] = {
+            file.name
+            for file in path.iterdir()
+            if file.suffix.lower() in SUFFIXES and file.is_file()
+        }
     everywhere = sorted(set.intersection(*found.values()))
     missing = [
         f"{name} has no {', '.join(gone)}"
@@ -98,7 +123,9 @@ def _common_clips(methods: Mapping[str, Path], common_only: bool, warnings: list
         if (gone := sorted(set.union(*found.values()) - found[name]))
     ]
     if not everywhere:
-        raise StudyError(f"no clip ({', '.join(SUFFIXES)}) is in every folder; give the same clip the same file name")
+        raise StudyError(
+            f"no clip ({', '.join(SUFFIXES)}) is in every folder; give the same clip the same file name"
+        )
     if missing and not common_only:
         raise StudyError(
             f"{'; '.join(missing)}; add them, or take the {len(everywhere)} common clips with --common-only"
@@ -136,13 +163,16 @@ def _copied(path: Path, folder: Path) -> str:
 
 @contextmanager
 def _appearing(folder: Path) -> Generator[Path]:
-    """A new folder under a temporary name beside ``folder``, renamed when the block ends, removed if it raises."""
+    """A new folder under a temporary name beside ``folder``, renamed when the block ends, removed
+    if it raises."""
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir(mode=0o700)  # links and votes are for the owner's eyes
     except OSError as error:
-        raise StudyError(f"{folder} cannot be made ({error.strerror}); give a folder that can") from error
+        raise StudyError(
+            f"{folder} cannot be made ({error.strerror}); give a folder that can"
+        ) from error
     try:
         yield part
         part.rename(folder)
@@ -161,10 +191,16 @@ def _fill(
 ) -> None:
     db.executemany("INSERT INTO method VALUES (?, ?)", enumerate(methods))
     db.executemany("INSERT INTO clip VALUES (?, ?)", enumerate(clips))
-    db.executemany("INSERT INTO media VALUES (?, ?, ?)", [(name, c, m) for (c, m), name in shown.items()])
-    db.executemany("INSERT INTO rater VALUES (?, ?)", [(i, hashed(token)) for i, token in enumerate(tokens)])
+    db.executemany(
+        "INSERT INTO media VALUES (?, ?, ?)", [(name, c, m) for (c, m), name in shown.items()]
+    )
+    db.executemany(
+        "INSERT INTO rater VALUES (?, ?)", [(i, hashed(token)) for i, token in enumerate(tokens)]
+    )
     for task in tasks:
         name = secrets.token_hex(12)
         db.execute("INSERT INTO task VALUES (?, ?, ?)", (name, task.rater, task.position))
-        rows = [(name, place, shown[task.clip, method]) for place, method in enumerate(task.methods)]
+        rows = [
+            (name, place, shown[task.clip, method]) for place, method in enumerate(task.methods)
+        ]
         db.executemany("INSERT INTO shown VALUES (?, ?, ?)", rows)

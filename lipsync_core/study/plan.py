@@ -1,4 +1,5 @@
-"""Who judges which clips of which methods, in which order and on which side: a balanced plan, drawn with a seed."""
+"""Who judges which clips of which methods, in which order and on which side: a balanced plan, drawn
+with a seed."""
 
 import random
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from math import lcm
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One screen: ``rater`` judges ``methods`` (indices, from left to right) on ``clip`` as question number ``position``."""
+    """One screen: ``rater`` judges ``methods`` (indices, from left to right) on ``clip`` as
+    question number ``position``."""
 
     rater: int
     position: int
@@ -17,21 +19,29 @@ class Task:
 
 
 def latin_rows(n: int) -> list[list[int]]:
-    """Orders of n things in which each is in each place, and next after each other one, equally often: a Williams
-    square (Williams 1949). n rows for even n; for odd n the mirrored rows too."""
-    first = [(i + 1) // 2 if i % 2 else (n - i // 2) % n for i in range(n)]  # 0, 1, n-1, 2, n-2, ...
+    """Orders of n things in which each is in each place, and next after each other one, equally
+    often: a Williams square (Williams 1949). n rows for even n; for odd n the mirrored rows too."""
+    # 0, 1, n-1, 2, n-2, ...
+    first = [(i + 1) // 2 if i % 2 else (n - i // 2) % n for i in range(n)]
     rows = [[(item + row) % n for item in first] for row in range(n)]
     return rows if n % 2 == 0 or n == 1 else rows + [row[::-1] for row in rows]
 
 
 def draw_plan(
-    raters: int, clips: int, methods: int, *, side_by_side: int = 2, clips_per_rater: int | None = None, seed: int = 0
+    raters: int,
+    clips: int,
+    methods: int,
+    *,
+    side_by_side: int = 2,
+    clips_per_rater: int | None = None,
+    seed: int = 0,
 ) -> list[Task]:
     """A task for every rater and each of that rater's clips (all, or ``clips_per_rater``).
 
-    Counts differ by at most one: how often a clip is judged; how often an arrangement (which methods, in which places)
-    occurs in all, and how often with one clip. Within a rater arrangements take turns too, and clips take turns in every
-    place of the raters' orders (``latin_rows``). ValueError for numbers that allow no study.
+    Counts differ by at most one: how often a clip is judged; how often an arrangement (which
+    methods, in which places) occurs in all, and how often with one clip. Within a rater
+    arrangements take turns too, and clips take turns in every place of the raters' orders
+    (``latin_rows``). ValueError for numbers that allow no study.
     """
     per_rater = clips if clips_per_rater is None else clips_per_rater
     if raters < 1 or not 2 <= side_by_side <= methods or not 1 <= per_rater <= clips:
@@ -48,17 +58,20 @@ def draw_plan(
     tasks: list[Task] = []
     for rater in range(raters):
         if rater % len(orders) == 0:
-            chance.shuffle(relabel)  # a new square for the next raters: nobody could learn the pattern
+            # a new square for the next raters: nobody could learn the pattern
+            chance.shuffle(relabel)
         for position, place in enumerate(orders[rater % len(orders)]):
             t = rater * per_rater + relabel[place]
-            # One step further after each full turn: else a clip would meet the same few arrangements again and again.
+            # One step further after each full turn: else a clip would meet the same few
+            # arrangements again and again.
             methods_shown = arrangements[(t + t // turn) % len(arrangements)]
             tasks.append(Task(rater, position, shuffled[t % clips], methods_shown))
     return tasks
 
 
 def _arrangements(methods: int, side_by_side: int, chance: random.Random) -> list[tuple[int, ...]]:
-    """Every choice of methods in every row of its square; each sweep shows every choice once, before any comes again."""
+    """Every choice of methods in every row of its square; each sweep shows every choice once,
+    before any comes again."""
     rows = latin_rows(side_by_side)
     choices = list(combinations(range(methods), side_by_side))
     starts = [chance.randrange(len(rows)) for _ in choices]

@@ -1,4 +1,5 @@
-"""The report on paper: a table, JSON, and a picture of the scores and strengths with their intervals."""
+"""The report on paper: a table, JSON, and a picture of the scores and strengths with their
+intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,13 @@ def save_report(report: StudyReport, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StudyError(f"{folder} is no folder for a report ({error.strerror}); give another --out") from error
-    for name, text in {"report.md": report.to_markdown(), "report.json": report.to_json() + "\n"}.items():
+        raise StudyError(
+            f"{folder} is no folder for a report ({error.strerror}); give another --out"
+        ) from error
+    for name, text in {
+        "report.md": report.to_markdown(),
+        "report.json": report.to_json() + "\n",
+    }.items():
         with replacing(folder / name) as part:
             part.write_text(text, encoding="utf-8")
     with replacing(folder / "report.png") as part:
@@ -37,9 +43,13 @@ def plot_report(report: StudyReport, out: Path) -> None:
     for k, question in enumerate(QUESTIONS):
         shift = 0.2 * (k - 1)
         _points(left, [m.opinions[question] for m in report.methods], shift, _COLOURS[k], question)
-    _points(right, [m.strength for m in report.methods], -0.1, _COLOURS[0], "strength (Bradley-Terry)")
+    _points(
+        right, [m.strength for m in report.methods], -0.1, _COLOURS[0], "strength (Bradley-Terry)"
+    )
     _points(right, [m.share for m in report.methods], 0.1, _COLOURS[1], "share of its screens")
-    left.set(xlim=(SCALE[0] - 0.1, SCALE[-1] + 0.1), xticks=list(SCALE), xlabel="mean opinion score")
+    left.set(
+        xlim=(SCALE[0] - 0.1, SCALE[-1] + 0.1), xticks=list(SCALE), xlabel="mean opinion score"
+    )
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
     right.set(xlim=(-0.03, 1.03), xlabel="preferred")
@@ -48,14 +58,23 @@ def plot_report(report: StudyReport, out: Path) -> None:
         axes.set_axisbelow(True)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=0)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8.5)
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8.5
+        )
     figure.savefig(out, dpi=150)
 
 
-def _points(axes: "Axes", estimates: Sequence[Estimate], shift: float, colour: str, label: str) -> None:
-    """A dot for each estimate that has a value and a line for each that has an interval, one row below the other."""
-    rows = [(i + shift, e.value, e.low, e.high) for i, e in enumerate(estimates) if e.value is not None]
-    axes.plot([r[1] for r in rows], [r[0] for r in rows], "o", color=colour, label=label, markersize=5)
+def _points(
+    axes: "Axes", estimates: Sequence[Estimate], shift: float, colour: str, label: str
+) -> None:
+    """A dot for each estimate that has a value and a line for each that has an interval, one row
+    below the other."""
+    rows = [
+        (i + shift, e.value, e.low, e.high) for i, e in enumerate(estimates) if e.value is not None
+    ]
+    axes.plot(
+        [r[1] for r in rows], [r[0] for r in rows], "o", color=colour, label=label, markersize=5
+    )
     for y, _, low, high in rows:
         if low is not None and high is not None:
             axes.plot([low, high], [y, y], color=colour, linewidth=1.6)

@@ -1,8 +1,10 @@
-"""The votes, unblinded: opinion scores, preference and agreement, each with its interval. Only here do methods have names.
+"""The votes, unblinded: opinion scores, preference and agreement, each with its interval. Only here
+do methods have names.
 
-Intervals are percentiles of a bootstrap that draws raters and clips anew, both (the "pigeonhole" bootstrap of Owen
-2007): each rater judges many clips and each clip is judged by many raters, so votes are not independent, as an interval
-from Student's t would take them to be, and would come out too narrow.
+Intervals are percentiles of a bootstrap that draws raters and clips anew, both (the "pigeonhole"
+bootstrap of Owen 2007): each rater judges many clips and each clip is judged by many raters, so
+votes are not independent, as an interval from Student's t would take them to be, and would come out
+too narrow.
 """
 
 import json
@@ -14,7 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .statistics import LEVEL, Floats, Ints, bradley_terry, interval, krippendorff_alpha, resampled_units, resamplings
+from .statistics import (
+    LEVEL,
+    Floats,
+    Ints,
+    bradley_terry,
+    interval,
+    krippendorff_alpha,
+    resampled_units,
+    resamplings,
+)
 from .store import QUESTIONS, StudyError, opened
 
 RESAMPLINGS = 2000
@@ -23,7 +34,8 @@ HALF_VOTES = 0.5  # as if every pair had met once more, and drawn
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval; None where there are no votes, or too few raters or clips for an interval."""
+    """A figure and its 95 % interval; None where there are no votes, or too few raters or clips for
+    an interval."""
 
     value: float | None
     low: float | None
@@ -32,9 +44,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class MethodReport:
-    """One method. ``opinions``: mean score 1..5 for each question, of ``ratings`` votes. ``share``: of the ``shown``
-    screens that it was on, those where it was preferred. ``strength``: Bradley-Terry, the chance to be preferred if all
-    methods stood side by side."""
+    """One method. ``opinions``: mean score 1..5 for each question, of ``ratings`` votes. ``share``:
+    of the ``shown`` screens that it was on, those where it was preferred. ``strength``:
+    Bradley-Terry, the chance to be preferred if all methods stood side by side."""
 
     method: str
     ratings: int
@@ -47,9 +59,10 @@ class MethodReport:
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """The outcome. ``finished`` of ``raters`` answered everything; ``votes`` of ``tasks`` screens are answered, of them
-    ``unplayable`` without a judgement. ``agreement``: Krippendorff's ordinal alpha for each question. ``places``: how
-    often each place, from the left, was preferred; far from even, it says that raters favour a side."""
+    """The outcome. ``finished`` of ``raters`` answered everything; ``votes`` of ``tasks`` screens
+    are answered, of them ``unplayable`` without a judgement. ``agreement``: Krippendorff's ordinal
+    alpha for each question. ``places``: how often each place, from the left, was preferred; far
+    from even, it says that raters favour a side."""
 
     title: str
     raters: int
@@ -62,24 +75,48 @@ class StudyReport:
     places: tuple[int, ...]
 
     def to_json(self) -> str:
-        method = {"level": LEVEL, "intervals": "bootstrap over raters and clips", "resamplings": RESAMPLINGS}
-        method |= {"agreement": "Krippendorff's alpha, ordinal; interval over clips", "half_votes": HALF_VOTES}
-        return json.dumps({**asdict(self), "statistics": method}, indent=2, ensure_ascii=False, allow_nan=False)
+        method = {
+            "level": LEVEL,
+            "intervals": "bootstrap over raters and clips",
+            "resamplings": RESAMPLINGS,
+        }
+        method |= {
+            "agreement": "Krippendorff's alpha, ordinal; interval over clips",
+            "half_votes": HALF_VOTES,
+        }
+        return json.dumps(
+            {**asdict(self), "statistics": method}, indent=2, ensure_ascii=False, allow_nan=False
+        )
 
     def to_markdown(self) -> str:
         """A table of the methods and one of the agreement, with a sentence on what the votes are."""
         heads = ["method", *QUESTIONS, "preferred", "strength"]
-        lines = [f"# {self.title}", "", self._sentence(), "", _row(heads), _row(["---"] * len(heads))]
+        lines = [
+            f"# {self.title}",
+            "",
+            self._sentence(),
+            "",
+            _row(heads),
+            _row(["---"] * len(heads)),
+        ]
         for m in self.methods:
             opinions = [_figure(m.opinions[q], 2) for q in QUESTIONS]
             share = f"{m.preferred} of {m.shown}: {_figure(m.share, 2)}"
-            lines.append(_row([m.method.replace("|", "\\|"), *opinions, share, _figure(m.strength, 2)]))
+            lines.append(
+                _row([m.method.replace("|", "\\|"), *opinions, share, _figure(m.strength, 2)])
+            )
         lines += ["", _row(["agreement", *QUESTIONS]), _row(["---"] * 4)]
-        lines.append(_row(["Krippendorff's alpha", *(_figure(self.agreement[q], 2) for q in QUESTIONS)]))
+        lines.append(
+            _row(["Krippendorff's alpha", *(_figure(self.agreement[q], 2) for q in QUESTIONS)])
+        )
         return "\n".join([*lines, ""])
 
     def _sentence(self) -> str:
-        unplayable = f", {self.unplayable} of them skipped because a clip did not play" if self.unplayable else ""
+        unplayable = (
+            f", {self.unplayable} of them skipped because a clip did not play"
+            if self.unplayable
+            else ""
+        )
         places = ", ".join(str(n) for n in self.places)
         return (
             f"{self.finished} of {self.raters} raters finished; {self.votes} of {self.tasks} screens are answered{unplayable}. "
@@ -91,7 +128,8 @@ class StudyReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Votes:
-    """Every rating (columns rater, clip, method, question, value) and every choice (rater, clip, set, method)."""
+    """Every rating (columns rater, clip, method, question, value) and every choice (rater, clip,
+    set, method)."""
 
     methods: tuple[str, ...]
     ratings: Ints  # (N,5)
@@ -102,17 +140,25 @@ class _Votes:
 
 
 def report_study(folder: Path) -> StudyReport:
-    """What the votes in ``folder`` say so far. StudyError where there are none. Reads only; the study may go on."""
+    """What the votes in ``folder`` say so far. StudyError where there are none. Reads only; the
+    study may go on."""
     with opened(folder) as db:
         votes = _read(db)
         (title,) = db.execute("SELECT title FROM study").fetchone()
         counts = {name: _count(db, query) for name, query in _COUNTS.items()}
         widest = _count(db, "SELECT max(place) + 1 FROM shown")
-        places = [_count(db, f"SELECT count(*) FROM vote WHERE preferred = {place}") for place in range(widest)]
+        places = [
+            _count(db, f"SELECT count(*) FROM vote WHERE preferred = {place}")
+            for place in range(widest)
+        ]
     if not len(votes.choices):
         raise StudyError(f"{folder} has no votes yet; serve it with: lipsync study serve {folder}")
     return StudyReport(
-        title=title, methods=_methods(votes), agreement=_agreement(votes), places=tuple(places), **counts
+        title=title,
+        methods=_methods(votes),
+        agreement=_agreement(votes),
+        places=tuple(places),
+        **counts,
     )
 
 
@@ -145,10 +191,15 @@ def _read(db: sqlite3.Connection) -> _Votes:
         _, _, shown, winner = screens.get(task, (rater, clip, [], -1))
         screens[task] = (rater, clip, [*shown, method], method if chosen else winner)
     members = sorted({tuple(sorted(shown)) for _, _, shown, _ in screens.values()})
-    choices = [(r, c, members.index(tuple(sorted(shown))), winner) for r, c, shown, winner in screens.values()]
+    choices = [
+        (r, c, members.index(tuple(sorted(shown))), winner)
+        for r, c, shown, winner in screens.values()
+    ]
     return _Votes(
         names,
-        np.array([(r, c, m, QUESTIONS.index(q), v) for r, c, m, q, v in ratings], np.int64).reshape(-1, 5),
+        np.array([(r, c, m, QUESTIONS.index(q), v) for r, c, m, q, v in ratings], np.int64).reshape(
+            -1, 5
+        ),
         np.array(choices, np.int64).reshape(-1, 4),
         members,
         _count(db, "SELECT count(*) FROM rater"),
@@ -157,7 +208,8 @@ def _read(db: sqlite3.Connection) -> _Votes:
 
 
 def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
-    """Each method's figures. Only raters and clips with votes are drawn anew: the others say nothing."""
+    """Each method's figures. Only raters and clips with votes are drawn anew: the others say
+    nothing."""
     voted = np.unique(votes.choices[:, 0]), np.unique(votes.choices[:, 1])
     sizes = (votes.raters, votes.clips)
     figures = _figures(votes, np.ones(sizes[0]), np.ones(sizes[1]))
@@ -167,13 +219,17 @@ def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
         for weight, who, count in zip(weights, voted, counts, strict=True):
             weight[who] = count
         drawn.append(_figures(votes, *weights))
-    opinions, shares = (_estimates(figures[k], np.stack([d[k] for d in drawn]), voted) for k in (0, 1))
+    opinions, shares = (
+        _estimates(figures[k], np.stack([d[k] for d in drawn]), voted) for k in (0, 1)
+    )
     members = _members(votes)
     shown = members[votes.choices[:, 2]].sum(0)
     strength = bradley_terry(members, figures[2], half_votes=HALF_VOTES)
     strengths = _estimates(
         np.where(shown > 0, strength, np.nan),
-        bradley_terry(members, np.stack([d[2] for d in drawn]), half_votes=HALF_VOTES, tolerance=1e-6),
+        bradley_terry(
+            members, np.stack([d[2] for d in drawn]), half_votes=HALF_VOTES, tolerance=1e-6
+        ),
         voted,
     )
     won = np.bincount(votes.choices[:, 3], minlength=len(votes.methods))
@@ -196,8 +252,8 @@ def _members(votes: _Votes) -> NDArray[np.bool_]:
 
 
 def _figures(votes: _Votes, of_rater: Floats, of_clip: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean opinions (M*Q,), preference shares (M,) and weighted wins (S,M) with each vote weighing as its rater times its
-    clip; NaN where nothing weighs."""
+    """Mean opinions (M*Q,), preference shares (M,) and weighted wins (S,M) with each vote weighing
+    as its rater times its clip; NaN where nothing weighs."""
     m, q, s = len(votes.methods), len(QUESTIONS), len(votes.members)
     rater, clip, method, question, value = votes.ratings.T
     weight = of_rater[rater] * of_clip[clip]
@@ -212,7 +268,8 @@ def _figures(votes: _Votes, of_rater: Floats, of_clip: Floats) -> tuple[Floats, 
 
 
 def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> list[Estimate]:
-    """``values`` (K,) with the intervals of ``samples`` (B,K); no interval from a single rater or clip."""
+    """``values`` (K,) with the intervals of ``samples`` (B,K); no interval from a single rater or
+    clip."""
     known = np.where(np.isnan(values), 0.0, samples)  # those without votes have no interval either
     low, high = interval(known)
     alone = min(len(voted[0]), len(voted[1])) < 2
@@ -238,7 +295,9 @@ def _agreement(votes: _Votes) -> dict[str, Estimate]:
         if alpha is None or len(np.unique(clips)) < 2:
             result[question] = Estimate(alpha, None, None)
             continue
-        low, high = interval(resampled_units(table[:, rated], krippendorff_alpha, clips, RESAMPLINGS)[:, None])
+        low, high = interval(
+            resampled_units(table[:, rated], krippendorff_alpha, clips, RESAMPLINGS)[:, None]
+        )
         result[question] = Estimate(alpha, float(low[0]), float(high[0]))
     return result
 

@@ -1,5 +1,5 @@
-"""The voting page: HTTP around ``store``. A rater's secret link is the only key; there is no cookie, so no other site can
-vote in a rater's name, and no page that lists anything."""
+"""The voting page: HTTP around ``store``. A rater's secret link is the only key; there is no
+cookie, so no other site can vote in a rater's name, and no page that lists anything."""
 
 import json
 import os
@@ -9,7 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .store import AlreadyVoted, Refused, StudyError, Vote, may_see, next_question, opened, rater_of, record
+from .store import (
+    AlreadyVoted,
+    Refused,
+    StudyError,
+    Vote,
+    may_see,
+    next_question,
+    opened,
+    rater_of,
+    record,
+)
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -32,16 +42,23 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-_NO_SUCH_LINK = "This is no valid link of a study. Please open the personal link that you were sent."
+_NO_SUCH_LINK = (
+    "This is no valid link of a study. Please open the personal link that you were sent."
+)
 
 
 def serve(
-    folder: Path, *, host: str = "127.0.0.1", port: int = 8765, on_ready: Callable[[], None] = lambda: None
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve the study until interrupted. ``on_ready`` is called before the first request is taken.
 
-    host: 127.0.0.1 is this machine alone; 0.0.0.0 is the whole network, unencrypted: put a proxy with TLS before it.
-    StudyError where ``folder`` holds no study, or the extra ``study`` is not installed.
+    host: 127.0.0.1 is this machine alone; 0.0.0.0 is the whole network, unencrypted: put a proxy
+    with TLS before it. StudyError where ``folder`` holds no study, or the extra ``study`` is not
+    installed.
     """
     with opened(folder):
         pass  # say at once what is wrong
@@ -49,7 +66,9 @@ def serve(
     import uvicorn
 
     # No access log: it would hold the raters' links.
-    config = uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning", server_header=False)
+    config = uvicorn.Config(
+        app, host=host, port=port, access_log=False, log_level="warning", server_header=False
+    )
     with _listening(host, port) as listener, suppress(KeyboardInterrupt):
         on_ready()
         uvicorn.Server(config).run(sockets=[listener])
@@ -123,7 +142,9 @@ def _asset(request: "Request") -> "Response":
     name = request.path_params["name"]
     if name not in _ASSETS:
         return PlainTextResponse("Not found", 404)
-    return FileResponse(_PAGE / name, media_type=_ASSETS[name], headers={"cache-control": "no-cache"})
+    return FileResponse(
+        _PAGE / name, media_type=_ASSETS[name], headers={"cache-control": "no-cache"}
+    )
 
 
 def _task(request: "Request") -> "Response":
@@ -148,7 +169,8 @@ def _task(request: "Request") -> "Response":
 
 
 def _media(request: "Request") -> "Response":
-    """A clip, whole or the ranges that the browser asks for; its name comes from the database, never from the address."""
+    """A clip, whole or the ranges that the browser asks for; its name comes from the database,
+    never from the address."""
     from starlette.responses import FileResponse, PlainTextResponse
 
     rater, media = _rater(request), request.path_params["media"]
@@ -157,7 +179,9 @@ def _media(request: "Request") -> "Response":
     if not seen:
         return PlainTextResponse("Not found", 404)
     path = _folder(request) / "media" / f"{media}.mp4"
-    return FileResponse(path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"})
+    return FileResponse(
+        path, media_type="video/mp4", headers={"cache-control": "private, max-age=86400"}
+    )
 
 
 async def _vote(request: "Request") -> "Response":
@@ -194,10 +218,15 @@ def _voted(request: "Request", body: bytes) -> tuple[int, Mapping[str, str]]:
 
 
 def _parsed(body: bytes) -> tuple[str, Vote]:
-    """(task, vote) of a JSON object; ValueError for anything else. Whether it is complete is for ``record`` to say."""
+    """(task, vote) of a JSON object; ValueError for anything else. Whether it is complete is for
+    ``record`` to say."""
     try:
         data: Any = json.loads(body)
-        task, preferred, ratings = data["task"], data["preferred"], [dict(r) for r in data["ratings"]]
+        task, preferred, ratings = (
+            data["task"],
+            data["preferred"],
+            [dict(r) for r in data["ratings"]],
+        )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"the vote is unreadable ({error!r}); wanted an object with task, preferred, ratings"

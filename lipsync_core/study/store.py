@@ -1,4 +1,5 @@
-"""The study's SQLite file: the plan, which never changes, and the votes, each on the disk before it is acknowledged."""
+"""The study's SQLite file: the plan, which never changes, and the votes, each on the disk before it
+is acknowledged."""
 
 import hashlib
 import sqlite3
@@ -11,10 +12,12 @@ from typing import Literal
 
 from ..errors import LipSyncError
 
-QUESTIONS = ("sync", "quality", "overall")  # the paper's three opinions, each 1 (bad) .. 5 (excellent)
+# the paper's three opinions, each 1 (bad) .. 5 (excellent)
+QUESTIONS = ("sync", "quality", "overall")
 SCALE = range(1, 6)
 
-# The foreign keys say that only what was shown can be rated or preferred; preferred NULL: a clip could not be played.
+# The foreign keys say that only what was shown can be rated or preferred; preferred NULL: a clip
+# could not be played.
 SCHEMA = f"""
 CREATE TABLE study (version INTEGER NOT NULL, title TEXT NOT NULL, seed INTEGER NOT NULL, created TEXT NOT NULL);
 CREATE TABLE method (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -55,7 +58,8 @@ class AlreadyVoted(StudyError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a rater sees next: ``media`` ids from left to right; ``done`` of ``total`` tasks are answered."""
+    """What a rater sees next: ``media`` ids from left to right; ``done`` of ``total`` tasks are
+    answered."""
 
     task: str
     media: tuple[str, ...]
@@ -65,8 +69,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One answered screen: ``preferred`` place (from the left, 0-based) and for each place a value 1..5 to each of
-    ``QUESTIONS``. Where a clip could not be played, ``preferred`` is None and ``ratings`` is empty."""
+    """One answered screen: ``preferred`` place (from the left, 0-based) and for each place a value
+    1..5 to each of ``QUESTIONS``. Where a clip could not be played, ``preferred`` is None and
+    ``ratings`` is empty."""
 
     preferred: int | None
     ratings: tuple[Mapping[str, int], ...]
@@ -74,9 +79,14 @@ class Vote:
     def check(self, places: int) -> None:
         """ValueError unless this answers a screen of ``places`` clips in full."""
         whole = all(
-            set(r) == set(QUESTIONS) and all(type(v) is int and v in SCALE for v in r.values()) for r in self.ratings
+            set(r) == set(QUESTIONS) and all(type(v) is int and v in SCALE for v in r.values())
+            for r in self.ratings
         )
-        answered = type(self.preferred) is int and 0 <= self.preferred < places and len(self.ratings) == places
+        answered = (
+            type(self.preferred) is int
+            and 0 <= self.preferred < places
+            and len(self.ratings) == places
+        )
         unplayable = self.preferred is None and not self.ratings
         if not whole or not (answered or unplayable):
             raise ValueError(
@@ -87,14 +97,18 @@ class Vote:
 
 @contextmanager
 def opened(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connection]:
-    """The study's database, in one transaction that is on the disk when the block ends and undone if it raises.
+    """The study's database, in one transaction that is on the disk when the block ends and undone
+    if it raises.
 
-    A connection for each use: threads share none, and SQLite does the locking; readers wait for nobody. The folder must
-    lie on a local disk (the write-ahead log needs shared memory). StudyError where there is no study.
+    A connection for each use: threads share none, and SQLite does the locking; readers wait for
+    nobody. The folder must lie on a local disk (the write-ahead log needs shared memory).
+    StudyError where there is no study.
     """
     path = folder / "study.sqlite"
     if not path.is_file():
-        raise StudyError(f"{folder} holds no study.sqlite; build the study with: lipsync study create {folder}")
+        raise StudyError(
+            f"{folder} holds no study.sqlite; build the study with: lipsync study create {folder}"
+        )
     with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
         try:
             durable(db)
@@ -116,12 +130,14 @@ def durable(db: sqlite3.Connection) -> None:
     """Every commit survives the end of the process and of the power."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # the log is flushed at each commit
-    db.execute("PRAGMA fullfsync = ON")  # macOS: past the disk's own cache; elsewhere without effect
+    # macOS: past the disk's own cache; elsewhere without effect
+    db.execute("PRAGMA fullfsync = ON")
     db.execute("PRAGMA foreign_keys = ON")
 
 
 def hashed(token: str) -> bytes:
-    """What the database knows of a link. Looking it up tells nothing through time: nobody can aim at a hash."""
+    """What the database knows of a link. Looking it up tells nothing through time: nobody can aim
+    at a hash."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -152,10 +168,15 @@ def may_see(db: sqlite3.Connection, rater: int, media: str) -> bool:
     return db.execute(query, (media, rater)).fetchone() is not None
 
 
-def record(db: sqlite3.Connection, rater: int, task: str, vote: Vote) -> Literal["saved", "repeated"]:
-    """Keep a vote; the same vote again changes nothing. Refused for a task of somebody else (or of nobody),
-    AlreadyVoted for another vote on the same task, ValueError for an incomplete one."""
-    if db.execute("SELECT 1 FROM task WHERE id = ? AND rater = ?", (task, rater)).fetchone() is None:
+def record(
+    db: sqlite3.Connection, rater: int, task: str, vote: Vote
+) -> Literal["saved", "repeated"]:
+    """Keep a vote; the same vote again changes nothing. Refused for a task of somebody else (or of
+    nobody), AlreadyVoted for another vote on the same task, ValueError for an incomplete one."""
+    if (
+        db.execute("SELECT 1 FROM task WHERE id = ? AND rater = ?", (task, rater)).fetchone()
+        is None
+    ):
         raise Refused("this task belongs to no such session; open your own link")
     (places,) = db.execute("SELECT count(*) FROM shown WHERE task = ?", (task,)).fetchone()
     vote.check(places)
@@ -163,8 +184,12 @@ def record(db: sqlite3.Connection, rater: int, task: str, vote: Vote) -> Literal
         if _stored(db, task, places) != vote:
             raise AlreadyVoted("this question has been answered before; the first answer counts")
         return "repeated"
-    db.execute("INSERT INTO vote VALUES (?, ?, ?)", (task, vote.preferred, datetime.now(UTC).isoformat()))
-    rows = [(task, place, q, value) for place, r in enumerate(vote.ratings) for q, value in r.items()]
+    db.execute(
+        "INSERT INTO vote VALUES (?, ?, ?)", (task, vote.preferred, datetime.now(UTC).isoformat())
+    )
+    rows = [
+        (task, place, q, value) for place, r in enumerate(vote.ratings) for q, value in r.items()
+    ]
     db.executemany("INSERT INTO rating VALUES (?, ?, ?, ?)", rows)
     return "saved"
 
@@ -172,6 +197,8 @@ def record(db: sqlite3.Connection, rater: int, task: str, vote: Vote) -> Literal
 def _stored(db: sqlite3.Connection, task: str, places: int) -> Vote:
     (preferred,) = db.execute("SELECT preferred FROM vote WHERE task = ?", (task,)).fetchone()
     ratings: list[dict[str, int]] = [{} for _ in range(places if preferred is not None else 0)]
-    for place, question, value in db.execute("SELECT place, question, value FROM rating WHERE task = ?", (task,)):
+    for place, question, value in db.execute(
+        "SELECT place, question, value FROM rating WHERE task = ?", (task,)
+    ):
         ratings[place][question] = value
     return Vote(preferred, tuple(ratings))

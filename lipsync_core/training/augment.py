@@ -1,6 +1,8 @@
-"""Augmentation of identity and of sound, on batches, with explicit random generators, on whose device batches lie.
+"""Augmentation of identity and of sound, on batches, with explicit random generators, on whose
+device batches lie.
 
-One draw per clip: every frame of a clip, target and reference alike, gets the same colours and the same warp.
+One draw per clip: every frame of a clip, target and reference alike, gets the same colours and the
+same warp.
 """
 
 import math
@@ -24,8 +26,9 @@ def normal(shape: tuple[int, ...], rng: Rng) -> Tensor:
 
 
 def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) -> Tensor:
-    """(n, size, size, 2) sampling grids of small affine maps with random mirror, for grid_sample over a crop of side ``full``
-    that holds the ``size`` crop in its middle. Strength 1: 6 degrees, 6 % scale, 2.5 % aspect, 3 px."""
+    """(n, size, size, 2) sampling grids of small affine maps with random mirror, for grid_sample
+    over a crop of side ``full`` that holds the ``size`` crop in its middle. Strength 1: 6 degrees,
+    6 % scale, 2.5 % aspect, 3 px."""
     angle = uniform(n, -6, 6, rng) * strength * math.pi / 180
     zoom = 1 + uniform(n, -0.06, 0.06, rng) * strength
     aspect = 1 + uniform(n, -0.025, 0.025, rng) * strength
@@ -33,13 +36,15 @@ def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) 
     ratio = size / full
     shift = (torch.rand(n, 2, generator=rng, device=rng.device) * 2 - 1) * 3 * strength * 2 / full
     cos, sin = angle.cos() * zoom * ratio, angle.sin() * zoom * ratio
-    rows = torch.stack([cos * aspect * mirror, -sin, shift[:, 0], sin * aspect * mirror, cos, shift[:, 1]], 1)
+    rows = torch.stack(
+        [cos * aspect * mirror, -sin, shift[:, 0], sin * aspect * mirror, cos, shift[:, 1]], 1
+    )
     return F.affine_grid(rows.view(n, 2, 3), [n, 3, size, size], align_corners=False)
 
 
 def elsewhere(grid: Tensor, rng: Rng) -> Tensor:
-    """(K,F,S,S,2) sampling grids as of heads that are held otherwise: one turn, scale and shift a clip, of standard deviation
-    2.5 degrees, 3 % and 2 % of the side."""
+    """(K,F,S,S,2) sampling grids as of heads that are held otherwise: one turn, scale and shift a
+    clip, of standard deviation 2.5 degrees, 3 % and 2 % of the side."""
     k = grid.shape[0]
     angle, zoom = normal((k,), rng) * 2.5 * math.pi / 180, 1 + normal((k,), rng) * 0.03
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
@@ -48,20 +53,23 @@ def elsewhere(grid: Tensor, rng: Rng) -> Tensor:
 
 
 def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
-    """(K*frames,S,S,2) sampling grids of K clips over aligned crops, whose mouths and chins now wander at random, by up to
-    about 8 % of the crop up and down and 15 % in width. Makes photographs move, so that what moves can be unlearnt."""
+    """(K*frames,S,S,2) sampling grids of K clips over aligned crops, whose mouths and chins now
+    wander at random, by up to about 8 % of the crop up and down and 15 % in width. Makes
+    photographs move, so that what moves can be unlearnt."""
     count = grid.shape[0] // frames
     wander = normal((count, 2, 2 + frames // 3), rng) * uniform(count, 0, 1, rng).view(-1, 1, 1)
     wander = F.interpolate(wander, size=frames, mode="linear", align_corners=True).clamp(-2, 2)
     down, wide = wander.permute(1, 0, 2).reshape(2, -1, 1, 1)
     x, y = grid.unbind(-1)
-    near = torch.exp(-((x / 0.4).square() + ((y - 0.35) / 0.3).square()))  # centred between the lips and the chin
+    # centred between the lips and the chin
+    near = torch.exp(-((x / 0.4).square() + ((y - 0.35) / 0.3).square()))
     return torch.stack([x * (1 + 0.08 * wide * near), y - 0.08 * down * near], -1)
 
 
 def recolour(faces: Tensor, rng: Rng) -> Tensor:
-    """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn for each of the K clips.
-    All but the gamma is linear, hence one 3x3 matrix and one offset a clip."""
+    """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn
+    for each of the K clips. All but the gamma is linear, hence one 3x3 matrix and one offset a
+    clip."""
     k = faces.shape[0]
 
     def draw(low: float, high: float) -> Tensor:
@@ -81,17 +89,24 @@ def recolour(faces: Tensor, rng: Rng) -> Tensor:
 
 
 def _hue_turn(angle: Tensor) -> Tensor:
-    """(K,3,3) rotations about the grey axis by (K,1,1) radians: Rodrigues' formula with the axis (1,1,1)/sqrt 3."""
+    """(K,3,3) rotations about the grey axis by (K,1,1) radians: Rodrigues' formula with the axis
+    (1,1,1)/sqrt 3."""
     rows = [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]
     cross = torch.tensor(rows, device=angle.device) / math.sqrt(3)
-    return angle.cos() * torch.eye(3, device=angle.device) + angle.sin() * cross + (1 - angle.cos()) / 3
+    return (
+        angle.cos() * torch.eye(3, device=angle.device)
+        + angle.sin() * cross
+        + (1 - angle.cos()) / 3
+    )
 
 
 def degrade(faces: Tensor, rng: Rng) -> Tensor:
-    """(K,N,3,H,W): half of the clips lose detail (down and up again by up to 2.2), a third get noise."""
+    """(K,N,3,H,W): half of the clips lose detail (down and up again by up to 2.2), a third get
+    noise."""
     k, n, _, h, w = faces.shape
     out = faces.clone()
-    draws = torch.rand((k, 4), generator=rng, device=rng.device).tolist()  # once: every one would wait for a GPU
+    # once: every one would wait for a GPU
+    draws = torch.rand((k, 4), generator=rng, device=rng.device).tolist()
     for i, (soft, much, grainy, grain) in enumerate(draws):
         if soft < 0.5:
             factor = 1 + 1.2 * much
@@ -104,34 +119,49 @@ def degrade(faces: Tensor, rng: Rng) -> Tensor:
 
 
 def disturbed(faces: Tensor, rng: Rng) -> Tensor:
-    """Faces (K,N,3,S,S) in [0,1] as an expert sees them while it learns: moved, mirrored, recoloured, blurred. Shown the bare
-    output of a generator it can be fooled by blots that no face has; what must hold under all of these is a mouth."""
+    """Faces (K,N,3,S,S) in [0,1] as an expert sees them while it learns: moved, mirrored,
+    recoloured, blurred. Shown the bare output of a generator it can be fooled by blots that no face
+    has; what must hold under all of these is a mouth."""
     k, n, _, size, _ = faces.shape
-    with torch.autocast(faces.device.type, enabled=False):  # bfloat16 would shift pixels by up to a quarter
+    # bfloat16 would shift pixels by up to a quarter
+    with torch.autocast(faces.device.type, enabled=False):
         grid = warp_grid(k, size, size, rng).repeat_interleave(n, 0)
-        shifted = F.grid_sample(faces.float().flatten(0, 1), grid, padding_mode="border", align_corners=False)
+        shifted = F.grid_sample(
+            faces.float().flatten(0, 1), grid, padding_mode="border", align_corners=False
+        )
         return degrade(recolour(shifted.view(faces.shape), rng), rng)
 
 
 def disguise(mels: Tensor, rng: Rng) -> Tensor:
-    """(K,N,1,B,T) log-mel windows in [-4,4] as another voice in another room, one draw for each of the K clips.
+    """(K,N,1,B,T) log-mel windows in [-4,4] as another voice in another room, one draw for each of
+    the K clips.
 
-    The scale has 8/100 units a decibel. Pitch and formants: the band axis stretched by up to 12 %; equaliser: a smooth
-    curve of up to 8 dB; gain: up to 12 dB; noise: a coloured floor anywhere below -35 dB.
+    The scale has 8/100 units a decibel. Pitch and formants: the band axis stretched by up to 12 %;
+    equaliser: a smooth curve of up to 8 dB; gain: up to 12 dB; noise: a coloured floor anywhere
+    below -35 dB.
     """
     k, n, _, bands, steps = mels.shape
     x = mels.reshape(k, n, bands, steps)
     stretch = (uniform(k, -0.12, 0.12, rng)).exp()
     band = (
-        ((torch.arange(bands, device=mels.device) + 0.5)[None] * stretch[:, None]).div(bands).mul(2).sub(1)
+        ((torch.arange(bands, device=mels.device) + 0.5)[None] * stretch[:, None])
+        .div(bands)
+        .mul(2)
+        .sub(1)
     )  # (k, bands)
     grid = torch.stack([torch.zeros_like(band), band], -1)[:, :, None]  # (k, bands, 1, 2)
     flat = x.permute(0, 1, 3, 2).reshape(k, n * steps, bands, 1)
-    x = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(k, n, steps, bands)
-    curve = F.interpolate(normal((k, 1, 6), rng) * 0.35, size=bands, mode="linear", align_corners=True)
+    x = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).view(
+        k, n, steps, bands
+    )
+    curve = F.interpolate(
+        normal((k, 1, 6), rng) * 0.35, size=bands, mode="linear", align_corners=True
+    )
     gain = uniform(k, -0.96, 0.96, rng).view(k, 1, 1, 1)
     x = x + curve[:, :, None] + gain
-    colour = F.interpolate(normal((k, 1, 5), rng) * 0.5, size=bands, mode="linear", align_corners=True)
+    colour = F.interpolate(
+        normal((k, 1, 5), rng) * 0.5, size=bands, mode="linear", align_corners=True
+    )
     floor = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + colour[:, :, None]
     noise = floor + normal((k, n, steps, bands), rng) * 0.15
     decibel = 100 / 8 * math.log(10) / 20  # scale units -> nepers

@@ -25,9 +25,10 @@ FRAMINGS = {"aligned": Framing(), "box": Framing("box", pads=(0, 10, 0, 0))}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk; ``mel`` of the whole sound, (80,T) as a tensor or
-    (T,80) on disk; ``first`` is the sound's video frame that goes with ``faces[0]``; ``sound`` (M,) int16 at 16 kHz, for
-    networks that hear something else; ``framing``: how the crops were cut."""
+    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk; ``mel`` of the whole
+    sound, (80,T) as a tensor or (T,80) on disk; ``first`` is the sound's video frame that goes with
+    ``faces[0]``; ``sound`` (M,) int16 at 16 kHz, for networks that hear something else;
+    ``framing``: how the crops were cut."""
 
     name: str
     speaker: str
@@ -38,27 +39,33 @@ class Clip:
     framing: Framing = Framing()
 
     def mels(self, frames: Sequence[int], *, lead_ms: int = 0, steps: int = 16) -> Tensor:
-        """The mel windows that begin ``lead_ms`` before the given frames of ``faces``: (len, 1, 80, steps), -4 (silence) beyond
-        the sound."""
+        """The mel windows that begin ``lead_ms`` before the given frames of ``faces``: (len, 1, 80,
+        steps), -4 (silence) beyond the sound."""
         features = MelFeatures(lead_ms=lead_ms)
-        # floor((frame / fps - lead) * columns per second) in whole numbers, as audio.window_start has it
+        # floor((frame / fps - lead) * columns per second) in whole numbers, as audio.window_start
+        # has it
         milliseconds = (self.first + np.asarray(frames, np.int64)) * int(1000 / FPS) - lead_ms
         starts = milliseconds * features.rate // (1000 * features.hop)
         low, high = int(starts.min()), int(starts.max()) + steps
-        windows = self._columns(low, high)[(starts - low)[:, None] + np.arange(steps)]  # (len, steps, 80)
+        # (len, steps, 80)
+        windows = self._columns(low, high)[(starts - low)[:, None] + np.arange(steps)]
         return torch.from_numpy(windows).transpose(1, 2)[:, None]
 
     def windows(self, features: SoundFeatures, begin: int, count: int) -> Tensor:
-        """What a network with these ``features`` hears beside ``count`` frames of ``faces`` from ``begin`` on: (count,1,H,W).
-        LipSyncError where that wants the sound itself and the shards hold none."""
+        """What a network with these ``features`` hears beside ``count`` frames of ``faces`` from
+        ``begin`` on: (count,1,H,W). LipSyncError where that wants the sound itself and the shards
+        hold none."""
         if isinstance(features, MelFeatures) and replace(features, lead_ms=0) == MelFeatures():
             return self.mels(range(begin, begin + count), lead_ms=features.lead_ms)
         if self.sound is None or features.rate != RATE:
             raise LipSyncError(
                 f"{self.name} holds no sound at {features.rate} Hz for {features}; prepare the clips anew"
             )
-        before = max(0, self.first + begin - _MARGIN)  # a second more, in whole frames, instead of the whole sound
-        samples = self.sound[before * RATE // 25 : (self.first + begin + count + _MARGIN) * RATE // 25]
+        # a second more, in whole frames, instead of the whole sound
+        before = max(0, self.first + begin - _MARGIN)
+        samples = self.sound[
+            before * RATE // 25 : (self.first + begin + count + _MARGIN) * RATE // 25
+        ]
         audio = Audio(torch.from_numpy(np.array(samples))[None].float() / 32768, RATE)
         return features.windows(audio, FPS, self.first + begin - before, count)
 
@@ -78,18 +85,25 @@ class Clip:
 
 
 def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> list[Clip]:
-    """The clips of a prepared split, a folder or a URL. ``half`` 0 or 1 gives one of two disjoint halves of every speaker:
-    every other clip, or half of the frames of a speaker who has only one. Clips with fewer than ``least`` frames are left out.
-    LipSyncError where nothing is left, nothing was prepared, or with another margin than a twelfth of the crop."""
+    """The clips of a prepared split, a folder or a URL. ``half`` 0 or 1 gives one of two disjoint
+    halves of every speaker: every other clip, or half of the frames of a speaker who has only one.
+    Clips with fewer than ``least`` frames are left out. LipSyncError where nothing is left, nothing
+    was prepared, or with another margin than a twelfth of the crop."""
     entries = read_index(source)
     by_speaker: dict[str, list[Clip]] = {}
-    for entry, arrays in zip(entries, load_arrays(source, entries, ("faces", "mel", "sound")), strict=True):
+    for entry, arrays in zip(
+        entries, load_arrays(source, entries, ("faces", "mel", "sound")), strict=True
+    ):
         _check_margin(entry.facts, source)
         framing = FRAMINGS[entry.facts.get("framing", "aligned")]
         first, sound = int(entry.facts["first"]), arrays.get("sound")
-        clip = Clip(entry.name, entry.speaker, arrays["faces"], arrays["mel"], first, sound, framing)
+        clip = Clip(
+            entry.name, entry.speaker, arrays["faces"], arrays["mel"], first, sound, framing
+        )
         by_speaker.setdefault(entry.speaker, []).append(clip)
-    chosen = [c for clips in by_speaker.values() for c in (clips if half is None else _half(clips, half))]
+    chosen = [
+        c for clips in by_speaker.values() for c in (clips if half is None else _half(clips, half))
+    ]
     kept = [c for c in chosen if len(c.faces) >= least]
     if not kept:
         raise NoClipsError(
@@ -115,8 +129,8 @@ def _half(clips: list[Clip], half: int) -> list[Clip]:
 
 
 def speaker_weights(clips: list[Clip], power: float = 0.35) -> npt.NDArray[np.float64]:
-    """Probability of each clip: speakers weigh (their frames)^power, so that one with hours does not drown the others;
-    within a speaker clips weigh by length."""
+    """Probability of each clip: speakers weigh (their frames)^power, so that one with hours does
+    not drown the others; within a speaker clips weigh by length."""
     frames: dict[str, int] = {}
     for clip in clips:
         frames[clip.speaker] = frames.get(clip.speaker, 0) + len(clip.faces)

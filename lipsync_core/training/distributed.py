@@ -1,4 +1,5 @@
-"""The processes of a run: one, or as many on as many machines as torchrun started. Recipes are written for both alike."""
+"""The processes of a run: one, or as many on as many machines as torchrun started. Recipes are
+written for both alike."""
 
 import os
 from collections.abc import Generator
@@ -18,7 +19,8 @@ _PATIENCE = timedelta(hours=1)  # the first rank evaluates while the others wait
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place: ``rank`` of ``size``, computing on ``device``. The first one speaks and writes."""
+    """This process's place: ``rank`` of ``size``, computing on ``device``. The first one speaks and
+    writes."""
 
     rank: int = 0
     size: int = 1
@@ -47,14 +49,15 @@ class World:
     def gather(self, x: Tensor) -> Tensor:
         """(N,...) of every rank, of one shape -> (size*N,...), by rank, with gradient.
 
-        For losses over everybody's embeddings: every rank computes the whole loss, and the mean over ranks that
-        ``spread`` takes of the gradients is then its gradient.
+        For losses over everybody's embeddings: every rank computes the whole loss, and the mean
+        over ranks that ``spread`` takes of the gradients is then its gradient.
         """
         return x if self.size == 1 else _Gathered.apply(x, self.rank, self.size)  # pyright: ignore
 
     def spread(self, model: nn.Module) -> nn.Module:
-        """``model`` with gradients that are means over the ranks: call what is returned, keep and save ``model``. Batch
-        norms take their statistics over all GPUs; on CPUs each process takes its own, and those of the first are kept."""
+        """``model`` with gradients that are means over the ranks: call what is returned, keep and
+        save ``model``. Batch norms take their statistics over all GPUs; on CPUs each process takes
+        its own, and those of the first are kept."""
         if self.size == 1:
             return model
         if self.device.type != "cuda":
@@ -65,8 +68,9 @@ class World:
 
 @contextmanager
 def joined(device: str = "auto") -> Generator[World]:
-    """This process's `World`: what torchrun says in the environment, or alone. ``device``: cpu, cuda, or auto for a GPU
-    where there is one; each process of a machine takes its own GPU. TrainingError where there is none to take."""
+    """This process's `World`: what torchrun says in the environment, or alone. ``device``: cpu,
+    cuda, or auto for a GPU where there is one; each process of a machine takes its own GPU.
+    TrainingError where there is none to take."""
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
@@ -76,7 +80,11 @@ def joined(device: str = "auto") -> Generator[World]:
     if size == 1:
         yield World(device=torch.device(kind))
         return
-    here = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+    here = (
+        torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if kind == "cuda"
+        else torch.device(kind)
+    )
     if kind == "cuda":
         if here.index >= torch.cuda.device_count():
             raise TrainingError(
@@ -86,7 +94,8 @@ def joined(device: str = "auto") -> Generator[World]:
         torch.cuda.set_device(here)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
     yield World(dist.get_rank(), size, here)
-    dist.destroy_process_group()  # not after an error: the others may be waiting in the middle of a step
+    # not after an error: the others may be waiting in the middle of a step
+    dist.destroy_process_group()
 
 
 class _Gathered(torch.autograd.Function):

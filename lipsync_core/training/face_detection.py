@@ -1,5 +1,5 @@
-"""What the face detector learns from: mosaics of labelled pictures, targets per cell, and losses. Pure functions; every
-draw comes from the generator that is passed in."""
+"""What the face detector learns from: mosaics of labelled pictures, targets per cell, and losses.
+Pure functions; every draw comes from the generator that is passed in."""
 
 import math
 from dataclasses import dataclass
@@ -7,21 +7,28 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, grid_sample, interpolate, pad
+from torch.nn.functional import (
+    avg_pool2d,
+    binary_cross_entropy_with_logits,
+    grid_sample,
+    interpolate,
+    pad,
+)
 
 from ..models.face_detector import STRIDES, Cells, cell_centres
 
 FLIPPED_POINTS = [1, 0, 2, 4, 3]
-# A level is taught faces whose size sqrt(w*h) lies between these multiples of its stride: 17 to 72 px at stride 8,
-# 141 to 608 px at stride 64; two levels answer for most sizes, and detection averages them.
+# A level is taught faces whose size sqrt(w*h) lies between these multiples of its stride: 17 to 72
+# px at stride 8, 141 to 608 px at stride 64; two levels answer for most sizes, and detection
+# averages them.
 SMALLEST, LARGEST = 2.2, 9.5
 BACKGROUND, IGNORED = -1, -2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A labelled picture: ``levels`` (3,h,w) uint8, each half the size of the one before; ``boxes`` (F,4) and
-    ``points`` (F,5,2) in pixels of the first. F may be 0."""
+    """A labelled picture: ``levels`` (3,h,w) uint8, each half the size of the one before; ``boxes``
+    (F,4) and ``points`` (F,5,2) in pixels of the first. F may be 0."""
 
     levels: tuple[Tensor, ...]
     boxes: Tensor
@@ -29,8 +36,8 @@ class Picture:
 
 
 class Truth(NamedTuple):
-    """Faces of N canvases, padded to F: ``boxes`` (N,F,4), ``points`` (N,F,5,2), ``kind`` (N,F): 1 a face, 0 nothing,
-    -1 a face that is cut or too small, which neither counts for nor against."""
+    """Faces of N canvases, padded to F: ``boxes`` (N,F,4), ``points`` (N,F,5,2), ``kind`` (N,F): 1
+    a face, 0 nothing, -1 a face that is cut or too small, which neither counts for nor against."""
 
     boxes: Tensor
     points: Tensor
@@ -57,24 +64,30 @@ def _chance(probability: float, rng: torch.Generator) -> bool:
     return float(torch.rand((), generator=rng)) < probability
 
 
-# --- one tile -------------------------------------------------------------------------------------------------------
+# --- one tile
+# -------------------------------------------------------------------------------------------------------
 
 
 def random_linear(scale: float, rng: torch.Generator) -> tuple[Tensor, bool]:
-    """(2,2) matrix from picture to tile: ``scale``, a turn of up to 30 degrees (normal, half of them under 8), 10 % of
-    stretch and shear, and a mirror half of the time; and whether it mirrors."""
+    """(2,2) matrix from picture to tile: ``scale``, a turn of up to 30 degrees (normal, half of
+    them under 8), 10 % of stretch and shear, and a mirror half of the time; and whether it mirrors.
+    """
     angle = math.radians(max(-30.0, min(30.0, 12.0 * float(torch.randn((), generator=rng)))))
     stretch, shear = _log_uniform(0.9, 1.1, rng), _uniform(-0.1, 0.1, rng)
     cos, sin = math.cos(angle), math.sin(angle)
     mirrored = _chance(0.5, rng)
     turn = torch.tensor([[cos, -sin], [sin, cos]])
-    form = torch.tensor([[scale * stretch * (-1 if mirrored else 1), scale * shear], [0.0, scale / stretch]])
+    form = torch.tensor(
+        [[scale * stretch * (-1 if mirrored else 1), scale * shear], [0.0, scale / stretch]]
+    )
     return turn @ form, mirrored
 
 
-def move_faces(boxes: Tensor, points: Tensor, matrix: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor]:
-    """Faces under the (2,3) affine ``matrix``: points move along, a box becomes the box around its moved inscribed
-    ellipse (a turned head fills an ellipse, not a turned rectangle)."""
+def move_faces(
+    boxes: Tensor, points: Tensor, matrix: Tensor, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    """Faces under the (2,3) affine ``matrix``: points move along, a box becomes the box around its
+    moved inscribed ellipse (a turned head fills an ellipse, not a turned rectangle)."""
     linear, shift = matrix[:, :2], matrix[:, 2]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ linear.T + shift
     half = ((boxes[:, 2:] - boxes[:, :2]) / 2)[:, None] * linear  # (F,2,2)
@@ -86,8 +99,8 @@ def move_faces(boxes: Tensor, points: Tensor, matrix: Tensor, *, mirrored: bool)
 
 
 def warp(source: Picture, matrix: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """A tile (3,height,width) in [0,1] of ``source`` under ``matrix`` (2,3, picture to tile pixels), read from the
-    level nearest in scale, and its coverage (1,height,width) in [0,1]."""
+    """A tile (3,height,width) in [0,1] of ``source`` under ``matrix`` (2,3, picture to tile
+    pixels), read from the level nearest in scale, and its coverage (1,height,width) in [0,1]."""
     scale = float(torch.linalg.det(matrix[:, :2]).abs().sqrt())
     level = min(len(source.levels) - 1, max(0, round(-math.log2(scale))))
     pixels = source.levels[level]
@@ -95,15 +108,21 @@ def warp(source: Picture, matrix: Tensor, *, height: int, width: int) -> tuple[T
     inverse = torch.linalg.inv(matrix[:, :2]) / 2**level
     offset = -inverse @ matrix[:, 2]
     y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
-    u, v = (row[0] * x + row[1] * y + shift for row, shift in zip(inverse.tolist(), offset.tolist(), strict=True))
+    u, v = (
+        row[0] * x + row[1] * y + shift
+        for row, shift in zip(inverse.tolist(), offset.tolist(), strict=True)
+    )
     grid = torch.stack([u * (2 / w) - 1, v * (2 / h) - 1], -1)[None]
-    tile = grid_sample(pixels[None].float() / 255, grid, padding_mode="border", align_corners=False)[0]
+    tile = grid_sample(
+        pixels[None].float() / 255, grid, padding_mode="border", align_corners=False
+    )[0]
     coverage = u.minimum(w - u).minimum(v).minimum(h - v) + 0.5
     return tile, coverage.clamp(0, 1)[None]
 
 
 def recolour(tile: Tensor, rng: torch.Generator) -> Tensor:
-    """(3,H,W) in [0,1] under another light: gamma, gain per channel, contrast, saturation, sometimes grey."""
+    """(3,H,W) in [0,1] under another light: gamma, gain per channel, contrast, saturation,
+    sometimes grey."""
     grey = tile.mean(0, keepdim=True)
     saturation = 0.0 if _chance(0.12, rng) else _uniform(0.4, 1.5, rng)
     tile = (grey + (tile - grey) * saturation).clamp(1e-4, 1) ** _log_uniform(0.5, 2.0, rng)
@@ -126,15 +145,19 @@ def occlude(tile: Tensor, boxes: Tensor, rng: torch.Generator) -> Tensor:
         if _chance(0.5, rng):
             fill = torch.rand(3, 1, 1, generator=rng)
         else:
-            sx, sy = int(_uniform(0, width - (x1 - x0), rng)), int(_uniform(0, height - (y1 - y0), rng))
+            sx, sy = (
+                int(_uniform(0, width - (x1 - x0), rng)),
+                int(_uniform(0, height - (y1 - y0), rng)),
+            )
             fill = tile[:, sy : sy + y1 - y0, sx : sx + x1 - x0].clone()
         tile[:, y0:y1, x0:x1] = fill
     return tile
 
 
 def _placement(source: Picture, *, side: int, rng: torch.Generator) -> tuple[Tensor, bool]:
-    """(2,3) matrix that puts a face of ``source`` (or any spot of it) into a tile of ``side`` px, and whether it
-    mirrors. Face sizes are log-uniform from a seventh (at least 18 px) to most of the tile."""
+    """(2,3) matrix that puts a face of ``source`` (or any spot of it) into a tile of ``side`` px,
+    and whether it mirrors. Face sizes are log-uniform from a seventh (at least 18 px) to most of
+    the tile."""
     height, width = source.levels[0].shape[1:]
     if len(source.boxes) and not _chance(0.18, rng):
         box = source.boxes[int(torch.randint(len(source.boxes), (), generator=rng))]
@@ -149,12 +172,13 @@ def _placement(source: Picture, *, side: int, rng: torch.Generator) -> tuple[Ten
     return torch.cat([linear, (target - linear @ centre)[:, None]], 1), mirrored
 
 
-# --- a canvas -------------------------------------------------------------------------------------------------------
+# --- a canvas
+# -------------------------------------------------------------------------------------------------------
 
 
 def texture(size: int, rng: torch.Generator) -> Tensor:
-    """(3,size,size) in [0,1] without any face: noise of one octave, soft stripes, checks, or (half of the time) round
-    things, in random colours."""
+    """(3,size,size) in [0,1] without any face: noise of one octave, soft stripes, checks, or (half
+    of the time) round things, in random colours."""
     kind = int(torch.randint(6, (), generator=rng))
     colours = torch.rand(2, 3, 1, 1, generator=rng)
     if kind >= 3:
@@ -174,8 +198,8 @@ def texture(size: int, rng: torch.Generator) -> Tensor:
 
 
 def _shapes(image: Tensor, rng: torch.Generator) -> Tensor:
-    """``image`` (3,S,S) strewn with 4 to 60 round things that are no faces: shaded discs, rings and parts of rings as
-    letters have them, and glows."""
+    """``image`` (3,S,S) strewn with 4 to 60 round things that are no faces: shaded discs, rings and
+    parts of rings as letters have them, and glows."""
     size = image.shape[-1]
     for _ in range(int(_log_uniform(4, 60, rng))):
         x, y = (size * torch.rand(2, generator=rng)).tolist()
@@ -189,7 +213,9 @@ def _shapes(image: Tensor, rng: torch.Generator) -> Tensor:
         if kind < 2:
             cover = (cover * radius / 2).clamp(max=1)  # an edge about one pixel wide
         if kind == 1:
-            cover = cover * (r > _uniform(0.2, 0.7, rng)) * (column < radius * _uniform(0.3, 2, rng))
+            cover = (
+                cover * (r > _uniform(0.2, 0.7, rng)) * (column < radius * _uniform(0.3, 2, rng))
+            )
         shade = torch.rand(3, 1, 1, generator=rng) * (1 - _uniform(0, 0.6, rng) * r.clamp(max=1))
         image[:, y0:y1, x0:x1] = torch.lerp(image[:, y0:y1, x0:x1], shade, cover)
     return image
@@ -202,9 +228,11 @@ def _seen(boxes: Tensor, *, width: int, height: int) -> Tensor:
     return (high - low).clamp(min=0).prod(-1) / (boxes[:, 2:] - boxes[:, :2]).prod(-1)
 
 
-def canvas(draw: "Draw", *, size: int, rng: torch.Generator) -> tuple[Tensor, list[tuple[Tensor, Tensor, int]]]:
-    """One training picture (3,size,size) in [0,1] and its faces (box, points, kind as in `Truth`): a square grid of 1
-    to 16 tiles over a texture or a picture without faces."""
+def canvas(
+    draw: "Draw", *, size: int, rng: torch.Generator
+) -> tuple[Tensor, list[tuple[Tensor, Tensor, int]]]:
+    """One training picture (3,size,size) in [0,1] and its faces (box, points, kind as in `Truth`):
+    a square grid of 1 to 16 tiles over a texture or a picture without faces."""
     grid = (1, 1, 2, 2, 3, 4)[int(torch.randint(6, (), generator=rng))]
     side = size // grid
     if _chance(0.5, rng):
@@ -226,10 +254,14 @@ def canvas(draw: "Draw", *, size: int, rng: torch.Generator) -> tuple[Tensor, li
             tile = torch.lerp(image[:, y : y + side, x : x + side], tile, coverage)
         image[:, y : y + side, x : x + side] = tile
         shift = torch.tensor([x, y], dtype=torch.float32)
-        for box, five, seen in zip(boxes, points, _seen(boxes, width=side, height=side).tolist(), strict=True):
+        for box, five, seen in zip(
+            boxes, points, _seen(boxes, width=side, height=side).tolist(), strict=True
+        ):
             large = float((box[2:] - box[:2]).prod()) >= 17**2
             if seen > 0.25:
-                faces.append((box + shift.repeat(2), five + shift, 1 if seen >= 0.7 and large else -1))
+                faces.append(
+                    (box + shift.repeat(2), five + shift, 1 if seen >= 0.7 and large else -1)
+                )
     return image, faces
 
 
@@ -258,7 +290,9 @@ def mosaic(draw: Draw, *, count: int, size: int, rng: torch.Generator) -> tuple[
         every.append(faces)
     most = max(1, *(len(f) for f in every))
     truth = Truth(
-        torch.zeros(count, most, 4), torch.zeros(count, most, 5, 2), torch.zeros(count, most, dtype=torch.long)
+        torch.zeros(count, most, 4),
+        torch.zeros(count, most, 5, 2),
+        torch.zeros(count, most, dtype=torch.long),
     )
     for n, faces in enumerate(every):
         for f, (box, points, kind) in enumerate(faces):
@@ -266,7 +300,8 @@ def mosaic(draw: Draw, *, count: int, size: int, rng: torch.Generator) -> tuple[
     return torch.stack(images), truth
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------
+# --- damage
+# ---------------------------------------------------------------------------------------------------------
 
 
 def blur(image: Tensor, sigma_px: float) -> Tensor:
@@ -281,8 +316,9 @@ def blur(image: Tensor, sigma_px: float) -> Tensor:
 
 
 def block_quantise(image: Tensor, step: float) -> Tensor:
-    """(3,H,W) in [0,1], H and W multiples of 8, as a JPEG-like coder leaves it: 8x8 cosine transform, coefficients
-    rounded to ``step`` times a weight that grows from 1 to 8 with frequency, as in ITU-T T.81, Annex K."""
+    """(3,H,W) in [0,1], H and W multiples of 8, as a JPEG-like coder leaves it: 8x8 cosine
+    transform, coefficients rounded to ``step`` times a weight that grows from 1 to 8 with
+    frequency, as in ITU-T T.81, Annex K."""
     k = torch.arange(8.0)
     basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
@@ -308,13 +344,15 @@ def damage(image: Tensor, rng: torch.Generator) -> Tensor:
     return image.clamp(0, 1)
 
 
-# --- targets and losses ---------------------------------------------------------------------------------------------
+# --- targets and losses
+# ---------------------------------------------------------------------------------------------
 
 
 def assign(truth: Truth, *, height: int, width: int) -> Tensor:
-    """(N,A) face index of every cell of a (height,width) input, BACKGROUND or IGNORED. A cell answers for the nearest
-    face whose centre is within a fifth of the face's size (or 3/4 of a stride) on a level fit for that size. The ring
-    around, the neighbouring levels and the insides of faces of kind -1 are ignored: no score there is wrong."""
+    """(N,A) face index of every cell of a (height,width) input, BACKGROUND or IGNORED. A cell
+    answers for the nearest face whose centre is within a fifth of the face's size (or 3/4 of a
+    stride) on a level fit for that size. The ring around, the neighbouring levels and the insides
+    of faces of kind -1 are ignored: no score there is wrong."""
     centres, strides = [], []
     for s in STRIDES:
         spots = cell_centres(-(-height // s), -(-width // s), stride=s)
@@ -330,14 +368,17 @@ def assign(truth: Truth, *, height: int, width: int) -> Tensor:
     face, cut = (truth.kind == 1)[:, None], (truth.kind == -1)[:, None]
     core = distance < (0.2 * size).maximum(0.75 * stride)
     chosen = face & fit & core
-    ignored = face & nearly & (distance < (0.35 * size).maximum(1.25 * stride)) | cut & (distance < 0.6 * size + stride)
+    ignored = face & nearly & (distance < (0.35 * size).maximum(1.25 * stride)) | cut & (
+        distance < 0.6 * size + stride
+    )
     nearest = torch.where(chosen, distance / size.clamp(min=1), torch.inf).argmin(-1)
     nothing = torch.where(ignored.any(-1), IGNORED, BACKGROUND)
     return torch.where(chosen.any(-1), nearest, nothing)
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
-    """(P,) generalised intersection over union in [-1,1] of paired xyxy boxes (Rezatofighi et al. 2019)."""
+    """(P,) generalised intersection over union in [-1,1] of paired xyxy boxes (Rezatofighi et al.
+    2019)."""
     low, high = a[:, :2].maximum(b[:, :2]), a[:, 2:].minimum(b[:, 2:])
     common = (high - low).clamp(min=0).prod(-1)
     union = (a[:, 2:] - a[:, :2]).prod(-1) + (b[:, 2:] - b[:, :2]).prod(-1) - common
@@ -346,14 +387,19 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, Tensor]:
-    """Unweighted terms. ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.25) over cells that are not ignored,
-    per positive cell; ``box``: 1 - GIoU; ``edges`` and ``points``: smooth L1 of coordinates in face sizes."""
+    """Unweighted terms. ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.25) over cells
+    that are not ignored, per positive cell; ``box``: 1 - GIoU; ``edges`` and ``points``: smooth L1
+    of coordinates in face sizes."""
     positive = assigned >= 0
     count = positive.sum().clamp(min=1)
     wanted = positive.to(cells.logits.dtype)
     p = cells.logits.sigmoid()
     focus = (p * (1 - wanted) + (1 - p) * wanted).square()
-    focal = (0.75 - 0.5 * wanted) * focus * binary_cross_entropy_with_logits(cells.logits, wanted, reduction="none")
+    focal = (
+        (0.75 - 0.5 * wanted)
+        * focus
+        * binary_cross_entropy_with_logits(cells.logits, wanted, reduction="none")
+    )
     n, a = positive.nonzero(as_tuple=True)
     face = assigned[n, a]
     boxes, points = truth.boxes[n, face], truth.points[n, face]

@@ -1,4 +1,5 @@
-"""Batches drawn at random, the same for a seed however often the run stops and however many processes share it."""
+"""Batches drawn at random, the same for a seed however often the run stops and however many
+processes share it."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,9 @@ class Lots:
     def __init__(self, clips: Sequence[Clip], *, least: int) -> None:
         self._clips = [clip for clip in clips if len(clip.faces) >= least]
         if not self._clips:
-            raise NoClipsError(f"none of {len(clips)} clips has {least} frames; prepare longer footage")
+            raise NoClipsError(
+                f"none of {len(clips)} clips has {least} frames; prepare longer footage"
+            )
         # searched in place of numpy's choice, which checks all weights at every draw
         self._cumulative = speaker_weights(self._clips).cumsum()
 
@@ -37,14 +40,15 @@ class Lots:
 
 
 class WindowDraw:
-    """Draws what the Wav2Lip recipes learn from: ``frames`` neighbouring frames of one clip, as many of the same clip that
-    begin elsewhere, and their sound.
+    """Draws what the Wav2Lip recipes learn from: ``frames`` neighbouring frames of one clip, as
+    many of the same clip that begin elsewhere, and their sound.
 
-    Called with a random generator it gives ``target`` and ``reference`` (F,C,C,3) uint8, views of the disk where the clips
-    are; ``sound`` (F,1,H,W), what a network with these ``features`` hears at each frame; and where there is an ``expert``,
-    ``heard`` (F-window+1,1,80,16), what it hears at each of its windows among them. ``far``: the least distance of the two
-    beginnings. Clips are drawn by ``speaker_weights``. NoClipsError when no clip is long enough, TrainingError
-    for an expert that looks at more frames.
+    Called with a random generator it gives ``target`` and ``reference`` (F,C,C,3) uint8, views of
+    the disk where the clips are; ``sound`` (F,1,H,W), what a network with these ``features`` hears
+    at each frame; and where there is an ``expert``, ``heard`` (F-window+1,1,80,16), what it hears
+    at each of its windows among them. ``far``: the least distance of the two beginnings. Clips are
+    drawn by ``speaker_weights``. NoClipsError when no clip is long enough, TrainingError for an
+    expert that looks at more frames.
     """
 
     def __init__(
@@ -75,12 +79,14 @@ class WindowDraw:
 
 
 class DubDraw:
-    """Draws windows of ``frames`` frames of two kinds: such as ``WindowDraw``'s; and, ``foreign`` of all, dubs: frames that
-    are their own reference, as in use, beside the sound of one of ``voices``, of whose faces only the number counts.
+    """Draws windows of ``frames`` frames of two kinds: such as ``WindowDraw``'s; and, ``foreign``
+    of all, dubs: frames that are their own reference, as in use, beside the sound of one of
+    ``voices``, of whose faces only the number counts.
 
-    Gives ``target``, ``reference`` and ``sound`` as ``WindowDraw`` does; ``also`` (F,1,H,W), the same sound for a network with
-    the features ``also``, where there are any; ``heard`` (F-window+1+2*search,1,80,16), what ``expert`` hears at each of its
-    windows and at as many frames as ``search`` before and after; ``talking`` (1,) bool: no dub. Errors as there.
+    Gives ``target``, ``reference`` and ``sound`` as ``WindowDraw`` does; ``also`` (F,1,H,W), the
+    same sound for a network with the features ``also``, where there are any; ``heard``
+    (F-window+1+2*search,1,80,16), what ``expert`` hears at each of its windows and at as many
+    frames as ``search`` before and after; ``talking`` (1,) bool: no dub. Errors as there.
     """
 
     def __init__(
@@ -96,7 +102,10 @@ class DubDraw:
         search: int = 0,
         also: SoundFeatures | None = None,
     ) -> None:
-        self._draw, self._speak = Lots(clips, least=frames + 2 * far - 1), Lots(voices, least=frames)
+        self._draw, self._speak = (
+            Lots(clips, least=frames + 2 * far - 1),
+            Lots(voices, least=frames),
+        )
         _check_window(expert, frames)
         self._features, self._also, self._expert, self._search = features, also, expert, search
         self._frames, self._far, self._foreign = frames, far, foreign
@@ -117,7 +126,9 @@ class DubDraw:
         if self._also is not None:
             sample["also"] = voice.windows(self._also, at, frames).numpy()
         count = frames - self._expert.window + 1 + 2 * self._search
-        return sample | {"heard": voice.windows(self._expert.features, at - self._search, count).numpy()}
+        return sample | {
+            "heard": voice.windows(self._expert.features, at - self._search, count).numpy()
+        }
 
 
 def two_places(rng: np.random.Generator, count: int, *, far: int) -> tuple[int, int]:
@@ -149,12 +160,14 @@ class Share:
 
 
 class Loader(Iterator[Batch]):
-    """Batches without end: sample i of step s is ``draw`` with a generator seeded by (seed, s, i), and nothing else.
+    """Batches without end: sample i of step s is ``draw`` with a generator seeded by (seed, s, i),
+    and nothing else.
 
-    So a run that stops and goes on sees what it would have seen, and the parts of a batch that several processes draw
-    (``share``) make up the batch that one alone would have drawn: its first ``batch / world`` samples are rank 0's. Threads
-    draw ``depth`` batches ahead; the state counts those that were handed out. Faces come as they lie on disk, uint8 and
-    interleaved (B,F,C,C,3): ``permute(0, 1, 4, 2, 3)`` makes them planar, at best on the GPU.
+    So a run that stops and goes on sees what it would have seen, and the parts of a batch that
+    several processes draw (``share``) make up the batch that one alone would have drawn: its first
+    ``batch / world`` samples are rank 0's. Threads draw ``depth`` batches ahead; the state counts
+    those that were handed out. Faces come as they lie on disk, uint8 and interleaved (B,F,C,C,3):
+    ``permute(0, 1, 4, 2, 3)`` makes them planar, at best on the GPU.
 
     Used as a context, or closed, it stops its threads.
     """
@@ -171,10 +184,18 @@ class Loader(Iterator[Batch]):
         pin: bool = False,
     ) -> None:
         if batch < 1 or batch % share.world:
-            raise ValueError(f"a batch of {batch} for {share.world} processes; wanted a multiple of their number")
+            raise ValueError(
+                f"a batch of {batch} for {share.world} processes; wanted a multiple of their number"
+            )
         if threads < 1 or depth < 1:
             raise ValueError(f"threads {threads}, depth {depth}; wanted 1 or more of each")
-        self._draw, self._batch, self._seed, self._share, self._depth = draw, batch, seed, share, depth
+        self._draw, self._batch, self._seed, self._share, self._depth = (
+            draw,
+            batch,
+            seed,
+            share,
+            depth,
+        )
         self._threads, self._pool = threads, ThreadPoolExecutor(threads, "loader")
         self._pin = pin
         self._step = 0
@@ -192,7 +213,8 @@ class Loader(Iterator[Batch]):
         return {"step": self._step, "batch": self._batch, "seed": self._seed}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from there. ValueError for the state of another batch size or seed, which would draw other samples."""
+        """Go on from there. ValueError for the state of another batch size or seed, which would
+        draw other samples."""
         wanted = {"batch": self._batch, "seed": self._seed}
         if got := {key: state[key] for key in wanted if state[key] != wanted[key]}:
             raise ValueError(f"the state is of a loader with {got}; this one has {wanted}")
@@ -226,10 +248,13 @@ class Loader(Iterator[Batch]):
             return self._draw(np.random.default_rng((self._seed, step, first + i)))
 
         head = sample(0)
-        # torch's allocator, which gets its old memory back: new pages would cost more than what is copied into them
+        # torch's allocator, which gets its old memory back: new pages would cost more than what is
+        # copied into them
         batch = {
             name: torch.empty(
-                (count, *array.shape), dtype=torch.from_numpy(array[:0].copy()).dtype, pin_memory=self._pin
+                (count, *array.shape),
+                dtype=torch.from_numpy(array[:0].copy()).dtype,
+                pin_memory=self._pin,
             )
             for name, array in head.items()
         }
@@ -240,6 +265,8 @@ class Loader(Iterator[Batch]):
                 for name, array in (sample(i) if i else head).items():
                     rows[name][i] = array
 
-        for _ in self._pool.map(fill, (range(k, count, self._threads) for k in range(self._threads))):
+        for _ in self._pool.map(
+            fill, (range(k, count, self._threads) for k in range(self._threads))
+        ):
             pass
         return batch

@@ -1,4 +1,5 @@
-"""What a run tells while it goes on: a JSON line per evaluation, curves and pictures for TensorBoard."""
+"""What a run tells while it goes on: a JSON line per evaluation, curves and pictures for
+TensorBoard."""
 
 import json
 import math
@@ -17,8 +18,9 @@ from ..runtime.atomic import replacing
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What a recipe finds of its model on what it was not taught. ``score``: higher is better, it chooses the best
-    checkpoint. ``figures`` go into the JSON line and the curves; ``pictures`` (3,H,W) uint8 to TensorBoard."""
+    """What a recipe finds of its model on what it was not taught. ``score``: higher is better, it
+    chooses the best checkpoint. ``figures`` go into the JSON line and the curves; ``pictures``
+    (3,H,W) uint8 to TensorBoard."""
 
     score: float
     figures: Mapping[str, float]
@@ -27,7 +29,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """Sums since the last report: ``steps``; ``seconds`` of them, ``waited`` of which for data; ``terms``, () each."""
+    """Sums since the last report: ``steps``; ``seconds`` of them, ``waited`` of which for data;
+    ``terms``, () each."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -35,18 +38,26 @@ class Tally:
     terms: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def plus(self, terms: Mapping[str, Tensor], *, seconds: float, waited: float) -> "Tally":
-        sums = {k: v.detach() + self.terms[k] if k in self.terms else v.detach() for k, v in terms.items()}
+        sums = {
+            k: v.detach() + self.terms[k] if k in self.terms else v.detach()
+            for k, v in terms.items()
+        }
         return Tally(self.steps + 1, self.seconds + seconds, self.waited + waited, sums)
 
     def means(self) -> dict[str, float]:
-        """The mean of each term, the seconds a step took and the share of them that was spent waiting for data."""
+        """The mean of each term, the seconds a step took and the share of them that was spent
+        waiting for data."""
         terms = {name: value.item() / self.steps for name, value in self.terms.items()}
-        return terms | {"step_seconds": self.seconds / self.steps, "data_wait": self.waited / self.seconds}
+        return terms | {
+            "step_seconds": self.seconds / self.steps,
+            "data_wait": self.waited / self.seconds,
+        }
 
 
 class Journal:
-    """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard. What an earlier attempt wrote of steps after
-    ``step``, from which the run goes on, is dropped: those steps are made again."""
+    """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard. What an earlier attempt
+    wrote of steps after ``step``, from which the run goes on, is dropped: those steps are made
+    again."""
 
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
         self._lines = out / "evaluations.jsonl"
@@ -60,9 +71,15 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._board is not None:
-            with suppress(TrainingError) if error else nullcontext(), _writing(self._curves):  # the first error counts
+            # the first error counts
+            with suppress(TrainingError) if error else nullcontext(), _writing(self._curves):
                 self._board.close()
 
     def report(self, step: int, figures: Mapping[str, float], *, part: str = "train") -> None:
@@ -73,7 +90,11 @@ class Journal:
 
     def evaluated(self, step: int, evaluation: Evaluation, *, best: bool) -> None:
         figures = {"score": evaluation.score, **evaluation.figures}
-        line = {"step": step} | {k: v if math.isfinite(v) else None for k, v in figures.items()} | {"best": best}
+        line = (
+            {"step": step}
+            | {k: v if math.isfinite(v) else None for k, v in figures.items()}
+            | {"best": best}
+        )
         with _writing(self._lines), self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.report(step, {"score": evaluation.score, **evaluation.figures}, part="held out")

@@ -1,8 +1,8 @@
 """The loop of every recipe: draw, learn, tell, judge, keep. It knows no model.
 
-State is a value: all that a run is after n steps is ``Progress(n, best)`` and the states of its parts. The randomness of a
-step is a function of (seed, step, rank), so an evaluation more or less, an interruption, or another machine changes
-nothing that is learnt.
+State is a value: all that a run is after n steps is ``Progress(n, best)`` and the states of its
+parts. The randomness of a step is a function of (seed, step, rank), so an evaluation more or less,
+an interruption, or another machine changes nothing that is learnt.
 """
 
 import itertools
@@ -33,9 +33,10 @@ B_co = TypeVar("B_co", covariant=True)
 
 
 class Batches(Protocol[B_co]):
-    """Where batches come from, without end. Its state is its position: after ``load_state_dict`` it goes on behind the
-    last batch that was taken, not the last that was prepared. Ranks walk in step, so one state, that of the first,
-    serves them all; which samples are whose is the loader's affair."""
+    """Where batches come from, without end. Its state is its position: after ``load_state_dict`` it
+    goes on behind the last batch that was taken, not the last that was prepared. Ranks walk in
+    step, so one state, that of the first, serves them all; which samples are whose is the loader's
+    affair."""
 
     def __iter__(self) -> Iterator[B_co]: ...
 
@@ -45,8 +46,8 @@ class Batches(Protocol[B_co]):
 
 
 class Draws(Generic[B]):
-    """`Batches` that are functions of the step's number, ``draw(step)``, which brings its own generators: a
-    thread calls it up to ``depth`` steps ahead."""
+    """`Batches` that are functions of the step's number, ``draw(step)``, which brings its own
+    generators: a thread calls it up to ``depth`` steps ahead."""
 
     def __init__(self, draw: Callable[[int], B], *, depth: int = 2) -> None:
         self._draw, self._depth, self._step = draw, depth, 0
@@ -65,7 +66,8 @@ class Draws(Generic[B]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long a run is and how often it tells, judges and saves, in steps. ``seed`` decides every draw of it."""
+    """How long a run is and how often it tells, judges and saves, in steps. ``seed`` decides every
+    draw of it."""
 
     steps: int
     seed: int = 0
@@ -91,14 +93,17 @@ def train(
     world: World = World(),
     say: Callable[[str], None],
 ) -> Progress:
-    """Take ``plan.steps`` steps, going on from ``out``/last.pt where there is one, and return how far it came: less than
-    that only where the process was asked to end (`stopping`), which saves first.
+    """Take ``plan.steps`` steps, going on from ``out``/last.pt where there is one, and return how
+    far it came: less than that only where the process was asked to end (`stopping`), which saves
+    first.
 
-    ``learn(batch, step)`` descends and returns named terms () for the report; ``evaluate(steps done)`` judges, on the first
-    rank. ``parts`` and the loader are what a checkpoint holds; they are the same on every rank. ``out`` gets last.pt, best.pt,
-    evaluations.jsonl and tensorboard/; ``say`` one line per report, with the seconds of a step and the share of
-    them that passed waiting for data. NotFiniteError, with the batch saved beside the checkpoints, where a step gives no
-    finite number; LipSyncError where ``out`` cannot be read or written, or another process is at work in it.
+    ``learn(batch, step)`` descends and returns named terms () for the report; ``evaluate(steps
+    done)`` judges, on the first rank. ``parts`` and the loader are what a checkpoint holds; they
+    are the same on every rank. ``out`` gets last.pt, best.pt, evaluations.jsonl and tensorboard/;
+    ``say`` one line per report, with the seconds of a step and the share of them that passed
+    waiting for data. NotFiniteError, with the batch saved beside the checkpoints, where a step
+    gives no finite number; LipSyncError where ``out`` cannot be read or written, or another process
+    is at work in it.
     """
     parts = {**parts, "loader": loader}
     tally, stop = Tally(), False
@@ -135,7 +140,8 @@ def train(
 
 
 def seeds(*key: int) -> list[int]:
-    """Four numbers of 32 bits that are a function of ``key``, such as (seed, step, rank), and unlike those of other keys."""
+    """Four numbers of 32 bits that are a function of ``key``, such as (seed, step, rank), and
+    unlike those of other keys."""
     return np.random.SeedSequence(key).generate_state(4).tolist()
 
 
@@ -146,9 +152,10 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 
 def seed_step(*key: int) -> None:
-    """Set every generator that is nobody's own, of torch on all devices, numpy and Python, to ``key``; and take the
-    kernels of cuDNN that give equal results for equal input. On GPUs runs are equal but for rounding all the same: the
-    gradients of sampling and of antialiased scaling are summed there in any order."""
+    """Set every generator that is nobody's own, of torch on all devices, numpy and Python, to
+    ``key``; and take the kernels of cuDNN that give equal results for equal input. On GPUs runs are
+    equal but for rounding all the same: the gradients of sampling and of antialiased scaling are
+    summed there in any order."""
     low, high, third, fourth = seeds(*key)
     torch.manual_seed(high << 32 | low)
     np.random.seed(third)
@@ -160,7 +167,8 @@ def seed_step(*key: int) -> None:
 def _begun(
     out: Path, parts: Mapping[str, Stateful], plan: Plan, world: World
 ) -> Generator[tuple[Progress, Journal | None]]:
-    """How far the run is, and the journal of the first rank, which has ``out`` for itself until the end."""
+    """How far the run is, and the journal of the first rank, which has ``out`` for itself until the
+    end."""
     with alone(out) if world.first else nullcontext():
         progress = resume(out / "last.pt", parts)
         if not world.agree(progress.step):

@@ -9,29 +9,37 @@ from torch import Tensor
 
 
 def cosine_bce(audio: Tensor, video: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy on the cosine of (N,D) embeddings, labels (N,) 1 = in sync (the paper's expert loss).
+    """Binary cross-entropy on the cosine of (N,D) embeddings, labels (N,) 1 = in sync (the paper's
+    expert loss).
 
-    The cosine is clamped to [0,1]: rounding gives 1 + 1e-7, and embeddings that do not end in ReLU give negatives.
+    The cosine is clamped to [0,1]: rounding gives 1 + 1e-7, and embeddings that do not end in ReLU
+    give negatives.
     """
     cosine = F.cosine_similarity(audio, video, dim=1).clamp(0, 1)
     return _bce(cosine, labels)
 
 
 def sync_loss(audio: Tensor, video: Tensor) -> Tensor:
-    """E_sync of the paper: how far generated lips (N,D) are from their sound (N,D) by the expert's judgement."""
+    """E_sync of the paper: how far generated lips (N,D) are from their sound (N,D) by the expert's
+    judgement."""
     return cosine_bce(audio, video, torch.ones_like(audio[:, 0]))
 
 
 def reconstruction(made: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute difference of pictures in [0,1]: L_recon of the papers (LipGAN, Speech2Vid and Wav2Lip alike)."""
+    """Mean absolute difference of pictures in [0,1]: L_recon of the papers (LipGAN, Speech2Vid and
+    Wav2Lip alike)."""
     return (made - truth).abs().mean()
 
 
 def margin_loss(audio: Tensor, video: Tensor, labels: Tensor, *, margin: float = 1.0) -> Tensor:
-    """LipGAN's contrastive loss of (N,D) embeddings, labels (N,) 1 = in sync (its own code counts the other way round):
-    the squared distance of pairs in sync, and for the others that by which they lie closer than ``margin``, squared."""
-    distance = (audio - video).square().sum(1).clamp_min(1e-12).sqrt()  # the root of 0 has no gradient
-    return (labels * distance.square() + (1 - labels) * (margin - distance).clamp_min(0).square()).mean()
+    """LipGAN's contrastive loss of (N,D) embeddings, labels (N,) 1 = in sync (its own code counts
+    the other way round): the squared distance of pairs in sync, and for the others that by which
+    they lie closer than ``margin``, squared."""
+    # the root of 0 has no gradient
+    distance = (audio - video).square().sum(1).clamp_min(1e-12).sqrt()
+    return (
+        labels * distance.square() + (1 - labels) * (margin - distance).clamp_min(0).square()
+    ).mean()
 
 
 def contrastive(
@@ -43,11 +51,12 @@ def contrastive(
     apart: int = 2,
     among: Literal["clip", "batch"] = "clip",
 ) -> Tensor:
-    """Which window of sound belongs to which of lips: symmetric cross-entropy over (K,W,D) embeddings of K clips.
+    """Which window of sound belongs to which of lips: symmetric cross-entropy over (K,W,D)
+    embeddings of K clips.
 
-    starts (K,W): the windows' first frames. Rivals come from the same clip alone, so that neither voice nor face gives
-    the answer away, or from the whole ``batch``; those of a clip that are fewer than ``apart`` frames off are neither right
-    nor wrong.
+    starts (K,W): the windows' first frames. Rivals come from the same clip alone, so that neither
+    voice nor face gives the answer away, or from the whole ``batch``; those of a clip that are
+    fewer than ``apart`` frames off are neither right nor wrong.
     """
     if among == "batch":  # one long clip, whose parts lie far apart
         far = (starts.max() + apart) * torch.arange(starts.shape[0], device=starts.device)
@@ -58,15 +67,20 @@ def contrastive(
     logits = logits.masked_fill((off > 0) & (off < apart), float("-inf"))
     k, w, _ = logits.shape
     labels = torch.arange(w, device=logits.device).repeat(k)
-    return (F.cross_entropy(logits.flatten(0, 1), labels) + F.cross_entropy(logits.mT.flatten(0, 1), labels)) / 2
+    return (
+        F.cross_entropy(logits.flatten(0, 1), labels)
+        + F.cross_entropy(logits.mT.flatten(0, 1), labels)
+    ) / 2
 
 
 def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: float = 0.1) -> Tensor:
-    """By how much a stretch of lips is found at another shift of its sound than its own: (K,), cross-entropy over shifts.
+    """By how much a stretch of lips is found at another shift of its sound than its own: (K,),
+    cross-entropy over shifts.
 
-    video (K,C,D): unit vectors of a stretch's consecutive windows; heard (K,C+2*S,D): those of its sound, from S frames
-    before the first window to S after the last. The windows judge together: a shift's logit is the mean of their cosines over
-    ``temperature``. Shifts of less than ``apart`` frames are neither right nor wrong.
+    video (K,C,D): unit vectors of a stretch's consecutive windows; heard (K,C+2*S,D): those of its
+    sound, from S frames before the first window to S after the last. The windows judge together: a
+    shift's logit is the mean of their cosines over ``temperature``. Shifts of less than ``apart``
+    frames are neither right nor wrong.
     """
     k, count, _ = video.shape
     shifts = heard.unfold(1, count, 1)  # (K, 2*S+1, D, C)
@@ -79,14 +93,14 @@ def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: flo
 
 
 def slopes(x: Tensor) -> Tensor:
-    """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W). Of an error, what blur leaves
-    in it; of a flow, how much it bends."""
+    """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W). Of an
+    error, what blur leaves in it; of a flow, how much it bends."""
     return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
 
 
 def mouth(size: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """(1,1,size/2,size): how much the lower half of an aligned crop is mouth, 1 over the lips and the chin's middle,
-    falling to 0.1 at that half's upper edge and to 0 before the others."""
+    """(1,1,size/2,size): how much the lower half of an aligned crop is mouth, 1 over the lips and
+    the chin's middle, falling to 0.1 at that half's upper edge and to 0 before the others."""
     y = (torch.arange(size // 2, device=device) + 0.5)[:, None] / size + 0.5
     x = (torch.arange(size, device=device) + 0.5)[None] / size
     radius = (((x - 0.5) / 0.27) ** 2 + ((y - 0.70) / 0.20) ** 2).sqrt()
@@ -94,7 +108,8 @@ def mouth(size: int, *, device: torch.device | str = "cpu") -> Tensor:
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """BCE of the visual-quality discriminator's (N,1) verdicts on photographs and on generated faces."""
+    """BCE of the visual-quality discriminator's (N,1) verdicts on photographs and on generated
+    faces."""
     return {
         "real": _bce(real, torch.ones_like(real)),
         "fake": _bce(fake, torch.zeros_like(fake)),
@@ -107,8 +122,9 @@ def perceptual_loss(fake: Tensor) -> Tensor:
 
 
 def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """How far features (N,C,H,W) are from a teacher's (N,C,H',W'), which are pooled to their grid: the squared distance as a
-    share of the teacher's energy (0: equal, 1: no better than zeros), the mean over layers."""
+    """How far features (N,C,H,W) are from a teacher's (N,C,H',W'), which are pooled to their grid:
+    the squared distance as a share of the teacher's energy (0: equal, 1: no better than zeros), the
+    mean over layers."""
     shares: list[Tensor] = []
     for mine, other in zip(guessed, wanted, strict=True):
         aim = F.adaptive_avg_pool2d(other, (mine.shape[2], mine.shape[3])).detach().float()

@@ -19,5 +19,12 @@ def mouths(faces: Tensor) -> Tensor:
     """The mouths of aligned faces (...,3,S,S), twice as large: (...,3,S,S)."""
     size = faces.shape[-1]
     (top, bottom), (left, right) = ((round(a * size), round(b * size)) for a, b in _MOUTH)
-    close = faces[..., top:bottom, left:right].detach().float().reshape(-1, 3, bottom - top, right - left)
-    return interpolate(close, size=(size, size), mode="bilinear", align_corners=False).view(faces.shape)
+    close = (
+        faces[..., top:bottom, left:right]
+        .detach()
+        .float()
+        .reshape(-1, 3, bottom - top, right - left)
+    )
+    return interpolate(close, size=(size, size), mode="bilinear", align_corners=False).view(
+        faces.shape
+    )

@@ -1,4 +1,5 @@
-"""A named run is a small TOML file, read strictly into a frozen config; a run's folder remembers it."""
+"""A named run is a small TOML file, read strictly into a frozen config; a run's folder remembers
+it."""
 
 import dataclasses
 import json
@@ -14,19 +15,26 @@ S = TypeVar("S")
 
 
 def read_settings(path: str | Path, kind: type[S]) -> S:
-    """The frozen dataclass ``kind`` as the TOML file ``path`` fills it; fields that are left out take their defaults.
+    """The frozen dataclass ``kind`` as the TOML file ``path`` fills it; fields that are left out
+    take their defaults.
 
-    TrainingError for a file that is missing or no TOML and for unknown, missing, ill-typed or impossible values.
+    TrainingError for a file that is missing or no TOML and for unknown, missing, ill-typed or
+    impossible values.
     """
     try:
-        return typed(kind, tomllib.loads(Path(path).read_text(encoding="utf-8-sig")), "the run", defaults=True)
+        return typed(
+            kind,
+            tomllib.loads(Path(path).read_text(encoding="utf-8-sig")),
+            "the run",
+            defaults=True,
+        )
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise TrainingError(f"{path}: {error}") from error
 
 
 def kept_settings(out: Path, kind: type[S]) -> S:
-    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; fields that were added since take their
-    defaults. TrainingError where there is none."""
+    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; fields that were
+    added since take their defaults. TrainingError where there is none."""
     path = out / "settings.json"
     try:
         return typed(kind, json.loads(path.read_text(encoding="utf-8")), "the run", defaults=True)
@@ -42,15 +50,21 @@ def begun(out: Path) -> bool:
 
 
 def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
-    """Write ``settings`` (a dataclass) to ``out``/settings.json; where the run, in ``out`` or in the folder ``run`` above it,
-    has checkpoints of others, TrainingError names what differs: half a run with one rate and half with another is neither.
+    """Write ``settings`` (a dataclass) to ``out``/settings.json; where the run, in ``out`` or in
+    the folder ``run`` above it, has checkpoints of others, TrainingError names what differs: half a
+    run with one rate and half with another is neither.
 
-    A field that is "auto" now differs from nothing: it leaves the choice to the machine, so a run of an earlier version,
-    whose default of ``precision`` was bfloat16, goes on. What it was begun with stays in the file."""
+    A field that is "auto" now differs from nothing: it leaves the choice to the machine, so a run
+    of an earlier version, whose default of ``precision`` was bfloat16, goes on. What it was begun
+    with stays in the file."""
     path, run = out / "settings.json", run or out
     if path.exists() and begun(run):
         then, now = (_fields(each) for each in (kept_settings(out, type(settings)), settings))
-        changed = [key for key in sorted(then | now) if then.get(key) != now.get(key) and now.get(key) != "auto"]
+        changed = [
+            key
+            for key in sorted(then | now)
+            if then.get(key) != now.get(key) and now.get(key) != "auto"
+        ]
         if changed:
             told = "; ".join(f"{key} was {then.get(key)} and is {now.get(key)}" for key in changed)
             raise TrainingError(
@@ -64,7 +78,9 @@ def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
         with replacing(path) as part:
             part.write_text(told, encoding="utf-8")
     except OSError as error:
-        raise TrainingError(f"{path} cannot be written ({error}); make room, or give a folder that can") from error
+        raise TrainingError(
+            f"{path} cannot be written ({error}); make room, or give a folder that can"
+        ) from error
 
 
 def _fields(settings: Any, within: str = "") -> dict[str, Any]:

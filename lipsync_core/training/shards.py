@@ -1,22 +1,29 @@
-"""Shards: prepared clips in tar files, written once, read at random from disk or from object storage.
+"""Shards: prepared clips in tar files, written once, read at random from disk or from object
+storage.
 
-The format is WebDataset's: files of one base name in a tar are one sample, here ``NAME.faces.npy``, ``NAME.mel.npy``,
-``NAME.sound.npy``, ``NAME.print.npy`` and ``NAME.json``. Judged in November 2026, by what a training run asks of them:
+The format is WebDataset's: files of one base name in a tar are one sample, here ``NAME.faces.npy``,
+``NAME.mel.npy``, ``NAME.sound.npy``, ``NAME.print.npy`` and ``NAME.json``. Judged in November 2026,
+by what a training run asks of them:
 
-    format       needs                  licence      found
-    WebDataset   nothing: tar and npy   BSD-3 (its   alive (1.0.2 on PyPI, 75 kB); read by Hugging Face datasets, DALI and
-                 are in Python/numpy    reader)      every tar; parts lie whole and uncompressed at known offsets
-    Lance        pylance, 85 MB, and    Apache-2.0   alive (14.0.2); random rows from object storage, versions; but a clip is
-                 pyarrow, 55 MB                      read through Arrow buffers, and two wheels that match every platform
-    Parquet      pyarrow, 55 MB         Apache-2.0   alive; made for columns of small values: one window of a clip costs the
+    format       needs                  licence      found WebDataset   nothing: tar and npy   BSD-3
+    (its   alive (1.0.2 on PyPI, 75 kB); read by Hugging Face datasets, DALI and
+                 are in Python/numpy    reader)      every tar; parts lie whole and uncompressed at
+                 known offsets
+    Lance        pylance, 85 MB, and    Apache-2.0   alive (14.0.2); random rows from object
+    storage, versions; but a clip is
+                 pyarrow, 55 MB                      read through Arrow buffers, and two wheels that
+                 match every platform
+    Parquet      pyarrow, 55 MB         Apache-2.0   alive; made for columns of small values: one
+    window of a clip costs the
                                                      whole page that holds it
-    safetensors  nothing: is here       Apache-2.0   alive; ranges can be read too, but it is no convention for many
-                                                     samples, nothing streams it, and other tools see only tensors
+    safetensors  nothing: is here       Apache-2.0   alive; ranges can be read too, but it is no
+        convention for many samples, nothing streams it, and other tools see only tensors
 
-Arrays are raw (npy), not JPEG: a window is then one contiguous range of bytes, which the disk's cache gives at the speed of
-memory; decoding ten crops of 112 px would alone take longer than all else. That costs 0.94 MB a second of face at 112 px
-(3.4 GB an hour). A tar has no table of contents, so ``index.json`` beside the shards says where each array begins; a
-reader that only streams does not need it.
+Arrays are raw (npy), not JPEG: a window is then one contiguous range of bytes, which the disk's
+cache gives at the speed of memory; decoding ten crops of 112 px would alone take longer than all
+else. That costs 0.94 MB a second of face at 112 px (3.4 GB an hour). A tar has no table of
+contents, so ``index.json`` beside the shards says where each array begins; a reader that only
+streams does not need it.
 """
 
 import io
@@ -40,7 +47,8 @@ Source = Path | str
 """A folder, or a URL that fsspec opens, such as s3://bucket/shards/train."""
 
 INDEX = "index.json"
-SHARD_BYTES = 256 << 20  # a shard is closed when it holds this much: few files, yet many for ranks and parallel copying
+# a shard is closed when it holds this much: few files, yet many for ranks and parallel copying
+SHARD_BYTES = 256 << 20
 _FORMAT = 1
 
 
@@ -54,12 +62,15 @@ class Place:
 
     @property
     def stop(self) -> int:
-        return self.offset + int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return (
+            self.offset + int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One clip of a split: ``facts`` are what NAME.json holds, ``arrays`` lie in the file ``shard``."""
+    """One clip of a split: ``facts`` are what NAME.json holds, ``arrays`` lie in the file
+    ``shard``."""
 
     name: str
     speaker: str
@@ -103,7 +114,10 @@ class Fetched:
         """The same without the rows outside ``first`` .. ``stop-1``; nothing is fetched."""
         rest = self.shape[1:]
         row = int(np.prod(rest, dtype=np.int64)) * np.dtype(self.place.dtype).itemsize
-        return Fetched(self.url, Place(self.place.offset + first * row, self.place.dtype, (stop - first, *rest)))
+        return Fetched(
+            self.url,
+            Place(self.place.offset + first * row, self.place.dtype, (stop - first, *rest)),
+        )
 
 
 def part(rows: Rows, first: int, stop: int) -> Rows:
@@ -112,20 +126,25 @@ def part(rows: Rows, first: int, stop: int) -> Rows:
 
 
 def read_index(source: Source) -> list[Entry]:
-    """The clips of a prepared split, by name. LipSyncError when there are none or the index is of another format."""
+    """The clips of a prepared split, by name. LipSyncError when there are none or the index is of
+    another format."""
     where = _named(source, INDEX)
     try:
         data = where.read_bytes() if isinstance(where, Path) else _remote(where)
         found = json.loads(data)
         if found["format"] != _FORMAT:
-            raise LipSyncError(f"{where} has format {found['format']}; this version reads {_FORMAT}: prepare anew")
+            raise LipSyncError(
+                f"{where} has format {found['format']}; this version reads {_FORMAT}: prepare anew"
+            )
         rows = [_entry(row) for row in found["clips"]]
     except FileNotFoundError as error:
         raise NoClipsError(
             f"{source} holds no prepared clips (no {INDEX}); run python -m train.prepare first"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LipSyncError(f"{where} cannot be read as an index of shards ({error}); prepare anew") from error
+        raise LipSyncError(
+            f"{where} cannot be read as an index of shards ({error}); prepare anew"
+        ) from error
     return sorted(rows, key=lambda row: row.name)
 
 
@@ -134,9 +153,12 @@ def _entry(row: dict[str, Any]) -> Entry:
     return Entry(row["name"], row["speaker"], row["shard"], row["facts"], places)
 
 
-def load_arrays(source: Source, entries: Iterable[Entry], fields: Iterable[str]) -> list[dict[str, Rows]]:
-    """The arrays ``fields`` of each of ``entries``, those that it has, not yet read. On disk every shard is mapped once,
-    whatever the number of its clips. LipSyncError for a shard that is missing or shorter than the index says."""
+def load_arrays(
+    source: Source, entries: Iterable[Entry], fields: Iterable[str]
+) -> list[dict[str, Rows]]:
+    """The arrays ``fields`` of each of ``entries``, those that it has, not yet read. On disk every
+    shard is mapped once, whatever the number of its clips. LipSyncError for a shard that is missing
+    or shorter than the index says."""
     maps: dict[str, Array] = {}
     wanted = list(fields)
 
@@ -158,14 +180,18 @@ def load_arrays(source: Source, entries: Iterable[Entry], fields: Iterable[str])
             )
         return held[place.offset : place.stop].view(place.dtype).reshape(place.shape)
 
-    return [{field: array(entry, field) for field in wanted if field in entry.arrays} for entry in entries]
+    return [
+        {field: array(entry, field) for field in wanted if field in entry.arrays}
+        for entry in entries
+    ]
 
 
 class ShardWriter:
     """Adds clips to the split in ``folder``: new shards beside those that are there.
 
-    Used as a context. Shards appear under their name when they are whole, the index last of all: what is cut off leaves
-    the split as it was, and the same clips in the same order give the same bytes.
+    Used as a context. Shards appear under their name when they are whole, the index last of all:
+    what is cut off leaves the split as it was, and the same clips in the same order give the same
+    bytes.
     """
 
     def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -174,8 +200,11 @@ class ShardWriter:
         self._count = len({entry.shard for entry in self._entries})
         self._tar: tarfile.TarFile | None = None
 
-    def add(self, name: str, *, speaker: str, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """One clip; ``name`` without dots, which in this format part a sample's name from its parts'."""
+    def add(
+        self, name: str, *, speaker: str, facts: Mapping[str, Any], arrays: Mapping[str, Array]
+    ) -> None:
+        """One clip; ``name`` without dots, which in this format part a sample's name from its
+        parts'."""
         if "." in name or "/" in name:
             raise ValueError(f"a clip is called {name!r}; wanted a name without dots and slashes")
         tar = self._tar or self._opened()
@@ -184,7 +213,9 @@ class ShardWriter:
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
             head = buffer.tell() - array.nbytes
-            places[field] = Place(_put(tar, f"{name}.{field}.npy", buffer) + head, array.dtype.str, array.shape)
+            places[field] = Place(
+                _put(tar, f"{name}.{field}.npy", buffer) + head, array.dtype.str, array.shape
+            )
         _put(tar, f"{name}.json", io.BytesIO(json.dumps({"speaker": speaker, **facts}).encode()))
         self._entries.append(Entry(name, speaker, f"{self._count:06}.tar", facts, places))
         if tar.offset >= self._most:
@@ -194,13 +225,21 @@ class ShardWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ):
         if kind is not None:
             self._drop()
             return
         self._close()
         rows = [
-            {**asdict(entry), "arrays": {f: [p.offset, p.dtype, p.shape] for f, p in entry.arrays.items()}}
+            {
+                **asdict(entry),
+                "arrays": {f: [p.offset, p.dtype, p.shape] for f, p in entry.arrays.items()},
+            }
             for entry in self._entries
         ]
         with replacing(self._folder / INDEX) as index:
@@ -209,7 +248,7 @@ class ShardWriter:
     def _opened(self) -> tarfile.TarFile:
         self._part = partial_of(self._folder / f"{self._count:06}.tar")
         self._file = self._part.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - until _close
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
         return self._tar
 
     def _close(self) -> None:
@@ -242,11 +281,16 @@ def _put(tar: tarfile.TarFile, name: str, data: io.BytesIO) -> int:
 
 
 def _named(source: Source, name: str) -> Path | str:
-    return f"{source.rstrip('/')}/{name}" if isinstance(source, str) and "://" in source else Path(source) / name
+    return (
+        f"{source.rstrip('/')}/{name}"
+        if isinstance(source, str) and "://" in source
+        else Path(source) / name
+    )
 
 
 def _remote(url: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Bytes of a file on object storage; fsspec comes with torch, what opens a scheme (s3fs, gcsfs ...) does not."""
+    """Bytes of a file on object storage; fsspec comes with torch, what opens a scheme (s3fs, gcsfs
+    ...) does not."""
     import fsspec
 
     try:
@@ -257,4 +301,6 @@ def _remote(url: str, start: int | None = None, stop: int | None = None) -> byte
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise LipSyncError(f"{url} cannot be read ({error}); try again, or copy the shards to a disk") from error
+        raise LipSyncError(
+            f"{url} cannot be read ({error}); try again, or copy the shards to a disk"
+        ) from error

@@ -7,17 +7,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-# SIGTERM comes from schedulers and torchrun, SIGINT from Ctrl-C; Windows has SIGBREAK (Ctrl-Break) for both.
+# SIGTERM comes from schedulers and torchrun, SIGINT from Ctrl-C; Windows has SIGBREAK (Ctrl-Break)
+# for both.
 _NAMES = ("SIGTERM", "SIGINT", "SIGBREAK")
-# What follows this soon is an echo: torchrun passes on a Ctrl-C that the terminal gave to its processes already.
+# What follows this soon is an echo: torchrun passes on a Ctrl-C that the terminal gave to its
+# processes already.
 _ECHO_S = 3.0
 
 
 @contextmanager
 def stopping() -> Generator[Callable[[], bool]]:
-    """Inside, a first signal to end only makes the function that is given return True, so that work in progress can be
-    saved; a second one, some seconds later, ends the process as ever. In threads other than the first, signals stay as
-    they are."""
+    """Inside, a first signal to end only makes the function that is given return True, so that work
+    in progress can be saved; a second one, some seconds later, ends the process as ever. In threads
+    other than the first, signals stay as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -15,8 +15,11 @@ from .clips import Clip
 
 
 @torch.inference_mode()
-def embed(model: SyncExpert, faces: Tensor, mels: Tensor, *, batch: int = 64) -> tuple[Tensor, Tensor]:
-    """(audio (W,D), video (W,D)) of every window of faces (N,3,S,S) float and their mel windows (N,1,80,16)."""
+def embed(
+    model: SyncExpert, faces: Tensor, mels: Tensor, *, batch: int = 64
+) -> tuple[Tensor, Tensor]:
+    """(audio (W,D), video (W,D)) of every window of faces (N,3,S,S) float and their mel windows
+    (N,1,80,16)."""
     window = model.config.window
     count = faces.shape[0] - window + 1
     audio: list[Tensor] = []
@@ -38,7 +41,8 @@ def middle(faces: Tensor, size: int = 96) -> Tensor:
 
 
 def shown(faces: Tensor, size: int) -> Tensor:
-    """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without it."""
+    """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without
+    it."""
     return resized(middle(faces, bare(faces.shape[-1])), size)
 
 
@@ -48,8 +52,8 @@ def bare(side: int) -> int:
 
 
 def broad(faces: Tensor, size: int) -> Tensor:
-    """(...,3,C,C) uint8 crops with their margin, for drawing ``size`` px from: floats in [0,1], larger ones made smaller, since
-    sampling alone would let them alias."""
+    """(...,3,C,C) uint8 crops with their margin, for drawing ``size`` px from: floats in [0,1],
+    larger ones made smaller, since sampling alone would let them alias."""
     x = faces.float() / 255
     if bare(faces.shape[-1]) <= size:
         return x
@@ -58,13 +62,18 @@ def broad(faces: Tensor, size: int) -> Tensor:
 
 def resized(faces: Tensor, size: int) -> Tensor:
     """Faces (N,3,S,S) -> (N,3,size,size)."""
-    return faces if faces.shape[-1] == size else interpolate(faces, (size, size), mode="bilinear", antialias=True)
+    return (
+        faces
+        if faces.shape[-1] == size
+        else interpolate(faces, (size, size), mode="bilinear", antialias=True)
+    )
 
 
 def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, Tensor]:
-    """Which window's sound to show to each of the (K,W) windows that begin at ``starts``, and whether it is the right one:
-    index (K,W) into W, labels (K,W) float. Half of the time the own one, otherwise one of the same clip at least ``apart``
-    frames off; a window that has none of these keeps its own."""
+    """Which window's sound to show to each of the (K,W) windows that begin at ``starts``, and
+    whether it is the right one: index (K,W) into W, labels (K,W) float. Half of the time the own
+    one, otherwise one of the same clip at least ``apart`` frames off; a window that has none of
+    these keeps its own."""
     far = (starts[:, :, None] - starts[:, None]).abs() >= apart  # (K,W,W)
     own = torch.eye(starts.shape[1], dtype=torch.bool).expand_as(far)
     right = (torch.rand(starts.shape, generator=rng) < 0.5) | ~far.any(2)
@@ -78,15 +87,18 @@ def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping
     for clip in clips:
         by_speaker.setdefault(clip.speaker, []).append(listened(model, clip, apart=apart))
     names = next(iter(by_speaker.values()))[0]
-    return {name: fmean(fmean(row[name] for row in rows) for rows in by_speaker.values()) for name in names}
+    return {
+        name: fmean(fmean(row[name] for row in rows) for rows in by_speaker.values())
+        for name in names
+    }
 
 
 @torch.inference_mode()
 def listened(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float]:
-    """What an expert makes of one clip: ``within_one``, 1 where it finds the offset at 0 within a frame; ``confidence``, of
-    that offset; ``off_sync``, the share of windows that lie closer to their own sound than to one drawn at least ``apart``
-    frames off; ``bce``, the paper's loss on those pairs (0.69 is a guess). TrainingError where it gives no finite
-    embedding."""
+    """What an expert makes of one clip: ``within_one``, 1 where it finds the offset at 0 within a
+    frame; ``confidence``, of that offset; ``off_sync``, the share of windows that lie closer to
+    their own sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on
+    those pairs (0.69 is a guess). TrainingError where it gives no finite embedding."""
     at = next(model.parameters()).device
     faces = shown(clip.frames(0, len(clip.faces)), model.config.size)
     mels = clip.windows(model.config.features, 0, len(clip.faces))

@@ -20,13 +20,16 @@ from .sync_eval import embed, resized, shown
 _FRAMES = 75  # of a clip that are looked at, at most
 _PICTURED = 6  # clips, and frames of each
 _GAIN_DB = (
-    3.0  # above copying: what this project aims at, and what the score counts as much as the judge's whole confidence
+    # above copying: what this project aims at, and what the score counts as much as the judge's
+    # whole confidence
+    3.0
 )
 
 
 def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones. TrainingError for fewer than 1,
-    and where one is left alone that is too short to be dubbed with its own sound."""
+    """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones.
+    TrainingError for fewer than 1, and where one is left alone that is too short to be dubbed with
+    its own sound."""
     if most < 1:
         raise TrainingError(f"{most} clips would be judged; wanted 1 or more")
     by_speaker: dict[str, list[Clip]] = {}
@@ -47,13 +50,17 @@ def judged(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Evaluation:
-    """The figures of ``examined``, means over speakers of their clips' means, with faces to look at.
+    """The figures of ``examined``, means over speakers of their clips' means, with faces to look
+    at.
 
-    Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of real video, each at most 1.
+    Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of
+    real video, each at most 1.
     """
     rows: dict[str, list[dict[str, float]]] = {}
     pictures: list[Tensor] = []
-    for clip, (found, faces) in zip(clips, examined(model, clips, judge, teacher=teacher, voices=voices), strict=True):
+    for clip, (found, faces) in zip(
+        clips, examined(model, clips, judge, teacher=teacher, voices=voices), strict=True
+    ):
         rows.setdefault(clip.speaker, []).append(found)
         if len(pictures) < _PICTURED:
             pictures.append(faces)
@@ -64,7 +71,9 @@ def judged(
     gain = min(1.0, (means["psnr"] - means["copied"]) / _GAIN_DB)
     agreement = min(1.0, means["confidence"] / max(means["real"], 1e-6))
     looked = torch.cat(pictures)
-    return Evaluation(gain + agreement, means, {"faces": grid(looked), "mouths": grid(mouths(looked))})
+    return Evaluation(
+        gain + agreement, means, {"faces": grid(looked), "mouths": grid(mouths(looked))}
+    )
 
 
 @torch.inference_mode()
@@ -76,18 +85,23 @@ def examined(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Iterator[tuple[dict[str, float], Tensor]]:
-    """What ``model``, in evaluation mode, makes of each of ``clips``. A clip is rebuilt from its own sound and frames half a
-    clip away, and dubbed with the sound of the next clip, or of ``voices`` in turn, every frame its own reference, as in
-    use; a clip alone with its own sound of half a clip away, or copying would be in sync. Gives figures, and faces
-    (3,C,3,S,S) as they are, rebuilt and dubbed:
+    """What ``model``, in evaluation mode, makes of each of ``clips``. A clip is rebuilt from its
+    own sound and frames half a clip away, and dubbed with the sound of the next clip, or of
+    ``voices`` in turn, every frame its own reference, as in use; a clip alone with its own sound of
+    half a clip away, or copying would be in sync. Gives figures, and faces (3,C,3,S,S) as they are,
+    rebuilt and dubbed:
 
-    - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as they are; ``l1`` of the crop
-    - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and LSE-D), and 1 where it finds the
-      offset at 0 within one frame; ``rebuilt_confidence``, ``rebuilt_distance``; ``real``: its confidence of the clip itself
-    - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own, in levels of 255
+    - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as
+      they are; ``l1`` of the crop
+    - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and
+      LSE-D), and 1 where it finds the offset at 0 within one frame; ``rebuilt_confidence``,
+      ``rebuilt_distance``; ``real``: its confidence of the clip itself
+    - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own,
+      in levels of 255
     - ``sync``, where there is a ``teacher``: E_sync of the rebuilt faces
 
-    TrainingError where the judge wants crops that were cut otherwise, and for a clip alone of fewer than 32 frames.
+    TrainingError where the judge wants crops that were cut otherwise, and for a clip alone of fewer
+    than 32 frames.
     """
     for i, clip in enumerate(clips):
         if clip.framing.kind != judge.config.framing.kind:
@@ -106,7 +120,11 @@ def _examined(
     count = min(len(clip.faces), len(other.faces), _FRAMES)
     away = _away(clip) if other is clip else 0
     at = next(model.parameters()).device
-    faces = shown(clip.frames(0, count), model.config.size).to(at).contiguous(memory_format=torch.channels_last)
+    faces = (
+        shown(clip.frames(0, count), model.config.size)
+        .to(at)
+        .contiguous(memory_format=torch.channels_last)
+    )
     far = faces.roll(count // 2, 0)
     rebuilt, dubbed = _drawn(model, clip, faces, far), _drawn(model, other, faces, faces, away=away)
     offset, confidence, distance = _verdict(judge, other, dubbed, away=away)
@@ -144,20 +162,30 @@ def _away(clip: Clip) -> int:
 
 
 def _drawn(
-    model: TalkingFace, voice: Clip, faces: Tensor, reference: Tensor, *, away: int = 0, batch: int = 32
+    model: TalkingFace,
+    voice: Clip,
+    faces: Tensor,
+    reference: Tensor,
+    *,
+    away: int = 0,
+    batch: int = 32,
 ) -> Tensor:
     """Faces (N,3,S,S) beside the sound of ``voice``, turned by ``away`` frames."""
     sound = voice.windows(model.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     shots = reference.repeat(1, model.config.references, 1, 1)
     with autocast_training(faces.device):
         parts = [
-            model(sound[i : i + batch], faces[i : i + batch], shots[i : i + batch]) for i in range(0, len(faces), batch)
+            model(sound[i : i + batch], faces[i : i + batch], shots[i : i + batch])
+            for i in range(0, len(faces), batch)
         ]
     return torch.cat(parts).float()
 
 
-def _verdict(judge: SyncExpert, voice: Clip, faces: Tensor, *, away: int = 0) -> tuple[int, float, float]:
-    """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``, turned by ``away`` frames."""
+def _verdict(
+    judge: SyncExpert, voice: Clip, faces: Tensor, *, away: int = 0
+) -> tuple[int, float, float]:
+    """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``, turned by
+    ``away`` frames."""
     looked = resized(faces, judge.config.size)
     heard = voice.windows(judge.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     sound, video = embed(judge, looked, heard)
@@ -168,7 +196,9 @@ def _verdict(judge: SyncExpert, voice: Clip, faces: Tensor, *, away: int = 0) ->
 def _psnr(made: Tensor, truth: Tensor) -> float:
     """dB of the lower half, the mean of frames."""
     half = truth.shape[2] // 2
-    return float(-10 * (made - truth)[:, :, half:].square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean())
+    return float(
+        -10 * (made - truth)[:, :, half:].square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean()
+    )
 
 
 def _restless(faces: Tensor) -> float:

@@ -1,4 +1,5 @@
-"""What a page does with a running host, in Python: upload, queue, listen, cancel, look at the history."""
+"""What a page does with a running host, in Python: upload, queue, listen, cancel, look at the
+history."""
 
 import json
 import threading
@@ -16,7 +17,8 @@ import websocket
 from graph import Node
 from launch import Server
 
-Prompt = Mapping[str, Mapping[str, Any]]  # node id -> {"class_type": ..., "inputs": {...}}: the API format
+# node id -> {"class_type": ..., "inputs": {...}}: the API format
+Prompt = Mapping[str, Mapping[str, Any]]
 
 OUR_ERRORS = ("LipSyncError", "MediaError", "NoFaceError", "WeightsError", "ValueError")
 
@@ -50,7 +52,13 @@ class Outcome:
     def files(self, *nodes: str) -> list[dict[str, str]]:
         """The files that the nodes show (all nodes: none named), as the history names them."""
         shown = [self.outputs[node] for node in nodes or self.outputs]
-        items = [item for output in shown for items in output.values() if isinstance(items, list) for item in items]
+        items = [
+            item
+            for output in shown
+            for items in output.values()
+            if isinstance(items, list)
+            for item in items
+        ]
         return [item for item in items if isinstance(item, dict) and "filename" in item]
 
 
@@ -92,19 +100,32 @@ class Client:
         except urllib.error.HTTPError as error:
             told = error.read().decode()
         try:
-            nodes = json.loads(told)["node_errors"] or {"prompt": {"errors": [json.loads(told)["error"]]}}
+            nodes = json.loads(told)["node_errors"] or {
+                "prompt": {"errors": [json.loads(told)["error"]]}
+            }
         except ValueError:
             raise Refused(told) from None
-        raise Refused([fault["details"] or fault["message"] for node in nodes.values() for fault in node["errors"]])
+        raise Refused(
+            [
+                fault["details"] or fault["message"]
+                for node in nodes.values()
+                for fault in node["errors"]
+            ]
+        )
 
     def interrupt(self) -> None:
         self.post("/interrupt", {})
 
     def wait(self, prompt_id: str, *, seconds: float = 120) -> Outcome:
-        """Until the prompt is in the history and the socket has told that nothing of it runs: either may come last."""
+        """Until the prompt is in the history and the socket has told that nothing of it runs:
+        either may come last."""
         begun = time.monotonic()
-        while not (found := self.get(f"/history/{prompt_id}")) or not self._told_of_the_end(prompt_id):
-            assert self.server.process.poll() is None, f"the host died:\n{self.server.log()[-4000:]}"
+        while not (found := self.get(f"/history/{prompt_id}")) or not self._told_of_the_end(
+            prompt_id
+        ):
+            assert self.server.process.poll() is None, (
+                f"the host died:\n{self.server.log()[-4000:]}"
+            )
             assert time.monotonic() < begun + seconds, (
                 f"no end after {seconds} s; the host says\n{self.server.log()[-2000:]}"
             )
@@ -121,7 +142,8 @@ class Client:
         return outcome
 
     def fail(self, prompt: Prompt) -> str:
-        """What the host says of a prompt that must fail: a sentence of ours, after which the host lives."""
+        """What the host says of a prompt that must fail: a sentence of ours, after which the host
+        lives."""
         outcome = self.run(prompt)
         assert outcome.status == "error", outcome
         assert outcome.error_type.split(".")[-1] in OUR_ERRORS, (outcome.error_type, outcome.error)
@@ -141,23 +163,39 @@ class Client:
         end = time.monotonic() + seconds
         while True:
             told = list(self.events)
-            starts = [i for i, e in enumerate(told) if e.kind == "execution_start" and e.data["prompt_id"] == prompt_id]
+            starts = [
+                i
+                for i, e in enumerate(told)
+                if e.kind == "execution_start" and e.data["prompt_id"] == prompt_id
+            ]
             for event in told[starts[0] :] if starts else []:
                 if event.kind == kind:
                     return event
             ended = self.get(f"/history/{prompt_id}")
-            assert not ended and time.monotonic() < end, f"no {kind} of {prompt_id}: {json.dumps(ended)[-1500:]}"
+            assert not ended and time.monotonic() < end, (
+                f"no {kind} of {prompt_id}: {json.dumps(ended)[-1500:]}"
+            )
             time.sleep(0.02)
 
     def _told_of_the_end(self, prompt_id: str) -> bool:
-        ends = [e.data for e in list(self.events) if e.kind == "executing" and e.data["node"] is None]
+        ends = [
+            e.data for e in list(self.events) if e.kind == "executing" and e.data["node"] is None
+        ]
         return any(data.get("prompt_id") == prompt_id for data in ends)
 
     def _outcome(self, prompt_id: str, entry: dict[str, Any]) -> Outcome:
         told = dict(entry["status"]["messages"])
-        end = {"execution_success": "success", "execution_error": "error", "execution_interrupted": "interrupted"}
+        end = {
+            "execution_success": "success",
+            "execution_error": "error",
+            "execution_interrupted": "interrupted",
+        }
         (kind,) = told.keys() & end.keys()
-        mine = [e for e in list(self.events) if isinstance(e.data, dict) and e.data.get("prompt_id") == prompt_id]
+        mine = [
+            e
+            for e in list(self.events)
+            if isinstance(e.data, dict) and e.data.get("prompt_id") == prompt_id
+        ]
         begun = next(event.time for event in mine if event.kind == "execution_start")
         ended = [event.time for event in mine if event.kind == kind]
         until = ended[0] if ended else time.monotonic()
@@ -168,7 +206,11 @@ class Client:
             told.get("execution_error", {}).get("exception_type", ""),
             [e.data["node"] for e in mine if e.kind == "executing" and e.data["node"] is not None],
             sum(e.kind == "preview" and begun <= e.time <= until for e in list(self.events)),
-            [(e.data["node"], e.data["value"], e.data["max"]) for e in mine if e.kind == "progress"],
+            [
+                (e.data["node"], e.data["value"], e.data["max"])
+                for e in mine
+                if e.kind == "progress"
+            ],
             (told[kind]["timestamp"] - told["execution_start"]["timestamp"]) / 1000,
         )
 
@@ -189,7 +231,8 @@ def connected(server: Server) -> Iterator[Client]:
 def heard(wire: Any) -> Iterator[Event]:
     for message in websocket.messages(wire):
         if isinstance(message, bytes):
-            yield Event(time.monotonic(), "preview", message[8:])  # two numbers before the picture: event, format
+            # two numbers before the picture: event, format
+            yield Event(time.monotonic(), "preview", message[8:])
         else:
             told = json.loads(message)
             yield Event(time.monotonic(), told["type"], told["data"])

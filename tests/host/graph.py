@@ -1,4 +1,5 @@
-"""Prompts in the API format, written short: widgets that are not named take the defaults that the host states."""
+"""Prompts in the API format, written short: widgets that are not named take the defaults that the
+host states."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,12 +26,16 @@ class Graph(dict[str, dict[str, Any]]):
 
     def add(self, kind: str, **inputs: Any) -> Node:
         node = Node(str(len(self) + 1))
-        self[node.id] = {"class_type": kind, "inputs": {**defaults(self._known[kind]["input"]["required"]), **inputs}}
+        self[node.id] = {
+            "class_type": kind,
+            "inputs": {**defaults(self._known[kind]["input"]["required"]), **inputs},
+        }
         return node
 
 
 def defaults(inputs: Mapping[str, list[Any]], prefix: str = "") -> dict[str, Any]:
-    """Widget name -> its default; links have none. A combo that opens further widgets names them ``its.name``."""
+    """Widget name -> its default; links have none. A combo that opens further widgets names them
+    ``its.name``."""
     found: dict[str, Any] = {}
     for name, (kind, *rest) in inputs.items():
         options = rest[0] if rest else {}

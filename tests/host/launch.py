@@ -1,7 +1,8 @@
-"""Start a real ComfyUI on the CPU with this pack alone, wait until it answers, keep its log, and stop it again.
+"""Start a real ComfyUI on the CPU with this pack alone, wait until it answers, keep its log, and
+stop it again.
 
-The environment names the host: COMFYUI_DIR a checkout, COMFYUI_PYTHON the interpreter that has its requirements (default:
-the one that runs the tests).
+The environment names the host: COMFYUI_DIR a checkout, COMFYUI_PYTHON the interpreter that has its
+requirements (default: the one that runs the tests).
 """
 
 import json
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[2]
-PACK = "My-Pack.v2 (1)"  # what a download, a copy and a version number leave behind: spaces, dots, brackets
+# what a download, a copy and a version number leave behind: spaces, dots, brackets
+PACK = "My-Pack.v2 (1)"
 PLAIN = "lipsync"  # what the Manager leaves behind
 HOST = Path(os.environ["COMFYUI_DIR"]).resolve() if os.environ.get("COMFYUI_DIR") else None
 PYTHON = os.environ.get("COMFYUI_PYTHON") or sys.executable
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "train")
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "train"
+)
 SETTINGS = {  # for pictures: no welcome, map or figures over the page
     "Comfy.TutorialCompleted": True,
     "Comfy.InstalledVersion": "1.0.0",
@@ -47,7 +51,11 @@ class Server:
     @property
     def pack(self) -> str:
         """The name of our folder."""
-        (folder,) = (path.name for path in (self.base / "custom_nodes").iterdir() if path.name != "__pycache__")
+        (folder,) = (
+            path.name
+            for path in (self.base / "custom_nodes").iterdir()
+            if path.name != "__pycache__"
+        )
         return folder
 
     def log(self) -> str:
@@ -69,7 +77,8 @@ def version() -> str:
 
 
 def furnish(base: Path, name: str = PACK) -> Path:
-    """Make the folders of a fresh host under ``base``, with a copy of this pack in its custom_nodes."""
+    """Make the folders of a fresh host under ``base``, with a copy of this pack in its
+    custom_nodes."""
     for folder in ("custom_nodes", "input", "output", "temp", "models", "user/default"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     (base / "user/default/comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
@@ -86,12 +95,20 @@ def serving(
     environment: Mapping[str, str] | None = None,
     seconds: float = 180,
 ) -> Iterator[Server]:
-    """The host on the folders that ``furnish`` made. It answers when this yields, and is gone when it ends."""
+    """The host on the folders that ``furnish`` made. It answers when this yields, and is gone when
+    it ends."""
     assert HOST is not None, "COMFYUI_DIR names no checkout of ComfyUI"
     port = free_port()
     log_file = base / "server.log"
     command = [
-        *(PYTHON, str(Path(__file__).with_name("prepare.py")), torchaudio, str(HOST), "--cpu", "--disable-api-nodes"),
+        *(
+            PYTHON,
+            str(Path(__file__).with_name("prepare.py")),
+            torchaudio,
+            str(HOST),
+            "--cpu",
+            "--disable-api-nodes",
+        ),
         *("--base-directory", str(base), "--port", str(port)),
         *("--database-url", f"sqlite:///{(base / 'user/comfyui.db').as_posix()}", *flags),
     ]
@@ -118,7 +135,9 @@ def wait_until_it_answers(server: Server, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         assert server.process.poll() is None, f"the host ended:\n{server.log()[-4000:]}"
-        assert time.monotonic() < end, f"the host does not answer within {seconds} s:\n{server.log()[-4000:]}"
+        assert time.monotonic() < end, (
+            f"the host does not answer within {seconds} s:\n{server.log()[-4000:]}"
+        )
         try:
             with urllib.request.urlopen(f"{server.url}/system_stats", timeout=10):
                 return

@@ -21,8 +21,9 @@ from page import SETTLED, Page, opened
 
 HELP = ROOT / "lipsync_nodes/web/docs"
 SCALE = 1.25
-# For each node: columns of nodes from left to right (a number: px to leave free), links as "from.output > to.input", and
-# widgets that are not as they come. A graph with a node that shows something is run.
+# For each node: columns of nodes from left to right (a number: px to leave free), links as
+# "from.output > to.input", and widgets that are not as they come. A graph with a node that shows
+# something is run.
 Plan = tuple[list[list[str | int]], list[str], dict[str, dict[str, Any]]]
 SPOKEN = ["DemoMedia.video > Wav2LipGenerate.media", "DemoMedia.audio > Wav2LipGenerate.audio"]
 SAVED = "Wav2LipGenerate.media > SaveVideo.video"
@@ -173,8 +174,11 @@ def run(page: Page) -> None:
     time.sleep(3)  # the browser fetches what was made
 
 
-def picture(page: Page, path: Path, *, scale: float, corner: tuple[int, int], second: float, most: int) -> None:
-    """The graph, its left upper corner at ``corner`` of the canvas, as a JPEG of at most ``most`` bytes."""
+def picture(
+    page: Page, path: Path, *, scale: float, corner: tuple[int, int], second: float, most: int
+) -> None:
+    """The graph, its left upper corner at ``corner`` of the canvas, as a JPEG of at most ``most``
+    bytes."""
     page.browser.run(SEEK, second)
     page.browser.run(PLACE, *corner, scale)
     page.browser.run(SETTLED)  # a node that shows something grows when it is drawn
@@ -182,7 +186,10 @@ def picture(page: Page, path: Path, *, scale: float, corner: tuple[int, int], se
     whole = page.screenshot(path.with_suffix(".png"))
     with Image.open(whole) as shot:
         ratio = shot.width / inner
-        box = tuple(round(edge * ratio + margin) for edge, margin in zip(edges, (-14, -14, 14, 14), strict=True))
+        box = tuple(
+            round(edge * ratio + margin)
+            for edge, margin in zip(edges, (-14, -14, 14, 14), strict=True)
+        )
         cut = shot.convert("RGB").crop(
             (max(0, box[0]), max(0, box[1]), min(shot.width, box[2]), min(shot.height, box[3]))
         )
@@ -201,8 +208,17 @@ def make(page: Page) -> None:
         page.browser.run(BUILD, columns, links, values, name, number)
         if not SHOWING.isdisjoint(node for column in columns for node in column):
             run(page)
-        picture(page, HELP / f"LipSync_{name}.jpg", scale=SCALE, corner=(90, 130), second=2.3, most=58_000)
-    page.load(json.loads((ROOT / "workflows/Dub a video.json").read_text(encoding="ascii")), "Dub a video")
+        picture(
+            page,
+            HELP / f"LipSync_{name}.jpg",
+            scale=SCALE,
+            corner=(90, 130),
+            second=2.3,
+            most=58_000,
+        )
+    page.load(
+        json.loads((ROOT / "workflows/Dub a video.json").read_text(encoding="ascii")), "Dub a video"
+    )
     run(page)
     picture(page, ROOT / "docs/comfyui.jpg", scale=1.0, corner=(90, 160), second=2.3, most=120_000)
 
@@ -211,7 +227,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = furnish(Path(folder) / "host")
         shutil.copy(ROOT / "lipsync_core/assets/demo.flac", base / "input/speech.flac")
-        with serving(base) as server, opened(server, Path(folder) / "profile", width=1800, height=1200) as page:
+        with (
+            serving(base) as server,
+            opened(server, Path(folder) / "profile", width=1800, height=1200) as page,
+        ):
             make(page)
 
 

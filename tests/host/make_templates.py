@@ -1,4 +1,5 @@
-"""Renew workflows/*.json and subgraphs/*.json from workflows/api/*.json: the host's page makes the nodes, we place them.
+"""Renew workflows/*.json and subgraphs/*.json from workflows/api/*.json: the host's page makes the
+nodes, we place them.
 
     COMFYUI_DIR=... COMFYUI_PYTHON=... python tests/host/make_templates.py
 
@@ -19,8 +20,8 @@ from launch import ROOT, furnish, serving
 from notes import NOTES
 from page import Page, opened
 
-# From left to right: (title of a group, its columns from top to bottom: ids of nodes, and px to leave free, so that links
-# pass above a node instead of behind it).
+# From left to right: (title of a group, its columns from top to bottom: ids of nodes, and px to
+# leave free, so that links pass above a node instead of behind it).
 PLANS: dict[str, list[tuple[str, list[list[str | int]]]]] = {
     "Talk from a photo": [
         ("1. Your photo and speech", [["1"]]),
@@ -63,8 +64,8 @@ PLANS: dict[str, list[tuple[str, list[list[str | int]]]]] = {
         ("3. Result", [["3", "5"], ["4"]]),
     ],
 }
-# What shows something after the run gets the room for it now; the rest are as large as they must be. The nodes that a
-# creator replaces are green.
+# What shows something after the run gets the room for it now; the rest are as large as they must
+# be. The nodes that a creator replaces are green.
 ARRANGE = """
 const [groups, title, text] = arguments
 const room = {
@@ -108,7 +109,8 @@ groups.forEach(([name, columns], index) => {
 return JSON.stringify(app.graph.serialize())
 """
 
-# The blueprint: three nodes of a template in one, with (name, type, node, its input) for each input.
+# The blueprint: three nodes of a template in one, with (name, type, node, its input) for each
+# input.
 BLUEPRINT = "Dub video"
 INPUTS = [
     ("video", "VIDEO", "LipSync_Wav2LipGenerate", "media"),
@@ -146,25 +148,36 @@ return JSON.stringify(app.graph.serialize())
 def workflow(page: Page, name: str, api: dict[str, Any]) -> dict[str, Any]:
     """UI JSON of ``api``, laid out, without what belongs to this window and this moment."""
     page.load_api(api, name)
-    graph = json.loads(page.browser.run(ARRANGE, PLANS[name], f"Read me: {name.lower()}", NOTES[name]))
+    graph = json.loads(
+        page.browser.run(ARRANGE, PLANS[name], f"Read me: {name.lower()}", NOTES[name])
+    )
     return {**graph, "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "extra": {}}
 
 
 def blueprint(page: Page, api: dict[str, Any]) -> dict[str, Any]:
     """The template's nodes between media and file as one subgraph."""
-    inner = {key: node for key, node in api.items() if node["class_type"] in {owner for _, _, owner, _ in INPUTS}}
+    inner = {
+        key: node
+        for key, node in api.items()
+        if node["class_type"] in {owner for _, _, owner, _ in INPUTS}
+    }
     for node in inner.values():
-        node["inputs"] = {k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in inner}
+        node["inputs"] = {
+            k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in inner
+        }
     page.load_api(inner, BLUEPRINT)
     text: str = page.browser.run(WRAP, INPUTS, BLUEPRINT)
-    for index, random in enumerate(dict.fromkeys(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))):
+    for index, random in enumerate(
+        dict.fromkeys(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text))
+    ):
         text = text.replace(random, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{BLUEPRINT} {index}")))
     return {**json.loads(text), "extra": ABOUT}
 
 
 def write(path: Path, graph: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(graph, indent=1) + "\n", encoding="ascii")  # some hosts read it as the system's code
+    # some hosts read it as the system's code
+    path.write_text(json.dumps(graph, indent=1) + "\n", encoding="ascii")
 
 
 def make(page: Page) -> None:

@@ -1,6 +1,7 @@
 """Draw workflows/*.jpg from what the templates made: python tests/host/make_thumbnails.py FOLDER
 
-FOLDER is ComfyUI's output/video after each template ran once, untouched: every picture shows frames and sound of it.
+FOLDER is ComfyUI's output/video after each template ran once, untouched: every picture shows frames
+and sound of it.
 """
 
 import sys
@@ -15,27 +16,40 @@ from lipsync_core.media import read_audio, read_frames
 
 ROOT = Path(__file__).parents[2]
 SIDE = 480  # px; the browser shows squares, and a badge over the left upper corner
-NIGHT, PINK, AMBER, GREEN, GREY = (24, 18, 52), (255, 79, 139), (255, 209, 102), (92, 214, 138), (150, 145, 175)
+NIGHT, PINK, AMBER, GREEN, GREY = (
+    (24, 18, 52),
+    (255, 79, 139),
+    (255, 209, 102),
+    (92, 214, 138),
+    (150, 145, 175),
+)
 FACE = (118, 8, 318, 208)  # left, top, right, bottom in the photograph
 
 
 def frame(video: Path, second: float, box: tuple[int, int, int, int] | None = None) -> Image.Image:
     index = round(second * 25)
     (piece,) = list(read_frames(video, start=index, stop=index + 1))
-    return Image.fromarray(piece.pixels[0].numpy()).crop(box or (0, 0, piece.pixels.shape[2], piece.pixels.shape[1]))
+    return Image.fromarray(piece.pixels[0].numpy()).crop(
+        box or (0, 0, piece.pixels.shape[2], piece.pixels.shape[1])
+    )
 
 
 def loudness(video: Path, bars: int, start: float = 0.0, end: float = 8.2) -> np.ndarray:
     """(bars,) in [0,1]: the root mean square of as many equal parts of the sound."""
     sound = read_audio(video, mono=True).samples[0].numpy()
     rate = 16000
-    whole = np.pad(sound, (0, max(0, round(end * rate) - len(sound))))[round(start * rate) : round(end * rate)]
+    whole = np.pad(sound, (0, max(0, round(end * rate) - len(sound))))[
+        round(start * rate) : round(end * rate)
+    ]
     levels = np.array([np.sqrt((part**2).mean()) for part in np.array_split(whole, bars)])
     return levels / max(levels.max(), 1e-9)
 
 
 def wave(
-    picture: Image.Image, levels: np.ndarray, box: tuple[int, int, int, int], colours: list[tuple[int, ...]]
+    picture: Image.Image,
+    levels: np.ndarray,
+    box: tuple[int, int, int, int],
+    colours: list[tuple[int, ...]],
 ) -> None:
     """Draws a bar for each level into ``box``; the colours run from left to right."""
     left, top, right, bottom = box
@@ -44,10 +58,15 @@ def wave(
         at = i / max(1, len(levels) - 1) * (len(colours) - 1)
         low = min(int(at), max(0, len(colours) - 2))
         high = min(low + 1, len(colours) - 1)
-        mixed = tuple(round(a + (b - a) * (at - low)) for a, b in zip(colours[low], colours[high], strict=True))
+        mixed = tuple(
+            round(a + (b - a) * (at - low))
+            for a, b in zip(colours[low], colours[high], strict=True)
+        )
         half = max(step * 0.3, level * (bottom - top) / 2)
         x = left + step * (i + 0.5)
-        draw.rounded_rectangle((x - step * 0.3, middle - half, x + step * 0.3, middle + half), step * 0.3, fill=mixed)
+        draw.rounded_rectangle(
+            (x - step * 0.3, middle - half, x + step * 0.3, middle + half), step * 0.3, fill=mixed
+        )
 
 
 def blank() -> Image.Image:
@@ -88,7 +107,9 @@ def two(video: Path) -> Image.Image:
     """Both people, and who speaks when."""
     picture = blank()
     for i, (second, left) in enumerate(((1.6, 98), (6.8, 1024 - 98 - 240))):
-        face = frame(video, second, (left, 0, left + 240, 306)).resize((236, 301), Image.Resampling.LANCZOS)
+        face = frame(video, second, (left, 0, left + 240, 306)).resize(
+            (236, 301), Image.Resampling.LANCZOS
+        )
         picture.paste(face, (i * 244, 0))
     levels = loudness(video, 44)
     half = round(44 * 4.5 / 8.2)
@@ -106,7 +127,9 @@ def long(video: Path) -> Image.Image:
         draw.rectangle((0, top, SIDE, top + 148), fill=(8, 8, 16))
         for hole in range(-1, 17):
             for y in (top + 5, top + 135):
-                draw.rounded_rectangle((hole * 30 + row * 10, y, hole * 30 + row * 10 + 14, y + 8), 2, fill=GREY)
+                draw.rounded_rectangle(
+                    (hole * 30 + row * 10, y, hole * 30 + row * 10 + 14, y + 8), 2, fill=GREY
+                )
         for column in range(5):
             second = 0.2 + (row * 5 + column) * 0.24
             face = frame(video, second, FACE).resize((size, size), Image.Resampling.LANCZOS)
@@ -122,9 +145,16 @@ def sync(video: Path) -> Image.Image:
     for row, (late, colour) in enumerate(((0.2, PINK), (0.0, GREEN))):
         top = 60 + row * 208
         for column in range(6):
-            mouth = frame(video, start + 0.12 + column * 0.24, lips).resize((78, 52), Image.Resampling.LANCZOS)
+            mouth = frame(video, start + 0.12 + column * 0.24, lips).resize(
+                (78, 52), Image.Resampling.LANCZOS
+            )
             picture.paste(mouth, (column * 80 + 1, top))
-        wave(picture, loudness(video, 30, start - late, start + 1.44 - late), (0, top + 62, SIDE, top + 162), [colour])
+        wave(
+            picture,
+            loudness(video, 30, start - late, start + 1.44 - late),
+            (0, top + 62, SIDE, top + 162),
+            [colour],
+        )
     draw.polygon([(SIDE // 2 - 22, 236), (SIDE // 2 + 22, 236), (SIDE // 2, 258)], fill=AMBER)
     return picture
 
@@ -136,13 +166,24 @@ def check(video: Path) -> Image.Image:
     for i, second in enumerate((1.46, 2.36, 4.34, 7.04)):
         x, y = (i % 2) * 242, (i // 2) * 242
         good = i != 1
-        picture.paste(frame(video, second, FACE).resize((238, 238), Image.Resampling.LANCZOS), (x, y))
+        picture.paste(
+            frame(video, second, FACE).resize((238, 238), Image.Resampling.LANCZOS), (x, y)
+        )
         centre = (x + 196, y + 196)
-        draw.ellipse((centre[0] - 34, centre[1] - 34, centre[0] + 34, centre[1] + 34), fill=GREEN if good else PINK)
+        draw.ellipse(
+            (centre[0] - 34, centre[1] - 34, centre[0] + 34, centre[1] + 34),
+            fill=GREEN if good else PINK,
+        )
         tick = [(-15, 1), (-4, 13), (16, -11)] if good else [(-13, -13), (13, 13)]
-        draw.line([(centre[0] + a, centre[1] + b) for a, b in tick], fill="white", width=8, joint="curve")
+        draw.line(
+            [(centre[0] + a, centre[1] + b) for a, b in tick], fill="white", width=8, joint="curve"
+        )
         if not good:
-            draw.line((centre[0] - 13, centre[1] + 13, centre[0] + 13, centre[1] - 13), fill="white", width=8)
+            draw.line(
+                (centre[0] - 13, centre[1] + 13, centre[0] + 13, centre[1] - 13),
+                fill="white",
+                width=8,
+            )
     return picture
 
 
@@ -153,7 +194,8 @@ DRAWN = {
     "Two speakers": (two, "two speakers"),
     "Long video, file to file": (long, "long"),
     "Fix sync of an existing clip": (sync, "in sync"),
-    "Quality check of a folder": (check, "in sync"),  # that template makes no video; its demo folder has this one
+    # that template makes no video; its demo folder has this one
+    "Quality check of a folder": (check, "in sync"),
 }
 
 

@@ -41,15 +41,25 @@ def voice(path: Path, seconds: float = 0.6, *, rate: int = 16000) -> Path:
     return write_sound(path, samples[None].astype(np.float32), rate)
 
 
-def clip(path: Path, frames: torch.Tensor, *, fps: Fraction = Fraction(25), sound: bool = True) -> Path:
+def clip(
+    path: Path, frames: torch.Tensor, *, fps: Fraction = Fraction(25), sound: bool = True
+) -> Path:
     """An MP4 of ``frames``, with a buzz of the same length unless it is to be silent."""
     silent = write_video(path if not sound else path.with_suffix(".silent.mp4"), frames, fps=fps)
-    return silent if not sound else with_sound(path, silent, voice(path.with_suffix(".wav"), len(frames) / float(fps)))
+    return (
+        silent
+        if not sound
+        else with_sound(path, silent, voice(path.with_suffix(".wav"), len(frames) / float(fps)))
+    )
 
 
 def with_sound(path: Path, picture: Path, sound: Path) -> Path:
     """The picture of one file, copied, and the sound of another as AAC."""
-    with av.open(str(picture)) as shown, av.open(str(sound)) as heard, av.open(str(path), "w") as out:
+    with (
+        av.open(str(picture)) as shown,
+        av.open(str(sound)) as heard,
+        av.open(str(path), "w") as out,
+    ):
         video, audio = shown.streams.video[0], heard.streams.audio[0]
         copied = out.add_stream_from_template(video)
         coded = out.add_stream("aac", audio.rate)
@@ -64,7 +74,8 @@ def with_sound(path: Path, picture: Path, sound: Path) -> Path:
 
 
 def played(path: Path) -> tuple[int, float, np.ndarray]:
-    """(frames, seconds of sound, how far each pixel strays from the first frame at most); all of it is decoded."""
+    """(frames, seconds of sound, how far each pixel strays from the first frame at most); all of it
+    is decoded."""
     frames, samples, rate, first, most = 0, 0, 1, None, None
     with av.open(str(path)) as file:
         for frame in file.decode(*file.streams.video[:1], *file.streams.audio[:1]):
@@ -151,12 +162,15 @@ def no_face(path: Path) -> Path:
 
 
 def long_clip(path: Path, seconds: int, *, width: int = 1920, height: int = 1080) -> Path:
-    """The photograph in a grey frame, swaying, with a hiss in stereo: one second, coded once and repeated."""
+    """The photograph in a grey frame, swaying, with a hiss in stereo: one second, coded once and
+    repeated."""
     photo = torch.from_numpy(skimage.data.astronaut()[:height].copy())
     base = torch.full((height, width, 3), 70, dtype=torch.uint8)
     base[: len(photo), (width - 512) // 2 : (width + 512) // 2] = photo
     second = torch.stack([base.roll((i % 13) // 2, 1) for i in range(25)])
-    piece = write_video(path.with_suffix(".second.mp4"), second, options={"crf": "23", "preset": "ultrafast"})
+    piece = write_video(
+        path.with_suffix(".second.mp4"), second, options={"crf": "23", "preset": "ultrafast"}
+    )
     hiss = np.random.default_rng(0).normal(0, 0.05, (2, 48000)).astype(np.float32)
     with av.open(str(piece)) as source, av.open(str(path), "w") as out:
         video = source.streams.video[0]

@@ -1,4 +1,5 @@
-"""The host's own page in headless Chromium: load graphs, turn API JSON into UI JSON, press Run, take pictures."""
+"""The host's own page in headless Chromium: load graphs, turn API JSON into UI JSON, press Run,
+take pictures."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -64,14 +65,17 @@ class Page:
 
     def to_prompt(self) -> dict[str, Any]:
         """The open graph as API JSON."""
-        return json.loads(self.browser.run("return app.graphToPrompt().then(p => JSON.stringify(p.output))"))
+        return json.loads(
+            self.browser.run("return app.graphToPrompt().then(p => JSON.stringify(p.output))")
+        )
 
     def missing_nodes(self) -> list[str]:
         """Types in the open graph, its subgraphs included, that the host does not have."""
         return self.browser.run(MISSING_NODES)
 
     def fit(self, *, largest: float = 1.0) -> list[float]:
-        """Bring the whole graph into view, magnified at most ``largest`` times; [left, top, right, bottom, scale]."""
+        """Bring the whole graph into view, magnified at most ``largest`` times; [left, top, right,
+        bottom, scale]."""
         found = self.browser.run(FIT, list(MARGINS), largest)
         self.browser.run(SETTLED)
         return found
@@ -88,7 +92,9 @@ class Page:
 
 
 @contextmanager
-def opened(server: Server, profile: Path, *, width: int = 2000, height: int = 1200) -> Iterator[Page]:
+def opened(
+    server: Server, profile: Path, *, width: int = 2000, height: int = 1200
+) -> Iterator[Page]:
     """The host's page, loaded and empty. profile: a folder of Chromium's own."""
     with browsing(profile, width=width, height=height) as browser:
         browser.open(server.url)

@@ -1,9 +1,11 @@
-"""Run inside the host's interpreter: make its torchvision and torchaudio what the test wants, then start ComfyUI.
+"""Run inside the host's interpreter: make its torchvision and torchaudio what the test wants, then
+start ComfyUI.
 
     python prepare.py (working|broken) COMFYUI_DIR [flags of ComfyUI ...]
 
-A ComfyUI whose torch is a CPU build often has wheels of torchvision and torchaudio that were linked against CUDA: their
-Python is whole, their native libraries do not load. Nothing below changes a host where they do.
+A ComfyUI whose torch is a CPU build often has wheels of torchvision and torchaudio that were linked
+against CUDA: their Python is whole, their native libraries do not load. Nothing below changes a
+host where they do.
 """
 
 import builtins
@@ -22,11 +24,12 @@ def forget(package: str) -> None:
 
 
 def prepare_torchvision() -> None:
-    """Its import registers shape functions of two operators whose schemas live in the native library."""
+    """Its import registers shape functions of two operators whose schemas live in the native
+    library."""
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError:
         forget("torchvision")
         library = torch.library.Library("torchvision", "DEF")
@@ -36,26 +39,32 @@ def prepare_torchvision() -> None:
 
 
 def prepare_torchaudio() -> None:
-    """Without its native library it can do all but forced alignment; told that there is none, it imports."""
+    """Without its native library it can do all but forced alignment; told that there is none, it
+    imports."""
     try:
-        import torchaudio  # noqa: F401
+        import torchaudio
     except (OSError, RuntimeError):
         forget("torchaudio")
         extension = types.ModuleType("torchaudio._extension")
-        vars(extension).update(_IS_TORCHAUDIO_EXT_AVAILABLE=False, fail_if_no_align=lambda function: function)
+        vars(extension).update(
+            _IS_TORCHAUDIO_EXT_AVAILABLE=False, fail_if_no_align=lambda function: function
+        )
         sys.modules[extension.__name__] = extension
 
 
 def break_torchaudio() -> None:
-    """Everybody's ``import torchaudio`` fails as it does beside a torch of another CUDA version, but that of ``comfy``:
-    the newest hosts import it at the top of comfy.sd (LTX's sound, Gemma's) and would not start at all. Their own sound
-    nodes (comfy_extras.nodes_audio: LoadAudio, SaveAudio ...) are then missing, as they really are on such machines."""
+    """Everybody's ``import torchaudio`` fails as it does beside a torch of another CUDA version,
+    but that of ``comfy``: the newest hosts import it at the top of comfy.sd (LTX's sound, Gemma's)
+    and would not start at all. Their own sound nodes (comfy_extras.nodes_audio: LoadAudio,
+    SaveAudio ...) are then missing, as they really are on such machines."""
     honest = builtins.__import__
 
     def guarded(name: str, globals: Any = None, *rest: Any, **options: Any) -> Any:
         importer = ((globals or {}).get("__name__") or "").split(".")[0]
         if name.split(".")[0] == "torchaudio" and importer not in ("comfy", "torchaudio"):
-            raise OSError("libc10_cuda.so: cannot open shared object file: No such file or directory")
+            raise OSError(
+                "libc10_cuda.so: cannot open shared object file: No such file or directory"
+            )
         return honest(name, globals, *rest, **options)
 
     builtins.__import__ = guarded

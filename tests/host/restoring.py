@@ -1,5 +1,5 @@
-"""Run inside the host's interpreter, which has spandrel: networks of its own architectures, with random weights, go through
-our loader and restore faces. Writes one line of JSON per file.
+"""Run inside the host's interpreter, which has spandrel: networks of its own architectures, with
+random weights, go through our loader and restore faces. Writes one line of JSON per file.
 
     python restoring.py FOLDER
 """
@@ -14,17 +14,17 @@ from prepare import prepare_torchvision
 prepare_torchvision()
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from spandrel.architectures.ESRGAN import ESRGAN  # noqa: E402
-from spandrel.architectures.GFPGAN import GFPGAN  # noqa: E402
-from spandrel.architectures.RestoreFormer import RestoreFormer  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from safetensors.torch import save_file
+from spandrel.architectures.ESRGAN import ESRGAN
+from spandrel.architectures.GFPGAN import GFPGAN
+from spandrel.architectures.RestoreFormer import RestoreFormer
+from torch import Tensor, nn
 
-from lipsync_core.errors import WeightsError  # noqa: E402
-from lipsync_core.image.affine import FFHQ  # noqa: E402
-from lipsync_core.pipelines.restore import SIZE, Restore, load_restorer, restored  # noqa: E402  # noqa: E402
-from lipsync_core.types import FaceTrack, Frames  # noqa: E402
+from lipsync_core.errors import WeightsError
+from lipsync_core.image.affine import FFHQ
+from lipsync_core.pipelines.restore import SIZE, Restore, load_restorer, restored
+from lipsync_core.types import FaceTrack, Frames
 
 
 def saved(folder: Path) -> dict[str, Path]:
@@ -48,7 +48,8 @@ def saved(folder: Path) -> dict[str, Path]:
         torch.save({"params": tensors, "params_ema": tensors}, paths[name])
     paths["safetensors"] = folder / "restoreformer.safetensors"
     save_file(
-        {key: tensor.clone() for key, tensor in networks["restoreformer"].state_dict().items()}, paths["safetensors"]
+        {key: tensor.clone() for key, tensor in networks["restoreformer"].state_dict().items()},
+        paths["safetensors"],
     )
     return paths
 
@@ -56,11 +57,17 @@ def saved(folder: Path) -> dict[str, Path]:
 def face(count: int) -> tuple[Frames, FaceTrack]:
     """Smooth frames of 320x240 px, and a face of 160 px that moves."""
     noise = torch.rand(count, 3, 12, 16, generator=torch.Generator().manual_seed(1))
-    pixels = nn.functional.interpolate(noise, size=(240, 320), mode="bicubic").clamp(0, 1).permute(0, 2, 3, 1)
+    pixels = (
+        nn.functional.interpolate(noise, size=(240, 320), mode="bicubic")
+        .clamp(0, 1)
+        .permute(0, 2, 3, 1)
+    )
     move = torch.arange(count, dtype=torch.float32)[:, None, None] * torch.tensor([3.0, 1.0])
     points = torch.tensor([FFHQ.points]) * 160 + torch.tensor([80.0, 40.0]) + move
     boxes = torch.cat([points.amin(1) - 20, points.amax(1) + 20], 1)
-    return Frames((pixels * 255).to(torch.uint8)), FaceTrack(boxes, points, torch.ones(count, dtype=torch.bool))
+    return Frames((pixels * 255).to(torch.uint8)), FaceTrack(
+        boxes, points, torch.ones(count, dtype=torch.bool)
+    )
 
 
 def tried(path: Path) -> dict[str, object]:
@@ -86,7 +93,9 @@ def tried(path: Path) -> dict[str, object]:
         "again": float((restorer(crops) - both).abs().max()),
         "alone": float((alone - both).abs().max()),
         "spread": float(both.std()),
-        "changed": [int(v) for v in (columns.min(), rows.min(), columns.max(), rows.max())] if len(rows) else [],
+        "changed": [int(v) for v in (columns.min(), rows.min(), columns.max(), rows.max())]
+        if len(rows)
+        else [],
     }
 
 

@@ -13,13 +13,19 @@ Case = tuple[str, Callable[[Path], Path]]
 
 
 @pytest.mark.parametrize("case", BROKEN_PICTURES.values(), ids=BROKEN_PICTURES.keys())
-@pytest.mark.parametrize("node", ["LipSync_DetectFaces", "LipSync_Wav2LipGenerate", "LipSync_SyncScore"])
+@pytest.mark.parametrize(
+    "node", ["LipSync_DetectFaces", "LipSync_Wav2LipGenerate", "LipSync_SyncScore"]
+)
 def test_a_broken_picture(
     client: Client, graph: Graph, names: dict[str, str], tmp_path: Path, case: Case, node: str
 ) -> None:
     name, make = case
     video = graph.add("LoadVideo", file=client.upload(make(tmp_path / name)))
-    sound = {} if node == "LipSync_DetectFaces" else {"audio": graph.add("LoadAudio", audio=names["voice"])[0]}
+    sound = (
+        {}
+        if node == "LipSync_DetectFaces"
+        else {"audio": graph.add("LoadAudio", audio=names["voice"])[0]}
+    )
     tried = graph.add(node, media=video[0], **sound)
     graph.add("PreviewAny", source=tried[2 if node != "LipSync_Wav2LipGenerate" else 1])
     client.fail(graph)
@@ -33,8 +39,12 @@ def test_a_broken_sound(client: Client, graph: Graph, tmp_path: Path, case: Case
     client.fail(graph)
 
 
-@pytest.mark.parametrize("node", ["LipSync_LoadAudio", "LipSync_Wav2LipGenerate", "LipSync_SyncScore"])
-def test_a_video_without_sound(client: Client, graph: Graph, names: dict[str, str], node: str) -> None:
+@pytest.mark.parametrize(
+    "node", ["LipSync_LoadAudio", "LipSync_Wav2LipGenerate", "LipSync_SyncScore"]
+)
+def test_a_video_without_sound(
+    client: Client, graph: Graph, names: dict[str, str], node: str
+) -> None:
     video = graph.add("LoadVideo", file=names["silent"])
     tried = graph.add(node, **{"video" if node == "LipSync_LoadAudio" else "media": video[0]})
     graph.add("PreviewAny", source=tried[0])
@@ -45,13 +55,17 @@ def test_silence_closes_the_mouth_and_is_legal(
     client: Client, graph: Graph, names: dict[str, str], tmp_path: Path
 ) -> None:
     video = graph.add("LoadVideo", file=names["video"])
-    sound = graph.add("LipSync_LoadAudio", file=client.upload(material.silence(tmp_path / "silence.wav")))
+    sound = graph.add(
+        "LipSync_LoadAudio", file=client.upload(material.silence(tmp_path / "silence.wav"))
+    )
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=sound[0])
     save = graph.add("SaveVideo", video=made[0])
     assert played(client.saved(client.finish(graph), save))[0] == 15
 
 
-def test_one_frame_is_legal(client: Client, graph: Graph, names: dict[str, str], tmp_path: Path) -> None:
+def test_one_frame_is_legal(
+    client: Client, graph: Graph, names: dict[str, str], tmp_path: Path
+) -> None:
     video = graph.add("LoadVideo", file=client.upload(material.one_frame(tmp_path / "one.mp4")))
     voice = graph.add("LoadAudio", audio=names["voice"])
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0])
@@ -59,7 +73,9 @@ def test_one_frame_is_legal(client: Client, graph: Graph, names: dict[str, str],
     assert played(client.saved(client.finish(graph), save))[0] == 25
 
 
-def test_a_picture_8000_px_wide(client: Client, graph: Graph, names: dict[str, str], tmp_path: Path) -> None:
+def test_a_picture_8000_px_wide(
+    client: Client, graph: Graph, names: dict[str, str], tmp_path: Path
+) -> None:
     """The face is 75 px of 8000: too small for the detector's eyes, and it says so; a box helps it."""
     video = graph.add("LoadVideo", file=client.upload(material.wide(tmp_path / "wide.mp4")))
     voice = graph.add("LoadAudio", audio=names["voice"])

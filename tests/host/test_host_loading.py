@@ -1,4 +1,5 @@
-"""The pack enters the host: nothing fails, its face is as frozen, it costs little and shares the house with others."""
+"""The pack enters the host: nothing fails, its face is as frozen, it costs little and shares the
+house with others."""
 
 import difflib
 import json
@@ -17,10 +18,20 @@ from launch import PACK, PLAIN, ROOT, furnish, serving
 FROZEN = Path(__file__).with_name("object_info.json")
 RENEW = "LIPSYNC_RENEW=1 ... -m pytest -m host tests/host -k frozen"
 KEPT = (  # what a saved workflow and a creator meet; not what differs between hosts
-    *("name", "display_name", "description", "category", "search_aliases", "output_node", "deprecated", "experimental"),
+    *(
+        "name",
+        "display_name",
+        "description",
+        "category",
+        "search_aliases",
+        "output_node",
+        "deprecated",
+        "experimental",
+    ),
     *("input", "input_order", "output", "output_name", "output_is_list", "output_tooltips"),
 )
-FILES = {("LipSync_LoadAudio", "file"), ("LipSync_LoadVideos", "folder")}  # they list the input folder
+# they list the input folder
+FILES = {("LipSync_LoadAudio", "file"), ("LipSync_LoadVideos", "folder")}
 REPORT = logging.getLogger("host")  # -o log_cli=true -o log_cli_level=INFO shows it
 BUDGET = 0.3  # seconds that the pack may add to the host's start
 
@@ -35,7 +46,9 @@ def nodes_of(client: Client) -> dict[str, Any]:
     found = {name: {key: info[key] for key in KEPT} for name, info in sorted(ours.items())}
     for node, name in FILES:
         options = found[node]["input"]["required"][name][1]
-        here = {path.name for path in (client.server.base / "input").iterdir()} | {"(upload a file)"}
+        here = {path.name for path in (client.server.base / "input").iterdir()} | {
+            "(upload a file)"
+        }
         options["options"] = [option for option in options["options"] if option not in here]
     return found
 
@@ -61,10 +74,13 @@ def test_a_broken_torchaudio_takes_the_hosts_nodes_and_not_ours(broken: Client) 
 
 @pytest.mark.parametrize("kind", ["client", "broken"])
 def test_the_nodes_are_as_frozen(kind: str, request: pytest.FixtureRequest) -> None:
-    """Ids, inputs and outputs are append-only once shipped: look at every difference before you renew."""
+    """Ids, inputs and outputs are append-only once shipped: look at every difference before you
+    renew."""
     found = nodes_of(request.getfixturevalue(kind))
     if os.environ.get("LIPSYNC_RENEW"):
-        FROZEN.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        FROZEN.write_text(
+            json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+        )
     changed = difference(found)
     assert not changed, "\n".join(["if this is meant:", RENEW, *changed])
 
@@ -72,30 +88,41 @@ def test_the_nodes_are_as_frozen(kind: str, request: pytest.FixtureRequest) -> N
 def difference(found: dict[str, Any]) -> list[str]:
     """The lines that are not as frozen."""
     frozen = json.loads(FROZEN.read_text(encoding="utf-8"))
-    lines = [json.dumps(value, indent=1, ensure_ascii=False).splitlines() for value in (frozen, found)]
+    lines = [
+        json.dumps(value, indent=1, ensure_ascii=False).splitlines() for value in (frozen, found)
+    ]
     return list(difflib.unified_diff(*lines, "frozen", "found", lineterm="", n=1))
 
 
 def test_everything_says_what_it_is_for(client: Client) -> None:
     for name, node in nodes_of(client).items():
         inputs = {**node["input"]["required"], **node["input"].get("optional", {})}
-        assert [key for key, (_, *rest) in inputs.items() if not (rest and rest[0].get("tooltip"))] == [], name
-        assert all(node["output_tooltips"]) and len(node["output_tooltips"]) == len(node["output"]), name
-        assert node["search_aliases"] and node["description"] and node["category"] == "LipSync", name
+        assert [
+            key for key, (_, *rest) in inputs.items() if not (rest and rest[0].get("tooltip"))
+        ] == [], name
+        assert all(node["output_tooltips"]) and len(node["output_tooltips"]) == len(
+            node["output"]
+        ), name
+        assert node["search_aliases"] and node["description"] and node["category"] == "LipSync", (
+            name
+        )
 
 
 def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None:
-    """Two measures: what Python's own importtime says of the modules that the pack's entry point pulls in, all that
-    they pull in included, and what the host says of the whole (in tenths of a second). The best of three starts: the
-    first one after an installation also compiles the files, and others may use the machine. A CPU build of torch raises
-    at the first touch of a GPU, so that here none was touched either."""
+    """Two measures: what Python's own importtime says of the modules that the pack's entry point
+    pulls in, all that they pull in included, and what the host says of the whole (in tenths of a
+    second). The best of three starts: the first one after an installation also compiles the files,
+    and others may use the machine. A CPU build of torch raises at the first touch of a GPU, so that
+    here none was touched either."""
     base, own, whole, log = furnish(tmp_path), [], [], ""
     for _ in range(3):
         with serving(base, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
             log = server.log()
         pattern = r"import time:\s+\d+ \|\s+(\d+) \|\s+\S.*\.lipsync_nodes\.extension\n"
         own += [int(time) / 1e6 for time in re.findall(pattern, log)]
-        whole += [float(time) for time in re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)]
+        whole += [
+            float(time) for time in re.findall(rf"([\d.]+) seconds: .*{re.escape(PACK)}", log)
+        ]
     REPORT.info("the entry point imports for %s s, the host says %s s", own, whole)
     assert min(own) < BUDGET and min(whole) <= BUDGET, (own, whole)
     late = {"skimage", "matplotlib", "huggingface_hub", "torchaudio", "cv2", "ray"}
@@ -103,7 +130,8 @@ def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None
 
 
 def pulled_in(log: str) -> set[str]:
-    """The packages whose first import happened below our extension's: importtime lists children first, indented."""
+    """The packages whose first import happened below our extension's: importtime lists children
+    first, indented."""
     lines = re.findall(r"import time:\s+\d+ \|\s+\d+ \|( +)(\S.*)\n", log)
     end = next(i for i, (_, name) in enumerate(lines) if name.endswith(".lipsync_nodes.extension"))
     depth = len(lines[end][0])
@@ -118,11 +146,18 @@ def pulled_in(log: str) -> set[str]:
 def test_another_lipsync_core_in_the_house_is_left_alone(tmp_path: Path) -> None:
     """pip-installed, older, first on the path: the pack takes its own all the same."""
     other = tmp_path / "site" / "lipsync_core"
-    shutil.copytree(ROOT / "lipsync_core", other, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    shutil.copytree(
+        ROOT / "lipsync_core", other, ignore=shutil.ignore_patterns("__pycache__", "assets")
+    )
     for module in other.rglob("*.py"):
-        module.write_text("raise ImportError('this is the lipsync_core of pip')\n", encoding="utf-8")
+        module.write_text(
+            "raise ImportError('this is the lipsync_core of pip')\n", encoding="utf-8"
+        )
     base = furnish(tmp_path / "host")
-    with serving(base, environment={"PYTHONPATH": str(other.parent)}) as server, connected(server) as client:
+    with (
+        serving(base, environment={"PYTHONPATH": str(other.parent)}) as server,
+        connected(server) as client,
+    ):
         assert difference(nodes_of(client)) == []
         graph = Graph(client.get("/object_info"))
         demo = graph.add("LipSync_DemoMedia", clip="portrait")

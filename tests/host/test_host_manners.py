@@ -16,15 +16,24 @@ MOST_SECONDS = 3.0  # to stop within, however slow a batch was
 
 
 def temporary(client: Client) -> set[str]:
-    """What lies in the host's temporary folder, but for the pictures that its own previews keep there."""
+    """What lies in the host's temporary folder, but for the pictures that its own previews keep
+    there."""
     folder = client.server.base / "temp"
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".png"
+    }
 
 
 @pytest.fixture(scope="module")
 def long(client: Client, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A clip of a minute in the input folder."""
-    return client.upload(material.long_clip(tmp_path_factory.mktemp("long") / "minute.mp4", 60, width=640, height=480))
+    return client.upload(
+        material.long_clip(
+            tmp_path_factory.mktemp("long") / "minute.mp4", 60, width=640, height=480
+        )
+    )
 
 
 def busy(graph: Graph, names: dict[str, str], long: str, what: str) -> None:
@@ -64,7 +73,8 @@ def test_cancel_in_the_middle(
     share: float,
     stage: tuple[float, float],
 ) -> None:
-    """Within a second or one batch: the slowest of the same stage, doubled, for machines are shared."""
+    """Within a second or one batch: the slowest of the same stage, doubled, for machines are
+    shared."""
     busy(graph, names, long, what)
     before = temporary(client)
     prompt = client.queue(graph)
@@ -88,7 +98,11 @@ def test_cancel_in_the_middle(
 def wait_for_progress(client: Client, prompt: str, share: float, *, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        steps = [e.data for e in list(client.events) if e.kind == "progress" and e.data.get("prompt_id") == prompt]
+        steps = [
+            e.data
+            for e in list(client.events)
+            if e.kind == "progress" and e.data.get("prompt_id") == prompt
+        ]
         if steps and steps[-1]["value"] >= share * steps[-1]["max"]:
             return
         ended = client.get(f"/history/{prompt}")
@@ -98,13 +112,17 @@ def wait_for_progress(client: Client, prompt: str, share: float, *, seconds: flo
 
 
 def longest_batch(client: Client, prompt: str, stage: tuple[float, float]) -> float:
-    """Seconds: the longest that the bar of the node that ran last stood still between these shares of its length."""
-    steps = [e for e in list(client.events) if e.kind == "progress" and e.data.get("prompt_id") == prompt]
+    """Seconds: the longest that the bar of the node that ran last stood still between these shares
+    of its length."""
+    steps = [
+        e for e in list(client.events) if e.kind == "progress" and e.data.get("prompt_id") == prompt
+    ]
     begin, end = stage
     times = [
         e.time
         for e in steps
-        if e.data["node"] == steps[-1].data["node"] and begin <= e.data["value"] / e.data["max"] <= end
+        if e.data["node"] == steps[-1].data["node"]
+        and begin <= e.data["value"] / e.data["max"] <= end
     ]
     return max((after - before for before, after in pairwise(times)), default=0.0)
 
@@ -115,26 +133,38 @@ def dubbing(graph: Graph, names: dict[str, str], **blend: object) -> tuple[Graph
     faces = graph.add("LipSync_DetectFaces", media=video[0])
     chosen = graph.add("LipSync_SelectFace", tracks=faces[0])
     settings = graph.add("LipSync_BlendSettings", **blend)
-    made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0], tracks=chosen[0], blend=settings[0])
+    made = graph.add(
+        "LipSync_Wav2LipGenerate",
+        media=video[0],
+        audio=voice[0],
+        tracks=chosen[0],
+        blend=settings[0],
+    )
     save = graph.add("SaveVideo", video=made[0])
     nodes = {"blend": settings, "made": made, "save": save}
     return graph, {name: node.id for name, node in nodes.items()}
 
 
-def test_what_is_unchanged_does_not_run_again(client: Client, graph: Graph, names: dict[str, str]) -> None:
+def test_what_is_unchanged_does_not_run_again(
+    client: Client, graph: Graph, names: dict[str, str]
+) -> None:
     prompt, _ = dubbing(graph, names, feather=0.07)
     client.finish(prompt)
     assert client.finish(prompt).executed == []
 
 
-def test_another_blend_detects_nobody_again(client: Client, graph: Graph, names: dict[str, str]) -> None:
+def test_another_blend_detects_nobody_again(
+    client: Client, graph: Graph, names: dict[str, str]
+) -> None:
     prompt, ids = dubbing(graph, names, feather=0.06)
     client.finish(prompt)
     prompt[ids["blend"]]["inputs"]["feather"] = 0.2
     assert set(client.finish(prompt).executed) == {ids["blend"], ids["made"], ids["save"]}
 
 
-def test_a_changed_file_of_the_same_name_is_read_again(client: Client, graph: Graph, tmp_path: Path) -> None:
+def test_a_changed_file_of_the_same_name_is_read_again(
+    client: Client, graph: Graph, tmp_path: Path
+) -> None:
     name = client.upload(material.voice(tmp_path / "said.wav", 0.5))
     sound = graph.add("LipSync_LoadAudio", file=name)
     length = graph.add("PreviewAny", source=sound[1])

@@ -26,17 +26,21 @@ print(most)
 
 @contextmanager
 def watching(pid: int) -> Iterator[list[int]]:
-    """The most memory that a process holds while the block runs, in bytes, 20 looks a second; filled in at its end."""
+    """The most memory that a process holds while the block runs, in bytes, 20 looks a second;
+    filled in at its end."""
     most: list[int] = []
     command = [PYTHON, "-c", WATCH, str(pid)]  # psutil: the host requires it, we do not
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as watcher:
         yield most
         told, _ = watcher.communicate()
     most.append(int(told))
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(60, id="a minute"), pytest.param(600, id="ten minutes", marks=pytest.mark.slow)]
+    "seconds",
+    [pytest.param(60, id="a minute"), pytest.param(600, id="ten minutes", marks=pytest.mark.slow)],
 )
 def test_a_long_video_does_not_fill_the_memory(tmp_path: Path, seconds: int) -> None:
     base = furnish(tmp_path / "host")
@@ -50,7 +54,9 @@ def test_a_long_video_does_not_fill_the_memory(tmp_path: Path, seconds: int) -> 
         look = graph.add("PreviewImage", images=faces[3])
         with watching(server.process.pid) as most:
             outcome = client.finish(graph, seconds=60 * seconds)
-        REPORT.info("%d s of 1080p: %.0f s, at most %.2f GB", seconds, outcome.seconds, most[0] / 1e9)
+        REPORT.info(
+            "%d s of 1080p: %.0f s, at most %.2f GB", seconds, outcome.seconds, most[0] / 1e9
+        )
         assert most[0] < LIMIT, f"{most[0] / 1e9:.2f} GB"
         assert len(outcome.files(look.id)) <= 16
         frames, sound, _ = material.played(client.saved(outcome, save))
@@ -70,5 +76,7 @@ def test_images_that_would_not_fit_are_refused(tmp_path: Path) -> None:
         graph.add("PreviewImage", images=made[0])
         with watching(server.process.pid) as most:
             outcome = client.run(graph)
-        assert outcome.status == "error" and "GB" in outcome.error and "VIDEO" in outcome.error.upper(), outcome
+        assert (
+            outcome.status == "error" and "GB" in outcome.error and "VIDEO" in outcome.error.upper()
+        ), outcome
         assert most[0] < 2 * LIMIT, f"{most[0] / 1e9:.2f} GB"

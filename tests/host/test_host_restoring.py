@@ -1,4 +1,5 @@
-"""spandrel itself, which every host has: networks of its architectures, drawn at random, load through us and restore faces."""
+"""spandrel itself, which every host has: networks of its architectures, drawn at random, load
+through us and restore faces."""
 
 import json
 import subprocess
@@ -27,27 +28,44 @@ torch.save(RestoreFormer().state_dict(), sys.argv[1])
 def test_networks_that_spandrel_builds_restore_faces(tmp_path: Path) -> None:
     script = Path(__file__).with_name("restoring.py")
     done = subprocess.run(
-        [PYTHON, str(script), str(tmp_path)], capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path
+        [PYTHON, str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     told = {row["file"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert {"gfpgan", "restoreformer", "safetensors", "esrgan"} <= told.keys()
-    assert "ESRGAN, which enlarges pictures; wanted one that restores faces" in told.pop("esrgan")["refused"]
+    assert (
+        "ESRGAN, which enlarges pictures; wanted one that restores faces"
+        in told.pop("esrgan")["refused"]
+    )
     for name, row in told.items():
         assert row["name"].lower() == ("restoreformer" if name == "safetensors" else name)
-        assert row["again"] == 0 and row["alone"] < 1e-4, row  # no fresh noise, and a batch is its faces
-        left, top, right, bottom = row["changed"]  # the mouth of a face of 160 px at (80, 40), and nothing else
+        # no fresh noise, and a batch is its faces
+        assert row["again"] == 0 and row["alone"] < 1e-4, row
+        # the mouth of a face of 160 px at (80, 40), and nothing else
+        left, top, right, bottom = row["changed"]
         assert 110 < left < right < 210 and 125 < top < bottom < 205, row
 
 
 @pytest.mark.slow
-def test_a_file_of_the_users_has_the_last_word(client: Client, graph: Graph, names: dict[str, str]) -> None:
+def test_a_file_of_the_users_has_the_last_word(
+    client: Client, graph: Graph, names: dict[str, str]
+) -> None:
     """A RestoreFormer drawn at random: its mouths are noise."""
     folder = client.server.base / "models/facerestore_models"
     folder.mkdir(exist_ok=True)
-    made = subprocess.run([PYTHON, "-c", DRAWN, str(folder / "drawn.pth")], timeout=300, check=False)
+    made = subprocess.run(
+        [PYTHON, "-c", DRAWN, str(folder / "drawn.pth")], timeout=300, check=False
+    )
     assert made.returncode == 0
-    photo, voice = graph.add("LoadImage", image=names["photo"]), graph.add("LoadAudio", audio=names["voice"])
+    photo, voice = (
+        graph.add("LoadImage", image=names["photo"]),
+        graph.add("LoadAudio", audio=names["voice"]),
+    )
     short = graph.add("TrimAudioDuration", audio=voice[0], start_index=0.0, duration=0.12)
     restorer = graph.add("LipSync_LoadFaceRestorer", network="drawn.pth")
     shown: list[Node] = []
@@ -56,7 +74,8 @@ def test_a_file_of_the_users_has_the_last_word(client: Client, graph: Graph, nam
         shown.append(graph.add("PreviewImage", images=spoken[0]))
     outcome = client.finish(graph, seconds=600)
     plain, restored = (
-        skimage.io.imread(client.server.path(outcome.files(node.id)[0])).astype(np.float32) for node in shown
+        skimage.io.imread(client.server.path(outcome.files(node.id)[0])).astype(np.float32)
+        for node in shown
     )
     changed = np.abs(plain - restored).max(2) > 8
     assert 0.001 < changed.mean() < 0.05  # the mouth of a face of about 75 px in 256

@@ -1,7 +1,8 @@
-"""What the plain tests take for granted about templates, blueprint and help pages, in the host's own page.
+"""What the plain tests take for granted about templates, blueprint and help pages, in the host's
+own page.
 
-The pack's folder has a plain name here: ComfyUI serves no template and no help page from one with a space in its name, and
-its page looks for the help of a folder "a.b" in "a".
+The pack's folder has a plain name here: ComfyUI serves no template and no help page from one with a
+space in its name, and its page looks for the help of a folder "a.b" in "a".
 """
 
 import json
@@ -65,7 +66,11 @@ def plain(prompt: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: set(node["inputs"]) for name, node in CORE[min(CORE)].items()}
 
     def inputs(node: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in node["inputs"].items() if key in known.get(node["class_type"], {key})}
+        return {
+            key: value
+            for key, value in node["inputs"].items()
+            if key in known.get(node["class_type"], {key})
+        }
 
     return {key: (node["class_type"], inputs(node)) for key, node in prompt.items()}
 
@@ -75,7 +80,9 @@ def plain(prompt: Mapping[str, Any]) -> dict[str, Any]:
 def test_the_page_reads_a_template_as_the_tests_do(page: Page, name: str) -> None:
     graph = read(f"workflows/{name}.json")
     page.load(graph, name)
-    assert plain(page.to_prompt()) == plain(to_api(graph)) == plain(read(f"workflows/api/{name}.json"))
+    assert (
+        plain(page.to_prompt()) == plain(to_api(graph)) == plain(read(f"workflows/api/{name}.json"))
+    )
 
 
 @in_a_browser
@@ -91,7 +98,9 @@ def test_a_workflow_saved_before_the_newer_inputs_opens_with_their_defaults(page
     graph = read("workflows/Dub a video.json")
     for node in graph["nodes"]:
         newer = NEWER.get(node["type"], ())
-        values = len([slot for slot in node["inputs"] if "widget" in slot and slot["name"] not in newer])
+        values = len(
+            [slot for slot in node["inputs"] if "widget" in slot and slot["name"] not in newer]
+        )
         node["widgets_values"] = node["widgets_values"][: values or None]
         node["inputs"] = [slot for slot in node["inputs"] if slot["name"] not in newer]
     page.load(graph, "from before")
@@ -109,14 +118,21 @@ def test_the_blueprint_opens_with_its_three_nodes(page: Page) -> None:
     widgets = [slot["name"] for slot in outside["inputs"] if "widget" in slot]
     values = dict(zip(widgets, outside["widgets_values"], strict=True))
     everything = {
-        name: value for inputs in found.values() for name, value in inputs.items() if not isinstance(value, list)
+        name: value
+        for inputs in found.values()
+        for name, value in inputs.items()
+        if not isinstance(value, list)
     }
     assert len(found) == 3 and values.items() <= everything.items()
 
 
 def test_the_host_lists_the_blueprint(plainly: Client) -> None:
-    (id,) = (id for id, entry in plainly.get("/global_subgraphs").items() if entry["name"] == "Dub video")
-    assert json.loads(plainly.get(f"/global_subgraphs/{id}")["data"]) == read("subgraphs/Dub video.json")
+    (id,) = (
+        id for id, entry in plainly.get("/global_subgraphs").items() if entry["name"] == "Dub video"
+    )
+    assert json.loads(plainly.get(f"/global_subgraphs/{id}")["data"]) == read(
+        "subgraphs/Dub video.json"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,14 +150,23 @@ def test_the_page_shows_the_help_of_a_node_with_its_picture(page: Page) -> None:
     page.browser.until("return Boolean(document.querySelector(arguments[0]))", INFO)
     page.browser.click(INFO)
     page.browser.until(PICTURE, "LipSync_BlendSettings.jpg")
-    assert "How the new mouth joins the picture" in page.browser.run("return document.body.innerText")
+    assert "How the new mouth joins the picture" in page.browser.run(
+        "return document.body.innerText"
+    )
 
 
-def test_every_node_s_help_and_its_picture_are_served(plainly: Client, nodes: Mapping[str, Any]) -> None:
+def test_every_node_s_help_and_its_picture_are_served(
+    plainly: Client, nodes: Mapping[str, Any]
+) -> None:
     for name in (name for name in nodes if name.startswith("LipSync_")):
         for suffix in (".md", ".jpg"):
-            with urlopen(f"{plainly.server.url}/extensions/lipsync/docs/{name}{suffix}", timeout=30) as answer:
-                assert answer.read() == (launch.ROOT / f"lipsync_nodes/web/docs/{name}{suffix}").read_bytes()
+            with urlopen(
+                f"{plainly.server.url}/extensions/lipsync/docs/{name}{suffix}", timeout=30
+            ) as answer:
+                assert (
+                    answer.read()
+                    == (launch.ROOT / f"lipsync_nodes/web/docs/{name}{suffix}").read_bytes()
+                )
 
 
 def test_the_host_s_own_nodes_are_as_the_plain_tests_believe(nodes: Mapping[str, Any]) -> None:
@@ -149,7 +174,13 @@ def test_the_host_s_own_nodes_are_as_the_plain_tests_believe(nodes: Mapping[str,
         pytest.skip(f"core_nodes.json does not know {launch.version()}")
     for name, node in CORE[launch.version()].items():
         assert list(nodes[name]["output"]) == node["outputs"], name
-        stated = {**nodes[name]["input"].get("required", {}), **nodes[name]["input"].get("optional", {})}
+        stated = {
+            **nodes[name]["input"].get("required", {}),
+            **nodes[name]["input"].get("optional", {}),
+        }
         assert list(stated) == list(node["inputs"]), name
         for key, (kind, *_) in stated.items():
-            assert node["inputs"][key]["type"] == ("COMBO" if isinstance(kind, list) else kind), (name, key)
+            assert node["inputs"][key]["type"] == ("COMBO" if isinstance(kind, list) else kind), (
+                name,
+                key,
+            )

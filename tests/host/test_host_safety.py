@@ -1,4 +1,5 @@
-"""A workflow comes from anybody: it reads no file outside the host's folders, runs no code and fetches nothing by surprise."""
+"""A workflow comes from anybody: it reads no file outside the host's folders, runs no code and
+fetches nothing by surprise."""
 
 import os
 import pickle
@@ -40,9 +41,16 @@ def test_no_folder_outside_the_input_folder(client: Client, graph: Graph, name: 
         client.run(graph)
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "someone/else (Hub)", "https://example.com/a.safetensors"])
-def test_no_model_from_elsewhere(client: Client, graph: Graph, names: dict[str, str], name: str) -> None:
-    video, model = graph.add("LoadVideo", file=names["video"]), graph.add("LipSync_LoadLipSyncModel", model=name)
+@pytest.mark.parametrize(
+    "name", [*HOSTILE, "someone/else (Hub)", "https://example.com/a.safetensors"]
+)
+def test_no_model_from_elsewhere(
+    client: Client, graph: Graph, names: dict[str, str], name: str
+) -> None:
+    video, model = (
+        graph.add("LoadVideo", file=names["video"]),
+        graph.add("LipSync_LoadLipSyncModel", model=name),
+    )
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], model=model[0])
     graph.add("SaveVideo", video=made[0])
     with pytest.raises(Refused, match="not in "):
@@ -77,7 +85,10 @@ class Bomb:
 
 def dubbed_with(client: Client, names: dict[str, str], model: str) -> Graph:
     graph = Graph(client.get("/object_info"))
-    video, voice = graph.add("LoadVideo", file=names["video"]), graph.add("LoadAudio", audio=names["voice"])
+    video, voice = (
+        graph.add("LoadVideo", file=names["video"]),
+        graph.add("LoadAudio", audio=names["voice"]),
+    )
     chosen = graph.add("LipSync_LoadLipSyncModel", model=model)
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0], model=chosen[0])
     graph.add("SaveVideo", video=made[0])
@@ -89,13 +100,20 @@ def test_a_file_of_models_lipsync_speaks(client: Client, names: dict[str, str]) 
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "lipsync_core/assets/mini-2.safetensors", folder / "copy.safetensors")
     name = str(Path("mine", "copy.safetensors"))
-    assert name in client.get("/object_info")["LipSync_LoadLipSyncModel"]["input"]["required"]["model"][1]["options"]
+    assert (
+        name
+        in client.get("/object_info")["LipSync_LoadLipSyncModel"]["input"]["required"]["model"][1][
+            "options"
+        ]
+    )
     client.finish(dubbed_with(client, names, name))
     shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("written", ["by pickle", "by torch.save"])
-def test_a_checkpoint_runs_no_code(client: Client, names: dict[str, str], tmp_path: Path, written: str) -> None:
+def test_a_checkpoint_runs_no_code(
+    client: Client, names: dict[str, str], tmp_path: Path, written: str
+) -> None:
     path = client.server.base / "models/lipsync/bomb.pth"
     path.parent.mkdir(parents=True, exist_ok=True)
     bomb = Bomb(tmp_path / "exploded")

@@ -1,5 +1,5 @@
-"""Every template in the host's own page: all nodes known, Run pressed, success. Its pictures are for a person to look at:
-LIPSYNC_PICTURES names a folder that keeps them."""
+"""Every template in the host's own page: all nodes known, Run pressed, success. Its pictures are
+for a person to look at: LIPSYNC_PICTURES names a folder that keeps them."""
 
 import json
 import os
@@ -37,7 +37,10 @@ def page(client: Client, tmp_path: Path) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("LIPSYNC_PICTURES") or tmp_path_factory.mktemp("pictures")) / launch.version()
+    folder = (
+        Path(os.environ.get("LIPSYNC_PICTURES") or tmp_path_factory.mktemp("pictures"))
+        / launch.version()
+    )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -72,7 +75,9 @@ def test_a_template_opens_and_runs(client: Client, page: Page, pictures: Path, p
 def test_the_blueprint_is_listed_and_runs(client: Client, page: Page, pictures: Path) -> None:
     """Between Demo Media and Save Video, as a creator would wire it."""
     listed = [
-        entry for entry in client.get("/global_subgraphs").values() if entry["info"]["node_pack"].endswith(launch.PACK)
+        entry
+        for entry in client.get("/global_subgraphs").values()
+        if entry["info"]["node_pack"].endswith(launch.PACK)
     ]
     assert [entry["name"] for entry in listed] == ["Dub video"]
     before = set(client.get("/history"))

@@ -1,4 +1,5 @@
-"""The half of a WebSocket that a listener needs (RFC 6455): connect, and read whole messages. No further package."""
+"""The half of a WebSocket that a listener needs (RFC 6455): connect, and read whole messages. No
+further package."""
 
 import base64
 import os

@@ -69,9 +69,15 @@ def speech() -> dict[str, Any]:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a file of grey frames, 25 a second, frame i of level 10 + 4 i, with or without a rising tone."""
+    """Makes a file of grey frames, 25 a second, frame i of level 10 + 4 i, with or without a rising
+    tone."""
 
-    def make(name: str = "clip.mp4", frames: int = 25, sound: bool = True, size: tuple[int, int] = (48, 32)) -> Path:
+    def make(
+        name: str = "clip.mp4",
+        frames: int = 25,
+        sound: bool = True,
+        size: tuple[int, int] = (48, 32),
+    ) -> Path:
         width, height = size
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +87,13 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
         if sound:
             from lipsync_core.types import Audio
 
-            ramp = torch.from_numpy(np.sin(np.linspace(0, 400, 16000 * frames // 25)).astype("float32"))
+            ramp = torch.from_numpy(
+                np.sin(np.linspace(0, 400, 16000 * frames // 25)).astype("float32")
+            )
             source = AudioSource(Audio(ramp[None] * 0.5, 16000))
-        with VideoWriter(path, VideoInfo(width, height, Fraction(25), frames), source, crf=1) as out:
+        with VideoWriter(
+            path, VideoInfo(width, height, Fraction(25), frames), source, crf=1
+        ) as out:
             out.write(Frames(pixels))
         return path
 
@@ -92,8 +102,13 @@ def clip(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def drawn(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many mouths each call of a model drew for frames; what is heard to choose their pictures does not count."""
-    batches, choosing, sync = list[int](), [False], pack.part("lipsync_core.pipelines.lipsync").LipSync
+    """How many mouths each call of a model drew for frames; what is heard to choose their pictures
+    does not count."""
+    batches, choosing, sync = (
+        list[int](),
+        [False],
+        pack.part("lipsync_core.pipelines.lipsync").LipSync,
+    )
 
     def count(kind: Any) -> None:
         draw = kind.draw

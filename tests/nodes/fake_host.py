@@ -1,8 +1,9 @@
-"""As much of ComfyUI as the pack touches, so that its nodes run without a server. It is strict where the host is: unknown
-keywords of a schema, values outside a widget's range or list, missing inputs, and outputs of another type raise.
+"""As much of ComfyUI as the pack touches, so that its nodes run without a server. It is strict
+where the host is: unknown keywords of a schema, values outside a widget's range or list, missing
+inputs, and outputs of another type raise.
 
-Keywords are those of ComfyUI 0.14.1's comfy_api/latest/_io.py, the oldest host that the pack supports. tests/host runs
-the same nodes in the real thing.
+Keywords are those of ComfyUI 0.14.1's comfy_api/latest/_io.py, the oldest host that the pack
+supports. tests/host runs the same nodes in the real thing.
 """
 
 import mimetypes
@@ -29,13 +30,30 @@ _KEYWORDS = {
     "FLOAT": _NUMBER | {"round"},
     "BOOLEAN": _WIDGET | {"label_on", "label_off"},
     "STRING": _WIDGET | {"multiline", "placeholder", "dynamic_prompts"},
-    "COMBO": (_WIDGET - {"force_input"}) | {"options", "control_after_generate", "upload", "image_folder", "remote"},
+    "COMBO": (_WIDGET - {"force_input"})
+    | {"options", "control_after_generate", "upload", "image_folder", "remote"},
     "COMFY_MULTITYPED_V3": _INPUT | {"types"},
     "COMFY_MATCHTYPE_V3": _INPUT | {"template"},
 }
 _SCHEMA = {
-    *("node_id", "display_name", "category", "inputs", "outputs", "hidden", "description", "search_aliases"),
-    *("is_input_list", "is_output_node", "is_deprecated", "is_experimental", "is_dev_only", "is_api_node"),
+    *(
+        "node_id",
+        "display_name",
+        "category",
+        "inputs",
+        "outputs",
+        "hidden",
+        "description",
+        "search_aliases",
+    ),
+    *(
+        "is_input_list",
+        "is_output_node",
+        "is_deprecated",
+        "is_experimental",
+        "is_dev_only",
+        "is_api_node",
+    ),
     *("price_badge", "not_idempotent", "enable_expand", "accept_all_inputs"),
 }
 
@@ -63,7 +81,8 @@ def _placed(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _socket(io_type: str, **positions: Any) -> type:
-    """A type with Input and Output, as ``io.Image``. positions: the further positional arguments of the two."""
+    """A type with Input and Output, as ``io.Image``. positions: the further positional arguments of
+    the two."""
 
     class Input:
         def __init__(self, id: str, *more: Any, **given: Any) -> None:
@@ -88,7 +107,9 @@ class UploadType(Enum):
 class Schema:
     def __init__(self, **given: Any) -> None:
         _take("Schema", given, _SCHEMA)
-        self.__dict__.update({"description": "", "search_aliases": [], "inputs": [], "outputs": [], **given})
+        self.__dict__.update(
+            {"description": "", "search_aliases": [], "inputs": [], "outputs": [], **given}
+        )
         for ends in (self.inputs, self.outputs):
             ids = [end.id for end in ends]
             if len(set(ids)) != len(ids):
@@ -96,7 +117,9 @@ class Schema:
 
 
 class NodeOutput:
-    def __init__(self, *args: Any, ui: Any = None, expand: Any = None, block_execution: str | None = None) -> None:
+    def __init__(
+        self, *args: Any, ui: Any = None, expand: Any = None, block_execution: str | None = None
+    ) -> None:
         self.args = args
 
 
@@ -119,8 +142,14 @@ class ComfyNode(metaclass=_Locked):
 
 
 class NodeReplace:
-    def __init__(self, new_node_id, old_node_id, old_widget_ids=None, input_mapping=None, output_mapping=None) -> None:
-        self.new_node_id, self.old_node_id, self.old_widget_ids = new_node_id, old_node_id, old_widget_ids
+    def __init__(
+        self, new_node_id, old_node_id, old_widget_ids=None, input_mapping=None, output_mapping=None
+    ) -> None:
+        self.new_node_id, self.old_node_id, self.old_widget_ids = (
+            new_node_id,
+            old_node_id,
+            old_widget_ids,
+        )
         self.input_mapping, self.output_mapping = input_mapping, output_mapping
 
 
@@ -130,13 +159,25 @@ class _Template:
 
 
 def _io() -> types.SimpleNamespace:
-    names = {"Image": "IMAGE", "Mask": "MASK", "Audio": "AUDIO", "Video": "VIDEO", "Int": "INT", "Float": "FLOAT"}
+    names = {
+        "Image": "IMAGE",
+        "Mask": "MASK",
+        "Audio": "AUDIO",
+        "Video": "VIDEO",
+        "Int": "INT",
+        "Float": "FLOAT",
+    }
     names |= {"String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO"}
     sockets = {name: _socket(io_type) for name, io_type in names.items()}
     match = _socket("COMFY_MATCHTYPE_V3", inputs=("template",), outputs=("template", "id"))
     match.Template = _Template
     multi = _socket("COMFY_MULTITYPED_V3", inputs=("types",))
-    rest = {"Schema": Schema, "NodeOutput": NodeOutput, "ComfyNode": ComfyNode, "NodeReplace": NodeReplace}
+    rest = {
+        "Schema": Schema,
+        "NodeOutput": NodeOutput,
+        "ComfyNode": ComfyNode,
+        "NodeReplace": NodeReplace,
+    }
     return types.SimpleNamespace(
         **sockets, **rest, Custom=_socket, MatchType=match, MultiType=multi, UploadType=UploadType
     )
@@ -163,7 +204,9 @@ class VideoFromFile(VideoInput):
         return float((info.frames or 0) / info.fps)
 
     def as_trimmed(self, start_time: float = 0, duration: float = 0) -> "VideoFromFile":
-        return VideoFromFile(self.__file, start_time=start_time + self.__start_time, duration=duration)
+        return VideoFromFile(
+            self.__file, start_time=start_time + self.__start_time, duration=duration
+        )
 
 
 class VideoFromNewFile(VideoFromFile):
@@ -171,7 +214,9 @@ class VideoFromNewFile(VideoFromFile):
 
     def get_active_trim_window(self) -> tuple[float, float]:
         start = self._VideoFromFile__start_time
-        return (max(self._get_raw_duration() + start, 0.0) if start < 0 else start), self._VideoFromFile__duration
+        return (
+            max(self._get_raw_duration() + start, 0.0) if start < 0 else start
+        ), self._VideoFromFile__duration
 
 
 class VideoComponents:
@@ -199,7 +244,8 @@ class ExecutionBlocker:
 
 
 class Host:
-    """What the tests turn and see: its folders, whether Cancel was pressed, what the progress bar was told."""
+    """What the tests turn and see: its folders, whether Cancel was pressed, what the progress bar
+    was told."""
 
     def __init__(self) -> None:
         self.base = Path()
@@ -244,11 +290,15 @@ class ProgressBar:
 
 
 class ModelPatcher:
-    def __init__(self, model: nn.Module, load_device: torch.device, offload_device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, load_device: torch.device, offload_device: torch.device
+    ) -> None:
         self.model, self.load_device = model, load_device
 
 
-def _load_models_gpu(models: list[ModelPatcher], memory_required: int = 0, force_full_load: bool = False) -> None:
+def _load_models_gpu(
+    models: list[ModelPatcher], memory_required: int = 0, force_full_load: bool = False
+) -> None:
     for patcher in models:
         patcher.model.to(patcher.load_device)
 
@@ -308,7 +358,9 @@ def install() -> None:
         "ui": types.SimpleNamespace(PreviewImage=PreviewImage),
         "ComfyExtension": type("ComfyExtension", (), {}),
         "ComfyAPI": lambda: api,
-        "InputImpl": types.SimpleNamespace(VideoFromFile=VideoFromFile, VideoFromComponents=VideoFromComponents),
+        "InputImpl": types.SimpleNamespace(
+            VideoFromFile=VideoFromFile, VideoFromComponents=VideoFromComponents
+        ),
     }
     modules = {
         "comfy": {},
@@ -354,7 +406,11 @@ def run(node: Any, **given: Any) -> tuple[Any, ...]:
     if validate:
         links = ("IMAGE", "AUDIO", "VIDEO")
         verdict = validate(
-            **{n: None if inputs[n].io_type in links else values[n] for n in values if n in own and n != "cls"}
+            **{
+                n: None if inputs[n].io_type in links else values[n]
+                for n in values
+                if n in own and n != "cls"
+            }
         )
         if verdict is not True:
             raise ValueError(f"Custom validation failed for node: {verdict}")
@@ -364,7 +420,9 @@ def run(node: Any, **given: Any) -> tuple[Any, ...]:
         several = end.given.get("is_output_list")
         assert not several or isinstance(value, list), end.id
         for one in value if several else [value]:
-            assert isinstance(one, ExecutionBlocker) or _CHECKS.get(end.io_type, lambda _: True)(one), (end.id, one)
+            assert isinstance(one, ExecutionBlocker) or _CHECKS.get(end.io_type, lambda _: True)(
+                one
+            ), (end.id, one)
     return made.args
 
 
@@ -379,7 +437,9 @@ def _check_widget(end: Any, value: Any, listed: bool) -> None:
 
 
 def _is_picture(value: Any, *, channels: bool) -> bool:
-    shaped = isinstance(value, Tensor) and value.ndim == 3 + channels and value.dtype == torch.float32
+    shaped = (
+        isinstance(value, Tensor) and value.ndim == 3 + channels and value.dtype == torch.float32
+    )
     return shaped and bool((value >= 0).all() and (value <= 1).all())
 
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 class Pack:
-    """``module``: its root; ``extension``: what its entrypoint gives; ``nodes``: by id without the prefix."""
+    """``module``: its root; ``extension``: what its entrypoint gives; ``nodes``: by id without the
+    prefix."""
 
     def __init__(self, module: ModuleType, extension: Any, nodes: list[Any]) -> None:
         self.module, self.extension = module, extension

@@ -76,7 +76,9 @@ def test_sound_goes_in_and_out(convert: ModuleType) -> None:
         (torch.zeros(1, 1, 9), "wanted an AUDIO"),
     ],
 )
-def test_what_is_no_sound_says_so(convert: ModuleType, errors: ModuleType, value: Any, says: str) -> None:
+def test_what_is_no_sound_says_so(
+    convert: ModuleType, errors: ModuleType, value: Any, says: str
+) -> None:
     with pytest.raises((ValueError, errors.MediaError), match=says):
         convert.audio(value)
 
@@ -93,16 +95,32 @@ ROW = [1.0, 2.0, 4.0, 6.0]
 
 @pytest.mark.parametrize(
     ("value", "rows"),
-    [(BOX, [[ROW]]), ([BOX, BOX], [[ROW, ROW]]), ([[BOX], [], [BOX, BOX]], [[ROW], [], [ROW, ROW]]), ([], [[]])],
+    [
+        (BOX, [[ROW]]),
+        ([BOX, BOX], [[ROW, ROW]]),
+        ([[BOX], [], [BOX, BOX]], [[ROW], [], [ROW, ROW]]),
+        ([], [[]]),
+    ],
 )
-def test_bounding_boxes_come_in_three_shapes(convert: ModuleType, value: Any, rows: list[Any]) -> None:
+def test_bounding_boxes_come_in_three_shapes(
+    convert: ModuleType, value: Any, rows: list[Any]
+) -> None:
     boxes = convert.boxes_by_frame(value)
     assert [found.tolist() for found in boxes] == rows
     assert all(found.shape[1:] == (4,) for found in boxes)
 
 
 @pytest.mark.parametrize(
-    "value", ["box", 3, {"x": 1}, [BOX, [BOX]], [BOX | {"width": 0}], [BOX | {"x": float("nan")}], [BOX | {"y": None}]]
+    "value",
+    [
+        "box",
+        3,
+        {"x": 1},
+        [BOX, [BOX]],
+        [BOX | {"width": 0}],
+        [BOX | {"x": float("nan")}],
+        [BOX | {"y": None}],
+    ],
 )
 def test_what_is_no_bounding_box_says_so(convert: ModuleType, value: Any) -> None:
     with pytest.raises(ValueError, match="box"):
@@ -115,7 +133,9 @@ def test_tracks_go_out_as_boxes_frame_by_frame(convert: ModuleType, pack: Pack) 
     track = types.FaceTrack(boxes, torch.zeros(2, 5, 2), torch.tensor([True, False]), start=1)
     found = convert.bounding_boxes([track], 3)
     assert [len(frame) for frame in found] == [0, 1, 0]
-    assert {key: found[1][0][key] for key in BOX} == {key: float(value) for key, value in BOX.items()}
+    assert {key: found[1][0][key] for key in BOX} == {
+        key: float(value) for key, value in BOX.items()
+    }
     (back,) = convert.boxes_by_frame(found[1:2])
     assert back.tolist() == [ROW]
 
@@ -131,5 +151,7 @@ def test_tracks_go_out_as_boxes_frame_by_frame(convert: ModuleType, pack: Pack) 
         (12.5, Fraction(25, 2)),
     ],
 )
-def test_a_rate_is_the_fraction_that_is_meant(convert: ModuleType, fps: float, meant: Fraction) -> None:
+def test_a_rate_is_the_fraction_that_is_meant(
+    convert: ModuleType, fps: float, meant: Fraction
+) -> None:
     assert convert.rate(fps) == meant

@@ -1,4 +1,5 @@
-"""What the newer widgets do: silence, references, turns, occlusion, restorers, meshes, and the preview of masks."""
+"""What the newer widgets do: silence, references, turns, occlusion, restorers, meshes, and the
+preview of masks."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,9 +30,13 @@ def words(speech: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def late(words: dict[str, Any]) -> dict[str, Any]:
-    """The same after 0.8 seconds of silence: 35 frames, of which the first 15 are silent even where lips open early."""
+    """The same after 0.8 seconds of silence: 35 frames, of which the first 15 are silent even where
+    lips open early."""
     waveform, rate = words["waveform"], words["sample_rate"]
-    return {"waveform": torch.cat([waveform.new_zeros(1, 1, rate * 8 // 10), waveform], 2), "sample_rate": rate}
+    return {
+        "waveform": torch.cat([waveform.new_zeros(1, 1, rate * 8 // 10), waveform], 2),
+        "sample_rate": rate,
+    }
 
 
 @pytest.fixture
@@ -46,7 +51,9 @@ def frames(pack: Pack, talking: Path) -> torch.Tensor:
 
 def test_newer_settings_arrive(pack: Pack) -> None:
     kind = pack.part("lipsync_core.blend.blender").Blend
-    (blend,) = pack.run("BlendSettings", colour_match=True, colour="covariance", occlusion="compare", steady=0.5)
+    (blend,) = pack.run(
+        "BlendSettings", colour_match=True, colour="covariance", occlusion="compare", steady=0.5
+    )
     assert blend == kind(colour_match="covariance", occlusion="compare", steady=0.5)
     (blend,) = pack.run("BlendSettings", colour_match=True)
     assert blend == kind(colour_match="spread")
@@ -55,11 +62,17 @@ def test_newer_settings_arrive(pack: Pack) -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "video"])
-def test_a_cloth_before_the_mouth_stays(pack: Pack, frames: torch.Tensor, words: dict[str, Any], kind: str) -> None:
+def test_a_cloth_before_the_mouth_stays(
+    pack: Pack, frames: torch.Tensor, words: dict[str, Any], kind: str
+) -> None:
     """A blue cloth over the mouth of the later frames; the earlier ones show them clear."""
     box = pack.run("DetectFaces", media=frames)[1][0][0]
     top, left = round(box["y"] + 0.62 * box["height"]), round(box["x"])
-    bar = (slice(6, 12), slice(top, top + round(0.33 * box["height"])), slice(left, left + round(box["width"])))
+    bar = (
+        slice(6, 12),
+        slice(top, top + round(0.33 * box["height"])),
+        slice(left, left + round(box["width"])),
+    )
     covered = frames.clone()
     stripes = (torch.arange(bar[2].stop - bar[2].start) / 2).sin()[
         :, None
@@ -72,8 +85,14 @@ def test_a_cloth_before_the_mouth_stays(pack: Pack, frames: torch.Tensor, words:
     made: list[torch.Tensor] = []
     for settings in ({"strength": 0.0}, {}, {"occlusion": "compare"}):
         (blend,) = pack.run("BlendSettings", **settings)
-        out = pack.run("Wav2LipGenerate", media=media, audio=words, blend=blend, tracks=tracks, longer="trim")[0]
-        made.append(torch.cat([p.pixels for p in _read(pack, out)]).float() / 255 if kind == "video" else out)
+        out = pack.run(
+            "Wav2LipGenerate", media=media, audio=words, blend=blend, tracks=tracks, longer="trim"
+        )[0]
+        made.append(
+            torch.cat([p.pixels for p in _read(pack, out)]).float() / 255
+            if kind == "video"
+            else out
+        )
     untouched, over, kept = (frames[bar] for frames in made)
     assert float((kept - untouched).abs().mean()) < 0.4 * float((over - untouched).abs().mean())
 
@@ -88,7 +107,9 @@ def _openings(pack: Pack, pixels: torch.Tensor) -> torch.Tensor:
     """(N,) how far the mouth is open in pictures (N,H,W,3), by the bundled landmarks."""
     finding = pack.part("lipsync_core.pipelines.track_faces")
     pictures = pack.part("lipsync_core.media.clip").Pictures(pixels, Fraction(25))
-    (person,), _ = finding.find_people(pictures, finding.Finding(cache=False), torch.device("cpu"), stop=len(pixels))
+    (person,), _ = finding.find_people(
+        pictures, finding.Finding(cache=False), torch.device("cpu"), stop=len(pixels)
+    )
     return pack.part("lipsync_core.image.landmarks").mouth_opening(person.dense)
 
 
@@ -97,7 +118,11 @@ def _read(pack: Pack, video: Any) -> Any:
 
 
 def test_parsing_fetches_its_parser_first(
-    pack: Pack, host: Host, photo: torch.Tensor, words: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    pack: Pack,
+    host: Host,
+    photo: torch.Tensor,
+    words: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing is drawn, and the error is that of the download, which says what to do."""
     asked, error = list[str](), pack.part("lipsync_core.errors").WeightsError
@@ -121,8 +146,12 @@ def test_a_parser_sees_the_faces(
     labels = len(pack.part("lipsync_core.blend.parser_masks").LABELS)
 
     class Blind:
-        def faces(self, frames: Any, points: torch.Tensor, placed: torch.Tensor, size: int) -> torch.Tensor:
-            background = torch.nn.functional.one_hot(torch.zeros(len(points), size, size).long(), labels)
+        def faces(
+            self, frames: Any, points: torch.Tensor, placed: torch.Tensor, size: int
+        ) -> torch.Tensor:
+            background = torch.nn.functional.one_hot(
+                torch.zeros(len(points), size, size).long(), labels
+            )
             return background.permute(0, 3, 1, 2).float()
 
     monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", lambda name, **_: Path(name))
@@ -135,7 +164,9 @@ def test_a_parser_sees_the_faces(
 # ---- silence and references
 
 
-def test_a_photo_keeps_its_mouth_in_silence(pack: Pack, photo: torch.Tensor, late: dict[str, Any]) -> None:
+def test_a_photo_keeps_its_mouth_in_silence(
+    pack: Pack, photo: torch.Tensor, late: dict[str, Any]
+) -> None:
     images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=late, silence="keep")
     assert len(images) == 35 and torch.equal(images[:15], photo.expand(15, -1, -1, -1))
     assert float(mask[:15].max()) == 0 and float(mask[25:].max()) > 0.9
@@ -148,11 +179,19 @@ def test_a_mouth_closes_in_silence(
     pack: Pack, talking: Path, frames: torch.Tensor, late: dict[str, Any], kind: str
 ) -> None:
     """It rests: frame by frame the same mouth, where the old one speaks."""
-    media: Any = frames if kind == "images" else VideoFromFile(str(talking), start_time=0.8, duration=0.48)
+    media: Any = (
+        frames if kind == "images" else VideoFromFile(str(talking), start_time=0.8, duration=0.48)
+    )
     made: dict[str, torch.Tensor] = {}
     for silence in ("keep", "close"):
-        out = pack.run("Wav2LipGenerate", media=media, audio=late, silence=silence, longer="hold")[0]
-        made[silence] = out if kind == "images" else torch.cat([p.pixels for p in _read(pack, out)]).float() / 255
+        out = pack.run("Wav2LipGenerate", media=media, audio=late, silence=silence, longer="hold")[
+            0
+        ]
+        made[silence] = (
+            out
+            if kind == "images"
+            else torch.cat([p.pixels for p in _read(pack, out)]).float() / 255
+        )
     openings = {name: _openings(pack, out[:10]) for name, out in made.items()}
     assert float(openings["close"].std()) < 0.5 * float(openings["keep"].std())
     assert float(openings["close"].mean()) < float(openings["keep"].mean())
@@ -174,7 +213,8 @@ def test_drawings_are_known_by_what_they_are_drawn_from(
     assert drew(silence="close") == 15  # from a closed mouth
     assert drew(reference="nearest-closed") == 0
     assert drew(silence="close", reference="first") == 15
-    assert drew(reference="auto") == 15 and drew(reference="current") == 0  # of this model they are the same
+    # of this model they are the same
+    assert drew(reference="auto") == 15 and drew(reference="current") == 0
     assert drew(None) == 15  # another model
     assert drew(None, silence="close") == 0  # which closes lips by itself
 
@@ -188,8 +228,13 @@ def test_whoever_speaks_is_heard_and_seen_in_a_video(
     video = VideoFromFile(str(talking))
     for _ in range(2):
         drawn.clear()
-        out, audio, _ = pack.run("Wav2LipGenerate", media=video, audio=words, speakers="whoever speaks")
-        assert pack.part("lipsync_core.media").probe(out.get_stream_source()).frames == 15 and sum(drawn) > 5
+        out, audio, _ = pack.run(
+            "Wav2LipGenerate", media=video, audio=words, speakers="whoever speaks"
+        )
+        assert (
+            pack.part("lipsync_core.media").probe(out.get_stream_source()).frames == 15
+            and sum(drawn) > 5
+        )
     assert audio["waveform"].shape[2] == pytest.approx(0.6 * audio["sample_rate"], abs=1)
     tracks = pack.run("DetectFaces", media=video)[0]
     pack.run("Wav2LipGenerate", media=video, tracks=tracks, speakers="whoever speaks")
@@ -204,7 +249,9 @@ def test_turns_that_cannot_be_told_say_what_to_do(
     (chosen,) = pack.run("SelectFace", tracks=pack.run("DetectFaces", media=video)[0])
     with pytest.raises(ValueError, match=r"'Select Face' chose.*'Detect Faces' itself"):
         pack.run("Wav2LipGenerate", media=video, tracks=chosen, **wish)
-    in_memory = VideoFromComponents(VideoComponents(photo.expand(3, -1, -1, -1), Fraction(25), speech))
+    in_memory = VideoFromComponents(
+        VideoComponents(photo.expand(3, -1, -1, -1), Fraction(25), speech)
+    )
     with pytest.raises(ValueError, match=r"no part of its file.*'Save Video'"):
         pack.run("Wav2LipGenerate", media=in_memory, **wish)
 
@@ -216,20 +263,31 @@ def test_turns_that_cannot_be_told_say_what_to_do(
 def spandrel(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The packages that are there; none of them is imported."""
     there = ["spandrel"]
-    monkeypatch.setattr(pack.part("lipsync_nodes.host"), "find_spec", lambda name: name if name in there else None)
+    monkeypatch.setattr(
+        pack.part("lipsync_nodes.host"), "find_spec", lambda name: name if name in there else None
+    )
     return there
 
 
-def test_restorers_are_public_names_and_files_of_two_folders(pack: Pack, host: Host, spandrel: list[str]) -> None:
+def test_restorers_are_public_names_and_files_of_two_folders(
+    pack: Pack, host: Host, spandrel: list[str]
+) -> None:
     side, models = pack.part("lipsync_nodes.host"), host.base / "models"
-    for name in ("facerestore_models/a.pth", "facerestore_models/b.onnx", "lipsync/a.pth", "lipsync/c.safetensors"):
+    for name in (
+        "facerestore_models/a.pth",
+        "facerestore_models/b.onnx",
+        "lipsync/a.pth",
+        "lipsync/c.safetensors",
+    ):
         (models / name).write_bytes(b"x")
     assert side.restorer_names() == [
         *("gfpgan (Hub)", "restoreformer (Hub)", "codeformer (Hub)"),
         *("a.pth", "c.safetensors"),
     ]
     (restore,) = pack.run("LoadFaceRestorer", network="a.pth", strength=0.5, mask="lower")
-    wanted = pack.part("lipsync_core.pipelines.restore").Restore(models / "facerestore_models/a.pth", 0.5, "lower")
+    wanted = pack.part("lipsync_core.pipelines.restore").Restore(
+        models / "facerestore_models/a.pth", 0.5, "lower"
+    )
     assert restore == wanted
     node = pack.nodes["LoadFaceRestorer"]
     before = node.fingerprint_inputs(network="a.pth", strength=1.0)
@@ -244,7 +302,9 @@ def test_public_restorers_are_fetched_where_their_package_is(
     pack: Pack, spandrel: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, error = list[str](), pack.part("lipsync_core.errors").LipSyncError
-    monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", lambda name, **_: asked.append(name))
+    monkeypatch.setattr(
+        pack.part("lipsync_nodes.host"), "pull", lambda name, **_: asked.append(name)
+    )
     assert pack.run("LoadFaceRestorer")[0].network == "gfpgan"
     with pytest.raises(error, match="pip install spandrel_extra_arches"):
         pack.run("LoadFaceRestorer", network="codeformer (Hub)")
@@ -271,18 +331,27 @@ def test_a_restorer_has_the_last_word(
     def load(wanted: Any, *_: Any, **__: Any) -> Any:
         assert wanted is restore
         return core.Restorer(
-            lambda faces: faces * 0, "black", "none", core.replace(core.MOUTH, kind="feather", strength=wanted.strength)
+            lambda faces: faces * 0,
+            "black",
+            "none",
+            core.replace(core.MOUTH, kind="feather", strength=wanted.strength),
         )
 
     monkeypatch.setattr(pack.part("lipsync_core.pipelines.restore"), "load_restorer", load)
-    media = {"photo": photo, "images": frames, "video": VideoFromFile(str(talking), start_time=0.8, duration=0.48)}[
-        kind
-    ]
+    media = {
+        "photo": photo,
+        "images": frames,
+        "video": VideoFromFile(str(talking), start_time=0.8, duration=0.48),
+    }[kind]
     x, y = _mouth(pack, media)
     level: list[float] = []
     for restorer in ({}, {"restorer": restore}):
         out = pack.run("Wav2LipGenerate", media=media, audio=words, **restorer)[0]
-        out = torch.cat([p.pixels for p in _read(pack, out)]).float() / 255 if kind == "video" else out
+        out = (
+            torch.cat([p.pixels for p in _read(pack, out)]).float() / 255
+            if kind == "video"
+            else out
+        )
         level.append(float(out[:, y - 4 : y + 4, x - 4 : x + 4].mean()))
     assert level[1] == pytest.approx(level[0] / 2, rel=0.1)
 
@@ -292,7 +361,8 @@ def test_a_restorer_has_the_last_word(
 
 @pytest.fixture
 def mesh(pack: Pack, photo: torch.Tensor) -> Callable[[int], dict[str, Any]]:
-    """A FACE_LANDMARKS of so many points: the usual places, and a jaw that is a circle of 8 px round the mouth."""
+    """A FACE_LANDMARKS of so many points: the usual places, and a jaw that is a circle of 8 px
+    round the mouth."""
     track = pack.run("DetectFaces", media=photo)[0].tracks[0]
     layout = pack.part("lipsync_core.blend.landmark_masks").LAYOUTS[478]
     points, box = track.points[0], track.boxes[0]
@@ -304,7 +374,9 @@ def mesh(pack: Pack, photo: torch.Tensor) -> Callable[[int], dict[str, Any]]:
             marks[list(ids)] = place
         angle = torch.linspace(torch.pi, 0, len(layout.jaw))
         marks[list(layout.jaw)] = middle + 8 * torch.stack([angle.cos(), angle.sin()], 1)
-        marks[list(layout.nose)] = middle + torch.tensor([[-6.0, -5], [-3, -5], [0, -5], [3, -5], [6, -5]])
+        marks[list(layout.nose)] = middle + torch.tensor(
+            [[-6.0, -5], [-3, -5], [0, -5], [3, -5], [6, -5]]
+        )
         return {"frames": [[{"bbox_xyxy": box.tolist(), "landmarks_xy": marks[:count].numpy()}]]}
 
     return make
@@ -312,11 +384,16 @@ def mesh(pack: Pack, photo: torch.Tensor) -> Callable[[int], dict[str, Any]]:
 
 @pytest.mark.parametrize("count", [468, 478])
 def test_masks_follow_a_mesh(
-    pack: Pack, photo: torch.Tensor, words: dict[str, Any], mesh: Callable[[int], dict[str, Any]], count: int
+    pack: Pack,
+    photo: torch.Tensor,
+    words: dict[str, Any],
+    mesh: Callable[[int], dict[str, Any]],
+    count: int,
 ) -> None:
     tracks = pack.run("DetectFaces", media=photo, face_landmarks=mesh(count))[0]
     assert tracks.tracks[0].dense.shape == (1, 468, 2)
-    (model,) = pack.run("LoadLipSyncModel", model="mini-2 (bundled)")  # mini wants landmarks of its own layout
+    # mini wants landmarks of its own layout
+    (model,) = pack.run("LoadLipSyncModel", model="mini-2 (bundled)")
     _, _, usual = pack.run("Wav2LipGenerate", media=photo, audio=words, model=model)
     _, _, small = pack.run("Wav2LipGenerate", media=photo, audio=words, tracks=tracks, model=model)
     places = (small[0] > 0.02).nonzero()
@@ -330,13 +407,20 @@ def test_a_mask_is_shown_before_anything_is_drawn(
 ) -> None:
     for media in (frames, VideoFromFile(str(talking)), frames[:1]):
         (sheet,) = pack.run("PreviewMask", media=media)
-        assert sheet.ndim == 4 and sheet.shape[0] == 1 and sheet.shape[2] <= 1280 and host.shown[-1] is sheet
+        assert (
+            sheet.ndim == 4
+            and sheet.shape[0] == 1
+            and sheet.shape[2] <= 1280
+            and host.shown[-1] is sheet
+        )
         green = sheet[..., 1] - sheet[..., [0, 2]].amax(3)
         assert 0.01 < float((green > 0.1).float().mean()) < 0.3
     assert drawn == []
 
 
-def test_a_mask_is_that_of_the_blend_the_tracks_and_the_model(pack: Pack, photo: torch.Tensor) -> None:
+def test_a_mask_is_that_of_the_blend_the_tracks_and_the_model(
+    pack: Pack, photo: torch.Tensor
+) -> None:
     def green(**inputs: Any) -> torch.Tensor:
         (sheet,) = pack.run("PreviewMask", media=pair, **inputs)
         return (sheet[0, ..., 1] - sheet[0, ..., [0, 2]].amax(2) > 0.1).float()
@@ -362,17 +446,23 @@ def test_a_mask_of_nobody_or_of_other_media_says_so(pack: Pack, photo: torch.Ten
         pack.run("PreviewMask", media=photo[:, :200], tracks=tracks)
 
 
-def test_landmarks_go_out_as_the_hosts_nodes_take_them_and_come_back(pack: Pack, photo: torch.Tensor) -> None:
+def test_landmarks_go_out_as_the_hosts_nodes_take_them_and_come_back(
+    pack: Pack, photo: torch.Tensor
+) -> None:
     *_, marks = pack.run("DetectFaces", media=photo)
     height, width = photo.shape[1:3]
     assert marks["image_size"] == (height, width) and len(marks["frames"]) == 1
     sets = marks["connection_sets"]
     assert all(0 <= point < 102 for pairs in sets.values() for pair in pairs for point in pair)
-    for part in ("face_oval", "lips", "left_eye", "right_eye"):  # closed: every point has two neighbours
+    # closed: every point has two neighbours
+    for part in ("face_oval", "lips", "left_eye", "right_eye"):
         points = [point for pair in sets[part] for point in pair]
         assert points and all(points.count(point) == 2 for point in points)
     track = pack.run("DetectFaces", media=photo)[0].tracks[0]
-    place = torch.rand(1, 102, 2, generator=torch.Generator().manual_seed(0)) * 60 + track.boxes[:, None, :2]
+    place = (
+        torch.rand(1, 102, 2, generator=torch.Generator().manual_seed(0)) * 60
+        + track.boxes[:, None, :2]
+    )
     convert = pack.part("lipsync_nodes.convert")
     known = replace(track, dense=place, dense_scores=torch.full((1,), 0.75))
     told = convert.face_landmarks([known], 1, width, height)

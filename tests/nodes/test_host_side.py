@@ -96,7 +96,9 @@ def test_a_link_leads_nowhere_else(side: ModuleType, host: Host, pack: Pack) -> 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-def test_a_link_to_elsewhere_is_not_offered_and_spoils_no_folder(side: ModuleType, host: Host) -> None:
+def test_a_link_to_elsewhere_is_not_offered_and_spoils_no_folder(
+    side: ModuleType, host: Host
+) -> None:
     inputs, elsewhere = host.base / "input", host.base / "elsewhere"
     for folder in (inputs / "takes", elsewhere):
         folder.mkdir()
@@ -106,7 +108,11 @@ def test_a_link_to_elsewhere_is_not_offered_and_spoils_no_folder(side: ModuleTyp
     (inputs / "near.mp4").symlink_to(inputs / "takes" / "a.mp4")
     (inputs / "round.mp4").symlink_to(inputs / "round.mp4")
     (inputs / "folder").symlink_to(elsewhere)
-    assert side.input_names(["video"]) == ["near.mp4"] == [path.name for path in side.videos_in("(input folder)")]
+    assert (
+        side.input_names(["video"])
+        == ["near.mp4"]
+        == [path.name for path in side.videos_in("(input folder)")]
+    )
     assert side.input_file("near.mp4").name == "a.mp4"
     assert [path.name for path in side.videos_in("takes")] == ["a.mp4"]
     assert side.video_folders() == ["demo", "(input folder)", "takes"]
@@ -116,7 +122,10 @@ def test_plain_names_are_found(side: ModuleType, host: Host) -> None:
     for place in ("input/a b (1).mp4", "input/sub/b.mp4", "output/c.mp4", "temp/d.mp4"):
         (host.base / place).parent.mkdir(exist_ok=True)
         (host.base / place).write_bytes(b"x")
-    found = [side.input_file(name).name for name in ("a b (1).mp4", "sub/b.mp4", "c.mp4 [output]", "d.mp4 [temp]")]
+    found = [
+        side.input_file(name).name
+        for name in ("a b (1).mp4", "sub/b.mp4", "c.mp4 [output]", "d.mp4 [temp]")
+    ]
     assert found == ["a b (1).mp4", "b.mp4", "c.mp4", "d.mp4"]
     assert [path.name for path in side.videos_in("sub")] == ["b.mp4"]
     assert side.input_names(["video"]) == ["a b (1).mp4"]
@@ -137,7 +146,13 @@ def test_the_users_model_folders_stay(side: ModuleType, host: Host) -> None:
 
 def test_the_stages_fill_one_bar(side: ModuleType, host: Host) -> None:
     progress = side.Progress({"find": 1, "dub": 3})
-    for stage, done, total in [("find", 0, 10), ("find", 10, 10), ("dub", 5, 10), ("other", 1, 1), ("dub", 10, 10)]:
+    for stage, done, total in [
+        ("find", 0, 10),
+        ("find", 10, 10),
+        ("dub", 5, 10),
+        ("other", 1, 1),
+        ("dub", 10, 10),
+    ]:
         progress(stage, done, total)
     assert [value for value, _, _ in host.bar] == [0, 250, 625, 625, 1000]
     assert {total for _, total, _ in host.bar} == {1000}
@@ -185,10 +200,15 @@ def test_coded_frames_have_previews_too(side: ModuleType, host: Host, pack: Pack
 # ---- memory
 
 
-def test_what_does_not_fit_is_refused_with_the_figures(side: ModuleType, host: Host, pack: Pack) -> None:
+def test_what_does_not_fit_is_refused_with_the_figures(
+    side: ModuleType, host: Host, pack: Pack
+) -> None:
     host.free_bytes = 2_000_000_000
     side.refuse_unless_fits(1_000_000, "a mask", "take a VIDEO")
-    with pytest.raises(pack.part("lipsync_core.errors").LipSyncError, match=r"7\.5 GB.*2\.0 GB are free; take a VIDEO"):
+    with pytest.raises(
+        pack.part("lipsync_core.errors").LipSyncError,
+        match=r"7\.5 GB.*2\.0 GB are free; take a VIDEO",
+    ):
         side.refuse_unless_fits(7_500_000_000, "a mask", "take a VIDEO")
 
 
@@ -219,10 +239,17 @@ def test_a_blocked_output_says_why(side: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("kind", [VideoFromFile, VideoFromNewFile])
-def test_a_file_is_read_where_it_lies(videos: ModuleType, clip: Callable[..., Path], kind: type) -> None:
+def test_a_file_is_read_where_it_lies(
+    videos: ModuleType, clip: Callable[..., Path], kind: type
+) -> None:
     path = clip()
     whole = videos.video_source(kind(str(path)))
-    assert (whole.path, whole.start, whole.end, whole.sound) == (path, 0, None, path) and whole.untouched
+    assert (whole.path, whole.start, whole.end, whole.sound) == (
+        path,
+        0,
+        None,
+        path,
+    ) and whole.untouched
     part = videos.video_source(kind(str(path), start_time=0.2, duration=0.4))
     assert (part.start, part.end) == (Fraction(1, 5), Fraction(3, 5)) and not part.untouched
     last = videos.video_source(kind(str(path), start_time=-0.4))
@@ -238,7 +265,9 @@ def test_a_video_in_memory_is_written_once_and_whole(
     assert videos.video_source(video) is source
     assert source.path.parent == host.base / "temp" and not source.untouched
     read = list(pack.part("lipsync_core.media").read_frames(source.path))
-    assert torch.equal(torch.cat([piece.pixels for piece in read]), (images * 255).round().to(torch.uint8))
+    assert torch.equal(
+        torch.cat([piece.pixels for piece in read]), (images * 255).round().to(torch.uint8)
+    )
     assert pack.part("lipsync_core.media").probe(source.path).fps == Fraction(30000, 1001)
     assert torch.equal(source.audio().samples, speech["waveform"][0])
     del video
@@ -246,11 +275,16 @@ def test_a_video_in_memory_is_written_once_and_whole(
     assert not source.path.exists()
 
 
-def test_a_video_in_a_buffer_is_written_once(videos: ModuleType, host: Host, clip: Callable[..., Path]) -> None:
+def test_a_video_in_a_buffer_is_written_once(
+    videos: ModuleType, host: Host, clip: Callable[..., Path]
+) -> None:
     content = clip().read_bytes()
     video = VideoFromFile(BytesIO(content), start_time=0.2, duration=0.2)
     source = videos.video_source(video)
-    assert source.path.read_bytes() == content and (source.start, source.end) == (Fraction(1, 5), Fraction(2, 5))
+    assert source.path.read_bytes() == content and (source.start, source.end) == (
+        Fraction(1, 5),
+        Fraction(2, 5),
+    )
     assert videos.video_source(video).path == source.path
     assert len(host.temporary()) == 1
 

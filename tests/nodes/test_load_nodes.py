@@ -15,7 +15,9 @@ from lipsync_core.models.weights import BUNDLED, save_model
 
 
 @pytest.fixture
-def short_speech(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: dict[str, Any]) -> Path:
+def short_speech(
+    pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: dict[str, Any]
+) -> Path:
     """1.2 seconds in the demo's place, of which it makes clips."""
     path = tmp_path / "speech.wav"
     rate = speech["sample_rate"]
@@ -57,7 +59,8 @@ def test_sound_of_a_file(pack: Pack, host: Host, clip: Callable[..., Path]) -> N
 
 def test_sound_of_a_video(pack: Pack, host: Host, clip: Callable[..., Path]) -> None:
     video = VideoFromFile(str(clip()), start_time=0.5)
-    _, duration = pack.run("LoadAudio", file="gone.wav", video=video)  # what the widget says does not count
+    # what the widget says does not count
+    _, duration = pack.run("LoadAudio", file="gone.wav", video=video)
     assert duration == pytest.approx(0.5, abs=0.03)
     assert pack.run("LoadAudio", video=video)[1] == duration  # nor an empty input folder
 
@@ -99,7 +102,10 @@ def test_an_input_runs_again_when_its_file_changes(pack: Pack, host: Host) -> No
 def test_the_bundled_model_loads_once(pack: Pack) -> None:
     (voice,) = pack.run("LoadLipSyncModel")
     (again,) = pack.run("LoadLipSyncModel", precision="float32")
-    assert voice.patcher is again.patcher and (voice.precision, again.precision) == ("auto", "float32")
+    assert voice.patcher is again.patcher and (voice.precision, again.precision) == (
+        "auto",
+        "float32",
+    )
     assert type(voice.patcher.model).__name__ == "LipWarp"
     (before,) = pack.run("LoadLipSyncModel", model="mini-2 (bundled)")
     assert type(before.patcher.model).__name__ == "Generator" and before.name == "mini-2"
@@ -115,7 +121,9 @@ def test_a_model_file_of_the_users_loads(pack: Pack, host: Host) -> None:
     assert voice.name == "mine.safetensors" and type(voice.patcher.model).__name__ == "Generator"
 
 
-def test_a_baseline_speaks_too(pack: Pack, host: Host, short_speech: Path, speech: dict[str, Any]) -> None:
+def test_a_baseline_speaks_too(
+    pack: Pack, host: Host, short_speech: Path, speech: dict[str, Any]
+) -> None:
     config = Speech2VidConfig((8,) * 5, (8,) * 5, 32, 16, decoder=(8,) * 5)
     path = host.base / "models" / "lipsync" / "speech2vid.safetensors"
     save_model(Speech2Vid(config), path, licence="Apache-2.0", source="a test")
@@ -127,7 +135,9 @@ def test_a_baseline_speaks_too(pack: Pack, host: Host, short_speech: Path, speec
 
 
 def test_a_file_that_is_no_generator_says_what_it_is(pack: Pack, host: Host) -> None:
-    (host.base / "models" / "lipsync" / "judge.safetensors").write_bytes(BUNDLED["judge"].read_bytes())
+    (host.base / "models" / "lipsync" / "judge.safetensors").write_bytes(
+        BUNDLED["judge"].read_bytes()
+    )
     with pytest.raises(pack.part("lipsync_core.errors").WeightsError, match="wanted"):
         pack.run("LoadLipSyncModel", model="judge.safetensors")
 
@@ -153,7 +163,9 @@ def test_a_hub_model_is_pulled_with_a_bar_that_stops(
         pack.run("LoadLipSyncModel", model="evil/repository (Hub)")
 
 
-def test_videos_of_a_folder_come_as_lists(pack: Pack, host: Host, clip: Callable[..., Path]) -> None:
+def test_videos_of_a_folder_come_as_lists(
+    pack: Pack, host: Host, clip: Callable[..., Path]
+) -> None:
     for name in ("b.mp4", "a.mp4", "c.mkv"):
         clip(f"comfy/input/takes/{name}", frames=3)
     (host.base / "input" / "takes" / "notes.txt").write_text("no video")
@@ -170,7 +182,12 @@ def test_videos_of_a_folder_come_as_lists(pack: Pack, host: Host, clip: Callable
 
 @pytest.mark.parametrize(
     ("folder", "says"),
-    [("gone", "no folder"), ("../output", "does not lie"), ("empty", "no video"), ("(input folder)", "no video")],
+    [
+        ("gone", "no folder"),
+        ("../output", "does not lie"),
+        ("empty", "no video"),
+        ("(input folder)", "no video"),
+    ],
 )
 def test_a_folder_without_videos_says_so(pack: Pack, host: Host, folder: str, says: str) -> None:
     (host.base / "input" / "empty").mkdir()

@@ -1,4 +1,5 @@
-"""What a machine can check of the node pack without running it: how it loads, who imports whom, what its schemas say."""
+"""What a machine can check of the node pack without running it: how it loads, who imports whom,
+what its schemas say."""
 
 import ast
 import importlib.util
@@ -15,7 +16,15 @@ FILES = {path.stem: path for path in sorted((ROOT / "lipsync_nodes").glob("*.py"
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 HOST_MODULES = {"comfy", "folder_paths", "comfy_execution", "server", "nodes", "execution"}
 IDS = [
-    *("DemoMedia", "LoadAudio", "LoadLipSyncModel", "LoadFaceRestorer", "LoadVideos", "DetectFaces", "SelectFace"),
+    *(
+        "DemoMedia",
+        "LoadAudio",
+        "LoadLipSyncModel",
+        "LoadFaceRestorer",
+        "LoadVideos",
+        "DetectFaces",
+        "SelectFace",
+    ),
     *("BlendSettings", "PreviewMask", "Wav2LipGenerate", "SyncScore", "ShiftAudio", "SetAudio"),
 ]
 
@@ -35,14 +44,17 @@ def test_the_root_imports_nothing_until_it_is_asked() -> None:
     tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
     kinds = [type(node).__name__ for node in tree.body]
     assert kinds == ["Expr", "Assign", "AsyncFunctionDef"]
-    assert "NODE_CLASS_MAPPINGS" not in (ROOT / "__init__.py").read_text(encoding="utf-8")  # it would win
+    # it would win
+    assert "NODE_CLASS_MAPPINGS" not in (ROOT / "__init__.py").read_text(encoding="utf-8")
 
 
 def test_only_the_host_module_knows_the_host() -> None:
     for name, tree in TREES.items():
         rooms = {dotted.split(".")[0] for dotted in imports(tree)}
         assert name == "host" or rooms.isdisjoint(HOST_MODULES), name
-        assert rooms.isdisjoint({"subprocess", "multiprocessing", "pickle", "torchaudio", "av", "cv2"}), name
+        assert rooms.isdisjoint(
+            {"subprocess", "multiprocessing", "pickle", "torchaudio", "av", "cv2"}
+        ), name
     assert imports(TREES["values"]) and "comfy_api.latest" not in imports(TREES["values"])
 
 
@@ -72,7 +84,9 @@ def test_nodes_convert_call_and_convert() -> None:
 def test_files_stay_short_and_print_nothing() -> None:
     for name, path in FILES.items():
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, name
-        calls = [ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+        calls = [
+            ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)
+        ]
         assert {"print", "eval", "exec", "torch.load"}.isdisjoint(calls), name
 
 
@@ -98,13 +112,25 @@ asyncio.run(module.comfy_entrypoint())
 print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & set({HEAVY!r})))
 print(sorted(name for name in sys.modules if name.split(".")[0] == "lipsync_core"), torch.cuda.is_initialized())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["[]", "[] False"], done.stdout
 
 
 HEAVY = [
-    *("skimage", "scipy", "matplotlib", "huggingface_hub", "cv2", "torchaudio", "torchvision", "typer", "rich"),
+    *(
+        "skimage",
+        "scipy",
+        "matplotlib",
+        "huggingface_hub",
+        "cv2",
+        "torchaudio",
+        "torchvision",
+        "typer",
+        "rich",
+    ),
     *("pandas", "onnxruntime", "transformers"),
 ]
 
@@ -131,19 +157,27 @@ def test_numbers_have_bounds_and_widgets_defaults(pack: Pack) -> None:
     for name, node in pack.nodes.items():
         for end in node.GET_SCHEMA().inputs:
             if end.io_type in ("INT", "FLOAT"):
-                assert end.given["min"] <= end.given["default"] <= end.given["max"] < float("inf"), f"{name}.{end.id}"
+                assert (
+                    end.given["min"] <= end.given["default"] <= end.given["max"] < float("inf")
+                ), f"{name}.{end.id}"
             if end.io_type == "COMBO":
                 options = end.given["options"]
-                assert options and end.given.get("default", options[0]) in options, f"{name}.{end.id}"
+                assert options and end.given.get("default", options[0]) in options, (
+                    f"{name}.{end.id}"
+                )
 
 
 def test_the_incumbents_node_maps_to_ours(host: Host, pack: Pack) -> None:
     (replacement,) = host.replacements
-    assert (replacement.old_node_id, replacement.new_node_id) == ("Wav2Lip", "LipSync_Wav2LipGenerate")
+    assert (replacement.old_node_id, replacement.new_node_id) == (
+        "Wav2Lip",
+        "LipSync_Wav2LipGenerate",
+    )
     schema = pack.nodes["Wav2LipGenerate"].GET_SCHEMA()
     set_or_linked = {entry["new_id"] for entry in replacement.input_mapping}
     required = {end.id for end in schema.inputs if not end.optional}
-    assert required <= set_or_linked <= {end.id for end in schema.inputs}  # the host fills no defaults in
+    # the host fills no defaults in
+    assert required <= set_or_linked <= {end.id for end in schema.inputs}
     for entry in replacement.input_mapping:
         if "set_value" in entry:
             (end,) = (end for end in schema.inputs if end.id == entry["new_id"])
@@ -151,7 +185,10 @@ def test_the_incumbents_node_maps_to_ours(host: Host, pack: Pack) -> None:
 
 
 def test_a_pack_that_cannot_load_says_so(
-    pack_folder: Path, loaded_pack: Pack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pack_folder: Path,
+    loaded_pack: Pack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The host logs one line of what an entrypoint raises."""
     import asyncio

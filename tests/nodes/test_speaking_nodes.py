@@ -47,7 +47,9 @@ def test_a_photo_speaks(pack: Pack, host: Host, photo: torch.Tensor, words: dict
     assert any(preview is not None for _, _, preview in host.bar)
 
 
-def test_the_rate_of_images_is_the_users(pack: Pack, photo: torch.Tensor, words: dict[str, Any]) -> None:
+def test_the_rate_of_images_is_the_users(
+    pack: Pack, photo: torch.Tensor, words: dict[str, Any]
+) -> None:
     images, audio, _ = pack.run("Wav2LipGenerate", media=photo, audio=words, fps=10.0)
     assert len(images) == 6 and length(audio) == pytest.approx(0.6)
 
@@ -57,7 +59,9 @@ def test_images_that_do_not_fit_are_refused(
 ) -> None:
     host.free_bytes = 100_000_000
     error = pack.part("lipsync_core.errors").LipSyncError
-    with pytest.raises(error, match=r"images of 256x256 px.*would take 0\.2 GB.*0\.1 GB are free.*VIDEO"):
+    with pytest.raises(
+        error, match=r"images of 256x256 px.*would take 0\.2 GB.*0\.1 GB are free.*VIDEO"
+    ):
         pack.run("Wav2LipGenerate", media=photo, audio=speech)
 
 
@@ -66,14 +70,18 @@ def test_images_without_sound_say_what_is_missing(pack: Pack, photo: torch.Tenso
         pack.run("Wav2LipGenerate", media=photo)
 
 
-def test_nobody_to_speak_is_an_error(pack: Pack, words: dict[str, Any], clip: Callable[..., Path]) -> None:
+def test_nobody_to_speak_is_an_error(
+    pack: Pack, words: dict[str, Any], clip: Callable[..., Path]
+) -> None:
     error = pack.part("lipsync_core.errors").NoFaceError
     for media in (torch.zeros(1, 64, 64, 3), VideoFromFile(str(clip()))):
         with pytest.raises(error, match="no face"):
             pack.run("Wav2LipGenerate", media=media, audio=words)
 
 
-def test_a_video_goes_from_file_to_file(pack: Pack, host: Host, talking: Path, words: dict[str, Any]) -> None:
+def test_a_video_goes_from_file_to_file(
+    pack: Pack, host: Host, talking: Path, words: dict[str, Any]
+) -> None:
     media = pack.part("lipsync_core.media")
     video, audio, mask = pack.run("Wav2LipGenerate", media=VideoFromFile(str(talking)), audio=words)
     path = Path(video.get_stream_source())
@@ -119,7 +127,9 @@ def test_cancel_stops_images_within_a_batch(
     assert host.bar[-1][0] < 500
 
 
-def test_strength_0_shows_the_old_mouth(pack: Pack, photo: torch.Tensor, words: dict[str, Any]) -> None:
+def test_strength_0_shows_the_old_mouth(
+    pack: Pack, photo: torch.Tensor, words: dict[str, Any]
+) -> None:
     (blend,) = pack.run("BlendSettings", strength=0.0)
     images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
     assert torch.equal(images, photo.expand_as(images)) and float(mask.max()) == 0
@@ -132,7 +142,12 @@ def test_the_settings_are_the_defaults(pack: Pack) -> None:
 
 @pytest.mark.parametrize("kind", ["images", "video"])
 def test_another_blend_draws_nothing_and_another_precision_draws_anew(
-    pack: Pack, talking: Path, photo: torch.Tensor, words: dict[str, Any], drawn: list[int], kind: str
+    pack: Pack,
+    talking: Path,
+    photo: torch.Tensor,
+    words: dict[str, Any],
+    drawn: list[int],
+    kind: str,
 ) -> None:
     media = photo if kind == "images" else VideoFromFile(str(talking))
     (model,) = pack.run("LoadLipSyncModel", precision="float32")
@@ -142,7 +157,9 @@ def test_another_blend_draws_nothing_and_another_precision_draws_anew(
     (blend,) = pack.run("BlendSettings", strength=0.5)
     mixed, _, _ = pack.run("Wav2LipGenerate", media=media, audio=words, model=model, blend=blend)
     assert drawn == []
-    assert kind == "video" or 0 < float((mixed - photo).abs().sum()) < 0.6 * float((made - photo).abs().sum())
+    assert kind == "video" or 0 < float((mixed - photo).abs().sum()) < 0.6 * float(
+        (made - photo).abs().sum()
+    )
     (model,) = pack.run("LoadLipSyncModel", precision="bfloat16")
     pack.run("Wav2LipGenerate", media=media, audio=words, model=model, blend=blend)
     assert sum(drawn) == 15
@@ -152,7 +169,9 @@ def test_another_blend_draws_nothing_and_another_precision_draws_anew(
 
 
 def test_faces_are_found_numbered_and_masked(pack: Pack, pair: torch.Tensor) -> None:
-    tracks, boxes, count, preview, mask, marks = pack.run("DetectFaces", media=pair.expand(3, -1, -1, -1))
+    tracks, boxes, count, preview, mask, marks = pack.run(
+        "DetectFaces", media=pair.expand(3, -1, -1, -1)
+    )
     assert count == 2 and len(boxes) == 3 and {len(frame) for frame in boxes} == {2}
     left, right = sorted(boxes[0], key=lambda box: box["x"])
     assert left["x"] + left["width"] < 256 < right["x"] and left["width"] > 40
@@ -203,19 +222,25 @@ def test_two_people_speak_at_once(pack: Pack, pair: torch.Tensor, words: dict[st
         ({"rule": "point", "x": 110, "y": 60}, True),
     ],
 )
-def test_a_rule_chooses_a_face(pack: Pack, pair: torch.Tensor, inputs: dict[str, Any], left: bool) -> None:
+def test_a_rule_chooses_a_face(
+    pack: Pack, pair: torch.Tensor, inputs: dict[str, Any], left: bool
+) -> None:
     tracks = pack.run("DetectFaces", media=pair)[0]
     (chosen,) = pack.run("SelectFace", tracks=tracks, **inputs)
     box = chosen.speakers[0].track.boxes[0]
     assert bool(box[0] < 256) == left
 
 
-def test_like_image_needs_an_image_with_a_face(pack: Pack, pair: torch.Tensor, photo: torch.Tensor) -> None:
+def test_like_image_needs_an_image_with_a_face(
+    pack: Pack, pair: torch.Tensor, photo: torch.Tensor
+) -> None:
     tracks = pack.run("DetectFaces", media=pair)[0]
     with pytest.raises(ValueError, match="connect one to 'reference'"):
         pack.run("SelectFace", tracks=tracks, rule="like image")
     with pytest.raises(pack.part("lipsync_core.errors").NoFaceError, match="reference"):
-        pack.run("SelectFace", tracks=tracks, rule="like image", reference=torch.zeros(1, 64, 64, 3))
+        pack.run(
+            "SelectFace", tracks=tracks, rule="like image", reference=torch.zeros(1, 64, 64, 3)
+        )
     (chosen,) = pack.run("SelectFace", tracks=tracks, rule="like image", reference=photo)
     assert len(chosen.speakers) == 1
 

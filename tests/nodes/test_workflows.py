@@ -1,5 +1,5 @@
-"""Templates, the blueprint and the help pages against the nodes as they are, and against the host's own nodes of the oldest
-and the newest host."""
+"""Templates, the blueprint and the help pages against the nodes as they are, and against the host's
+own nodes of the oldest and the newest host."""
 
 import ast
 import json
@@ -17,7 +17,13 @@ CORE = Path(__file__).with_name("core_nodes.json")
 VERSIONS = list(json.loads(CORE.read_text(encoding="utf-8")))
 HELP = ROOT / "lipsync_nodes/web/docs"
 NAMES = [
-    *("Talk from a photo", "Dub a video", "Dub without a trace", "Two speakers", "Long video, file to file"),
+    *(
+        "Talk from a photo",
+        "Dub a video",
+        "Dub without a trace",
+        "Two speakers",
+        "Long video, file to file",
+    ),
     *("Fix sync of an existing clip", "Quality check of a folder"),
 ]
 MOST = 60_000  # bytes of a picture: they travel with every installation
@@ -25,7 +31,8 @@ each_template = pytest.mark.parametrize("name", NAMES)
 
 
 def read(path: str) -> Json:
-    return json.loads((ROOT / path).read_text(encoding="ascii"))  # older hosts read with the system's code page
+    # older hosts read with the system's code page
+    return json.loads((ROOT / path).read_text(encoding="ascii"))
 
 
 def ours(pack: Pack) -> dict[str, Kind]:
@@ -33,7 +40,10 @@ def ours(pack: Pack) -> dict[str, Kind]:
 
 
 def untitled(api: Json) -> Json:
-    return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in api.items()}
+    return {
+        key: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for key, node in api.items()
+    }
 
 
 @pytest.fixture(params=VERSIONS)
@@ -83,7 +93,9 @@ def test_a_link_through_the_generator_keeps_its_type(pack: Pack) -> None:
 def test_the_drawn_template_is_the_api_one(name: str, kinds: dict[str, Kind]) -> None:
     graph, stored = read(f"workflows/{name}.json"), read(f"workflows/api/{name}.json")
     titles = {
-        str(node["id"]): node["title"] for node in graph["nodes"] if "title" in node and node["type"] not in VIRTUAL
+        str(node["id"]): node["title"]
+        for node in graph["nodes"]
+        if "title" in node and node["type"] not in VIRTUAL
     }
     assert titles.items() <= {key: node["_meta"]["title"] for key, node in stored.items()}.items()
     assert faults(to_api(graph), kinds) == []
@@ -97,7 +109,12 @@ def test_the_drawn_links_agree_with_both_their_ends(name: str) -> None:
     for link, start, output, end, slot, _ in graph["links"]:
         assert link in nodes[start]["outputs"][output]["links"]
         assert nodes[end]["inputs"][slot]["link"] == link
-    held = [slot["link"] for node in nodes.values() for slot in node.get("inputs", []) if slot["link"] is not None]
+    held = [
+        slot["link"]
+        for node in nodes.values()
+        for slot in node.get("inputs", [])
+        if slot["link"] is not None
+    ]
     assert sorted(held) == sorted(link[0] for link in graph["links"])
 
 
@@ -105,12 +122,20 @@ def test_the_drawn_links_agree_with_both_their_ends(name: str) -> None:
 def test_a_template_needs_nothing_but_the_pack(name: str) -> None:
     """Its media are the demo's, its model the bundled one."""
     for node in read(f"workflows/api/{name}.json").values():
-        assert node["class_type"] not in ("LipSync_LoadAudio", "LoadImage", "LoadVideo", "LoadAudio")
+        assert node["class_type"] not in (
+            "LipSync_LoadAudio",
+            "LoadImage",
+            "LoadVideo",
+            "LoadAudio",
+        )
         assert node["inputs"].get("model", "mini (bundled)") == "mini (bundled)" or isinstance(
             node["inputs"]["model"], list
         )
         assert node["inputs"].get("folder", "demo") == "demo"
-        assert node["inputs"].get("detector", "mini") == "mini" and node["inputs"].get("scorer", "judge") == "judge"
+        assert (
+            node["inputs"].get("detector", "mini") == "mini"
+            and node["inputs"].get("scorer", "judge") == "judge"
+        )
 
 
 @each_template
@@ -122,7 +147,8 @@ def test_a_note_says_what_to_replace_and_nothing_overlaps(name: str) -> None:
     assert "Load Video" in text or "folder" in text or "Load Image" in text
     green = [node["type"] for node in nodes if node.get("bgcolor") == "#353"]
     assert green in (["LipSync_DemoMedia"], ["LipSync_LoadVideos"])
-    boxes = [(node["pos"][0], node["pos"][1] - 30, *node["size"]) for node in nodes]  # with the title bar
+    # with the title bar
+    boxes = [(node["pos"][0], node["pos"][1] - 30, *node["size"]) for node in nodes]
     for i, (x, y, width, height) in enumerate(boxes):
         for left, top, w, h in boxes[:i]:
             assert x >= left + w or left >= x + width or y >= top + h + 30 or top >= y + height + 30
@@ -145,12 +171,15 @@ def test_the_blueprint_is_the_middle_of_the_dub_template(pack: Pack) -> None:
         [link[key] for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
         for link in inside["links"]
     ]
-    within = [link for link in links if link[1] > 0 and link[3] > 0]  # below 0: the subgraph's own two ends
+    # below 0: the subgraph's own two ends
+    within = [link for link in links if link[1] > 0 and link[3] > 0]
     api = to_api({"nodes": inside["nodes"], "links": within})
     stored = untitled(read("workflows/api/Dub a video.json"))
     middle = {key: node for key, node in stored.items() if key in api}
     for node in middle.values():
-        node["inputs"] = {k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in api}
+        node["inputs"] = {
+            k: v for k, v in node["inputs"].items() if not isinstance(v, list) or v[0] in api
+        }
     assert api == middle and len(api) == 3
     assert faults(api, ours(pack)) == ["4 LipSync_Wav2LipGenerate: media is missing"]
 
@@ -169,9 +198,13 @@ def test_the_blueprint_s_ends_agree_with_its_nodes(pack: Pack) -> None:
             node = nodes[link["target_id"]]
             name = node["inputs"][link["target_slot"]]["name"]
             assert slot["type"] in kinds[node["type"]].inputs[name].types
-            values[slot["name"]] = to_api({"nodes": [node], "links": []})[str(node["id"])]["inputs"].get(name)
+            values[slot["name"]] = to_api({"nodes": [node], "links": []})[str(node["id"])][
+                "inputs"
+            ].get(name)
     shown = [slot["name"] for slot in outside["inputs"] if "widget" in slot]
-    assert dict(zip(shown, outside["widgets_values"], strict=True)) == {name: values[name] for name in shown}
+    assert dict(zip(shown, outside["widgets_values"], strict=True)) == {
+        name: values[name] for name in shown
+    }
     (out,) = inside["outputs"]
     (link,) = (links[id] for id in out["linkIds"])
     assert out["type"] == "VIDEO" and nodes[link["origin_id"]]["type"] == "LipSync_Wav2LipGenerate"
@@ -192,7 +225,9 @@ def test_every_node_has_a_help_page_that_names_its_inputs_and_outputs(pack: Pack
         assert rows(page, "Inputs") == list(kind.inputs), name
         assert rows(page, "Outputs") == list(kind.names), name
         for options in (given.options for given in kind.inputs.values()):
-            missing = [option for option in options if not re.search(rf"\*{re.escape(option)}\*", page)]
+            missing = [
+                option for option in options if not re.search(rf"\*{re.escape(option)}\*", page)
+            ]
             assert not options or len(missing) == 0, (name, missing)
 
 
@@ -200,7 +235,9 @@ def test_the_help_pages_name_nodes_and_templates_that_exist(pack: Pack) -> None:
     known = {node.GET_SCHEMA().display_name for node in pack.nodes.values()} | set(NAMES)
     for path in HELP.glob("*.md"):
         page = path.read_text(encoding="utf-8")
-        assert set(re.findall(r"template \*\*(.+?)\*\*", page.replace("\n", " "))) <= known, path.name
+        assert set(re.findall(r"template \*\*(.+?)\*\*", page.replace("\n", " "))) <= known, (
+            path.name
+        )
 
 
 def test_the_help_pages_show_pictures_that_are_there_and_small(pack: Pack) -> None:
@@ -216,28 +253,54 @@ def test_the_help_pages_show_pictures_that_are_there_and_small(pack: Pack) -> No
 
 def literals(tree: ast.AST) -> list[str]:
     """What a source says: its strings, with a 0 character for what is filled in."""
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    inside = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
+    }
     said: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            said.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
+            said.append(
+                "".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values)
+            )
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in inside
+        ):
             said.append(node.value)
     return said
 
 
 def quoted(page: str) -> list[str]:
-    """The errors that a help page quotes: in bold at the head of its lines of advice, and not begun like a sentence of its
-    own."""
+    """The errors that a help page quotes: in bold at the head of its lines of advice, and not begun
+    like a sentence of its own."""
     advice = page.partition("## When something goes wrong\n")[2]
     heads = re.findall(r"^- (\*\*.+?\*\*(?:, or \*\*.+?\*\*)*):", advice, re.MULTILINE)
-    return [quote for head in heads for quote in re.findall(r"\*\*(.+?)\*\*", head) if not quote[0].isupper()]
+    return [
+        quote
+        for head in heads
+        for quote in re.findall(r"\*\*(.+?)\*\*", head)
+        if not quote[0].isupper()
+    ]
 
 
 def test_the_errors_that_help_pages_quote_are_said() -> None:
-    sources = [path for folder in ("lipsync_nodes", "lipsync_core") for path in (ROOT / folder).rglob("*.py")]
-    said = [text for path in sources for text in literals(ast.parse(path.read_text(encoding="utf-8")))]
-    quotes = [(path.name, q) for path in sorted(HELP.glob("*.md")) for q in quoted(path.read_text(encoding="utf-8"))]
+    sources = [
+        path
+        for folder in ("lipsync_nodes", "lipsync_core")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    said = [
+        text for path in sources for text in literals(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    quotes = [
+        (path.name, q)
+        for path in sorted(HELP.glob("*.md"))
+        for q in quoted(path.read_text(encoding="utf-8"))
+    ]
     assert len(quotes) > 10
 
     def is_said(quote: str) -> bool:

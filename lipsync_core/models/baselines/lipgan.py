@@ -1,9 +1,11 @@
-"""LipGAN ("Towards Automatic Face-to-Face Translation", 2019): the generator that Wav2Lip grew from, a baseline.
+"""LipGAN ("Towards Automatic Face-to-Face Translation", 2019): the generator that Wav2Lip grew
+from, a baseline.
 
-Layer tables: the public Keras code (github.com/Rudrabha/LipGAN, MIT, commit 0a4aab9), its ``residual`` and its ``basic``
-network (71 331 987 and 24 922 771 parameters, 5.55 and 1.44 GMAC a frame); both hear cepstra. Keras' habits are kept: its
-padding, batch norms with epsilon 1e-3 and momentum 0.8 (0.2 in PyTorch's words), no bias left out. Its weights are a Keras
-file (.h5), which nothing here reads; the later network that hears log-mel (its branch fully_pythonic) is not here.
+Layer tables: the public Keras code (github.com/Rudrabha/LipGAN, MIT, commit 0a4aab9), its
+``residual`` and its ``basic`` network (71 331 987 and 24 922 771 parameters, 5.55 and 1.44 GMAC a
+frame); both hear cepstra. Keras' habits are kept: its padding, batch norms with epsilon 1e-3 and
+momentum 0.8 (0.2 in PyTorch's words), no bias left out. Its weights are a Keras file (.h5), which
+nothing here reads; the later network that hears log-mel (its branch fully_pythonic) is not here.
 """
 
 from collections.abc import Sequence
@@ -23,8 +25,9 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class LipGANStage:
-    """A convolution and ``residuals`` pairs of 3x3 ones with a skip round each pair. ``kernel``, ``stride``: (height,
-    width). ``whole``: no padding, so that the kernel covers the map. ``top``: rows of zeros put above the map first."""
+    """A convolution and ``residuals`` pairs of 3x3 ones with a skip round each pair. ``kernel``,
+    ``stride``: (height, width). ``whole``: no padding, so that the kernel covers the map. ``top``:
+    rows of zeros put above the map first."""
 
     channels: int
     kernel: tuple[int, int] = (3, 3)
@@ -36,9 +39,10 @@ class LipGANStage:
 
 @dataclass(frozen=True, slots=True)
 class LipGANConfig:
-    """Shape of a LipGAN generator. Each stage of ``face`` but the last two is a skip to one of ``decoder``; the last two
-    make its embedding. ``finish``: channels of the two layers that follow the decoder. ``bgr`` and box framing are what
-    the public code feeds; ours are RGB and aligned."""
+    """Shape of a LipGAN generator. Each stage of ``face`` but the last two is a skip to one of
+    ``decoder``; the last two make its embedding. ``finish``: channels of the two layers that follow
+    the decoder. ``bgr`` and box framing are what the public code feeds; ours are RGB and aligned.
+    """
 
     face: tuple[LipGANStage, ...]
     audio: tuple[LipGANStage, ...]
@@ -128,7 +132,9 @@ class LipGAN(TalkingFace):
             self.decoder.append(nn.Sequential(_layer(cin, stage, SameUpConv), *_residuals(stage)))
             cin = stage.channels + skips.pop()
         last = LipGANStage(config.finish)
-        self.head = nn.Sequential(_layer(cin, last), _layer(config.finish, last), nn.Conv2d(config.finish, 3, 1))
+        self.head = nn.Sequential(
+            _layer(cin, last), _layer(config.finish, last), nn.Conv2d(config.finish, 3, 1)
+        )
 
     def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first; the last is the embedding (N,D,1,1)."""
@@ -166,10 +172,14 @@ class _Residual(nn.Module):
         return (self.body(x) + x).relu_()
 
 
-def _layer(cin: int, stage: LipGANStage, kind: type[nn.Conv2d] | type[SameUpConv] = SameConv) -> nn.Sequential:
+def _layer(
+    cin: int, stage: LipGANStage, kind: type[nn.Conv2d] | type[SameUpConv] = SameConv
+) -> nn.Sequential:
     kind = nn.Conv2d if stage.whole else kind
     conv = kind(cin, stage.channels, stage.kernel, stage.stride)
-    return nn.Sequential(conv, nn.BatchNorm2d(stage.channels, _EPSILON, _MOMENTUM), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        conv, nn.BatchNorm2d(stage.channels, _EPSILON, _MOMENTUM), nn.ReLU(inplace=True)
+    )
 
 
 def _residuals(stage: LipGANStage) -> list[nn.Module]:

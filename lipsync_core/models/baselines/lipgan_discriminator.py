@@ -1,7 +1,9 @@
-"""LipGAN's discriminator: does this one face say what is heard? It sees the whole face, generated ones among them.
+"""LipGAN's discriminator: does this one face say what is heard? It sees the whole face, generated
+ones among them.
 
-Layer table: the public Keras code (github.com/Rudrabha/LipGAN, MIT, commit 0a4aab9). Its normalisation (keras_contrib's, left
-at its defaults) takes the statistics of all channels of a sample together.
+Layer table: the public Keras code (github.com/Rudrabha/LipGAN, MIT, commit 0a4aab9). Its
+normalisation (keras_contrib's, left at its defaults) takes the statistics of all channels of a
+sample together.
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class LipGANDiscriminatorConfig:
-    """Shape of a discriminator; the last stage of each tower makes its embedding, without normalisation."""
+    """Shape of a discriminator; the last stage of each tower makes its embedding, without
+    normalisation."""
 
     face: tuple[LipGANStage, ...] = (
         LipGANStage(64, (7, 7), _DOWN),
@@ -56,10 +59,13 @@ class LipGANDiscriminator(nn.Module):
         self.audio_encoder = _tower(1, config.audio, config.slope)
 
     def forward(self, sound: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """sound (N,1,12,35) cepstra; faces (N,3,S,S) RGB in [0,1]. Returns unit vectors (audio (N,D), video (N,D))."""
+        """sound (N,1,12,35) cepstra; faces (N,3,S,S) RGB in [0,1]. Returns unit vectors (audio
+        (N,D), video (N,D))."""
         faces = faces.flip(1) if self.config.bgr else faces
         audio, video = self.audio_encoder(sound), self.face_encoder(faces)
-        return F.normalize(audio.flatten(1).float(), dim=1), F.normalize(video.flatten(1).float(), dim=1)
+        return F.normalize(audio.flatten(1).float(), dim=1), F.normalize(
+            video.flatten(1).float(), dim=1
+        )
 
 
 def _tower(cin: int, stages: tuple[LipGANStage, ...], slope: float) -> nn.Sequential:
@@ -67,7 +73,11 @@ def _tower(cin: int, stages: tuple[LipGANStage, ...], slope: float) -> nn.Sequen
     for stage in stages:
         if stage.top:
             layers.append(nn.ZeroPad2d((0, 0, stage.top, 0)))
-        layers.append((nn.Conv2d if stage.whole else SameConv)(cin, stage.channels, stage.kernel, stage.stride))
+        layers.append(
+            (nn.Conv2d if stage.whole else SameConv)(
+                cin, stage.channels, stage.kernel, stage.stride
+            )
+        )
         cin = stage.channels
         if stage is not stages[-1]:
             layers.extend([nn.GroupNorm(1, cin, _EPSILON), nn.LeakyReLU(slope)])

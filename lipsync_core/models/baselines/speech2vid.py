@@ -1,10 +1,11 @@
 """Speech2Vid ("You said that?", 2017): the earliest of the baselines.
 
-The public release is Matlab's binary files, so the layer table is that of the third-party Keras version
-(github.com/Sindhu-Hegde/you_said_that, commit 2b028cb), which redraws video as LipGAN's authors compared it: beside stills
-of the person it sees the frame's upper half. The original draws 109 px, up-samples bilinearly and sharpens with a second
-network; neither is here. Keras' padding and batch norms (epsilon 1e-3, momentum 0.8) are kept.
-41 705 989 parameters with one still, 1.62 GMAC a frame. It hears LipGAN's cepstra.
+The public release is Matlab's binary files, so the layer table is that of the third-party Keras
+version (github.com/Sindhu-Hegde/you_said_that, commit 2b028cb), which redraws video as LipGAN's
+authors compared it: beside stills of the person it sees the frame's upper half. The original draws
+109 px, up-samples bilinearly and sharpens with a second network; neither is here. Keras' padding
+and batch norms (epsilon 1e-3, momentum 0.8) are kept. 41 705 989 parameters with one still, 1.62
+GMAC a frame. It hears LipGAN's cepstra.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ _EPSILON, _MOMENTUM = 1e-3, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Speech2VidConfig:
-    """Channels of the convolutions of each part, widths of the dense layers (``hidden``, then ``embedding``), and channels
-    of the coarsest map that the decoder begins with (``seed``). ``references``: stills of the person; 5 in the paper."""
+    """Channels of the convolutions of each part, widths of the dense layers (``hidden``, then
+    ``embedding``), and channels of the coarsest map that the decoder begins with (``seed``).
+    ``references``: stills of the person; 5 in the paper."""
 
     audio: tuple[int, int, int, int, int] = (64, 128, 256, 256, 512)
     face: tuple[int, int, int, int, int] = (96, 256, 512, 512, 512)
@@ -60,7 +62,9 @@ class Speech2Vid(TalkingFace):
         coarse = config.size // 16
         self.face_dense = _dense(f[4] * coarse**2, config)
         seed = nn.Linear(2 * config.embedding, config.seed * coarse**2)
-        self.seed = nn.Sequential(seed, nn.ReLU(inplace=True), nn.Unflatten(1, (config.seed, coarse, coarse)))
+        self.seed = nn.Sequential(
+            seed, nn.ReLU(inplace=True), nn.Unflatten(1, (config.seed, coarse, coarse))
+        )
         self.decoder = nn.ModuleList(
             [
                 nn.Sequential(_up(config.seed, d[0], 6, 1), _up(d[0], d[1], 5, 1)),

@@ -1,4 +1,5 @@
-"""Crops of the people of one source, piece by piece: of a video, or of the reference's folders of face pictures."""
+"""Crops of the people of one source, piece by piece: of a video, or of the reference's folders of
+face pictures."""
 
 import sys
 from collections.abc import Iterator
@@ -27,13 +28,17 @@ from .settings import FPS, Settings
 from .sources import PICTURES
 
 _CHUNK = 32  # frames
-_AROUND = 0.25  # of a face picture's longer side, added all round: the detector knows faces with something about them
-_MISSED = 5  # pictures without a found face that are bridged: their points lie between those of their neighbours
+# of a face picture's longer side, added all round: the detector knows faces with something about
+# them
+_AROUND = 0.25
+# pictures without a found face that are bridged: their points lie between those of their neighbours
+_MISSED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Frames ``start`` .. of the take ``take``: ``crops`` (N,C,C,3) uint8 for the shard, ``looked`` (N,3,S,S) for the judge."""
+    """Frames ``start`` .. of the take ``take``: ``crops`` (N,C,C,3) uint8 for the shard, ``looked``
+    (N,3,S,S) for the judge."""
 
     take: int
     start: int
@@ -43,7 +48,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Frames ``first`` .. ``stop-1`` in which one person is seen without a break; ``face_px``: the usual longer side."""
+    """Frames ``first`` .. ``stop-1`` in which one person is seen without a break; ``face_px``: the
+    usual longer side."""
 
     person: int
     first: int
@@ -76,10 +82,14 @@ class VideoTakes:
                     if first >= stop:
                         continue
                     seen = window(self._tracks[take.person], first, stop - first)
-                    frames = replace(chunk, pixels=chunk.pixels[first - chunk.start : stop - chunk.start])
+                    frames = replace(
+                        chunk, pixels=chunk.pixels[first - chunk.start : stop - chunk.start]
+                    )
                     wide, looked = _placed(seen, settings, scorer)
                     crops = cut_frames(frames, wide, settings.size + 2 * settings.margin)
-                    faces = cut_frames(frames, looked, scorer.size, antialias=scorer.framing.kind != "box")
+                    faces = cut_frames(
+                        frames, looked, scorer.size, antialias=scorer.framing.kind != "box"
+                    )
                     yield Piece(number, first, _bytes(crops), faces)
 
 
@@ -87,14 +97,20 @@ class PictureTakes:
     """The person of a folder of face pictures, numbered at 25 fps; missing numbers end takes."""
 
     def __init__(self, folder: Path, detector: Detector) -> None:
-        numbers = sorted(int(path.stem) for path in folder.glob(f"*{PICTURES}") if path.stem.isdigit())
+        numbers = sorted(
+            int(path.stem) for path in folder.glob(f"*{PICTURES}") if path.stem.isdigit()
+        )
         self._folder, self.frames = folder, numbers[-1] + 1 if numbers else 0
         self._shares = _bridged(
-            {n: face for n in numbers if (face := self._found(n, detector)) is not None}, set(numbers)
+            {n: face for n in numbers if (face := self._found(n, detector)) is not None},
+            set(numbers),
         )
         there = torch.zeros(self.frames + 1, dtype=torch.bool)
         there[list(self._shares)] = True
-        sides = [max(*self._open(n).shape[1:3]) for n in list(self._shares)[:: max(1, len(self._shares) // 25)]]
+        sides = [
+            max(*self._open(n).shape[1:3])
+            for n in list(self._shares)[:: max(1, len(self._shares) // 25)]
+        ]
         self.takes = [Take(0, first, stop, float(np.median(sides))) for first, stop in runs(there)]
 
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
@@ -107,7 +123,8 @@ class PictureTakes:
                 points = self._shares[frame][None] * scale
                 box = torch.tensor([[0, 0, width, height]], dtype=torch.float32)
                 seen = FaceTrack(box, points, torch.ones(1, dtype=torch.bool), frame)
-                wide, looked = _placed(seen, settings, scorer, pads=(0, 0, 0, 0))  # whose crops have none
+                # whose crops have none
+                wide, looked = _placed(seen, settings, scorer, pads=(0, 0, 0, 0))
                 crops = cut(pixels, wide, settings.size + 2 * settings.margin)
                 yield Piece(number, frame, _bytes(crops), cut(pixels, looked, scorer.size))
 
@@ -130,7 +147,9 @@ class PictureTakes:
         _, height, width, _ = pixels.shape
         edge = round(max(height, width) * _AROUND)
         planes = pixels.permute(0, 3, 1, 2).float()
-        padded = F.pad(planes, (edge, edge, edge, edge), mode="replicate").byte().permute(0, 2, 3, 1)
+        padded = (
+            F.pad(planes, (edge, edge, edge, edge), mode="replicate").byte().permute(0, 2, 3, 1)
+        )
         (faces,) = detector.detect(padded)
         if not len(faces.scores):
             return None
@@ -144,7 +163,11 @@ def runs(here: Tensor) -> list[tuple[int, int]]:
 
 
 def _placed(
-    seen: FaceTrack, settings: Settings, scorer: Scorer, *, pads: tuple[int, int, int, int] = (0, 10, 0, 0)
+    seen: FaceTrack,
+    settings: Settings,
+    scorer: Scorer,
+    *,
+    pads: tuple[int, int, int, int] = (0, 10, 0, 0),
 ) -> tuple[Tensor, Tensor]:
     """(N,2,3) maps of the shard's crops with their margin, and of the judge's."""
     framing = Framing("box", pads=pads) if settings.framing == "box" else Framing()

@@ -14,26 +14,30 @@ from .stages import PRINT
 
 Prints = npt.NDArray[np.float32]  # (N,P), see work._print
 
-# Correlations above which two clips are taken for one, in pictures and in sound; both must be. Among 54 different clips, whose
-# speakers sit still before one wall, pictures reach 0.996, but sound 0.88; GRID clips coded again at half the size
-# with x264's crf 36 are found.
+# Correlations above which two clips are taken for one, in pictures and in sound; both must be.
+# Among 54 different clips, whose speakers sit still before one wall, pictures reach 0.996, but
+# sound 0.88; GRID clips coded again at half the size with x264's crf 36 are found.
 SAME_PICTURES, SAME_SOUND = 0.95, 0.95
-# Mean likeness within a group of takes taken for one person (average linkage). Of 10 speakers in 54 clips (GRID, and four
-# others) 0.91 to 0.93 tell all apart and part none; 0.90 takes two men of GRID for one, 0.89 four, and none of them parts
-# a speaker. Rather two people as one than one in two splits.
+# Mean likeness within a group of takes taken for one person (average linkage). Of 10 speakers in 54
+# clips (GRID, and four others) 0.91 to 0.93 tell all apart and part none; 0.90 takes two men of
+# GRID for one, 0.89 four, and none of them parts a speaker. Rather two people as one than one in
+# two splits.
 SAME_PERSON = 0.90
 MOST_BY_LIKENESS = 8000  # takes: all pairs are compared, 256 MB for these
 _BLOCK = 1024
 
 
 def duplicates(prints: Prints) -> dict[int, int]:
-    """Clips that are an earlier one again, as far as they begin and end at the same place: number -> number of the first."""
+    """Clips that are an earlier one again, as far as they begin and end at the same place: number
+    -> number of the first."""
     pictures, sounds = prints[:, : PRINT[0]], prints[:, PRINT[0] : sum(PRINT)]
     found: dict[int, int] = {}
     for begin in range(0, len(prints), _BLOCK):
         here = slice(begin, begin + _BLOCK)
         # unit vectors of four pictures each: the mean of four correlations
-        alike = (pictures[here] @ pictures.T > SAME_PICTURES) & (sounds[here] @ sounds.T > SAME_SOUND)
+        alike = (pictures[here] @ pictures.T > SAME_PICTURES) & (
+            sounds[here] @ sounds.T > SAME_SOUND
+        )
         for row, other in zip(*np.nonzero(alike), strict=True):
             clip = begin + int(row)
             if other < clip and clip not in found:
@@ -41,9 +45,12 @@ def duplicates(prints: Prints) -> dict[int, int]:
     return found
 
 
-def same_people(prints: Prints, takes: Sequence[Hashable], known: Sequence[str | None]) -> list[str]:
-    """A name for the person in each clip, by likeness; clips of one of the ``takes`` show one person, whom tracking followed.
-    Clips with a ``known`` name keep it, and lend it to their group. LipSyncError for more than 8000 takes."""
+def same_people(
+    prints: Prints, takes: Sequence[Hashable], known: Sequence[str | None]
+) -> list[str]:
+    """A name for the person in each clip, by likeness; clips of one of the ``takes`` show one
+    person, whom tracking followed. Clips with a ``known`` name keep it, and lend it to their group.
+    LipSyncError for more than 8000 takes."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
 
@@ -64,15 +71,21 @@ def same_people(prints: Prints, takes: Sequence[Hashable], known: Sequence[str |
         told.setdefault(int(groups[take]), Counter()).update([name] if name else [])
     taken, names = {name for name in known if name}, dict[int, str]()
     for group, counts in told.items():
-        fresh = next(f"person-{i:03}" for i in range(len(number) + len(taken)) if f"person-{i:03}" not in taken)
+        fresh = next(
+            f"person-{i:03}"
+            for i in range(len(number) + len(taken))
+            if f"person-{i:03}" not in taken
+        )
         names[group] = counts.most_common(1)[0][0] if counts else fresh
         taken.add(names[group])
-    return [name or names[int(groups[take])] for name, take in zip(known, member.tolist(), strict=True)]
+    return [
+        name or names[int(groups[take])] for name, take in zip(known, member.tolist(), strict=True)
+    ]
 
 
 def kept_together(seen: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Speaker -> the first of those who must share a split with him, from (source, speaker) of every clip: two people in one
-    video share its room and each other's voice."""
+    """Speaker -> the first of those who must share a split with him, from (source, speaker) of
+    every clip: two people in one video share its room and each other's voice."""
     leader: dict[str, str] = {}
     first: dict[str, str] = {}
 
@@ -88,21 +101,32 @@ def kept_together(seen: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def shared_out(
-    frames: Mapping[str, int], shares: Mapping[str, float], known: Mapping[str, str], *, seed: int = 0
+    frames: Mapping[str, int],
+    shares: Mapping[str, float],
+    known: Mapping[str, str],
+    *,
+    seed: int = 0,
 ) -> dict[str, str]:
-    """The split of every speaker with ``frames``, whole: those ``known`` stay. The others, shuffled by ``seed``, fill ``val``
-    and ``test`` up to their ``shares`` of all frames where they fit (half as much again at most), and then train; where a split
-    with a share stayed empty and train has two, it gets the one with the least."""
+    """The split of every speaker with ``frames``, whole: those ``known`` stay. The others, shuffled
+    by ``seed``, fill ``val`` and ``test`` up to their ``shares`` of all frames where they fit (half
+    as much again at most), and then train; where a split with a share stayed empty and train has
+    two, it gets the one with the least."""
     total = sum(frames.values())
     out = {speaker: split for speaker, split in known.items() if speaker in frames}
-    held = {split: sum(frames[who] for who, where in out.items() if where == split) for split in SPLITS}
-    fresh = sorted((s for s in frames if s not in out), key=lambda s: hashlib.sha256(f"{seed} {s}".encode()).digest())
+    held = {
+        split: sum(frames[who] for who, where in out.items() if where == split) for split in SPLITS
+    }
+    fresh = sorted(
+        (s for s in frames if s not in out),
+        key=lambda s: hashlib.sha256(f"{seed} {s}".encode()).digest(),
+    )
     small = [split for split in SPLITS if split != "train" and shares[split] > 0]
     for speaker in fresh:
         fit = [
             split
             for split in small
-            if held[split] < shares[split] * total and held[split] + frames[speaker] <= 1.5 * shares[split] * total
+            if held[split] < shares[split] * total
+            and held[split] + frames[speaker] <= 1.5 * shares[split] * total
         ]
         out[speaker] = min(fit, key=lambda name: held[name] / shares[name]) if fit else "train"
         held[out[speaker]] += frames[speaker]
@@ -116,5 +140,7 @@ def shared_out(
 
 def as_prints(rows: Sequence[npt.NDArray[Any]]) -> Prints:
     return (
-        np.stack([np.asarray(row, np.float32) for row in rows]) if rows else np.zeros((0, sum(PRINT) + 1), np.float32)
+        np.stack([np.asarray(row, np.float32) for row in rows])
+        if rows
+        else np.zeros((0, sum(PRINT) + 1), np.float32)
     )

@@ -1,4 +1,5 @@
-"""The page that says what was kept, what was dropped and why: figures, histograms, contact sheets. One file, no scripts."""
+"""The page that says what was kept, what was dropped and why: figures, histograms, contact sheets.
+One file, no scripts."""
 
 import base64
 import html
@@ -31,8 +32,9 @@ figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#555}img
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a preparation came to. ``dropped``: reason -> (clips or sources, seconds); ``splits``: split -> clips, speakers,
-    seconds; ``shared``: speakers that are in more than one split (where folders gave the splits)."""
+    """What a preparation came to. ``dropped``: reason -> (clips or sources, seconds); ``splits``:
+    split -> clips, speakers, seconds; ``shared``: speakers that are in more than one split (where
+    folders gave the splits)."""
 
     sources: int
     splits: Mapping[str, tuple[int, int, float]]
@@ -47,25 +49,43 @@ class Counts:
 def counted(out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str, str]) -> Counts:
     """The figures of what lies below ``out``."""
     known = known_clips(out)
-    frames = {split: sum(entry.arrays["faces"].shape[0] for entry in entries) for split, entries in known.items()}
+    frames = {
+        split: sum(entry.arrays["faces"].shape[0] for entry in entries)
+        for split, entries in known.items()
+    }
     people = {split: {entry.speaker for entry in entries} for split, entries in known.items()}
-    splits = {split: (len(known[split]), len(people[split]), frames[split] / 25) for split in SPLITS}
+    splits = {
+        split: (len(known[split]), len(people[split]), frames[split] / 25) for split in SPLITS
+    }
     twice = Counter(speaker for speakers in people.values() for speaker in speakers)
     number, length = Counter[str](), Counter[str]()
     for reason, _, count in _drops(outcomes, duplicates):
         number[reason] += 1
         length[reason] += count
     dropped = {reason: (n, length[reason] / 25) for reason, n in number.most_common()}
-    return Counts(len(outcomes), splits, dropped, tuple(sorted(s for s, n in twice.items() if n > 1)))
+    return Counts(
+        len(outcomes), splits, dropped, tuple(sorted(s for s, n in twice.items() if n > 1))
+    )
 
 
-def write_report(out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str, str], *, command: str) -> Counts:
+def write_report(
+    out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str, str], *, command: str
+) -> Counts:
     """``report.html`` and ``report.json`` in ``out``; returns the figures in them."""
     counts = counted(out, outcomes, duplicates)
     known = known_clips(out)
     facts = [entry.facts for entries in known.values() for entry in entries]
-    lost = [row for o in outcomes if o.result for row in o.result.get("dropped", ()) if "confidence" in row]
-    rows = [(split, clips, who, f"{seconds / 60:.1f}") for split, (clips, who, seconds) in counts.splits.items()]
+    lost = [
+        row
+        for o in outcomes
+        if o.result
+        for row in o.result.get("dropped", ())
+        if "confidence" in row
+    ]
+    rows = [
+        (split, clips, who, f"{seconds / 60:.1f}")
+        for split, (clips, who, seconds) in counts.splits.items()
+    ]
     parts = [
         f"<h1>Prepared clips</h1><p>{counts.clips} clips from {counts.sources} sources.</p>",
         f"<p><code>{html.escape(command)}</code></p>",
@@ -78,7 +98,9 @@ def write_report(out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str
     parts += ["<h2>Dropped</h2>", _reasons(outcomes, duplicates, counts)]
     parts += [
         "<h2>Figures</h2>",
-        _histogram("confidence", [f["confidence"] for f in facts], [row["confidence"] for row in lost]),
+        _histogram(
+            "confidence", [f["confidence"] for f in facts], [row["confidence"] for row in lost]
+        ),
         _histogram(
             "sound early by, frames (mended)",
             [f["offset_frames"] for f in facts],
@@ -100,13 +122,20 @@ def write_report(out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str
     page = head + "".join(parts)
     with replacing(out / "report.html") as part:
         part.write_text(page, encoding="utf-8")
-    figures = {"sources": counts.sources, "splits": counts.splits, "dropped": counts.dropped, "shared": counts.shared}
+    figures = {
+        "sources": counts.sources,
+        "splits": counts.splits,
+        "dropped": counts.dropped,
+        "shared": counts.shared,
+    }
     with replacing(out / "report.json") as part:
         part.write_text(json.dumps(figures), encoding="utf-8")
     return counts
 
 
-def _drops(outcomes: Sequence[Outcome], duplicates: Mapping[str, str]) -> list[tuple[str, str, int]]:
+def _drops(
+    outcomes: Sequence[Outcome], duplicates: Mapping[str, str]
+) -> list[tuple[str, str, int]]:
     """(reason, source or clip, frames) of everything that did not become a clip."""
     out: list[tuple[str, str, int]] = []
     for outcome in outcomes:
@@ -114,9 +143,16 @@ def _drops(outcomes: Sequence[Outcome], duplicates: Mapping[str, str]) -> list[t
         if outcome.error is not None:
             out.append(("cannot be read", f"{name}: {outcome.error}", 0))
         elif outcome.result is not None:
-            out += [(row["reason"], name, int(row["frames"])) for row in outcome.result.get("dropped", ())]
+            out += [
+                (row["reason"], name, int(row["frames"]))
+                for row in outcome.result.get("dropped", ())
+            ]
             here = {row["key"]: int(row["frames"]) for row in outcome.result.get("clips", ())}
-            out += [("duplicate", f"{name} repeats {duplicates[k]}", n) for k, n in here.items() if k in duplicates]
+            out += [
+                ("duplicate", f"{name} repeats {duplicates[k]}", n)
+                for k, n in here.items()
+                if k in duplicates
+            ]
     return out
 
 
@@ -125,7 +161,12 @@ def _reasons(outcomes: Sequence[Outcome], duplicates: Mapping[str, str], counts:
     for reason, name, _ in _drops(outcomes, duplicates):
         names.setdefault(reason, []).append(name)
     rows = [
-        (reason, n, f"{seconds / 60:.1f}", "; ".join(names[reason][:_NAMED]) + (" ..." if n > _NAMED else ""))
+        (
+            reason,
+            n,
+            f"{seconds / 60:.1f}",
+            "; ".join(names[reason][:_NAMED]) + (" ..." if n > _NAMED else ""),
+        )
         for reason, (n, seconds) in counts.dropped.items()
     ]
     return _table(("reason", "number", "minutes", "such as"), rows) if rows else "<p>Nothing.</p>"
@@ -133,7 +174,9 @@ def _reasons(outcomes: Sequence[Outcome], duplicates: Mapping[str, str], counts:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        return (
+            "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        )
 
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
@@ -145,13 +188,19 @@ def _minutes(known: Mapping[str, Sequence[Entry]]) -> list[float]:
     return [count / 1500 for count in frames.values()]
 
 
-def _histogram(title: str, kept: Sequence[float], lost: Sequence[float] = (), *, whole: bool = False) -> str:
+def _histogram(
+    title: str, kept: Sequence[float], lost: Sequence[float] = (), *, whole: bool = False
+) -> str:
     """Bars of ``kept``, and on top of them, pale, those of what was dropped."""
     values = np.asarray([*kept, *lost], np.float64)
     if not len(values):
         return ""
     low, high = float(values.min()), float(values.max())
-    edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    edges = (
+        np.arange(low - 0.5, high + 1)
+        if whole
+        else np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    )
     bars, pale = np.histogram(kept, edges)[0], np.histogram(lost, edges)[0]
     most, wide = max(1, int((bars + pale).max())), _WIDTH / len(bars)
     shapes: list[str] = []
@@ -167,14 +216,18 @@ def _histogram(title: str, kept: Sequence[float], lost: Sequence[float] = (), *,
         for x, anchor, value in ((0, "start", round(low, 3)), (_WIDTH, "end", round(high, 3)))
     )
     middle = float(np.median(np.asarray(kept))) if len(kept) else float("nan")
-    caption = f"{html.escape(title)}: median {middle:.3g}, highest bar {most}" + (", dropped pale" if len(lost) else "")
+    caption = f"{html.escape(title)}: median {middle:.3g}, highest bar {most}" + (
+        ", dropped pale" if len(lost) else ""
+    )
     svg = f'<svg width="{_WIDTH}" height="{_HEIGHT + 18}" role="img">{"".join(shapes)}{ends}</svg>'
     return f"<figure><figcaption>{caption}</figcaption>{svg}</figure>"
 
 
 def _spread(items: Sequence[Any]) -> list[Any]:
     """At most as many as a sheet holds, evenly from first to last."""
-    return [items[i * len(items) // min(len(items), _SHEET)] for i in range(min(len(items), _SHEET))]
+    return [
+        items[i * len(items) // min(len(items), _SHEET)] for i in range(min(len(items), _SHEET))
+    ]
 
 
 def _middles(folder: Path, entries: Sequence[Entry]) -> list[npt.NDArray[np.uint8]]:

@@ -19,9 +19,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """Who goes where. ``speaker``: a rule (see ``speaker_names``); ``by``: ``shared``, speakers are shared out, ``val`` and
-    ``test`` being their parts of all frames (``seed``: of that); ``given``, the first folder below the root is the split;
-    ``time``, the last parts of everybody's footage are ``val`` and ``test``."""
+    """Who goes where. ``speaker``: a rule (see ``speaker_names``); ``by``: ``shared``, speakers are
+    shared out, ``val`` and ``test`` being their parts of all frames (``seed``: of that); ``given``,
+    the first folder below the root is the split; ``time``, the last parts of everybody's footage
+    are ``val`` and ``test``."""
 
     speaker: str | None = None
     by: Literal["shared", "given", "time"] = "shared"
@@ -31,7 +32,9 @@ class Splitting:
 
     def __post_init__(self) -> None:
         if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
-            raise ValueError(f"val {self.val} and test {self.test}; wanted parts of 1 that leave some for train")
+            raise ValueError(
+                f"val {self.val} and test {self.test}; wanted parts of 1 that leave some for train"
+            )
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -52,18 +55,21 @@ def prepare(
     command: str = "",
     on_progress: Progress | None = None,
 ) -> Counts:
-    """Every video and every preprocessed folder below ``root`` as shards ``out/train``, ``out/val``, ``out/test``, and
-    ``out/report.html``. ``only``: not every one, but these.
+    """Every video and every preprocessed folder below ``root`` as shards ``out/train``,
+    ``out/val``, ``out/test``, and ``out/report.html``. ``only``: not every one, but these.
 
-    Can be killed and started again at any time: what is done is kept. Sources that are added later go into further shards;
-    speakers stay in their split. again: those that failed are tried once more. command: what the report calls it.
-    Raises LipSyncError for a root without sources, an ``out`` of other settings or where another process is at work, a full
-    disk, and when not one clip was left; the report is there then too.
+    Can be killed and started again at any time: what is done is kept. Sources that are added later
+    go into further shards; speakers stay in their split. again: those that failed are tried once
+    more. command: what the report calls it. Raises LipSyncError for a root without sources, an
+    ``out`` of other settings or where another process is at work, a full disk, and when not one
+    clip was left; the report is there then too.
     """
     say = on_progress or (lambda *_: None)
     root, out = root.resolve(), out.resolve()  # workers may stand elsewhere
     if out == root:
-        raise LipSyncError(f"{out} is what there is to prepare; give another folder for the shards, if only one in it")
+        raise LipSyncError(
+            f"{out} is what there is to prepare; give another folder for the shards, if only one in it"
+        )
     sources = find_sources(root, leave=out) if only is None else list(only)
     names = [source.name for source in sources]
     given = {name: given_split(name) for name in names} if splitting.by == "given" else None
@@ -106,6 +112,10 @@ def prepare(
                 f"{out} cannot be written ({error}); make room, or mend that, and run the same command again: nothing is lost"
             ) from error
     if not counts.clips:
-        reasons = "; ".join(f"{reason} ({number})" for reason, (number, _) in counts.dropped.items())
-        raise LipSyncError(f"no clip is left of {counts.sources} sources: {reasons}; see {out / 'report.html'}")
+        reasons = "; ".join(
+            f"{reason} ({number})" for reason, (number, _) in counts.dropped.items()
+        )
+        raise LipSyncError(
+            f"no clip is left of {counts.sources} sources: {reasons}; see {out / 'report.html'}"
+        )
     return counts

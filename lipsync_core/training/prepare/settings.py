@@ -6,19 +6,22 @@ from typing import Literal
 
 from ...pipelines.track_faces import DetectorName
 
-FPS = Fraction(25)  # of the shards: the paper's, at which the networks' windows of sound and picture are equally long
+# of the shards: the paper's, at which the networks' windows of sound and picture are equally long
+FPS = Fraction(25)
 RATE = 16_000  # Hz
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``size`` px of a crop, round which a twelfth is kept as ``margin``, for augmentation; ``framing``: ``aligned`` by five
-    points, or ``box``, the detector's box grown by 10 px below, as the public weights want it. ``shortest``, ``longest``
-    frames of a clip; longer takes are cut into equal parts. ``least_face`` px: the longer side of a face, mostly. A clip
-    needs ``least_confidence`` of ``scorer``, in its L2 measure: of 54 clips of 11 speakers the least had 0.11; of 16 with a
-    stranger's speech one got a verdict, with less than 0.1. Takes that the judge finds more than ``most_offset`` frames
-    off are not believed, for its search ends at 15; nor offsets with a standard error above ``most_uncertainty`` frames.
-    ``detector``, ``least_score``: how faces are found."""
+    """``size`` px of a crop, round which a twelfth is kept as ``margin``, for augmentation;
+    ``framing``: ``aligned`` by five points, or ``box``, the detector's box grown by 10 px below, as
+    the public weights want it. ``shortest``, ``longest`` frames of a clip; longer takes are cut
+    into equal parts. ``least_face`` px: the longer side of a face, mostly. A clip needs
+    ``least_confidence`` of ``scorer``, in its L2 measure: of 54 clips of 11 speakers the least had
+    0.11; of 16 with a stranger's speech one got a verdict, with less than 0.1. Takes that the judge
+    finds more than ``most_offset`` frames off are not believed, for its search ends at 15; nor
+    offsets with a standard error above ``most_uncertainty`` frames. ``detector``, ``least_score``:
+    how faces are found."""
 
     size: int = 96
     framing: Literal["aligned", "box"] = "aligned"

@@ -18,20 +18,23 @@ RULES = ("folder", "file", "likeness")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A video, or a folder of face pictures as the reference's preprocessing leaves them (``pictures``: FRAME.jpg, with gaps
-    where no face was found, and audio.wav). ``name``: its path below the root, with slashes."""
+    """A video, or a folder of face pictures as the reference's preprocessing leaves them
+    (``pictures``: FRAME.jpg, with gaps where no face was found, and audio.wav). ``name``: its path
+    below the root, with slashes."""
 
     name: str
     kind: Literal["video", "pictures"]
 
     @property
     def key(self) -> str:
-        """Its name in shards and as a file: letters, digits, - and _, and a hash that keeps equal ones apart."""
+        """Its name in shards and as a file: letters, digits, - and _, and a hash that keeps equal
+        ones apart."""
         plain = re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePosixPath(self.name).with_suffix("")))
         return f"{plain[-60:]}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
     def stamp(self, root: Path) -> list[int]:
-        """Bytes and time of change, which tell a file that was replaced; zeros where it cannot be reached."""
+        """Bytes and time of change, which tell a file that was replaced; zeros where it cannot be
+        reached."""
         path = root / self.name
         try:
             status = (path / SOUND if self.kind == "pictures" else path).stat()
@@ -41,10 +44,12 @@ class Source:
 
 
 def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
-    """Everything below ``root`` that can be prepared, in the order of names; nothing below ``leave``. LipSyncError when
-    ``root`` is no folder or holds nothing of the kind."""
+    """Everything below ``root`` that can be prepared, in the order of names; nothing below
+    ``leave``. LipSyncError when ``root`` is no folder or holds nothing of the kind."""
     if not root.is_dir():
-        raise LipSyncError(f"{root} is no folder; wanted one with videos, or with the reference's preprocessed folders")
+        raise LipSyncError(
+            f"{root} is no folder; wanted one with videos, or with the reference's preprocessed folders"
+        )
     found: list[Source] = []
 
     def refuse(error: OSError) -> None:
@@ -58,7 +63,9 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
             folders.clear()
             continue
         name = here.relative_to(root).as_posix()
-        if SOUND in files and any(f.endswith(PICTURES) and f[: -len(PICTURES)].isdigit() for f in files):
+        if SOUND in files and any(
+            f.endswith(PICTURES) and f[: -len(PICTURES)].isdigit() for f in files
+        ):
             found.append(Source(name, "pictures"))
         below = "" if name == "." else f"{name}/"
         found += [Source(f"{below}{f}", "video") for f in files if Path(f).suffix.lower() in VIDEOS]
@@ -83,9 +90,10 @@ def given_split(name: str) -> str:
 def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | None]:
     """Who speaks in each of the sources, None where only the faces tell.
 
-    ``folder``: the folder they lie in; ``file``: each its own; ``likeness``: faces; any other rule is a regular expression
-    that is searched for in each name, its first group (or all of it) being the speaker. None: by folder where there are
-    several folders, else by likeness. ValueError for an expression that is none; LipSyncError for a name that it does not fit.
+    ``folder``: the folder they lie in; ``file``: each its own; ``likeness``: faces; any other rule
+    is a regular expression that is searched for in each name, its first group (or all of it) being
+    the speaker. None: by folder where there are several folders, else by likeness. ValueError for
+    an expression that is none; LipSyncError for a name that it does not fit.
     """
     if rule is None:
         rule = "folder" if len({PurePosixPath(name).parent for name in names}) > 1 else "likeness"
@@ -104,6 +112,8 @@ def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | Non
     speakers: dict[str, str | None] = {}
     for name in names:
         if (match := pattern.search(name)) is None:
-            raise LipSyncError(f"--speaker {rule!r} finds nobody in {name}; wanted an expression that fits every name")
+            raise LipSyncError(
+                f"--speaker {rule!r} finds nobody in {name}; wanted an expression that fits every name"
+            )
         speakers[name] = match[1] if pattern.groups else match[0]
     return speakers

@@ -1,4 +1,5 @@
-"""One source at a time: its takes are cut into clips, judged, and laid down as parts that ``gathering`` puts into shards."""
+"""One source at a time: its takes are cut into clips, judged, and laid down as parts that
+``gathering`` puts into shards."""
 
 import errno
 import json
@@ -35,10 +36,12 @@ from .sources import SOUND, Source
 JOBS, PARTS, DROPPED = "jobs.jsonl", "parts", "dropped"
 FULL = "stopped"  # key of a result without work: the disk is full
 LEAST_FREE = 256 << 20  # bytes that must be free to begin a source
-# Frames of sound kept before and after a clip: as far as recipes look for rival sounds, and a window
+# Frames of sound kept before and after a clip: as far as recipes look for rival sounds, and a
+# window
 CONTEXT = SEARCH + 5
 _FRAMES_OF_PRINT, _GREY, _BANDS, _STEPS = 4, 12, 16, 32
-PRINT = (_FRAMES_OF_PRINT * _GREY * _GREY, _BANDS * _STEPS)  # of pictures, of sound; the rest is likeness
+# of pictures, of sound; the rest is likeness
+PRINT = (_FRAMES_OF_PRINT * _GREY * _GREY, _BANDS * _STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class Preparing:
             if shutil.disk_usage(self.out).free < LEAST_FREE:
                 return {FULL: "the disk is full"}
             try:
-                return _prepared(Source(arguments["name"], arguments["kind"]), self, detector, scorer)
+                return _prepared(
+                    Source(arguments["name"], arguments["kind"]), self, detector, scorer
+                )
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     return {FULL: str(error)}
@@ -76,7 +81,12 @@ class Preparing:
 
 def job_of(source: Source, root: Path, settings: Settings) -> Job:
     """``source`` as a job: done again when the file or the settings are others."""
-    arguments = {"name": source.name, "kind": source.kind, "stamp": source.stamp(root), "settings": asdict(settings)}
+    arguments = {
+        "name": source.name,
+        "kind": source.kind,
+        "stamp": source.stamp(root),
+        "settings": asdict(settings),
+    }
     return Job(source.key, arguments)
 
 
@@ -103,14 +113,20 @@ def _prepared(source: Source, job: Preparing, detector: Detector, scorer: Scorer
     shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
     dropped: list[dict[str, Any]] = []
     try:
-        sound = read_audio(path / SOUND if source.kind == "pictures" else path, rate=RATE, on_warning=lambda _: None)
+        sound = read_audio(
+            path / SOUND if source.kind == "pictures" else path,
+            rate=RATE,
+            on_warning=lambda _: None,
+        )
     except MediaError as error:
         if source.kind == "pictures" or "holds no sound" not in str(error):
             raise
         return _result([], [_drop("no sound", 0)])
     if sound.samples.shape[1] * FPS < scorer.window * RATE:
         return _result([], [_drop("the sound is shorter than the judge's window", 0)])
-    found = PictureTakes(path, detector) if source.kind == "pictures" else VideoTakes(path, detector)
+    found = (
+        PictureTakes(path, detector) if source.kind == "pictures" else VideoTakes(path, detector)
+    )
     stretches = _stretches(found.takes, source.key, settings, dropped)
     if not found.takes:
         dropped.append(_drop("no face", found.frames))
@@ -128,7 +144,9 @@ def _prepared(source: Source, job: Preparing, detector: Detector, scorer: Scorer
         rows: list[dict[str, Any]] = []
         scores = {take: meter.compute() for take, meter in meters.items()}
         for stretch in stretches:
-            row = _judged(stretch, found.takes[stretch.take], scores[stretch.take], settings, dropped)
+            row = _judged(
+                stretch, found.takes[stretch.take], scores[stretch.take], settings, dropped
+            )
             if row is None:
                 _show_dropped(stretch, job.out, parts)
             else:
@@ -150,8 +168,11 @@ def _drop(reason: str, frames: int, **more: Any) -> dict[str, Any]:
     return {"reason": reason, "frames": frames, **more}
 
 
-def _stretches(takes: list[Take], key: str, settings: Settings, dropped: list[dict[str, Any]]) -> list[_Stretch]:
-    """Takes in equal parts of at most ``longest`` frames; those too short or too small go to ``dropped``."""
+def _stretches(
+    takes: list[Take], key: str, settings: Settings, dropped: list[dict[str, Any]]
+) -> list[_Stretch]:
+    """Takes in equal parts of at most ``longest`` frames; those too short or too small go to
+    ``dropped``."""
     out: list[_Stretch] = []
     for number, take in enumerate(takes):
         count = take.stop - take.first
@@ -161,7 +182,10 @@ def _stretches(takes: list[Take], key: str, settings: Settings, dropped: list[di
             dropped.append(_drop("face smaller than wanted", count, face_px=round(take.face_px)))
         else:
             cuts = (
-                np.linspace(take.first, take.stop, math.ceil(count / settings.longest) + 1).round().astype(int).tolist()
+                np.linspace(take.first, take.stop, math.ceil(count / settings.longest) + 1)
+                .round()
+                .astype(int)
+                .tolist()
             )
             for first, stop in pairwise(cuts):
                 out.append(_Stretch(f"{key}-{len(out):03}", number, first, stop, []))
@@ -169,7 +193,8 @@ def _stretches(takes: list[Take], key: str, settings: Settings, dropped: list[di
 
 
 def _lay_down(stretch: _Stretch, piece: Piece, parts: Path) -> None:
-    """The frames of ``piece`` that belong to the clip: appended to its file; some are kept for its print."""
+    """The frames of ``piece`` that belong to the clip: appended to its file; some are kept for its
+    print."""
     first, stop = max(stretch.first, piece.start), min(stretch.stop, piece.start + len(piece.crops))
     if piece.take != stretch.take or first >= stop:
         return
@@ -187,13 +212,19 @@ def _lay_down(stretch: _Stretch, piece: Piece, parts: Path) -> None:
 
 
 def _judged(
-    stretch: _Stretch, take: Take, score: SyncScore, settings: Settings, dropped: list[dict[str, Any]]
+    stretch: _Stretch,
+    take: Take,
+    score: SyncScore,
+    settings: Settings,
+    dropped: list[dict[str, Any]],
 ) -> dict[str, Any] | None:
     """What is known of the clip, or None and a line in ``dropped``."""
     count = stretch.stop - stretch.first
     if score.offset_frames is None:
         # figures of the curve belong to the file; what is counted is the kind of reason
-        dropped.append(_drop(f"lips and sound: {str(score.reason).split(':')[0]}", count, detail=score.reason))
+        dropped.append(
+            _drop(f"lips and sound: {str(score.reason).split(':')[0]}", count, detail=score.reason)
+        )
         return None
     begin = stretch.first - take.first
     confidence = float(score.frame_confidence[begin : begin + count].nanmean())
@@ -202,7 +233,9 @@ def _judged(
         dropped.append(_drop("offset at the end of the search", count, **known))
         return None
     if (score.uncertainty or 0) > settings.most_uncertainty:
-        dropped.append(_drop("offset not sure enough", count, uncertainty=score.uncertainty, **known))
+        dropped.append(
+            _drop("offset not sure enough", count, uncertainty=score.uncertainty, **known)
+        )
         return None
     if not confidence >= settings.least_confidence:
         dropped.append(_drop("confidence below the wanted", count, **known))
@@ -221,8 +254,10 @@ def _judged(
 
 def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -> None:
     """The sound of the clip, moved by its offset, and its print."""
-    begin = stretch.first - row["offset_frames"]  # sound early by some frames lies as many before its lips
-    first = (begin - CONTEXT) // 5 * 5  # 5 frames are 16 columns: cut there, windows are those of the whole sound
+    # sound early by some frames lies as many before its lips
+    begin = stretch.first - row["offset_frames"]
+    # 5 frames are 16 columns: cut there, windows are those of the whole sound
+    first = (begin - CONTEXT) // 5 * 5
     stop = begin + row["frames"] + CONTEXT
     column, columns = first * 16 // 5, math.ceil(stop * 16 / 5) + 16 - first * 16 // 5
     mel = log_mel(sound, first=column, count=columns)  # (80,T)
@@ -240,8 +275,8 @@ def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -
 
 
 def cut_sound(samples: Tensor, first: int, stop: int) -> Tensor:
-    """The sound (M,) at RATE of frames ``first`` .. ``stop-1``, silence beyond its ends. What lies elsewhere is not copied: a
-    long video has many clips."""
+    """The sound (M,) at RATE of frames ``first`` .. ``stop-1``, silence beyond its ends. What lies
+    elsewhere is not copied: a long video has many clips."""
     each = int(RATE / FPS)
     kept = samples[max(0, first) * each : max(0, stop) * each]
     before = max(0, min(-first, stop - first)) * each
@@ -249,13 +284,19 @@ def cut_sound(samples: Tensor, first: int, stop: int) -> Tensor:
 
 
 def _print(stretch: _Stretch, mel: Tensor) -> npt.NDArray[np.float16]:
-    """What tells a clip from others: small pictures and a small spectrogram, each without its mean and of length 1, and
-    the histograms of ``faces.likeness``."""
+    """What tells a clip from others: small pictures and a small spectrogram, each without its mean
+    and of length 1, and the histograms of ``faces.likeness``."""
     assert stretch.portrait is not None
     pictures = torch.cat([each - each.mean() for each in stretch.small])
     small = F.adaptive_avg_pool2d(mel[None], (_BANDS, _STEPS)).flatten()
-    portrait = F.interpolate(stretch.portrait[None], (PORTRAIT_SIZE, PORTRAIT_SIZE), mode="bilinear")[0]
-    both = [F.normalize(pictures, dim=0), F.normalize(small - small.mean(), dim=0), described(portrait).float()]
+    portrait = F.interpolate(
+        stretch.portrait[None], (PORTRAIT_SIZE, PORTRAIT_SIZE), mode="bilinear"
+    )[0]
+    both = [
+        F.normalize(pictures, dim=0),
+        F.normalize(small - small.mean(), dim=0),
+        described(portrait).float(),
+    ]
     return torch.cat(both).half().numpy()
 
 
@@ -271,7 +312,8 @@ def _show_dropped(stretch: _Stretch, out: Path, parts: Path) -> None:
 
 
 def read_settings(out: Path, settings: Settings, root: Path, splitting: Mapping[str, Any]) -> None:
-    """Notes in ``out`` what it is prepared with. LipSyncError when something was done there with something else."""
+    """Notes in ``out`` what it is prepared with. LipSyncError when something was done there with
+    something else."""
     now = {**asdict(settings), **splitting}
     wanted = {"settings": now, "root": str(root.resolve())}
     path, jobs = out / "settings.json", out / JOBS

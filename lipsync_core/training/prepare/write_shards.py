@@ -1,4 +1,5 @@
-"""The parts of all sources become shards: duplicates left out, speakers named and kept apart between splits."""
+"""The parts of all sources become shards: duplicates left out, speakers named and kept apart
+between splits."""
 
 import json
 import shutil
@@ -52,11 +53,14 @@ def read_state(out: Path) -> State:
 
 def known_clips(out: Path) -> dict[str, list[Entry]]:
     """The clips in the shards of every split."""
-    return {split: read_index(out / split) if (out / split / INDEX).exists() else [] for split in SPLITS}
+    return {
+        split: read_index(out / split) if (out / split / INDEX).exists() else [] for split in SPLITS
+    }
 
 
 def is_there(out: Path) -> Callable[[Outcome], bool]:
-    """Whether what a source's job made is still there: its clips in shards, as parts, or known as duplicates."""
+    """Whether what a source's job made is still there: its clips in shards, as parts, or known as
+    duplicates."""
     settled = {entry.name for entries in known_clips(out).values() for entry in entries} | set(
         read_state(out).duplicates
     )
@@ -66,7 +70,8 @@ def is_there(out: Path) -> Callable[[Outcome], bool]:
             return False
         parts = out / PARTS / outcome.id
         return all(
-            row["key"] in settled or (parts / f"{row['key']}.print.npy").exists() for row in outcome.result["clips"]
+            row["key"] in settled or (parts / f"{row['key']}.print.npy").exists()
+            for row in outcome.result["clips"]
         )
 
     return there
@@ -84,12 +89,13 @@ def gather(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """Puts the clips of ``outcomes`` that are in no shard yet into new ones below ``out`` and removes their parts. Returns the
-    duplicates found so far: clip -> the one it repeats.
+    """Puts the clips of ``outcomes`` that are in no shard yet into new ones below ``out`` and
+    removes their parts. Returns the duplicates found so far: clip -> the one it repeats.
 
-    ``speakers``: by source, None where faces tell; ``given``: the split by source, where folders say it; ``by_time``: the end
-    of everybody's footage is val and test; else speakers are shared out by ``shares``, those who are there already staying
-    where they are. Killed at any place, the next call ends the work: shards and indices appear whole, parts go last.
+    ``speakers``: by source, None where faces tell; ``given``: the split by source, where folders
+    say it; ``by_time``: the end of everybody's footage is val and test; else speakers are shared
+    out by ``shares``, those who are there already staying where they are. Killed at any place, the
+    next call ends the work: shards and indices appear whole, parts go last.
     """
     for split in SPLITS:
         remove_partials(out / split)
@@ -135,7 +141,8 @@ def _named(
     speakers: Mapping[str, str | None],
     state: State,
 ) -> list[tuple[_Clip, str]]:
-    """The clips that repeat no other, with the person in each; those that do are noted in ``state``."""
+    """The clips that repeat no other, with the person in each; those that do are noted in
+    ``state``."""
     rows = [
         arrays["print"][:]
         for split, entries in known.items()
@@ -153,12 +160,21 @@ def _named(
         *((entry.facts["source"], entry.facts["take"]) for entry in old),
         *((clip.source, clip.row["take"]) for clip in fresh),
     ]
-    people = same_people(prints[kept], [takes[i] for i in kept], who) if None in who else [name or "" for name in who]
-    return [(fresh[i - len(old)], name) for i, name in zip(kept, people, strict=True) if i >= len(old)]
+    people = (
+        same_people(prints[kept], [takes[i] for i in kept], who)
+        if None in who
+        else [name or "" for name in who]
+    )
+    return [
+        (fresh[i - len(old)], name) for i, name in zip(kept, people, strict=True) if i >= len(old)
+    ]
 
 
 def _placed(
-    known: Mapping[str, Sequence[Entry]], named: Sequence[tuple[_Clip, str]], shares: Mapping[str, float], seed: int
+    known: Mapping[str, Sequence[Entry]],
+    named: Sequence[tuple[_Clip, str]],
+    shares: Mapping[str, float],
+    seed: int,
 ) -> dict[str, str]:
     """The split of every speaker."""
     before = {entry.speaker: split for split, entries in known.items() for entry in entries}
@@ -180,16 +196,27 @@ def _placed(
 
 
 def _by_time(
-    known: Mapping[str, Sequence[Entry]], named: Sequence[tuple[_Clip, str]], shares: Mapping[str, float]
+    known: Mapping[str, Sequence[Entry]],
+    named: Sequence[tuple[_Clip, str]],
+    shares: Mapping[str, float],
 ) -> dict[str, str]:
-    """The split of every clip: of each speaker's footage, in the order of sources and time, the last ``shares`` are val and,
-    before it, test; a clip each at least, where train keeps one."""
+    """The split of every clip: of each speaker's footage, in the order of sources and time, the
+    last ``shares`` are val and, before it, test; a clip each at least, where train keeps one."""
     clips = [
-        (entry.speaker, str(entry.facts["source"]), int(entry.facts["start"]), int(entry.facts["frames"]), entry.name)
+        (
+            entry.speaker,
+            str(entry.facts["source"]),
+            int(entry.facts["start"]),
+            int(entry.facts["frames"]),
+            entry.name,
+        )
         for entries in known.values()
         for entry in entries
     ]
-    clips += [(who, clip.source, int(clip.row["start"]), int(clip.row["frames"]), clip.key) for clip, who in named]
+    clips += [
+        (who, clip.source, int(clip.row["start"]), int(clip.row["frames"]), clip.key)
+        for clip, who in named
+    ]
     by_speaker: dict[str, list[tuple[int, str]]] = {}
     for who, _, _, frames, name in sorted(clips):
         by_speaker.setdefault(who, []).append((frames, name))
@@ -198,7 +225,11 @@ def _by_time(
         total = sum(frames for frames, _ in rows)
         for split in ("val", "test"):  # val first: without it nobody can choose a checkpoint
             held = 0
-            while shares[split] > 0 and len(rows) > 1 and (held == 0 or held + rows[-1][0] <= shares[split] * total):
+            while (
+                shares[split] > 0
+                and len(rows) > 1
+                and (held == 0 or held + rows[-1][0] <= shares[split] * total)
+            ):
                 frames, name = rows.pop()
                 placed[name], held = split, held + frames
     return placed
@@ -208,7 +239,16 @@ def _add(writer: ShardWriter, clip: _Clip, speaker: str, settings: Settings) -> 
     side = settings.size + 2 * settings.margin
     frames = int(clip.row["frames"])
     faces = np.fromfile(clip.folder / f"{clip.key}.faces", np.uint8).reshape(frames, side, side, 3)
-    arrays = {name: np.load(clip.folder / f"{clip.key}.{name}.npy") for name in ("mel", "sound", "print")}
+    arrays = {
+        name: np.load(clip.folder / f"{clip.key}.{name}.npy") for name in ("mel", "sound", "print")
+    }
     facts = {k: v for k, v in clip.row.items() if k != "key"}
-    facts |= {"source": clip.source, "size": settings.size, "margin": settings.margin, "framing": settings.framing}
-    writer.add(clip.key, speaker=speaker, facts={**facts, "fps": 25}, arrays={"faces": faces, **arrays})
+    facts |= {
+        "source": clip.source,
+        "size": settings.size,
+        "margin": settings.margin,
+        "framing": settings.framing,
+    }
+    writer.add(
+        clip.key, speaker=speaker, facts={**facts, "fps": 25}, arrays={"faces": faces, **arrays}
+    )
