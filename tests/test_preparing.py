@@ -410,9 +410,10 @@ def test_the_command_says_what_it_did(
     )
     with pytest.raises(SystemExit, match=r"error: .* was prepared from"):
         main([str(root), str(here)])
-    fail: Callable[..., None] = lambda *_, **__: (_ for _ in ()).throw(
-        OSError(28, "No space left on device")
-    )
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(preparing_run, "gather", fail)
     with pytest.raises(SystemExit, match=r"No space left on device.*nothing is lost"):
         main(
