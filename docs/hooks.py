@@ -99,9 +99,7 @@ def api_pages() -> dict[str, str]:
         sys.path.remove(str(ROOT))
 
     public = [
-        f"::: lipsync_core.{module}.{name}"
-        for module, names in _HOMES.items()
-        for name in names
+        f"::: lipsync_core.{module}.{name}" for module, names in _HOMES.items() for name in names
     ]
     intro = "Everything that `from lipsync_core import ...` gives. Only this is stable."
     pages = {"index": "\n\n".join([f"# Public API\n\n{intro}", *public])}

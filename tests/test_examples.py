@@ -37,7 +37,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photo = torch.from_numpy(skimage.data.astronaut()[:300, 60:360])
     for name, picture in (("face", photo), ("faces", torch.cat([photo, photo], 1))):
         height, width = picture.shape[:2]
-        with VideoWriter(folder / f"{name}.mp4", VideoInfo(width, height, Fraction(25), 8)) as writer:
+        with VideoWriter(
+            folder / f"{name}.mp4", VideoInfo(width, height, Fraction(25), 8)
+        ) as writer:
             writer.write(Frames(picture[None].expand(8, -1, -1, -1).contiguous()))
     return folder
 
