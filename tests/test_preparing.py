@@ -3,7 +3,6 @@ on the way."""
 
 import json
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
