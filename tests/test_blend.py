@@ -14,7 +14,7 @@ from lipsync_core.blend.masks import MaskKind, face_mask
 from lipsync_core.blend.seamless import Seamless, residue
 from lipsync_core.blend.texture import Texture
 from lipsync_core.image.affine import ALIGNED, compose, translation
-from lipsync_core.image.crop import cut
+from lipsync_core.image.crop import crop_pictures
 from lipsync_core.types import Frames
 
 SIZE = 48
@@ -360,7 +360,7 @@ def laplacian(pixels: Tensor) -> Tensor:
 def test_a_blurred_copy_gets_the_frames_detail_back() -> None:
     before, maps = grainy(2), placed(2) * torch.tensor([1.4, 1.4, 1.0])
     small = torch.nn.functional.interpolate(
-        cut(before.pixels, maps, SIZE), (SIZE // 3, SIZE // 3), mode="area"
+        crop_pictures(before.pixels, maps, SIZE), (SIZE // 3, SIZE // 3), mode="area"
     )
     blurred = torch.nn.functional.interpolate(small, (SIZE, SIZE), mode="bilinear")
     mask = face_mask("mouth", points(2), SIZE)
@@ -410,7 +410,7 @@ def test_a_perfect_generator_gives_the_source_back(scale: float) -> None:
     ).clamp(0, 1)
     before = Frames((picture * 255).round().byte().permute(0, 2, 3, 1).contiguous())
     maps = placed(2) * torch.tensor([scale, scale, 1.0])
-    crops, mask = cut(before.pixels, maps, SIZE), face_mask("mouth", points(2), SIZE)
+    crops, mask = crop_pictures(before.pixels, maps, SIZE), face_mask("mouth", points(2), SIZE)
     for kind in SEAMLESS:
         less = residue(kind, torch.zeros_like(crops), mask)
         after = composite(

@@ -13,7 +13,7 @@ from lipsync_core.blend.blender import Blend, BlendKind, Faces, Moment, blended,
 from lipsync_core.blend.composite import Movement
 from lipsync_core.blend.masks import MaskKind
 from lipsync_core.image.affine import ALIGNED, Framing, apply, compose, crop_to_frame, invert
-from lipsync_core.image.crop import cut, cut_frames
+from lipsync_core.image.crop import crop_frames, crop_pictures
 from lipsync_core.types import AnyFrames, ColourTags, Frames, YuvFrames
 
 SIZE, HEIGHT, WIDTH = 48, 120, 160
@@ -80,7 +80,7 @@ def person(
 
 def placed(frames: Frames | YuvFrames, points: Tensor, size: int = SIZE) -> Faces:
     maps = crop_to_frame(points.new_zeros(len(points), 4), points, Framing(), size)
-    return Faces(maps, apply(invert(maps), points), pixels=cut_frames(frames, maps, size))
+    return Faces(maps, apply(invert(maps), points), pixels=crop_frames(frames, maps, size))
 
 
 def drawn(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -250,7 +250,7 @@ def test_float64_gradients(blend: Blend) -> None:
         None
     ]
     maps = crop_to_frame(points.new_zeros(1, 4), points, Framing(), 12)
-    faces = Faces(maps, apply(invert(maps), points), pixels=cut(before.pixels, maps, 12))
+    faces = Faces(maps, apply(invert(maps), points), pixels=crop_pictures(before.pixels, maps, 12))
     made = (smooth(1, 12, 12, 2, cell=4, dtype=torch.float64) * 0.4 + 0.3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: put(before, x, faces, blend).pixels, (made,))
 

@@ -11,16 +11,16 @@ from lipsync_core.image.affine import (
     ALIGNED,
     Framing,
     apply,
-    bounds,
     compose,
+    crop_bounds,
     crop_to_frame,
+    fit_similarity,
     invert,
     scale_of,
-    similarity,
     translation,
     unit_maps,
 )
-from lipsync_core.image.crop import cut, sample
+from lipsync_core.image.crop import crop_pictures, sample_affine
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -54,7 +54,9 @@ def noisy(n: int, height: int, width: int, seed: int = 0) -> Tensor:
 def test_similarity_finds_the_map_that_made_the_points() -> None:
     maps = torch.cat([turn(30, 2.5, 100, -40), turn(-170, 0.1, 0, 7), turn(0, 1, 0, 0)])
     points = torch.randn(3, 5, 2, generator=rng())
-    torch.testing.assert_close(similarity(points, apply(maps, points)), maps, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(
+        fit_similarity(points, apply(maps, points)), maps, atol=1e-4, rtol=1e-5
+    )
 
 
 def test_similarity_is_the_least_squares_one() -> None:
@@ -68,12 +70,12 @@ def test_similarity_is_the_least_squares_one() -> None:
     rows = torch.cat([torch.stack([x, -y, one, zero], 1), torch.stack([y, x, zero, one], 1)])
     a, b, c, d = torch.linalg.lstsq(rows, target[0].T.reshape(-1, 1)).solution[:, 0].tolist()
     wanted = torch.tensor([[[a, -b, c], [b, a, d]]], dtype=torch.float64)
-    torch.testing.assert_close(similarity(source, target), wanted, atol=1e-9, rtol=0)
+    torch.testing.assert_close(fit_similarity(source, target), wanted, atol=1e-9, rtol=0)
 
 
 def test_similarity_of_a_single_place_is_finite() -> None:
     assert bool(
-        similarity(torch.zeros(1, 5, 2), torch.randn(1, 5, 2, generator=rng())).isfinite().all()
+        fit_similarity(torch.zeros(1, 5, 2), torch.randn(1, 5, 2, generator=rng())).isfinite().all()
     )
 
 
@@ -112,7 +114,7 @@ def test_a_box_crop_is_a_plain_bilinear_resize(box: tuple[int, int, int, int]) -
     x0, y0, x1, y1 = box
     frames = noisy(1, 160, 144)
     maps = crop_to_frame(torch.tensor([box]).float(), torch.zeros(1, 5, 2), Framing("box"), 96)
-    got = cut(frames, maps, 96, antialias=False)
+    got = crop_pictures(frames, maps, 96, antialias=False)
     part = frames[:, y0:y1, x0:x1].permute(0, 3, 1, 2) / 255
     wanted = F.interpolate(part, size=(96, 96), mode="bilinear", align_corners=False)
     torch.testing.assert_close(got[:, :, 2:-2, 2:-2], wanted[:, :, 2:-2, 2:-2], atol=2e-4, rtol=0)
@@ -134,7 +136,7 @@ def test_cropped_and_put_back_is_the_picture(degrees: float, scale: float) -> No
         translation(torch.tensor([[100.0, 100.0]])),
         compose(turn(degrees, scale, 0, 0), turn(0, 1, -48, -48)),
     )
-    back = warp(cut(frames, maps, 96), maps, (200, 200))
+    back = warp(crop_pictures(frames, maps, 96), maps, (200, 200))
     crop = warp(
         torch.ones(1, 1, 90, 90), compose(maps, turn(0, 1, 3, 3)), (200, 200), padding="zeros"
     )
@@ -149,7 +151,7 @@ def warp(
     """(N,C,h,w) through maps between pixels."""
     n, _, h, w = pixels.shape
     squares = unit_maps(invert(source_to_target), [(w, h)] * n, [(size[1], size[0])] * n)
-    return sample(pixels, squares, size, padding=padding)
+    return sample_affine(pixels, squares, size, padding=padding)
 
 
 def faces_of_other_scales() -> Tensor:
@@ -167,22 +169,22 @@ def faces_of_other_scales() -> Tensor:
 @pytest.mark.parametrize("antialias", [True, False])
 def test_a_crop_does_not_depend_on_its_neighbours(antialias: bool) -> None:
     frames, maps = noisy(4, 300, 400), faces_of_other_scales()
-    together = cut(frames, maps, 96, antialias=antialias)
+    together = crop_pictures(frames, maps, 96, antialias=antialias)
     for i in range(4):
-        alone = cut(frames[i : i + 1], maps[i : i + 1], 96, antialias=antialias)
+        alone = crop_pictures(frames[i : i + 1], maps[i : i + 1], 96, antialias=antialias)
         torch.testing.assert_close(together[i : i + 1], alone, atol=2e-4, rtol=0)
 
 
 def test_antialiasing_averages_what_falls_on_one_pixel() -> None:
     frames = noisy(1, 384, 384)
-    got = cut(frames, turn(0, 4, 0, 0), 96)
+    got = crop_pictures(frames, turn(0, 4, 0, 0), 96)
     wanted = F.avg_pool2d(frames.permute(0, 3, 1, 2) / 255, 4)
     torch.testing.assert_close(got[:, :, 1:-1, 1:-1], wanted[:, :, 1:-1, 1:-1], atol=2e-4, rtol=0)
 
 
 def test_bounds_hold_their_part_of_every_crop() -> None:
     maps = faces_of_other_scales()
-    boxes = torch.tensor(bounds(maps, (10, 50, 90, 96), margin=3))
+    boxes = torch.tensor(crop_bounds(maps, (10, 50, 90, 96), margin=3))
     corners = apply(
         maps,
         torch.tensor([[[10.0, 50.0], [90.0, 50.0], [90.0, 96.0], [10.0, 96.0]]]).expand(4, -1, -1),
@@ -205,11 +207,11 @@ def test_outside_the_frame_its_border_repeats(
         frames = smooth.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     wide = torch.nn.functional.pad(frames.permute(0, 3, 1, 2).float(), (300,) * 4, mode="replicate")
     maps = turn(9, scale, 30, 20)  # reaches beyond the right and the lower border
-    wanted = cut(
+    wanted = crop_pictures(
         wide.permute(0, 2, 3, 1) / 255, compose(turn(0, 1, 300, 300), maps), 96, antialias=antialias
     )
     torch.testing.assert_close(
-        cut(frames, maps, 96, antialias=antialias), wanted, atol=tolerance, rtol=0
+        crop_pictures(frames, maps, 96, antialias=antialias), wanted, atol=tolerance, rtol=0
     )
 
 
@@ -217,21 +219,23 @@ def test_outside_the_frame_its_border_repeats(
 @pytest.mark.parametrize("scale", [1, 5])
 def test_a_crop_beyond_the_frame_is_its_border(shift: tuple[int, int], scale: int) -> None:
     frames = torch.full((1, 20, 30, 3), 51, dtype=torch.uint8)
-    got = cut(frames, turn(0, scale, *shift), 16)
+    got = crop_pictures(frames, turn(0, scale, *shift), 16)
     torch.testing.assert_close(got, torch.full((1, 3, 16, 16), 0.2), atol=1e-6, rtol=0)
 
 
 def test_bytes_and_floats_give_the_same_crop() -> None:
     frames, maps = noisy(4, 300, 400), faces_of_other_scales()
     torch.testing.assert_close(
-        cut(frames, maps, 96), cut(frames / 255, maps, 96), atol=1e-5, rtol=0
+        crop_pictures(frames, maps, 96), crop_pictures(frames / 255, maps, 96), atol=1e-5, rtol=0
     )
 
 
 def test_planes_and_interleaved_pixels_give_the_same_crop() -> None:
     frames, maps = noisy(4, 300, 400), faces_of_other_scales()
     planes = frames.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    torch.testing.assert_close(cut(planes, maps, 96), cut(frames, maps, 96), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        crop_pictures(planes, maps, 96), crop_pictures(frames, maps, 96), atol=1e-6, rtol=0
+    )
 
 
 def test_float64_gradients_of_the_warp() -> None:

@@ -12,7 +12,7 @@ from lipsync_core.blend.masks import MaskKind
 from lipsync_core.blend.parser_masks import LABELS, occluded, parsed_mask
 from lipsync_core.faces.parser import PORTRAIT, FaceParser
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
-from lipsync_core.image.crop import cut
+from lipsync_core.image.crop import crop_pictures
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.types import Frames
 
@@ -176,7 +176,7 @@ def test_faces_in_frames_are_looked_at_as_portraits() -> None:
     parser = FaceParser(small(), precision="float32")
     whole = parser.faces(frames, points, placed, 64)
     torch.testing.assert_close(
-        whole, parser.crops(cut(frames.pixels, placed, 64)), atol=1e-4, rtol=0
+        whole, parser.crops(crop_pictures(frames.pixels, placed, 64)), atol=1e-4, rtol=0
     )
     inner = crop_to_frame(torch.zeros(2, 4), points, Framing(), 64)
     part = parser.faces(frames, points, inner, 64)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lipsync_core.faces.selection import joined
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
-from lipsync_core.image.crop import cut_frames
+from lipsync_core.image.crop import crop_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media.clip import Cut, ImageClip, VideoClip, frame_order, open_clip
 from lipsync_core.pipelines.reference import Reference, references
@@ -103,9 +103,9 @@ def test_patches_hold_the_sources_own_pixels_in_the_framings_of_generators(
         for k, (patch, frame) in enumerate(zip(found.patches, shown, strict=True)):
             assert type(patch) is type(frames) and patch.pixels.dtype == torch.uint8
             source = replace(frames, pixels=frames.pixels[frame : frame + 1])
-            wanted = cut_frames(source, there[k : k + 1], 64)
+            wanted = crop_frames(source, there[k : k + 1], 64)
             torch.testing.assert_close(
-                cut_frames(patch, here[k : k + 1], 64), wanted, atol=1e-4, rtol=0
+                crop_frames(patch, here[k : k + 1], 64), wanted, atol=1e-4, rtol=0
             )
             # not a view of a whole frame
             assert patch.pixels.untyped_storage().nbytes() == patch.pixels.nbytes
@@ -137,8 +137,8 @@ def test_the_first_visible_frame_stands_for_all(tmp_path: Path) -> None:
     assert float(width) == pytest.approx(0.8 * SIDE)
     frames = whole_frames(footage, 60)
     there = crop_to_frame(track.boxes[7:8], track.points[7:8], Framing(), 64)
-    wanted = cut_frames(replace(frames, pixels=frames.pixels[7:8]), there, 64)
-    got = cut_frames(found.patches[0], crop_to_frame(found.boxes, found.points, Framing(), 64), 64)
+    wanted = crop_frames(replace(frames, pixels=frames.pixels[7:8]), there, 64)
+    got = crop_frames(found.patches[0], crop_to_frame(found.boxes, found.points, Framing(), 64), 64)
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lipsync_core.image.affine import apply, invert, similarity, unit_maps
+from lipsync_core.image.affine import apply, fit_similarity, invert, unit_maps
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,
@@ -120,7 +120,7 @@ def crop_maps(points: Tensor, size: int, rng: torch.Generator) -> Tensor:
     eyes = (anchors[:, 0] - anchors[:, 1]).norm(dim=1)
     anchors = anchors + torch.randn(anchors.shape, generator=rng) * (0.06 * eyes)[:, None, None]
     template = (torch.tensor(EYES_AND_NOSE) * size).expand_as(anchors)
-    maps = similarity(template, anchors)
+    maps = fit_similarity(template, anchors)
     turn = torch.randn(count, generator=rng) * math.radians(7)
     far = torch.rand(count, generator=rng) < 0.2
     turn = torch.where(far, uniform(count, -math.pi / 3, math.pi / 3, rng), turn)
@@ -359,7 +359,7 @@ def mean_face(pool: Pool, size: int) -> list[float]:
     counts."""
     points = pool.points[:: max(1, len(pool.points) // 500)]
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
-    maps = similarity(anchors, (torch.tensor(EYES_AND_NOSE) * size).expand_as(anchors))
+    maps = fit_similarity(anchors, (torch.tensor(EYES_AND_NOSE) * size).expand_as(anchors))
     return (apply(maps, points).mean(0) / size - 0.5).flatten().tolist()
 
 

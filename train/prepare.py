@@ -29,7 +29,7 @@ from PIL import Image
 from lipsync_core.cli.progress import Bar
 from lipsync_core.errors import LipSyncError
 from lipsync_core.image.affine import Framing, compose, crop_to_frame, translation
-from lipsync_core.image.crop import cut
+from lipsync_core.image.crop import crop_pictures
 from lipsync_core.pipelines.track_faces import Finding, load_detector
 from lipsync_core.runtime.atomic import replacing
 from lipsync_core.runtime.jobs import Cluster
@@ -62,7 +62,9 @@ def prepare_portraits(folder: Path, out: Path, settings: Settings) -> None:
                 faces.boxes[:1].float(), faces.points[:1].float(), Framing(), settings.size
             )
             wide = compose(matrix, translation(torch.full((1, 2), -float(settings.margin))))
-            kept.append((cut(pixels, wide, side)[0] * 255).round().byte().permute(1, 2, 0).numpy())
+            kept.append(
+                (crop_pictures(pixels, wide, side)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+            )
     if not kept:
         raise LipSyncError(
             f"none of {len(paths)} photographs below {folder} shows a face of {LEAST_PHOTO_FACE} px"

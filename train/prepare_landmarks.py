@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lipsync_core.image.affine import Framing, apply, crop_to_frame, invert
-from lipsync_core.image.crop import cut
+from lipsync_core.image.crop import crop_pictures
 from lipsync_core.image.landmarks import IRISES, MEDIAPIPE_VERTICES, NOSE_BRIDGE
 from lipsync_core.media import probe, read_frames
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE
@@ -74,7 +74,7 @@ def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, 
             continue
         own = points[nearest][None]
         maps = crop_to_frame(torch.zeros(1, 4), five_points(own), _FRAMING, SIDE)
-        crop = cut(piece.pixels, maps, SIDE)[0]
+        crop = crop_pictures(piece.pixels, maps, SIDE)[0]
         yield (crop * 255).round().to(torch.uint8), apply(invert(maps), own)[0]
 
 

@@ -8,8 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.affine import apply, bounds, compose, invert, scale_of, translation, unit_maps, within
-from ..image.crop import sample
+from ..image.affine import (
+    apply,
+    clip_box,
+    compose,
+    crop_bounds,
+    invert,
+    scale_of,
+    translation,
+    unit_maps,
+)
+from ..image.crop import sample_affine
 from ..image.yuv import from_rgb
 from ..types import AnyFrames, Frames, YuvFrames
 from .texture import Place, Texture, textured
@@ -226,7 +235,7 @@ def _put(
     rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((n, 2), -1)))
     parts = [
         (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height))
-        for x0, y0, x1, y1 in bounds(crop_to_frame, extents)
+        for x0, y0, x1, y1 in crop_bounds(crop_to_frame, extents)
     ]
     sizes = [(max(x1 - x0, 0), max(y1 - y0, 0)) for x0, y0, x1, y1 in parts]
     corners = crop_to_frame.new_tensor([part[:2] for part in parts])
@@ -236,7 +245,7 @@ def _put(
     for i, ((x0, y0, x1, y1), (w, h)) in enumerate(zip(parts, sizes, strict=True)):
         if w == 0 or h == 0 or not shares[i]:
             continue
-        layer = sample(layers[i : i + 1], squares[i : i + 1], (h, w))[0]
+        layer = sample_affine(layers[i : i + 1], squares[i : i + 1], (h, w))[0]
         alpha, face, share, source, residue = layer.split(kinds)
         here = (i, slice(None), slice(y0, y1), slice(x0, x1))
         old = side.planes[here]
@@ -275,7 +284,7 @@ def _pulled(planes: Tensor, source: Tensor) -> Tensor:
     left, top, right, bottom = (
         int(v) for v in torch.cat([source.amin((1, 2)), source.amax((1, 2))]).tolist()
     )
-    x0, y0, x1, y1 = within((left - 2, top - 2, right + 3, bottom + 3), width, height)
+    x0, y0, x1, y1 = clip_box((left - 2, top - 2, right + 3, bottom + 3), width, height)
     patch = planes[None, :, y0:y1, x0:x1].to(source.dtype)
     unit = source.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
     grid = source.sub_(source.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.affine import apply, similarity
+from ..image.affine import apply, fit_similarity
 from ..image.landmarks import (
     INNER_LIPS,
     JAW,
@@ -150,7 +150,7 @@ def place_lips(source: Tensor, target: Tensor, wanted: Tensor) -> Tensor:
         (N,102,2) landmarks in px of the target.
     """
     still = _STILL.to(source.device)
-    points = apply(similarity(source[:, still], target[:, still]), source)
+    points = apply(fit_similarity(source[:, still], target[:, still]), source)
     eyes = target[:, _OUTER_EYES[1]] - target[:, _OUTER_EYES[0]]
     unit = eyes.norm(dim=1).clamp_min(1e-6)[:, None]
     own = lip_shapes(points)
@@ -209,7 +209,7 @@ def move_lips(source: Tensor, target: Tensor, wanted: Tensor, size: int) -> LipM
     picked = _CONTROLS.to(source.device)
     still = _STILL.to(source.device)
     frame = _frame(size, points)
-    back = similarity(target[:, still], source[:, still])
+    back = fit_similarity(target[:, still], source[:, still])
     neck_to, neck_from = _neck(points, target), _neck(source, source)
     to = torch.cat([points[:, picked], neck_to, frame], 1)
     source_of = torch.cat([source[:, picked], neck_from, apply(back, frame)], 1)

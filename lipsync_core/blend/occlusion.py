@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.crop import sample
+from ..image.crop import sample_affine
+from ..image.yuv import LUMA
 from .landmark_masks import LAYOUTS
 
 _CELLS = 32  # a side, at most, in which faces are compared: 3 px of a crop of 96 px
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 # Corners of both eyes and of the mouth in the layouts of ``outlines``.
 _EYES = {
@@ -124,7 +124,7 @@ class _Face:
     the lips, wherever they move; the face ``above`` the nose's tip; the ``mouth``. ``jaw``: bool,
     what moves when it falls. ``across``: -1 on the picture's left of the mouth's middle, 1 on its
     right. ``skin`` above the nose's tip, ``cheeks`` and ``lips`` (N,2,3): maps to even places on
-    them (``geometry.sample``)."""
+    them (``crop.sample_affine``)."""
 
     below: Tensor
     beside: Tensor
@@ -287,12 +287,12 @@ def _celled(pixels: Tensor, cells: int) -> Tensor:
 
 def _even(planes: Tensor, patch: Tensor) -> Tensor:
     """(N,C,144) what ``planes`` show at even places of ``patch``."""
-    return sample(planes.expand(len(patch), -1, -1, -1), patch, (12, 12)).flatten(2)
+    return sample_affine(planes.expand(len(patch), -1, -1, -1), patch, (12, 12)).flatten(2)
 
 
 def _luma(planes: Tensor) -> Tensor:
     """(N,...) of RGB (N,3,...)."""
-    return torch.einsum("nc...,c->n...", planes, planes.new_tensor(_LUMA))
+    return torch.einsum("nc...,c->n...", planes, planes.new_tensor(LUMA))
 
 
 def _most(planes: Tensor, reach: tuple[int, int]) -> Tensor:

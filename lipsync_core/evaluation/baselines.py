@@ -9,7 +9,7 @@ from pathlib import Path
 from ..blend.composite import composite
 from ..blend.masks import face_mask
 from ..image.affine import Framing, apply, crop_to_frame, invert, scale_of
-from ..image.crop import cut
+from ..image.crop import crop_pictures
 from ..media import read_frames
 from ..types import FaceTrack, Frames
 
@@ -44,6 +44,6 @@ def _copied(frame: Frames, partner: Frames, person: FaceTrack, here: int, there:
     side = _DETAIL * float(scale_of(crop_to_frame(boxes, points, _FRAMING, 1))[0])
     size = min(max(round(side), _CROP_PX[0]), _CROP_PX[1])
     maps = crop_to_frame(boxes, points, _FRAMING, size)
-    mouth = cut(partner.pixels, maps[1:], size)
+    mouth = crop_pictures(partner.pixels, maps[1:], size)
     mask = face_mask("mouth", apply(invert(maps[:1]), points[:1]), size)
     return composite(frame, mouth, crop_to_frame=maps[:1], mask=mask)

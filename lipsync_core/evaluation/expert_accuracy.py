@@ -15,7 +15,7 @@ from ..faces import Detector
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
 from ..image.affine import crop_to_frame
-from ..image.crop import cut
+from ..image.crop import crop_pictures
 from ..media import probe, read_audio, read_frames
 from ..media.clip import VideoClip
 from ..metrics.sync import hear
@@ -174,7 +174,9 @@ def _embedded(
             person.boxes[here].float(), person.points[here].float(), scorer.framing, scorer.size
         )
         crops.append(
-            cut(piece.pixels, maps, scorer.size, antialias=scorer.framing.kind == "aligned")
+            crop_pictures(
+                piece.pixels, maps, scorer.size, antialias=scorer.framing.kind == "aligned"
+            )
         )
     sound = hear(read_audio(path, rate=scorer.rate), scorer)[first:]
     return {width: _seen(torch.cat(crops), width, scorer) for width in seen}, sound

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..image.affine import apply
-from ..image.crop import cut
+from ..image.crop import crop_pictures
 from ..models.face_detector import Cells, FaceDetector
 from ..models.precision import arithmetic
 from ..types import Detections
@@ -96,7 +96,10 @@ class MiniDetector:
         weight = next(self._model.parameters())
         each = zip(pixels, maps.to(pixels.device).split(counts), strict=True)
         crops = torch.cat(
-            [cut(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE) for picture, own in each]
+            [
+                crop_pictures(picture.expand(len(own), -1, -1, -1), own, _LOOK_SIDE)
+                for picture, own in each
+            ]
         )
         crops = crops.mul_(2 * _GREY).sub_(_GREY).to(weight.device, weight.dtype)
         cells = self._model.look(torch.cat([crops, crops.flip(3)]), levels=_LOOK_LEVELS)

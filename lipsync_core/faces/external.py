@@ -7,7 +7,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ..image.crop import cut
+from ..image.crop import crop_pictures
 from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
@@ -109,7 +109,7 @@ def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> 
     corner = (boxes[:, :2] + boxes[:, 2:]) / 2 - side[:, None] / 2
     scale = side / _LOOK_SIDE
     maps = torch.cat([torch.eye(2) * scale[:, None, None], corner[..., None]], 2)
-    planar = cut(
+    planar = crop_pictures(
         frame_pixels.expand(len(boxes), -1, -1, -1), maps.to(frame_pixels.device), _LOOK_SIDE
     )
     for i, found in enumerate(detector.detect(planar.permute(0, 2, 3, 1))):

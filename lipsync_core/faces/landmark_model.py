@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..image.affine import apply
-from ..image.crop import cut
+from ..image.crop import crop_pictures
 from ..types import FaceTrack, Frames
 from .landmarks import smooth_dense
 from .visible import visible
@@ -65,7 +65,7 @@ class LandmarkModel:
         """(clip index, all points (106,2) in frame px) likewise."""
         for index, pixels, box, _ in visible(frames, track):
             square = _square(box[None])
-            crop = cut(pixels[None].cpu(), square, _SIZE) * 255
+            crop = crop_pictures(pixels[None].cpu(), square, _SIZE) * 255
             points = (self._forward(crop).view(1, _POINTS, 2) + 1) * (_SIZE / 2)
             yield index, apply(square, points)[0]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.affine import apply, crop_to_frame, invert
-from ..image.crop import cut, cut_frames
+from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
 from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import ready
@@ -92,7 +92,7 @@ class LandmarkFinder:
             (N,102,2) points in px of the frames and (N,) how sure in [0,1], float32 on the CPU.
         """
         maps = self.maps(boxes, points)
-        found, scores = self.look(cut_frames(frames, maps.to(frames.pixels.device), self.size))
+        found, scores = self.look(crop_frames(frames, maps.to(frames.pixels.device), self.size))
         return apply(maps.cpu(), found), scores
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
@@ -142,7 +142,7 @@ def with_dense(
     for chunk in frames:
         seen = [_seen(track, chunk) for track in tracks]
         crops = [
-            cut(
+            crop_pictures(
                 chunk.pixels[here - chunk.start],
                 own[here - track.start].to(chunk.pixels.device),
                 finder.size,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.affine import ALIGNED, Framing, compose, crop_to_frame, invert, unit_maps
-from ..image.crop import cut_frames, sample
+from ..image.crop import crop_frames, sample_affine
 from ..models.face_parsing import FaceParsing
 from ..models.layers import ready
 from ..models.precision import Precision, arithmetic
@@ -68,7 +68,7 @@ class FaceParser:
         device = frames.pixels.device
         points, placed = points.to(device, torch.float32), placed.to(device, torch.float32)
         portrait = crop_to_frame(points.new_zeros(len(points), 4), points, PORTRAIT, self.side)
-        looked = cut_frames(frames, portrait, self.side)
+        looked = crop_frames(frames, portrait, self.side)
         inner = compose(invert(portrait), placed)
         count = len(points)
         squares = unit_maps(inner, [(self.side, self.side)] * count, [(size, size)] * count)
@@ -85,5 +85,5 @@ class FaceParser:
             # the corner cells lie on the corner pixels' middles (align_corners), a little further
             # apart than squares
             fitted = square * ((1 - 1 / cells.shape[3]) / (1 - 1 / self.side))
-            parts.append(sample(cells, fitted, (size, size)).softmax(1))
+            parts.append(sample_affine(cells, fitted, (size, size)).softmax(1))
         return torch.cat(parts)

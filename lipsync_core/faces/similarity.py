@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.affine import Framing, crop_to_frame
-from ..image.crop import cut
+from ..image.crop import crop_pictures
 from ..types import FaceTrack
 
 PORTRAIT_SIZE = 96  # px
@@ -58,7 +58,7 @@ def portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
         got = ", ".join(str(tuple(x.shape)) for x in (frame_pixels, box, points))
         raise ValueError(f"frame, box and points are {got}; wanted (H,W,3), (4,) and (5,2)")
     placed = crop_to_frame(box[None].float(), points[None].float(), Framing(), PORTRAIT_SIZE)
-    return cut(frame_pixels[None], placed.to(frame_pixels.device), PORTRAIT_SIZE)[0]
+    return crop_pictures(frame_pixels[None], placed.to(frame_pixels.device), PORTRAIT_SIZE)[0]
 
 
 def likeness(portraits: Tensor, reference: Tensor) -> float:

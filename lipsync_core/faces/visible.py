@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ..image.affine import within
+from ..image.affine import clip_box
 from ..types import FaceTrack, Frames
 
 
@@ -26,5 +26,5 @@ def boxed(pixels: Tensor, box: Tensor) -> Tensor:
     """The part of (H,W,3) pixels in a box (4,), to whole pixels, and what of it lies in the frame."""
     height, width, _ = pixels.shape
     left, top, right, bottom = (round(float(v)) for v in box)
-    x0, y0, x1, y1 = within((left, top, right, bottom), width, height)
+    x0, y0, x1, y1 = clip_box((left, top, right, bottom), width, height)
     return pixels[y0:y1, x0:x1]

@@ -67,10 +67,10 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
         return torch.cat([linear, corner[..., None]], -1)
     template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
     points = points[:, : len(template)]
-    return similarity(template.expand_as(points), points)
+    return fit_similarity(template.expand_as(points), points)
 
 
-def similarity(source: Tensor, target: Tensor) -> Tensor:
+def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
     """(N,2,3) least-squares similarity (rotation, scale, shift; no mirror) that maps points (N,K,2)
     to points (N,K,2)."""
     ms, mt = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
@@ -109,7 +109,7 @@ def translation(offset: Tensor) -> Tensor:
 def unit_maps(
     target_to_source: Tensor, sources: list[tuple[int, int]], targets: list[tuple[int, int]]
 ) -> Tensor:
-    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample`` takes.
+    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample_affine`` takes.
     Sizes are (width, height).
 
     torch's own warps, and not kornia's: with its 0.12 ms a call those took 2 of 11 ms a 720p frame.
@@ -129,7 +129,7 @@ def scale_of(matrix: Tensor) -> Tensor:
 Box = tuple[int, int, int, int]  # xyxy px, half-open; may reach beyond the frame
 
 
-def bounds(
+def crop_bounds(
     matrices: Tensor, box: tuple[float, float, float, float] | Tensor, *, margin: int = 2
 ) -> list[Box]:
     """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box``
@@ -141,7 +141,7 @@ def bounds(
     return [(int(a), int(b), int(c), int(d)) for a, b, c, d in torch.cat([low, high], 1).tolist()]
 
 
-def within(box: Box, width: int, height: int) -> Box:
+def clip_box(box: Box, width: int, height: int) -> Box:
     """The part of ``box`` that lies in a frame; where none does, the frame's pixels nearest to it."""
     x0, y0 = min(max(box[0], 0), width - 1), min(max(box[1], 0), height - 1)
     return x0, y0, max(min(box[2], width), x0 + 1), max(min(box[3], height), y0 + 1)

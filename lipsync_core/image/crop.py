@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Frames, YuvFrames
-from .affine import bounds, compose, scale_of, translation, unit_maps, within
+from .affine import clip_box, compose, crop_bounds, scale_of, translation, unit_maps
 from .yuv import to_rgb
 
 
-def sample(
+def sample_affine(
     pixels: Tensor,
     squares: Tensor,
     size: tuple[int, int],
@@ -69,25 +69,25 @@ def _neighbours(
     return before.long().clamp(0, count - 1), (before.long() + 1).clamp(0, count - 1), weights
 
 
-def cut(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
+def crop_pictures(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
     """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps;
-    see ``cut_planes``."""
-    out = cut_planes(pixels.permute(0, 3, 1, 2), matrices, size, antialias=antialias)
+    see ``crop_planes``."""
+    out = crop_planes(pixels.permute(0, 3, 1, 2), matrices, size, antialias=antialias)
     return out.div_(255) if pixels.dtype == torch.uint8 else out
 
 
-def cut_frames(
+def crop_frames(
     frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool = True
 ) -> Tensor:
-    """``cut`` of frames as they are; of coded ones only the crops are ever converted to RGB."""
+    """``crop_pictures`` of frames as they are; of coded ones only the crops are ever converted to RGB."""
     if isinstance(frames, Frames):
-        return cut(frames.pixels, matrices, size, antialias=antialias)
-    luma = cut_planes(frames.luma, matrices, size, antialias=antialias)
-    chroma = cut_planes(frames.chroma, matrices / 2, size, antialias=antialias)
+        return crop_pictures(frames.pixels, matrices, size, antialias=antialias)
+    luma = crop_planes(frames.luma, matrices, size, antialias=antialias)
+    chroma = crop_planes(frames.chroma, matrices / 2, size, antialias=antialias)
     return to_rgb(torch.cat([luma, chroma], 1), frames.colour)
 
 
-def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
+def crop_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
     """Crops (N,C,S,S) of planes (N,C,H,W), placed by (N,2,3) ``crop_to_frame`` maps: float, in the
     planes' own values.
 
@@ -98,9 +98,9 @@ def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool =
     count, channels, height, width = planes.shape
     out = matrices.new_empty((count, channels, size, size))
     steps = [max(1, int(scale + 0.25)) if antialias else 1 for scale in scale_of(matrices).tolist()]
-    boxes = bounds(matrices, (0, 0, size, size), margin=0)
+    boxes = crop_bounds(matrices, (0, 0, size, size), margin=0)
     parts = [
-        within((x0 - 2 * k, y0 - 2 * k, x1 + 2 * k, y1 + 2 * k), width, height)
+        clip_box((x0 - 2 * k, y0 - 2 * k, x1 + 2 * k, y1 + 2 * k), width, height)
         for (x0, y0, x1, y1), k in zip(boxes, steps, strict=True)
     ]
     blocks = [
@@ -114,5 +114,5 @@ def cut_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool =
         patch = planes[i : i + 1, :, y0:y1, x0:x1].to(matrices.dtype)
         if k > 1:  # the frame's end may cut the last block of a row short
             patch = F.avg_pool2d(patch, k, ceil_mode=True, count_include_pad=False)
-        out[i : i + 1] = sample(patch, squares[i : i + 1], (size, size))
+        out[i : i + 1] = sample_affine(patch, squares[i : i + 1], (size, size))
     return out

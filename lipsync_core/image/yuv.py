@@ -14,6 +14,8 @@ _SHARES = {
     7: (0.212, 0.087),
 }
 MATRICES = frozenset(_SHARES)
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in luma (ITU-R BT.601)."""
 
 
 def from_rgb(rgb: Tensor, colour: ColourTags) -> Tensor:

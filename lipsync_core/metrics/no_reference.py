@@ -17,7 +17,8 @@ from torch import Tensor
 from ..blend.masks import face_mask
 from ..faces.visible import visible
 from ..image.affine import ALIGNED, Framing, apply, crop_to_frame, invert, scale_of
-from ..image.crop import cut
+from ..image.crop import crop_pictures
+from ..image.yuv import LUMA
 from ..types import FaceTrack, Frames
 from .aggregate import FrameValues, mean, median
 
@@ -39,7 +40,7 @@ class Sharpness(FrameValues):
         """Frames with the face of ``track``; those where it is not visible do not count."""
         for _, pixels, _, points in visible(frames, track):
             matrix, size = _native(points)
-            luma = _luma(cut(pixels[None], matrix.to(pixels.device), size))
+            luma = _luma(crop_pictures(pixels[None], matrix.to(pixels.device), size))
             placed = apply(invert(matrix), points[None])
             soft, whole = (
                 face_mask("mouth", placed, size)[0, 0],
@@ -73,7 +74,7 @@ class _Stabilised(FrameValues):
         ``track``."""
         for index, pixels, _, points in visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
-            luma = _smoothed(_luma(cut(pixels[None], matrix.to(pixels.device), _SIZE)))
+            luma = _smoothed(_luma(crop_pictures(pixels[None], matrix.to(pixels.device), _SIZE)))
             if index != self._next:
                 self._recent = []
             self._recent = [*self._recent[-self.history :], luma]
@@ -145,7 +146,7 @@ def _native(points: Tensor) -> tuple[Tensor, int]:
 def _luma(crops: Tensor) -> Tensor:
     """(S,S) in [0,255], on the CPU, of one crop (1,3,S,S) in [0,1]."""
     crops = crops.cpu()  # small, and what follows wants float64
-    return (crops[0] * crops.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0) * 255
+    return (crops[0] * crops.new_tensor(LUMA)[:, None, None]).sum(0) * 255
 
 
 def _laplacian(luma: Tensor) -> Tensor:

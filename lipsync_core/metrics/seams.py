@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..image.yuv import LUMA
 from ..types import Frames
 from .aggregate import FrameValues, mean
 
 _SECTORS = 24  # of the edge, so that a cheek too light and a chin too dark do not cancel
 # levels of 255, blurred, by which neighbouring frames differ at most where nothing moves
 _STILL = 3.0
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Seams:
             _levels(source), _levels(result), alpha.float(), strict=True
         ):
             change = after - before  # (3,H,W)
-            luma = (change * change.new_tensor(_LUMA)[:, None, None]).sum(0)
+            luma = (change * change.new_tensor(LUMA)[:, None, None]).sum(0)
             across, down = torch.gradient(share, dim=(1, 0))
             steep = (across.square() + down.square()).sqrt()
             if float(steep.sum()) > 0:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..faces.tracking import window as seen
 from ..image.affine import crop_to_frame
-from ..image.crop import cut_frames
+from ..image.crop import crop_frames
 from ..types import Audio, FaceTrack, Frames, SyncScore, YuvFrames
 from .sync_embedder import Scorer
 
@@ -102,7 +102,7 @@ def metered(
                     part.boxes[here].float(), part.points[here].float(), scorer.framing, scorer.size
                 )
                 there = chunk if bool(here.all()) else replace(chunk, pixels=chunk.pixels[here])
-                crops = cut_frames(
+                crops = crop_frames(
                     there, matrices, scorer.size, antialias=scorer.framing.kind != "box"
                 )
                 for first, last in _runs(here):

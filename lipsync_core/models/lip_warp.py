@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..audio.features import MelFeatures
 from ..blend.lip_warp import LipRange, move_lips, paint_inside, wanted_shape
-from ..image.affine import Framing, apply, similarity, unit_maps
-from ..image.crop import sample
+from ..image.affine import Framing, apply, fit_similarity, unit_maps
+from ..image.crop import sample_affine
 from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from .generator import TalkingFace
 from .speech_lips import SHAPE, SpeechLips, SpeechLipsConfig
@@ -101,12 +101,12 @@ class LipWarp(TalkingFace):
         crops = crops.float()  # places of a quarter of a px want more bits than half precision has
         side, inner = crops.shape[-1], self.config.landmarks.size
         seen = crops.new_tensor(self.config.landmarks.framing.points)[None] * inner
-        maps = similarity(seen, crops.new_tensor(self.config.framing.points)[None] * side).expand(
-            len(crops), -1, -1
-        )
+        maps = fit_similarity(
+            seen, crops.new_tensor(self.config.framing.points)[None] * side
+        ).expand(len(crops), -1, -1)
         squares = unit_maps(maps, [(side, side)] * len(crops), [(inner, inner)] * len(crops))
         weight = next(self.landmarks.parameters())
-        points, _ = self.landmarks(sample(crops, squares, (inner, inner)).to(weight.dtype))
+        points, _ = self.landmarks(sample_affine(crops, squares, (inner, inner)).to(weight.dtype))
         return apply(maps, points.to(maps))
 
 

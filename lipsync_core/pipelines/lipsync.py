@@ -29,7 +29,7 @@ from ..blend.lip_warp import LipRange, inside_of, measure_range, move_lips, want
 from ..faces.landmarks import sure_frames
 from ..faces.parser import FaceParser
 from ..image.affine import apply, crop_to_frame, invert
-from ..image.crop import cut_frames
+from ..image.crop import crop_frames
 from ..image.landmarks import POINTS, lip_shapes
 from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import ready
@@ -398,7 +398,7 @@ class LipSync:
         maps = crop_to_frame(
             track.boxes[index].float(), track.points[index].float(), config.framing, config.size
         )
-        crops = cut_frames(frames, maps.to(frames.pixels.device), config.size)
+        crops = crop_frames(frames, maps.to(frames.pixels.device), config.size)
         weight = next(self.model.parameters())
         points, _ = self.model.landmarks(crops.to(weight.device, weight.dtype))
         places = apply(maps, points.float().cpu()).to(faces.crop_to_frame)
@@ -479,7 +479,7 @@ class LipSync:
             next(self.model.parameters()),
             self.config.framing.kind in ("aligned", "eyes"),
         )
-        pixels = cut_frames(frames, faces.crop_to_frame, self.config.size, antialias=aligned)
+        pixels = crop_frames(frames, faces.crop_to_frame, self.config.size, antialias=aligned)
         return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
 
     def _parsed(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:

@@ -16,8 +16,17 @@ from ..faces.landmarks import LandmarkFinder
 from ..faces.parser import FaceParser
 from ..faces.selection import rows
 from ..faces.tracking import window
-from ..image.affine import Box, Framing, apply, bounds, compose, crop_to_frame, invert, within
-from ..image.crop import cut_frames
+from ..image.affine import (
+    Box,
+    Framing,
+    apply,
+    clip_box,
+    compose,
+    crop_bounds,
+    crop_to_frame,
+    invert,
+)
+from ..image.crop import crop_frames
 from ..image.landmarks import POINTS
 from ..image.yuv import to_rgb
 from ..media.clip import ImageClip, VideoClip
@@ -142,7 +151,7 @@ def _faces(
     dense = None if face.dense is None else apply(inverse, face.dense.float()).to(device)
     pixels, labels, placed = None, None, matrices.to(device)
     if blend.occlusion == "compare":
-        pixels = cut_frames(picture, placed, size, antialias=framing.kind == "aligned")
+        pixels = crop_frames(picture, placed, size, antialias=framing.kind == "aligned")
     if blend.occlusion == "parse":
         assert parser is not None
         labels = parser.faces(picture, points, placed, size)
@@ -239,7 +248,7 @@ def numbered(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tens
     short = min(height, width)
     line = max(1, round(short * _LINE))
     for box, label in zip(boxes.tolist(), labels, strict=True):
-        x0, y0, x1, y1 = within(
+        x0, y0, x1, y1 = clip_box(
             (round(box[0]), round(box[1]), round(box[2]), round(box[3])), width, height
         )
         draw.rectangle(
@@ -325,11 +334,11 @@ def face_masks(
     for track in tracks:
         person = window(track, start, count)
         points = person.points.float().cpu()
-        placed = bounds(
+        placed = crop_bounds(
             crop_to_frame(person.boxes.float().cpu(), points, Framing(), 1), (0, 0, 1, 1)
         )
         for i in person.visible.nonzero()[:, 0].tolist():
-            x0, y0, x1, y1 = within(placed[i], width, height)
+            x0, y0, x1, y1 = clip_box(placed[i], width, height)
             face = face_mask(
                 "face", points[i : i + 1] - torch.tensor([x0, y0]), max(x1 - x0, y1 - y0), feather=0
             )

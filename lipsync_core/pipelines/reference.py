@@ -14,8 +14,8 @@ from ..faces.lip_matching import head_turns, match_frames, pick_frames, sharp_fr
 from ..faces.mouth_openness import closed_frames, nearest, openness
 from ..faces.shot_boundaries import CutState, scene_cuts
 from ..faces.tracking import window
-from ..image.affine import Box, Framing, apply, bounds, crop_to_frame, invert, within
-from ..image.crop import cut, cut_frames
+from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
+from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import ImageClip, VideoClip
 from ..runtime.prefetch import ahead
@@ -152,7 +152,7 @@ def clear(footage: VideoClip | ImageClip, track: FaceTrack, *, length: int) -> R
     found = _gathered(footage, whole, tried, torch.zeros(1, dtype=torch.long))
     maps = crop_to_frame(found.boxes, found.points, Framing(), _LOOKED_AT)
     crops = torch.cat(
-        [cut_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)]
+        [crop_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)]
     )
     best = int(clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
@@ -195,7 +195,7 @@ def _measured(
             here = looked[piece.start : stop].nonzero()[:, 0]
             if len(here):
                 at = piece.start + here
-                values[at] = openness(cut(piece.pixels[here], maps[at], _LOOKED_AT))
+                values[at] = openness(crop_pictures(piece.pixels[here], maps[at], _LOOKED_AT))
             if on_found is not None:
                 on_found(stop)
     return values, cuts
@@ -249,11 +249,13 @@ def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
     sides = boxes[:, 2:] - boxes[:, :2]
     grown = torch.cat([boxes[:, :2] - _MARGIN * sides, boxes[:, 2:] + _MARGIN * sides], 1)
     crop = (-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
-    aligned = boxes.new_tensor(bounds(crop_to_frame(boxes, points, Framing(), 1), crop, margin=4))
+    aligned = boxes.new_tensor(
+        crop_bounds(crop_to_frame(boxes, points, Framing(), 1), crop, margin=4)
+    )
     low, high = torch.minimum(grown, aligned)[:, :2], torch.maximum(grown, aligned)[:, 2:]
     halves = torch.cat([(low / 2).floor(), (high / 2).ceil()], 1).int().tolist()
     width, height = (-(-side // 2) for side in size)
-    inside = [within((a, b, c, d), width, height) for a, b, c, d in halves]
+    inside = [clip_box((a, b, c, d), width, height) for a, b, c, d in halves]
     return [(2 * x0, 2 * y0, 2 * x1, 2 * y1) for x0, y0, x1, y1 in inside]
 
 

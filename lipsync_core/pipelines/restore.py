@@ -14,7 +14,7 @@ from ..blend.blender import Blend, Faces, Moment, Past, blended, covered, shaped
 from ..blend.masks import MaskKind
 from ..errors import WeightsError
 from ..image.affine import FFHQ, Framing, apply, compose, crop_to_frame, invert, scale_of, unit_maps
-from ..image.crop import cut_frames, sample
+from ..image.crop import crop_frames, sample_affine
 from ..models import checkpoint, hub
 from ..models.precision import Precision, arithmetic
 from ..models.weights import weights_file
@@ -111,13 +111,13 @@ def _hidden(
     ``matrices`` place."""
     n = len(points)
     maps = crop_to_frame(points.new_zeros(n, 4), points, Framing(), _COMPARED)
-    near = Faces(maps, apply(invert(maps), points), pixels=cut_frames(frames, maps, _COMPARED))
+    near = Faces(maps, apply(invert(maps), points), pixels=crop_frames(frames, maps, _COMPARED))
     hidden, moment = covered(near, replace(blend, feather=_EDGE), _COMPARED, moment)
     assert hidden is not None
     squares = unit_maps(
         compose(invert(maps), matrices), [(_COMPARED, _COMPARED)] * n, [(SIZE, SIZE)] * n
     )
-    return sample(hidden, squares, (SIZE, SIZE)), moment
+    return sample_affine(hidden, squares, (SIZE, SIZE)), moment
 
 
 def _restored(
@@ -142,7 +142,7 @@ def _restored(
         x[index[here]].float().to(frames.pixels.device) for x in (track.boxes, track.points)
     )
     matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
-    seen = cut_frames(chosen, matrices, SIZE)
+    seen = crop_frames(chosen, matrices, SIZE)
     faces = Faces(matrices, apply(invert(matrices), points), pixels=seen)
     blend, moment = replace(restorer.blend, occlusion="ignore"), Moment(stream[here], fps, past)
     faces, mask, moment = shaped(faces, blend, SIZE, moment)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..blend.lip_warp import LipRange
 from ..image.affine import Framing, apply, crop_to_frame, invert
-from ..image.crop import cut_frames
+from ..image.crop import crop_frames
 from ..types import AnyFrames, Audio, FaceTrack, Frames, References, YuvFrames
 
 
@@ -142,5 +142,5 @@ class ReferenceCrops:
         """(1,3,S,S) of the picture ``place``."""
         if place not in self._crops:
             matrix = self.crop_to_patch[place : place + 1]
-            self._crops[place] = cut_frames(self.references.patches[place], matrix, self.size)
+            self._crops[place] = crop_frames(self.references.patches[place], matrix, self.size)
         return self._crops[place]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator as Rng
 from torch import Tensor
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+from ..image.yuv import LUMA
 
 
 def uniform(n: int, low: float, high: float, rng: Rng) -> Tensor:
@@ -77,7 +77,7 @@ def recolour(faces: Tensor, rng: Rng) -> Tensor:
 
     gamma = draw(-0.45, 0.45).exp()[..., None, None]
     gain = torch.diag_embed(1 + (torch.rand(k, 3, generator=rng, device=rng.device) - 0.5) * 0.3)
-    grey = torch.tensor(_LUMA, device=faces.device).expand(3, 3)
+    grey = torch.tensor(LUMA, device=faces.device).expand(3, 3)
     turn = _hue_turn(draw(-0.35, 0.35)) * draw(0.4, 1.4)
     colour = (turn @ (torch.eye(3, device=faces.device) - grey) + grey) @ gain
     contrast = draw(0.7, 1.3)

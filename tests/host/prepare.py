@@ -29,7 +29,7 @@ def prepare_torchvision() -> None:
     import torch
 
     try:
-        pass
+        import torchvision  # noqa: F401
     except RuntimeError:
         forget("torchvision")
         library = torch.library.Library("torchvision", "DEF")
@@ -42,7 +42,7 @@ def prepare_torchaudio() -> None:
     """Without its native library it can do all but forced alignment; told that there is none, it
     imports."""
     try:
-        pass
+        import torchaudio  # noqa: F401
     except (OSError, RuntimeError):
         forget("torchaudio")
         extension = types.ModuleType("torchaudio._extension")

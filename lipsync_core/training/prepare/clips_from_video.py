@@ -17,7 +17,7 @@ from ...errors import MediaError
 from ...faces import Detector
 from ...faces.tracking import window
 from ...image.affine import Framing, compose, crop_to_frame, translation
-from ...image.crop import cut, cut_frames
+from ...image.crop import crop_frames, crop_pictures
 from ...media import probe
 from ...media.clip import Cut, VideoClip, open_clip
 from ...metrics.sync_embedder import Scorer
@@ -86,8 +86,8 @@ class VideoTakes:
                         chunk, pixels=chunk.pixels[first - chunk.start : stop - chunk.start]
                     )
                     wide, looked = _placed(seen, settings, scorer)
-                    crops = cut_frames(frames, wide, settings.size + 2 * settings.margin)
-                    faces = cut_frames(
+                    crops = crop_frames(frames, wide, settings.size + 2 * settings.margin)
+                    faces = crop_frames(
                         frames, looked, scorer.size, antialias=scorer.framing.kind != "box"
                     )
                     yield Piece(number, first, _bytes(crops), faces)
@@ -125,8 +125,10 @@ class PictureTakes:
                 seen = FaceTrack(box, points, torch.ones(1, dtype=torch.bool), frame)
                 # whose crops have none
                 wide, looked = _placed(seen, settings, scorer, pads=(0, 0, 0, 0))
-                crops = cut(pixels, wide, settings.size + 2 * settings.margin)
-                yield Piece(number, frame, _bytes(crops), cut(pixels, looked, scorer.size))
+                crops = crop_pictures(pixels, wide, settings.size + 2 * settings.margin)
+                yield Piece(
+                    number, frame, _bytes(crops), crop_pictures(pixels, looked, scorer.size)
+                )
 
     def _open(self, number: int) -> Tensor:
         """(1,H,W,3) uint8."""
