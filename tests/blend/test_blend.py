@@ -208,7 +208,7 @@ def test_float64_gradients_of_the_composite() -> None:
     def mixed(made: Tensor, mask: Tensor) -> Tensor:
         return composite(Frames(picture), made, crop_to_frame=maps, mask=mask).pixels
 
-    assert torch.autograd.gradcheck(mixed, (made, mask))
+    assert torch.autograd.gradcheck(mixed, (made, mask), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
@@ -289,7 +289,7 @@ def test_a_residue_has_its_gradient(kind) -> None:
         (smooth_faces(1, 6, torch.float64) * 0.2)[..., ::4, ::4].contiguous().requires_grad_()
     )
     mask = face_mask("mouth", points()[:1].double() / 4, SIZE // 4, feather=0.2)
-    assert torch.autograd.gradcheck(lambda x: residue(kind, x, mask), (difference,))
+    assert torch.autograd.gradcheck(lambda x: residue(kind, x, mask), (difference,), fast_mode=True)
 
 
 def test_a_residue_is_taken_off_what_was_drawn_and_what_was_moved_alike() -> None:

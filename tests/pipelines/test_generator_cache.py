@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.streams import COUNT, FPS, HEIGHT, WIDTH, mini, opacities, person, pieces, voice, whole
+from helpers.streams import FPS, HEIGHT, WIDTH, mini, opacities, person, pieces, voice, whole
 from torch import Tensor
 
 from lipsync_core.blend.blender import Blend
@@ -10,7 +10,8 @@ from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.types import FaceTrack
 
-TRACKS = [person(10), person(100, hidden=slice(4, 9))]
+COUNT = 19  # two chunks and a part of one
+TRACKS = [person(10, count=COUNT), person(100, count=COUNT, hidden=slice(4, 9))]
 BLENDS = [
     Blend(strength=0.4),
     Blend("lower", "paste"),
@@ -33,12 +34,18 @@ def spoken(
     return whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=tracks, drawings=drawings))
 
 
+@pytest.fixture(scope="module")
+def drawings(clip: Tensor) -> GeneratorCache:
+    """What a dub with the usual blend has left."""
+    cache = GeneratorCache()
+    spoken(clip, Blend(), cache)
+    return cache
+
+
 @pytest.mark.parametrize("blend", BLENDS)
 def test_drawings_serve_every_blend(
-    clip: Tensor, blend: Blend, monkeypatch: pytest.MonkeyPatch
+    clip: Tensor, drawings: GeneratorCache, blend: Blend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawings = GeneratorCache()
-    spoken(clip, Blend(), drawings)
     wanted = spoken(clip, blend, None)
     # nothing may be drawn now
     monkeypatch.setattr("lipsync_core.models.wav2lip.Generator.draw", None)
@@ -46,8 +53,8 @@ def test_drawings_serve_every_blend(
 
 
 def test_drawings_keep_within_their_room(clip: Tensor) -> None:
-    # three chunks of eight faces in float32
-    drawings = GeneratorCache(most_bytes=3 * 8 * 6 * 48 * 96 * 4)
+    # sixteen faces in float32: of the six chunks three fit
+    drawings = GeneratorCache(most_bytes=2 * 8 * 6 * 48 * 96 * 4)
     wanted = spoken(clip, Blend(), drawings)
     assert len(drawings) == 3
     assert torch.equal(spoken(clip, Blend(), drawings), wanted)
