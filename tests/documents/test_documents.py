@@ -346,6 +346,28 @@ def test_files_and_names_in_documents_exist() -> None:
     assert wrong == []
 
 
+def test_guides_list_every_place() -> None:
+    """The sections of docs/howto.md name all source files in which their example stands."""
+    text = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
+    sources = [
+        path
+        for folder in ("lipsync_core", "lipsync_nodes", "train")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
+    sections = [section for section in text.split("\n## ") if "<!-- places of: " in section]
+    assert len(sections) == 7
+    for section in sections:
+        pattern = re.search(r"<!-- places of: (.*) -->", section)
+        assert pattern
+        places = {
+            path.relative_to(ROOT).as_posix()
+            for path in sources
+            if re.search(pattern[1], path.read_text(encoding="utf-8"))
+        }
+        assert places, pattern[1]
+        assert {place for place in places if f"`{place}`" not in section} == set(), pattern[1]
+
+
 def defined_names(path: Path | None) -> set[str]:
     """Functions, classes, methods and module-level names of a source file."""
     if path is None:
