@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -394,7 +395,8 @@ def test_python_blocks_run(inputs: Path, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copy(inputs / "speech.wav", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
-    exec(compile(blocks.pop(), "README.md", "exec"), {})
+    (tmp_path / "block.py").write_text(blocks.pop(), encoding="utf-8")
+    runpy.run_path("block.py")
     assert (tmp_path / "out.mp4").exists()
 
 
