@@ -16,14 +16,14 @@ from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.lip_warp import (
     LipMove,
     LipRange,
-    inside_of,
     measure_range,
     move_lips,
     paint_inside,
+    paint_mouth_inside,
     place_lips,
     raise_range,
+    scale_shape,
     spline,
-    wanted_shape,
 )
 from lipsync_core.image.affine import crop_to_frame
 from lipsync_core.image.landmarks import (
@@ -183,7 +183,7 @@ def test_closed_lips_stay_closed() -> None:
     move = move_lips(source, turned(source), lip_shapes(source), SIZE)
     assert float(lip_shapes(move.points)[0, 0]) < 0.01
     assert bool(torch.isfinite(move.offset).all())  # points that lie upon each other tear nothing
-    _, alpha = inside_of(noise(1, SIZE, SIZE), move)
+    _, alpha = paint_mouth_inside(noise(1, SIZE, SIZE), move)
     assert not alpha.any()
 
 
@@ -236,7 +236,7 @@ def moved(opening: float, wanted: float) -> tuple[Tensor, LipMove]:
 
 def test_paint_is_where_a_mouth_was_closed_and_opens() -> None:
     faces, move = moved(0.0, 0.2)
-    made, (_, alpha) = paint_inside(faces, move), inside_of(faces, move)
+    made, (_, alpha) = paint_inside(faces, move), paint_mouth_inside(faces, move)
     assert float(alpha.max()) == 1
     changed = (made - faces).abs().amax(1) > 1e-6
     inner = move.points[0, INNER_LIPS]
@@ -282,7 +282,7 @@ def test_a_photograph_is_taken_for_a_closed_mouth_of_usual_range() -> None:
 
 
 def test_wanted_shapes_are_likely_ones() -> None:
-    got = wanted_shape(torch.tensor([[0.0, 0.0, 0.0], [-50.0, 0.0, 0.0], [50.0, 0.0, 0.0]]), PRIOR)
+    got = scale_shape(torch.tensor([[0.0, 0.0, 0.0], [-50.0, 0.0, 0.0], [50.0, 0.0, 0.0]]), PRIOR)
     assert (
         torch.equal(got[0], PRIOR.neutral)
         and float(got[1, 0]) == 0

@@ -128,7 +128,7 @@ def raise_range(own: LipRange, said: Tensor) -> LipRange:
     return LipRange(own.neutral, own.spread * gain.to(own.spread))
 
 
-def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
+def scale_shape(said: Tensor, own: LipRange) -> Tensor:
     """(N,3) opening, width and jaw of a person with the range ``own``, for shapes ``said`` (N,3) in
     its standard deviations."""
     shape = own.neutral.to(said) + own.spread.to(said) * said.clamp(*_LIKELY)
@@ -285,11 +285,11 @@ def _radial(squares: Tensor) -> Tensor:
 def paint_inside(faces: Tensor, move: LipMove, *, share: Tensor | None = None) -> Tensor:
     """``faces`` (N,3,S,S), moved, with the inside of mouths that are opened further than their
     picture shows them painted."""
-    paint, alpha = inside_of(faces, move)
+    paint, alpha = paint_mouth_inside(faces, move)
     return torch.lerp(faces, paint, alpha if share is None else alpha * share)
 
 
-def inside_of(faces: Tensor, move: LipMove) -> tuple[Tensor, Tensor]:
+def paint_mouth_inside(faces: Tensor, move: LipMove) -> tuple[Tensor, Tensor]:
     """What the inside of mouths looks like, and where it is to be seen.
 
     Args:

@@ -63,7 +63,7 @@ _OPEN, _COVERED = 0.2, 0.5
 _CENTRE, _ACROSS, _ALONG = 0.72, 0.72, 0.80
 
 
-def parsed_mask(
+def parser_mask(
     kind: MaskKind, probabilities: Tensor, size: int, *, feather: float = 0.08
 ) -> Tensor:
     """(N,1,S,S) in [0,1]: where a face shows what ``kind`` redraws, of ``probabilities`` (N,19,h,w)
@@ -84,7 +84,9 @@ def parsed_mask(
     return _softened(inside, feather, size) * _frame(inside, feather, size)
 
 
-def occluded(probabilities: Tensor, points: Tensor, size: int, *, feather: float = 0.08) -> Tensor:
+def find_occluders(
+    probabilities: Tensor, points: Tensor, size: int, *, feather: float = 0.08
+) -> Tensor:
     """(N,1,S,S) in [0,1]: how much something before the face covers it, of ``probabilities``
     (N,19,h,w) over the whole crop and the face's ``points`` (N,K,2) crop pixels, five or dense ones
     (``outlines.LAYOUTS``).

@@ -25,7 +25,7 @@ from ..blend.blender import (
     steady,
 )
 from ..blend.composite import Movement
-from ..blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
+from ..blend.lip_warp import LipRange, measure_range, move_lips, paint_mouth_inside, scale_shape
 from ..faces.landmarks import sure_frames
 from ..faces.parser import FaceParser
 from ..image.affine import apply, crop_to_frame, invert
@@ -35,7 +35,7 @@ from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import ready
 from ..models.lip_warp import LipWarp
 from ..models.precision import Precision, arithmetic
-from ..models.wav2lip import unpacked
+from ..models.wav2lip import unpack_planes
 from ..types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
 from .roles import Drawings, Origins, Portraits, Role, at, present
 
@@ -311,7 +311,7 @@ class LipSync:
             made, moment = steady(made, self.blend, moment)
             made = made if share is None else torch.lerp(source.to(made), made, share)
             return made, None, faces, mask, moment
-        parts = torch.cat([part.to(device) for part in unpacked(planes.float())], 1)
+        parts = torch.cat([part.to(device) for part in unpack_planes(planes.float())], 1)
         reach = self.config.size / 4  # px: the most that anything moves
         parts[:, 3:5] /= reach
         seen = torch.cat(
@@ -345,7 +345,7 @@ class LipSync:
         a person with the range ``own``; those who do not speak close theirs. The mask holds the old
         mouth and the new one."""
         assert faces.dense is not None
-        wanted = wanted_shape(planes[:, :, 0, 0].to(faces.dense), own)
+        wanted = scale_shape(planes[:, :, 0, 0].to(faces.dense), own)
         if speaking is not None:
             wanted = torch.lerp(
                 own.neutral.to(wanted).expand_as(wanted), wanted, speaking[:, None].to(wanted)
@@ -357,7 +357,7 @@ class LipSync:
         pixels = faces.pixels if origins is None else origins.pixels
         assert pixels is not None
         pulled = move.pull(pixels.to(move.offset))
-        paint, inside = inside_of(pulled, move)
+        paint, inside = paint_mouth_inside(pulled, move)
         movement = Movement(move.offset, 1 - inside, whole=True)
         if origins is not None:
             movement = replace(
