@@ -32,11 +32,12 @@ TESTS = [
 TASKS = {
     "demo": (".", [["-m", "lipsync_core", "demo"]]),
     "test": (
-        ".[dev]",
+        ".[dev,docs]",
         [
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "."],
             ["-m", "pyright"],
+            ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site"],
             TESTS,
         ],
     ),

@@ -24,11 +24,11 @@ import torch
 from lipsync_core.blend.blender import Blend
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.media import read_audio, read_frames
-from lipsync_core.media.clip import Cut, opened
+from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.metrics.seams import Seams
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.pipelines.lipsync import LipSync, OnShares
-from lipsync_core.pipelines.roles import Drawings, Role
+from lipsync_core.pipelines.lipsync import LipSync
+from lipsync_core.pipelines.roles import FaceDub, GeneratorCache, RenderedChunk
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import Audio, FaceTrack, Frames
 
@@ -61,20 +61,20 @@ def sharpness(source: Frames, result: Frames, alpha: torch.Tensor) -> float:
 
 
 def measured(
-    sync: LipSync, frames: Frames, voice: Audio, fps, track: FaceTrack, drawings: Drawings
+    sync: LipSync, frames: Frames, voice: Audio, fps, track: FaceTrack, drawings: GeneratorCache
 ) -> tuple[list[float], float]:
     """Line, step, flicker and sharpness; seconds of blending a frame."""
-    count, height, width, _ = frames.pixels.shape
+    count = len(frames.pixels)
 
-    def run(on_shares: OnShares | None = None) -> Iterator[Frames]:
+    def run(*, opacity: bool = False) -> Iterator[RenderedChunk]:
         pieces = (Frames(frames.pixels[i : i + 8], i) for i in range(0, count, 8))
-        return sync.in_turn(pieces, [Role(voice, track, drawings)], fps=fps, on_shares=on_shares)
+        return sync.render(pieces, [FaceDub(voice, track, drawings)], fps=fps, opacity=opacity)
 
-    alpha = torch.zeros(count, height, width)
-    # draws; what follows only blends
-    list(run(lambda start, shares: alpha[start : start + len(shares)].copy_(shares)))
+    # the first run draws; the second one only blends
+    opacities = [chunk.opacity for chunk in run(opacity=True)]
+    alpha = torch.cat([opacity for opacity in opacities if opacity is not None])
     began = time.perf_counter()
-    done = torch.cat([piece.pixels for piece in run()])
+    done = torch.cat([chunk.frames.pixels for chunk in run()])
     spent = (time.perf_counter() - began) / count
     seams = Seams()
     seams.update(frames, Frames(done), alpha)
@@ -116,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     totals = {name: [0.0] * 5 for name in WAYS}
     for clip in args.clips:
-        footage = opened(clip, Cut())
+        footage = open_clip(clip, Cut())
         people, _ = find_people(footage, Finding(), torch.device("cpu"), stop=args.frames)
         whole = next(iter(read_frames(clip, chunk=args.frames, fps=footage.info.fps)))
         frames, track = around(whole, select(people, parse_face("largest")))
@@ -125,7 +125,9 @@ def main() -> None:
         for name, blend in WAYS.items():
             sync = LipSync(load_talking_face(args.model), blend=blend)
             voice = read_audio(args.speech, rate=sync.config.features.rate)
-            figures, spent = measured(sync, frames, voice, footage.info.fps, track, Drawings())
+            figures, spent = measured(
+                sync, frames, voice, footage.info.fps, track, GeneratorCache()
+            )
             totals[name] = [
                 a + b / len(args.clips)
                 for a, b in zip(totals[name], [*figures, spent], strict=True)

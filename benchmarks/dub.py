@@ -23,13 +23,13 @@ import torch
 
 from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
-from lipsync_core.media.clip import Footage
+from lipsync_core.media.clip import VideoClip
 from lipsync_core.models.layers import fold
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.pipelines.dub_plan import Shown, looks_of
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.roles import FaceDub
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import VideoInfo
 
@@ -94,7 +94,7 @@ def dub_apart(source: Path, speech: Path, out: Path) -> dict:
 def stages(source: Path, speech: Path) -> dict[str, float]:
     """Milliseconds a frame of each stage alone, one after another, nothing overlapping."""
     info = probe(source)
-    footage = Footage(source, info)
+    footage = VideoClip(source, info)
     began = time.perf_counter()
     pieces = list(footage.frames(10**9, 10**9, longer="trim", chunk=16))
     count = sum(piece.pixels.shape[0] for piece in pieces)
@@ -112,7 +112,7 @@ def stages(source: Path, speech: Path) -> dict[str, float]:
     )
     spent["find references"] = time.perf_counter() - began
     began = time.perf_counter()
-    for _ in sync.in_turn(pieces, [Role(voice, person, references=looks[0])], fps=info.fps):
+    for _ in sync.render(pieces, [FaceDub(voice, person, references=looks[0])], fps=info.fps):
         pass
     spent["generate and blend"] = time.perf_counter() - began
     return {name: seconds / count * 1000 for name, seconds in spent.items()}

@@ -25,7 +25,7 @@ import torch
 from lipsync_core.errors import LipSyncError
 from lipsync_core.faces.tracking import window
 from lipsync_core.media import probe, read_audio, read_frames
-from lipsync_core.media.clip import Footage
+from lipsync_core.media.clip import VideoClip
 from lipsync_core.metrics.sync import score_tracks
 from lipsync_core.metrics.sync_embedder import Scorer
 from lipsync_core.pipelines.score import load_scorer
@@ -37,7 +37,7 @@ MEDIA = {".mkv", ".mp4", ".mpg", ".mov", ".webm"}
 
 
 def tracks_of(clip: Path, fps: Fraction) -> list[FaceTrack]:
-    footage = Footage(clip, replace(probe(clip), fps=fps), on_warning=lambda _: None)
+    footage = VideoClip(clip, replace(probe(clip), fps=fps), on_warning=lambda _: None)
     detector, key = load_detector(Finding(), torch.device("cpu"))
     return track(footage, detector, detector_key=key)[0]
 

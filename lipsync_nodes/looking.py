@@ -12,7 +12,7 @@ from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
 from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.tracking import window
-from ..lipsync_core.media.clip import Cut, Footage, Pictures, opened
+from ..lipsync_core.media.clip import Cut, ImageClip, VideoClip, open_clip
 from ..lipsync_core.models.hub import HUB
 from ..lipsync_core.models.lip_warp import LipWarp
 from ..lipsync_core.pipelines.preview import face_masks, mask_sheet, overview, sheet_frames
@@ -39,12 +39,12 @@ _MASKS_AT_ONCE = 16  # frames, between two looks at Cancel
 _FEW_TRACKS = 20  # of so many, five portraits are kept of each; of more, two
 
 
-def footage(media: Any, fps: float) -> Footage | Pictures:
+def footage(media: Any, fps: float) -> VideoClip | ImageClip:
     """A VIDEO as the file that holds it, or an IMAGE shown at ``fps``."""
     if isinstance(media, Tensor):
-        return Pictures(convert.frames(media).pixels, convert.rate(fps))
+        return ImageClip(convert.frames(media).pixels, convert.rate(fps))
     source = video_source(media)
-    return opened(source.path, Cut(source.start, source.end))
+    return open_clip(source.path, Cut(source.start, source.end))
 
 
 def lasting(media: Any) -> bool:
@@ -52,7 +52,9 @@ def lasting(media: Any) -> bool:
     return not isinstance(media, Tensor) and video_source(media).lasting
 
 
-def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:
+def people(
+    clip: VideoClip | ImageClip, finding: Finding, bboxes: Any, face_landmarks: Any
+) -> People:
     """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is;
     ValueError."""
     if bboxes is not None and face_landmarks is not None:
@@ -60,7 +62,7 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
             "bboxes and face_landmarks are both connected; one of them says where the faces are"
         )
     width, height = clip.size
-    frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames
+    frames = len(clip.pixels) if isinstance(clip, ImageClip) else clip.info.frames
     progress = host.Progress({"pull": 2, "find faces": 8, "look": 1})
 
     def heard(done: int) -> None:
@@ -97,7 +99,7 @@ def people(clip: Footage | Pictures, finding: Finding, bboxes: Any, face_landmar
     return People(tuple(tracks), count, width, height, clip.fps, _portraits(clip, tracks, progress))
 
 
-def preview(clip: Footage | Pictures, found: People) -> Tensor:
+def preview(clip: VideoClip | ImageClip, found: People) -> Tensor:
     """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3)
     uint8."""
     shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
@@ -118,7 +120,7 @@ def mask_preview(media: Any, found: People | None, voice: Voice | None, blend: B
         host.pulled("face_parsing", progress)
         host.make_room(PARSER_BYTES)
     if found is None:
-        frames = len(clip.pixels) if isinstance(clip, Pictures) else clip.info.frames or 0
+        frames = len(clip.pixels) if isinstance(clip, ImageClip) else clip.info.frames or 0
         tracks, count = find_people(
             clip,
             Finding(cache=lasting(media)),
@@ -128,7 +130,7 @@ def mask_preview(media: Any, found: People | None, voice: Voice | None, blend: B
         )
         chosen = [select(tracks, FaceSelector("largest"))]
     else:
-        found.check(*clip.size, len(clip.pixels) if isinstance(clip, Pictures) else None)
+        found.check(*clip.size, len(clip.pixels) if isinstance(clip, ImageClip) else None)
         chosen, count = [speaker.track for speaker in found.speaking], found.frames
     return mask_sheet(
         clip,
@@ -191,7 +193,7 @@ def refuse_twice(found: People, track: FaceTrack) -> None:
 
 def _reference(image: Tensor) -> Tensor:
     """The largest face of an IMAGE as a portrait."""
-    clip = Pictures(convert.frames(image[:1]).pixels, convert.rate(1))
+    clip = ImageClip(convert.frames(image[:1]).pixels, convert.rate(1))
     tracks, _ = find_people(clip, Finding(cache=False, dense=False), host.device(), stop=1)
     if not tracks:
         raise NoFaceError(
@@ -202,7 +204,7 @@ def _reference(image: Tensor) -> Tensor:
 
 
 def _portraits(
-    clip: Footage | Pictures, tracks: list[FaceTrack], progress: host.Progress
+    clip: VideoClip | ImageClip, tracks: list[FaceTrack], progress: host.Progress
 ) -> tuple[Tensor, ...]:
     """(P,3,S,S) uint8 of every track."""
     wanted = [

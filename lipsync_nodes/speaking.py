@@ -1,7 +1,7 @@
 """What 'Generate Lip Sync (Wav2Lip)' does: a video from file to file, images in memory."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -15,14 +15,14 @@ from ..lipsync_core.audio.ops import fitted, frame_count, mixed, mono, resample
 from ..lipsync_core.audio.vad import Silence
 from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.faces.selection import parse_face, select
-from ..lipsync_core.media.clip import Cut, Longer, Pictures, opened, order
+from ..lipsync_core.media.clip import Cut, ImageClip, Longer, frame_order, open_clip
 from ..lipsync_core.models.generator import TalkingFace
 from ..lipsync_core.pipelines.dub import Encoding, dub
 from ..lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of, roles_of, suit_roles
 from ..lipsync_core.pipelines.lipsync import LipSync
 from ..lipsync_core.pipelines.reference import Reference
 from ..lipsync_core.pipelines.restore import Restore, restored, restorer_for
-from ..lipsync_core.pipelines.roles import Drawings, Role
+from ..lipsync_core.pipelines.roles import FaceDub, GeneratorCache, RenderedChunk
 from ..lipsync_core.pipelines.track_faces import Finding, find_people, load_parser
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
@@ -43,7 +43,7 @@ _RESTORER_BYTES = (
 )  # of 350 MB of weights and eight faces of 512 px, of which a layer's features take half a gigabyte
 
 _log = logging.getLogger("lipsync.nodes")
-_drawings: Recent[list[Drawings]] = Recent()
+_drawings: Recent[list[GeneratorCache]] = Recent()
 """What was drawn last, so that another blend of it need not draw again."""
 
 
@@ -116,11 +116,13 @@ class Job:
             )
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
-    def drawings(self, batch: int, *settings: Any, count: int) -> list[Drawings]:
+    def drawings(self, batch: int, *settings: Any, count: int) -> list[GeneratorCache]:
         """What was drawn before for ``count`` speakers, by all that changes what is drawn."""
         wishes = self.wishes
         settings = (*settings, batch, wishes.longer, self.drawn_from, self.voice.precision)
-        return _drawings.get(self.inputs, settings, lambda: [Drawings() for _ in range(count)])
+        return _drawings.get(
+            self.inputs, settings, lambda: [GeneratorCache() for _ in range(count)]
+        )
 
     def progress(self) -> host.Progress:
         """A bar of the stages that there will be."""
@@ -148,7 +150,7 @@ class Job:
 def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
     """VIDEO, AUDIO, and instead of a MASK why there is none."""
     source, wishes = video_source(media), job.wishes
-    info = opened(source.path, Cut(source.start, source.end)).info
+    info = open_clip(source.path, Cut(source.start, source.end)).info
     end = _picture_end(source, info)
     frames = None if end is None else round((end - source.start) * info.fps)
     if job.people is not None:
@@ -219,7 +221,7 @@ def _own_sound(source: VideoSource) -> Path | Audio:
 
 def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:
     """IMAGE, AUDIO and MASK."""
-    wishes, pictures = job.wishes, Pictures(convert.frames(media).pixels, convert.rate(fps))
+    wishes, pictures = job.wishes, ImageClip(convert.frames(media).pixels, convert.rate(fps))
     if wishes.turns:
         raise ValueError(
             "images have no sound in which to hear who speaks: set speakers to 'chosen', with 'Select Face' for each "
@@ -242,7 +244,7 @@ def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, An
         f"{count} images of {width}x{height} px, with their mask,",
         "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
     )
-    shown = Shown(pictures, length, order(length, count, wishes.longer))
+    shown = Shown(pictures, length, frame_order(length, count, wishes.longer))
     roles = _roles(
         job, sync, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress
     )
@@ -268,7 +270,7 @@ def _roles(
     heard: list[Audio],
     tracks: list[FaceTrack],
     progress: host.Progress,
-) -> list[Role]:
+) -> list[FaceDub]:
     """Who says what, as the wishes have it."""
     silence, faces = job.wishes.silence, [(track, None) for track in tracks]
     looks = looks_of(faces, shown, job.wishes.reference, silence, progress, sync=sync, heard=heard)
@@ -279,34 +281,39 @@ def _roles(
 
 
 def _spoken(
-    job: Job, sync: LipSync, shown: Shown, roles: list[Role], batch: int, progress: host.Progress
+    job: Job, sync: LipSync, shown: Shown, roles: list[FaceDub], batch: int, progress: host.Progress
 ) -> tuple[Tensor, Tensor]:
     """The pictures (T,H,W,3) that ``shown`` tells, with ``roles`` spoken, and how much of new
     mouths they show (T,H,W)."""
     wishes, pictures, count = job.wishes, shown.footage, len(shown.index)
-    assert isinstance(pictures, Pictures)
+    assert isinstance(pictures, ImageClip)
     width, height = pictures.size
     still, fps = shown.length == 1, pictures.fps
     made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
     kept = job.drawings(batch, str(fps), count=len(roles))
-    roles = [replace(role, drawings=drawings) for role, drawings in zip(roles, kept, strict=True)]
+    roles = [replace(role, cache=cache) for role, cache in zip(roles, kept, strict=True)]
     frames = pictures.frames(count, longer=wishes.longer, chunk=batch)
-
-    def seen(start: int, shares: Tensor) -> None:
-        mask[start : start + len(shares)] = shares
 
     if still:
         frames = iter([Frames(pictures.pixels)])
-    pieces = sync.in_turn(
-        frames, roles, fps=fps, still=count if still else None, chunk=batch, on_shares=seen
+    chunks = sync.render(
+        frames, roles, fps=fps, still=count if still else None, chunk=batch, opacity=True
     )
+
+    def frames_of(chunks: Iterator[RenderedChunk[Frames]]) -> Iterator[Frames]:
+        for chunk in chunks:
+            assert chunk.opacity is not None
+            mask[chunk.frames.start : chunk.frames.start + len(chunk.opacity)] = chunk.opacity
+            yield chunk.frames
+
+    pieces = frames_of(chunks)
     if wishes.restorer is not None:
         restorer = restorer_for(
             wishes.restorer, wishes.blend, host.device(), precision=job.voice.precision
         )
         assert restorer is not None
-        tracks, shares = [role.track for role in roles], [role.shown for role in roles]
-        clear = [role.clear for role in roles]
+        tracks, shares = [role.track for role in roles], [role.opacity for role in roles]
+        clear = [role.unoccluded for role in roles]
         pieces = restored(pieces, tracks, restorer=restorer, shown=shares, clear=clear, fps=fps)
     for chunk in pieces:
         here = slice(chunk.start, chunk.start + len(chunk.pixels))
@@ -316,7 +323,7 @@ def _spoken(
     return made, mask
 
 
-def _track(who: FaceTrack | str, pictures: Pictures, progress: host.Progress) -> FaceTrack:
+def _track(who: FaceTrack | str, pictures: ImageClip, progress: host.Progress) -> FaceTrack:
     if isinstance(who, FaceTrack):
         return who
     count = len(pictures.pixels)

@@ -23,7 +23,7 @@ from ..lipsync_core.media import (
     read_audio,
     write_shifted,
 )
-from ..lipsync_core.media.clip import Cut, opened
+from ..lipsync_core.media.clip import Cut, open_clip
 from ..lipsync_core.runtime.prefetch import ahead
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host
@@ -193,7 +193,7 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
             on_progress=lambda done, total: progress("write", done, total),
         )
         return out
-    out, footage = host.temp_file(".mp4"), opened(source.path, Cut(source.start, source.end))
+    out, footage = host.temp_file(".mp4"), open_clip(source.path, Cut(source.start, source.end))
     total = (footage.stop or footage.info.frames or 0) - footage.first
     with (
         VideoWriter(out, footage.info, AudioSource(sound)) as writer,

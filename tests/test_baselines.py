@@ -14,7 +14,7 @@ from golden import build, uniform
 from test_benchmark import speaking
 from test_dub import ASTRONAUT, FRESH, tone
 from test_models import macs
-from test_pipeline import COUNT, FPS, close, person, pieces, voice, whole
+from test_pipeline import COUNT, FPS, close, opacities, person, pieces, voice, whole
 from test_pipeline import clip as clip  # the fixture
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -42,7 +42,7 @@ from lipsync_core.models.generator import TalkingFace, flip_channels
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
 from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_face, save_model
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.roles import Drawings, Role
+from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.runtime.jobs import run_jobs
 from lipsync_core.training.losses import margin_loss, reconstruction
 from lipsync_core.types import Audio, FaceTrack, Frames
@@ -322,9 +322,9 @@ def test_a_still_is_the_stream_of_its_frame(name: str, clip: Tensor) -> None:
 def test_drawings_and_masks_know_them(
     name: str, clip: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawings, track = Drawings(), person(20)
+    drawings, track = GeneratorCache(), person(20)
 
-    def spoken(blend: Blend, kept: Drawings | None) -> tuple[Tensor, LipSync]:
+    def spoken(blend: Blend, kept: GeneratorCache | None) -> tuple[Tensor, LipSync]:
         sync = LipSync(talking(name), blend=blend, precision="float32")
         return whole(
             sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=[track], drawings=kept)
@@ -332,13 +332,8 @@ def test_drawings_and_masks_know_them(
 
     spoken(Blend(), drawings)
     wanted, sync = spoken(Blend("lower", colour_match="spread"), None)
-    masks = torch.zeros(clip.shape[:3])
-    role = Role(voice(1), track)
-    list(
-        sync.in_turn(
-            pieces(clip, COUNT), [role], fps=FPS, on_shares=lambda _, shares: masks.copy_(shares)
-        )
-    )
+    role = FaceDub(voice(1), track)
+    masks = opacities(sync.render(pieces(clip, COUNT), [role], fps=FPS, opacity=True))
     assert not ((wanted != clip).any(-1) & (masks == 0)).any() and masks.max() > 0.99
     monkeypatch.setattr(f"{THIN[name][0].__module__}.{THIN[name][0].__name__}.draw", None)
     assert torch.equal(spoken(Blend("lower", colour_match="spread"), drawings)[0], wanted)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, person, pieces, voice, whole
+from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, mini, opacities, person, pieces, voice, whole
 from torch import Tensor
 
 from lipsync_core.blend.blender import Blend
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.roles import Drawings, Role
+from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.types import FaceTrack
 
 TRACKS = [person(10), person(100, hidden=slice(4, 9))]
@@ -27,7 +27,7 @@ def clip() -> Tensor:
 
 
 def spoken(
-    clip: Tensor, blend: Blend, drawings: Drawings | None, tracks: list[FaceTrack] = TRACKS
+    clip: Tensor, blend: Blend, drawings: GeneratorCache | None, tracks: list[FaceTrack] = TRACKS
 ) -> Tensor:
     sync = LipSync(mini(), blend=blend, precision="float32")
     return whole(sync.stream(pieces(clip, 8), voice(1), fps=FPS, tracks=tracks, drawings=drawings))
@@ -37,7 +37,7 @@ def spoken(
 def test_drawings_serve_every_blend(
     clip: Tensor, blend: Blend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawings = Drawings()
+    drawings = GeneratorCache()
     spoken(clip, Blend(), drawings)
     wanted = spoken(clip, blend, None)
     # nothing may be drawn now
@@ -47,7 +47,7 @@ def test_drawings_serve_every_blend(
 
 def test_drawings_keep_within_their_room(clip: Tensor) -> None:
     # three chunks of eight faces in float32
-    drawings = Drawings(most_bytes=3 * 8 * 6 * 48 * 96 * 4)
+    drawings = GeneratorCache(most_bytes=3 * 8 * 6 * 48 * 96 * 4)
     wanted = spoken(clip, Blend(), drawings)
     assert len(drawings) == 3
     assert torch.equal(spoken(clip, Blend(), drawings), wanted)
@@ -57,7 +57,7 @@ def test_a_still_picture_has_drawings_too(clip: Tensor, monkeypatch: pytest.Monk
     (frame,) = pieces(clip[:1], 1)
     track = person(10, count=1)
 
-    def shown(blend: Blend, drawings: Drawings | None) -> Tensor:
+    def shown(blend: Blend, drawings: GeneratorCache | None) -> Tensor:
         sync = LipSync(mini(), blend=blend, precision="float32")
         return whole(
             sync.still(
@@ -65,7 +65,7 @@ def test_a_still_picture_has_drawings_too(clip: Tensor, monkeypatch: pytest.Monk
             )
         )
 
-    drawings = Drawings()
+    drawings = GeneratorCache()
     shown(Blend(), drawings)
     wanted = shown(Blend("face"), None)
     monkeypatch.setattr("lipsync_core.models.wav2lip.Generator.draw", None)
@@ -95,16 +95,8 @@ def test_other_strengths_are_refused(clip: Tensor, strength: float) -> None:
 @pytest.mark.parametrize("blend", [Blend(), Blend("lower", "paste"), Blend("face", strength=0.5)])
 def test_the_mask_covers_just_what_changes(clip: Tensor, blend: Blend) -> None:
     sync = LipSync(mini(), blend=blend, precision="float32")
-    masks = torch.zeros(COUNT, HEIGHT, WIDTH)
-
-    def seen(start: int, shares: Tensor) -> None:
-        masks[start : start + len(shares)] = shares
-
-    list(
-        sync.in_turn(
-            pieces(clip, 10), [Role(voice(1), track) for track in TRACKS], fps=FPS, on_shares=seen
-        )
-    )
+    faces = [FaceDub(voice(1), track) for track in TRACKS]
+    masks = opacities(sync.render(pieces(clip, 10), faces, fps=FPS, opacity=True))
     assert masks.shape == (COUNT, HEIGHT, WIDTH) and masks.min() == 0
     assert masks.max() == pytest.approx(blend.strength, abs=1e-4)
     changed = (spoken(clip, blend, None) != clip).any(-1)

@@ -34,7 +34,7 @@ from lipsync_core.image.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
-from lipsync_core.media.clip import Cut, Pictures, opened
+from lipsync_core.media.clip import Cut, ImageClip, open_clip
 from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.pipelines.track_faces import arranged, track
 from lipsync_core.types import Detections, FaceTrack, Frames
@@ -261,9 +261,9 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(
 ) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
     pixels = clip(1).pixels.repeat(20, 1, 1, 1)
-    (shown,), _ = track(Pictures(pixels, Fraction(25)), Fixed(), landmarks=finder())
+    (shown,), _ = track(ImageClip(pixels, Fraction(25)), Fixed(), landmarks=finder())
     film = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
-    footage = opened(film, Cut())
+    footage = open_clip(film, Cut())
     look, detector, heard = (
         Counting(network(), precision="float32", version="1"),
         Fixed(),

@@ -14,7 +14,7 @@ from lipsync_core.audio.ops import fitted, mixed
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS
 from lipsync_core.media import probe, probe_sound, read_audio
-from lipsync_core.media.clip import Footage, Pictures, opened
+from lipsync_core.media.clip import ImageClip, VideoClip, open_clip
 from lipsync_core.pipelines.demo import demo_clip
 from lipsync_core.pipelines.score import score
 from lipsync_core.pipelines.track_faces import Finding, Pace, device_named, find_people
@@ -44,7 +44,7 @@ def test_people_found_before_are_not_looked_for(
         clip(tmp_path / "face.mp4", portrait().expand(8, -1, -1, -1)),
         tone(tmp_path / "a.wav"),
     )
-    people = find_people(opened(face, Cut()), FRESH, CPU, stop=100)
+    people = find_people(open_clip(face, Cut()), FRESH, CPU, stop=100)
     assert len(people[0]) == 1 and people[1] == 8
     wanted = dub(face, speech, tmp_path / "a.mp4", finding=FRESH)
     monkeypatch.setattr("lipsync_core.pipelines.dub.find_people", None)
@@ -64,11 +64,11 @@ def test_people_found_before_are_not_looked_for(
 def test_pictures_in_memory_have_the_people_of_their_file(tmp_path: Path) -> None:
     frames = torch.stack([portrait().roll(2 * i, 1) for i in range(8)])
     path = clip(tmp_path / "face.mp4", frames)
-    ((from_file,), _) = find_people(opened(path, Cut()), FRESH, CPU, stop=100)
+    ((from_file,), _) = find_people(open_clip(path, Cut()), FRESH, CPU, stop=100)
     for held in (frames, frames.float() / 255):
         done: list[int] = []
         ((person,), count) = find_people(
-            Pictures(held, Fraction(25)), FRESH, CPU, stop=100, on_found=done.append
+            ImageClip(held, Fraction(25)), FRESH, CPU, stop=100, on_found=done.append
         )
         assert count == 8 and done[-1] == 8 and bool(person.visible.all())
         assert (person.boxes - from_file.boxes).abs().max() < 3
@@ -78,15 +78,15 @@ def test_large_pictures_are_searched_at_a_reduced_size() -> None:
     large = torch.nn.functional.interpolate(
         portrait().permute(2, 0, 1)[None].float(), scale_factor=5
     )
-    pictures = Pictures(large.byte().permute(0, 2, 3, 1), Fraction(25))
+    pictures = ImageClip(large.byte().permute(0, 2, 3, 1), Fraction(25))
     ((person,), _) = find_people(pictures, FRESH, CPU, stop=1)
-    ((small,), _) = find_people(Pictures(portrait()[None], Fraction(25)), FRESH, CPU, stop=1)
+    ((small,), _) = find_people(ImageClip(portrait()[None], Fraction(25)), FRESH, CPU, stop=1)
     assert next(pictures.reduced(1)).pixels.shape == (1, 640, 640, 3)
     assert (person.boxes - 5 * small.boxes).abs().max() < 25  # 5 px of the small one
 
 
 def test_small_faces_may_be_left_out() -> None:
-    pictures = Pictures(torch.cat([portrait()[None]] * 2), Fraction(25))
+    pictures = ImageClip(torch.cat([portrait()[None]] * 2), Fraction(25))
     assert len(find_people(pictures, Finding(min_size=60), CPU, stop=2)[0]) == 1
     assert find_people(pictures, Finding(min_size=200), CPU, stop=2)[0] == []
 
@@ -98,26 +98,26 @@ def test_the_pace_is_part_of_what_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     )
     rough = [Pace(1, 0.0), Pace(1, 0.2), Pace(5, 0.0), Pace()]
     found = [
-        find_people(opened(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes
+        find_people(open_clip(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes
         for pace in rough
     ]
     assert not any(torch.equal(found[0], other) for other in found[1:])
     steps = [(boxes[1:] - boxes[:-1]).abs().mean() for boxes in found]
     assert steps[0] > 2 * steps[1]  # smoothed
     again = [
-        find_people(opened(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes
+        find_people(open_clip(path, Cut()), Finding(pace=pace), CPU, stop=100)[0][0].boxes
         for pace in rough
     ]
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
     with pytest.raises(ValueError, match="smoothing"):
-        find_people(opened(path, Cut()), Finding(pace=Pace(5, -1)), CPU, stop=100)
+        find_people(open_clip(path, Cut()), Finding(pace=Pace(5, -1)), CPU, stop=100)
     assert Pace().smoothing == SMOOTHING_SECONDS
 
 
 @pytest.mark.parametrize("first", [0, 5])
 def test_single_frames_are_picked(tmp_path: Path, first: int) -> None:
     path = write_video(tmp_path / "levels.mp4", levels(40))
-    footage = Footage(path, probe(path), first)
+    footage = VideoClip(path, probe(path), first)
     wanted = [3, 7, 8, 31]
     picked = list(footage.pick([31, 3, 8, 7, 7, 99]))
     assert [number for number, _ in picked] == wanted
@@ -125,7 +125,7 @@ def test_single_frames_are_picked(tmp_path: Path, first: int) -> None:
     (everything,) = [torch.cat([piece.pixels for piece in footage.rgb(chunk=40)])]
     assert shown == [level_of(everything[number][None]) for number in wanted]
     assert list(footage.pick([])) == []
-    held = Pictures(everything, footage.fps)
+    held = ImageClip(everything, footage.fps)
     assert [(n, bool((p == everything[n]).all())) for n, p in held.pick([8, 3])] == [
         (3, True),
         (8, True),
@@ -135,7 +135,7 @@ def test_single_frames_are_picked(tmp_path: Path, first: int) -> None:
 def test_distant_frames_are_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lipsync_core.media.clip._SOUGHT", 4)
     path = write_video(tmp_path / "levels.mp4", levels(40))
-    footage = Footage(path, probe(path))
+    footage = VideoClip(path, probe(path))
     assert [n for n, _ in footage.pick([0, 3, 20, 39])] == [0, 3, 20, 39]
 
 
@@ -201,14 +201,14 @@ def test_the_demo_clips(demo_folder: Path) -> None:
     assert not late.samples[:, : late.rate // 5].any()
     written = clips["talking"].video.stat().st_mtime_ns
     assert demo_clip(demo_folder, "talking").video.stat().st_mtime_ns == written  # made once
-    people, _ = find_people(opened(clips["two people"].video, Cut()), FRESH, CPU, stop=1000)
+    people, _ = find_people(open_clip(clips["two people"].video, Cut()), FRESH, CPU, stop=1000)
     assert len(people) == 2
 
 
 def test_nobody_in_pictures_is_an_error_that_says_so() -> None:
     from lipsync_core.faces.selection import parse_face, select
 
-    people, _ = find_people(Pictures(torch.zeros(3, 64, 64, 3), Fraction(25)), FRESH, CPU, stop=3)
+    people, _ = find_people(ImageClip(torch.zeros(3, 64, 64, 3), Fraction(25)), FRESH, CPU, stop=3)
     with pytest.raises(NoFaceError):
         select(people, parse_face("largest"))
     assert ASTRONAUT.exists()

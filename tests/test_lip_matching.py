@@ -10,7 +10,7 @@ from torch import Tensor
 from lipsync_core.blend.blender import Blend
 from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frames
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
-from lipsync_core.media.clip import Pictures
+from lipsync_core.media.clip import ImageClip
 from lipsync_core.models.wav2lip import MINI, Generator
 from lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of
 from lipsync_core.pipelines.lipsync import LipSync
@@ -91,12 +91,12 @@ def test_a_head_that_is_turned_alike_is_preferred() -> None:
 COUNT = 40
 
 
-def speaker(openings: list[float]) -> tuple[Pictures, FaceTrack]:
+def speaker(openings: list[float]) -> tuple[ImageClip, FaceTrack]:
     pixels = (noise(1, 96, 112).expand(len(openings), -1, -1, -1).permute(0, 2, 3, 1) * 255).byte()
     dense = torch.cat([face(opening, size=70) for opening in openings]) + torch.tensor([20.0, 10.0])
     points = dense[:, [IRISES.start, IRISES.stop - 1, NOSE_BRIDGE.stop - 1, 0, 10]]
     boxes = torch.cat([points.amin(1) - 12, points.amax(1) + 12], 1)
-    return Pictures(pixels, FPS), FaceTrack(
+    return ImageClip(pixels, FPS), FaceTrack(
         boxes, points, torch.ones(len(openings), dtype=torch.bool), dense=dense
     )
 
@@ -130,7 +130,7 @@ def test_without_landmarks_each_frame_is_its_own_picture() -> None:
     wanted, index = PRIOR.neutral.expand(COUNT, -1), torch.arange(COUNT)
     for other in (replace(track, dense=None), replace(track, dense=torch.zeros(COUNT, 68, 2))):
         assert matching(media, other, wanted, SPREAD, length=COUNT, index=index) is None
-    photo = Pictures(media.pixels[:1], FPS)
+    photo = ImageClip(media.pixels[:1], FPS)
     assert matching(photo, track, wanted, SPREAD, length=1, index=index) is None
 
 

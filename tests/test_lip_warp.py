@@ -46,7 +46,7 @@ from lipsync_core.models.face_landmarks import FaceLandmarksConfig
 from lipsync_core.models.lip_warp import LipWarp, LipWarpConfig
 from lipsync_core.models.weights import load_talking_face, read_header, save_model
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.roles import Drawings, Role
+from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, References, YuvFrames
 
 SIZE = 64
@@ -350,7 +350,7 @@ def person(x: float, *, count: int = COUNT, dense: bool = True, opening: float =
 
 def roles(
     track: FaceTrack, clip: Tensor, *, seed: int = 1, references: bool = False, **more: Tensor
-) -> list[Role]:
+) -> list[FaceDub]:
     """One who speaks; ``references``: out of the pictures 2 and 7 by turns."""
     look = None
     if references:
@@ -359,11 +359,11 @@ def roles(
         dense = None if track.dense is None else track.dense[chosen]
         index = torch.arange(COUNT) // 3 % 2
         look = References(patches, track.boxes[chosen], track.points[chosen], index, dense)
-    return [Role(voice(seed), track, references=look, **more)]
+    return [FaceDub(voice(seed), track, references=look, **more)]
 
 
-def spoken(sync: LipSync, clip: Tensor, size: int, who: list[Role]) -> Tensor:
-    return whole(sync.in_turn(pieces(clip, size), who, fps=FPS))
+def spoken(sync: LipSync, clip: Tensor, size: int, who: list[FaceDub]) -> Tensor:
+    return whole(sync.render(pieces(clip, size), who, fps=FPS))
 
 
 @pytest.mark.parametrize("references", [False, True])
@@ -432,11 +432,12 @@ def test_who_does_not_speak_closes_their_mouth(sync: LipSync, clip: Tensor) -> N
     """Silence that closes: the sound does not matter, the lips are those of the neutral mouth."""
     quiet = torch.zeros(COUNT)
     one, other = (
-        spoken(sync, clip, 4, roles(person(20), clip, seed=seed, speaking=quiet)) for seed in (1, 2)
+        spoken(sync, clip, 4, roles(person(20), clip, seed=seed, speech_weight=quiet))
+        for seed in (1, 2)
     )
     assert torch.equal(one, other) and not torch.equal(one, clip)
     half = torch.cat([torch.ones(5), torch.zeros(COUNT - 5)])
-    mixed = spoken(sync, clip, 4, roles(person(20), clip, speaking=half))
+    mixed = spoken(sync, clip, 4, roles(person(20), clip, speech_weight=half))
     close(mixed[5:], one[5:])
     close(mixed[:5], spoken(sync, clip, 4, roles(person(20), clip))[:5])
 
@@ -444,7 +445,7 @@ def test_who_does_not_speak_closes_their_mouth(sync: LipSync, clip: Tensor) -> N
 def test_drawings_are_recalled(
     sync: LipSync, clip: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Drawings()
+    kept = GeneratorCache()
     who = [replace(role, drawings=kept) for role in roles(person(20), clip)]
     wanted = spoken(sync, clip, 4, who)
     assert len(kept) == 3 and [

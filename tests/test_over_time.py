@@ -8,7 +8,19 @@ import torch
 from golden import build
 from occluders import occluder, pasted
 from test_outlines import face as dense_face
-from test_pipeline import COUNT, FPS, HEIGHT, WIDTH, close, mini, person, pieces, voice, whole
+from test_pipeline import (
+    COUNT,
+    FPS,
+    HEIGHT,
+    WIDTH,
+    close,
+    mini,
+    opacities,
+    person,
+    pieces,
+    voice,
+    whole,
+)
 from test_pipeline import clip as clip  # the fixture
 from torch import Tensor
 
@@ -18,7 +30,7 @@ from lipsync_core.faces.parser import FaceParser
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.restore import Restorer, restored
-from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.roles import FaceDub
 from lipsync_core.types import FaceTrack, Frames, References
 
 BLENDS = [
@@ -31,16 +43,21 @@ BLENDS = [
 
 
 def spoken(
-    clip: Tensor, blend: Blend, role: Role, size: int = COUNT, *, parser: FaceParser | None = None
+    clip: Tensor,
+    blend: Blend,
+    role: FaceDub,
+    size: int = COUNT,
+    *,
+    parser: FaceParser | None = None,
 ) -> Tensor:
     sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
-    return whole(sync.in_turn(pieces(clip, size), [role], fps=FPS))
+    return whole(sync.render(pieces(clip, size), [role], fps=FPS))
 
 
 @pytest.mark.parametrize("blend", BLENDS)
 @pytest.mark.parametrize("size", [1, 7])
 def test_the_stream_does_not_depend_on_the_chunks(clip: Tensor, blend: Blend, size: int) -> None:
-    role = Role(voice(1), person(20, hidden=slice(9, 12)))
+    role = FaceDub(voice(1), person(20, hidden=slice(9, 12)))
     got = spoken(clip, blend, role, size)
     close(got, spoken(clip, blend, role))
     assert torch.equal(got[9:12], clip[9:12]) and (got != clip).flatten(1).any(1).sum() == COUNT - 3
@@ -94,10 +111,10 @@ def own_pictures(clip: Tensor, track: FaceTrack) -> References:
 @pytest.mark.parametrize("own", [True, False])
 def test_a_frame_that_is_its_own_reference_is_drawn_as_ever(clip: Tensor, own: bool) -> None:
     track, blend = person(20), Blend(kind="feather", own_pixels=own)
-    got = spoken(clip, blend, Role(voice(1), track, references=own_pictures(clip, track)))
+    got = spoken(clip, blend, FaceDub(voice(1), track, references=own_pictures(clip, track)))
     # the upper half is always the frame's own
     below = int(track.points[:, 2, 1].max()) + 13 if own else 0
-    close(got[:, below:], spoken(clip, blend, Role(voice(1), track))[:, below:])
+    close(got[:, below:], spoken(clip, blend, FaceDub(voice(1), track))[:, below:])
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -108,19 +125,12 @@ def test_a_mouth_is_drawn_from_its_reference(clip: Tensor, own: bool) -> None:
         (Frames(clip[:1]),), track.boxes[:1], track.points[:1], torch.zeros(COUNT, dtype=torch.long)
     )
     role, blend = (
-        Role(voice(1), track, references=first),
+        FaceDub(voice(1), track, references=first),
         Blend(kind="feather", own_pixels=own, detail=0, grain=0),
     )
-    masks = torch.zeros(clip.shape[:3])
     sync = LipSync(mini(), blend=blend, precision="float32")
-    got = whole(
-        sync.in_turn(
-            pieces(clip, 9),
-            [role],
-            fps=FPS,
-            on_shares=lambda at, x: masks[at : at + len(x)].copy_(x),
-        )
-    )
+    chunks = list(sync.render(pieces(clip, 9), [role], fps=FPS, opacity=True))
+    got, masks = whole(iter(chunks)), opacities(iter(chunks))
     close(spoken(clip, blend, role, 4), got)
     outside = masks == 0
     assert torch.equal(got[outside], clip[outside])
@@ -148,7 +158,7 @@ def test_who_does_not_speak_shows_the_references_mouth(clip: Tensor, own: bool) 
         (Frames(clip[:1]),), place.boxes, place.points, torch.zeros(COUNT, dtype=torch.long)
     )
     blend = Blend(own_pixels=own, detail=0, grain=0)
-    got = spoken(still, blend, Role(voice(1), track, speaking=speaking, references=look))
+    got = spoken(still, blend, FaceDub(voice(1), track, speech_weight=speaking, references=look))
     off = (got.int() - still.int()).abs().flatten(1).amax(1)
     rest = off[10:20]
     # the crop's own interpolation, where it is enlarged
@@ -168,7 +178,7 @@ def test_what_comes_before_the_face_stays(clip: Tensor) -> None:
     colour, cover = occluder("microphone", frames[12:24], track.points[12:24], torch.zeros(12, 2))
     frames[12:24] = pasted(frames[12:24], colour, cover)
     seen = (frames.permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
-    role = Role(voice(1), track)
+    role = FaceDub(voice(1), track)
     kept, drawn_over = (spoken(seen, Blend(occlusion=kind), role) for kind in ("compare", "ignore"))
     core = cover[:, 0] > 0.99
     changed, spoilt = (
@@ -208,15 +218,10 @@ def test_a_restored_face_leaves_what_comes_before_it_alone() -> None:
 
 
 def test_of_a_photograph_the_mouth_alone_moves(clip: Tensor) -> None:
-    role, masks = Role(voice(1), person(20, count=1)), torch.zeros(11, HEIGHT, WIDTH)
-    sync = LipSync(mini(), precision="float32")
-
-    def seen(start: int, shares: Tensor) -> None:
-        masks[start : start + len(shares)] = shares
-
-    got = whole(
-        sync.in_turn([Frames(clip[:1])], [role], fps=FPS, still=11, chunk=4, on_shares=seen)
-    )
+    role = FaceDub(voice(1), person(20, count=1))
+    sync, photo = LipSync(mini(), precision="float32"), [Frames(clip[:1])]
+    chunks = list(sync.render(photo, [role], fps=FPS, still=11, chunk=4, opacity=True))
+    got, masks = whole(iter(chunks)), opacities(iter(chunks))
     photo = clip[:1].expand(11, -1, -1, -1)
     assert torch.equal(got[masks == 0], photo[masks == 0])
     assert (
@@ -267,7 +272,7 @@ def test_a_parser_keeps_the_mask_to_what_it_knows(clip: Tensor) -> None:
     assert isinstance(network, FaceParsing)
     parser, role = (
         FaceParser(network, side=64, precision="float32"),
-        Role(voice(1), person(20, count=6)),
+        FaceDub(voice(1), person(20, count=6)),
     )
     with pytest.raises(
         ValueError,
@@ -278,9 +283,7 @@ def test_a_parser_keeps_the_mask_to_what_it_knows(clip: Tensor) -> None:
     shares: list[Tensor] = []
     for blend in (Blend(), Blend(occlusion="parse")):
         sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
-        list(
-            sync.in_turn(pieces(some, 6), [role], fps=FPS, on_shares=lambda _, x: shares.append(x))
-        )
+        shares.append(opacities(sync.render(pieces(some, 6), [role], fps=FPS, opacity=True)))
     whole_mask, parsed = shares
     assert whole_mask.shape == parsed.shape == (6, HEIGHT, WIDTH)
     assert bool((parsed <= whole_mask + 1e-6).all()) and float(parsed.sum()) < 0.9 * float(

@@ -15,11 +15,11 @@ from torch import Tensor
 from lipsync_core.blend.blender import Blend
 from lipsync_core.image.affine import ALIGNED
 from lipsync_core.media import probe
-from lipsync_core.media.clip import Footage, clip_frames, order
+from lipsync_core.media.clip import VideoClip, clip_frames, frame_order
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.roles import FaceDub, RenderedChunk
 from lipsync_core.pipelines.track_faces import arranged
 from lipsync_core.runtime.prefetch import ahead, timed
 from lipsync_core.types import Audio, FaceTrack, Frames, YuvFrames
@@ -84,13 +84,20 @@ def pieces(pixels: Tensor, size: int) -> Iterator[Frames]:
         yield Frames(pixels[start : start + size], start)
 
 
-def whole(stream: Iterator[Frames]) -> Tensor:
+def whole(stream: Iterator[Frames | RenderedChunk]) -> Tensor:
+    """(N,H,W,3) all pixels of a stream whose chunks follow one another from frame 0."""
     out, at = [], 0
     for chunk in stream:
-        assert chunk.start == at
-        at += len(chunk.pixels)
-        out.append(chunk.pixels)
+        frames = chunk.frames if isinstance(chunk, RenderedChunk) else chunk
+        assert frames.start == at
+        at += len(frames.pixels)
+        out.append(frames.pixels)
     return torch.cat(out)
+
+
+def opacities(stream: Iterator[RenderedChunk]) -> Tensor:
+    """(N,H,W) the opacity of the new mouths in all frames of a stream."""
+    return torch.cat([chunk.opacity for chunk in stream if chunk.opacity is not None])
 
 
 def close(a: Tensor, b: Tensor) -> None:
@@ -119,7 +126,7 @@ def test_a_new_mouth_is_seen_as_much_as_is_said_of_each_frame(
     shown = torch.ones(COUNT)
     shown[2:5], shown[5] = 0, 0.5
     got = whole(
-        sync.in_turn(pieces(clip, size), [Role(voice(1), person(20), shown=shown)], fps=FPS)
+        sync.render(pieces(clip, size), [FaceDub(voice(1), person(20), opacity=shown)], fps=FPS)
     )
     assert torch.equal(got[2:5], clip[2:5])
     close(got[shown == 1], dubbed[shown == 1])
@@ -274,7 +281,7 @@ def test_the_stream_reads_no_further_than_it_must(sync: LipSync, clip: Tensor) -
     ],
 )
 def test_order(length: int, longer, wanted: list[int]) -> None:
-    assert order(length, 9, longer).tolist() == wanted
+    assert frame_order(length, 9, longer).tolist() == wanted
 
 
 def luma(stream: Iterator[Frames | YuvFrames]) -> Tensor:
@@ -295,21 +302,21 @@ def luma(stream: Iterator[Frames | YuvFrames]) -> Tensor:
 @pytest.mark.parametrize("length", [1, 2, 3, 20])
 def test_footage_shows_its_frames_in_that_order(tmp_path: Path, longer, length: int) -> None:
     path = write_video(tmp_path / "a.mp4", levels(25))
-    footage = Footage(path, probe(path), first=3, stop=3 + length)
+    footage = VideoClip(path, probe(path), first=3, stop=3 + length)
     shown = luma(footage.frames(length, 47, longer=longer, chunk=8))
-    assert level_of(shown) == (order(length, 47, longer) + 3).tolist()
+    assert level_of(shown) == (frame_order(length, 47, longer) + 3).tolist()
 
 
 def test_footage_may_be_trimmed_or_cut_short(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", levels(25))
-    footage = Footage(path, probe(path))
+    footage = VideoClip(path, probe(path))
     assert level_of(luma(footage.frames(25, 60, longer="trim", chunk=8))) == list(range(25))
     assert level_of(luma(footage.frames(25, 11, chunk=8))) == list(range(11))
 
 
 def test_a_track_follows_the_order_of_its_frames() -> None:
     track = person(20, count=6, start=2, hidden=slice(4, 5))
-    index = order(9, 20, "pingpong")
+    index = frame_order(9, 20, "pingpong")
     got = arranged(track, 9, index)
     assert got.start == 0 and len(got.visible) == 20
     for shown, source in enumerate(index.tolist()):

@@ -14,7 +14,7 @@ from test_lip_warp import face as lip_face
 from test_lip_warp import lip_warp
 from test_outlines import face as dense_face
 from test_parsing import small
-from test_pipeline import FPS, mini, person, voice
+from test_pipeline import FPS, mini, opacities, person, voice
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
@@ -23,11 +23,11 @@ from lipsync_core.blend.parser_masks import LABELS
 from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
 from lipsync_core.faces.parser import FaceParser
-from lipsync_core.media.clip import Cut, Pictures, opened
+from lipsync_core.media.clip import Cut, ImageClip, open_clip
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.preview import mask_sheet, tinted
 from lipsync_core.pipelines.reference import clear
-from lipsync_core.pipelines.roles import Role
+from lipsync_core.pipelines.roles import FaceDub
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import FaceTrack, Frames
 
@@ -39,7 +39,7 @@ LENGTH, FRAME = 12, 3
 def track() -> FaceTrack:
     """The astronaut in a picture of 144 px, of which her face fills more than half; away in the
     first three frames."""
-    (found,), _ = find_people(Pictures(portrait()[None], FPS), Finding(cache=False), CPU, stop=1)
+    (found,), _ = find_people(ImageClip(portrait()[None], FPS), Finding(cache=False), CPU, stop=1)
     corner = found.boxes[0, :2] - 24
     boxes, points = found.boxes - corner.floor().repeat(2), found.points - corner.floor()
     visible = torch.arange(LENGTH) >= FRAME
@@ -47,9 +47,9 @@ def track() -> FaceTrack:
 
 
 @pytest.fixture(scope="module")
-def media(track: FaceTrack) -> Pictures:
+def media(track: FaceTrack) -> ImageClip:
     """Her picture, held still, with a microphone before the mouth in frame 3 alone."""
-    (found,), _ = find_people(Pictures(portrait()[None], FPS), Finding(cache=False), CPU, stop=1)
+    (found,), _ = find_people(ImageClip(portrait()[None], FPS), Finding(cache=False), CPU, stop=1)
     x, y = (found.boxes[0, :2] - 24).floor().int().tolist()
     width, height = (track.boxes[0, 2:] + 24).int().tolist()
     planes = (portrait()[y : y + height, x : x + width].permute(2, 0, 1) / 255).repeat(
@@ -59,7 +59,7 @@ def media(track: FaceTrack) -> Pictures:
     planes[here] = pasted(
         planes[here], *occluder("microphone", planes[here], track.points[here], torch.zeros(1, 2))
     )
-    return Pictures((planes.permute(0, 2, 3, 1) * 255).round().byte(), FPS)
+    return ImageClip((planes.permute(0, 2, 3, 1) * 255).round().byte(), FPS)
 
 
 def skin_parser() -> FaceParser:
@@ -90,7 +90,7 @@ def green(sheet: Tensor) -> Tensor:
     ],
 )
 def test_a_sheet_shows_what_the_stream_redraws(
-    blend: Blend, dense: bool, track: FaceTrack, media: Pictures
+    blend: Blend, dense: bool, track: FaceTrack, media: ImageClip
 ) -> None:
     """The region round so large a face is the whole frame, so that px are px."""
     track = (
@@ -108,18 +108,17 @@ def test_a_sheet_shows_what_the_stream_redraws(
         count=1,
         width=width,
     )
-    told: list[Tensor] = []
     sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
     plain = clear(media, track, length=LENGTH) if blend.occlusion == "compare" else None
-    stream = sync.in_turn(
+    stream = sync.render(
         [Frames(media.pixels[FRAME : FRAME + 1], FRAME)],
-        [Role(voice(1), track, clear=plain)],
+        [FaceDub(voice(1), track, unoccluded=plain)],
         fps=FPS,
-        on_shares=lambda _, shares: told.append(shares),
+        opacity=True,
     )
-    list(stream)
-    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, told[0][0], half=blend.strength / 2)
-    assert 0.03 < float((told[0] > 0).float().mean()) < 0.6
+    (opacity,) = opacities(stream)
+    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, opacity, half=blend.strength / 2)
+    assert 0.03 < float((opacity > 0).float().mean()) < 0.6
     off = (sheet.int() - wanted.int()).abs().amax(-1)
     # the line may move by a px
     assert sheet.shape == (height, width, 3) and float((off > 1).float().mean()) < 0.002
@@ -127,7 +126,7 @@ def test_a_sheet_shows_what_the_stream_redraws(
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_a_sheet_shows_which_lips_would_be_moved(
-    marked: bool, track: FaceTrack, media: Pictures
+    marked: bool, track: FaceTrack, media: ImageClip
 ) -> None:
     """As the stream has it of a mouth that rests: how far the chin falls is told by speech alone."""
     model, (width, height) = lip_warp(), media.size
@@ -147,21 +146,20 @@ def test_a_sheet_shows_which_lips_would_be_moved(
         },
         **{"lips": model, "count": 1, "width": width},
     )
-    told: list[Tensor] = []
-    stream = LipSync(model, precision="float32").in_turn(
+    stream = LipSync(model, precision="float32").render(
         [Frames(media.pixels[FRAME : FRAME + 1], FRAME)],
-        [Role(voice(1), track, speaking=torch.zeros(LENGTH))],
+        [FaceDub(voice(1), track, speech_weight=torch.zeros(LENGTH))],
         fps=FPS,
-        on_shares=lambda _, shares: told.append(shares),
+        opacity=True,
     )
-    list(stream)
-    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, told[0][0])
-    assert 0.03 < float((told[0] > 0).float().mean()) < 0.6
+    (opacity,) = opacities(stream)
+    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, opacity)
+    assert 0.03 < float((opacity > 0).float().mean()) < 0.6
     off = (sheet.int() - wanted.int()).abs().amax(-1)
     assert sheet.shape == (height, width, 3) and float((off > 3).float().mean()) < 0.01
 
 
-def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: Pictures) -> None:
+def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: ImageClip) -> None:
     plain, kept = (
         mask_sheet(
             media,
@@ -185,7 +183,7 @@ def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: Picture
 
 
 def test_small_faces_are_shown_large_and_all_of_them() -> None:
-    grey = Pictures(torch.full((8, 301, 403, 3), 120, dtype=torch.uint8), FPS)
+    grey = ImageClip(torch.full((8, 301, 403, 3), 120, dtype=torch.uint8), FPS)
     left, right = person(10, count=8, scale=30), person(300, count=8, scale=30, hidden=slice(4, 8))
     one = mask_sheet(grey, [left], 8, blend=Blend("face"), device=CPU, count=4, width=400)
     assert one.shape[1] == 400 and one.dtype == torch.uint8
@@ -204,7 +202,7 @@ def test_small_faces_are_shown_large_and_all_of_them() -> None:
 
 
 def test_parts_without_the_face_are_left_out() -> None:
-    media = Pictures(torch.full((12, 64, 64, 3), 90, dtype=torch.uint8), FPS)
+    media = ImageClip(torch.full((12, 64, 64, 3), 90, dtype=torch.uint8), FPS)
     track = person(0, count=12, scale=40, hidden=slice(3, 9))
     sheet = mask_sheet(media, [track], 12, blend=Blend(), device=CPU, count=4, width=200)
     first, last = sheet[:, :100], sheet[:, 100:]
@@ -221,7 +219,7 @@ def test_parts_without_the_face_are_left_out() -> None:
     ("x", "scale"), [(-60.0, 70.0), (170.0, 90.0), (-300.0, 900.0), (500.0, 70.0), (60.0, 2.0)]
 )
 def test_faces_at_the_edge_and_beyond_it_make_sheets(x: float, scale: float) -> None:
-    media = Pictures(torch.rand(3, 121, 199, 3, generator=torch.Generator().manual_seed(0)), FPS)
+    media = ImageClip(torch.rand(3, 121, 199, 3, generator=torch.Generator().manual_seed(0)), FPS)
     sheet = mask_sheet(
         media, [person(x, count=3, scale=scale)], 3, blend=Blend("face"), device=CPU, width=300
     )
@@ -248,9 +246,9 @@ def test_without_a_mask_the_picture_stays_and_the_line_is_white_in_black() -> No
 
 def test_a_file_and_the_same_in_memory_look_alike(tmp_path: Path) -> None:
     face = clip(tmp_path / "face.mp4", portrait().expand(6, -1, -1, -1))
-    footage = opened(face, Cut())
+    footage = open_clip(face, Cut())
     people, length = find_people(footage, Finding(cache=False), CPU, stop=6)
-    media = Pictures(pixels(face), Fraction(25))
+    media = ImageClip(pixels(face), Fraction(25))
     blend = Blend("lower", occlusion="compare")
     coded, plain = (
         mask_sheet(m, people, length, blend=blend, device=CPU, count=2) for m in (footage, media)
@@ -263,7 +261,7 @@ def test_a_parser_that_is_not_there_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path))
-    media = Pictures(torch.zeros(1, 80, 80, 3), FPS)
+    media = ImageClip(torch.zeros(1, 80, 80, 3), FPS)
     with pytest.raises(WeightsError, match="face_parsing"):
         mask_sheet(media, [person(5, count=1)], 1, blend=Blend(occlusion="parse"), device=CPU)
 

@@ -12,7 +12,7 @@ from lipsync_core.faces.selection import joined
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
 from lipsync_core.image.crop import crop_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
-from lipsync_core.media.clip import Cut, Footage, Pictures, opened, order
+from lipsync_core.media.clip import Cut, ImageClip, VideoClip, frame_order, open_clip
 from lipsync_core.pipelines.reference import Reference, references
 from lipsync_core.types import FaceTrack, Frames, References, YuvFrames
 from tests.media_samples import write_video
@@ -22,7 +22,9 @@ SIDE, WIDTH, HEIGHT = 80, 200, 160
 OPEN = [i % 25 for i in range(60)]  # closed once a second, at 0, 25 and 50
 
 
-def shot(opened: list[int], *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+def shot(
+    open_clip: list[int], *, seed: int = 0, height: int = HEIGHT, width: int = WIDTH
+) -> Tensor:
     """(N,H,W,3) uint8: a face whose mouth is open by so many quarter px, that walks a px a frame to
     the right and back."""
     small = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
@@ -30,7 +32,7 @@ def shot(opened: list[int], *, seed: int = 0, height: int = HEIGHT, width: int =
     axis = (torch.arange(SIDE) + 0.5) / SIDE
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pictures = []
-    for i, gap in enumerate(opened):
+    for i, gap in enumerate(open_clip):
         face = torch.tensor([0.8, 0.6, 0.5])[:, None, None].expand(3, SIDE, SIDE).clone()
         for rise, colour in (
             (4 + gap / 8, (0.7, 0.35, 0.33)),
@@ -55,16 +57,16 @@ def tracked(count: int, start: int = 0) -> FaceTrack:
     return FaceTrack(boxes, points, torch.ones(count, dtype=torch.bool), start, start)
 
 
-def video(tmp_path: Path, pixels: Tensor, *, pix_fmt: str = "yuv420p") -> Footage:
+def video(tmp_path: Path, pixels: Tensor, *, pix_fmt: str = "yuv420p") -> VideoClip:
     codec, options = ("libx264", None) if pix_fmt == "yuv420p" else ("ffv1", {})
-    return opened(
+    return open_clip(
         write_video(tmp_path / "a.mkv", pixels, codec=codec, pix_fmt=pix_fmt, options=options),
         Cut(),
     )
 
 
 def made(
-    footage: Footage | Pictures,
+    footage: VideoClip | ImageClip,
     kind: Reference,
     track: FaceTrack,
     length: int,
@@ -77,7 +79,7 @@ def made(
     return found
 
 
-def whole_frames(footage: Footage, count: int) -> Frames | YuvFrames:
+def whole_frames(footage: VideoClip, count: int) -> Frames | YuvFrames:
     (frames,) = footage.frames(count, count, chunk=count)
     return frames
 
@@ -111,7 +113,7 @@ def test_patches_hold_the_sources_own_pixels_in_the_framings_of_generators(
 
 
 def test_the_nearest_closed_mouth_stands_for_each_output_frame(tmp_path: Path) -> None:
-    index = order(60, 130, "pingpong")
+    index = frame_order(60, 130, "pingpong")
     heard: list[int] = []
     found = made(
         video(tmp_path, shot(OPEN)), "nearest-closed", tracked(60), 60, index, on_found=heard.append
@@ -166,7 +168,7 @@ def test_nobody_gets_somebody_elses_mouth(kind: Reference) -> None:
     shared = FaceTrack(
         track.boxes + shift.repeat(1, 2), track.points + shift[:, None], track.visible
     )
-    found = made(Pictures(shot(OPEN), FPS), kind, shared, 60)
+    found = made(ImageClip(shot(OPEN), FPS), kind, shared, 60)
     each = [set(found.index[a:b].tolist()) for a, b in ((0, 20), (20, 40), (44, 60))]
     assert sum(len(part) for part in each) == len(set().union(*each)) == len(found.patches)
 
@@ -174,7 +176,7 @@ def test_nobody_gets_somebody_elses_mouth(kind: Reference) -> None:
 @pytest.mark.parametrize("floating", [False, True])
 def test_pictures_in_memory(floating: bool) -> None:
     pixels = shot(OPEN) / 255 if floating else shot(OPEN)
-    found = made(Pictures(pixels, FPS), "nearest-closed", tracked(60), 60)
+    found = made(ImageClip(pixels, FPS), "nearest-closed", tracked(60), 60)
     assert [patch.pixels.dtype for patch in found.patches] == [pixels.dtype] * 3
     patch, box = found.patches[1], found.boxes[1].int()
     source = tracked(60).boxes[25].int()
@@ -183,10 +185,10 @@ def test_pictures_in_memory(floating: bool) -> None:
 
 
 def test_where_the_frame_itself_is_drawn_from(tmp_path: Path) -> None:
-    pictures, track = Pictures(shot(OPEN), FPS), tracked(60)
+    pictures, track = ImageClip(shot(OPEN), FPS), tracked(60)
     index = torch.arange(60)
     assert references(pictures, track, "current", length=60, index=index) is None
-    photograph = Pictures(shot(OPEN[:1]), FPS)
+    photograph = ImageClip(shot(OPEN[:1]), FPS)
     assert references(photograph, tracked(1), "first", length=1, index=index * 0) is None
     unseen = FaceTrack(track.boxes, track.points, torch.zeros(60, dtype=torch.bool))
     assert references(pictures, unseen, "nearest-closed", length=60, index=index) is None
@@ -213,7 +215,7 @@ def test_single_frames_come_as_the_file_codes_them(tmp_path: Path) -> None:
         assert isinstance(picture, YuvFrames) and torch.equal(
             picture.pixels, frames.pixels[i : i + 1]
         )
-    memory = list(Pictures(shot(OPEN), FPS).pick_coded([7]))
+    memory = list(ImageClip(shot(OPEN), FPS).pick_coded([7]))
     assert torch.equal(memory[0][1].pixels, shot(OPEN)[7:8])
 
 
@@ -227,7 +229,7 @@ def test_landmarks_tell_which_mouths_are_closed_where_they_are_sure(sure: bool) 
         dense[:, lower, 1] += torch.tensor([0.0 if i % 25 == 12 else 9.0 for i in range(60)])
     told = replace(track, dense=dense, dense_scores=torch.full((60,), 0.9 if sure else 0.2))
     pixels = shot(OPEN)
-    found = made(Pictures(pixels, FPS), "nearest-closed", told, 60)
+    found = made(ImageClip(pixels, FPS), "nearest-closed", told, 60)
     wanted = [12, 37] if sure else [0, 25, 50]
     for patch, box, frame in zip(found.patches, found.boxes.int(), wanted, strict=True):
         source = track.boxes[frame].int()

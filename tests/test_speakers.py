@@ -19,7 +19,7 @@ from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.faces.selection import FaceSelector, parse_face
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
-from lipsync_core.media.clip import Cut, order
+from lipsync_core.media.clip import Cut, frame_order
 from lipsync_core.metrics.active_speaker import Turn, confidences, turns_of
 from lipsync_core.pipelines.dub import Encoding, Finding, dub
 from lipsync_core.pipelines.speakers import (
@@ -147,7 +147,7 @@ def row(start: float, end: float, face: str) -> Row:
 def test_turns_become_shown_with_soft_edges_in_either_time() -> None:
     tracks = [track(0, 50), track(0, 50, 150), track(50, 50, 50, scene=50)]
     turns = [Turn(0, 10, 30), Turn(1, 30, 50), Turn(2, 60, 90)]
-    index = order(100, 150, "pingpong")
+    index = frame_order(100, 150, "pingpong")
     (one, shown), (other, beside) = parts(
         turns, tracks, fps=FPS, length=100, index=index, of_output=False
     )
@@ -163,7 +163,7 @@ def test_turns_become_shown_with_soft_edges_in_either_time() -> None:
         tracks[:1],
         fps=FPS,
         length=50,
-        index=order(50, 150, "loop"),
+        index=frame_order(50, 150, "loop"),
         of_output=True,
     )
     assert written[110:140].eq(1).all() and not written[:100].any()
@@ -248,7 +248,7 @@ def test_a_face_that_is_away_in_its_turn_is_said() -> None:
         "the turn of left from 2.5 to 3 s is left out: that face is not in the picture then"
     ]
     again = turns_of_rows(
-        rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=order(50, 100, "loop")
+        rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=frame_order(50, 100, "loop")
     )
     assert again == [Turn(0, 63, 75)]  # the picture begins anew
 

@@ -30,7 +30,7 @@ from lipsync_core.image.landmarks import (
     RIGHT_EYE,
     mouth_opening,
 )
-from lipsync_core.media.clip import Cut, opened
+from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from train.prepare_landmarks import read_labels
 
@@ -46,7 +46,7 @@ _SECONDS = Fraction(8)
 
 def measure(source: Path, labels: Path) -> dict[str, float] | None:
     """The row of one clip; None where no face, or none with landmarks, is found."""
-    footage = opened(source, Cut(end=_SECONDS))
+    footage = open_clip(source, Cut(end=_SECONDS))
     people, _ = find_people(
         footage, Finding(cache=False), torch.device("cpu"), stop=int(_SECONDS * footage.fps)
     )

@@ -100,14 +100,14 @@ def _sheet(
 ) -> "Tensor":
     from ..errors import MediaError
     from ..faces.selection import parse_face, select
-    from ..media.clip import opened
+    from ..media.clip import open_clip
     from ..models.lip_warp import LipWarp
     from ..pipelines.preview import mask_sheet
     from ..pipelines.track_faces import device_named, find_people, load_parser
 
     selector, target = parse_face(which), device_named(device)
     parser = load_parser(target) if blend.occlusion == "parse" else None
-    footage = opened(face, cut)
+    footage = open_clip(face, cut)
     whole = footage.info.frames or 0
     with Bar() as say:
         people, length = find_people(

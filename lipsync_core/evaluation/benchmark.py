@@ -17,7 +17,7 @@ from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
 from ..faces.tracking import window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
-from ..media.clip import Footage
+from ..media.clip import VideoClip
 from ..metrics.fid import Region, features
 from ..metrics.no_reference import BorderJitter, Sharpness
 from ..metrics.sync_embedder import SyncNetScorer
@@ -235,7 +235,7 @@ class Bench:
     def _scene(self, video: Path, audio: Path) -> "_Scene":
         info = probe(video)
         scripts = self.plan.mode == "reference"
-        footage = Footage(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
+        footage = VideoClip(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
         sound = read_audio(audio)
         wanted = (
             frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)

@@ -17,7 +17,7 @@ from ..faces.tracking import window
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_pictures
 from ..media import probe, read_audio, read_frames
-from ..media.clip import Footage
+from ..media.clip import VideoClip
 from ..metrics.sync import hear
 from ..metrics.sync_embedder import Scorer
 from ..pipelines.score import load_scorer
@@ -161,7 +161,7 @@ def _embedded(
 ) -> tuple[dict[int, Tensor], Tensor]:
     """Window by window what the expert makes of the largest face, by frames seen, and of the sound
     from there on."""
-    footage = Footage(path, replace(probe(path), fps=scorer.fps))
+    footage = VideoClip(path, replace(probe(path), fps=scorer.fps))
     people, _ = track(footage, detector, detector_key=key)
     person = select(people, FaceSelector())
     away = (~person.visible).nonzero()

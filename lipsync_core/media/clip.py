@@ -36,7 +36,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Footage:
+class VideoClip:
     """Frames ``first`` .. ``stop-1`` (None: to the end) of the file ``path`` at ``info.fps``. Its
     own frames count from 0."""
 
@@ -49,7 +49,7 @@ class Footage:
     def frames(
         self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 8
     ) -> Iterator[Frames | YuvFrames]:
-        """``count`` frames, of footage that has ``length``: in the order that ``order`` tells,
+        """``count`` frames, of footage that has ``length``: in the order that ``frame_order`` tells,
         numbered from 0; as the file codes them where that can be (``read_coded``)."""
         done = 0
         for piece in self._passes(min(length, count), longer, chunk):
@@ -185,23 +185,25 @@ class Footage:
                 backwards = not backwards
 
 
-def opened(path: Path, cut: Cut, *, on_warning: Callable[[str], None] | None = None) -> Footage:
+def open_clip(
+    path: Path, cut: Cut, *, on_warning: Callable[[str], None] | None = None
+) -> VideoClip:
     """What ``cut`` leaves of the video or photo ``path``. MediaError; ValueError for a cut that
     holds no frame."""
     info = probe(path)
     info = replace(info, fps=cut.fps or info.fps)
     if info.still:
-        return Footage(path, info, on_warning=on_warning)
+        return VideoClip(path, info, on_warning=on_warning)
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
         raise ValueError(
             f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later"
         )
-    return Footage(path, info, first, stop, on_warning)
+    return VideoClip(path, info, first, stop, on_warning)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
+class ImageClip:
     """Footage in memory: ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], shown at ``fps``.
     One picture alone is a photograph."""
 
@@ -211,8 +213,8 @@ class Pictures:
     def frames(
         self, count: int, *, longer: Longer = "pingpong", chunk: int = 8
     ) -> Iterator[Frames]:
-        """``count`` frames in the order that ``order`` tells, numbered from 0."""
-        index = order(len(self.pixels), count, longer)
+        """``count`` frames in the order that ``frame_order`` tells, numbered from 0."""
+        index = frame_order(len(self.pixels), count, longer)
         for start in range(0, count, chunk):
             yield Frames(self.pixels[index[start : start + chunk]], start)
 
@@ -266,7 +268,7 @@ def _scale(width: int, height: int) -> tuple[float, float]:
     return width / size[0], height / size[1]
 
 
-def order(length: int, count: int, longer: Longer) -> Tensor:
+def frame_order(length: int, count: int, longer: Longer) -> Tensor:
     """(count,) which frame of ``length`` is shown at each output frame: ``pingpong`` turns round at
     both ends without showing them twice, ``loop`` starts again, ``hold`` stays on the last."""
     index = torch.arange(count)

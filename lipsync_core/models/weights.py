@@ -30,7 +30,7 @@ from .syncnet import SyncNetConfig
 from .wav2lip import WAV2LIP
 
 _log = logging.getLogger("lipsync.weights")
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parents[1] / "assets"
 _NAMES = ("mini", "mini-2", "judge", "face_detector", "face_landmarks")
 BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in _NAMES}
 

@@ -19,7 +19,7 @@ from ..types import Audio, Frames, VideoInfo
 from .dub import Encoding, Finding, Progress, dub
 from .preview import contact_sheet as tiled
 
-SPEECH = Path(__file__).parent / "assets" / "demo.flac"
+SPEECH = Path(__file__).parents[1] / "assets" / "demo.flac"
 DemoName = Literal["portrait", "talking", "out of sync", "two people"]
 LATE = Fraction(1, 5)  # seconds: the sound of "out of sync"
 _HEAD = (slice(0, 224), slice(112, 336))  # where it is in the photograph

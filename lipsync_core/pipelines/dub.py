@@ -20,7 +20,7 @@ from ..audio.vad import Silence
 from ..blend.blender import Blend
 from ..faces.landmarks import unsure_warning
 from ..media import AudioSource, VideoWriter, refuse_inputs
-from ..media.clip import Cut, Footage, opened
+from ..media.clip import Cut, VideoClip, open_clip
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
 from ..models.precision import Precision
@@ -44,7 +44,7 @@ from .dub_plan import (
 from .lipsync import LipSync
 from .reference import Reference
 from .restore import Restore, Restorer, enlargement, restored, restorer_for
-from .roles import Drawings, Role
+from .roles import FaceDub, GeneratorCache
 from .track_faces import Finding, device_named, find_people, load_parser
 
 _log = logging.getLogger("lipsync.dub")
@@ -110,7 +110,7 @@ def dub(
     precision: Precision = "auto",
     batch: int = 8,
     people: tuple[Sequence[FaceTrack], int] | None = None,
-    drawings: Sequence[Drawings] | None = None,
+    drawings: Sequence[GeneratorCache] | None = None,
     on_progress: Progress | None = None,
     on_frames: Callable[[Frames | YuvFrames], None] | None = None,
 ) -> DubReport:
@@ -130,7 +130,7 @@ def dub(
     for models framed by the detector's box. model_name: for the report and the file, instead of the
     model's own. lead_ms: see ``SoundFeatures``. precision: the networks'; see ``arithmetic``.
     batch: frames at a time. people: the tracks found in this cut before, and how many of its frames
-    were searched; then nobody is looked for. drawings: one for each pair; see ``Drawings``.
+    were searched; then nobody is looked for. drawings: one for each pair; see ``GeneratorCache``.
     on_progress(stage, done, total); on_frames hears every chunk before it is written.
 
     Raises NoFaceError before anything is generated when no frame has the face, MediaError,
@@ -143,7 +143,7 @@ def dub(
     say, show = on_progress or (lambda *_: None), on_frames or (lambda _: None)
     notes = _Notes()
     with notes.clock("total"):
-        footage, target = opened(face, cut, on_warning=notes.warn), device_named(device)
+        footage, target = open_clip(face, cut, on_warning=notes.warn), device_named(device)
         network, name = _network(model, model_name, target)
         parser = load_parser(target, precision) if blend.occlusion == "parse" else None
         sync = LipSync(
@@ -203,16 +203,16 @@ def _licensed(restorer: Restorer | None) -> str | None:
     return None if restorer is None else f"{restorer.name}; licence: {restorer.licence}"
 
 
-def _redrawn(role: Role) -> Tensor:
+def _redrawn(role: FaceDub) -> Tensor:
     """(T,) bool: output frames that show something of the new mouth."""
-    return role.track.visible if role.shown is None else role.track.visible & (role.shown > 0)
+    return role.track.visible if role.opacity is None else role.track.visible & (role.opacity > 0)
 
 
 def _dubbed(
     sync: LipSync,
-    footage: Footage,
+    footage: VideoClip,
     shown: Shown,
-    roles: list[Role],
+    roles: list[FaceDub],
     batch: int,
     restorer: Restorer | None,
     notes: "_Notes",
@@ -220,19 +220,19 @@ def _dubbed(
     """The output's frames: each voice in turn speaks through its face, and is restored."""
     count, fps = len(shown.index), footage.fps
     if footage.info.still:
-        pieces = sync.in_turn(footage.frames(1, 1), roles, fps=fps, still=count, chunk=batch)
+        chunks = sync.render(footage.frames(1, 1), roles, fps=fps, still=count, chunk=batch)
     else:
         frames = footage.frames(shown.length, count, longer=shown.cut.longer, chunk=batch)
         read = timed(frames, notes.adder("read"))
-        pieces = sync.in_turn(timed(ahead(read), notes.adder("wait")), roles, fps=fps)
-    pieces = timed(pieces, notes.adder("generate"))
+        chunks = sync.render(timed(ahead(read), notes.adder("wait")), roles, fps=fps)
+    pieces = timed((chunk.frames for chunk in chunks), notes.adder("generate"))
     yield from pieces if restorer is None else _restored(pieces, roles, fps, restorer, notes)
     notes.seconds["generate"] -= notes.seconds.pop("wait", 0.0)
 
 
 def _restored(
     pieces: Iterator[Frames | YuvFrames],
-    speakers: list[Role],
+    speakers: list[FaceDub],
     fps: Fraction,
     restorer: Restorer,
     notes: "_Notes",
@@ -244,8 +244,8 @@ def _restored(
             f"a face is {largest:.1f} times as large as {restorer.name} draws it and may lose sharpness where it is restored; "
             "lower its strength, or leave it out for large faces"
         )
-    tracks, shown = [role.track for role in speakers], [role.shown for role in speakers]
-    clear = [role.clear for role in speakers]
+    tracks, shown = [role.track for role in speakers], [role.opacity for role in speakers]
+    clear = [role.unoccluded for role in speakers]
     made = restored(pieces, tracks, restorer=restorer, shown=shown, clear=clear, fps=fps)
     yield from timed(made, notes.adder("restore"))
     notes.seconds["restore"] -= notes.seconds["generate"]
@@ -286,7 +286,7 @@ def _network(
 
 def _writer(
     out: Path,
-    footage: Footage,
+    footage: VideoClip,
     sound: AudioSource,
     start: Fraction,
     encoding: Encoding,

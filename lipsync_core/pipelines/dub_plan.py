@@ -14,13 +14,13 @@ from ..errors import NoFaceError
 from ..faces.landmarks import sure_shares
 from ..faces.selection import FaceSelector, parse_face, select
 from ..media import probe
-from ..media.clip import Cut, Footage, Pictures, order
+from ..media.clip import Cut, ImageClip, VideoClip, frame_order
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
 from ..types import Audio, FaceTrack, References
 from .lipsync import LipSync
 from .reference import Reference, clear, matching, references
-from .roles import Drawings, Role
+from .roles import FaceDub, GeneratorCache
 from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
 from .track_faces import arranged
 
@@ -37,16 +37,16 @@ class Shown:
     """What an output shows: the frames ``index`` (T,) of the ``length`` that were searched of
     ``footage``, a ``cut``."""
 
-    footage: Footage | Pictures
+    footage: VideoClip | ImageClip
     length: int
     index: Tensor
     cut: Cut = Cut()
 
     @classmethod
-    def of(cls, footage: Footage, cut: Cut, length: int, wanted: int) -> "Shown":
+    def of(cls, footage: VideoClip, cut: Cut, length: int, wanted: int) -> "Shown":
         """For sound of ``wanted`` frames."""
         count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
-        return cls(footage, length, order(length, count, cut.longer), cut)
+        return cls(footage, length, frame_order(length, count, cut.longer), cut)
 
 
 def speakers_of(
@@ -66,7 +66,7 @@ def chosen(found: Sequence[FaceTrack], selectors: Sequence[FaceSelector | FaceTr
 
 
 def table(
-    speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[Drawings] | None
+    speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[GeneratorCache] | None
 ) -> list[Row]:
     """The rows of the table ``speakers``; none where the judge is to tell, or nobody."""
     if speakers is None:
@@ -103,7 +103,7 @@ def turns(
     """The faces that speak by turns, by the table's ``rows`` or by the judge. NoFaceError where
     none is in the picture."""
     footage, length, index = shown.footage, shown.length, shown.index
-    assert isinstance(footage, Footage)
+    assert isinstance(footage, VideoClip)
     fps, path = footage.fps, footage.path
     if rows:
         found_turns = turns_of_rows(rows, found, fps, warn, length=length, index=index)
@@ -195,13 +195,13 @@ def roles_of(
     looks: Sequence[References | None],
     silence: Silence,
     occlusion: Occlusion,
-    drawings: Sequence[Drawings] | None = None,
-) -> list[Role]:
+    drawings: Sequence[GeneratorCache] | None = None,
+) -> list[FaceDub]:
     """Who says what through whom, in frames of the output, and how much of each is seen; one sound
     is for all."""
     many, count = len(faces), len(shown.index)
     sounds = list(heard) * many if len(heard) == 1 else heard
-    roles: list[Role] = []
+    roles: list[FaceDub] = []
     for (face, turn), sound, kept, look in zip(
         faces, sounds, drawings or [None] * many, looks, strict=True
     ):
@@ -213,27 +213,27 @@ def roles_of(
         seen, speaking = shown_in(silence, turn, voice)
         plain = clear(shown.footage, face, length=shown.length) if occlusion == "compare" else None
         roles.append(
-            Role(
+            FaceDub(
                 sound, arranged(face, shown.length, shown.index), kept, seen, speaking, look, plain
             )
         )
     return roles
 
 
-def suit_roles(roles: Sequence[Role], sync: LipSync, shown: Shown) -> list[Role]:
+def suit_roles(roles: Sequence[FaceDub], sync: LipSync, shown: Shown) -> list[FaceDub]:
     """``roles`` for the model of ``sync``: one that moves lips moves them as far as speakers do,
     and shows nothing in frames whose landmarks cannot be believed."""
     if not isinstance(sync.model, LipWarp):
         return list(roles)
-    out: list[Role] = []
+    out: list[FaceDub] = []
     for role in roles:
         said = sync.lip_shapes(role.audio, shown.footage.fps, len(shown.index))
         sure = sure_shares(role.track)
         seen = (
             sure
-            if sure is None or role.shown is None
-            else role.shown[: len(sure)] * sure[: len(role.shown)]
+            if sure is None or role.opacity is None
+            else role.opacity[: len(sure)] * sure[: len(role.opacity)]
         )
         lips = raise_range(sync.lip_range(role.track), said)
-        out.append(replace(role, shown=role.shown if sure is None else seen, lips=lips))
+        out.append(replace(role, opacity=role.opacity if sure is None else seen, lip_range=lips))
     return out

@@ -2,7 +2,7 @@
 clip."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -37,12 +37,15 @@ from ..models.lip_warp import LipWarp
 from ..models.precision import Precision, arithmetic
 from ..models.wav2lip import unpack_planes
 from ..types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
-from .roles import Drawings, Origins, Portraits, Role, at, present
-
-OnShares = Callable[[int, Tensor], None]
-"""Hears of each chunk its first frame's number, and (N,H,W) in [0,1] how much of the new mouths
-each place shows."""
-
+from .roles import (
+    FaceDub,
+    GeneratorCache,
+    ReferenceCrops,
+    RenderedChunk,
+    SourceCrops,
+    values_at,
+    visible_in,
+)
 
 _Known = dict[int, tuple[Faces, list[Tensor]]]
 """Of a still picture: by the number of its role each face, and its features."""
@@ -54,8 +57,8 @@ class _Speaker:
     left."""
 
     number: int
-    role: Role
-    portraits: Portraits | None
+    role: FaceDub
+    portraits: ReferenceCrops | None
     past: Past = Past()
     lips: LipRange | None = None
 
@@ -122,7 +125,7 @@ class LipSync:
         *,
         fps: Fraction,
         tracks: Sequence[FaceTrack],
-        drawings: Drawings | None = None,
+        drawings: GeneratorCache | None = None,
     ) -> Iterator[AnyFrames]:
         """``frames`` with the faces of ``tracks`` speaking ``audio`` (mono, at the model's rate);
         frames in which no track is visible come back as they are. The stream does not depend on how
@@ -131,7 +134,8 @@ class LipSync:
         Every chunk is one batch. Frames lie anywhere; the faces travel to the model's device.
         drawings: filled, and read where it is filled already.
         """
-        return self.in_turn(frames, [Role(audio, track, drawings) for track in tracks], fps=fps)
+        roles = [FaceDub(audio, track, drawings) for track in tracks]
+        return (chunk.frames for chunk in self.render(frames, roles, fps=fps))
 
     def still(
         self,
@@ -142,24 +146,25 @@ class LipSync:
         tracks: Sequence[FaceTrack],
         count: int,
         chunk: int = 32,
-        drawings: Drawings | None = None,
+        drawings: GeneratorCache | None = None,
     ) -> Iterator[AnyFrames]:
         """``count`` frames of one still picture: as ``stream`` of the frame repeated, but each face
         is encoded once."""
-        roles = [Role(audio, track, drawings) for track in tracks]
-        return self.in_turn([frame], roles, fps=fps, still=count, chunk=chunk)
+        roles = [FaceDub(audio, track, drawings) for track in tracks]
+        chunks = self.render([frame], roles, fps=fps, still=count, chunk=chunk)
+        return (chunk.frames for chunk in chunks)
 
     @torch.inference_mode()
-    def in_turn(
+    def render(
         self,
         frames: Iterable[AnyFrames],
-        roles: Sequence[Role],
+        roles: Sequence[FaceDub],
         *,
         fps: Fraction,
         still: int | None = None,
         chunk: int = 32,
-        on_shares: OnShares | None = None,
-    ) -> Iterator[AnyFrames]:
+        opacity: bool = False,
+    ) -> Iterator[RenderedChunk[AnyFrames]]:
         """``stream`` for several, each of whom says something else through a face of their own.
         still: the frames wanted of the one picture in ``frames``, ``chunk`` at a time."""
         speakers = [self._speaker(number, role) for number, role in enumerate(roles)]
@@ -172,18 +177,18 @@ class LipSync:
             for place, speaker in enumerate(speakers):
                 piece, speakers[place], spoken = self._speak(piece, speaker, fps, known)
                 told += [] if spoken is None else [spoken]
-            if on_shares is not None:
-                on_shares(piece.start, self._shares(piece, told))
-            yield piece
+            yield RenderedChunk(piece, self._shares(piece, told) if opacity else None)
 
-    def _speaker(self, number: int, role: Role) -> _Speaker:
+    def _speaker(self, number: int, role: FaceDub) -> _Speaker:
         how = self.config.framing, self.config.size
-        clear = Portraits.of(role.clear, *how)
+        clear = ReferenceCrops.of(role.unoccluded, *how)
         past = Past() if clear is None else Past(clear=clear.crop(0))
         lips = (
-            (role.lips or self.lip_range(role.track)) if isinstance(self.model, LipWarp) else None
+            (role.lip_range or self.lip_range(role.track))
+            if isinstance(self.model, LipWarp)
+            else None
         )
-        return _Speaker(number, role, Portraits.of(role.references, *how), past, lips)
+        return _Speaker(number, role, ReferenceCrops.of(role.references, *how), past, lips)
 
     def lip_range(self, track: FaceTrack) -> LipRange:
         """How the lips of the person of ``track`` move, as far as its landmarks tell; else as
@@ -204,7 +209,7 @@ class LipSync:
             parts.append(self.model.draw(sound, [])[:, :, 0, 0].float().cpu())
         return torch.cat(parts)
 
-    def _known(self, picture: Frames | YuvFrames, roles: Sequence[Role]) -> _Known:
+    def _known(self, picture: Frames | YuvFrames, roles: Sequence[FaceDub]) -> _Known:
         seen = {
             number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])
         }
@@ -227,18 +232,18 @@ class LipSync:
         role, number, n = speaker.role, speaker.number, frames.pixels.shape[0]
         stream = torch.arange(n) + frames.start
         if known is None:
-            here, index = present(frames, role.track)
+            here, index = visible_in(frames, role.track)
         else:
             here, index = torch.full((n,), number in known), torch.zeros(n, dtype=torch.long)
-        shown = at(role.shown, stream)
-        if shown is not None and role.drawings is None:
+        shown = values_at(role.opacity, stream)
+        if shown is not None and role.cache is None:
             # what nobody sees need not be drawn, unless it is kept for another blend
             here = here & (shown > 0)
         if not here.any():
             return frames, speaker, None
         whole = bool(here.all())
         chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
-        planes = self._recall(role.drawings, number, frames.start, n)
+        planes = self._recall(role.cache, number, frames.start, n)
         origins = None if speaker.portraits is None else speaker.portraits.at(stream[here])
         if known is None:
             faces, skips = self._faces(chosen, speaker, index[here], drawn=planes is not None), None
@@ -250,9 +255,12 @@ class LipSync:
             # lying as what is kept does: the last bit of a sigmoid depends on how its numbers lie
             # in memory
             planes = planes.contiguous(memory_format=torch.channels_last)
-            self._keep(role.drawings, number, frames.start, n, planes)
+            self._keep(role.cache, number, frames.start, n, planes)
         moment = Moment(stream[here], fps, speaker.past)
-        shown, speaking = None if shown is None else shown[here], at(role.speaking, stream[here])
+        shown, speaking = (
+            None if shown is None else shown[here],
+            values_at(role.speech_weight, stream[here]),
+        )
         make = self._made if speaker.lips is None else partial(self._moved_lips, own=speaker.lips)
         made, movement, faces, mask, moment = make(planes, faces, origins, speaking, moment)
         origin = None if origins is None else origins.pixels
@@ -290,7 +298,7 @@ class LipSync:
         self,
         planes: Tensor,
         faces: Faces,
-        origins: Origins | None,
+        origins: SourceCrops | None,
         speaking: Tensor | None,
         moment: Moment,
     ) -> tuple[Tensor, Movement | None, Faces, Tensor, Moment]:
@@ -335,7 +343,7 @@ class LipSync:
         self,
         planes: Tensor,
         faces: Faces,
-        origins: Origins | None,
+        origins: SourceCrops | None,
         speaking: Tensor | None,
         moment: Moment,
         *,
@@ -368,7 +376,7 @@ class LipSync:
             return torch.lerp(pulled, paint, inside), None, faces, mask, moment
         return paint, movement, faces, mask, moment
 
-    def _source_points(self, faces: Faces, origins: Origins | None) -> Tensor:
+    def _source_points(self, faces: Faces, origins: SourceCrops | None) -> Tensor:
         """(N,102,2) landmarks, in crop px, of the pictures that mouths are made of."""
         assert isinstance(self.model, LipWarp) and faces.dense is not None
         if origins is None:
@@ -419,9 +427,9 @@ class LipSync:
         return self.model.moves and self.blend.own_pixels and not self.blend.colour_match
 
     def _recall(
-        self, drawings: Drawings | None, number: int, start: int, count: int
+        self, drawings: GeneratorCache | None, number: int, start: int, count: int
     ) -> Tensor | None:
-        planes = drawings.recall(number, start, count) if drawings is not None else None
+        planes = drawings.get(number, start, count) if drawings is not None else None
         return (
             None
             if planes is None
@@ -429,17 +437,17 @@ class LipSync:
         )
 
     def _keep(
-        self, drawings: Drawings | None, number: int, start: int, count: int, planes: Tensor
+        self, drawings: GeneratorCache | None, number: int, start: int, count: int, planes: Tensor
     ) -> None:
         if drawings is not None:  # the network's own format holds every bit that it computed
-            drawings.keep(
+            drawings.put(
                 number,
                 start,
                 count,
                 planes.to("cpu", next(self.model.parameters()).dtype, copy=True),
             )
 
-    def _skips(self, faces: Faces, origins: Origins | None) -> list[Tensor]:
+    def _skips(self, faces: Faces, origins: SourceCrops | None) -> list[Tensor]:
         assert faces.pixels is not None
         weight = next(self.model.parameters())
         pixels = faces.pixels.to(weight.dtype)

@@ -19,7 +19,7 @@ from ..faces.landmarks import SURE, LandmarkFinder
 from ..faces.selection import FaceSelector, parse_face, select
 from ..image.landmarks import mouth_opening
 from ..media import probe, read_frames
-from ..media.clip import Footage
+from ..media.clip import VideoClip
 from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames
@@ -164,7 +164,7 @@ class MouthMeter:
         stop = sys.maxsize if seconds is None else math.floor(seconds * info.fps) + 1
         self._say(f"find faces in {video.name}", 0, info.frames or 0)
         people, count = track(
-            Footage(video, info), self._detector, stop=stop, detector_key=self._key
+            VideoClip(video, info), self._detector, stop=stop, detector_key=self._key
         )
         person = select(people, selector)
         with closing(ahead(read_frames(video, fps=info.fps, chunk=_CHUNK, stop=count))) as frames:

@@ -29,11 +29,11 @@ from ..image.affine import (
 from ..image.crop import crop_frames
 from ..image.landmarks import POINTS
 from ..image.yuv import to_rgb
-from ..media.clip import Footage, Pictures
+from ..media.clip import ImageClip, VideoClip
 from ..models.lip_warp import LipWarp
 from ..types import FaceTrack, Frames, YuvFrames
 from .reference import clear
-from .roles import Portraits
+from .roles import ReferenceCrops
 from .track_faces import load_parser
 
 _TINT = (0.0, 1.0, 0.25)  # green: neither skin nor lips have it
@@ -43,7 +43,7 @@ _AROUND = 0.5  # of a face's box, shown on each side of it
 
 @torch.inference_mode()
 def mask_sheet(
-    media: Footage | Pictures,
+    media: VideoClip | ImageClip,
     tracks: Sequence[FaceTrack],
     length: int,
     *,
@@ -127,10 +127,10 @@ def _seen(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]
 
 
 def _clear(
-    media: Footage | Pictures, track: FaceTrack, length: int, framing: Framing, size: int
+    media: VideoClip | ImageClip, track: FaceTrack, length: int, framing: Framing, size: int
 ) -> Tensor | None:
     """(1,3,S,S) the face with nothing before it, as ``LipSync`` is given it."""
-    found = Portraits.of(clear(media, track, length=length), framing, size)
+    found = ReferenceCrops.of(clear(media, track, length=length), framing, size)
     return None if found is None else found.crop(0)
 
 

@@ -21,7 +21,7 @@ from ..faces.landmark_model import LandmarkModel
 from ..faces.selection import parse_face, select, usual_centre
 from ..faces.visible import boxed, visible
 from ..media import probe, read_audio, read_frames
-from ..media.clip import Footage
+from ..media.clip import VideoClip
 from ..metrics.fid import FID, Region
 from ..metrics.lmd import LandmarkDistance
 from ..metrics.no_reference import BorderJitter, MouthMotion, Sharpness
@@ -140,7 +140,7 @@ def measure(
     say("find faces", 0, info.frames or 0)
     detector, key = load_detector(finding, target)
     people, length = track(
-        Footage(truth or video, info, on_warning=warn), detector, detector_key=key
+        VideoClip(truth or video, info, on_warning=warn), detector, detector_key=key
     )
     person = select(people, selector)
     silent, silence = _silence(video, info.fps, math.ceil(length * share))

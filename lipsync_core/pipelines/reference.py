@@ -17,7 +17,7 @@ from ..faces.tracking import window
 from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
-from ..media.clip import Footage, Pictures
+from ..media.clip import ImageClip, VideoClip
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames, References, YuvFrames
 from .track_faces import Found
@@ -39,7 +39,7 @@ _JUMP = 0.5
 
 
 def references(
-    footage: Footage | Pictures,
+    footage: VideoClip | ImageClip,
     track: FaceTrack,
     kind: Reference,
     *,
@@ -87,7 +87,7 @@ def references(
 
 
 def matching(
-    footage: Footage | Pictures,
+    footage: VideoClip | ImageClip,
     track: FaceTrack,
     wanted: Tensor,
     spread: Tensor,
@@ -140,7 +140,7 @@ def matching(
     return _gathered(footage, whole, chosen, places)
 
 
-def clear(footage: Footage | Pictures, track: FaceTrack, *, length: int) -> References | None:
+def clear(footage: VideoClip | ImageClip, track: FaceTrack, *, length: int) -> References | None:
     """One picture of the face of ``track`` in the ``length`` frames of ``footage`` in which nothing
     lies before it, as far as eight of them, spread over the clip, tell (``pick_clearest``). None in
     photographs and for somebody who is never visible."""
@@ -159,8 +159,8 @@ def clear(footage: Footage | Pictures, track: FaceTrack, *, length: int) -> Refe
     return References(found.patches[one], found.boxes[one], found.points[one], found.index)
 
 
-def _still(footage: Footage | Pictures) -> bool:
-    return len(footage.pixels) == 1 if isinstance(footage, Pictures) else footage.info.still
+def _still(footage: VideoClip | ImageClip) -> bool:
+    return len(footage.pixels) == 1 if isinstance(footage, ImageClip) else footage.info.still
 
 
 def _told(whole: FaceTrack) -> Tensor:
@@ -177,7 +177,7 @@ def _alike(seen: Tensor, told: Tensor) -> Tensor:
 
 
 def _measured(
-    footage: Footage | Pictures, whole: FaceTrack, looked: Tensor, on_found: Found | None
+    footage: VideoClip | ImageClip, whole: FaceTrack, looked: Tensor, on_found: Found | None
 ) -> tuple[Tensor, Tensor]:
     """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool,
     which frames begin a scene."""
@@ -225,7 +225,7 @@ def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -
 
 
 def _gathered(
-    footage: Footage | Pictures, whole: FaceTrack, chosen: Tensor, index: Tensor
+    footage: VideoClip | ImageClip, whole: FaceTrack, chosen: Tensor, index: Tensor
 ) -> References:
     """Only patches are kept, never a whole frame."""
     boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()

@@ -19,7 +19,7 @@ from ..models import checkpoint, hub
 from ..models.precision import Precision, arithmetic
 from ..models.weights import weights_file
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
-from .roles import Portraits, at, present
+from .roles import ReferenceCrops, values_at, visible_in
 
 # px of the crops, and the soft edge in them, in which is seen what lies before a face
 _COMPARED, _EDGE = 96, 0.08
@@ -70,8 +70,8 @@ def restored(
     no track is visible come back as they are. The stream does not depend on how the frames are cut
     into chunks.
 
-    shown: for each track (T,) in [0,1], as in ``Role``, or None for all of it; empty: None for
-    each. A mouth that is not shown is not restored. clear: for each track what ``Role.clear`` is,
+    shown: for each track (T,) in [0,1], as in ``FaceDub``, or None for all of it; empty: None for
+    each. A mouth that is not shown is not restored. clear: for each track what ``FaceDub.unoccluded`` is,
     for a blend whose occlusion is ``compare``. fps: of the frames, for what is eased over time.
     Every chunk is one batch; the faces travel to the restorer's device.
     """
@@ -100,7 +100,7 @@ def enlargement(track: FaceTrack) -> float:
 
 
 def _past(look: References | None) -> Past:
-    clear = Portraits.of(look, Framing(), _COMPARED)
+    clear = ReferenceCrops.of(look, Framing(), _COMPARED)
     return Past() if clear is None else Past(clear=clear.crop(0))
 
 
@@ -128,9 +128,9 @@ def _restored(
     fps: Fraction,
     past: Past,
 ) -> tuple[AnyFrames, Past]:
-    here, index = present(frames, track)
+    here, index = visible_in(frames, track)
     stream = torch.arange(len(here)) + frames.start
-    share = at(shown, stream)
+    share = values_at(shown, stream)
     if share is not None:
         here = here & (share > 0)
         share = share[here]

@@ -20,7 +20,7 @@ from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import usual_centre
 from ..faces.shot_boundaries import scene_cuts
 from ..media import probe, read_audio, write_shifted
-from ..media.clip import Cut, Footage, opened
+from ..media.clip import Cut, VideoClip, open_clip
 from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
 from ..metrics.sync import score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
@@ -171,7 +171,7 @@ def score(
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     span = (cut.start, cut.end) if source == video else (Fraction(0), None)
     sound = judged_sound(source, span, judge, warn)
-    footage = opened(video, replace(cut, fps=judge.fps), on_warning=warn)
+    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
         found = _reference(footage, sound, judge, whole_frame, target, say)
@@ -241,7 +241,7 @@ def judged_sound(
 
 
 def _exact(
-    footage: Footage,
+    footage: VideoClip,
     sound: Audio,
     judge: Scorer,
     finding: Finding,
@@ -261,7 +261,7 @@ def _exact(
 
 
 def _faces(
-    footage: Footage, finding: Finding, device: torch.device, say: Progress
+    footage: VideoClip, finding: Finding, device: torch.device, say: Progress
 ) -> tuple[list[FaceTrack], int]:
     """Every face track, and the number of frames."""
     say("find faces", 0, footage.info.frames or 0)
@@ -287,7 +287,7 @@ def _faces(
 
 
 def _reference(
-    footage: Footage,
+    footage: VideoClip,
     sound: Audio,
     judge: SyncNetScorer,
     whole_frame: bool,

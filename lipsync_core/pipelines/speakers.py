@@ -20,7 +20,7 @@ from ..faces.selection import FaceSelector, first_seen, joined, parse_face, sele
 from ..faces.selection import rows as seats
 from ..faces.tracking import window
 from ..media import probe_sound
-from ..media.clip import Cut, opened
+from ..media.clip import Cut, open_clip
 from ..metrics.active_speaker import Turn, who_speaks
 from ..metrics.sync_embedder import Scorer
 from ..runtime.atomic import replacing
@@ -93,7 +93,7 @@ def speakers(
         device_named(device),
         on_progress or (lambda *_: None),
     )
-    footage = opened(video, cut, on_warning=warn)
+    footage = open_clip(video, cut, on_warning=warn)
     if footage.info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     whole = footage.info.frames or 0
@@ -139,7 +139,7 @@ def judged_turns(
     say, warn = on_progress or (lambda *_: None), warn or _log.warning
     span = (cut.start, cut.end) if sound == video else (Fraction(0), None)
     heard = judged_sound(sound, span, judge, warn)
-    footage = opened(video, replace(cut, fps=judge.fps), on_warning=warn)
+    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
     looked = [arranged(track, length, index) for track in tracks]

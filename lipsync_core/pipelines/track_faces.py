@@ -21,7 +21,7 @@ from ..faces.landmarks import VERSION, LandmarkFinder, with_dense
 from ..faces.parser import FaceParser
 from ..faces.shot_boundaries import scene_cuts
 from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
-from ..media.clip import DETECT_SIDE, Footage, Pictures
+from ..media.clip import DETECT_SIDE, ImageClip, VideoClip
 from ..models.face_detector import FaceDetector
 from ..models.face_landmarks import FaceLandmarks
 from ..models.face_parsing import FaceParsing
@@ -70,7 +70,7 @@ class Finding:
 
 
 def find_people(
-    footage: Footage | Pictures,
+    footage: VideoClip | ImageClip,
     finding: Finding,
     device: torch.device,
     *,
@@ -94,11 +94,11 @@ def find_people(
     return with_landmarks(people, _whole(footage, count), model, smoothing=smoothing), count
 
 
-def _whole(footage: Footage | Pictures, count: int) -> Iterator[Frames]:
+def _whole(footage: VideoClip | ImageClip, count: int) -> Iterator[Frames]:
     """The first ``count`` frames of ``footage`` as RGB, a few at a time."""
     pieces = (
         footage.rgb(chunk=_AT_ONCE)
-        if isinstance(footage, Footage)
+        if isinstance(footage, VideoClip)
         else footage.frames(count, chunk=_AT_ONCE)
     )
     for piece in pieces:
@@ -114,7 +114,7 @@ def _usual_side(person: FaceTrack) -> float:
 
 
 def track(
-    clip: Footage | Pictures,
+    clip: VideoClip | ImageClip,
     detector: Detector,
     *,
     stop: int = sys.maxsize,
@@ -139,7 +139,7 @@ def track(
     Returns:
         One track per face, and the number of frames searched.
     """
-    key = _cache_key(clip, stop, detector_key, pace) if isinstance(clip, Footage) else None
+    key = _cache_key(clip, stop, detector_key, pace) if isinstance(clip, VideoClip) else None
     marked = (
         None
         if key is None or landmarks is None
@@ -156,7 +156,7 @@ def track(
 
 
 def _cache_key(
-    clip: Footage, stop: int, detector_key: tuple[str, str] | None, pace: Pace
+    clip: VideoClip, stop: int, detector_key: tuple[str, str] | None, pace: Pace
 ) -> str | None:
     if detector_key is None:
         return None
@@ -174,7 +174,7 @@ def _cache_key(
 
 
 def _track_without_dense(
-    clip: Footage | Pictures,
+    clip: VideoClip | ImageClip,
     detector: Detector,
     stop: int,
     key: str | None,
@@ -209,7 +209,7 @@ def _track_without_dense(
 
 
 def add_dense(
-    footage: Footage | Pictures,
+    footage: VideoClip | ImageClip,
     people: Sequence[FaceTrack],
     count: int,
     landmarks: LandmarkFinder,
@@ -311,7 +311,7 @@ def device_named(name: str) -> torch.device:
 
 
 def given_people(
-    footage: Footage | Pictures,
+    footage: VideoClip | ImageClip,
     boxes: Sequence[Tensor],
     detector: Detector | None,
     *,

@@ -50,9 +50,9 @@ def talking(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Two seconds of a face that speaks."""
     folder = tmp_path_factory.mktemp("talking")
     whole = demo_clip(demo_folder, "talking").video
-    from lipsync_core.media.clip import Cut, opened
+    from lipsync_core.media.clip import Cut, open_clip
 
-    footage = opened(whole, Cut(Fraction(0), Fraction(2)))
+    footage = open_clip(whole, Cut(Fraction(0), Fraction(2)))
     path = folder / "short.mp4"
     with VideoWriter(path, footage.info, AudioSource(whole, stop=Fraction(2))) as out:
         for chunk in footage.frames(50, 50, longer="trim"):

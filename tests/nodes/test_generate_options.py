@@ -106,7 +106,7 @@ def _mouth(pack: Pack, media: Any) -> tuple[int, int]:
 def _openings(pack: Pack, pixels: torch.Tensor) -> torch.Tensor:
     """(N,) how far the mouth is open in pictures (N,H,W,3), by the bundled landmarks."""
     finding = pack.part("lipsync_core.pipelines.track_faces")
-    pictures = pack.part("lipsync_core.media.clip").Pictures(pixels, Fraction(25))
+    pictures = pack.part("lipsync_core.media.clip").ImageClip(pixels, Fraction(25))
     (person,), _ = finding.find_people(
         pictures, finding.Finding(cache=False), torch.device("cpu"), stop=len(pixels)
     )

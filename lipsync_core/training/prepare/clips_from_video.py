@@ -19,7 +19,7 @@ from ...faces.tracking import window
 from ...image.affine import Framing, compose, crop_to_frame, translation
 from ...image.crop import crop_frames, crop_pictures
 from ...media import probe
-from ...media.clip import Cut, Footage, opened
+from ...media.clip import Cut, VideoClip, open_clip
 from ...metrics.sync_embedder import Scorer
 from ...pipelines.track_faces import track
 from ...runtime.prefetch import ahead
@@ -63,7 +63,7 @@ class VideoTakes:
     def __init__(self, path: Path, detector: Detector) -> None:
         if probe(path).still:
             raise MediaError(f"{path}: a photograph does not move; wanted a video")
-        self._footage: Footage = opened(path, Cut(fps=FPS), on_warning=lambda _: None)
+        self._footage: VideoClip = open_clip(path, Cut(fps=FPS), on_warning=lambda _: None)
         self._tracks, self.frames = track(self._footage, detector)
         self.takes = [
             Take(person, track.start + first, track.start + stop, _side(track.boxes[first:stop]))
