@@ -133,7 +133,7 @@ def test_a_mouth_that_is_as_wanted_already_stays_where_it_is() -> None:
         and float(move.opened.abs().max()) < 1e-5
     )
     picture = noise(1, SIZE, SIZE)
-    assert float((move.pull(picture) - picture)[..., 2:-2, 2:-2].abs().max()) < 0.02
+    assert float((move.warp(picture) - picture)[..., 2:-2, 2:-2].abs().max()) < 0.02
 
 
 def test_nothing_of_the_old_lips_is_looked_at() -> None:
@@ -213,13 +213,13 @@ def test_a_batch_is_its_singles() -> None:
     wanted = torch.tensor([[0.2, 0.6, 0.9], [0.0, 0.66, 0.85], [0.1, 0.55, 0.88]])
     pictures = noise(3, SIZE, SIZE)
     together = move_lips(source, target, wanted, SIZE)
-    made = paint_inside(together.pull(pictures), together)
+    made = paint_inside(together.warp(pictures), together)
     for i in range(3):
         one = slice(i, i + 1)
         alone = move_lips(source[one], target[one], wanted[one], SIZE)
         torch.testing.assert_close(alone.offset, together.offset[one], atol=1e-2, rtol=0)
         torch.testing.assert_close(
-            paint_inside(alone.pull(pictures[one]), alone), made[one], atol=5e-3, rtol=0
+            paint_inside(alone.warp(pictures[one]), alone), made[one], atol=5e-3, rtol=0
         )
 
 
@@ -231,7 +231,7 @@ def moved(opening: float, wanted: float) -> tuple[Tensor, LipMove]:
     move = move_lips(
         source, source, lip_shapes(source) + torch.tensor([[wanted - opening, 0, 0]]), SIZE
     )
-    return move.pull(noise(1, SIZE, SIZE)), move
+    return move.warp(noise(1, SIZE, SIZE)), move
 
 
 def test_paint_is_where_a_mouth_was_closed_and_opens() -> None:

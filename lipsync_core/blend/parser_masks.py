@@ -5,10 +5,10 @@ Both multiply the mask that ``masks`` or ``outlines`` made of the landmarks: ``m
 parsed_mask(...) * (1 - occluded(...))``.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..image.crop import pixel_grid
 from .landmark_masks import outline_distance
 from .masks import MaskKind, soft_edge
 
@@ -125,11 +125,8 @@ def _own(points: Tensor, size: int, cells: int) -> Tensor:
     eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
     down = mouth - eyes
     length = down.norm(dim=1).clamp_min(1e-6)[:, None, None]
-    axis = (torch.arange(cells, device=points.device, dtype=points.dtype) + 0.5) * (size / cells)
-    away = (
-        torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-        - (eyes + down * _CENTRE)[:, None, None]
-    )
+    grid = pixel_grid(cells, cells, points) * (size / cells)
+    away = grid.permute(1, 2, 0) - (eyes + down * _CENTRE)[:, None, None]
     unit = down[:, None, None] / length[..., None]
     v = (away * unit).sum(-1) / (length * _ALONG)
     u = (away[..., 0] * unit[..., 1] - away[..., 1] * unit[..., 0]) / (length * _ACROSS)

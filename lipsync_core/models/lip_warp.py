@@ -92,7 +92,7 @@ class LipWarp(TalkingFace):
         here = self.find(reference[:, :3]).expand(count, -1, -1)
         wanted = scale_shape(planes[:, :, 0, 0].float(), self.prior)
         move = move_lips(here, there, wanted, size)
-        moved = move.pull(reference[:, :3].expand(count, -1, -1, -1))
+        moved = move.warp(reference[:, :3].expand(count, -1, -1, -1))
         return paint_inside(moved, move)
 
     def find(self, crops: Tensor) -> Tensor:
