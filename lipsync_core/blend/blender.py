@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..image.affine import apply, scale_of
 from ..image.crop import pixel_grid
 from ..image.landmarks import IRISES, JAW, NOSE_BASE
+from ..runtime.options import Option
 from ..types import AnyFrames, Frames, size_of
 from .color_match import ColorMatch, from_match_space, match_tones, measure_tones, to_match_space
 from .composite import Patch, PixelSource, composite, warp_faces
@@ -73,17 +74,115 @@ class Blend:
             scorer's confidence falls by 3 % (three clips; at 1 by 8 %).
     """
 
-    mask: MaskKind = "mouth"
-    kind: BlendKind = "seamless"
-    feather: float = 0.08
-    colour_match: ColorMatch | None = None
-    own_pixels: bool = True
-    strength: float = 1.0
-    feather_px: float | None = None
-    detail: float = 1.0
-    grain: float = 1.0
-    occlusion: Occlusion = "ignore"
-    steady: float = 0.0
+    mask: Annotated[
+        MaskKind,
+        Option(
+            "How much of the face is replaced.",
+            "mouth: mouth and chin. lower: its lower half. face: the whole face. box: the square.",
+        ),
+    ] = "mouth"
+    kind: Annotated[
+        BlendKind,
+        Option(
+            "How the new mouth joins the frame.",
+            "seamless: no visible seam. feather: a soft edge. paste: a hard edge. poisson, pyramid: "
+            "the two methods that seamless combines.",
+            name="blend",
+            node_name="blend",
+            metavar="[seamless|feather|paste]",
+        ),
+    ] = "seamless"
+    feather: Annotated[
+        float,
+        Option(
+            "Width of the soft edge, as a part of the face's size.",
+            minimum=0,
+            maximum=0.5,
+            step=0.01,
+            pixels="feather_px",
+        ),
+    ] = 0.08
+    colour_match: Annotated[
+        ColorMatch | None,
+        Option(
+            "Match the colors of the new skin to the frame's.",
+            "spread: each color channel by itself. covariance: the channels together, for "
+            "colored light.",
+            panel="Blending",
+        ),
+    ] = None
+    own_pixels: Annotated[
+        bool,
+        Option(
+            "Move the frame's own pixels if the model can (mini), so that large faces stay sharp.",
+            panel="Blending",
+            advanced=True,
+        ),
+    ] = True
+    strength: Annotated[
+        float,
+        Option(
+            "Opacity of the new mouth: 0 shows the old one.",
+            minimum=0,
+            maximum=1,
+            step=0.01,
+            panel="Blending",
+        ),
+    ] = 1.0
+    feather_px: Annotated[
+        float | None,
+        Option(
+            "Width of the soft edge in pixels of the frame, instead of 'feather'.",
+            minimum=0,
+            maximum=1000,
+            step=1,
+            hidden=True,
+            advanced=True,
+        ),
+    ] = None
+    detail: Annotated[
+        float,
+        Option(
+            "How much of the frame's sharpness a generated mouth gets.",
+            "mini moves the frame's own pixels, which are as sharp already.",
+            minimum=0,
+            maximum=1,
+            step=0.05,
+            hidden=True,
+        ),
+    ] = 1.0
+    grain: Annotated[
+        float,
+        Option(
+            "How much of the frame's grain a generated mouth gets.",
+            minimum=0,
+            maximum=1,
+            step=0.05,
+            hidden=True,
+            advanced=True,
+        ),
+    ] = 1.0
+    occlusion: Annotated[
+        Occlusion,
+        Option(
+            "Keep hands, microphones and hair in front of the mouth.",
+            "ignore: draw over them. compare: find them by comparison with a frame that shows the "
+            "mouth. parse: find them with a face parser (53 MB, downloaded on first use; "
+            "non-commercial research only), which also limits the mask to skin and lips.",
+        ),
+    ] = "ignore"
+    steady: Annotated[
+        float,
+        Option(
+            "Reduce the jitter of a generated mouth; 1 reduces most.",
+            "Lips that move are hardly changed.",
+            minimum=0,
+            maximum=1,
+            step=0.05,
+            panel="Blending",
+            advanced=True,
+        ),
+    ] = 0.0
 
     @property
     def needs_source(self) -> bool:

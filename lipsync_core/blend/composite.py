@@ -189,7 +189,7 @@ class _PlaneGroup:
     out: Tensor
     face: Tensor
     seam: Tensor | None
-    pictures: list[Sequence[Tensor]]
+    pictures: Sequence[Sequence[Tensor] | Tensor]
     scale: float
     top: int
 

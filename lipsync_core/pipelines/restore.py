@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ..image.crop import crop_frames, sample_affine
 from ..models import checkpoint, hub
 from ..models.precision import Precision, arithmetic
 from ..models.weights import weights_file
+from ..runtime.options import Option
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 from .roles import ReferenceCrops, values_at, visible_in
 
@@ -206,9 +207,34 @@ class Restore:
     codeformer; pulled before) or a file (.pth, .safetensors); ``strength`` in [0,1] how much of the
     restored face is seen, under which ``mask``."""
 
-    network: Path | str
-    strength: float = 1.0
-    mask: MaskKind = "mouth"
+    network: Annotated[
+        Path | str,
+        Option(
+            "Sharpen the faces afterwards with gfpgan, restoreformer, codeformer or a weight file.",
+            name="restore",
+            metavar="NAME[:STRENGTH[:MASK]]",
+        ),
+    ]
+    strength: Annotated[
+        float,
+        Option(
+            "Opacity of the restored face: 0 shows the generated one.",
+            minimum=0,
+            maximum=1,
+            step=0.05,
+            name="restore_strength",
+            hidden=True,
+        ),
+    ] = 1.0
+    mask: Annotated[
+        MaskKind,
+        Option(
+            "How much of the face is restored.",
+            "mouth: mouth and chin. lower: its lower half. face: the whole face. box: the square.",
+            name="restore_mask",
+            hidden=True,
+        ),
+    ] = "mouth"
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
