@@ -27,8 +27,8 @@ from ..lipsync_core.pipelines.track_faces import Finding, find_people, load_pars
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
 from .looking import PARSER_BYTES
-from .recent import Recent
-from .values import People, Voice
+from .lru import LastResult
+from .types import People, Voice
 from .videos import NO_MASK, VideoSource, video_output, video_source
 
 # Of frames as a file codes them, that travel together: six such chunks are on their way at a time,
@@ -43,7 +43,7 @@ _RESTORER_BYTES = (
 )  # of 350 MB of weights and eight faces of 512 px, of which a layer's features take half a gigabyte
 
 _log = logging.getLogger("lipsync.nodes")
-_drawings: Recent[list[GeneratorCache]] = Recent()
+_drawings: LastResult[list[GeneratorCache]] = LastResult()
 """What was drawn last, so that another blend of it need not draw again."""
 
 

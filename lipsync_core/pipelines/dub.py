@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
 from ..models.precision import Precision
 from ..models.weights import load_talking_face
+from ..runtime.options import Option
 from ..runtime.prefetch import ahead, timed
 from ..runtime.warnings import Warnings
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
@@ -55,11 +57,27 @@ class Encoding:
     ``veryfast`` because encoding is the slowest stage on a CPU. ``tag``: say in the file's metadata
     that the picture is generated, and by what. ``repeatable``: see ``VideoWriter``."""
 
-    codec: str | None = None
-    crf: float = 18
-    preset: str = "veryfast"
-    tag: bool = True
-    overwrite: bool = False
+    codec: Annotated[
+        str | None,
+        Option("FFmpeg video encoder; by default H.264 for MP4.", panel="Encoding"),
+    ] = None
+    crf: Annotated[
+        float,
+        Option(
+            "Quality of the video: lower is better and larger.",
+            panel="Encoding",
+            advanced=True,
+        ),
+    ] = 18
+    preset: Annotated[
+        str, Option("Encoder preset: slower ones make smaller files.", panel="Encoding")
+    ] = "veryfast"
+    tag: Annotated[
+        bool, Option("State in the file's metadata that the video is generated.", panel="Encoding")
+    ] = True
+    overwrite: Annotated[bool, Option("Replace an existing output.", flags=("--overwrite",))] = (
+        False
+    )
     repeatable: bool = False
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..audio.vad import Silence, shown_in, voice_activity
 from ..blend.blender import Occlusion
-from ..blend.lip_warp import raise_range, wanted_shape
+from ..blend.lip_warp import raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import sure_shares
 from ..faces.selection import FaceSelector, parse_face, select
@@ -180,7 +180,7 @@ def _matching(face: FaceTrack, sound: Audio, shown: Shown, sync: LipSync) -> Ref
     return matching(
         shown.footage,
         face,
-        wanted_shape(said, own),
+        scale_shape(said, own),
         own.spread,
         length=shown.length,
         index=shown.index,

@@ -22,7 +22,7 @@ def counter() -> tuple[list[Thing], Callable[[], Thing]]:
 
 
 def test_the_same_objects_and_settings_find_it_again(pack: Pack) -> None:
-    recent = pack.part("lipsync_nodes.recent").Recent()
+    recent = pack.part("lipsync_nodes.lru").LastResult()
     made, make = counter()
     media, audio = Thing(), Thing()
     first = recent.get((media, audio, None), (8, "loop"), make)
@@ -39,7 +39,7 @@ def test_the_same_objects_and_settings_find_it_again(pack: Pack) -> None:
 
 
 def test_it_goes_with_what_it_was_made_of(pack: Pack) -> None:
-    recent = pack.part("lipsync_nodes.recent").Recent()
+    recent = pack.part("lipsync_nodes.lru").LastResult()
     media, kept = Thing(), Thing()
     result = weakref.ref(recent.get((media, kept), (), Thing))
     assert result() is not None
@@ -49,7 +49,7 @@ def test_it_goes_with_what_it_was_made_of(pack: Pack) -> None:
 
 
 def test_nothing_is_kept_alive(pack: Pack) -> None:
-    recent = pack.part("lipsync_nodes.recent").Recent()
+    recent = pack.part("lipsync_nodes.lru").LastResult()
     media = Thing()
     recent.get((media,), (), Thing)
     alive = weakref.ref(media)
