@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blend.blender import Blend, Faces, Moment, Past, covering, shaped, shares
+from ..blend.blender import Blend, Blender, FaceCrops, enclose_mouths
 from ..blend.masks import face_mask
 from ..errors import NoFaceError
 from ..faces.landmarks import LandmarkFinder
@@ -89,19 +89,19 @@ def mask_sheet(
     columns = math.ceil(math.sqrt(len(seen)))
     across = max(1, width // columns)
     shape = (max(1, round(across * high / wide)), across)
-    tiles: list[Tensor] = []
+    blender, tiles = Blender(blend, size), list[Tensor]()
     for frame, picture in media.pick_coded(list(seen)):
         tile, share = _part(picture, regions[frame], shape), torch.zeros(shape)
         for number, face in seen[frame]:
             faces = _faces(picture, face, blend, framing, size, parser)
             if finder is not None:
                 faces = _reaching_below(faces, picture, face, finder)
-            moment = Moment(torch.tensor([frame]), media.fps, Past(clear=clears.get(number)))
-            faces, mask, _ = shaped(faces, blend, size, moment)
-            onto = compose(_to_tile(regions[frame], shape).to(mask), faces.crop_to_frame)
-            new = shares(
-                shape, replace(faces, crop_to_frame=onto), blend, mask, moves=moves and lips is None
-            )[0].cpu()
+            state = blender.start(media.fps, reference=clears.get(number))
+            mask = blender.make_mask(faces, torch.tensor([frame]), state)
+            onto = compose(_to_tile(regions[frame], shape).to(mask.shape), faces.crop_to_frame)
+            placed = replace(faces, crop_to_frame=onto)
+            lower_half = moves and lips is None
+            new = blender.compute_alpha(shape, placed, mask, lower_half=lower_half)[0].cpu()
             share = 1 - (1 - share) * (1 - new)
         tiles.append(tinted(tile.cpu(), share, half=blend.strength / 2))
     return contact_sheet(torch.stack(tiles), columns=columns)
@@ -141,7 +141,7 @@ def _faces(
     framing: Framing,
     size: int,
     parser: FaceParser | None,
-) -> Faces:
+) -> FaceCrops:
     """Where a ``face`` is in its ``picture``, and what the blend's mask needs to know of it; as
     ``LipSync`` has it."""
     device = picture.pixels.device
@@ -155,19 +155,19 @@ def _faces(
     if blend.occlusion == "parse":
         assert parser is not None
         labels = parser.faces(picture, points, placed, size)
-    return Faces(placed, apply(inverse, points).to(device), dense, pixels, labels)
+    return FaceCrops(placed, apply(inverse, points).to(device), dense, pixels, labels)
 
 
 def _reaching_below(
-    faces: Faces, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
-) -> Faces:
+    faces: FaceCrops, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
+) -> FaceCrops:
     """``faces`` with the outline that moved lips are put in under; looks for landmarks where the
     track has none of ours."""
     dense = faces.dense
     if dense is None or dense.shape[1] != POINTS:
         found, _ = finder.find(picture, face.boxes, face.points)
         dense = apply(invert(faces.crop_to_frame), found.to(faces.crop_to_frame))
-    return replace(faces, dense=covering(dense, dense))
+    return replace(faces, dense=enclose_mouths(dense, dense))
 
 
 def _regions(
