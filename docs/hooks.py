@@ -9,7 +9,7 @@ import posixpath
 import re
 import sys
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from mkdocs.structure.files import File, Files
 
@@ -34,6 +34,7 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 def on_config(config: Any) -> Any:
     """Complete the navigation with the generated pages."""
+    sys.path.insert(0, str(ROOT))  # document this checkout's package, whatever is installed
     reference = config.nav[-1]["Reference"]
     reference += [f"api/{name}.md" for name in api_pages() if name != "index"]
     reference.append({"Model cards": [page for page in PAGES if page.startswith("cards/")]})
@@ -56,6 +57,7 @@ def on_files(files: Files, config: Any) -> Files:
                         files.append(File.generated(config, path, content=picture.read_bytes()))
     for name, text in api_pages().items():
         files.append(File.generated(config, f"api/{name}.md", content=text))
+    files.append(File.generated(config, "commands.md", content=commands_page()))
     return files
 
 
@@ -90,16 +92,58 @@ def site_path(path: str) -> str | None:
     return f"pictures/{path}" if PurePosixPath(path).suffix in PICTURES else None
 
 
+def commands_page() -> str:
+    """List the arguments and options of every command, as the command line itself states them."""
+    import typer
+
+    from lipsync_core.cli.main import app
+
+    parts = ["# All commands and options"]
+
+    def add(command: Any, name: str) -> None:
+        for inner_name, inner in getattr(command, "commands", {}).items():
+            add(inner, f"{name} {inner_name}")
+        if hasattr(command, "commands"):
+            return
+        parts.append(f"## {name}\n\n{(command.help or '').strip()}")
+        panels: dict[str, list[str]] = {}
+        for one in command.params:
+            if not getattr(one, "hidden", False) and one.name != "help":
+                panel = getattr(one, "rich_help_panel", None) or "Options"
+                panels.setdefault(panel, []).append(option_row(one))
+        for panel, rows in panels.items():
+            table = ["| option | default | what it does |", "|---|---|---|", *rows]
+            parts.append(f"**{panel}**\n\n" + "\n".join(table))
+
+    add(typer.main.get_command(app), "lipsync")
+    return "\n\n".join(parts) + "\n"
+
+
+def option_row(parameter: Any) -> str:
+    """Make one row of the table of a command's options."""
+    names = [*parameter.opts, *parameter.secondary_opts]
+    if parameter.param_type_name == "argument":
+        names = [parameter.name.upper()]
+    described = getattr(parameter, "type_descriptor", None)
+    annotation = getattr(described, "annotation", None)
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    default = "" if parameter.default in (None, ...) else f"`{parameter.default}`"
+    about = getattr(parameter, "help", None) or ""
+    if choices:
+        about += " One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
+    cells = (" ".join(f"`{name}`" for name in names), default, about.strip())
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
 def api_pages() -> dict[str, str]:
     """Make a page for the public names, and one for each package of ``lipsync_core``."""
-    sys.path.insert(0, str(ROOT))
-    try:
-        from lipsync_core import _HOMES
-    finally:
-        sys.path.remove(str(ROOT))
+    from lipsync_core import _HOMES
 
+    short = "\n    options:\n      show_root_full_path: false"
     public = [
-        f"::: lipsync_core.{module}.{name}" for module, names in _HOMES.items() for name in names
+        f"::: lipsync_core.{module}.{name}{short}"
+        for module, names in _HOMES.items()
+        for name in names
     ]
     intro = "Everything that `from lipsync_core import ...` gives. Only this is stable."
     pages = {"index": "\n\n".join([f"# Public API\n\n{intro}", *public])}

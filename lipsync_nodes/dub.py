@@ -35,9 +35,9 @@ from ..lipsync_core.pipelines.run_log import RunLog
 from ..lipsync_core.pipelines.track_faces import Finding, load_parser
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
+from .lru import LastResult
 from .preview import PARSER_BYTES
-from .recent import Recent
-from .values import People, Voice
+from .types import People, Voice
 from .videos import NO_MASK, VideoSource, video_output, video_source
 
 # Of frames as a file codes them, that travel together: six such chunks are on their way at a time,
@@ -52,7 +52,7 @@ _RESTORER_BYTES = (
 )  # of 350 MB of weights and eight faces of 512 px, of which a layer's features take half a gigabyte
 
 _log = logging.getLogger("lipsync.nodes")
-_caches: Recent[list[GeneratorCache]] = Recent()
+_caches: LastResult[list[GeneratorCache]] = LastResult()
 """What was drawn last, so that another blend of it need not draw again."""
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..lipsync_core.pipelines.track_faces import Finding, Pace
 from . import convert, preview
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
-from .values import Speaker
+from .types import Speaker
 
 
 class DetectFaces(io.ComfyNode):

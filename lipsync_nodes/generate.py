@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..lipsync_core.blend.blender import Blend
-from ..lipsync_core.blend.color_match import ColourMatch
+from ..lipsync_core.blend.color_match import ColorMatch
 from . import convert, dub, preview
 from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input
 
@@ -134,7 +134,7 @@ class BlendSettings(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, mask, blend, colour_match, feather_px=0.0, colour: ColourMatch = "spread", **same
+        cls, mask, blend, colour_match, feather_px=0.0, colour: ColorMatch = "spread", **same
     ) -> io.NodeOutput:
         match = colour if colour_match else None
         return io.NodeOutput(

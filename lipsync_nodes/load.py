@@ -10,7 +10,7 @@ from ..lipsync_core.pipelines.demo import demo_clip
 from ..lipsync_core.pipelines.restore import Restore
 from . import convert, host
 from .sockets import CATEGORY, Model, Restorer
-from .values import Voice
+from .types import Voice
 from .videos import file_source, video_output, video_source
 
 _DEMO = ["portrait", "talking", "out of sync", "two people"]

@@ -28,7 +28,7 @@ from ..lipsync_core.pipelines.track_faces import (
 )
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
-from .values import People, Voice
+from .types import People, Voice
 from .videos import NO_MASK, video_source
 
 Rule = Literal["largest", "left", "right", "index", "point", "like image"]

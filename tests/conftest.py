@@ -3,8 +3,12 @@ once for all."""
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Before torch is imported, for what tests start as well. Of several processes each takes one core;
 # two threads on a core that does other work beside run ten times slower than one.
@@ -52,3 +56,11 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         demo_clip(root / "demo", "out of sync")
     return root / "demo"
+
+
+@pytest.fixture(scope="session")
+def clip() -> "Tensor":
+    """The clip of ``helpers.streams``: do not change it."""
+    from helpers.streams import moving_clip
+
+    return moving_clip()

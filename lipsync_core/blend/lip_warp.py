@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.affine import apply, fit_similarity
+from ..image.crop import pixel_grid, sample, warp_crops
 from ..image.landmarks import (
     INNER_LIPS,
     JAW,
@@ -25,7 +26,6 @@ from ..image.landmarks import (
     lip_shapes,
     mouth_opening,
 )
-from .composite import pull
 from .landmark_masks import polygon_distance
 
 _OUTER_EYES = (LEFT_EYE.start, RIGHT_EYE.start + 4)
@@ -84,9 +84,9 @@ class LipMove:
     points: Tensor
     opened: Tensor
 
-    def pull(self, source: Tensor) -> Tensor:
-        """(N,C,S,S) the picture ``source`` (N,C,S,S) moved, at the resolution of its crop."""
-        return pull(source, self.offset)
+    def warp(self, source: Tensor) -> Tensor:
+        """Warp pictures (N,C,S,S) at the resolution of their crops."""
+        return warp_crops(source, self.offset)
 
 
 def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
@@ -128,7 +128,7 @@ def raise_range(own: LipRange, said: Tensor) -> LipRange:
     return LipRange(own.neutral, own.spread * gain.to(own.spread))
 
 
-def wanted_shape(said: Tensor, own: LipRange) -> Tensor:
+def scale_shape(said: Tensor, own: LipRange) -> Tensor:
     """(N,3) opening, width and jaw of a person with the range ``own``, for shapes ``said`` (N,3) in
     its standard deviations."""
     shape = own.neutral.to(said) + own.spread.to(said) * said.clamp(*_LIKELY)
@@ -214,10 +214,8 @@ def move_lips(source: Tensor, target: Tensor, wanted: Tensor, size: int) -> LipM
     to = torch.cat([points[:, picked], neck_to, frame], 1)
     source_of = torch.cat([source[:, picked], neck_from, apply(back, frame)], 1)
     field = spline(to, source_of, size)
-    axis = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
-    here = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
     opened = wanted[:, 0] - mouth_opening(source)
-    return LipMove(field - here, points, opened)
+    return LipMove(field - pixel_grid(size, size, points), points, opened)
 
 
 def _frame(size: int, like: Tensor) -> Tensor:
@@ -262,8 +260,7 @@ def spline(to: Tensor, source: Tensor, size: int, *, smooth: float = 1e-4) -> Te
     right = torch.cat([source / size, to.new_zeros(count, 3, 2)], 1)
     weights = torch.linalg.solve(torch.cat([top, bottom], 1), right)
     cells = -(-size // _CELL)
-    axis = (torch.arange(cells, device=to.device, dtype=to.dtype) + 0.5) / cells
-    x, y = axis.expand(cells, cells).flatten(), axis[:, None].expand(cells, cells).flatten()
+    x, y = (pixel_grid(cells, cells, to) / cells).flatten(1)
     # distances by a product of matrices, which is several times as quick as differences
     places = torch.stack([x.square() + y.square(), x, y, torch.ones_like(x)], 1)
     terms = torch.stack(
@@ -285,11 +282,11 @@ def _radial(squares: Tensor) -> Tensor:
 def paint_inside(faces: Tensor, move: LipMove, *, share: Tensor | None = None) -> Tensor:
     """``faces`` (N,3,S,S), moved, with the inside of mouths that are opened further than their
     picture shows them painted."""
-    paint, alpha = inside_of(faces, move)
+    paint, alpha = paint_mouth_inside(faces, move)
     return torch.lerp(faces, paint, alpha if share is None else alpha * share)
 
 
-def inside_of(faces: Tensor, move: LipMove) -> tuple[Tensor, Tensor]:
+def paint_mouth_inside(faces: Tensor, move: LipMove) -> tuple[Tensor, Tensor]:
     """What the inside of mouths looks like, and where it is to be seen.
 
     Args:
@@ -319,13 +316,12 @@ def _mouth_inside(faces: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     inside = polygon_distance(inner, size)[:, None]  # (N,1,S,S) px, > 0 inside
     alpha = (inside / 1.5 + 0.25).clamp(0, 1)
     nose = points[:, NOSE_BRIDGE].mean(1) / size * 2 - 1
-    skin = F.grid_sample(faces, nose[:, None, None], padding_mode="border", align_corners=False)
+    skin = sample(faces, nose[:, :, None, None])
     upper = inner[:, 11:20].mean(1)
     down = inner[:, 1:10].mean(1) - upper
     length = down.norm(dim=1).clamp_min(1e-6)[:, None]
     unit = (points[:, _OUTER_EYES[1]] - points[:, _OUTER_EYES[0]]).norm(dim=1)[:, None, None]
-    axis = torch.arange(size, device=faces.device, dtype=faces.dtype) + 0.5
-    offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - upper[:, None, None]
+    offset = pixel_grid(size, size, faces).permute(1, 2, 0) - upper[:, None, None]
     below = (offset * (down / length)[:, None, None]).sum(3)  # px below the upper lip
     teeth = ((_TEETH_REACH - below / unit) / 0.02).clamp(0, 1)[:, None]
     dark = skin * faces.new_tensor(_DARK)[:, None, None]

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..image.crop import pixel_grid
+
 MaskKind = Literal["mouth", "lower", "face", "box"]
 
 
@@ -28,7 +30,9 @@ def face_mask(
     n = points.shape[0]
     axis = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
     if kind in ("mouth", "face"):
-        inside = _ellipse(kind, points, axis)  # signed distance in px, > 0 inside
+        inside = _ellipse(
+            kind, points, pixel_grid(size, size, points)
+        )  # signed distance in px, > 0 inside
     else:
         inside = points.new_full((n, size, size), float(size))
         if kind == "lower":
@@ -57,7 +61,7 @@ def _each(value: float | Tensor) -> float | Tensor:
     return value[:, None, None] if isinstance(value, Tensor) else value
 
 
-def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:
+def _ellipse(kind: str, points: Tensor, grid: Tensor) -> Tensor:
     """(N,S,S) approximate signed distance to an ellipse that is set by the eyes and the mouth."""
     eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
     down = mouth - eyes
@@ -66,10 +70,7 @@ def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:
     # in units of the distance from the eyes to the mouth: the chin lies near 1.6, wide open near
     # 1.9
     centre, across, along = (1.2, 0.80, 0.70) if kind == "mouth" else (0.75, 0.95, 1.15)
-    offset = (
-        torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-        - (eyes + down * centre)[:, None, None]
-    )
+    offset = grid.permute(1, 2, 0) - (eyes + down * centre)[:, None, None]
     v = (offset * unit[:, None, None]).sum(-1) / (length * along)[:, None, None]
     u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (
         length * across

@@ -8,7 +8,7 @@ has changed by 20 %). Of drawn things before the mouth it covers 99 % (microphon
 find what has the colours of what lies near: a dark thing on a dark beard or a shaded face, a hand
 of quite the face's colour where lips are pale or the picture grey; nor less than about 3 % of the
 crop. Faces that turn to a profile may be taken for covered, and all of them are where the reference
-is blurred or covered itself: ``clearest``.
+is blurred or covered itself: ``pick_clearest``.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ _REDDEST = 12  # of 72 even places on half a mouth
 
 
 @torch.no_grad()
-def compared(
+def find_occlusion(
     pixels: Tensor, reference: Tensor, points: Tensor, size: int, *, feather: float | Tensor = 0.08
 ) -> Tensor:
     """(N,1,size,size) in [0,1]: how much something before the face covers it, of crops ``pixels``
@@ -81,9 +81,9 @@ def compared(
 
 
 @torch.no_grad()
-def clearest(pixels: Tensor, points: Tensor) -> Tensor:
+def pick_clearest(pixels: Tensor, points: Tensor) -> Tensor:
     """() which of some crops ``pixels`` (N,3,S,S) of one person to compare with, from 0: that which
-    is covered least by the others, and they by it. ``points`` as in ``compared``. Eight crops,
+    is covered least by the others, and they by it. ``points`` as in ``find_occlusion``. Eight crops,
     spread over a clip, take as long as 64 faces.
 
     The first frame alone may show a hand: then all others would differ from it."""

@@ -5,10 +5,10 @@ Both multiply the mask that ``masks`` or ``outlines`` made of the landmarks: ``m
 parsed_mask(...) * (1 - occluded(...))``.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..image.crop import pixel_grid
 from .landmark_masks import outline_distance
 from .masks import MaskKind, soft_edge
 
@@ -63,7 +63,7 @@ _OPEN, _COVERED = 0.2, 0.5
 _CENTRE, _ACROSS, _ALONG = 0.72, 0.72, 0.80
 
 
-def parsed_mask(
+def parser_mask(
     kind: MaskKind, probabilities: Tensor, size: int, *, feather: float = 0.08
 ) -> Tensor:
     """(N,1,S,S) in [0,1]: where a face shows what ``kind`` redraws, of ``probabilities`` (N,19,h,w)
@@ -84,7 +84,9 @@ def parsed_mask(
     return _softened(inside, feather, size) * _frame(inside, feather, size)
 
 
-def occluded(probabilities: Tensor, points: Tensor, size: int, *, feather: float = 0.08) -> Tensor:
+def find_occluders(
+    probabilities: Tensor, points: Tensor, size: int, *, feather: float = 0.08
+) -> Tensor:
     """(N,1,S,S) in [0,1]: how much something before the face covers it, of ``probabilities``
     (N,19,h,w) over the whole crop and the face's ``points`` (N,K,2) crop pixels, five or dense ones
     (``outlines.LAYOUTS``).
@@ -123,11 +125,8 @@ def _own(points: Tensor, size: int, cells: int) -> Tensor:
     eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
     down = mouth - eyes
     length = down.norm(dim=1).clamp_min(1e-6)[:, None, None]
-    axis = (torch.arange(cells, device=points.device, dtype=points.dtype) + 0.5) * (size / cells)
-    away = (
-        torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-        - (eyes + down * _CENTRE)[:, None, None]
-    )
+    grid = pixel_grid(cells, cells, points) * (size / cells)
+    away = grid.permute(1, 2, 0) - (eyes + down * _CENTRE)[:, None, None]
     unit = down[:, None, None] / length[..., None]
     v = (away * unit).sum(-1) / (length * _ALONG)
     u = (away[..., 0] * unit[..., 1] - away[..., 1] * unit[..., 0]) / (length * _ACROSS)

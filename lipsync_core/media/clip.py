@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..runtime.options import Option
+from ..runtime.timecode import parse_fps, parse_seconds
 from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
@@ -33,10 +35,34 @@ class Cut:
         longer: How the picture continues if the speech outlasts it. A photo just stays.
     """
 
-    start: Fraction = Fraction(0)
-    end: Fraction | None = None
-    fps: Fraction | None = None
-    longer: Longer = "pingpong"
+    start: Annotated[
+        Fraction,
+        Option("Start of the cut: seconds or h:mm:ss.", parse=parse_seconds, metavar="TIME"),
+    ] = Fraction(0)
+    end: Annotated[
+        Fraction | None,
+        Option(
+            "End of the cut; by default that of the video.", parse=parse_seconds, metavar="TIME"
+        ),
+    ] = None
+    fps: Annotated[
+        Fraction | None,
+        Option(
+            "Frames per second, such as 25 or 30000/1001; by default the video's average.",
+            panel="Encoding",
+            parse=parse_fps,
+            metavar="RATE",
+        ),
+    ] = None
+    longer: Annotated[
+        Longer,
+        Option(
+            "What the picture does if the speech is longer.",
+            "pingpong: play forwards and backwards. loop: start again. hold: stay on the last "
+            "frame. trim: stop the speech with the picture.",
+            flags=("--when-audio-is-longer",),
+        ),
+    ] = "pingpong"
 
 
 class Clip(Protocol):

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -18,8 +19,9 @@ from ..media.clip import Cut, VideoClip, open_clip
 from ..models.generator import TalkingFace
 from ..models.precision import Precision
 from ..models.weights import load_talking_face
+from ..runtime.options import Option
 from ..runtime.prefetch import ahead
-from ..types import FaceTrack, Frames, YuvFrames
+from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import read_audio_inputs
 from .dub_plan import (
     DubPlan,
@@ -36,7 +38,7 @@ from .reference import Reference
 from .render import render
 from .restore import Restore, Restorer, restorer_for
 from .roles import GeneratorCache, RenderedChunk
-from .run_log import Progress, RunLog
+from .run_log import RunLog
 from .track_faces import Finding, device_named, load_parser
 
 _logger = logging.getLogger("lipsync.dub")
@@ -56,11 +58,27 @@ class Encoding:
         repeatable: Whether the same input gives the same bytes; see ``VideoWriter``.
     """
 
-    codec: str | None = None
-    crf: float = 18
-    preset: str = "veryfast"
-    tag: bool = True
-    overwrite: bool = False
+    codec: Annotated[
+        str | None,
+        Option("FFmpeg video encoder; by default H.264 for MP4.", panel="Encoding"),
+    ] = None
+    crf: Annotated[
+        float,
+        Option(
+            "Quality of the video: lower is better and larger.",
+            panel="Encoding",
+            advanced=True,
+        ),
+    ] = 18
+    preset: Annotated[
+        str, Option("Encoder preset: slower ones make smaller files.", panel="Encoding")
+    ] = "veryfast"
+    tag: Annotated[
+        bool, Option("State in the file's metadata that the video is generated.", panel="Encoding")
+    ] = True
+    overwrite: Annotated[bool, Option("Replace an existing output.", flags=("--overwrite",))] = (
+        False
+    )
     repeatable: bool = False
 
 
@@ -123,7 +141,7 @@ def dub(  # noqa: PLR0913 - the one function of the API that takes every choice 
     batch: int = 8,
     people: People | None = None,
     drawings: Sequence[GeneratorCache] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     on_frames: Callable[[Frames | YuvFrames], None] | None = None,
 ) -> DubReport:
     """Write a video in which the mouths of a video or photo speak other audio.

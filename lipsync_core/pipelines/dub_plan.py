@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..audio.vad import Silence, shown_in, voice_activity
-from ..blend.lip_warp import LipRange, raise_range, wanted_shape
+from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import sure_shares, unsure_warning
 from ..faces.selection import FaceSelector, parse_face, select
@@ -371,7 +371,7 @@ class _FacePlanner:
         clip, length, order = self._timeline.clip, self._timeline.length, self._timeline.order
         if self.reference == "auto":
             lips = self._lip_range(track, speech)
-            shapes = wanted_shape(self._shapes(speech), lips)
+            shapes = scale_shape(self._shapes(speech), lips)
             return match_references(clip, track, shapes, lips.spread, length=length, index=order)
         return find_references(
             clip,

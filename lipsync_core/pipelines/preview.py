@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blend.blender import Faces, Moment, Past, covering, shaped, shares
+from ..blend.blender import Blender, FaceCrops, enclose_mouths
 from ..blend.masks import face_mask
 from ..errors import NoFaceError
 from ..faces.landmarks import LandmarkFinder
@@ -96,6 +96,7 @@ class _MaskDrawer:
         self._finder = LandmarkFinder(network.landmarks) if isinstance(network, LipWarp) else None
         self._moves = network.moves and blend.own_pixels and not blend.colour_match
         self._moves &= self._finder is None
+        self._blender = Blender(blend, self._size)
         self._clear = [self._unoccluded_crop(face) for face in plan.faces]
 
     def opacity(
@@ -107,16 +108,17 @@ class _MaskDrawer:
         shape: tuple[int, int],
     ) -> Tensor:
         """(h,w) in [0,1] for the ``region`` of one ``picture``, in a tile of ``shape``."""
-        blend, opacity = self._model.blend, torch.zeros(shape)
+        opacity = torch.zeros(shape)
         for number, face in faces:
             crops = self._crop(picture, face)
             if self._finder is not None:
                 crops = _reach_below(crops, picture, face, self._finder)
-            moment = Moment(torch.tensor([frame]), self._fps, Past(clear=self._clear[number]))
-            crops, mask, _ = shaped(crops, blend, self._size, moment)
-            to_tile = compose(_to_tile(region, shape).to(mask), crops.crop_to_frame)
+            state = self._blender.start(self._fps, reference=self._clear[number])
+            mask = self._blender.make_mask(crops, torch.tensor([frame]), state)
+            to_tile = compose(_to_tile(region, shape).to(mask.shape), crops.crop_to_frame)
             placed = replace(crops, crop_to_frame=to_tile)
-            new = shares(shape, placed, blend, mask, moves=self._moves)[0].cpu()
+            alpha = self._blender.compute_alpha(shape, placed, mask, lower_half=self._moves)
+            new = alpha[0].cpu()
             opacity = 1 - (1 - opacity) * (1 - new)
         return opacity
 
@@ -125,7 +127,7 @@ class _MaskDrawer:
         crops = ReferenceCrops.of(face.unoccluded, self._framing, self._size)
         return None if crops is None else crops.crop(0)
 
-    def _crop(self, picture: Frames | YuvFrames, face: FaceTrack) -> Faces:
+    def _crop(self, picture: Frames | YuvFrames, face: FaceTrack) -> FaceCrops:
         """Where a ``face`` is in its ``picture``, and what the mask depends on, as in a dub."""
         model, device = self._model, picture.pixels.device
         boxes, points = face.boxes.float(), face.points.float()
@@ -139,7 +141,7 @@ class _MaskDrawer:
         if model.blend.occlusion == "parse":
             assert model.parser is not None
             labels = model.parser.faces(picture, points, placed, self._size)
-        return Faces(placed, apply(inverse, points).to(device), dense, pixels, labels)
+        return FaceCrops(placed, apply(inverse, points).to(device), dense, pixels, labels)
 
 
 def tint(picture: Tensor, opacity: Tensor, *, half: float = 0.5) -> Tensor:
@@ -170,15 +172,15 @@ def _visible_faces(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, F
 
 
 def _reach_below(
-    faces: Faces, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
-) -> Faces:
+    faces: FaceCrops, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
+) -> FaceCrops:
     """``faces`` with the outline that moved lips are put in under; looks for landmarks where the
     track has none of ours."""
     dense = faces.dense
     if dense is None or dense.shape[1] != POINTS:
         found, _ = finder.find(picture, face.boxes, face.points)
         dense = apply(invert(faces.crop_to_frame), found.to(faces.crop_to_frame))
-    return replace(faces, dense=covering(dense, dense))
+    return replace(faces, dense=enclose_mouths(dense, dense))
 
 
 def _regions(

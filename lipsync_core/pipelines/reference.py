@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..blend.occlusion import clearest
+from ..blend.occlusion import pick_clearest
 from ..faces.landmarks import sure_frames
 from ..faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
 from ..faces.mouth_openness import closed_frames, nearest, openness
@@ -142,7 +142,7 @@ def match_references(
 
 def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References | None:
     """One picture of the face of ``track`` in the ``length`` frames of ``clip`` in which nothing
-    lies before it, as far as eight of them, spread over the clip, tell (``clearest``). None in
+    lies before it, as far as eight of them, spread over the clip, tell (``pick_clearest``). None in
     photographs and for somebody who is never visible."""
     whole = window(track, 0, length)
     frames = whole.visible.nonzero()[:, 0]
@@ -154,7 +154,7 @@ def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References 
     crops = torch.cat(
         [crop_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)]
     )
-    best = int(clearest(crops, apply(invert(maps), found.points)))
+    best = int(pick_clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
     return References(found.patches[one], found.boxes[one], found.points[one], found.index)
 

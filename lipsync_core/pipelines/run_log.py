@@ -7,9 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from ..runtime.warnings import Warnings
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, the frames done and their total."""
+from ..types import ProgressCallback
 
 
 class RunLog:
@@ -21,9 +19,9 @@ class RunLog:
         seconds: Time spent by stage. Stages overlap, because they run in threads of their own.
     """
 
-    def __init__(self, logger: logging.Logger, on_progress: Progress | None = None) -> None:
+    def __init__(self, logger: logging.Logger, on_progress: ProgressCallback | None = None) -> None:
         self.warn = Warnings(logger)
-        self.progress: Progress = on_progress or (lambda *_: None)
+        self.progress: ProgressCallback = on_progress or (lambda *_: None)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @property

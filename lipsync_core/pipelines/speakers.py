@@ -21,11 +21,11 @@ from ..media import probe_sound
 from ..media.clip import Cut, open_clip
 from ..metrics.active_speaker import Turn, who_speaks
 from ..metrics.sync_embedder import Scorer
+from ..runtime.intervals import merge_intervals
 from ..runtime.prefetch import ahead
 from ..runtime.timecode import nearest_frame
 from ..runtime.warnings import Warnings
-from ..types import Audio, FaceTrack
-from .run_log import Progress
+from ..types import Audio, FaceTrack, ProgressCallback
 from .score import judged_sound, load_scorer
 from .track_faces import Finding, arranged, device_named, find_people
 from .turn_table import TurnRow
@@ -70,7 +70,7 @@ def speakers(
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     device: str = "auto",
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> SpeakersReport:
     """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``,
     which begins with the cut; see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError,
@@ -120,7 +120,7 @@ def judged_turns(
     fps: Fraction,
     cut: Cut = Cut(),
     warn: Callable[[str], None] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[Turn]:
     """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of
     ``video`` at ``fps``; so count its turns. A sound that is the video itself is cut with it."""
@@ -160,7 +160,7 @@ def auto_turns(
     cut: Cut,
     device: torch.device,
     warn: Callable[[str], None],
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[Turn]:
     """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where
     it has none. NoFaceError where nobody is seen."""
@@ -245,7 +245,7 @@ def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, 
     """
     opacity: dict[int, Tensor] = {}
     for track in sorted({turn.track for turn in turns}):
-        spans = _merge_spans([(turn.first, turn.stop) for turn in turns if turn.track == track])
+        spans = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == track])
         seconds = torch.tensor(spans).double() * fps.denominator / fps.numerator
         opacity[track] = curve(seconds, fps=fps, count=count)
     return opacity
@@ -272,17 +272,6 @@ def speaking_faces(
             shown = torch.maximum(shown, opacity[i] * _visible(tracks[i], length, index))
         faces.append((joined([tracks[i] for i in lane]), shown))
     return faces
-
-
-def _merge_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """``spans``, in any order and over one another, as they cover time: rising and apart."""
-    whole: list[tuple[int, int]] = []
-    for first, stop in sorted(spans):
-        if whole and first <= whole[-1][1]:
-            whole[-1] = (whole[-1][0], max(stop, whole[-1][1]))
-        else:
-            whole.append((first, stop))
-    return whole
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:

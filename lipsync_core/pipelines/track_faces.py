@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from ..models.hub import file_sha256
 from ..models.precision import Precision
 from ..models.s3fd import S3FD
 from ..models.weights import load_model, weights_file
+from ..runtime.options import Option
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames
 from .track_cache import derived_key, load_tracks, store_tracks, track_key
@@ -60,12 +61,27 @@ class Finding:
     own outline; the bundled network finds them, or, where its file is given as ``landmarks``,
     InsightFace's 2d106det.onnx."""
 
-    detector: DetectorName = "mini"
-    min_score: float = 0.7
-    cache: bool = True
+    detector: Annotated[DetectorName, Option("Face detector.", panel="Faces")] = "mini"
+    min_score: Annotated[
+        float,
+        Option(
+            "Least confidence of a detected face: lower finds more faces, and more false ones.",
+            minimum=0.01,
+            maximum=0.99,
+            step=0.01,
+            panel="Faces",
+        ),
+    ] = 0.7
+    cache: Annotated[bool, Option("Store and reuse the faces found.", panel="Faces")] = True
     pace: Pace = Pace()
     min_size: int = 0
-    landmarks: Path | None = None
+    landmarks: Annotated[
+        Path | None,
+        Option(
+            "InsightFace's 2d106det.onnx, to use its face outlines for masks.",
+            panel="Faces",
+        ),
+    ] = None
     dense: bool = True
 
 

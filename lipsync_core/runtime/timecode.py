@@ -1,10 +1,14 @@
-"""Time as people write it."""
+"""Parse times and frame rates."""
 
 from fractions import Fraction
 
 
 def parse_seconds(text: str) -> Fraction:
-    """Seconds, m:s or h:m:s, each part a decimal number, as an exact number of seconds. ValueError."""
+    """Parse seconds, ``m:s`` or ``h:m:s``, each part a decimal number, without rounding.
+
+    Raises:
+        ValueError: If the text is no time.
+    """
     parts = text.strip().split(":")
     try:
         values = [Fraction(part) for part in parts]
@@ -15,6 +19,23 @@ def parse_seconds(text: str) -> Fraction:
     return sum((v * 60**k for k, v in enumerate(reversed(values))), Fraction(0))
 
 
+def parse_fps(text: str) -> Fraction:
+    """Parse a frame rate such as 25, 29.97 or 30000/1001.
+
+    Raises:
+        ValueError: If the text is no number above 0 and up to 1000.
+    """
+    try:
+        fps = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        fps = Fraction(0)
+    if not 0 < fps <= 1000:
+        raise ValueError(
+            f"{text!r} is no frame rate; wanted a number or a ratio, such as 25 or 30000/1001"
+        )
+    return fps
+
+
 def nearest_frame(seconds: Fraction, fps: Fraction) -> int:
-    """The frame boundary nearest to ``seconds``, half a frame up."""
+    """Return the frame boundary nearest to ``seconds``; halves go up."""
     return int(seconds * fps + Fraction(1, 2))

@@ -10,8 +10,8 @@ import numpy as np
 import skimage.data
 import skimage.io
 import torch
+from helpers.media import click, write_sound, write_video
 from launch import ROOT
-from media_samples import click, write_sound, write_video
 
 SPEECH = ROOT / "lipsync_core/assets/demo.flac"
 

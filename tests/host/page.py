@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers.webdriver import Browser, browsing
 from launch import Server
-from webdriver import Browser, browsing
 
 READY = """
 return Boolean(window.app && app.graph && app.canvas && Object.keys(LiteGraph.registered_node_types).length > 200)

@@ -14,9 +14,9 @@ from urllib.request import urlopen
 import launch
 import pytest
 from client import Client, connected
+from helpers.webdriver import MISSING
+from helpers.workflow_graphs import to_api
 from page import Page, opened
-from webdriver import MISSING
-from workflow_graphs import to_api
 
 NAMES = sorted(path.stem for path in (launch.ROOT / "workflows").glob("*.json"))
 CORE = json.loads((launch.ROOT / "tests/nodes/core_nodes.json").read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ from typing import Any
 import launch
 import pytest
 from client import Client
+from helpers.webdriver import MISSING
 from page import Page, opened
-from webdriver import MISSING
 
 WIRE_THE_BLUEPRINT = """
 const blueprint = app.graph.nodes.find(node => node.subgraph)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from fake_host import Cancelled, Host, VideoFromFile
+from helpers.media import write_sound
 from loading import Pack
-from media_samples import write_sound
 
 from lipsync_core.models.baselines.speech2vid import Speech2Vid, Speech2VidConfig
 from lipsync_core.models.weights import BUNDLED, save_model

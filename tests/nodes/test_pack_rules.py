@@ -55,7 +55,7 @@ def test_only_the_host_module_knows_the_host() -> None:
         assert rooms.isdisjoint(
             {"subprocess", "multiprocessing", "pickle", "torchaudio", "av", "cv2"}
         ), name
-    assert imports(TREES["values"]) and "comfy_api.latest" not in imports(TREES["values"])
+    assert imports(TREES["types"]) and "comfy_api.latest" not in imports(TREES["types"])
 
 
 def test_the_core_is_imported_relatively() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.workflow_graphs import VIRTUAL, Json, Kind, faults, of_core, of_schema, to_api
 from loading import ROOT, Pack
 from PIL import Image
-from workflow_graphs import VIRTUAL, Json, Kind, faults, of_core, of_schema, to_api
 
 CORE = Path(__file__).with_name("core_nodes.json")
 VERSIONS = list(json.loads(CORE.read_text(encoding="utf-8")))

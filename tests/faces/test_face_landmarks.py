@@ -1,0 +1,319 @@
+"""The landmark network on frames and tracks: what places its crops, what is smoothed, and where it
+is not believed."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.media import write_video
+from torch import Tensor
+
+from lipsync_core.blend.landmark_masks import LAYOUTS, outline_mask
+from lipsync_core.faces.landmarks import (
+    LandmarkFinder,
+    fill_from,
+    smooth_dense,
+    sure_frames,
+    sure_shares,
+    unsure_warning,
+    with_dense,
+)
+from lipsync_core.faces.selection import joined
+from lipsync_core.faces.tracking import window
+from lipsync_core.image.landmarks import (
+    INNER_LIPS,
+    IRISES,
+    JAW,
+    LEFT_BROW,
+    LEFT_EYE,
+    MEDIAPIPE_VERTICES,
+    MIRRORED,
+    OUTER_LIPS,
+    POINTS,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+from lipsync_core.media.clip import Cut, ImageClip, open_clip
+from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
+from lipsync_core.pipelines.track_faces import arranged, track
+from lipsync_core.types import Detections, FaceTrack, Frames
+
+COUNT = 12
+FACE = torch.tensor([[30.0, 30.0], [60.0, 32.0], [46.0, 48.0], [35.0, 62.0], [58.0, 63.0]])
+
+
+def network(*, sure: float = 4.0) -> FaceLandmarks:
+    """Of small size and random weights, that says ``sure`` (a logit) of everything."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = FaceLandmarks(FaceLandmarksConfig(widths=(4, 6, 8, 8, 8), head=4)).eval()
+        torch.nn.init.normal_(model.points.weight, std=0.1)
+    torch.nn.init.zeros_(model.sure.weight)
+    torch.nn.init.constant_(model.sure.bias, sure)
+    return model
+
+
+def finder(**options: float) -> LandmarkFinder:
+    return LandmarkFinder(network(**options), precision="float32", version="test")
+
+
+def clip(count: int = COUNT, *, seed: int = 0) -> Frames:
+    noise = torch.rand(count, 3, 12, 14, generator=torch.Generator().manual_seed(seed))
+    smooth = torch.nn.functional.interpolate(noise, (96, 112), mode="bilinear")
+    return Frames((smooth * 255).byte().permute(0, 2, 3, 1))
+
+
+def face(count: int = COUNT, *, start: int = 0, scene: int = 0, shift: float = 0.0) -> FaceTrack:
+    moved = FACE + shift + 0.5 * torch.arange(count)[:, None, None]
+    boxes = torch.cat([moved.amin(1) - 12, moved.amax(1) + 12], 1)
+    return FaceTrack(boxes, moved, torch.ones(count, dtype=torch.bool), start, scene)
+
+
+def pieces(frames: Frames, size: int) -> list[Frames]:
+    return [
+        Frames(part, frames.start + i * size) for i, part in enumerate(frames.pixels.split(size))
+    ]
+
+
+def dense_of(track: FaceTrack) -> Tensor:
+    assert track.dense is not None
+    return track.dense
+
+
+def test_lips_that_move_move_no_crop() -> None:
+    track, look = face(), finder()
+    moved = track.points.clone()
+    moved[:, 3:] += torch.tensor([7.0, -11.0])
+    assert torch.equal(look.maps(track.boxes, track.points), look.maps(track.boxes + 5, moved))
+    one, other = (look.find(clip(), track.boxes, points)[0] for points in (track.points, moved))
+    assert torch.equal(one, other)
+
+
+def test_faces_are_found_alike_in_any_company() -> None:
+    track, look = face(), finder()
+    together, sure = look.find(clip(), track.boxes, track.points)
+    assert together.shape == (COUNT, POINTS, 2) and sure.shape == (COUNT,)
+    for i in range(COUNT):
+        alone = look.find(
+            Frames(clip().pixels[i : i + 1]), track.boxes[i : i + 1], track.points[i : i + 1]
+        )
+        torch.testing.assert_close(alone[0][0], together[i], atol=1e-3, rtol=0)
+        torch.testing.assert_close(alone[1][0], sure[i])
+    none = look.find(Frames(clip().pixels[:0]), track.boxes[:0], track.points[:0])
+    assert none[0].shape == (0, POINTS, 2) and none[1].shape == (0,)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, COUNT])
+def test_chunks_change_nothing(chunk: int) -> None:
+    tracks = [face(), face(7, start=4, shift=20.0)]
+    tracks[0].visible[3:5] = False
+    whole = with_dense(tracks, [clip()], finder(), smoothing=2.0)
+    parts = with_dense(tracks, pieces(clip(), chunk), finder(), smoothing=2.0)
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(dense_of(one), dense_of(other), atol=1e-3, rtol=0)
+        torch.testing.assert_close(one.dense_scores, other.dense_scores)
+    assert not dense_of(whole[0])[3:5].any()
+    alone = with_dense(tracks[1:], [clip()], finder(), smoothing=2.0)
+    torch.testing.assert_close(dense_of(alone[0]), dense_of(whole[1]), atol=1e-3, rtol=0)
+
+
+def test_tracks_of_larger_frames_get_points_in_their_own_px() -> None:
+    scale = (2.0, 3.0)
+    stretch = torch.tensor(scale)
+    (small,) = with_dense([face()], [clip()], finder())
+    large = replace(face(), boxes=face().boxes * stretch.repeat(2), points=face().points * stretch)
+    (found,) = with_dense([large], [clip()], finder(), scale=scale)
+    torch.testing.assert_close(dense_of(found), dense_of(small) * stretch, atol=2e-3, rtol=0)
+
+
+def test_mirroring_twice_is_nothing_and_once_changes_sides() -> None:
+    order = torch.tensor(MIRRORED)
+    assert (
+        torch.equal(order[order], torch.arange(POINTS)) and len(set(MEDIAPIPE_VERTICES)) == POINTS
+    )
+    for left, right in ((LEFT_EYE, RIGHT_EYE), (LEFT_BROW, RIGHT_BROW)):
+        assert set(order[left].tolist()) == set(range(right.start, right.stop))
+    for lips in (OUTER_LIPS, INNER_LIPS):
+        assert int(order[lips.start]) == lips.start + 10  # the corners
+        assert (
+            int(order[lips.start + 5]) == lips.start + 5
+            and int(order[lips.start + 15]) == lips.start + 15
+        )
+    assert order[JAW].tolist() == list(range(JAW.stop - 1, JAW.start - 1, -1))
+    assert order[IRISES].tolist() == [101, 100]
+
+
+def test_lips_and_jaw_follow_speech_while_brows_are_calmed() -> None:
+    dense = torch.zeros(40, POINTS, 2)
+    dense[20:22] = 1.0  # a closure of two frames
+    out = smooth_dense(dense, torch.ones(40, dtype=torch.bool), 3.0)
+    assert float(out[20:22, OUTER_LIPS.start : JAW.stop].min()) > 0.85
+    assert float(out[20:22, LEFT_BROW].max()) < 0.5
+
+
+def test_nothing_is_smoothed_across_an_absence() -> None:
+    dense, visible = torch.zeros(40, POINTS, 2), torch.ones(40, dtype=torch.bool)
+    dense[21:] = 50.0
+    visible[20] = False
+    dense[20] = 999.0
+    out = smooth_dense(dense, visible, 3.0)
+    torch.testing.assert_close(out[:20], dense[:20])
+    torch.testing.assert_close(out[21:], dense[21:], atol=1e-3, rtol=0)
+
+
+class Doubting(LandmarkFinder):
+    """Not sure of the frames in which the picture is dark, and wrong there."""
+
+    def look(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        points, scores = super().look(crops)
+        dark = crops.mean((1, 2, 3)) < 0.05
+        points[dark] = 1e4
+        scores[dark] = 0.1
+        return points, scores
+
+
+def test_what_is_doubted_lies_between_what_is_sure() -> None:
+    frames = clip()
+    frames.pixels[:] = frames.pixels[:1]
+    frames.pixels[4:7] = 0
+    still = face()
+    still.points[:], still.boxes[:] = still.points[:1].clone(), still.boxes[:1].clone()
+    (found,) = with_dense([still], [frames], Doubting(network(), precision="float32"))
+    dense = dense_of(found)
+    torch.testing.assert_close(dense[4:7], dense[:1].expand(3, -1, -1), atol=1e-3, rtol=0)
+    assert sure_frames(found).tolist() == [not 4 <= i < 7 for i in range(COUNT)]
+    assert unsure_warning([found]) is None
+
+
+def test_a_face_that_is_mostly_doubted_has_no_outline_and_the_report_hears_of_it() -> None:
+    (found,) = with_dense([face()], [clip()], finder(sure=-4.0))
+    assert found.dense is None and found.dense_scores is not None and not sure_frames(found).any()
+    said = unsure_warning([found])
+    assert said is not None and "100%" in said
+    assert unsure_warning([face()]) is None  # nobody looked
+
+
+def test_of_one_person_scenes_without_landmarks_get_the_usual_ones() -> None:
+    (known,) = with_dense([face()], [clip()], finder())
+    turned = replace(
+        face(5, start=COUNT, scene=COUNT, shift=9.0), dense_scores=torch.full((5,), 0.1)
+    )
+    whole = joined([known, turned])
+    assert (
+        whole.dense_scores is not None
+        and sure_frames(whole).tolist() == [True] * COUNT + [False] * 5
+    )
+    assert torch.equal(dense_of(whole)[:COUNT], dense_of(known))
+    torch.testing.assert_close(
+        dense_of(whole)[COUNT + 1] - dense_of(whole)[COUNT], torch.full((POINTS, 2), 0.5)
+    )
+    one_shape = replace(known, dense=dense_of(known)[:1] + 0.5 * torch.arange(COUNT)[:, None, None])
+    filled = fill_from([one_shape, turned])[1]
+    torch.testing.assert_close(dense_of(filled), dense_of(one_shape)[:5] + 9.0, atol=1e-2, rtol=0)
+    nobody = joined([turned, replace(turned, start=30)])
+    assert nobody.dense is None and nobody.dense_scores is not None
+
+
+def test_scores_go_wherever_the_track_goes() -> None:
+    scores = torch.linspace(0.1, 1, COUNT)
+    track = replace(face(start=2), dense=torch.ones(COUNT, POINTS, 2), dense_scores=scores)
+    padded = window(track, 0, COUNT + 4)
+    assert padded.dense_scores is not None
+    assert padded.dense_scores.tolist() == [0, 0, *scores.tolist(), 0, 0]
+    shown = arranged(track, COUNT + 2, torch.tensor([5, 3, 3]))
+    assert shown.dense_scores is not None and torch.equal(shown.dense_scores, scores[[3, 1, 1]])
+    with pytest.raises(ValueError, match="dense_scores is"):
+        replace(track, dense_scores=torch.ones(COUNT + 1))
+
+
+def test_our_outline_is_that_of_the_whole_mesh() -> None:
+    mesh = torch.rand(2, 478, 2, generator=torch.Generator().manual_seed(1)) * 64
+    ours = mesh[:, list(MEDIAPIPE_VERTICES)]
+    assert POINTS in LAYOUTS
+    for kind in ("mouth", "lower", "face"):
+        assert torch.equal(outline_mask(kind, ours, 64), outline_mask(kind, mesh, 64))
+
+
+class Fixed:
+    """Finds the same face everywhere, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def detect(self, pixels: Tensor) -> list[Detections]:
+        self.asked += 1
+        track = face(1)
+        return [Detections(track.boxes, track.points, torch.ones(1))] * len(pixels)
+
+
+class Counting(LandmarkFinder):
+    asked = 0
+
+    def look(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked += 1
+        return super().look(crops)
+
+
+def test_pictures_and_footage_alike_and_stored_with_the_tracks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    pixels = clip(1).pixels.repeat(20, 1, 1, 1)
+    (shown,), _ = track(ImageClip(pixels, Fraction(25)), Fixed(), landmarks=finder())
+    film = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
+    footage = open_clip(film, Cut())
+    look, detector, heard = (
+        Counting(network(), precision="float32", version="1"),
+        Fixed(),
+        list[int](),
+    )
+
+    def people(look: LandmarkFinder | None) -> FaceTrack:
+        found, count = track(
+            footage,
+            detector,
+            stop=20,
+            detector_key=("fixed", "00"),
+            landmarks=look,
+            on_found=heard.append,
+        )
+        assert count == 20 and len(found) == 1
+        return found[0]
+
+    first = people(look)
+    torch.testing.assert_close(dense_of(first), dense_of(shown), atol=0.5, rtol=0)
+    times, seen = look.asked, detector.asked
+    again = people(look)
+    assert (look.asked, detector.asked) == (times, seen) and torch.equal(
+        dense_of(again), dense_of(first)
+    )
+    assert again.dense_scores is not None and first.dense_scores is not None
+    assert torch.equal(again.dense_scores, first.dense_scores)
+    # the bare tracks are stored as well
+    assert people(None).dense is None and detector.asked == seen
+    people(Counting(network(), precision="float32", version="2"))
+    assert detector.asked == seen and heard == sorted(heard)
+
+
+def test_frames_that_are_not_sure_are_shown_less_and_their_neighbours_softly() -> None:
+    track = replace(face(), dense_scores=torch.ones(len(face().visible)))
+    assert sure_shares(track) is not None and bool((sure_shares(track) == 1).all())  # type: ignore[union-attr]
+    assert sure_shares(face()) is None
+    scores = torch.ones(len(face().visible))
+    scores[4:6] = 0.1
+    shares = sure_shares(replace(face(), dense_scores=scores))
+    assert shares is not None
+    assert shares[4:6].tolist() == [0, 0] and bool(
+        ((shares[[3, 6]] > 0) & (shares[[3, 6]] < 1)).all()
+    )
+
+
+def test_a_model_that_moves_lips_says_which_frames_it_leaves() -> None:
+    scores = torch.ones(len(face().visible))
+    scores[: len(scores) // 4] = 0.1
+    doubtful = replace(face(), dense_scores=scores)
+    assert unsure_warning([doubtful]) is None
+    said = unsure_warning([doubtful], passed=True)
+    assert said is not None and "stays" in said and "mini-2" in said
