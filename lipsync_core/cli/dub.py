@@ -16,7 +16,8 @@ from .progress import Bar
 if TYPE_CHECKING:
     from ..blend.blender import Blend
     from ..models.generator import TalkingFace
-    from ..pipelines.dub import DubReport, Progress
+    from ..pipelines.dub import DubReport
+    from ..types import ProgressCallback
 
 
 def parse_time(text: str) -> Fraction:
@@ -242,7 +243,7 @@ def dub_as_told(
     options: Mapping[str, Any],
     *,
     model: "TalkingFace | None" = None,
-    on_progress: "Progress | None" = None,
+    on_progress: "ProgressCallback | None" = None,
 ) -> "DubReport":
     """``dub`` with the ``options`` of `lipsync dub`, named as the parameters of ``dub_command`` and
     parsed by it; ``model``: the network that they name, where somebody holds it."""

@@ -29,10 +29,9 @@ from ..models.weights import load_talking_face
 from ..runtime.options import Option
 from ..runtime.prefetch import ahead, timed
 from ..runtime.warnings import Warnings
-from ..types import FaceTrack, Frames, YuvFrames
+from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import Voices
 from .dub_plan import (
-    Progress,
     Shown,
     Speech,
     chosen,
@@ -129,7 +128,7 @@ def dub(
     batch: int = 8,
     people: tuple[Sequence[FaceTrack], int] | None = None,
     drawings: Sequence[GeneratorCache] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     on_frames: Callable[[Frames | YuvFrames], None] | None = None,
 ) -> DubReport:
     """Write ``out``: the video or photo ``face`` with its mouth speaking ``audio``. The output is

@@ -17,7 +17,7 @@ from ..media import probe
 from ..media.clip import Cut, ImageClip, VideoClip, frame_order
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
-from ..types import Audio, FaceTrack, References
+from ..types import Audio, FaceTrack, ProgressCallback, References
 from .lipsync import LipSync
 from .reference import Reference, clear, matching, references
 from .roles import FaceDub, GeneratorCache
@@ -26,7 +26,6 @@ from .track_faces import arranged
 
 Speech = Path | str | Audio
 """A file with sound, or sound in memory."""
-Progress = Callable[[str, int, int], None]
 Faces = Sequence[tuple[FaceTrack, Tensor | None]]
 """Who speaks, in frames of the footage, and how much of the new mouth is seen in each of the
 output, None for all of it."""
@@ -98,7 +97,7 @@ def turns(
     *,
     device: torch.device,
     warn: Callable[[str], None],
-    say: Progress,
+    say: ProgressCallback,
 ) -> Faces:
     """The faces that speak by turns, by the table's ``rows`` or by the judge. NoFaceError where
     none is in the picture."""
@@ -145,7 +144,7 @@ def looks_of(
     shown: Shown,
     reference: Reference,
     silence: Silence,
-    say: Progress,
+    say: ProgressCallback,
     *,
     sync: LipSync,
     heard: Sequence[Audio],

@@ -30,11 +30,10 @@ from ..models.syncnet import SyncNet
 from ..models.weights import load_model
 from ..runtime.prefetch import ahead
 from ..runtime.warnings import Warnings
-from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, SyncScore
+from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
 from .track_faces import Finding, device_named, find_people
 
 _log = logging.getLogger("lipsync.score")
-Progress = Callable[[str, int, int], None]
 Mode = Literal["exact", "reference"]
 
 SHORTEST = Fraction(1, 2)  # seconds of picture
@@ -134,7 +133,7 @@ def score(
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     device: str = "auto",
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> ScoreReport:
     """How well lips and sound of ``video`` agree, or its lips and the sound ``audio`` (a file, or
     in memory), which begins with the first frame; every face track is scored. cut: the part of the
@@ -246,7 +245,7 @@ def _exact(
     judge: Scorer,
     finding: Finding,
     device: torch.device,
-    say: Progress,
+    say: ProgressCallback,
 ) -> list[TrackScore]:
     """The score of every face, its frames counted at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
@@ -261,7 +260,7 @@ def _exact(
 
 
 def _faces(
-    footage: VideoClip, finding: Finding, device: torch.device, say: Progress
+    footage: VideoClip, finding: Finding, device: torch.device, say: ProgressCallback
 ) -> tuple[list[FaceTrack], int]:
     """Every face track, and the number of frames."""
     say("find faces", 0, footage.info.frames or 0)
@@ -292,7 +291,7 @@ def _reference(
     judge: SyncNetScorer,
     whole_frame: bool,
     device: torch.device,
-    say: Progress,
+    say: ProgressCallback,
 ) -> list[TrackScore]:
     """The same by the public scripts' protocol."""
 
@@ -333,7 +332,7 @@ def _reference(
 
 
 def _told(
-    frames: Iterator[AnyFrames], length: int, stage: str, say: Progress
+    frames: Iterator[AnyFrames], length: int, stage: str, say: ProgressCallback
 ) -> Generator[AnyFrames, None, None]:
     """``frames``, read ahead, of which ``say`` hears; ``length`` as far as it is known."""
     with closing(ahead(frames)) as pieces:

@@ -24,15 +24,15 @@ from ..media.clip import Cut, open_clip
 from ..metrics.active_speaker import Turn, who_speaks
 from ..metrics.sync_embedder import Scorer
 from ..runtime.atomic import replacing
+from ..runtime.intervals import merge_intervals
 from ..runtime.prefetch import ahead
 from ..runtime.timecode import nearest_frame, parse_seconds
 from ..runtime.warnings import Warnings
-from ..types import Audio, FaceTrack
+from ..types import Audio, FaceTrack, ProgressCallback
 from .score import judged_sound, load_scorer
 from .track_faces import Finding, arranged, device_named, find_people
 
 _log = logging.getLogger("lipsync.speakers")
-Progress = Callable[[str, int, int], None]
 
 COLUMNS = ["start", "end", "face"]
 _CHUNK = 32  # frames looked at together
@@ -82,7 +82,7 @@ def speakers(
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     device: str = "auto",
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> SpeakersReport:
     """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``,
     which begins with the cut; see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError,
@@ -132,7 +132,7 @@ def judged_turns(
     fps: Fraction,
     cut: Cut = Cut(),
     warn: Callable[[str], None] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[Turn]:
     """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of
     ``video`` at ``fps``; so count its turns. A sound that is the video itself is cut with it."""
@@ -172,7 +172,7 @@ def auto_turns(
     cut: Cut,
     device: torch.device,
     warn: Callable[[str], None],
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[Turn]:
     """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where
     it has none. NoFaceError where nobody is seen."""
@@ -324,24 +324,13 @@ def parts(
     ):
         shown = torch.zeros(len(index))
         for i in lane:
-            frames = _united([(turn.first, turn.stop) for turn in turns if turn.track == i])
+            frames = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == i])
             stretches = torch.tensor(frames).double() * fps.denominator / fps.numerator
             seen = curve(stretches, fps=fps, count=len(index) if of_output else length)
             here = _visible(tracks[i], length, index)
             shown = torch.maximum(shown, (seen if of_output else seen[index]) * here)
         found.append((joined([tracks[i] for i in lane]), shown))
     return found
-
-
-def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """``spans``, in any order and over one another, as they cover time: rising and apart."""
-    whole: list[tuple[int, int]] = []
-    for first, stop in sorted(spans):
-        if whole and first <= whole[-1][1]:
-            whole[-1] = (whole[-1][0], max(stop, whole[-1][1]))
-        else:
-            whole.append((first, stop))
-    return whole
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
