@@ -408,13 +408,12 @@ def test_named_runs_exist() -> None:
 
 
 def test_documents_use_plain_words() -> None:
-    found = [
-        f"{path.relative_to(ROOT)}: {match[0]}"
-        for path in DOCUMENTS
-        for match in FORBIDDEN.finditer(
-            path.read_text(encoding="utf-8").split("## Our old word")[0]
-        )
-    ]
+    pages = sorted((ROOT / "lipsync_nodes" / "web" / "docs").glob("*.md"))
+    found = []
+    for path in [*DOCUMENTS, *pages]:
+        text = path.read_text(encoding="utf-8").split("## Our old word")[0]
+        text = text.replace("whoever speaks", "")  # a value of an input, kept for saved workflows
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in FORBIDDEN.finditer(text)]
     assert found == []
 
 
