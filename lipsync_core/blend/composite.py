@@ -352,7 +352,7 @@ def _render_face(
     texture: Texture | None,
     place: Place | None,
 ) -> Tensor:
-    """Return (C,h,w) one face in a frame: paint, texture, moved pixels, less the seam correction."""
+    """Return (C,h,w) a face in its frame: paint, texture, moved pixels, less the correction."""
     face = layer.face
     moved: list[Tensor] = []
     if layer.source is not None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of the range [0,1]: how much generated and own skin may differ and still share their finest detail.
+# Of the range [0,1]: how much generated and own skin may differ and still share fine detail.
 _TOLERANCE = 0.12
 _MAX_GAIN = 2.0  # of fine detail that is strengthened because there is none to borrow
 _TILE = 256  # px of grain that repeats

@@ -37,8 +37,9 @@ def speakers_command(
     """Say who speaks when: each face is scored against the sound."""
     from ..media import refuse_inputs
     from ..media.clip import Cut
-    from ..pipelines.speakers import speakers, write_turns
+    from ..pipelines.speakers import speakers
     from ..pipelines.track_faces import Finding
+    from ..pipelines.turn_table import write_turns
     from ..runtime.prefetch import share_cores
 
     if out is not None:

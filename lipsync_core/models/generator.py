@@ -72,8 +72,8 @@ class TalkingFace(nn.Module):
     """Base class of the generators.
 
     A mouth is made in four steps, each called as rarely as possible: ``prepare`` once for the
-    references of a face and shot, ``encode`` once for each target frame (once for a photo), ``draw``
-    for each driving signal, ``render`` if colors are needed at the resolution of the crop.
+    references of a face and shot, ``encode`` once for each target frame (once for a photo),
+    ``draw`` for each driving signal, ``render`` if colors are needed at the crop's resolution.
 
     Shapes: target (N,3,S,S), the frames to redraw, of which only the upper half is used; references
     (N,3*K,S,S), K pictures of the same person in any pose. RGB in [0,1].

@@ -364,7 +364,7 @@ def test_drawings_are_recalled(
     who = [replace(role, cache=kept) for role in roles(person(20), clip)]
     wanted = spoken(sync, clip, 4, who)
     assert len(kept) == 3 and [
-        planes.shape for planes in map(kept.recall, [0], [0], [4]) if planes is not None
+        planes.shape for planes in map(kept.get, [0], [0], [4]) if planes is not None
     ] == [(4, 3, 1, 1)]
     other = LipSync(lip_warp(), blend=Blend("lower", "feather"), precision="float32")
     fresh = spoken(other, clip, 4, roles(person(20), clip))

@@ -140,9 +140,11 @@ def test_gradients_of_masks() -> None:
 
 
 def test_wrong_probabilities_and_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"probabilities are \(1, 18, 4, 4\); wanted \(N,19,h,w\)"):
+    with pytest.raises(
+        ValueError, match=r"probabilities are \(1, 18, 4, 4\); expected \(N,19,h,w\)"
+    ):
         parser_mask("mouth", torch.zeros(1, 18, 4, 4), SIZE)
-    with pytest.raises(ValueError, match="mask is 'chin'; wanted"):
+    with pytest.raises(ValueError, match="mask is 'chin'"):
         parser_mask("chin", noise(1), SIZE)  # type: ignore[arg-type]
 
 
