@@ -139,8 +139,11 @@ def api_pages() -> dict[str, str]:
     """Make a page for the public names, and one for each package of ``lipsync_core``."""
     from lipsync_core import _HOMES
 
+    short = "\n    options:\n      show_root_full_path: false"
     public = [
-        f"::: lipsync_core.{module}.{name}" for module, names in _HOMES.items() for name in names
+        f"::: lipsync_core.{module}.{name}{short}"
+        for module, names in _HOMES.items()
+        for name in names
     ]
     intro = "Everything that `from lipsync_core import ...` gives. Only this is stable."
     pages = {"index": "\n\n".join([f"# Public API\n\n{intro}", *public])}

@@ -8,12 +8,16 @@ a Fraction, a sample rate an int in Hz. ``__post_init__`` checks shapes and dtyp
 (that would synchronise a GPU).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the name of a stage, how much of it is done, and its total."""
 
 
 def _check(ok: bool, name: str, got: Tensor, wanted: str) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.generator import TalkingFace
 from lipsync_core.models.precision import Precision
-from lipsync_core.models.wav2lip import MINI, Generator, GeneratorConfig, copying
+from lipsync_core.models.wav2lip import MINI, Generator, GeneratorConfig, init_as_copy
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.distributed import joined
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
         )
 
         seed_step(plan.seed)
-        student = copying(Generator(config))
+        student = init_as_copy(Generator(config))
         if not args.start and not lend_ear(expert, student) and world.first:
             say(f"the audio encoder of {args.expert} is of another shape: mini's begins at random")
         if args.start:

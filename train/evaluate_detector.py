@@ -23,8 +23,9 @@ import skimage.io
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.detector_mini import MiniDetector, box_iou
+from lipsync_core.faces.detector_mini import MiniDetector
 from lipsync_core.faces.detector_yunet import YuNetDetector
+from lipsync_core.image.boxes import box_iou
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.models.weights import load_model
 from lipsync_core.types import Detections

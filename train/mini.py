@@ -29,7 +29,7 @@ from lipsync_core.metrics.sync import SEARCH
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.models.wav2lip import MINI, Generator, copying, moved
+from lipsync_core.models.wav2lip import MINI, Generator, init_as_copy, warp_reference
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import (
     degrade,
@@ -292,13 +292,15 @@ def losses(
     of the flow, and ``photograph``, what the critic says."""
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
-    made = moved(planes, target, reference)
+    made = warp_reference(planes, target, reference)
     # The teacher's pull at paint counts over the mouth alone: elsewhere it is pleased by dark blots
     # that no augmentation rules out. The flow may follow it anywhere.
     at = mouth(SIZE, device=planes.device)
     paint, flow, share = planes.split([3, 2, 1], 1)
     colour, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
-    pulled = moved(torch.cat([colour, flow, mask], 1), target, reference).unflatten(0, (k, -1))
+    pulled = warp_reference(torch.cat([colour, flow, mask], 1), target, reference).unflatten(
+        0, (k, -1)
+    )
     sync = judged_in_sync(teacher, disturbed(pulled, rng), batch.heard, apart=apart)
     error = (made - target)[:, :, SIZE // 2 :].unflatten(0, (k, -1))
     terms = {
@@ -371,7 +373,7 @@ def main(argv: list[str] | None = None) -> None:
             )
 
         seed_step(plan.seed)
-        model = copying(Generator(MINI))
+        model = init_as_copy(Generator(MINI))
         if args.start:
             start = load_talking_face(args.start)
             if start.config != MINI:

@@ -24,7 +24,14 @@ from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.quality_discriminator import resized as seeing
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig, copying
+from lipsync_core.models.wav2lip import (
+    LARGER,
+    MINI,
+    WAV2LIP,
+    Generator,
+    GeneratorConfig,
+    init_as_copy,
+)
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
@@ -222,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
             )
 
         seed_step(plan.seed)
-        model = copying(Generator(config))
+        model = init_as_copy(Generator(config))
         if settings.experts_ear and not lend_ear(expert, model):
             raise TrainingError(
                 f"{args.expert} has an audio encoder of another shape; set experts_ear = false"

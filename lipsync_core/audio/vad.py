@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..runtime.intervals import true_runs
 from ..types import Audio
 from .ops import mono
 
@@ -120,7 +121,7 @@ def _fall(distance: Tensor, hold_ms: int, slope_ms: int) -> Tensor:
 def voiced_stretches(audio: Audio) -> Tensor:
     """(R,2) float64 seconds, rising: when somebody speaks, to 10 ms. Pauses of less than 0.2 s are
     none."""
-    runs = _closed(_runs(_excess(audio) > _THRESHOLD_DB))
+    runs = _closed(true_runs(_excess(audio) > _THRESHOLD_DB))
     return runs[runs[:, 1] - runs[:, 0] >= _SHORTEST].double() / _HOPS
 
 
@@ -187,11 +188,6 @@ def _quantile(values: Tensor, share: float) -> Tensor:
 
 def _averaged(power: Tensor, hops: int) -> Tensor:
     return F.avg_pool1d(F.pad(power[None], (hops // 2, hops // 2), mode="replicate"), hops, 1)[0]
-
-
-def _runs(here: Tensor) -> Tensor:
-    """(R,2) first and end of every run of true values."""
-    return F.pad(here.int(), (1, 1)).diff().nonzero()[:, 0].view(-1, 2)
 
 
 def _closed(runs: Tensor) -> Tensor:

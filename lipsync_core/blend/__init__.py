@@ -1,0 +1,1 @@
+"""Blending of generated mouths into frames; tensors only."""

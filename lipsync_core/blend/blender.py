@@ -1,8 +1,6 @@
-"""How drawn mouths join their frames: what can be chosen, and what that means for the faces of a
-chunk."""
+"""Blend generated mouths into their frames: options, mask, tones, seam and state over time."""
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -11,67 +9,70 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.affine import apply, scale_of
+from ..image.crop import pixel_grid
 from ..image.landmarks import IRISES, JAW, NOSE_BASE
 from ..runtime.options import Option
 from ..types import AnyFrames, Frames, size_of
-from .color_match import ColourMatch, colours, pixels_of, toned, tones
-from .composite import Movement, composite
+from .color_match import ColorMatch, from_match_space, match_tones, measure_tones, to_match_space
+from .composite import Patch, PixelSource, composite, warp_faces
 from .landmark_masks import outline_mask
 from .masks import MaskKind, face_mask
-from .occlusion import compared
-from .parser_masks import occluded, parsed_mask
-from .seamless import residue
-from .smoothing import eased, linked, steadied
+from .occlusion import find_occlusion
+from .parser_masks import find_occluders, parser_mask
+from .seamless import compute_seam_correction
+from .smoothing import Smoother, Stabilizer
 from .texture import Texture
 
 BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
 Occlusion = Literal["ignore", "compare", "parse"]
 
-# Movement begins half a soft edge inside the mask and is whole 1.2 of them further in, so that the
-# mask's edge lies in pixels that stayed where they were. Six train and val clips: of an edge where
-# everything moves a line of 55 % is left, a step of 56 % and a flicker of 44 %, and the middle of
-# the mouth moves as much; a beginning at 0.7 leaves half of that and 1 % of the mouth's movement is
-# lost, one that ends at 2 takes 3 %.
-_EBB, _BEGIN = 1.2, 0.5
-# Seconds in which what is eased goes 63 % of the way: a mask's shape trembles with its parser,
-# light changes slowly, and what covered a face is uncovered a moment later than it goes (it covers
-# at once).
+# Fade the movement in between 0.5 and 1.7 feather widths inside the mask's border, so that the
+# border itself lies on unmoved pixels. Six train and val clips: of a seam where everything moves,
+# 55 % of the line is left, 56 % of the step and 44 % of the flicker, and the middle of the mouth
+# moves as much; a start at 0.7 leaves half of that and loses 1 % of the mouth's movement, an end at
+# 2 loses 3 %.
+_FALLOFF_WIDTH, _FALLOFF_START = 1.2, 0.5
+# Seconds in which a step is followed to 63 %: a mask's shape trembles with its parser, light
+# changes slowly, and an occluder fades out a moment after it goes (it covers at once).
 _SHAPE_SECONDS, _TONE_SECONDS, _UNCOVER_SECONDS = 0.1, 0.3, 0.2
-# Of a crop's height: where the eyes end, and how far below it pictures of other moments may be
-# seen.
+# Of the range [0,1]: a larger jump of the tones is a shot cut or a light switched on, and resets
+# their smoothing.
+_TONE_RESET = 0.1
+# Of a crop's height: where the eyes end, and how far below it pictures of other moments fade in.
 _EYES_END, _NOSE_RAMP = 0.26, 0.08
-_EDGE_REACH = 4  # crop px: how soft the edge is before which a picture ends
+_PICTURE_EDGE = 4  # crop px over which a mask fades out towards the border of a picture
 # How far below the jaw the mask of moved lips reaches, in distances of the eyes, from ear to ear.
 _HALF_BELOW = (0.0, 0.0, 0.0, 0.02, 0.04, 0.06, 0.10, 0.15, 0.20, 0.22, 0.23)
 _BELOW = (*_HALF_BELOW, *_HALF_BELOW[-2::-1])
-_OTHER_LIGHT = (
-    # of the range [0,1]: tones further apart than this are a cut or a lamp, and nothing is kept of
-    # the old ones
-    0.1
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How a generated mouth joins its frame.
+    """How a generated mouth is blended into its frame.
 
-    ``kind``: a hard edge (``paste``), a soft one (``feather``), or one before which the drawn skin
-    is brought to the source's all round it (see ``blend.seamless``); where a model moves pixels,
-    ``seamless`` also lets the movement ebb away before the edge. ``feather``: the soft edge's width
-    as a part of the crop's side, or ``feather_px`` in px of the frame. ``colour_match`` brings the
-    generated skin to the source's tones round the mouth (see ``blend.colour``). ``own_pixels``: a
-    model that moves pixels (``mini``) moves those of the frame at its own resolution, which keeps
-    large faces sharp; without it, or with ``colour_match``, the crop that it makes is enlarged.
-    ``strength`` in [0,1]: how much of the new mouth is seen. ``detail`` and ``grain`` in [0,1]: how
-    much of the source's sharpness and grain a drawn mouth gets, unless it is pasted; own pixels
-    have theirs.
-
-    ``occlusion``: what lies before the face (a hand, a microphone, hair) stays: found by comparing
-    with the first frame of the face (``blend.occlusion``), or by a face parser, which also keeps
-    the mask to what is skin and lips. ``steady`` in [0,1]: how much of the trembling is taken off
-    what was drawn (``blend.temporal``): at 0.5 lips in silence tremble less by 13 to 29 %, lips
-    that speak move less by 7 to 14 %, and the judge's confidence falls by 3 % (three clips; at 1 by
-    8 %)."""
+    Attributes:
+        mask: The part of the face that is replaced.
+        kind: ``paste``: a hard edge. ``feather``: a soft one. ``pyramid``, ``poisson``,
+            ``seamless``: a soft edge, and the generated skin is corrected to agree with the source
+            all round the mask (see ``blend.seamless``); if the model moves pixels, ``seamless``
+            also lets the movement fall off towards the edge.
+        feather: Width of the soft edge as a fraction of the crop's side.
+        colour_match: Match the generated skin's tones to the source's round the mouth (see
+            ``blend.color_match``).
+        own_pixels: A model that moves pixels moves those of the frame at its own resolution, which
+            keeps large faces sharp. If False, or with ``colour_match``, its crop is enlarged.
+        strength: Opacity of the new mouth in [0,1].
+        feather_px: Width of the soft edge in px of the frame; replaces ``feather``.
+        detail: Share in [0,1] of the source's sharpness that a painted mouth gets, unless it is
+            pasted; moved pixels have their own.
+        grain: Share in [0,1] of the source's grain, likewise.
+        occlusion: Keep a hand, a microphone or hair in front of the face: found by comparison with
+            the face's first frame (``compare``, see ``blend.occlusion``), or by a face parser
+            (``parse``), which also limits the mask to skin and lips.
+        steady: Strength in [0,1] of the stabilizer (``blend.smoothing``). At 0.5 lips in silence
+            tremble less by 13 to 29 %, lips that speak move less by 7 to 14 %, and the sync
+            scorer's confidence falls by 3 % (three clips; at 1 by 8 %).
+    """
 
     mask: Annotated[
         MaskKind,
@@ -102,7 +103,7 @@ class Blend:
         ),
     ] = 0.08
     colour_match: Annotated[
-        ColourMatch | None,
+        ColorMatch | None,
         Option(
             "Match the colors of the new skin to the frame's.",
             "spread: each color channel by itself. covariance: the channels together, for "
@@ -184,8 +185,8 @@ class Blend:
     ] = 0.0
 
     @property
-    def looks(self) -> bool:
-        """Whether the source's crop is looked at."""
+    def needs_source(self) -> bool:
+        """Whether the crops of the frames themselves are needed."""
         return (
             bool(self.colour_match)
             or self.kind not in ("paste", "feather")
@@ -194,276 +195,326 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Faces:
-    """Where the faces of a chunk are: ``crop_to_frame`` (N,2,3), ``points`` (N,5,2) and, where
-    there are any, ``dense`` (N,K,2) in crop px; where they are needed, ``pixels`` (N,3,S,S), and
-    ``labels`` (N,19,h,w), how likely each of ``blend.parsing.LABELS`` is; ``hidden`` (N,1,S,S) in
-    [0,1]: how much lies before them."""
+class FaceCrops:
+    """Faces of a chunk in crop space.
+
+    Attributes:
+        crop_to_frame: (N,2,3) maps.
+        points: (N,5,2) the five points in crop px.
+        dense: (N,K,2) dense landmarks in crop px, if there are any.
+        pixels: (N,3,S,S) RGB in [0,1], if they are needed.
+        labels: (N,19,h,w) probabilities of ``parser_masks.LABELS``, if there is a parser.
+    """
 
     crop_to_frame: Tensor
     points: Tensor
     dense: Tensor | None = None
     pixels: Tensor | None = None
     labels: Tensor | None = None
-    hidden: Tensor | None = None
 
-    def times(self, count: int) -> "Faces":
-        """One face for each of ``count`` frames."""
+    def expand(self, count: int) -> "FaceCrops":
+        """Repeat one face for ``count`` frames, without copies."""
 
-        def each(x: Tensor) -> Tensor:
+        def repeat(x: Tensor) -> Tensor:
             return x.expand(count, *x.shape[1:])
 
-        more = (None if x is None else each(x) for x in (self.dense, self.pixels, self.labels))
-        return Faces(each(self.crop_to_frame), each(self.points), *more)
+        rest = (None if x is None else repeat(x) for x in (self.dense, self.pixels, self.labels))
+        return FaceCrops(repeat(self.crop_to_frame), repeat(self.points), *rest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Past:
-    """What a face's frames have left for the next one, ``index`` being the last one's number in the
-    stream: what was ``drawn`` (1,C,H,W), its ``shape`` and what ``covered`` it (1,1,S,S), its
-    ``tones`` (1,24); and ``clear`` (1,3,S,S), the face as it was first seen."""
+class Mouth:
+    """Generated faces in crop space.
 
-    index: int | None = None
-    drawn: Tensor | None = None
-    shape: Tensor | None = None
-    covered: Tensor | None = None
-    tones: Tensor | None = None
-    clear: Tensor | None = None
+    Attributes:
+        face: (N,3,S,S) RGB in [0,1], the painted faces.
+        sources: Pictures whose pixels are moved over the paint.
+        whole: Whether pixels of the upper half may move, too.
+    """
+
+    face: Tensor
+    sources: tuple[PixelSource, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moment:
-    """The frames ``index`` (N,) of a stream at ``fps``, and the ``past`` that their face has."""
+class BlendMask:
+    """Masks of faces.
 
-    index: Tensor
-    fps: Fraction
-    past: Past = Past()
+    Occlusion is kept apart from the shape, because colors are matched at the mask's edge, not at
+    the occluder's.
 
-    def keep(self, seconds: float) -> Tensor:
-        """(N,) how much of the frame before each keeps, so that 63 % go in ``seconds``."""
-        share = math.exp(-self.fps.denominator / (self.fps.numerator * seconds))
-        return linked(self.index, self.past.index) * share
+    Attributes:
+        shape: (N,1,S,S) in [0,1], the part of the face that is replaced.
+        hidden: (N,1,S,S) in [0,1], how much an occluder covers; None: nothing.
+    """
 
-    def after(self, **left: Tensor) -> "Moment":
-        """The same with what these frames ``left`` (N,...), by the names of ``Past``."""
-        return replace(
-            self, past=replace(self.past, **{name: value[-1:] for name, value in left.items()})
+    shape: Tensor
+    hidden: Tensor | None = None
+
+    @property
+    def alpha(self) -> Tensor:
+        """(N,1,S,S) opacity in [0,1] of the generated faces."""
+        return self.shape if self.hidden is None else self.shape * (1 - self.hidden)
+
+
+class BlendState:
+    """Temporal state of one face in one stream: a smoother for each quantity.
+
+    Args:
+        fps: Frame rate of the stream.
+        steady: Strength of the stabilizer in [0,1].
+        reference: (1,3,S,S) a crop of the person without an occluder; None: the first one.
+    """
+
+    def __init__(self, fps: Fraction, *, steady: float = 0.0, reference: Tensor | None = None):
+        self.reference = reference
+        self.mouth = Stabilizer(steady)
+        self.mask = Smoother(_SHAPE_SECONDS, fps)
+        self.occlusion = Smoother(_UNCOVER_SECONDS, fps, attack_instant=True)
+        self.tones = Smoother(_TONE_SECONDS, fps, reset_above=_TONE_RESET)
+
+
+class Blender:
+    """Blends generated mouths into frames.
+
+    Stateless; what one chunk hands to the next is in a ``BlendState`` for each face.
+
+    Args:
+        blend: The options.
+        size: Side of the crops in px.
+    """
+
+    def __init__(self, blend: Blend, size: int) -> None:
+        self.blend = blend
+        self.size = size
+
+    def start(self, fps: Fraction, *, reference: Tensor | None = None) -> BlendState:
+        """Return the state of a face at the start of a stream at ``fps``; see ``BlendState``."""
+        return BlendState(fps, steady=self.blend.steady, reference=reference)
+
+    def make_mask(self, faces: FaceCrops, index: Tensor, state: BlendState) -> BlendMask:
+        """Make the masks of faces, smoothed over time where they follow landmarks or a parser.
+
+        Args:
+            faces: N faces.
+            index: (N,) their frames' stream indices.
+            state: Of this face; updated.
+
+        Returns:
+            Masks and occlusion.
+        """
+        blend, labels = self.blend, faces.labels
+        mask = self._draw_outline(faces, self._feather(faces))
+        if labels is not None:
+            mask = mask * parser_mask(blend.mask, labels, self.size, feather=blend.feather)
+        if labels is not None or faces.dense is not None:
+            mask = state.mask.update(mask, index)
+        return BlendMask(mask, self.find_occlusion(faces, index, state))
+
+    def find_occlusion(self, faces: FaceCrops, index: Tensor, state: BlendState) -> Tensor | None:
+        """Find what is in front of faces, smoothed over time.
+
+        Args:
+            faces: N faces.
+            index: (N,) their frames' stream indices.
+            state: Of this face; updated.
+
+        Returns:
+            (N,1,S,S) in [0,1], how much of each pixel is covered; None if occlusion is ignored.
+        """
+        points = faces.points if faces.dense is None else faces.dense
+        feather = self.blend.feather
+        if faces.labels is not None:
+            hidden = find_occluders(faces.labels, points, self.size, feather=feather)
+        elif self.blend.occlusion == "compare" and faces.pixels is not None:
+            pixels = faces.pixels.to(points)
+            reference = pixels[:1] if state.reference is None else state.reference.to(pixels)
+            state.reference = reference
+            hidden = find_occlusion(pixels, reference, points, self.size, feather=feather)
+        else:
+            return None
+        return state.occlusion.update(hidden, index)
+
+    def composite(
+        self,
+        frames: AnyFrames,
+        mouth: Mouth,
+        faces: FaceCrops,
+        mask: BlendMask,
+        index: Tensor,
+        state: BlendState,
+        opacity: Tensor | None = None,
+    ) -> AnyFrames:
+        """Put generated mouths into frames.
+
+        Args:
+            frames: N frames; they are not changed.
+            mouth: N generated faces.
+            faces: The same faces as they are in the frames.
+            mask: Of ``make_mask``.
+            index: (N,) the frames' stream indices.
+            state: Of this face; updated.
+            opacity: (N,) in [0,1], times the blend's strength; None: 1.
+
+        Returns:
+            The frames with new mouths.
+        """
+        blend, face, sources, seam = self.blend, mouth.face, mouth.sources, None
+        falloff = None
+        if blend.kind == "seamless" and sources and all(s.pictures is None for s in sources):
+            falloff = self._draw_falloff(faces)
+            sources = tuple(source.limit(falloff) for source in sources)
+        if faces.pixels is not None and blend.needs_source:
+            pixels = faces.pixels.to(face)
+            if blend.colour_match:
+                face = self._match_tones(face, pixels, mask, index, state)
+            if blend.kind in ("pyramid", "poisson", "seamless"):
+                crops = [pixels if s.crops is None else s.crops.to(face) for s in sources]
+                difference = warp_faces(face, crops, sources) - pixels
+                seam = compute_seam_correction(blend.kind, difference, mask.shape)
+                if sources and not mouth.whole:
+                    seam = seam * ramp_lower_half(seam)
+                seam = seam if falloff is None else seam * falloff
+        # moved pixels have their own detail, and a pasted face stays as it was generated
+        fine = not sources and blend.kind != "paste" and bool(blend.detail or blend.grain)
+        return composite(
+            frames,
+            Patch(face, mask.alpha, faces.crop_to_frame, sources, seam),
+            edge=self._edge,
+            strength=self._strength(mask, opacity),
+            texture=Texture(blend.detail, blend.grain, tuple(index.tolist())) if fine else None,
         )
 
-    def over(self) -> Past:
-        """For the frames that follow."""
-        return replace(self.past, index=int(self.index[-1]))
+    def compute_alpha(
+        self,
+        size: tuple[int, int],
+        faces: FaceCrops,
+        mask: BlendMask,
+        *,
+        opacity: Tensor | None = None,
+        lower_half: bool = False,
+    ) -> Tensor:
+        """Compute how much of the new mouths each pixel of frames shows.
+
+        Args:
+            size: Height and width of the frames in px.
+            faces: N faces.
+            mask: Of ``make_mask``.
+            opacity: (N,) in [0,1], times the blend's strength; None: 1.
+            lower_half: Whether the crops' upper half stays as it is, because the model moves
+                pixels of the lower half alone.
+
+        Returns:
+            (N,H,W) in [0,1].
+        """
+        n, _, side, _ = mask.shape.shape
+        white = mask.shape.new_ones(n, 3, side, side)
+        if lower_half:
+            white[:, :, : side // 2] = 0
+        black = Frames(mask.shape.new_zeros(n, *size, 3))
+        patch = Patch(white, mask.alpha, faces.crop_to_frame)
+        strength = self._strength(mask, opacity)
+        return composite(black, patch, edge=self._edge, strength=strength).pixels.mean(3)
+
+    @property
+    def _edge(self) -> Literal["paste", "feather"]:
+        return "paste" if self.blend.kind == "paste" else "feather"
+
+    def _strength(self, mask: BlendMask, opacity: Tensor | None) -> float | Tensor:
+        strength = self.blend.strength
+        return strength if opacity is None else opacity.to(mask.shape) * strength
+
+    def _feather(self, faces: FaceCrops) -> float | Tensor:
+        """Return the soft edge's width as a fraction of the crop's side, one or (N,)."""
+        blend = self.blend
+        if blend.feather_px is None:
+            return blend.feather
+        return blend.feather_px / (scale_of(faces.crop_to_frame) * self.size)
+
+    def _draw_outline(
+        self, faces: FaceCrops, feather: float | Tensor, inset: float | Tensor = 0.0
+    ) -> Tensor:
+        """Return (N,1,S,S) masks by the dense landmarks if there are any, else the five points."""
+        kind = self.blend.mask
+        if faces.dense is None or kind == "box":
+            return face_mask(kind, faces.points, self.size, feather=feather, inset=inset)
+        return outline_mask(kind, faces.dense, self.size, feather=feather, inset=inset)
+
+    def _draw_falloff(self, faces: FaceCrops) -> Tensor:
+        """Return (N,1,S,S) in [0,1]: the share of the movement that is kept."""
+        feather = self._feather(faces)
+        return self._draw_outline(faces, feather * _FALLOFF_WIDTH, feather * _FALLOFF_START)
+
+    def _match_tones(
+        self, face: Tensor, source: Tensor, mask: BlendMask, index: Tensor, state: BlendState
+    ) -> Tensor:
+        """Return faces with the tones of ``source`` in a ring round the mask, smoothed in time."""
+        kind = self.blend.colour_match
+        assert kind is not None
+        reach = 2 * (self.size // 10) + 1
+        rows = F.max_pool2d((mask.shape > 0).to(mask.shape), (reach, 1), 1, (reach // 2, 0))
+        near = F.max_pool2d(rows, (1, reach), 1, (0, reach // 2))
+        ring = near * (1 - mask.shape)
+        if mask.hidden is not None:
+            ring = ring * (1 - mask.hidden)
+        values, target = to_match_space(face, kind), to_match_space(source, kind)
+        both = torch.cat([measure_tones(values, ring), measure_tones(target, ring)], 1)
+        has, wants = state.tones.update(both, index).split(12, 1)
+        return from_match_space(match_tones(values, has, wants, kind=kind), kind)
 
 
-def steady(
-    drawn: Tensor, blend: Blend, moment: Moment, *, visible: Tensor | None = None
-) -> tuple[Tensor, Moment]:
-    """``drawn`` (N,C,H,W) without its trembling, as ``blend`` has it; see ``steadied``."""
-    if not blend.steady:
-        return drawn, moment
-    follows = linked(moment.index, moment.past.index)
-    drawn = steadied(drawn, moment.past.drawn, follows, strength=blend.steady, visible=visible)
-    return drawn, moment.after(drawn=drawn)
+def ramp_lower_half(like: Tensor) -> Tensor:
+    """Return (S,1) factors: 0 in the upper half of a crop, rising to 1 over a twelfth of its side.
 
-
-def shaped(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Faces, Tensor, Moment]:
-    """The mask (N,1,S,S) in [0,1] of ``faces`` in crops of ``size`` px; and they with what is
-    ``hidden`` of them, which is no part of the mask: at a hand's edge there is no light to match.
+    Args:
+        like: (...,S) tensor with the device and the dtype of the result.
     """
-    feather = _feather(blend, faces.crop_to_frame, size)
-    mask = _outline(faces, blend, size, feather)
-    if faces.labels is not None:
-        mask = mask * parsed_mask(blend.mask, faces.labels, size, feather=blend.feather)
-    if faces.labels is not None or faces.dense is not None:
-        keep = moment.keep(_SHAPE_SECONDS)[:, None, None, None]
-        mask = eased(mask, moment.past.shape, keep)
-        moment = moment.after(shape=mask)
-    hidden, moment = covered(faces, blend, size, moment)
-    return replace(faces, hidden=hidden), mask, moment
+    size = like.shape[-1]
+    rows = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
+    return ((rows - size // 2) / (size / 12)).clamp(0, 1)[:, None]
 
 
-def blended(
-    frames: AnyFrames,
-    made: Tensor,
-    faces: Faces,
-    blend: Blend,
-    mask: Tensor,
-    moment: Moment,
-    *,
-    shown: Tensor | None = None,
-    movement: Movement | None = None,
-    origin: Tensor | None = None,
-) -> tuple[AnyFrames, Moment]:
-    """``frames`` with the ``faces`` that were ``made`` (N,3,S,S), RGB in [0,1], and moved, under
-    ``mask`` (N,1,S,S).
-
-    shown (N,) in [0,1]: how much of each is seen, times the blend's strength; None: all. origin
-    (N,3,S,S): the crops of what is moved, where that is not the frames.
-    """
-    size = made.shape[-1]
-    less, ebb = None, None
-    if movement is not None and origin is None and blend.kind == "seamless":
-        ebb = _ebb(faces, blend, size)
-        movement = movement.times(ebb)
-    if faces.pixels is not None and blend.looks:
-        source = faces.pixels.to(made)
-        if blend.colour_match:
-            made, moment = _toned(made, source, mask, faces.hidden, blend.colour_match, moment)
-        if blend.kind in ("pyramid", "poisson", "seamless"):
-            if movement is None:
-                less = residue(blend.kind, made - source, mask)
-            else:
-                moved = movement.picture(made, source if origin is None else origin.to(made))
-                less = residue(blend.kind, moved - source, mask)
-                less = less if movement.whole else less * below_the_middle(less)
-                less = less if ebb is None else less * ebb
-    # what moved has its detail, and what is pasted stays as it was drawn
-    fine = movement is None and blend.kind != "paste" and bool(blend.detail or blend.grain)
-    out = composite(
-        frames,
-        made,
-        crop_to_frame=faces.crop_to_frame,
-        mask=mask if faces.hidden is None else mask * (1 - faces.hidden),
-        blend="paste" if blend.kind == "paste" else "feather",
-        strength=blend.strength if shown is None else shown.to(mask) * blend.strength,
-        movement=movement,
-        residue=less,
-        texture=Texture(blend.detail, blend.grain, tuple(moment.index.tolist())) if fine else None,
-    )
-    return out, moment
-
-
-def shares(
-    size: tuple[int, int],
-    faces: Faces,
-    blend: Blend,
-    mask: Tensor,
-    *,
-    shown: Tensor | None = None,
-    moves: bool = False,
-) -> Tensor:
-    """(N,H,W) in [0,1]: how much of new mouths under ``mask`` (N,1,S,S) each place of frames of
-    ``size`` (H, W) shows. moves: whether they are made of the frame's own pixels, whose upper half
-    stays where it is."""
-    n, _, side, _ = mask.shape
-    white = mask.new_ones(n, 3, side, side)
-    if moves:
-        white[:, :, : side // 2] = 0
-    black = Frames(mask.new_zeros(n, *size, 3))
-    plain = Blend(
-        kind="paste" if blend.kind == "paste" else "feather",
-        strength=blend.strength,
-        detail=0,
-        grain=0,
-    )
-    moment = Moment(torch.arange(n), Fraction(1))
-    return blended(black, white, faces, plain, mask, moment, shown=shown)[0].pixels.mean(3)
-
-
-def covering(old: Tensor, new: Tensor) -> Tensor:
-    """(N,102,2) landmarks whose outline holds the mouths and chins of both ``old`` and ``new``
-    (N,102,2), and some neck below.
+def enclose_mouths(old: Tensor, new: Tensor) -> Tensor:
+    """Return landmarks whose outline holds the old and the new mouth and chin, and some neck.
 
     The soft edge of a mask lies inside its outline: with the chin's own outline, half of the old
-    chin would show."""
+    chin would show.
+
+    Args:
+        old: (N,102,2) landmarks in the frame.
+        new: (N,102,2) landmarks of the generated face.
+
+    Returns:
+        (N,102,2) landmarks.
+    """
     down = old[:, NOSE_BASE].mean(1) - old[:, IRISES].mean(1)
     down = down / down.norm(dim=1, keepdim=True).clamp_min(1e-6)
     unit = (old[:, IRISES.start] - old[:, IRISES.stop - 1]).norm(dim=1).clamp_min(1e-6)[:, None]
     lower = ((new[:, JAW] - old[:, JAW]) * down[:, None]).sum(2, keepdim=True).clamp_min(0)
-    shares = old.new_tensor(_BELOW)[None, :, None]
+    margins = old.new_tensor(_BELOW)[None, :, None]
     out = old.clone()
-    out[:, JAW] = old[:, JAW] + (lower + unit[:, None] * shares) * down[:, None]
+    out[:, JAW] = old[:, JAW] + (lower + unit[:, None] * margins) * down[:, None]
     return out
 
 
-def seen_in_origins(movement: Movement) -> Tensor:
-    """(N,1,S,S) in [0,1]: 0 where a movement takes its pixels from beyond the edge of its origins,
-    and above the nose, where eyes look as they do in the frame itself."""
-    assert movement.origins is not None and movement.crop_to_origin is not None
-    size, offset = movement.offset.shape[-1], movement.offset
-    axis = torch.arange(size, device=offset.device) + 0.5
-    maps = movement.crop_to_origin.to(offset)
-    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset
-    places = apply(maps, places.flatten(2).mT).mT.unflatten(2, (size, size))
-    ends = offset.new_tensor([size_of(picture)[::-1] for picture in movement.origins])[
-        :, :, None, None
-    ]
-    reach = _EDGE_REACH * scale_of(maps)[:, None, None, None]
+def fade_outside_pictures(source: PixelSource) -> Tensor:
+    """Compute where pictures of other moments may be seen.
+
+    Args:
+        source: Pixels with pictures of their own.
+
+    Returns:
+        (N,1,S,S) in [0,1]: 0 if a pixel comes from beyond the border of its picture, and above the
+        nose, because eyes look as they do in the frame itself.
+    """
+    assert source.pictures is not None and source.crop_to_picture is not None
+    size, offset = source.offset.shape[-1], source.offset
+    maps = source.crop_to_picture.to(offset)
+    grid = pixel_grid(size, size, offset)
+    places = apply(maps, (grid + offset).flatten(2).mT).mT.unflatten(2, (size, size))
+    sizes = [size_of(picture)[::-1] for picture in source.pictures]
+    ends = offset.new_tensor(sizes)[:, :, None, None]
+    reach = _PICTURE_EDGE * scale_of(maps)[:, None, None, None]
     inside = torch.minimum(places, ends - places).amin(1, keepdim=True)
-    return (inside / reach).clamp(0, 1) * ((axis[:, None] / size - _EYES_END) / _NOSE_RAMP).clamp(
-        0, 1
-    )
-
-
-def _outline(
-    faces: Faces, blend: Blend, size: int, feather: float | Tensor, inset: float | Tensor = 0.0
-) -> Tensor:
-    """(N,1,S,S) of the face's own outline where that is known, else of its five points."""
-    if faces.dense is None or blend.mask == "box":
-        return face_mask(blend.mask, faces.points, size, feather=feather, inset=inset)
-    return outline_mask(blend.mask, faces.dense, size, feather=feather, inset=inset)
-
-
-def _ebb(faces: Faces, blend: Blend, size: int) -> Tensor:
-    """(N,1,S,S) in [0,1]: how much of a movement is left where it ebbs away before the mask's edge."""
-    feather = _feather(blend, faces.crop_to_frame, size)
-    return _outline(faces, blend, size, feather * _EBB, feather * _BEGIN)
-
-
-def covered(faces: Faces, blend: Blend, size: int, moment: Moment) -> tuple[Tensor | None, Moment]:
-    """(N,1,S,S) how much lies before the faces, and until when; None where nobody asks."""
-    points = faces.points if faces.dense is None else faces.dense
-    if faces.labels is not None:
-        hidden = occluded(faces.labels, points, size, feather=blend.feather)
-    elif blend.occlusion == "compare" and faces.pixels is not None:
-        pixels = faces.pixels.to(points)
-        clear = pixels[:1] if moment.past.clear is None else moment.past.clear.to(pixels)
-        moment = replace(moment, past=replace(moment.past, clear=clear))
-        hidden = compared(pixels, clear, points, size, feather=blend.feather)
-    else:
-        return None, moment
-    keep = moment.keep(_UNCOVER_SECONDS)[:, None, None, None]
-    hidden = eased(hidden, moment.past.covered, keep, rises=True)
-    return hidden, moment.after(covered=hidden)
-
-
-def _toned(
-    made: Tensor,
-    source: Tensor,
-    mask: Tensor,
-    hidden: Tensor | None,
-    kind: ColourMatch,
-    moment: Moment,
-) -> tuple[Tensor, Moment]:
-    """``made`` with the tones of ``source`` in a ring round the mask, which change slowly from
-    frame to frame."""
-    reach = 2 * (mask.shape[-1] // 10) + 1
-    near = F.max_pool2d(
-        F.max_pool2d((mask > 0).to(mask), (reach, 1), 1, (reach // 2, 0)),
-        (1, reach),
-        1,
-        (0, reach // 2),
-    )
-    ring = near * (1 - mask) if hidden is None else near * (1 - mask) * (1 - hidden)
-    values, wanted = colours(made, kind), colours(source, kind)
-    both = torch.cat([tones(values, ring), tones(wanted, ring)], 1)
-    both = eased(both, moment.past.tones, moment.keep(_TONE_SECONDS)[:, None], within=_OTHER_LIGHT)
-    made = pixels_of(toned(values, *both.split(12, 1), kind=kind), kind)
-    return made, moment.after(tones=both)
-
-
-def _feather(blend: Blend, crop_to_frame: Tensor, size: int) -> float | Tensor:
-    """The edge's width as a part of the crop's side, one or (N,) of them."""
-    return (
-        blend.feather
-        if blend.feather_px is None
-        else blend.feather_px / (scale_of(crop_to_frame) * size)
-    )
-
-
-def below_the_middle(like: Tensor) -> Tensor:
-    """(S,1) 0 in the upper half of crops, which is the frame's own, rising to 1 in a twelfth of its
-    side below."""
-    size = like.shape[-1]
-    rows = torch.arange(size, device=like.device, dtype=like.dtype) + 0.5
-    return ((rows - size // 2) / (size / 12)).clamp(0, 1)[:, None]
+    return (inside / reach).clamp(0, 1) * ((grid[1] / size - _EYES_END) / _NOSE_RAMP).clamp(0, 1)

@@ -2,309 +2,383 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.affine import (
-    apply,
-    clip_box,
-    compose,
-    crop_bounds,
-    invert,
-    scale_of,
-    translation,
-    unit_maps,
-)
-from ..image.crop import sample_affine
+from ..image.affine import apply, place_patches, scale_of
+from ..image.crop import pixel_grid, sample_affine, sample_window, warp_crops
 from ..image.yuv import from_rgb
 from ..types import AnyFrames, Frames, YuvFrames
-from .texture import Place, Texture, textured
+from .texture import Place, Texture, add_texture
 
 Edge = Literal["paste", "feather"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Movement:
-    """How a face is made of its own frame: ``offset`` (N,2,S,S), from where in crop pixels (x, y)
-    each place takes its pixel, and ``share`` (N,1,S,S) in [0,1] of that pixel, the rest being what
-    was generated.
+class PixelSource:
+    """Pictures that the pixels of generated faces are moved from.
 
-    ``origins``: the pixels come from these pictures instead, one for each face, single frames of
-    the kind of the frames that are composited and of any size; one picture may stand for several
-    faces. ``crop_to_origin`` (N,2,3): where the crops lie in them. Nothing is filtered: a face that
-    is twice as large there loses sharpness to aliasing. ``whole``: the upper half of crops moves as
-    well, not the lower one alone."""
+    Nothing is filtered: a face that is twice as large in its picture loses sharpness to aliasing.
+
+    Attributes:
+        offset: (N,2,S,S) crop px (x, y) from each pixel to the place that it takes its value from.
+        weight: (N,1,S,S) in [0,1], how much of that value is used; the rest is what lies below:
+            the painted face, or the sources before this one.
+        pictures: One single frame for each face, of the pixel format of the frames that are
+            composited and of any size; the same picture may serve several faces. None: the frames
+            themselves.
+        crop_to_picture: (N,2,3) where the crops lie in these pictures; None with ``pictures`` None.
+        crops: (N,3,S,S) the crops of these pictures, for the seam correction; None: those of the
+            frames.
+    """
 
     offset: Tensor
-    share: Tensor
-    origins: Sequence[Frames | YuvFrames] | None = None
-    crop_to_origin: Tensor | None = None
-    whole: bool = False
+    weight: Tensor
+    pictures: Sequence[Frames | YuvFrames] | None = None
+    crop_to_picture: Tensor | None = None
+    crops: Tensor | None = None
 
-    def picture(self, made: Tensor, source: Tensor) -> Tensor:
-        """(N,3,S,S) what the face looks like at the resolution of its crop ``source`` (N,3,S,S)."""
-        return torch.lerp(made, pull(source, self.offset), self.share)
+    def limit(self, share: Tensor) -> "PixelSource":
+        """Return the source with movement and paint scaled by (N,1,S,S) in [0,1].
 
-    def times(self, most: Tensor) -> "Movement":
-        """The same where ``most`` (N,1,S,S) in [0,1] is 1, and where it is 0 every pixel stays what
-        and where it was."""
-        return replace(self, offset=self.offset * most, share=1 - (1 - self.share) * most)
+        At 0 each pixel stays where it is and nothing below the source is seen.
+        """
+        return replace(self, offset=self.offset * share, weight=1 - (1 - self.weight) * share)
 
 
-def pull(source: Tensor, offset: Tensor) -> Tensor:
-    """(N,C,S,S) the crops ``source`` (N,C,S,S), each place taken from ``offset`` (N,2,S,S) crop px
-    away, bilinearly."""
-    size = source.shape[-1]
-    axis = (torch.arange(size, device=source.device, dtype=source.dtype) + 0.5) * (2 / size) - 1
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset * (2 / size)
-    return F.grid_sample(
-        source, grid.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class Patch:
+    """Faces in crop space that are to be put into frames.
+
+    Attributes:
+        face: (N,3,S,S) RGB in [0,1], the painted faces.
+        mask: (N,1,S,S) in [0,1]: 0 keeps the frame, bit for bit.
+        crop_to_frame: (N,2,3) maps.
+        sources: Pictures whose pixels are moved, in order, each over the ones before.
+        seam: (N,3,S,S) seam correction, subtracted from the face (see ``blend.seamless``).
+    """
+
+    face: Tensor
+    mask: Tensor
+    crop_to_frame: Tensor
+    sources: tuple[PixelSource, ...] = ()
+    seam: Tensor | None = None
+
+
+def warp_faces(face: Tensor, crops: Sequence[Tensor], sources: Sequence[PixelSource]) -> Tensor:
+    """Compute generated faces at the resolution of their crops.
+
+    Args:
+        face: (N,3,S,S) the painted faces.
+        crops: The crops (N,3,S,S) of the pictures of each source.
+        sources: Pictures whose pixels are moved.
+
+    Returns:
+        (N,3,S,S) faces.
+    """
+    for crop, source in zip(crops, sources, strict=True):
+        face = torch.lerp(face, warp_crops(crop, source.offset), source.weight)
+    return face
 
 
 def composite(
     frames: AnyFrames,
-    generated: Tensor,
+    patch: Patch,
     *,
-    crop_to_frame: Tensor,
-    mask: Tensor,
-    blend: Edge = "feather",
+    edge: Edge = "feather",
     strength: float | Tensor = 1.0,
-    movement: Movement | None = None,
-    residue: Tensor | None = None,
     texture: Texture | None = None,
 ) -> AnyFrames:
-    """Frames in which the faces are ``generated`` where ``mask`` is 1 and untouched, bit for bit,
-    where it is 0.
+    """Put faces into frames under their masks, at the frames' own resolution.
 
-    generated (N,3,S,S) RGB in [0,1]; mask (N,1,S,S) in [0,1]; crop_to_frame (N,2,3). ``paste``
-    takes every pixel from one side (mask above a half or not), ``feather`` mixes. strength in
-    [0,1], one or (N,) of them: how much of what was generated is seen under the mask. movement:
-    moves the frames' own pixels, or those of its origins, at their own resolution. residue
-    (N,3,S,S): is taken off what was generated and moved (see ``seamless``). texture: gives back
-    fine detail. Frame by frame: only the part under a mask is touched, and it fits into the cache.
+    Frame by frame: only the part under a mask is touched, and it fits into the cache.
+
+    Args:
+        frames: N frames; they are not changed.
+        patch: N faces.
+        edge: ``paste`` takes every pixel from one side (mask above 0.5 or not), ``feather`` mixes.
+        strength: Opacity in [0,1] of the faces under the mask, one for all or (N,).
+        texture: Fine detail that painted faces get back.
+
+    Returns:
+        The frames with their faces; where the mask is 0 no bit differs.
+
+    Raises:
+        ValueError: If numbers of frames, faces, masks or pictures disagree, if pictures are of
+            another pixel format than the frames, or if a strength is outside [0,1].
     """
-    counts = (frames.pixels.shape[0], generated.shape[0], mask.shape[0], crop_to_frame.shape[0])
-    if len(set(counts)) > 1:
-        raise ValueError(
-            "frames, faces, masks, maps number {}, {}, {}, {}; wanted as many of each".format(
-                *counts
-            )
-        )
-    shares = strength.tolist() if isinstance(strength, Tensor) else [float(strength)] * len(mask)
-    if len(shares) != len(mask) or not all(0 <= share <= 1 for share in shares):
-        raise ValueError(
-            f"strength is {strength}; wanted 0 (the source) to 1 (what was generated), one or of each face"
-        )
-    extents = _extents(mask) if any(shares) else None
+    _check_counts(frames, patch)
+    strengths = _list_strengths(strength, len(patch.mask))
+    extents = _find_extents(patch.mask) if any(strengths) else None
     if extents is None:
         return frames
-    if movement is None and residue is not None:
-        generated, residue = generated - residue, None
-    origins = None if movement is None else _origin_planes(movement, frames)
+    if not patch.sources and patch.seam is not None:
+        patch = replace(patch, face=patch.face - patch.seam, seam=None)
     out = replace(frames, pixels=frames.pixels.clone())
-    made = generated.clamp(0, 1)
-    if isinstance(frames, YuvFrames) and isinstance(out, YuvFrames):
-        made = from_rgb(made, frames.colour)
-        less = (
-            None
-            if residue is None
-            else from_rgb(residue, frames.colour) - from_rgb(0 * residue[:1], frames.colour)
-        )
-        sides = [
-            _Side(
-                frames.luma, out.luma, made[:, :1], less if less is None else less[:, :1], 1.0, 255
-            ),
-            _Side(
-                frames.chroma,
-                out.chroma,
-                made[:, 1:],
-                less if less is None else less[:, 1:],
-                0.5,
-                255,
-            ),
-        ]
-    else:
-        top = 255 if out.pixels.dtype == torch.uint8 else 1
-        planes, written = (x.pixels.permute(0, 3, 1, 2) for x in (frames, out))
-        sides = [
-            _Side(
-                planes, written, made * top, residue if residue is None else residue * top, 1.0, top
-            )
-        ]
-    for number, side in enumerate(sides):
-        fine = None if side.scale < 1 else texture  # chroma has no detail to speak of
-        pulled = None if origins is None else [planes[number] for planes in origins]
-        _put(side, mask, crop_to_frame * side.scale, movement, pulled, extents, blend, shares, fine)
+    for group in _split_planes(frames, out, patch):
+        fine = None if group.scale < 1 else texture  # chroma has no detail to speak of
+        _composite_planes(group, patch, extents, edge, strengths, fine)
     return out
 
 
-def _planes(picture: Frames | YuvFrames) -> list[Tensor]:
-    """Its planes (N,C,H,W), by resolution."""
-    return (
-        [picture.luma, picture.chroma]
-        if isinstance(picture, YuvFrames)
-        else [picture.pixels.permute(0, 3, 1, 2)]
-    )
-
-
-def _origin_planes(movement: Movement, frames: Frames | YuvFrames) -> list[list[Tensor]] | None:
-    """For each face the planes (C,H,W) of its origin, by resolution; None where pixels come from
-    the frames. ValueError where those do not fit."""
-    origins, maps, wanted = movement.origins, movement.crop_to_origin, len(movement.offset)
-    if origins is None and maps is None:
-        return None
-    counts = [0 if part is None else len(part) for part in (origins, maps)]
-    if origins is None or counts != [wanted, wanted]:
+def _check_counts(frames: Frames | YuvFrames, patch: Patch) -> None:
+    counts = [len(x) for x in (frames.pixels, patch.face, patch.mask, patch.crop_to_frame)]
+    if len(set(counts)) > 1:
         raise ValueError(
-            "origins, their maps number {}, {}; wanted {} of both, or none".format(*counts, wanted)
+            "frames, faces, masks, maps number {}, {}, {}, {}; expected as many of each".format(
+                *counts
+            )
         )
-    kinds = {_kind(picture) for picture in origins}
-    if kinds != {_kind(frames)} or any(len(picture.pixels) != 1 for picture in origins):
+    for source in patch.sources:
+        _check_pictures(source, frames)
+
+
+def _check_pictures(source: PixelSource, frames: Frames | YuvFrames) -> None:
+    pictures, maps, expected = source.pictures, source.crop_to_picture, len(source.offset)
+    if pictures is None and maps is None:
+        return
+    counts = [0 if part is None else len(part) for part in (pictures, maps)]
+    if pictures is None or counts != [expected, expected]:
         raise ValueError(
-            f"origins are {sorted(kinds)}; wanted single pictures as the frames are: {_kind(frames)}"
+            "pictures, their maps number {}, {}; expected {} of both, or none".format(
+                *counts, expected
+            )
         )
-    return [[planes[0] for planes in _planes(picture)] for picture in origins]
+    formats = {_describe_format(picture) for picture in pictures}
+    if formats != {_describe_format(frames)} or any(len(p.pixels) != 1 for p in pictures):
+        raise ValueError(
+            f"pictures are {sorted(formats)}; expected single ones of the frames' format: "
+            f"{_describe_format(frames)}"
+        )
 
 
-def _kind(picture: Frames | YuvFrames) -> str:
-    """What its numbers mean."""
-    return (
-        f"{picture.pixels.dtype} of {picture.colour if isinstance(picture, YuvFrames) else 'RGB'}"
-    )
+def _describe_format(picture: Frames | YuvFrames) -> str:
+    colors = picture.colour if isinstance(picture, YuvFrames) else "RGB"
+    return f"{picture.pixels.dtype} of {colors}"
+
+
+def _list_strengths(strength: float | Tensor, count: int) -> list[float]:
+    values = strength.tolist() if isinstance(strength, Tensor) else [float(strength)] * count
+    if len(values) != count or not all(0 <= value <= 1 for value in values):
+        raise ValueError(
+            f"strength is {strength}; expected 0 (the source) to 1 (the generated face), one or "
+            f"{count} of them"
+        )
+    return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Side:
-    """Planes of frames that have one resolution: ``planes`` (N,C,H,W), ``out``, a copy that is
-    written to, and in their values up to ``top`` the ``face`` (N,C,S,S) and its ``residue``.
-    ``scale``: their px to one of the frame."""
+class _PlaneGroup:
+    """The planes of frames that have one resolution, and the faces in the same values.
+
+    Attributes:
+        planes: (N,C,H,W) of the frames.
+        out: (N,C,H,W), a view of the result, which is written.
+        face: (N,C,S,S) painted faces.
+        seam: (N,C,S,S) seam correction.
+        pictures: For each source the planes (C,H,W) of each face's picture.
+        scale: Pixels of these planes per pixel of the frame.
+        top: The largest value.
+    """
 
     planes: Tensor
     out: Tensor
     face: Tensor
-    residue: Tensor | None
+    seam: Tensor | None
+    pictures: Sequence[Sequence[Tensor] | Tensor]
     scale: float
     top: int
 
 
-def _layers(side: _Side, mask: Tensor, movement: Movement | None, crop_to_source: Tensor) -> Tensor:
-    """(N,K,S+2,S+2) what is warped into a frame: the mask, the face's C planes and, of a movement,
-    the share and the place (x, y) in its source that each pixel comes from, then the residue's
-    planes. Outside its crop a mask is 0: a rim says so, which the warp's repeated border then
-    carries on."""
+def _split_planes(
+    frames: Frames | YuvFrames, out: Frames | YuvFrames, patch: Patch
+) -> list[_PlaneGroup]:
+    """Return one group for RGB, and luma and chroma for YUV frames."""
+    face, seam = patch.face.clamp(0, 1), patch.seam
+    if isinstance(frames, YuvFrames):
+        face = from_rgb(face, frames.colour)
+        if seam is not None:
+            seam = from_rgb(seam, frames.colour) - from_rgb(0 * seam[:1], frames.colour)
+        scales, tops, cuts = (1.0, 0.5), (255, 255), (0, 1, 3)
+    else:
+        top = 255 if out.pixels.dtype == torch.uint8 else 1
+        face, seam = face * top, None if seam is None else seam * top
+        scales, tops, cuts = (1.0,), (top,), (0, 3)
+    groups: list[_PlaneGroup] = []
+    for number, (first, last) in enumerate(pairwise(cuts)):
+        planes = _planes_of(frames)[number]
+        pictures = [
+            planes
+            if source.pictures is None
+            else [_planes_of(p)[number][0] for p in source.pictures]
+            for source in patch.sources
+        ]
+        part = None if seam is None else seam[:, first:last]
+        groups.append(
+            _PlaneGroup(
+                planes,
+                _planes_of(out)[number],
+                face[:, first:last],
+                part,
+                pictures,
+                scales[number],
+                tops[number],
+            )
+        )
+    return groups
 
-    def rimmed(x: Tensor) -> Tensor:
-        return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
-    layers = [F.pad(mask, (1, 1, 1, 1)), rimmed(side.face)]
-    if movement is not None:
-        layers += [rimmed(movement.share), _sources(rimmed(movement.offset), crop_to_source)]
-    if side.residue is not None:
-        layers.append(rimmed(side.residue))
-    return torch.cat(layers, 1)
+def _planes_of(frames: Frames | YuvFrames) -> list[Tensor]:
+    """Return views (N,C,H,W) of the planes, those of one resolution together."""
+    if isinstance(frames, YuvFrames):
+        return [frames.luma, frames.chroma]
+    return [frames.pixels.permute(0, 3, 1, 2)]
 
 
-def _put(
-    side: _Side,
-    mask: Tensor,
-    crop_to_frame: Tensor,
-    movement: Movement | None,
-    origins: list[Tensor] | None,
+@dataclass(frozen=True, slots=True, eq=False)
+class Layers:
+    """What is warped from the crops into the frames, in one pass.
+
+    Attributes:
+        alpha: (N,1,h,w) the mask.
+        face: (N,C,h,w) the painted face.
+        share: (N,K,h,w) the weights of K pixel sources, or None.
+        source: (N,2*K,h,w) x and y in each source's picture, in px, or None.
+        residue: (N,C,h,w) the seam correction, or None.
+    """
+
+    alpha: Tensor
+    face: Tensor
+    share: Tensor | None
+    source: Tensor | None
+    residue: Tensor | None
+
+    def warp(self, number: int, square: Tensor, size: tuple[int, int]) -> "Layers":
+        """Warp the layers of one face.
+
+        Args:
+            number: Of the face.
+            square: (1,2,3) map from the result's unit square to that of the crop.
+            size: Height and width of the result.
+
+        Returns:
+            Layers of one face, all tensors without the first dimension.
+        """
+        layers = (self.alpha, self.face, self.share, self.source, self.residue)
+        present = [x[number : number + 1] for x in layers if x is not None]
+        warped = sample_affine(torch.cat(present, 1), square, size)[0]
+        parts = iter(warped.split([x.shape[1] for x in present]))
+        alpha, face = next(parts), next(parts)
+        share, source, residue = (None if x is None else next(parts) for x in layers[2:])
+        return Layers(alpha, face, share, source, residue)
+
+
+def _make_layers(group: _PlaneGroup, patch: Patch) -> Layers:
+    """Return layers (N,C,S+2,S+2) with a rim of one pixel.
+
+    Outside its crop a mask is 0: the rim is 0, and the warp's repeated border continues it.
+    """
+    share = source = None
+    if patch.sources:
+        share = _add_rim(torch.cat([source.weight for source in patch.sources], 1))
+        maps = [
+            patch.crop_to_frame if source.crop_to_picture is None else source.crop_to_picture
+            for source in patch.sources
+        ]
+        source = torch.cat(
+            [
+                _locate_pixels(_add_rim(source.offset), map_ * group.scale)
+                for source, map_ in zip(patch.sources, maps, strict=True)
+            ],
+            1,
+        )
+    residue = None if group.seam is None else _add_rim(group.seam)
+    alpha = F.pad(patch.mask, (1, 1, 1, 1))
+    return Layers(alpha, _add_rim(group.face), share, source, residue)
+
+
+def _add_rim(x: Tensor) -> Tensor:
+    return F.pad(x, (1, 1, 1, 1), mode="replicate")
+
+
+def _locate_pixels(offset: Tensor, crop_to_picture: Tensor) -> Tensor:
+    """Return (N,2,S+2,S+2) places in pictures that the pixels of crops with rims come from."""
+    height, width = offset.shape[2:]
+    places = pixel_grid(height, width, offset) - 1 + offset
+    return apply(crop_to_picture, places.flatten(2).mT).mT.unflatten(2, (height, width))
+
+
+def _composite_planes(
+    group: _PlaneGroup,
+    patch: Patch,
     extents: Tensor,
-    blend: Edge,
-    shares: list[float],
+    edge: Edge,
+    strengths: list[float],
     texture: Texture | None,
 ) -> None:
-    """Writes into a side what becomes of it; ``origins``: its planes (C,H,W) of the pictures that
-    pixels are moved from."""
-    n, channels, height, width = side.planes.shape
-    moved_from = movement.crop_to_origin if movement else None
-    layers = _layers(
-        side, mask, movement, crop_to_frame if moved_from is None else moved_from * side.scale
+    """Write the faces into the planes ``group.out``."""
+    height, width = group.planes.shape[2:]
+    crop_to_planes = patch.crop_to_frame * group.scale
+    layers = _make_layers(group, patch)
+    boxes, squares = place_patches(
+        crop_to_planes, extents, (width, height), patch.mask.shape[-1], rim=1
     )
-    kinds = [
-        1,
-        channels,
-        *([1, 2] if movement else [0, 0]),
-        0 if side.residue is None else channels,
-    ]
-    rimmed = compose(crop_to_frame, translation(crop_to_frame.new_full((n, 2), -1)))
-    parts = [
-        (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height))
-        for x0, y0, x1, y1 in crop_bounds(crop_to_frame, extents)
-    ]
-    sizes = [(max(x1 - x0, 0), max(y1 - y0, 0)) for x0, y0, x1, y1 in parts]
-    corners = crop_to_frame.new_tensor([part[:2] for part in parts])
-    from_part = compose(invert(rimmed), translation(corners))
-    squares = unit_maps(from_part, [(layers.shape[3], layers.shape[2])] * n, sizes)
-    steps = scale_of(crop_to_frame).tolist()
-    for i, ((x0, y0, x1, y1), (w, h)) in enumerate(zip(parts, sizes, strict=True)):
-        if w == 0 or h == 0 or not shares[i]:
+    steps = scale_of(crop_to_planes).tolist()
+    for i, (x0, y0, x1, y1) in enumerate(boxes):
+        if x1 <= x0 or y1 <= y0 or not strengths[i]:
             continue
-        layer = sample_affine(layers[i : i + 1], squares[i : i + 1], (h, w))[0]
-        alpha, face, share, source, residue = layer.split(kinds)
+        layer = layers.warp(i, squares[i : i + 1], (y1 - y0, x1 - x0))
         here = (i, slice(None), slice(y0, y1), slice(x0, x1))
-        old = side.planes[here]
-        old = old.to(torch.promote_types(old.dtype, face.dtype))
-        own = (
-            _pulled(side.planes[i] if origins is None else origins[i], source)
-            if movement
-            else old.to(face.dtype)
-        )
-        if texture is not None:
-            place = Place(texture.index[i], x0, y0, steps[i])
-            face = textured(face, own, place, texture=texture, top=side.top)
-        if movement:
-            face = torch.lerp(face, own, share)
-        if len(residue):
-            face = face - residue
-        face, alpha = face.clamp(0, side.top).to(old.dtype), alpha.to(old.dtype)
-        if blend == "paste":
+        old = group.planes[here]
+        old = old.to(torch.promote_types(old.dtype, layer.face.dtype))
+        place = None if texture is None else Place(texture.index[i], x0, y0, steps[i])
+        face = _render_face(group, i, layer, old, texture, place)
+        face, alpha = face.clamp(0, group.top).to(old.dtype), layer.alpha.to(old.dtype)
+        if edge == "paste":
             alpha = (alpha > 0.5).to(alpha.dtype)
-        new = torch.lerp(old, face, alpha if shares[i] == 1 else alpha * shares[i])
-        side.out[here] = new if side.out.is_floating_point() else new.round_()
+        new = torch.lerp(old, face, alpha if strengths[i] == 1 else alpha * strengths[i])
+        group.out[here] = new if group.out.is_floating_point() else new.round_()
 
 
-def _sources(offset: Tensor, crop_to_source: Tensor) -> Tensor:
-    """(N,2,S+2,S+2) where in its source each place of a crop and its rim takes its pixel from:
-    ``offset`` crop px away."""
-    axis = torch.arange(offset.shape[3], device=offset.device, dtype=offset.dtype) - 0.5
-    places = torch.stack(torch.meshgrid(axis, axis, indexing="xy")) + offset
-    return apply(crop_to_source, places.flatten(2).mT).mT.unflatten(2, offset.shape[2:])
+def _render_face(
+    group: _PlaneGroup,
+    number: int,
+    layer: Layers,
+    old: Tensor,
+    texture: Texture | None,
+    place: Place | None,
+) -> Tensor:
+    """Return (C,h,w) a face in its frame: paint, texture, moved pixels, less the correction."""
+    face = layer.face
+    moved: list[Tensor] = []
+    if layer.source is not None:
+        moved = [
+            sample_window(pictures[number], places)
+            for pictures, places in zip(group.pictures, layer.source.split(2), strict=True)
+        ]
+    if texture is not None and place is not None:
+        own = moved[0] if moved else old.to(face.dtype)
+        face = add_texture(face, own, place, texture=texture, top=group.top)
+    if layer.share is not None:
+        for pixels, share in zip(moved, layer.share.split(1), strict=True):
+            face = torch.lerp(face, pixels, share)
+    return face if layer.residue is None else face - layer.residue
 
 
-def _pulled(planes: Tensor, source: Tensor) -> Tensor:
-    """(C,h,w) the values of planes (C,H,W) at ``source`` (2,h,w), which is overwritten. Cubic:
-    linear interpolation halfway between two pixels takes a quarter of the sharpness with it."""
-    _, height, width = planes.shape
-    left, top, right, bottom = (
-        int(v) for v in torch.cat([source.amin((1, 2)), source.amax((1, 2))]).tolist()
-    )
-    x0, y0, x1, y1 = clip_box((left - 2, top - 2, right + 3, bottom + 3), width, height)
-    patch = planes[None, :, y0:y1, x0:x1].to(source.dtype)
-    unit = source.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
-    grid = source.sub_(source.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)
-    return F.grid_sample(
-        patch,
-        grid.permute(1, 2, 0)[None],
-        mode="bicubic",
-        padding_mode="border",
-        align_corners=False,
-    )[0]
+def _find_extents(mask: Tensor) -> Tensor | None:
+    """Return (N,4) rectangles (xyxy, crop px) that hold all of a mask above 0, or None.
 
-
-def _extents(mask: Tensor) -> Tensor | None:
-    """(N,4) the rectangles (xyxy, crop pixels) that hold everything above 0, and a pixel more for
-    the interpolation; None where there is nothing. A hundredth more keeps their corners off whole
-    pixels of frames, where the last bit of a map would decide how large a part is."""
-    seen = mask[:, 0] > 0
-    if not seen.any():
+    A pixel larger for the interpolation, and a hundredth more, which keeps their corners off whole
+    pixels of frames, where the last bit of a map would decide how large a part is.
+    """
+    covered = mask[:, 0] > 0
+    if not covered.any():
         return None
-    sides = [seen.any(1), seen.any(2)]  # columns, rows
+    sides = [covered.any(1), covered.any(2)]  # columns, rows
     size = mask.shape[-1]
     low = torch.stack([side.int().argmax(1) for side in sides], 1)
     high = size - torch.stack([side.int().flip(1).argmax(1) for side in sides], 1)

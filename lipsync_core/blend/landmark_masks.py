@@ -1,5 +1,4 @@
-"""Masks that follow a face's own outline, from dense landmarks: as ``masks``, where only five
-points are known."""
+"""Masks that follow a face's own outline, from dense landmarks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +15,13 @@ OutlineKind = Literal["mouth", "lower", "face"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which of a face's points lie where, each row from the picture's left to its right: ``jaw``
-    from ear to ear by the chin, the upper edge of both ``brows``, and ``nose`` along its base."""
+    """Indices of landmarks, each row from the picture's left to its right.
+
+    Attributes:
+        jaw: From ear to ear by the chin.
+        brows: Upper edge of both brows.
+        nose: Along its base.
+    """
 
     jaw: tuple[int, ...]
     brows: tuple[int, ...]
@@ -60,8 +64,8 @@ LAYOUTS = {68: _IBUG, ours.POINTS: _OURS, 106: _INSIGHTFACE, 468: _MEDIAPIPE, 47
 # the second and third beside the nose, the fourth beside the mouth, in all layouts.
 _SKIPPED = {"mouth": 3, "lower": 1, "face": 0}
 
-# px between the places where a distance is computed: 0.7 ms a face of 256 px on one core, 9 for
-# every pixel.
+# px between the places where a distance is computed: 0.7 ms for a face of 256 px on one core,
+# against 9 ms for every pixel.
 _CELL = 4
 
 
@@ -73,14 +77,24 @@ def outline_mask(
     feather: float | Tensor = 0.08,
     inset: float | Tensor = 0.0,
 ) -> Tensor:
-    """(N,1,S,S) masks in [0,1] for crops whose dense points lie at ``points`` (N,K,2) crop pixels,
-    K as in ``LAYOUTS``.
+    """Draw masks by the dense landmarks of faces; differentiable.
 
-    ``mouth``: from the base of the nose to the chin, between the jaws; ``lower``: the same with the
-    cheeks; ``face``: all within jaw and brows. ``feather`` is the width of the soft edge, which
-    lies inside, as a part of the crop's side; 0 gives a hard one. ``inset`` moves the edge inwards
-    by that part of the side, below 0 outwards. Either is one or (N,) of them. The crop's border is
-    0 but for hard edges. Differentiable. Raises ValueError for other kinds and numbers of points.
+    The crop's border is 0 except for hard edges.
+
+    Args:
+        kind: ``mouth``: from the base of the nose to the chin, between the jaws. ``lower``: the
+            same with the cheeks. ``face``: all within jaw and brows.
+        points: (N,K,2) crop px, K of ``LAYOUTS``.
+        size: Side of the crops in px.
+        feather: Width of the soft edge, which lies inside, as a fraction of the crop's side, one or
+            (N,); 0 for a hard edge.
+        inset: How far the edge is moved inwards, likewise; below 0 outwards.
+
+    Returns:
+        (N,1,S,S) in [0,1].
+
+    Raises:
+        ValueError: For another kind or number of points.
     """
     inside = outline_distance(kind, points, size)
     if not isinstance(feather, Tensor) and feather <= 0:
@@ -90,14 +104,26 @@ def outline_mask(
 
 
 def outline_distance(kind: OutlineKind, points: Tensor, size: int) -> Tensor:
-    """(N,S,S) px from the middle of each pixel to the outline of ``kind``, > 0 inside; see
-    ``outline_mask``. Off by 2 px at most, where two edges are equally near."""
+    """Measure distances to the outline of a part of faces.
+
+    Args:
+        kind: See ``outline_mask``.
+        points: (N,K,2) crop px, K of ``LAYOUTS``.
+        size: Side of the crops in px.
+
+    Returns:
+        (N,S,S) px from each pixel's center, above 0 inside; off by 2 px at most, between two edges
+        that are equally near.
+
+    Raises:
+        ValueError: For another kind or number of points.
+    """
     layout = LAYOUTS.get(points.shape[1])
     if layout is None or points.ndim != 3 or points.shape[2] != 2:
         known = ", ".join(f"(N,{count},2)" for count in LAYOUTS)
-        raise ValueError(f"points are {tuple(points.shape)}; wanted one of {known}")
+        raise ValueError(f"points are {tuple(points.shape)}; expected one of {known}")
     if kind not in _SKIPPED:
-        raise ValueError(f"an outline knows mouth, lower and face; got {kind!r}")
+        raise ValueError(f"outline is {kind!r}; expected mouth, lower or face")
     skipped = _SKIPPED[kind]
     above = layout.brows if kind == "face" else layout.nose
     ring = (*layout.jaw[skipped : len(layout.jaw) - skipped], *above[::-1])
@@ -108,9 +134,15 @@ def outline_distance(kind: OutlineKind, points: Tensor, size: int) -> Tensor:
 
 
 def polygon_distance(corners: Tensor, size: int) -> Tensor:
-    """(N,S,S) px from the middle of each pixel to the polygon of ``corners`` (N,C,2), either way
-    round; > 0 inside (an odd number of edges to the right). Differentiable but where two edges are
-    equally near."""
+    """Measure distances to polygons; differentiable except where two edges are equally near.
+
+    Args:
+        corners: (N,C,2) px, either way round.
+        size: Side of the square in px.
+
+    Returns:
+        (N,S,S) px from each pixel's center, above 0 inside (an odd number of edges to the right).
+    """
     axis = torch.arange(size, device=corners.device, dtype=corners.dtype) + 0.5
     nearest = corners.new_full((len(corners), size, size), torch.inf)
     inside = torch.zeros(nearest.shape, dtype=torch.bool, device=corners.device)

@@ -1,9 +1,11 @@
-"""Masks of the part of a face that is redrawn, in crop space."""
+"""Masks of the part of a face that is replaced, from its five points, in crop space."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ..image.crop import pixel_grid
 
 MaskKind = Literal["mouth", "lower", "face", "box"]
 
@@ -16,60 +18,81 @@ def face_mask(
     feather: float | Tensor = 0.08,
     inset: float | Tensor = 0.0,
 ) -> Tensor:
-    """(N,1,S,S) masks in [0,1] for crops whose five points lie at ``points`` (N,5,2) crop pixels.
+    """Draw masks by the five points of faces.
 
-    ``mouth``: an ellipse from under the nose to the chin; ``lower``: the lower half of the crop;
-    ``face``: an ellipse over brows and chin; ``box``: the whole crop. ``feather``, one or (N,) of
-    them, is the width of the soft edge as a part of the crop's side; 0 gives a hard one. ``inset``,
-    likewise, moves the edge inwards. Soft edges lie inside the crop: its border is 0.
+    Soft edges lie inside the crop: its border is 0.
+
+    Args:
+        kind: ``mouth``: an ellipse from under the nose to the chin. ``lower``: the lower half of
+            the crop. ``face``: an ellipse over brows and chin. ``box``: the whole crop.
+        points: (N,5,2) crop px.
+        size: Side of the crops in px.
+        feather: Width of the soft edge as a fraction of the crop's side, one or (N,); 0 for a hard
+            edge.
+        inset: How far the edge is moved inwards, likewise.
+
+    Returns:
+        (N,1,S,S) in [0,1].
+
+    Raises:
+        ValueError: For another kind.
     """
     if kind not in ("mouth", "lower", "face", "box"):
-        raise ValueError(f"mask is {kind!r}; wanted mouth, lower, face or box")
+        raise ValueError(f"mask is {kind!r}; expected mouth, lower, face or box")
     n = points.shape[0]
-    axis = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
     if kind in ("mouth", "face"):
-        inside = _ellipse(kind, points, axis)  # signed distance in px, > 0 inside
+        inside = _ellipse_distance(kind, points, size)
     else:
         inside = points.new_full((n, size, size), float(size))
         if kind == "lower":
-            inside = inside.minimum((axis - size // 2)[:, None].expand(size, size))
+            rows = torch.arange(size, device=points.device, dtype=points.dtype) + 0.5
+            inside = inside.minimum((rows - size // 2)[:, None].expand(size, size))
     if not isinstance(feather, Tensor) and feather <= 0:
-        return (inside > _each(inset) * size)[:, None].to(points.dtype)
+        return (inside > _per_face(inset) * size)[:, None].to(points.dtype)
     return soft_edge(inside, feather, inset)[:, None]
 
 
 def soft_edge(inside: Tensor, feather: float | Tensor, inset: float | Tensor = 0.0) -> Tensor:
-    """(N,S,S) from 0 at the distance ``inset`` of the side to 1 at ``feather`` of it more, one or
-    (N,) of each, S shaped; ``inside`` (N,S,S) in px. The crop's border, an edge too, is 0."""
+    """Turn signed distances into masks with an S-shaped soft edge.
+
+    The crop's border is an edge, too.
+
+    Args:
+        inside: (N,S,S) px to the edge, above 0 inside.
+        feather: Width of the soft edge as a fraction of the crop's side, one or (N,).
+        inset: Distance at which the mask begins to rise, likewise.
+
+    Returns:
+        (N,S,S) in [0,1].
+    """
     size = inside.shape[-1]
-    feather, inset = _each(feather), _each(inset)
+    feather, inset = _per_face(feather), _per_face(inset)
     if isinstance(feather, Tensor):
         feather = feather.clamp_min(1 / size)  # a pixel, which is as good as hard
     axis = torch.arange(size, device=inside.device, dtype=inside.dtype) + 0.5
     border = torch.minimum(axis, size - axis)
     border = torch.minimum(border[:, None], border[None]) - 0.5
-    less = inset.clamp_min(0) if isinstance(inset, Tensor) else max(inset, 0)
-    x = (torch.minimum(inside - inset * size, border - less * size) / (feather * size)).clamp(0, 1)
+    shift = inset.clamp_min(0) if isinstance(inset, Tensor) else max(inset, 0)
+    x = torch.minimum(inside - inset * size, border - shift * size) / (feather * size)
+    x = x.clamp(0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _each(value: float | Tensor) -> float | Tensor:
+def _per_face(value: float | Tensor) -> float | Tensor:
     return value[:, None, None] if isinstance(value, Tensor) else value
 
 
-def _ellipse(kind: str, points: Tensor, axis: Tensor) -> Tensor:
-    """(N,S,S) approximate signed distance to an ellipse that is set by the eyes and the mouth."""
+def _ellipse_distance(kind: str, points: Tensor, size: int) -> Tensor:
+    """Return (N,S,S) approximate px to an ellipse by eyes and mouth, above 0 inside."""
     eyes, mouth = points[:, :2].mean(1), points[:, 3:].mean(1)
     down = mouth - eyes
     length = down.norm(dim=1).clamp_min(1e-6)
     unit = down / length[:, None]
-    # in units of the distance from the eyes to the mouth: the chin lies near 1.6, wide open near
-    # 1.9
-    centre, across, along = (1.2, 0.80, 0.70) if kind == "mouth" else (0.75, 0.95, 1.15)
-    offset = (
-        torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-        - (eyes + down * centre)[:, None, None]
-    )
+    # In units of the distance from the eyes to the mouth: the chin lies near 1.6, with a wide open
+    # mouth near 1.9.
+    center, across, along = (1.2, 0.80, 0.70) if kind == "mouth" else (0.75, 0.95, 1.15)
+    grid = pixel_grid(size, size, points).permute(1, 2, 0)
+    offset = grid - (eyes + down * center)[:, None, None]
     v = (offset * unit[:, None, None]).sum(-1) / (length * along)[:, None, None]
     u = (offset[..., 0] * unit[:, None, None, 1] - offset[..., 1] * unit[:, None, None, 0]) / (
         length * across

@@ -1,5 +1,11 @@
-"""Take out of a drawn face what would show at the border of its mask: a smooth field, computed
-small."""
+"""Seam correction: a smooth field that makes a generated face agree with its frame at the mask.
+
+Pasting with a correction that solves Laplace's equation is Poisson blending (Perez, Gangnet and
+Blake 2003, "Poisson Image Editing"); the equation is solved approximately by pull-push over a
+pyramid (Gortler et al. 1996, "The Lumigraph"). Blending each frequency band over a way as long as
+its waves is multi-band blending (Burt and Adelson 1983, "A Multiresolution Spline With Application
+to Image Mosaics").
+"""
 
 import functools
 from itertools import pairwise
@@ -11,70 +17,94 @@ from torch import Tensor
 
 Seamless = Literal["pyramid", "poisson", "seamless"]
 
-# Sides in px at which the field is computed: it is smooth, and finer ones cost time alone. Halves,
+# Sides in px at which the field is computed: it is smooth, and finer ones only cost time. Halves,
 # and symmetric ones, so that a mirrored face has the mirrored field.
 _SIDES = (48, 24, 12, 6, 3)
-_RING = 7  # px of 48 round the mask in which drawn and source are compared
+_RING = 7  # px of 48 round the mask in which generated and source pixels are compared
 _LIMIT = 0.25  # of the range [0,1]; larger differences are no change of light
 
 
-def residue(kind: Seamless, difference: Tensor, mask: Tensor) -> Tensor:
-    """(N,3,S,S) what to take off drawn faces, of which ``difference`` (N,3,S,S) is left when their
-    source is taken off, so that they meet it at the border of ``mask`` (N,1,S,S) in [0,1].
+def compute_seam_correction(kind: Seamless, difference: Tensor, mask: Tensor) -> Tensor:
+    """Compute the field to subtract from generated faces so that no seam is seen.
 
-    ``poisson``: the differences all round the mask, carried smoothly into it as a membrane would
-    (the solution of Laplace's equation, which Poisson blending adds to what it pastes), by pull and
-    push over a pyramid. ``pyramid``: of the difference the low bands, each fading towards the
-    border over a way as long as its waves: a multi-band blend that ends at the mask, where the
-    plain one reaches beyond. ``seamless``: the second on what the first leaves.
+    Args:
+        kind: ``poisson``: the differences all round the mask, continued into it by a harmonic
+            function. ``pyramid``: the low frequencies of the difference, each faded out towards
+            the border of the mask over a way as long as its waves; a multi-band blend that ends at
+            the mask, where the plain one reaches beyond. ``seamless``: ``pyramid`` on the rest
+            that ``poisson`` leaves.
+        difference: (N,3,S,S) generated faces minus source.
+        mask: (N,1,S,S) in [0,1].
+
+    Returns:
+        (N,3,S,S) the correction.
     """
     size = difference.shape[-1]
     sides = [side for side in _SIDES if side < size] or [size]
     small = F.adaptive_avg_pool2d(difference, sides[0]).clamp(-_LIMIT, _LIMIT)
     inside = F.adaptive_avg_pool2d(mask, sides[0])
-    field = _membrane(small, inside, sides) if kind != "pyramid" else small.new_zeros(())
+    field = fill_harmonic(small, inside, sides) if kind != "pyramid" else small.new_zeros(())
     if kind != "poisson":
-        field = field + _banded(small - field, inside)
+        field = field + blend_laplacian_bands(small - field, inside)
     return F.interpolate(field, (size, size), mode="bilinear", align_corners=False)
 
 
-def _membrane(difference: Tensor, mask: Tensor, sides: list[int]) -> Tensor:
-    """Harmonic inside the mask but for the coarseness of the levels, ``difference`` round it."""
+def fill_harmonic(difference: Tensor, mask: Tensor, sides: list[int]) -> Tensor:
+    """Fill a mask from the values round it, approximately harmonically, by pull-push.
+
+    Args:
+        difference: (N,3,s,s) values; those in a ring round the mask are used.
+        mask: (N,1,s,s) in [0,1].
+        sides: Sides of the levels of the pyramid, finest first; ``sides[0]`` is s.
+
+    Returns:
+        (N,3,s,s) the values round the mask, and a smooth continuation inside.
+    """
     near = F.max_pool2d((mask > 0).to(mask.dtype), _RING, 1, _RING // 2)
     weights = [(1 - mask) * near]
-    sums = [_smooth(difference, 3) * weights[0]]
-    for _, side in pairwise(sides):
+    sums = [_blur(difference, 3) * weights[0]]
+    for _, side in pairwise(sides):  # pull
         sums.append(F.adaptive_avg_pool2d(sums[-1], side))
         weights.append(F.adaptive_avg_pool2d(weights[-1], side))
     field = sums[-1] / weights[-1].clamp_min(1e-6)
-    for known, weight in zip(sums[-2::-1], weights[-2::-1], strict=True):
-        guess = F.interpolate(field, known.shape[-2:], mode="bilinear", align_corners=False)
-        field = known + (1 - weight) * guess
+    for total, weight in zip(sums[-2::-1], weights[-2::-1], strict=True):  # push
+        coarse = F.interpolate(field, total.shape[-2:], mode="bilinear", align_corners=False)
+        field = total + (1 - weight) * coarse
     return field
 
 
-def _banded(difference: Tensor, mask: Tensor) -> Tensor:
-    """What of two bands is beyond their edges: coarse waves fade over a longer way than fine ones."""
-    lower = _smooth(_smooth(difference, 3), 7)
-    near, far = _inner(mask, 5), _inner(mask, 9)
-    share = mask.clamp_min(1e-3)
-    return ((mask - near) * (difference - lower) + (mask - far) * lower) / share
+def blend_laplacian_bands(difference: Tensor, mask: Tensor) -> Tensor:
+    """Compute the correction of a blend of two bands whose low band has the wider soft edge.
+
+    Args:
+        difference: (N,3,s,s) generated minus source.
+        mask: (N,1,s,s) in [0,1].
+
+    Returns:
+        (N,3,s,s) the correction.
+    """
+    low = _blur(_blur(difference, 3), 7)
+    high_mask, low_mask = _shrink_mask(mask, 5), _shrink_mask(mask, 9)
+    total = (mask - high_mask) * (difference - low) + (mask - low_mask) * low
+    return total / mask.clamp_min(1e-3)
 
 
-def _inner(mask: Tensor, reach: int) -> Tensor:
-    """The mask with a soft edge about ``reach`` px wider, all of it inside."""
-    return (2 * _smooth(mask, reach) - 1).clamp_min(0).minimum(mask)
+def _shrink_mask(mask: Tensor, reach: int) -> Tensor:
+    """Return the mask with a soft edge about ``reach`` px wider, all of it inside."""
+    return (2 * _blur(mask, reach) - 1).clamp_min(0).minimum(mask)
 
 
-def _smooth(x: Tensor, reach: int) -> Tensor:
-    """Two passes of a box, a hat of 2 * reach - 1 px, in either direction: as products of small
-    matrices, a tenth of the time of pooling. Near the border the mean is of what there is."""
-    hat = _hat(x.shape[-1], reach).to(x)
-    return hat @ x @ hat.mT
+def _blur(x: Tensor, reach: int) -> Tensor:
+    """Blur with a tent filter of 2 * reach - 1 px; near the border the mean of what there is.
+
+    As products of small matrices, which take a tenth of the time of pooling.
+    """
+    tent = _tent_filter_matrix(x.shape[-1], reach).to(x)
+    return tent @ x @ tent.mT
 
 
 @functools.cache
-def _hat(size: int, reach: int) -> Tensor:
+def _tent_filter_matrix(size: int, reach: int) -> Tensor:
     places = torch.arange(size, dtype=torch.float64)
     box = ((places[:, None] - places).abs() <= reach // 2).double()
     box = box / box.sum(1, keepdim=True)

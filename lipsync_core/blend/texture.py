@@ -1,4 +1,4 @@
-"""Give a drawn mouth the sharpness and the grain of the picture that it stands in."""
+"""Give a generated mouth the sharpness and the grain of the frame round it."""
 
 import functools
 from dataclasses import dataclass
@@ -7,16 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# of the range [0,1]: how much drawn and own skin may differ and still share their finest detail
+# Of the range [0,1]: how much generated and own skin may differ and still share fine detail.
 _TOLERANCE = 0.12
-_MOST = 2.0  # times that fine detail is strengthened where there is none to borrow
+_MAX_GAIN = 2.0  # of fine detail that is strengthened because there is none to borrow
 _TILE = 256  # px of grain that repeats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """``detail`` in [0,1]: how much of the source's sharpness a mouth gets, ``grain`` in [0,1]: and
-    of its grain. ``index``: the clip's number of each frame, which the grain depends on."""
+    """Fine detail that painted mouths get back.
+
+    Attributes:
+        detail: In [0,1], the share of the source's sharpness.
+        grain: In [0,1], the share of its grain.
+        index: The stream index of each frame, on which the grain depends.
+    """
 
     detail: float
     grain: float
@@ -25,8 +30,14 @@ class Texture:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a part lies: in the clip's frame ``number``, from (x, y) on, at ``step`` px for one of
-    the crop."""
+    """Place of a patch in its clip.
+
+    Attributes:
+        number: Stream index of the frame.
+        x: Left border in px of the frame.
+        y: Upper border in px of the frame.
+        step: Frame pixels per pixel of the crop.
+    """
 
     number: int
     x: int
@@ -34,49 +45,57 @@ class Place:
     step: float
 
 
-def textured(drawn: Tensor, own: Tensor, place: Place, *, texture: Texture, top: float) -> Tensor:
-    """``drawn`` (C,h,w) with the fine detail of ``own`` (C,h,w), the frame's pixels there.
+def add_texture(face: Tensor, own: Tensor, place: Place, *, texture: Texture, top: float) -> Tensor:
+    """Add the fine detail of a frame to a painted face.
 
-    A network draws at the resolution of its crop. What is finer is taken from the frame where the
-    two otherwise look alike (skin, a beard); where they do not (lips, teeth), the drawn detail is
-    strengthened by what it lacks elsewhere, and grain as strong as the frame's is laid over it.
-    ``top``: of the values, 1 or 255.
+    A network draws at the resolution of its crop. Finer detail is taken from the frame where the
+    two otherwise look alike (skin, a beard). Where they do not (lips, teeth), the generated detail
+    is strengthened by as much as it lacks elsewhere, and grain as strong as the frame's is added.
+
+    Args:
+        face: (C,h,w) the painted face in the frame.
+        own: (C,h,w) the frame's pixels there.
+        place: Where the patch lies.
+        texture: How much detail and grain.
+        top: The largest value, 1 or 255.
+
+    Returns:
+        (C,h,w) the face with texture.
     """
     reach = max(1, round(place.step)) * 2 + 1
-    # one plane: colour has little detail
-    grey, drawn_grey = own.mean(0, keepdim=True), drawn.mean(0, keepdim=True)
-    low, base = _smooth(grey, reach), _smooth(drawn_grey, reach)
-    fine, drawn_fine = grey - low, drawn_grey - base
-    near = ((low - base).square() / -((_TOLERANCE * top) ** 2)).exp()
-    lacking = (near * fine.square()).sum() / (near * drawn_fine.square()).sum().clamp_min(1e-12)
-    gain = lacking.sqrt().clamp(1, _MOST) - 1
-    detail = near * (fine - drawn_fine) + (1 - near) * gain * drawn_fine
-    out = drawn + texture.detail * detail
+    # one plane: color has little detail
+    gray, face_gray = own.mean(0, keepdim=True), face.mean(0, keepdim=True)
+    low, face_low = _blur(gray, reach), _blur(face_gray, reach)
+    fine, face_fine = gray - low, face_gray - face_low
+    alike = ((low - face_low).square() / -((_TOLERANCE * top) ** 2)).exp()
+    ratio = (alike * fine.square()).sum() / (alike * face_fine.square()).sum().clamp_min(1e-12)
+    gain = ratio.sqrt().clamp(1, _MAX_GAIN) - 1
+    detail = alike * (fine - face_fine) + (1 - alike) * gain * face_fine
+    out = face + texture.detail * detail
     if texture.grain:
-        # of a normal distribution's median to its deviation
+        # 0.6745: median of a normal distribution's magnitude, in standard deviations
         level = fine[:, ::3, ::3].abs().median() / 0.6745
-        out = out + (1 - near) * (texture.grain * level) * _grain(place, out)
+        out = out + (1 - alike) * (texture.grain * level) * _make_grain(place, out)
     return out
 
 
-def _smooth(x: Tensor, reach: int) -> Tensor:
-    """Box means over ``reach`` px, of (1,h,w), row by row and then column by column."""
+def _blur(x: Tensor, reach: int) -> Tensor:
+    """Return box means of (1,h,w) over ``reach`` px, row by row and then column by column."""
     half = reach // 2
     x = F.avg_pool2d(x[:, None], (1, reach), 1, (0, half), count_include_pad=False)
     return F.avg_pool2d(x, (reach, 1), 1, (half, 0), count_include_pad=False)[:, 0]
 
 
-def _grain(place: Place, like: Tensor) -> Tensor:
-    """(1,h,w) of normal noise that depends on the frame's number and the place in it alone, on any
-    device."""
+def _make_grain(place: Place, like: Tensor) -> Tensor:
+    """Return (1,h,w) normal noise that depends only on the place, on any device."""
     height, width = like.shape[1:]
     across, down = place.x + place.number * 57, place.y + place.number * 97
     rows, columns = (
         (torch.arange(k) + shift) % _TILE for k, shift in ((height, down), (width, across))
     )
-    return _tile()[rows][:, columns][None].to(like)
+    return _noise_tile()[rows][:, columns][None].to(like)
 
 
 @functools.cache
-def _tile() -> Tensor:
+def _noise_tile() -> Tensor:
     return torch.randn(_TILE, _TILE, generator=torch.Generator().manual_seed(0))

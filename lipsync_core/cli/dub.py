@@ -23,7 +23,8 @@ from .progress import Bar
 
 if TYPE_CHECKING:
     from ..models.generator import TalkingFace
-    from ..pipelines.dub import DubReport, Progress
+    from ..pipelines.dub import DubReport
+    from ..types import ProgressCallback
 
 _RESTORE = re.compile(r"(.+?)(?::([\d.]+))?(?::(mouth|lower|face|box))?")  # NAME:STRENGTH:MASK
 
@@ -54,7 +55,9 @@ def parse_restore(restore: Restore) -> Restore:
         return restore
     name, strength, mask = match.groups()
     try:
-        return Restore(name, float(strength or restore.strength), cast(MaskKind, mask or restore.mask))
+        return Restore(
+            name, float(strength or restore.strength), cast(MaskKind, mask or restore.mask)
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--restore") from None
 
@@ -194,7 +197,7 @@ def run_dub(
     options: DubOptions,
     *,
     model: "TalkingFace | None" = None,
-    on_progress: "Progress | None" = None,
+    on_progress: "ProgressCallback | None" = None,
 ) -> "DubReport":
     """Dub with the options of `lipsync dub`.
 

@@ -71,8 +71,9 @@ def _sheet(
     from ..errors import MediaError
     from ..faces.selection import parse_face, select
     from ..media.clip import open_clip
-    from ..models.lip_warp import LipWarp
-    from ..pipelines.preview import mask_sheet
+    from ..pipelines.dub_plan import plan_preview
+    from ..pipelines.lipsync import LipSync
+    from ..pipelines.preview import draw_mask_sheet
     from ..pipelines.track_faces import device_named, find_people, load_parser
 
     selector, target = parse_face(which), device_named(device)
@@ -91,18 +92,9 @@ def _sheet(
         raise MediaError(
             f"{face}: holds no frame from {float(cut.start):g} s on; begin the cut earlier"
         )
-    return mask_sheet(
-        footage,
-        [select(people, selector)],
-        length,
-        blend=blend,
-        framing=network.config.framing,
-        size=network.config.size,
-        device=target,
-        moves=network.moves,
-        lips=network if isinstance(network, LipWarp) else None,
-        parser=parser,
-        count=count,
+    model = LipSync(network, blend=blend, precision="float32", parser=parser)
+    return draw_mask_sheet(
+        plan_preview(footage, [select(people, selector)], length, model), model, count=count
     )
 
 

@@ -36,7 +36,8 @@ def speakers_command(  # noqa: PLR0913  (options of the command line)
 ) -> None:
     """Say who speaks when: each face is scored against the sound."""
     from ..media import refuse_inputs
-    from ..pipelines.speakers import speakers, write_turns
+    from ..pipelines.speakers import speakers
+    from ..pipelines.turn_table import write_turns
     from ..runtime.prefetch import share_cores
 
     if out is not None:

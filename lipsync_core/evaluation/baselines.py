@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
-from ..blend.composite import composite
+from ..blend.composite import Patch, composite
 from ..blend.masks import face_mask
 from ..image.affine import Framing, apply, crop_to_frame, invert, scale_of
 from ..image.crop import crop_pictures
@@ -46,4 +46,4 @@ def _copied(frame: Frames, partner: Frames, person: FaceTrack, here: int, there:
     maps = crop_to_frame(boxes, points, _FRAMING, size)
     mouth = crop_pictures(partner.pixels, maps[1:], size)
     mask = face_mask("mouth", apply(invert(maps[:1]), points[:1]), size)
-    return composite(frame, mouth, crop_to_frame=maps[:1], mask=mask)
+    return composite(frame, Patch(mouth, mask, maps[:1]))

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..image.affine import apply
+from ..image.boxes import box_iou, suppress
 from ..image.crop import crop_pictures
 from ..models.face_detector import Cells, FaceDetector
 from ..models.precision import arithmetic
@@ -76,7 +77,7 @@ class MiniDetector:
         likely = likely[scores[likely].argsort(descending=True, stable=True)]
         scores, boxes, points = scores[likely], cells.boxes[likely], cells.points[likely]
         overlap = box_iou(boxes, boxes)
-        kept = _suppress(overlap, int((scores >= self._min_score).sum()), self._max_overlap)
+        kept = suppress(boxes[: int((scores >= self._min_score).sum())], self._max_overlap)
         shares = (overlap[kept] >= _SAME_FACE) * scores  # (F,L)
         shares = shares / shares.sum(1, keepdim=True)
         points = (shares @ points.flatten(1)).unflatten(1, (5, 2)) * ratio
@@ -140,23 +141,3 @@ def _reduce(images: Tensor, long_side: int) -> Tensor:
             images = images.float()
         images = interpolate(images, size=size, mode="bilinear", antialias=True)
     return images
-
-
-def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(F,G) intersection over union of xyxy boxes (F,4) and (G,4)."""
-    low, high = a[:, None, :2].maximum(b[:, :2]), a[:, None, 2:].minimum(b[:, 2:])
-    common = (high - low).clamp(min=0).prod(-1)
-    areas = [(x[:, 2:] - x[:, :2]).prod(-1) for x in (a, b)]
-    return common / (areas[0][:, None] + areas[1] - common)
-
-
-def _suppress(overlap: Tensor, candidates: int, max_overlap: float) -> list[int]:
-    """Greedy suppression: indices among the first ``candidates`` (best first) that no better kept
-    one overlaps by more than ``max_overlap``; ``overlap`` (L,L)."""
-    free = torch.ones(len(overlap), dtype=torch.bool)
-    kept: list[int] = []
-    for i in range(candidates):
-        if free[i]:
-            kept.append(i)
-            free &= overlap[i] <= max_overlap
-    return kept

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..image.boxes import suppress
 from ..image.crop import resize_bytes
 from ..models.s3fd import S3FD, STRIDES
 from ..types import Detections
@@ -76,9 +77,9 @@ class S3FDDetector:
     def _faces(self, boxes: Tensor, scores: Tensor) -> Detections:
         likely = (scores > self.min_score).nonzero()[:, 0]
         likely = likely[scores[likely].argsort(descending=True, stable=True)]
-        kept = likely[_suppress(boxes[likely], self.max_overlap, self.extra_px)]
+        kept = likely[suppress(boxes[likely], self.max_overlap, extra_px=self.extra_px)]
         if self.then_overlap < 1:
-            kept = kept[_suppress(boxes[kept], self.then_overlap, self.extra_px)]
+            kept = kept[suppress(boxes[kept], self.then_overlap, extra_px=self.extra_px)]
         return Detections(boxes[kept], canonical_points(boxes[kept]), scores[kept])
 
 
@@ -112,21 +113,3 @@ def canonical_points(boxes: Tensor) -> Tensor:
     """Where eyes, nose and mouth corners (F,5,2) lie on average in face boxes (F,4)."""
     places = torch.tensor(_CANONICAL_POINTS, device=boxes.device, dtype=boxes.dtype)
     return boxes[:, None, :2] + places * (boxes[:, 2:] - boxes[:, :2])[:, None]
-
-
-def _suppress(boxes: Tensor, max_overlap: float, extra_px: float) -> Tensor:
-    """Indices of the boxes (K,4), best first, that overlap no better one that is kept. Sides count
-    ``extra_px`` more than their difference (in Wav2Lip's original one pixel)."""
-    area = (boxes[:, 2:] - boxes[:, :2] + extra_px).prod(1)
-    left = torch.arange(boxes.shape[0])
-    kept: list[int] = []
-    while left.numel() > 0:  # a turn per face, not per candidate
-        best = int(left[0])
-        kept.append(best)
-        low = torch.maximum(boxes[best, :2], boxes[left, :2])
-        high = torch.minimum(boxes[best, 2:], boxes[left, 2:])
-        shared = (high - low + extra_px).clamp(min=0).prod(1)
-        overlap = shared / (area[best] + area[left] - shared)
-        overlap[0] = torch.inf  # itself
-        left = left[overlap <= max_overlap]
-    return torch.tensor(kept, dtype=torch.long)

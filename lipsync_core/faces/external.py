@@ -7,11 +7,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from ..image.boxes import box_iou
 from ..image.crop import crop_pictures
 from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
-from .detector_mini import box_iou
 from .detector_s3fd import canonical_points
 from .tracking import SMOOTHING_SECONDS, track
 

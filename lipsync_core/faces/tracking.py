@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..image.boxes import box_iou
 from ..types import Detections, FaceTrack, Frames
 from . import Detector
 from .shot_boundaries import CutState, scene_cuts
@@ -269,7 +270,7 @@ def _candidates(
         distance
         + growth
         + 1
-        - _overlap(expected, found)
+        - box_iou(expected[:, 0], found[0])
         + _SEEN_FIRST * (gaps > frame - previous)[:, None]
     )
     pairs = (near & alike).nonzero().tolist()
@@ -278,13 +279,6 @@ def _candidates(
 
 def _size(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3).prod(-1).sqrt()
-
-
-def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes (...,4)."""
-    shared = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    area = shared.clamp(min=0).prod(-1)
-    return area / (_size(a) ** 2 + _size(b) ** 2 - area)
 
 
 def _stretches(

@@ -1,0 +1,1 @@
+"""Operations on images, affine maps and landmarks; tensors only."""

@@ -132,8 +132,16 @@ Box = tuple[int, int, int, int]  # xyxy px, half-open; may reach beyond the fram
 def crop_bounds(
     matrices: Tensor, box: tuple[float, float, float, float] | Tensor, *, margin: int = 2
 ) -> list[Box]:
-    """For each of the (N,2,3) ``crop_to_frame`` maps the frame pixels that hold the part ``box``
-    (xyxy, crop pixels; one, or (N,4)) of its crop, and ``margin`` more on each side."""
+    """Return the frame rectangles that hold a part of each crop.
+
+    Args:
+        matrices: (N,2,3) ``crop_to_frame`` maps.
+        box: The part, xyxy in crop px; one for all crops, or (N,4).
+        margin: Pixels that the rectangle is larger on each side.
+
+    Returns:
+        N boxes in frame px; they may reach beyond the frame.
+    """
     boxes = box if isinstance(box, Tensor) else matrices.new_tensor([box])
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]  # (N,4,2)
     placed = apply(matrices, corners.expand(matrices.shape[0], -1, -1))
@@ -142,6 +150,35 @@ def crop_bounds(
 
 
 def clip_box(box: Box, width: int, height: int) -> Box:
-    """The part of ``box`` that lies in a frame; where none does, the frame's pixels nearest to it."""
+    """Clip a box to a frame; return the nearest pixel if they do not overlap."""
     x0, y0 = min(max(box[0], 0), width - 1), min(max(box[1], 0), height - 1)
     return x0, y0, max(min(box[2], width), x0 + 1), max(min(box[3], height), y0 + 1)
+
+
+def place_patches(
+    crop_to_frame: Tensor, extents: Tensor, frame: tuple[int, int], size: int, *, rim: int = 0
+) -> tuple[list[Box], Tensor]:
+    """Return the frame rectangle that each crop's extent covers, and its map to the crop.
+
+    Args:
+        crop_to_frame: (N,2,3) maps.
+        extents: (N,4) xyxy in crop px: the part of each crop that matters.
+        frame: Width and height of the frame in px.
+        size: Side of the crops in px.
+        rim: Pixels that have been added to the crops on each side.
+
+    Returns:
+        N rectangles within the frame, empty (x1 <= x0 or y1 <= y0) if the extent lies outside,
+        and (N,2,3) maps from their unit squares to those of the crops, for ``sample_affine``.
+    """
+    width, height = frame
+    boxes = [
+        (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height))
+        for x0, y0, x1, y1 in crop_bounds(crop_to_frame, extents)
+    ]
+    sizes = [(max(x1 - x0, 0), max(y1 - y0, 0)) for x0, y0, x1, y1 in boxes]
+    corners = crop_to_frame.new_tensor([box[:2] for box in boxes])
+    with_rim = compose(crop_to_frame, translation(crop_to_frame.new_full((len(boxes), 2), -rim)))
+    to_crop = compose(invert(with_rim), translation(corners))
+    side = size + 2 * rim
+    return boxes, unit_maps(to_crop, [(side, side)] * len(boxes), sizes)

@@ -1,4 +1,7 @@
-"""Cut crops out of frames along affine maps, and resize pictures."""
+"""Cut crops out of frames along affine maps, warp pictures, and resize them.
+
+``sample`` is the one function that warps pixels; every other warp computes its grid and calls it.
+"""
 
 from typing import Literal
 
@@ -11,6 +14,46 @@ from .affine import clip_box, compose, crop_bounds, scale_of, translation, unit_
 from .yuv import to_rgb
 
 
+def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Return the centers of all pixels of a picture.
+
+    Args:
+        height: Of the picture, in px.
+        width: Of the picture, in px.
+        like: A tensor with the device and the dtype of the result.
+
+    Returns:
+        (2,height,width) x and y of each pixel's center: 0.5, 1.5, ...
+    """
+    x, y = (
+        torch.arange(count, device=like.device, dtype=like.dtype) + 0.5 for count in (width, height)
+    )
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
+
+
+def sample(
+    pixels: Tensor,
+    grid: Tensor,
+    *,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+    padding: Literal["zeros", "border"] = "border",
+) -> Tensor:
+    """Sample pictures at given places, without filtering.
+
+    Args:
+        pixels: (N,C,H,W) float.
+        grid: (N,2,h,w) x and y of each place, the picture being the square [-1,1]^2.
+        mode: Interpolation between pixels.
+        padding: Values outside the picture: 0, or those of its border.
+
+    Returns:
+        (N,C,h,w) values.
+    """
+    return F.grid_sample(
+        pixels, grid.permute(0, 2, 3, 1), mode, padding_mode=padding, align_corners=False
+    )
+
+
 def sample_affine(
     pixels: Tensor,
     squares: Tensor,
@@ -18,60 +61,129 @@ def sample_affine(
     *,
     padding: Literal["zeros", "border"] = "border",
 ) -> Tensor:
-    """(N,C,h,w) bilinearly at the places that (N,2,3) ``unit_maps`` give to (N,C,*size) (height,
-    width). Nothing is filtered: where it shrinks by 2 or more, average first."""
+    """Sample pictures along affine maps, bilinearly and without filtering.
+
+    Where a picture shrinks by 2 or more, average it first.
+
+    Args:
+        pixels: (N,C,h,w) float.
+        squares: (N,2,3) maps from the result's unit square to the picture's (see ``unit_maps``).
+        size: Height and width of the result.
+        padding: Values outside the picture: 0, or those of its border.
+
+    Returns:
+        (N,C,*size) values.
+    """
     x, y = (
         ((torch.arange(k, device=squares.device) + 0.5) * 2 / k - 1).to(squares.dtype)
         for k in (size[1], size[0])
     )
     # (N,2,w), (N,2,h)
     across, along = squares[:, :, :1] * x, squares[:, :, 1:2] * y + squares[:, :, 2:]
-    # planes in memory: ten times as quick as torch's affine_grid
-    grid = across[:, :, None] + along[..., None]
-    return F.grid_sample(
-        pixels, grid.permute(0, 2, 3, 1), padding_mode=padding, align_corners=False
+    # planes in memory: ten times as fast as torch's affine_grid
+    return sample(pixels, across[:, :, None] + along[..., None], padding=padding)
+
+
+def warp_crops(source: Tensor, offset: Tensor) -> Tensor:
+    """Warp crops bilinearly by an offset for each pixel.
+
+    Args:
+        source: (N,C,S,S) float.
+        offset: (N,2,S,S) crop px (x, y) from each pixel to the place that it takes its value from.
+
+    Returns:
+        (N,C,S,S) warped crops; outside the source its border repeats.
+    """
+    size = source.shape[-1]
+    grid = pixel_grid(size, size, source) * (2 / size) - 1
+    return sample(source, grid + offset * (2 / size))
+
+
+def sample_window(planes: Tensor, places: Tensor) -> Tensor:
+    """Sample the planes of one picture at places in px, bicubically.
+
+    Only the window that holds the places is converted to float. Bicubic, because linear
+    interpolation halfway between two pixels loses a quarter of the sharpness.
+
+    Args:
+        planes: (C,H,W) of any dtype.
+        places: (2,h,w) float, x and y in px; overwritten.
+
+    Returns:
+        (C,h,w) values in the dtype of ``places``.
+    """
+    _, height, width = planes.shape
+    left, top, right, bottom = (
+        int(v) for v in torch.cat([places.amin((1, 2)), places.amax((1, 2))]).tolist()
     )
+    x0, y0, x1, y1 = clip_box((left - 2, top - 2, right + 3, bottom + 3), width, height)
+    window = planes[None, :, y0:y1, x0:x1].to(places.dtype)
+    unit = places.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
+    grid = places.sub_(places.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)
+    return sample(window, grid[None], mode="bicubic")[0]
 
 
 def resize_bytes(
     pixels: Tensor, size: tuple[int, int], *, step: tuple[float, float] | None = None
 ) -> Tensor:
-    """(N,H,W,C) uint8, or float in [0,1] rounded to that, in ``size`` (height, width): uint8,
-    bilinear and unfiltered, with the fixed-point rounding of OpenCV's ``INTER_LINEAR``, because the
-    public scores were measured on such pictures. ``step``: source pixels to one of the result
-    (default: the ratio of the sizes)."""
+    """Resize pictures bilinearly with the fixed-point rounding of OpenCV's ``INTER_LINEAR``.
+
+    The public sync scores were measured on pictures that OpenCV had resized.
+
+    Args:
+        pixels: (N,H,W,C) uint8, or float in [0,1], which is rounded to uint8 first.
+        size: Height and width of the result.
+        step: Source pixels per pixel of the result, down and across; default: the ratio of sizes.
+
+    Returns:
+        (N,*size,C) uint8, not filtered.
+    """
     _, height, width, _ = pixels.shape
     pixels = pixels if pixels.dtype == torch.uint8 else (pixels * 255).round().to(torch.uint8)
     step = step or (height / size[0], width / size[1])
-    rows, below, down = _neighbours(height, size[0], step[0], pixels.device)
-    columns, beyond, across = _neighbours(width, size[1], step[1], pixels.device)
+    rows, rows_after, down = _neighbors(height, size[0], step[0], pixels.device)
+    columns, columns_after, across = _neighbors(width, size[1], step[1], pixels.device)
 
-    def mixed(lines: Tensor) -> Tensor:  # weights have 11 bits, and sums keep 4 bits less
+    def mix_columns(lines: Tensor) -> Tensor:  # weights have 11 bits, and sums keep 4 bits less
         picked = pixels[:, lines]
-        return (picked[:, :, columns] * across[:, :1] + picked[:, :, beyond] * across[:, 1:]) >> 4
+        left, right = picked[:, :, columns], picked[:, :, columns_after]
+        return (left * across[:, :1] + right * across[:, 1:]) >> 4
 
     upper, lower = (
-        down[:, i, None, None] * mixed(lines) >> 16 for i, lines in enumerate((rows, below))
+        down[:, i, None, None] * mix_columns(lines) >> 16
+        for i, lines in enumerate((rows, rows_after))
     )
     return ((upper + lower + 2) >> 2).to(torch.uint8)
 
 
-def _neighbours(
-    count: int, wanted: int, step: float, device: torch.device
+def _neighbors(
+    source: int, target: int, step: float, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For ``wanted`` pixels ``step`` apart: the pixel before and after (wanted,), and both weights
-    in 1/2048 (wanted,2)."""
+    """Return the source pixels before and after each target pixel, and their weights.
+
+    Returns:
+        (target,) and (target,) indices, and (target,2) weights in 1/2048.
+    """
     # MPS has no float64
-    place = ((torch.arange(wanted) + 0.5).double() * step - 0.5).float().to(device)
+    place = ((torch.arange(target) + 0.5).double() * step - 0.5).float().to(device)
     before = place.floor()
     rest = place - before
     weights = (torch.stack((1 - rest, rest), 1) * 2048).round().int()
-    return before.long().clamp(0, count - 1), (before.long() + 1).clamp(0, count - 1), weights
+    return before.long().clamp(0, source - 1), (before.long() + 1).clamp(0, source - 1), weights
 
 
 def crop_pictures(pixels: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
-    """Crops (N,3,S,S) float in [0,1] of frames (N,H,W,3), placed by (N,2,3) ``crop_to_frame`` maps;
-    see ``crop_planes``."""
+    """Cut square crops out of RGB pictures.
+
+    Args:
+        pixels: (N,H,W,3) uint8, or float in [0,1].
+        matrices: (N,2,3) ``crop_to_frame`` maps.
+        size: Side of the crops in px.
+        antialias: See ``crop_planes``.
+
+    Returns:
+        (N,3,S,S) float in [0,1].
+    """
     out = crop_planes(pixels.permute(0, 3, 1, 2), matrices, size, antialias=antialias)
     return out.div_(255) if pixels.dtype == torch.uint8 else out
 
@@ -79,7 +191,17 @@ def crop_pictures(pixels: Tensor, matrices: Tensor, size: int, *, antialias: boo
 def crop_frames(
     frames: Frames | YuvFrames, matrices: Tensor, size: int, *, antialias: bool = True
 ) -> Tensor:
-    """``crop_pictures`` of frames as they are; of coded ones only the crops are ever converted to RGB."""
+    """Cut square crops out of RGB or YUV frames; of the latter only the crops become RGB.
+
+    Args:
+        frames: N frames.
+        matrices: (N,2,3) ``crop_to_frame`` maps.
+        size: Side of the crops in px.
+        antialias: See ``crop_planes``.
+
+    Returns:
+        (N,3,S,S) RGB float in [0,1].
+    """
     if isinstance(frames, Frames):
         return crop_pictures(frames.pixels, matrices, size, antialias=antialias)
     luma = crop_planes(frames.luma, matrices, size, antialias=antialias)
@@ -88,12 +210,19 @@ def crop_frames(
 
 
 def crop_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool = True) -> Tensor:
-    """Crops (N,C,S,S) of planes (N,C,H,W), placed by (N,2,3) ``crop_to_frame`` maps: float, in the
-    planes' own values.
+    """Cut square crops out of planes; outside a frame its border repeats.
 
-    ``antialias``: average whole blocks of source pixels first where several fall on one crop pixel;
-    without it the crop is the plain bilinear one of the reference. Outside the frame its border
-    repeats. Frame by frame: the faces differ in size, and what lies in the cache is quick.
+    Frame by frame, because faces differ in size and a part that fits into the cache is fast.
+
+    Args:
+        planes: (N,C,H,W) of any dtype.
+        matrices: (N,2,3) ``crop_to_frame`` maps in px of these planes.
+        size: Side of the crops in px.
+        antialias: Average whole blocks of source pixels first where several fall on one crop
+            pixel. Without it the crop is the plain bilinear one of the public Wav2Lip code.
+
+    Returns:
+        (N,C,S,S) float in the planes' own values.
     """
     count, channels, height, width = planes.shape
     out = matrices.new_empty((count, channels, size, size))
@@ -112,7 +241,7 @@ def crop_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool 
     squares = unit_maps(to_blocks, blocks, [(size, size)] * count)
     for i, ((x0, y0, x1, y1), k) in enumerate(zip(parts, steps, strict=True)):
         patch = planes[i : i + 1, :, y0:y1, x0:x1].to(matrices.dtype)
-        if k > 1:  # the frame's end may cut the last block of a row short
+        if k > 1:  # the frame's border may cut the last block of a row short
             patch = F.avg_pool2d(patch, k, ceil_mode=True, count_include_pad=False)
         out[i : i + 1] = sample_affine(patch, squares[i : i + 1], (size, size))
     return out

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..audio.vad import voiced_stretches
+from ..runtime.intervals import true_runs
 from ..types import Audio, FaceTrack, Frames, YuvFrames
 from .sync import metered
 from .sync_embedder import Scorer
@@ -97,7 +98,7 @@ def turns_of(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
     pause, least = round(_PAUSE_SECONDS * fps), round(_LEAST_SECONDS * fps)
     found: list[Turn] = []
     for face in range(faces):
-        spoken = _runs((state == face) & voiced)
+        spoken = true_runs((state == face) & voiced).tolist()
         gaps = [(a[1], b[0]) for a, b in pairwise(spoken)]
         apart = [
             end - begin > pause or bool((state[begin:end] != face).any()) for begin, end in gaps
@@ -137,8 +138,3 @@ def _frames_of(stretches: Tensor, fps: float, count: int) -> Tensor:
     for begin, end in (stretches * fps).round().long().tolist():
         here[begin:end] = True
     return here
-
-
-def _runs(here: Tensor) -> list[tuple[int, int]]:
-    edges = F.pad(here.int(), (1, 1)).diff().nonzero()[:, 0].tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))

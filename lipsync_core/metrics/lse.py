@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..image.boxes import box_iou
 from ..image.crop import resize_bytes
 from ..models.syncnet import FPS, SIZE, WINDOW, SyncNet
 from ..types import Audio, Detections, Frames, SyncScore
@@ -204,17 +205,17 @@ def _follow(shot: list[list[_Face]]) -> list[_Face]:
     for faces in shot:
         for i, (frame, box) in enumerate(faces):
             if not track or (
-                frame - track[-1][0] <= _MAX_GAP and _overlap(box, track[-1][1]) > _MIN_OVERLAP
+                frame - track[-1][0] <= _MAX_GAP and _iou(box, track[-1][1]) > _MIN_OVERLAP
             ):
                 track.append(faces.pop(i))
                 break
     return track
 
 
-def _overlap(a: list[float], b: list[float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+def _iou(a: list[float], b: list[float]) -> float:
+    return float(
+        box_iou(torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64))
+    )
 
 
 def _track(faces: list[_Face]) -> ReferenceTrack:

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..faces.tracking import window as seen
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_frames
+from ..runtime.intervals import true_runs
 from ..types import Audio, FaceTrack, Frames, SyncScore, YuvFrames
 from .sync_embedder import Scorer
 
@@ -105,7 +106,7 @@ def metered(
                 crops = crop_frames(
                     there, matrices, scorer.size, antialias=scorer.framing.kind != "box"
                 )
-                for first, last in _runs(here):
+                for first, last in true_runs(here).tolist():
                     begin = int(here[:first].sum())
                     meter.update(crops[begin : begin + last - first], chunk.start + first)
     return meters
@@ -289,12 +290,6 @@ def _by_frame(confidence: Tensor, starts: Tensor, span: int) -> Tensor:
     half = _MEDIAN // 2
     padded = torch.nn.functional.pad(frames, (half, half), value=torch.nan)
     return padded.unfold(0, _MEDIAN, 1).nanmedian(1).values
-
-
-def _runs(here: Tensor) -> list[tuple[int, int]]:
-    """(first, end) of every run of true values."""
-    edges = torch.nn.functional.pad(here.int(), (1, 1)).diff().nonzero()[:, 0].tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _unscored(scorer: Scorer, windows: int) -> SyncScore:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..image.crop import pixel_grid
 from .layers import fold
 
 STRIDES = (8, 16, 32, 64)
@@ -145,9 +146,8 @@ def cell_centres(
     """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row. Kept: it is not
     to be written into."""
     with torch.inference_mode(False):  # what is kept may be used in training later
-        y = (torch.arange(height, device=device) + 0.5) * stride
-        x = (torch.arange(width, device=device) + 0.5) * stride
-        return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+        grid = pixel_grid(height, width, torch.empty(0, device=device)) * stride
+        return grid.permute(1, 2, 0).reshape(-1, 2)
 
 
 def _decode(score: Tensor, shape: Tensor, stride: int) -> Cells:

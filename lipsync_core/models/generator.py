@@ -1,4 +1,4 @@
-"""What a network that makes faces speak offers, so that ``LipSync`` can work with any of them."""
+"""Interface of the generators, networks that make a face speak."""
 
 from collections.abc import Sequence
 from dataclasses import Field
@@ -13,88 +13,164 @@ from ..types import Audio
 
 
 class SoundFeatures(Protocol):
-    """What a network hears. ``rate``: Hz of the mono sound; ``lead_ms``: how long before its video
-    frame a window begins."""
+    """Audio features that a generator takes as input."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
-    def rate(self) -> int: ...
+    def rate(self) -> int:
+        """Sample rate of the mono audio in Hz."""
+        ...
+
     @property
-    def lead_ms(self) -> int: ...
+    def lead_ms(self) -> int:
+        """How long before its video frame a window begins, in ms."""
+        ...
 
     def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
-        """One window for each of the frames ``start`` .. ``start+count-1``: (count,1,H,W), whatever
-        was asked before."""
+        """Compute one window for each video frame; independent of earlier calls.
+
+        Args:
+            audio: Mono, at ``rate`` Hz.
+            fps: Frame rate of the video.
+            start: First video frame.
+            count: Number of video frames.
+
+        Returns:
+            (count,1,H,W) windows.
+        """
         ...
 
 
 class TalkingFaceConfig(Protocol):
-    """``size``: side of the square crops, even; ``framing``: how they are cut; ``references``:
-    pictures of the person that are shown beside the frame to redraw."""
+    """Configuration that all generators have."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Side of the square crops in px, even."""
+        ...
+
     @property
-    def framing(self) -> Framing: ...
+    def framing(self) -> Framing:
+        """How the crops are placed on faces."""
+        ...
+
     @property
-    def references(self) -> int: ...
+    def references(self) -> int:
+        """Number of reference pictures that the network sees beside the frame."""
+        ...
+
     @property
-    def features(self) -> SoundFeatures: ...
+    def features(self) -> SoundFeatures:
+        """Audio features of the driving signal."""
+        ...
 
 
 class TalkingFace(nn.Module):
-    """Redraws faces so that they speak: ``encode`` sees the face, ``draw`` hears the sound,
-    ``picture`` shows the result.
+    """Base class of the generators.
 
-    ``target`` (N,3,S,S): the frames to redraw, of which only the upper half is looked at;
-    ``reference`` (N,3*K,S,S): K pictures of the same person, any pose. RGB in [0,1].
+    A mouth is made in four steps, each called as rarely as possible: ``prepare`` once for the
+    references of a face and shot, ``encode`` once for each target frame (once for a photo),
+    ``draw`` for each driving signal, ``render`` if colors are needed at the crop's resolution.
+
+    Shapes: target (N,3,S,S), the frames to redraw, of which only the upper half is used; references
+    (N,3*K,S,S), K pictures of the same person in any pose. RGB in [0,1].
     """
 
     config: Any  # a TalkingFaceConfig, each network its own
 
-    def forward(self, sound: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """What the faces look like while speaking: (N,3,S,S) RGB in [0,1]. ``sound``: (N,1,H,W),
-        what ``config.features.windows`` gives."""
-        return self.decode(sound, self.encode(target, reference), target, reference)
+    def forward(self, driving: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Generate faces that speak.
+
+        Args:
+            driving: (N,1,H,W) windows of ``config.features``.
+            target: (N,3,S,S) frames to redraw.
+            reference: (N,3*K,S,S) pictures of the person.
+
+        Returns:
+            (N,3,S,S) RGB in [0,1].
+        """
+        features = self.encode(target, self.prepare(reference))
+        return self.decode(driving, features, target, reference)
 
     def decode(
-        self, sound: Tensor, skips: Sequence[Tensor], target: Tensor, reference: Tensor
+        self, driving: Tensor, features: Sequence[Tensor], target: Tensor, reference: Tensor
     ) -> Tensor:
-        """The frames (N,3,S,S) for sound (N,1,H,W); features, target and reference may have a batch
-        of one."""
-        return self.picture(self.draw(sound, skips), target, reference)
+        """Generate faces from encoded targets; features and pictures may have a batch of one.
+
+        Args:
+            driving: (N,1,H,W) windows of ``config.features``.
+            features: Of ``encode``.
+            target: (N,3,S,S) frames to redraw.
+            reference: (N,3*K,S,S) pictures of the person.
+
+        Returns:
+            (N,3,S,S) RGB in [0,1].
+        """
+        return self.render(self.draw(driving, features), target, reference)
 
     @property
     def moves(self) -> bool:
-        """Whether the drawn planes say where the reference's pixels go (see ``generator.unpacked``)
-        instead of colours."""
+        """Whether the planes of ``draw`` say where the reference's pixels go, not only colors."""
         return False
 
-    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
-        """The face's features. A still face needs them only once."""
+    def prepare(self, references: Tensor) -> Tensor:
+        """Compute what depends only on the references, once for a face and shot.
+
+        Args:
+            references: (N,3*K,S,S) pictures of the person.
+
+        Returns:
+            (N,...) what ``encode`` takes; here the references themselves.
+        """
+        return references
+
+    def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
+        """Compute the features of target frames.
+
+        Args:
+            target: (N,3,S,S) frames to redraw.
+            prepared: (N,...) of ``prepare``.
+
+        Returns:
+            Features (N,...) that ``draw`` takes.
+        """
         raise NotImplementedError
 
-    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        """The planes (N,C,H,W) that ``picture`` makes its picture of; features may have a batch of
-        one."""
+    def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
+        """Generate planes of faces.
+
+        Args:
+            driving: (N,1,H,W) mel windows, or what else moves the mouth (lip geometry).
+            target: Features of ``encode``; they may have a batch of one.
+
+        Returns:
+            (N,C,H,W) planes that ``render`` takes.
+        """
         raise NotImplementedError
 
-    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S) that drawn planes make; target and reference may have a batch of
-        one."""
+    def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Turn planes into pictures; target and reference may have a batch of one.
+
+        Args:
+            planes: (N,C,H,W) of ``draw``.
+            target: (N,3,S,S) frames to redraw.
+            reference: (N,3*K,S,S) pictures of the person.
+
+        Returns:
+            (N,3,S,S) RGB in [0,1].
+        """
         raise NotImplementedError
 
 
-def upper_half(faces: Tensor) -> Tensor:
-    """(N,C,S,S) faces with their lower half black: what a network may see of the frame that it
-    redraws."""
+def blank_lower_half(faces: Tensor) -> Tensor:
+    """Return faces (N,C,S,S) with a black lower half: what a network may see of its target."""
     half = faces.shape[2] // 2
     return torch.cat([faces[:, :, :half], torch.zeros_like(faces[:, :, half:])], 2)
 
 
-def flipped(faces: Tensor) -> Tensor:
-    """(N,3*K,S,S) pictures with the channels of each in reverse order: RGB for BGR and back."""
+def flip_channels(faces: Tensor) -> Tensor:
+    """Return pictures (N,3*K,S,S) with RGB turned into BGR and back."""
     return faces.unflatten(1, (-1, 3)).flip(2).flatten(1, 2)

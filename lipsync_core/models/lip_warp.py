@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..audio.features import MelFeatures
-from ..blend.lip_warp import LipRange, move_lips, paint_inside, wanted_shape
+from ..blend.lip_warp import LipRange, move_lips, paint_inside, scale_shape
 from ..image.affine import Framing, apply, fit_similarity, unit_maps
 from ..image.crop import sample_affine
 from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
@@ -73,26 +73,26 @@ class LipWarp(TalkingFace):
         """The range of lip shapes of somebody who is not seen speaking, on the CPU as tracks are."""
         return LipRange(self.neutral.float().cpu(), self.spread.float().cpu())
 
-    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
+    def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
         return []
 
-    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
         """The shapes (N,3,1,1) of the lips, in standard deviations from a person's closed mouth."""
-        said = self.speech(sound).float()
+        said = self.speech(driving).float()
         columns = [
             _through(said[:, i], self.heard[i].float(), self.shown[i].float()) for i in range(SHAPE)
         ]
         return torch.stack(columns, 1)[:, :, None, None]
 
-    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
         """The frames (N,3,S,S): lips of ``reference`` in the pose of ``target``, both seen by the
         landmark network."""
         count, size = len(planes), self.config.size
         there = self.find(target).expand(count, -1, -1)
         here = self.find(reference[:, :3]).expand(count, -1, -1)
-        wanted = wanted_shape(planes[:, :, 0, 0].float(), self.prior)
+        wanted = scale_shape(planes[:, :, 0, 0].float(), self.prior)
         move = move_lips(here, there, wanted, size)
-        moved = move.pull(reference[:, :3].expand(count, -1, -1, -1))
+        moved = move.warp(reference[:, :3].expand(count, -1, -1, -1))
         return paint_inside(moved, move)
 
     def find(self, crops: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..audio.features import MelFeatures
 from ..image.affine import Framing
-from .generator import TalkingFace, flipped, upper_half
+from ..image.crop import sample
+from .generator import TalkingFace, blank_lower_half, flip_channels
 from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
 
 _SEAM = 2  # rows of context above the lower half, at half resolution
@@ -188,34 +188,36 @@ class Generator(TalkingFace):
     def moves(self) -> bool:
         return self.config.output == "flow"
 
-    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
+    def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first. A still face needs them only once."""
-        masked = upper_half(target)
+        masked = blank_lower_half(target)
         if self.config.bgr:
-            masked, reference = flipped(masked), flipped(reference)
-        x = torch.cat([masked, reference], 1)
+            masked, prepared = flip_channels(masked), flip_channels(prepared)
+        x = torch.cat([masked, prepared], 1)
         skips: list[Tensor] = []
         for block in self.face_encoder_blocks:
             x = block(x)
             skips.append(x)
         return skips
 
-    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
         n = planes.shape[0]
         if self.config.output == "flow":
-            return moved(planes, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1))
+            return warp_reference(
+                planes, target.expand(n, -1, -1, -1), reference.expand(n, -1, -1, -1)
+            )
         painted = planes.sigmoid()
         return painted.flip(1) if self.config.bgr else painted
 
-    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        """The planes that ``picture`` makes its picture of: (N,3,S,S) logits of colours, or
-        (N,6,S/2,S) for ``moved``."""
-        n = sound.shape[0]
-        x = audio = self.audio_encoder(sound)
+    def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
+        """The planes that ``render`` takes: (N,3,S,S) logits of colours, or
+        (N,6,S/2,S) for ``warp_reference``."""
+        n = driving.shape[0]
+        x = audio = self.audio_encoder(driving)
         for k, (block, skip) in enumerate(
-            zip(self.face_decoder_blocks, reversed(skips), strict=True)
+            zip(self.face_decoder_blocks, reversed(target), strict=True)
         ):
-            if self.config.output == "flow" and skip is skips[0]:
+            if self.config.output == "flow" and skip is target[0]:
                 # the finest layers draw the lower half alone
                 x = x[:, :, x.shape[2] // 2 - _SEAM :]
             x = block(x)
@@ -227,7 +229,7 @@ class Generator(TalkingFace):
         return x[:, :, 2 * _SEAM :].float() if self.config.output == "flow" else x
 
 
-def copying(model: Generator) -> Generator:
+def init_as_copy(model: Generator) -> Generator:
     """``model``, which, where its output is ``flow``, now copies the reference: from there lips are
     learnt sooner than from noise. Others stay as they are."""
     if model.config.output == "flow":
@@ -240,22 +242,20 @@ def copying(model: Generator) -> Generator:
     return model
 
 
-def moved(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+def warp_reference(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
     """The faces (N,3,S,S) that planes (N,6,S/2,S), as drawn, make of a reference. The upper half is
     the target's own."""
     half, size = planes.shape[2:]
-    paint, flow, share = unpacked(planes)
+    paint, flow, share = unpack_planes(planes)
     axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
     flow = flow * (2 / size)
-    grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], -1)
-    pulled = F.grid_sample(
-        reference.to(grid.dtype), grid, padding_mode="border", align_corners=False
-    )
+    grid = torch.stack([axis.expand(half, size) + flow[:, 0], axis[half:, None] + flow[:, 1]], 1)
+    pulled = sample(reference.to(grid.dtype), grid)
     lower = share * pulled + (1 - share) * paint
     return torch.cat([target[:, :, :half].to(lower.dtype), lower], 2)
 
 
-def unpacked(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def unpack_planes(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What drawn planes (N,6,S/2,S) say of the lower half: the paint, RGB in [0,1]; where the
     reference's pixels come from, (x, y) in crop pixels from here, at most a quarter of the crop
     away; and their share in [0,1], the rest being paint."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..audio.features import MelFeatures
 from ..image.affine import Framing
-from .generator import TalkingFace, flipped
+from .generator import TalkingFace, flip_channels
 from .layers import Activation, Conv, Stage, UpConv, encoder, flatten, residuals
 
 _DOWN = (2, 2)
@@ -208,13 +208,13 @@ class LargeGenerator(TalkingFace):
             Conv(cin, Stage(config.head), act=config.act), nn.Conv2d(config.head, 3, 1)
         )
 
-    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
+    def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first."""
         side, margin = self.config.size, self.config.margin
         masked = target.clone()
         masked[:, :, side // 2 : side - margin, margin : side - margin] = 0
-        x = torch.cat([masked, reference], 1)
-        x = flipped(x) if self.config.bgr else x
+        x = torch.cat([masked, prepared], 1)
+        x = flip_channels(x) if self.config.bgr else x
         x = x * 2 - 1 if self.config.symmetric else x
         skips: list[Tensor] = []
         for block in self.face_encoder_blocks:
@@ -222,19 +222,19 @@ class LargeGenerator(TalkingFace):
             skips.append(x)
         return skips
 
-    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
         """Logits of colours, (N,3,S,S)."""
-        x = self.audio_encoder(sound)
+        x = self.audio_encoder(driving)
         x = self.audio_refine(x) if self.config.refined else x
-        for block, skip in zip(self.face_decoder_blocks, reversed(skips), strict=True):
+        for block, skip in zip(self.face_decoder_blocks, reversed(target), strict=True):
             x = block(x)
             x = self.sam(skip, x) if self.config.attention else x
             x = torch.cat([x, skip.expand(x.shape[0], -1, -1, -1)], 1)
         return self.output_block(x)
 
-    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
         painted = (planes.tanh() + 1) / 2 if self.config.symmetric else planes.sigmoid()
-        return flipped(painted) if self.config.bgr else painted
+        return flip_channels(painted) if self.config.bgr else painted
 
 
 class _Where(nn.Module):

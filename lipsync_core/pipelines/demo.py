@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ..audio.ops import frame_count
 from ..errors import MediaError
 from ..media import VideoWriter, read_audio, read_frames, write_shifted
-from ..types import Audio, Frames, VideoInfo
-from .dub import Encoding, Finding, Progress, dub
+from ..types import Audio, Frames, ProgressCallback, VideoInfo
+from .dub import Encoding, Finding, dub
 from .preview import contact_sheet as tiled
 
 SPEECH = Path(__file__).parents[1] / "assets" / "demo.flac"
@@ -30,7 +30,7 @@ _CHUNK = 16  # frames
 
 
 def demo(
-    folder: Path, *, overwrite: bool = False, on_progress: Progress | None = None
+    folder: Path, *, overwrite: bool = False, on_progress: ProgressCallback | None = None
 ) -> tuple[Path, Path]:
     """Write ``demo.mp4`` and a contact sheet ``demo.png`` into ``folder``; returns their paths.
 
@@ -82,7 +82,9 @@ class DemoClip:
     audio: Audio
 
 
-def demo_clip(folder: Path, name: DemoName, *, on_progress: Progress | None = None) -> DemoClip:
+def demo_clip(
+    folder: Path, name: DemoName, *, on_progress: ProgressCallback | None = None
+) -> DemoClip:
     """One of four clips, made in ``folder`` unless it lies there.
 
     ``portrait``: the photograph, a silent video that sways gently over it, the speech; ``talking``:

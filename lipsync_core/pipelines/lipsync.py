@@ -1,11 +1,12 @@
-"""Frames, sound and tracks in; dubbed frames out. No paths, no files; memory does not grow with the
-clip."""
+"""Dub a stream of frames: frames, audio and face tracks in, dubbed frames out.
+
+Tensors only; memory does not grow with the length of the clip.
+"""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,30 +14,33 @@ from torch import Tensor
 
 from ..blend.blender import (
     Blend,
-    Faces,
-    Moment,
-    Past,
-    below_the_middle,
-    blended,
-    covering,
-    seen_in_origins,
-    shaped,
-    shares,
-    steady,
+    Blender,
+    BlendMask,
+    BlendState,
+    FaceCrops,
+    Mouth,
+    enclose_mouths,
+    fade_outside_pictures,
+    ramp_lower_half,
 )
-from ..blend.composite import Movement
-from ..blend.lip_warp import LipRange, inside_of, measure_range, move_lips, wanted_shape
+from ..blend.composite import PixelSource
+from ..blend.lip_warp import (
+    LipRange,
+    measure_range,
+    move_lips,
+    paint_mouth_inside,
+    scale_shape,
+)
 from ..faces.landmarks import sure_frames
 from ..faces.parser import FaceParser
-from ..image.affine import apply, crop_to_frame, invert
-from ..image.crop import crop_frames
 from ..image.landmarks import POINTS, lip_shapes
 from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import ready
 from ..models.lip_warp import LipWarp
 from ..models.precision import Precision, arithmetic
-from ..models.wav2lip import unpacked
+from ..models.wav2lip import unpack_planes
 from ..types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
+from .face_crops import FaceCropper, FaceInputs, StillCache
 from .roles import (
     FaceDub,
     GeneratorCache,
@@ -44,44 +48,81 @@ from .roles import (
     RenderedChunk,
     SourceCrops,
     values_at,
-    visible_in,
 )
 
-_Known = dict[int, tuple[Faces, list[Tensor]]]
-"""Of a still picture: by the number of its role each face, and its features."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Speaker:
-    """A role in the stream that plays it: its number among the others, and what its frames have
-    left."""
+class _FaceStream:
+    """A face while it is streamed.
+
+    Attributes:
+        number: Of the face in the dub.
+        dub: Its audio, track and references.
+        references: Crops of the references, if there are any.
+        state: What its last frame hands to the next chunk.
+        lips: How its lips move, if the model moves lips.
+    """
 
     number: int
-    role: FaceDub
-    portraits: ReferenceCrops | None
-    past: Past = Past()
-    lips: LipRange | None = None
+    dub: FaceDub
+    references: ReferenceCrops | None
+    state: BlendState
+    lips: LipRange | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Spoken:
-    """Faces that were put into those of a chunk's frames that are ``here`` (M,) bool, under
-    ``mask`` (N,1,S,S)."""
+class _Generated:
+    """What the generator drew for the N visible frames of a face, and from what.
 
-    here: Tensor
-    faces: Faces
-    mask: Tensor
-    shown: Tensor | None
-    lower: bool = True
+    Attributes:
+        planes: (N,C,H,W) of ``TalkingFace.draw``.
+        faces: The face in the frames.
+        sources: The pictures that it is drawn from; None: the frames themselves.
+        speech_weight: (N,) in [0,1], weight of the drawn mouth; None: 1.
+        index: (N,) the frames' stream indices.
+    """
+
+    planes: Tensor
+    faces: FaceCrops
+    sources: SourceCrops | None
+    speech_weight: Tensor | None
+    index: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RenderedFace:
+    """A face that was put into a chunk of M frames.
+
+    Attributes:
+        visible: (M,) bool, the N frames that show it.
+        faces: N faces.
+        mask: Their masks.
+        opacity: (N,) in [0,1], or None for 1.
+        lower_half: Whether pixels of the crops' lower half alone were moved.
+    """
+
+    visible: Tensor
+    faces: FaceCrops
+    mask: BlendMask
+    opacity: Tensor | None
+    lower_half: bool
 
 
 class LipSync:
-    """A network that draws faces made ready for inference, and the blend it is put back with.
+    """A generator made ready for inference, and the blend that its mouths are put back with.
 
-    ``model`` is folded in place (batch norms into convolutions) and must not be trained further.
-    ``pads`` and ``lead_ms`` override what its config says (see ``Framing`` and ``SoundFeatures``);
-    ``precision``: see ``arithmetic``. ``parser``: for blends whose ``occlusion`` is ``parse``;
-    ValueError without.
+    Args:
+        model: The generator. It is folded in place (batch norms into convolutions) and must not be
+            trained further.
+        blend: How mouths are blended in.
+        pads: Replaces the pads of the model's framing, in px; see ``Framing``.
+        lead_ms: Replaces the lead of the model's audio features, in ms.
+        precision: Number format of the network; see ``arithmetic``.
+        parser: For blends whose ``occlusion`` is ``parse``.
+
+    Raises:
+        ValueError: For pads of a model that frames faces by their points, or a blend that needs a
+            parser without one.
     """
 
     def __init__(
@@ -97,7 +138,8 @@ class LipSync:
         framing, features = model.config.framing, model.config.features
         if pads is not None and framing.kind != "box":
             raise ValueError(
-                f"this model frames faces by their {framing.kind} points; pads apply to box framing alone"
+                f"pads apply to box framing alone; this model frames faces by their {framing.kind} "
+                "points. Leave pads out"
             )
         if blend.occlusion == "parse" and parser is None:
             raise ValueError(
@@ -111,12 +153,13 @@ class LipSync:
         self.model = ready(model)
         weight = next(self.model.parameters())
         dtype = arithmetic(weight, precision)
-        if isinstance(
-            model, LipWarp
-        ):  # places and shapes want more bits than that, and their networks take little time
+        if isinstance(model, LipWarp):  # places and shapes need more bits, and take little time
             dtype = weight.dtype
-        if dtype != weight.dtype:  # a copy: the caller's numbers stay
+        if dtype != weight.dtype:  # a copy: the caller's weights stay as they are
             self.model = copy.deepcopy(self.model).to(dtype)
+        self._blender = Blender(blend, self.config.size)
+        labels = parser if blend.occlusion == "parse" else None
+        self._cropper = FaceCropper(self.model, self.config, labels)
 
     def stream(
         self,
@@ -127,15 +170,23 @@ class LipSync:
         tracks: Sequence[FaceTrack],
         drawings: GeneratorCache | None = None,
     ) -> Iterator[AnyFrames]:
-        """``frames`` with the faces of ``tracks`` speaking ``audio`` (mono, at the model's rate);
-        frames in which no track is visible come back as they are. The stream does not depend on how
-        the frames are cut into chunks.
+        """Make faces in a stream speak.
 
-        Every chunk is one batch. Frames lie anywhere; the faces travel to the model's device.
-        drawings: filled, and read where it is filled already.
+        The result does not depend on how the frames are divided into chunks. Every chunk is one
+        batch. Frames may be on any device; the faces travel to the model's.
+
+        Args:
+            frames: Chunks of consecutive frames.
+            audio: Mono, at the model's sample rate.
+            fps: Frame rate.
+            tracks: The faces that speak.
+            drawings: Cache of the generator's output: filled, and used if it is filled already.
+
+        Yields:
+            The chunks with new mouths; frames that show no track are unchanged.
         """
-        roles = [FaceDub(audio, track, drawings) for track in tracks]
-        return (chunk.frames for chunk in self.render(frames, roles, fps=fps))
+        faces = [FaceDub(audio, track, drawings) for track in tracks]
+        return (chunk.frames for chunk in self.render(frames, faces, fps=fps))
 
     def still(
         self,
@@ -148,51 +199,69 @@ class LipSync:
         chunk: int = 32,
         drawings: GeneratorCache | None = None,
     ) -> Iterator[AnyFrames]:
-        """``count`` frames of one still picture: as ``stream`` of the frame repeated, but each face
-        is encoded once."""
-        roles = [FaceDub(audio, track, drawings) for track in tracks]
-        chunks = self.render([frame], roles, fps=fps, still=count, chunk=chunk)
+        """Make faces of one still picture speak, as ``stream`` of the frame repeated.
+
+        Each face is encoded only once.
+
+        Args:
+            frame: One frame.
+            audio: Mono, at the model's sample rate.
+            fps: Frame rate.
+            tracks: The faces that speak.
+            count: Number of output frames.
+            chunk: Frames per chunk.
+            drawings: Cache of the generator's output.
+
+        Yields:
+            Chunks of frames with new mouths.
+        """
+        faces = [FaceDub(audio, track, drawings) for track in tracks]
+        chunks = self.render([frame], faces, fps=fps, still=count, chunk=chunk)
         return (chunk.frames for chunk in chunks)
 
     @torch.inference_mode()
     def render(
         self,
         frames: Iterable[AnyFrames],
-        roles: Sequence[FaceDub],
+        faces: Sequence[FaceDub],
         *,
         fps: Fraction,
         still: int | None = None,
         chunk: int = 32,
         opacity: bool = False,
     ) -> Iterator[RenderedChunk[AnyFrames]]:
-        """``stream`` for several, each of whom says something else through a face of their own.
-        still: the frames wanted of the one picture in ``frames``, ``chunk`` at a time."""
-        speakers = [self._speaker(number, role) for number, role in enumerate(roles)]
-        known: _Known | None = None
+        """Make several faces of a stream speak, each its own audio.
+
+        Args:
+            frames: Chunks of consecutive frames; with ``still`` one frame.
+            faces: What each face says, and how its mouth is made.
+            fps: Frame rate.
+            still: Number of output frames that show the one frame.
+            chunk: Frames per chunk of a still.
+            opacity: Whether the opacity of the new mouths is computed.
+
+        Yields:
+            The chunks with new mouths.
+        """
+        streams = [self._start(number, face, fps) for number, face in enumerate(faces)]
+        inputs: FaceInputs = self._cropper
         if still is not None:
             (picture,) = frames
-            known, frames = self._known(picture, roles), _repeated(picture, still, chunk)
+            inputs = StillCache(self._cropper, picture, [face.track for face in faces])
+            frames = _repeat(picture, still, chunk)
         for piece in frames:
-            told: list[_Spoken] = []
-            for place, speaker in enumerate(speakers):
-                piece, speakers[place], spoken = self._speak(piece, speaker, fps, known)
-                told += [] if spoken is None else [spoken]
-            yield RenderedChunk(piece, self._shares(piece, told) if opacity else None)
-
-    def _speaker(self, number: int, role: FaceDub) -> _Speaker:
-        how = self.config.framing, self.config.size
-        clear = ReferenceCrops.of(role.unoccluded, *how)
-        past = Past() if clear is None else Past(clear=clear.crop(0))
-        lips = (
-            (role.lip_range or self.lip_range(role.track))
-            if isinstance(self.model, LipWarp)
-            else None
-        )
-        return _Speaker(number, role, ReferenceCrops.of(role.references, *how), past, lips)
+            rendered: list[_RenderedFace] = []
+            for stream in streams:
+                piece, face = self._render_face(piece, stream, inputs, fps)
+                rendered += [] if face is None else [face]
+            yield RenderedChunk(piece, self._compute_opacity(piece, rendered) if opacity else None)
 
     def lip_range(self, track: FaceTrack) -> LipRange:
-        """How the lips of the person of ``track`` move, as far as its landmarks tell; else as
-        people's do."""
+        """Return how the lips of a person move, by the landmarks of their track if it has any.
+
+        Args:
+            track: With our own dense landmarks, or without: then people's usual range.
+        """
         assert isinstance(self.model, LipWarp)
         sure = sure_frames(track)
         if track.dense is None or track.dense.shape[1] != POINTS or not sure.any():
@@ -201,301 +270,231 @@ class LipSync:
 
     @torch.inference_mode()
     def lip_shapes(self, audio: Audio, fps: Fraction, count: int, *, batch: int = 256) -> Tensor:
-        """(count,3) what ``audio`` asks of lips, frame by frame, in standard deviations of a
-        person's speech."""
+        """Predict lip shapes from audio.
+
+        Args:
+            audio: Mono, at the model's sample rate.
+            fps: Frame rate.
+            count: Number of frames.
+            batch: Frames at a time.
+
+        Returns:
+            (count,3) opening, width and jaw in standard deviations of a person's speech.
+        """
         parts = [torch.zeros(0, 3)]
         for start in range(0, count, batch):
-            sound = self._sound(audio, fps, start, min(batch, count - start))
-            parts.append(self.model.draw(sound, [])[:, :, 0, 0].float().cpu())
+            driving = self._compute_driving(audio, fps, start, min(batch, count - start))
+            parts.append(self.model.draw(driving, [])[:, :, 0, 0].float().cpu())
         return torch.cat(parts)
 
-    def _known(self, picture: Frames | YuvFrames, roles: Sequence[FaceDub]) -> _Known:
-        seen = {
-            number: role.track for number, role in enumerate(roles) if bool(role.track.visible[0])
-        }
-        first = torch.zeros(1, dtype=torch.long)
-        faces = {number: self._places(track, first, picture) for number, track in seen.items()}
-        looked = {
-            number: self._marked(
-                picture,
-                self._parsed(picture, self._cut(picture, place)),
-                roles[number].track,
-                first,
-            )
-            for number, place in faces.items()
-        }
-        return {number: (face, self._skips(face, None)) for number, face in looked.items()}
+    def _start(self, number: int, face: FaceDub, fps: Fraction) -> _FaceStream:
+        framing, size = self.config.framing, self.config.size
+        unoccluded = ReferenceCrops.of(face.unoccluded, framing, size)
+        reference = None if unoccluded is None else unoccluded.crop(0)
+        references = ReferenceCrops.of(
+            face.references, framing, size, prepare=self._cropper.prepare
+        )
+        lips = None
+        if isinstance(self.model, LipWarp):
+            lips = face.lip_range or self.lip_range(face.track)
+        state = self._blender.start(fps, reference=reference)
+        return _FaceStream(number, face, references, state, lips)
 
-    def _speak(
-        self, frames: AnyFrames, speaker: _Speaker, fps: Fraction, known: _Known | None
-    ) -> tuple[AnyFrames, _Speaker, _Spoken | None]:
-        role, number, n = speaker.role, speaker.number, frames.pixels.shape[0]
-        stream = torch.arange(n) + frames.start
-        if known is None:
-            here, index = visible_in(frames, role.track)
-        else:
-            here, index = torch.full((n,), number in known), torch.zeros(n, dtype=torch.long)
-        shown = values_at(role.opacity, stream)
-        if shown is not None and role.cache is None:
-            # what nobody sees need not be drawn, unless it is kept for another blend
-            here = here & (shown > 0)
-        if not here.any():
-            return frames, speaker, None
-        whole = bool(here.all())
-        chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
-        planes = self._recall(role.cache, number, frames.start, n)
-        origins = None if speaker.portraits is None else speaker.portraits.at(stream[here])
-        if known is None:
-            faces, skips = self._faces(chosen, speaker, index[here], drawn=planes is not None), None
-        else:
-            faces, skips = known[number][0].times(len(chosen.pixels)), known[number][1]
+    def _render_face(
+        self, frames: AnyFrames, stream: _FaceStream, inputs: FaceInputs, fps: Fraction
+    ) -> tuple[AnyFrames, _RenderedFace | None]:
+        """Return a chunk with the new mouth of one face, and the face if any frame shows it."""
+        dub, number = stream.dub, stream.number
+        visible, track_index = inputs.locate(frames, number, dub.track)
+        stream_index = torch.arange(len(visible)) + frames.start
+        opacity = values_at(dub.opacity, stream_index)
+        if opacity is not None and dub.cache is None:
+            # invisible mouths need not be drawn, unless they are kept for another blend
+            visible = visible & (opacity > 0)
+        if not visible.any():
+            return frames, None
+        selected, index = _select(frames, visible), stream_index[visible]
+        opacity = None if opacity is None else opacity[visible]
+        planes = self._recall(stream, frames)
+        pixels = planes is None or self._needs_pixels
+        faces = inputs.crop(selected, number, dub.track, track_index[visible], pixels=pixels)
         if planes is None:
-            sound = self._sound(role.audio, fps, frames.start, n)[here]
-            planes = self.model.draw(sound, self._skips(faces, origins) if skips is None else skips)
-            # lying as what is kept does: the last bit of a sigmoid depends on how its numbers lie
-            # in memory
-            planes = planes.contiguous(memory_format=torch.channels_last)
-            self._keep(role.cache, number, frames.start, n, planes)
-        moment = Moment(stream[here], fps, speaker.past)
-        shown, speaking = (
-            None if shown is None else shown[here],
-            values_at(role.speech_weight, stream[here]),
+            driving = self._compute_driving(dub.audio, fps, frames.start, len(visible))[visible]
+            features = inputs.encode(faces, number, stream.references, index)
+            planes = self._generate(driving, features)
+            self._keep(stream, frames, planes)
+        sources = None if stream.references is None else stream.references.at(index)
+        weight = values_at(dub.speech_weight, index)
+        mouth, mask = self._decode(_Generated(planes, faces, sources, weight, index), stream)
+        blended = self._blender.composite(
+            selected, mouth, faces, mask, index, stream.state, opacity
         )
-        make = self._made if speaker.lips is None else partial(self._moved_lips, own=speaker.lips)
-        made, movement, faces, mask, moment = make(planes, faces, origins, speaking, moment)
-        origin = None if origins is None else origins.pixels
-        spoken, moment = blended(
-            chosen,
-            made,
-            faces,
-            self.blend,
-            mask,
-            moment,
-            shown=shown,
-            movement=movement,
-            origin=origin,
-        )
-        told = _Spoken(here, faces, mask, shown, lower=speaker.lips is None)
-        speaker = replace(speaker, past=moment.over())
-        if whole:
-            return spoken, speaker, told
-        pixels = frames.pixels.clone()
-        pixels[here] = spoken.pixels
-        return replace(frames, pixels=pixels), speaker, told
+        rendered = _RenderedFace(visible, faces, mask, opacity, self._moves and not mouth.whole)
+        return _merge(frames, visible, blended), rendered
 
-    def _faces(
-        self, frames: Frames | YuvFrames, speaker: _Speaker, index: Tensor, *, drawn: bool
-    ) -> Faces:
-        """The faces in ``frames``, which are the track's own ``index`` (N,), with what drawing or
-        blending needs of them; ``drawn``: what is kept was drawn before."""
-        track = speaker.role.track
-        faces = self._places(track, index, frames)
-        if not drawn or not self._moves or self.blend.looks or speaker.lips is not None:
-            faces = self._cut(frames, faces)
-        return self._marked(frames, self._parsed(frames, faces), track, index)
+    def _generate(self, driving: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Return planes in the memory layout of the cache.
 
-    def _made(
-        self,
-        planes: Tensor,
-        faces: Faces,
-        origins: SourceCrops | None,
-        speaking: Tensor | None,
-        moment: Moment,
-    ) -> tuple[Tensor, Movement | None, Faces, Tensor, Moment]:
-        """The faces (N,3,S,S) that ``planes`` make, where the frames lie, and how they move, where
-        they do; then what hides them and their mask. ``speaking`` (N,): how much of that is seen,
-        the rest being the mouths of the ``origins``."""
-        faces, mask, moment = shaped(faces, self.blend, self.config.size, moment)
-        device = faces.points.device
-        source = faces.pixels if origins is None else origins.pixels
-        share = (
-            None if speaking is None else speaking.to(device, torch.float32)[:, None, None, None]
-        )
+        The last bit of a sigmoid depends on how its numbers lie in memory.
+        """
+        planes = self.model.draw(driving, features)
+        return planes.contiguous(memory_format=torch.channels_last)
+
+    def _decode(self, generated: _Generated, stream: _FaceStream) -> tuple[Mouth, BlendMask]:
+        """Return the mouths that planes describe, and their masks."""
+        if stream.lips is not None:
+            return self._decode_lip_shapes(generated, stream, stream.lips)
+        mask = self._blender.make_mask(generated.faces, generated.index, stream.state)
         if not self._moves:
-            assert faces.pixels is not None and source is not None
-            made = self.model.picture(planes, faces.pixels, source.to(faces.pixels)).to(
-                device, torch.float32
-            )
-            made, moment = steady(made, self.blend, moment)
-            made = made if share is None else torch.lerp(source.to(made), made, share)
-            return made, None, faces, mask, moment
-        parts = torch.cat([part.to(device) for part in unpacked(planes.float())], 1)
+            return self._decode_picture(generated, stream.state), mask
+        if generated.sources is not None:
+            # the upper half is the frame's own, not the reference's
+            mask = replace(mask, shape=mask.shape * ramp_lower_half(mask.shape))
+        return self._decode_flow(generated, stream.state), mask
+
+    def _decode_picture(self, generated: _Generated, state: BlendState) -> Mouth:
+        """Return mouths as pictures at the resolution of their crops."""
+        faces, sources, weight = generated.faces, generated.sources, generated.speech_weight
+        device = faces.points.device
+        source = faces.pixels if sources is None else sources.pixels
+        assert faces.pixels is not None and source is not None
+        face = self.model.render(generated.planes, faces.pixels, source.to(faces.pixels))
+        face = state.mouth.update(face.to(device, torch.float32), generated.index)
+        if weight is not None:
+            face = torch.lerp(source.to(face), face, _per_frame(weight, face))
+        return Mouth(face)
+
+    def _decode_flow(self, generated: _Generated, state: BlendState) -> Mouth:
+        """Return mouths of paint and moved pixels; the upper half does not move."""
+        planes, weight = generated.planes, generated.speech_weight
+        device = generated.faces.points.device
+        parts = torch.cat([part.to(device) for part in unpack_planes(planes.float())], 1)
         reach = self.config.size / 4  # px: the most that anything moves
         parts[:, 3:5] /= reach
-        seen = torch.cat(
-            [(1 - parts[:, 5:]).expand(-1, 3, -1, -1), torch.ones_like(parts[:, 3:])], 1
-        )
-        parts, moment = steady(parts, self.blend, moment, visible=seen)
+        # paint is visible as far as pixels are not moved over it
+        paint_visible = (1 - parts[:, 5:]).expand(-1, 3, -1, -1)
+        visible = torch.cat([paint_visible, torch.ones_like(parts[:, 3:])], 1)
+        parts = state.mouth.update(parts, generated.index, visible=visible)
         paint, offset, own = parts.split([3, 2, 1], 1)
-        above = (0, 0, planes.shape[2], 0)  # the upper half is the frame's own
-        movement = Movement(F.pad(offset * reach, above), F.pad(own, above, value=1))
-        if origins is not None:
-            movement = replace(
-                movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture
-            )
-        if origins is not None:
-            # the upper half is the frame's own, not the origin's
-            mask = mask * below_the_middle(mask)
-        movement = movement if share is None else movement.times(share)
-        return F.pad(paint, above, mode="replicate"), movement, faces, mask, moment
-
-    def _moved_lips(
-        self,
-        planes: Tensor,
-        faces: Faces,
-        origins: SourceCrops | None,
-        speaking: Tensor | None,
-        moment: Moment,
-        *,
-        own: LipRange,
-    ) -> tuple[Tensor, Movement | None, Faces, Tensor, Moment]:
-        """As ``_made``, for a model that moves lips to the shapes that ``planes`` (N,3,1,1) say, of
-        a person with the range ``own``; those who do not speak close theirs. The mask holds the old
-        mouth and the new one."""
-        assert faces.dense is not None
-        wanted = wanted_shape(planes[:, :, 0, 0].to(faces.dense), own)
-        if speaking is not None:
-            wanted = torch.lerp(
-                own.neutral.to(wanted).expand_as(wanted), wanted, speaking[:, None].to(wanted)
-            )
-        move = move_lips(self._source_points(faces, origins), faces.dense, wanted, self.config.size)
-        outlines = replace(faces, dense=covering(faces.dense, move.points))
-        outlines, mask, moment = shaped(outlines, self.blend, self.config.size, moment)
-        faces = replace(faces, hidden=outlines.hidden)
-        pixels = faces.pixels if origins is None else origins.pixels
-        assert pixels is not None
-        pulled = move.pull(pixels.to(move.offset))
-        paint, inside = inside_of(pulled, move)
-        movement = Movement(move.offset, 1 - inside, whole=True)
-        if origins is not None:
-            movement = replace(
-                movement, origins=origins.pictures, crop_to_origin=origins.crop_to_picture
-            )
-            mask = mask * seen_in_origins(movement)
-        if not self._moves:
-            return torch.lerp(pulled, paint, inside), None, faces, mask, moment
-        return paint, movement, faces, mask, moment
-
-    def _source_points(self, faces: Faces, origins: SourceCrops | None) -> Tensor:
-        """(N,102,2) landmarks, in crop px, of the pictures that mouths are made of."""
-        assert isinstance(self.model, LipWarp) and faces.dense is not None
-        if origins is None:
-            return faces.dense
-        if origins.dense is None or origins.dense.shape[1] != POINTS:  # landmarks of another layout
-            return self.model.find(origins.pixels).to(faces.dense)
-        return origins.dense.to(faces.dense)
-
-    def _marked(
-        self, frames: Frames | YuvFrames, faces: Faces, track: FaceTrack, index: Tensor
-    ) -> Faces:
-        """``faces`` with the landmarks that a model which moves lips needs, where their track has
-        none."""
-        if not isinstance(self.model, LipWarp) or (
-            faces.dense is not None and faces.dense.shape[1] == POINTS
-        ):
-            return faces
-        config = self.model.config.landmarks
-        maps = crop_to_frame(
-            track.boxes[index].float(), track.points[index].float(), config.framing, config.size
+        above = (0, 0, planes.shape[2], 0)
+        source = _make_source(
+            F.pad(offset * reach, above), F.pad(own, above, value=1), generated.sources
         )
-        crops = crop_frames(frames, maps.to(frames.pixels.device), config.size)
-        weight = next(self.model.parameters())
-        points, _ = self.model.landmarks(crops.to(weight.device, weight.dtype))
-        places = apply(maps, points.float().cpu()).to(faces.crop_to_frame)
-        return replace(faces, dense=apply(invert(faces.crop_to_frame), places))
+        if weight is not None:
+            source = source.limit(_per_frame(weight, source.offset))
+        return Mouth(F.pad(paint, above, mode="replicate"), (source,))
 
-    def _shares(self, frames: Frames | YuvFrames, told: Sequence[_Spoken]) -> Tensor:
-        """(M,H,W) in [0,1]: how much of the new mouths each place of ``frames`` shows."""
+    def _decode_lip_shapes(
+        self, generated: _Generated, stream: _FaceStream, lips: LipRange
+    ) -> tuple[Mouth, BlendMask]:
+        """Return mouths moved to lip shapes, and masks that hold the old and the new mouth.
+
+        Planes are (N,3,1,1) shapes in the range ``lips``. A face that does not speak closes its
+        mouth.
+        """
+        faces, sources, weight = generated.faces, generated.sources, generated.speech_weight
+        assert faces.dense is not None
+        shape = scale_shape(generated.planes[:, :, 0, 0].to(faces.dense), lips)
+        if weight is not None:
+            neutral = lips.neutral.to(shape).expand_as(shape)
+            shape = torch.lerp(neutral, shape, weight[:, None].to(shape))
+        points = self._find_source_points(faces, sources)
+        move = move_lips(points, faces.dense, shape, self.config.size)
+        outlines = replace(faces, dense=enclose_mouths(faces.dense, move.points))
+        mask = self._blender.make_mask(outlines, generated.index, stream.state)
+        pixels = faces.pixels if sources is None else sources.pixels
+        assert pixels is not None
+        moved = move.warp(pixels.to(move.offset))
+        paint, inside = paint_mouth_inside(moved, move)
+        source = _make_source(move.offset, 1 - inside, sources)
+        if sources is not None:
+            mask = replace(mask, shape=mask.shape * fade_outside_pictures(source))
+        if not self._moves:
+            return Mouth(torch.lerp(moved, paint, inside), whole=True), mask
+        return Mouth(paint, (source,), whole=True), mask
+
+    def _find_source_points(self, faces: FaceCrops, sources: SourceCrops | None) -> Tensor:
+        """Return (N,102,2) landmarks in crop px of the pictures that mouths are made of."""
+        assert isinstance(self.model, LipWarp) and faces.dense is not None
+        if sources is None:
+            return faces.dense
+        if sources.dense is None or sources.dense.shape[1] != POINTS:  # another layout
+            return self.model.find(sources.pixels).to(faces.dense)
+        return sources.dense.to(faces.dense)
+
+    def _compute_opacity(
+        self, frames: Frames | YuvFrames, rendered: Sequence[_RenderedFace]
+    ) -> Tensor:
+        """Return (M,H,W) in [0,1]: how much of the new mouths each pixel shows."""
         height, width = size_of(frames)
         out = torch.zeros(len(frames.pixels), height, width)
-        for spoken in told:
-            moves = self._moves and spoken.lower
-            seen = shares(
+        for face in rendered:
+            alpha = self._blender.compute_alpha(
                 (height, width),
-                spoken.faces,
-                self.blend,
-                spoken.mask,
-                shown=spoken.shown,
-                moves=moves,
+                face.faces,
+                face.mask,
+                opacity=face.opacity,
+                lower_half=face.lower_half,
             )
-            out[spoken.here] = 1 - (1 - out[spoken.here]) * (1 - seen.cpu())
+            out[face.visible] = 1 - (1 - out[face.visible]) * (1 - alpha.cpu())
         return out
 
     @property
     def _moves(self) -> bool:
-        """Whether the frame's own pixels are moved."""
+        """Whether pixels of the frames are moved at their own resolution."""
         return self.model.moves and self.blend.own_pixels and not self.blend.colour_match
 
-    def _recall(
-        self, drawings: GeneratorCache | None, number: int, start: int, count: int
-    ) -> Tensor | None:
-        planes = drawings.get(number, start, count) if drawings is not None else None
-        return (
-            None
-            if planes is None
-            else planes.to(next(self.model.parameters()).device, torch.float32)
-        )
+    @property
+    def _needs_pixels(self) -> bool:
+        """Whether crops are needed although the generator's output is cached."""
+        return not self._moves or self.blend.needs_source or isinstance(self.model, LipWarp)
 
-    def _keep(
-        self, drawings: GeneratorCache | None, number: int, start: int, count: int, planes: Tensor
-    ) -> None:
-        if drawings is not None:  # the network's own format holds every bit that it computed
-            drawings.put(
-                number,
-                start,
-                count,
-                planes.to("cpu", next(self.model.parameters()).dtype, copy=True),
-            )
+    def _recall(self, stream: _FaceStream, frames: Frames | YuvFrames) -> Tensor | None:
+        if stream.dub.cache is None:
+            return None
+        planes = stream.dub.cache.get(stream.number, frames.start, len(frames.pixels))
+        device = next(self.model.parameters()).device
+        return None if planes is None else planes.to(device, torch.float32)
 
-    def _skips(self, faces: Faces, origins: SourceCrops | None) -> list[Tensor]:
-        assert faces.pixels is not None
-        weight = next(self.model.parameters())
-        pixels = faces.pixels.to(weight.dtype)
-        reference = pixels if origins is None else origins.pixels.to(pixels)
-        many = self.config.references  # one picture stands for all of them
-        return self.model.encode(
-            pixels, reference if many == 1 else reference.repeat(1, many, 1, 1)
-        )
+    def _keep(self, stream: _FaceStream, frames: Frames | YuvFrames, planes: Tensor) -> None:
+        if stream.dub.cache is not None:  # the network's own format holds every bit of its output
+            kept = planes.to("cpu", next(self.model.parameters()).dtype, copy=True)
+            stream.dub.cache.put(stream.number, frames.start, len(frames.pixels), kept)
 
-    def _sound(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
+    def _compute_driving(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
         weight = next(self.model.parameters())
         windows = self.config.features.windows(audio, fps, start, count)
         return windows.to(weight.device, weight.dtype)
 
-    def _places(self, track: FaceTrack, index: Tensor, frames: Frames | YuvFrames) -> Faces:
-        """Where the face of ``track`` is in its own frames ``index``, on the device of ``frames``."""
-        device = frames.pixels.device
-        boxes, points = track.boxes[index].float(), track.points[index].float()
-        matrices = crop_to_frame(boxes, points, self.config.framing, self.config.size)
-        inverse = invert(matrices)
-        dense = (
-            None if track.dense is None else apply(inverse, track.dense[index].float()).to(device)
-        )
-        return Faces(matrices.to(device), apply(inverse, points).to(device), dense)
 
-    def _cut(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:
-        """``faces`` with their pixels, on the model's device."""
-        weight, aligned = (
-            next(self.model.parameters()),
-            self.config.framing.kind in ("aligned", "eyes"),
-        )
-        pixels = crop_frames(frames, faces.crop_to_frame, self.config.size, antialias=aligned)
-        return replace(faces, pixels=pixels.to(weight.device, memory_format=torch.channels_last))
-
-    def _parsed(self, frames: Frames | YuvFrames, faces: Faces) -> Faces:
-        """``faces`` with what a parser says of them, where the blend asks for it."""
-        if self.parser is None or self.blend.occlusion != "parse":
-            return faces
-        points = apply(faces.crop_to_frame, faces.points)
-        return replace(
-            faces, labels=self.parser.faces(frames, points, faces.crop_to_frame, self.config.size)
-        )
+def _make_source(offset: Tensor, weight: Tensor, sources: SourceCrops | None) -> PixelSource:
+    if sources is None:
+        return PixelSource(offset, weight)
+    return PixelSource(offset, weight, sources.pictures, sources.crop_to_picture, sources.pixels)
 
 
-def _repeated(picture: AnyFrames, count: int, chunk: int) -> Iterator[AnyFrames]:
-    """``count`` times the same picture."""
+def _per_frame(values: Tensor, like: Tensor) -> Tensor:
+    """Return (N,) values as (N,1,1,1) on the device of ``like``."""
+    return values.to(like.device, torch.float32)[:, None, None, None]
+
+
+def _repeat(picture: AnyFrames, count: int, chunk: int) -> Iterator[AnyFrames]:
+    """Yield chunks of the same picture, without copies."""
     for start in range(0, count, chunk):
         n = min(chunk, count - start)
-        yield replace(
-            picture, pixels=picture.pixels.expand(n, *picture.pixels.shape[1:]), start=start
-        )
+        pixels = picture.pixels.expand(n, *picture.pixels.shape[1:])
+        yield replace(picture, pixels=pixels, start=start)
+
+
+def _select(frames: AnyFrames, visible: Tensor) -> AnyFrames:
+    """Return the frames that are visible, without a copy if all are."""
+    return frames if visible.all() else replace(frames, pixels=frames.pixels[visible])
+
+
+def _merge(frames: AnyFrames, visible: Tensor, selected: AnyFrames) -> AnyFrames:
+    """Return a chunk in which the visible frames are replaced by the selected ones."""
+    if visible.all():
+        return selected
+    pixels = frames.pixels.clone()
+    pixels[visible] = selected.pixels
+    return replace(frames, pixels=pixels)

@@ -3,7 +3,7 @@ the old lips."""
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,10 +22,8 @@ from ..media import probe, read_frames
 from ..media.clip import VideoClip
 from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from ..runtime.prefetch import ahead
-from ..types import FaceTrack, Frames
+from ..types import FaceTrack, Frames, ProgressCallback
 from .track_faces import Finding, device_named, load_detector, load_landmarks, track
-
-Progress = Callable[[str, int, int], None]
 
 LANDMARKS = "lipsync's own 102 points (face_landmarks)"
 SAME_VIDEO = "the true speaker's video is the source itself"
@@ -69,7 +67,7 @@ def measure_following(
     seconds: float | None = None,
     finding: Finding = Finding(),
     device: str = "auto",
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> MouthReport:
     """Measure whether the lips of a dub follow the new speech or the old lips.
 
@@ -138,7 +136,7 @@ class MouthMeter:
         detector: Detector,
         detector_key: tuple[str, str] | None,
         *,
-        on_progress: Progress | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> None:
         self._finder, self._detector, self._key = finder, detector, detector_key
         self._say = on_progress or (lambda *_: None)

@@ -30,12 +30,11 @@ from ..models.inception import Inception
 from ..models.weights import load_model
 from ..runtime.prefetch import ahead
 from ..runtime.warnings import Warnings
-from ..types import FaceTrack, Frames, VideoInfo
+from ..types import FaceTrack, Frames, ProgressCallback, VideoInfo
 from .mouth_following import MouthReport
 from .track_faces import Finding, device_named, load_detector, load_landmarks, track
 
 _log = logging.getLogger("lipsync.quality")
-Progress = Callable[[str, int, int], None]
 
 # frames of each file read together: every metric looks at one at a time, and 4K has 25 MB each
 _CHUNK = 4
@@ -109,7 +108,7 @@ def measure(
     landmarks: Path | str | None = None,
     finding: Finding = Finding(),
     device: str = "auto",
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> QualityReport:
     """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence;
     and, against ``real``, the same clip undubbed or the truth, how far it is from that. Memory

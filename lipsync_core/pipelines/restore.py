@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ..blend.blender import Blend, Faces, Moment, Past, blended, covered, shaped
+from ..blend.blender import Blend, Blender, BlendState, FaceCrops, Mouth
 from ..blend.masks import MaskKind
 from ..errors import WeightsError
 from ..image.affine import FFHQ, Framing, apply, compose, crop_to_frame, invert, scale_of, unit_maps
@@ -80,10 +80,16 @@ def restored(
         raise ValueError(
             f"shown has {len(shown)} entries for {len(tracks)} tracks; wanted one for each, or none at all"
         )
-    pasts = [_past(look) for look in clear or [None] * len(tracks)]
+    nothing = [None] * len(tracks)
+    faces = [
+        _Face(track, opacity, _start(restorer, reference, fps))
+        for track, opacity, reference in zip(
+            tracks, shown or nothing, clear or nothing, strict=True
+        )
+    ]
     for chunk in frames:
-        for i, (track, share) in enumerate(zip(tracks, shown or [None] * len(tracks), strict=True)):
-            chunk, pasts[i] = _restored(chunk, track, restorer, share, fps, pasts[i])
+        for face in faces:
+            chunk = _restore_face(chunk, face, restorer)
         yield chunk
 
 
@@ -100,62 +106,79 @@ def enlargement(track: FaceTrack) -> float:
     )
 
 
-def _past(look: References | None) -> Past:
-    clear = ReferenceCrops.of(look, Framing(), _COMPARED)
-    return Past() if clear is None else Past(clear=clear.crop(0))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Face:
+    """A face while it is restored.
+
+    Attributes:
+        track: Where it is.
+        opacity: (T,) in [0,1] of the restored face; None: 1.
+        state: What its last frame hands to the next chunk.
+    """
+
+    track: FaceTrack
+    opacity: Tensor | None
+    state: BlendState
 
 
-def _hidden(
-    frames: Frames | YuvFrames, points: Tensor, matrices: Tensor, blend: Blend, moment: Moment
-) -> tuple[Tensor, Moment]:
-    """(N,1,SIZE,SIZE) how much lies before the faces, compared as a dub cuts them, in crops that
-    ``matrices`` place."""
+def _start(restorer: Restorer, reference: References | None, fps: Fraction) -> BlendState:
+    crops = ReferenceCrops.of(reference, Framing(), _COMPARED)
+    return Blender(restorer.blend, SIZE).start(
+        fps, reference=None if crops is None else crops.crop(0)
+    )
+
+
+def _find_occlusion(
+    frames: Frames | YuvFrames, points: Tensor, matrices: Tensor, index: Tensor, state: BlendState
+) -> Tensor:
+    """Return (N,1,SIZE,SIZE) the occlusion of faces in crops that ``matrices`` place.
+
+    Compared in crops as a dub cuts them.
+    """
     n = len(points)
     maps = crop_to_frame(points.new_zeros(n, 4), points, Framing(), _COMPARED)
-    near = Faces(maps, apply(invert(maps), points), pixels=crop_frames(frames, maps, _COMPARED))
-    hidden, moment = covered(near, replace(blend, feather=_EDGE), _COMPARED, moment)
+    pixels = crop_frames(frames, maps, _COMPARED)
+    faces = FaceCrops(maps, apply(invert(maps), points), pixels=pixels)
+    blender = Blender(Blend(occlusion="compare", feather=_EDGE), _COMPARED)
+    hidden = blender.find_occlusion(faces, index, state)
     assert hidden is not None
     squares = unit_maps(
         compose(invert(maps), matrices), [(_COMPARED, _COMPARED)] * n, [(SIZE, SIZE)] * n
     )
-    return sample_affine(hidden, squares, (SIZE, SIZE)), moment
+    return sample_affine(hidden, squares, (SIZE, SIZE))
 
 
-def _restored(
-    frames: AnyFrames,
-    track: FaceTrack,
-    restorer: Restorer,
-    shown: Tensor | None,
-    fps: Fraction,
-    past: Past,
-) -> tuple[AnyFrames, Past]:
-    here, index = visible_in(frames, track)
-    stream = torch.arange(len(here)) + frames.start
-    share = values_at(shown, stream)
-    if share is not None:
-        here = here & (share > 0)
-        share = share[here]
-    if not here.any() or not restorer.blend.strength:
-        return frames, past
-    whole = bool(here.all())
-    chosen = frames if whole else replace(frames, pixels=frames.pixels[here])
+def _restore_face(frames: AnyFrames, face: _Face, restorer: Restorer) -> AnyFrames:
+    """Return frames with one face restored."""
+    visible, track_index = visible_in(frames, face.track)
+    index = torch.arange(len(visible)) + frames.start
+    opacity = values_at(face.opacity, index)
+    if opacity is not None:
+        visible = visible & (opacity > 0)
+        opacity = opacity[visible]
+    if not visible.any() or not restorer.blend.strength:
+        return frames
+    whole, index = bool(visible.all()), index[visible]
+    selected = frames if whole else replace(frames, pixels=frames.pixels[visible])
     boxes, points = (
-        x[index[here]].float().to(frames.pixels.device) for x in (track.boxes, track.points)
+        x[track_index[visible]].float().to(frames.pixels.device)
+        for x in (face.track.boxes, face.track.points)
     )
     matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
-    seen = crop_frames(chosen, matrices, SIZE)
-    faces = Faces(matrices, apply(invert(matrices), points), pixels=seen)
-    blend, moment = replace(restorer.blend, occlusion="ignore"), Moment(stream[here], fps, past)
-    faces, mask, moment = shaped(faces, blend, SIZE, moment)
+    pixels = crop_frames(selected, matrices, SIZE)
+    faces = FaceCrops(matrices, apply(invert(matrices), points), pixels=pixels)
+    blender = Blender(replace(restorer.blend, occlusion="ignore"), SIZE)
+    mask = blender.make_mask(faces, index, face.state)
     if restorer.blend.occlusion == "compare":
-        hidden, moment = _hidden(chosen, points, matrices, restorer.blend, moment)
-        faces = replace(faces, hidden=hidden)
-    out, moment = blended(chosen, restorer(seen), faces, blend, mask, moment, shown=share)
+        hidden = _find_occlusion(selected, points, matrices, index, face.state)
+        mask = replace(mask, hidden=hidden)
+    mouth = Mouth(restorer(pixels))
+    out = blender.composite(selected, mouth, faces, mask, index, face.state, opacity)
     if whole:
-        return out, moment.over()
-    pixels = frames.pixels.clone()
-    pixels[here] = out.pixels
-    return replace(frames, pixels=pixels), moment.over()
+        return out
+    merged = frames.pixels.clone()
+    merged[visible] = out.pixels
+    return replace(frames, pixels=merged)
 
 
 _WANTED = (

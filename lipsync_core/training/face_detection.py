@@ -15,6 +15,7 @@ from torch.nn.functional import (
     pad,
 )
 
+from ..image.boxes import paired_giou
 from ..models.face_detector import STRIDES, Cells, cell_centres
 
 FLIPPED_POINTS = [1, 0, 2, 4, 3]
@@ -376,16 +377,6 @@ def assign(truth: Truth, *, height: int, width: int) -> Tensor:
     return torch.where(chosen.any(-1), nearest, nothing)
 
 
-def giou(a: Tensor, b: Tensor) -> Tensor:
-    """(P,) generalised intersection over union in [-1,1] of paired xyxy boxes (Rezatofighi et al.
-    2019)."""
-    low, high = a[:, :2].maximum(b[:, :2]), a[:, 2:].minimum(b[:, 2:])
-    common = (high - low).clamp(min=0).prod(-1)
-    union = (a[:, 2:] - a[:, :2]).prod(-1) + (b[:, 2:] - b[:, :2]).prod(-1) - common
-    hull = (a[:, 2:].maximum(b[:, 2:]) - a[:, :2].minimum(b[:, :2])).prod(-1)
-    return common / union - (hull - union) / hull
-
-
 def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, Tensor]:
     """Unweighted terms. ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.25) over cells
     that are not ignored, per positive cell; ``box``: 1 - GIoU; ``edges`` and ``points``: smooth L1
@@ -408,7 +399,7 @@ def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, 
     off_points = (cells.points[n, a] - points).flatten(1) / size
     return {
         "score": focal[assigned != IGNORED].sum() / count,
-        "box": (1 - giou(cells.boxes[n, a], boxes)).sum() / count,
+        "box": (1 - paired_giou(cells.boxes[n, a], boxes)).sum() / count,
         "edges": _smooth_l1(off_edges, beta=0.02).mean(-1).sum() / count,
         "points": _smooth_l1(off_points, beta=0.02).mean(-1).sum() / count,
     }

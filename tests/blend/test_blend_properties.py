@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, BlendKind, Faces, Moment, blended, shaped
-from lipsync_core.blend.composite import Movement
+from lipsync_core.blend.blender import Blend, Blender, BlendKind, FaceCrops, Mouth
+from lipsync_core.blend.composite import PixelSource
 from lipsync_core.blend.masks import MaskKind
 from lipsync_core.image.affine import ALIGNED, Framing, apply, compose, crop_to_frame, invert
 from lipsync_core.image.crop import crop_frames, crop_pictures
@@ -78,9 +78,9 @@ def person(
     return template @ turn + middle[:, None]
 
 
-def placed(frames: Frames | YuvFrames, points: Tensor, size: int = SIZE) -> Faces:
+def placed(frames: Frames | YuvFrames, points: Tensor, size: int = SIZE) -> FaceCrops:
     maps = crop_to_frame(points.new_zeros(len(points), 4), points, Framing(), size)
-    return Faces(maps, apply(invert(maps), points), pixels=crop_frames(frames, maps, size))
+    return FaceCrops(maps, apply(invert(maps), points), pixels=crop_frames(frames, maps, size))
 
 
 def drawn(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -90,20 +90,22 @@ def drawn(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def put(
     frames: AnyFrames,
     made: Tensor,
-    faces: Faces,
+    faces: FaceCrops,
     blend: Blend,
     *,
-    movement: Movement | None = None,
+    movement: PixelSource | None = None,
     start: int = 0,
 ) -> AnyFrames:
-    moment = Moment(torch.arange(start, start + len(made)), Fraction(25))
-    faces, mask, moment = shaped(faces, blend, made.shape[-1], moment)
-    return blended(frames, made, faces, blend, mask, moment, movement=movement)[0]
+    blender = Blender(blend, made.shape[-1])
+    index, state = torch.arange(start, start + len(made)), blender.start(Fraction(25))
+    mask = blender.make_mask(faces, index, state)
+    mouth = Mouth(made, () if movement is None else (movement,))
+    return blender.composite(frames, mouth, faces, mask, index, state)
 
 
-def moved(n: int) -> Movement:
+def moved(n: int) -> PixelSource:
     size = (n, 2, SIZE, SIZE)
-    return Movement(
+    return PixelSource(
         3 * torch.randn(*size, generator=rng(4)), torch.rand(n, 1, SIZE, SIZE, generator=rng(5))
     )
 
@@ -122,13 +124,10 @@ def test_strength_0_and_all_outside_the_mask_keep_every_bit(
     )
     after = put(before, drawn(3), faces, blend, movement=movement)
     assert not torch.equal(after.pixels, before.pixels)
-    moment = Moment(torch.arange(3), Fraction(25))
-    faces, mask, _ = shaped(faces, blend, SIZE, moment)
-    white = Frames(torch.zeros(3, HEIGHT, WIDTH, 3))
-    plain = Blend(kind="feather", detail=0, grain=0)
-    share = blended(white, torch.ones(3, 3, SIZE, SIZE), faces, plain, mask, moment)[0].pixels[
-        ..., 0
-    ]
+    blender = Blender(blend, SIZE)
+    mask = blender.make_mask(faces, torch.arange(3), blender.start(Fraction(25)))
+    plain = Blender(Blend(kind="feather"), SIZE)
+    share = plain.compute_alpha((HEIGHT, WIDTH), faces, mask)
     if isinstance(after, YuvFrames) and isinstance(before, YuvFrames):
         outside = (share == 0)[:, None]
         assert torch.equal(after.luma[outside], before.luma[outside])
@@ -193,12 +192,12 @@ def test_nothing_drifts(bend) -> None:
     assert float(steps.abs().max()) < 1e-3
 
 
-def mirrored(faces: Faces) -> Faces:
+def mirrored(faces: FaceCrops) -> FaceCrops:
     flip = torch.tensor([[-1.0, 0.0, WIDTH], [0.0, 1.0, 0.0]]).expand(len(faces.points), 2, 3)
     own = torch.tensor([[-1.0, 0.0, SIZE], [0.0, 1.0, 0.0]]).expand(len(faces.points), 2, 3)
     points = apply(own, faces.points)[:, [1, 0, 2, 4, 3]]
     assert faces.pixels is not None
-    return Faces(
+    return FaceCrops(
         compose(compose(flip, faces.crop_to_frame), own), points, pixels=faces.pixels.flip(3)
     )
 
@@ -209,8 +208,8 @@ def test_a_mirrored_scene_is_dubbed_alike(blend: Blend) -> None:
     # grain falls where it falls
     faces, plain = placed(before, person(2)), replace(blend, grain=0.0)
     movement = moved(2)
-    other = Movement(
-        movement.offset.flip(3) * torch.tensor([-1.0, 1.0]).view(2, 1, 1), movement.share.flip(3)
+    other = PixelSource(
+        movement.offset.flip(3) * torch.tensor([-1.0, 1.0]).view(2, 1, 1), movement.weight.flip(3)
     )
     flipped = Frames(before.pixels.flip(2))
     for here, there in ((None, None), (movement, other)):
@@ -230,8 +229,8 @@ def test_a_batch_is_its_single_frames(blend: Blend, movement) -> None:
     for i in range(3):
         one = slice(i, i + 1)
         assert faces.pixels is not None
-        face = Faces(faces.crop_to_frame[one], faces.points[one], pixels=faces.pixels[one])
-        step = None if movement is None else Movement(movement.offset[one], movement.share[one])
+        face = FaceCrops(faces.crop_to_frame[one], faces.points[one], pixels=faces.pixels[one])
+        step = None if movement is None else PixelSource(movement.offset[one], movement.weight[one])
         got = put(
             Frames(before.pixels[one], i), made[one], face, alone, movement=step, start=i
         ).pixels
@@ -250,7 +249,9 @@ def test_float64_gradients(blend: Blend) -> None:
         None
     ]
     maps = crop_to_frame(points.new_zeros(1, 4), points, Framing(), 12)
-    faces = Faces(maps, apply(invert(maps), points), pixels=crop_pictures(before.pixels, maps, 12))
+    faces = FaceCrops(
+        maps, apply(invert(maps), points), pixels=crop_pictures(before.pixels, maps, 12)
+    )
     made = (smooth(1, 12, 12, 2, cell=4, dtype=torch.float64) * 0.4 + 0.3).requires_grad_()
     assert torch.autograd.gradcheck(
         lambda x: put(before, x, faces, blend).pixels, (made,), fast_mode=True
@@ -268,8 +269,8 @@ def test_a_gpu_dubs_alike(blend: Blend, form: str, movement) -> None:
     faces = placed(before, person(3))
     here = put(before, drawn(3), faces, blend, movement=movement).pixels.float()
     assert faces.pixels is not None
-    there = Faces(faces.crop_to_frame.cuda(), faces.points.cuda(), pixels=faces.pixels.cuda())
-    step = None if movement is None else Movement(movement.offset.cuda(), movement.share.cuda())
+    there = FaceCrops(faces.crop_to_frame.cuda(), faces.points.cuda(), pixels=faces.pixels.cuda())
+    step = None if movement is None else PixelSource(movement.offset.cuda(), movement.weight.cuda())
     frames = replace(before, pixels=before.pixels.cuda())
     got = put(frames, drawn(3).cuda(), there, blend, movement=step).pixels.cpu().float()
     level = 1 if form != "float" else 1 / 255

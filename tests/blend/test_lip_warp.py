@@ -15,14 +15,14 @@ from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.lip_warp import (
     LipMove,
     LipRange,
-    inside_of,
     measure_range,
     move_lips,
     paint_inside,
+    paint_mouth_inside,
     place_lips,
     raise_range,
+    scale_shape,
     spline,
-    wanted_shape,
 )
 from lipsync_core.image.affine import crop_to_frame
 from lipsync_core.image.landmarks import (
@@ -75,7 +75,7 @@ def test_a_mouth_that_is_as_wanted_already_stays_where_it_is() -> None:
         and float(move.opened.abs().max()) < 1e-5
     )
     picture = noise(1, SIZE, SIZE)
-    assert float((move.pull(picture) - picture)[..., 2:-2, 2:-2].abs().max()) < 0.02
+    assert float((move.warp(picture) - picture)[..., 2:-2, 2:-2].abs().max()) < 0.02
 
 
 def test_nothing_of_the_old_lips_is_looked_at() -> None:
@@ -125,7 +125,7 @@ def test_closed_lips_stay_closed() -> None:
     move = move_lips(source, turned(source), lip_shapes(source), SIZE)
     assert float(lip_shapes(move.points)[0, 0]) < 0.01
     assert bool(torch.isfinite(move.offset).all())  # points that lie upon each other tear nothing
-    _, alpha = inside_of(noise(1, SIZE, SIZE), move)
+    _, alpha = paint_mouth_inside(noise(1, SIZE, SIZE), move)
     assert not alpha.any()
 
 
@@ -155,13 +155,13 @@ def test_a_batch_is_its_singles() -> None:
     wanted = torch.tensor([[0.2, 0.6, 0.9], [0.0, 0.66, 0.85], [0.1, 0.55, 0.88]])
     pictures = noise(3, SIZE, SIZE)
     together = move_lips(source, target, wanted, SIZE)
-    made = paint_inside(together.pull(pictures), together)
+    made = paint_inside(together.warp(pictures), together)
     for i in range(3):
         one = slice(i, i + 1)
         alone = move_lips(source[one], target[one], wanted[one], SIZE)
         torch.testing.assert_close(alone.offset, together.offset[one], atol=1e-2, rtol=0)
         torch.testing.assert_close(
-            paint_inside(alone.pull(pictures[one]), alone), made[one], atol=5e-3, rtol=0
+            paint_inside(alone.warp(pictures[one]), alone), made[one], atol=5e-3, rtol=0
         )
 
 
@@ -173,12 +173,12 @@ def moved(opening: float, wanted: float) -> tuple[Tensor, LipMove]:
     move = move_lips(
         source, source, lip_shapes(source) + torch.tensor([[wanted - opening, 0, 0]]), SIZE
     )
-    return move.pull(noise(1, SIZE, SIZE)), move
+    return move.warp(noise(1, SIZE, SIZE)), move
 
 
 def test_paint_is_where_a_mouth_was_closed_and_opens() -> None:
     faces, move = moved(0.0, 0.2)
-    made, (_, alpha) = paint_inside(faces, move), inside_of(faces, move)
+    made, (_, alpha) = paint_inside(faces, move), paint_mouth_inside(faces, move)
     assert float(alpha.max()) == 1
     changed = (made - faces).abs().amax(1) > 1e-6
     inner = move.points[0, INNER_LIPS]
@@ -219,7 +219,7 @@ def test_a_photograph_is_taken_for_a_closed_mouth_of_usual_range() -> None:
 
 
 def test_wanted_shapes_are_likely_ones() -> None:
-    got = wanted_shape(torch.tensor([[0.0, 0.0, 0.0], [-50.0, 0.0, 0.0], [50.0, 0.0, 0.0]]), PRIOR)
+    got = scale_shape(torch.tensor([[0.0, 0.0, 0.0], [-50.0, 0.0, 0.0], [50.0, 0.0, 0.0]]), PRIOR)
     assert (
         torch.equal(got[0], PRIOR.neutral)
         and float(got[1, 0]) == 0
@@ -361,10 +361,10 @@ def test_drawings_are_recalled(
     sync: LipSync, clip: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = GeneratorCache()
-    who = [replace(role, drawings=kept) for role in roles(person(20), clip)]
+    who = [replace(role, cache=kept) for role in roles(person(20), clip)]
     wanted = spoken(sync, clip, 4, who)
     assert len(kept) == 3 and [
-        planes.shape for planes in map(kept.recall, [0], [0], [4]) if planes is not None
+        planes.shape for planes in map(kept.get, [0], [0], [4]) if planes is not None
     ] == [(4, 3, 1, 1)]
     other = LipSync(lip_warp(), blend=Blend("lower", "feather"), precision="float32")
     fresh = spoken(other, clip, 4, roles(person(20), clip))

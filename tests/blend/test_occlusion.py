@@ -8,7 +8,7 @@ from helpers.occluders import OccluderKind, occluder, pasted
 from torch import Tensor
 
 from lipsync_core.blend.masks import face_mask
-from lipsync_core.blend.occlusion import clearest, compared
+from lipsync_core.blend.occlusion import find_occlusion, pick_clearest
 from lipsync_core.image.affine import ALIGNED
 
 SIZE = 96
@@ -67,11 +67,11 @@ def mean_over(values: Tensor, weights: Tensor) -> float:
 def test_what_is_held_before_the_mouth_is_found(kind: OccluderKind, size: int) -> None:
     pixels, cover = held(kind, faces(size=size, opened=0.04))
     points = POINTS * (size / SIZE)
-    found = compared(pixels, faces(size=size), points, size)
+    found = find_occlusion(pixels, faces(size=size), points, size)
     mouth = face_mask("mouth", points, size)
     assert found.shape == (1, 1, size, size) and 0 <= float(found.min()) <= float(found.max()) <= 1
     assert mean_over(found, mouth * cover) > (0.6 if kind == "hair" else 0.8)
-    hard = compared(pixels, faces(size=size), points, size, feather=0)
+    hard = find_occlusion(pixels, faces(size=size), points, size, feather=0)
     assert set(hard.unique().tolist()) == {0.0, 1.0}
     assert mean_over(cover, mouth * hard) > (0.6 if kind == "hair" else 0.85)
 
@@ -90,24 +90,24 @@ def test_a_face_that_speaks_and_moves_covers_nothing() -> None:
             + 0.02 * torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
         ).clamp(0, 1),
     ):
-        assert float(compared(pixels, closed, POINTS, SIZE).max()) == 0
-        assert float(compared(closed, pixels, POINTS, SIZE).max()) == 0
+        assert float(find_occlusion(pixels, closed, POINTS, SIZE).max()) == 0
+        assert float(find_occlusion(closed, pixels, POINTS, SIZE).max()) == 0
 
 
 def test_the_same_thing_in_the_reference_covers_nothing() -> None:
     beard, _ = held("scarf", faces())
-    assert float(compared(beard, beard, POINTS, SIZE).max()) == 0
+    assert float(find_occlusion(beard, beard, POINTS, SIZE).max()) == 0
 
 
 def test_another_scene_gives_no_verdict() -> None:
     other = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     other = torch.nn.functional.interpolate(other, SIZE, mode="bilinear")
-    assert float(compared(other, faces(), POINTS.expand(4, 5, 2), SIZE).max()) == 0
+    assert float(find_occlusion(other, faces(), POINTS.expand(4, 5, 2), SIZE).max()) == 0
 
 
 def test_a_covered_reference_gives_no_verdict_and_is_not_chosen() -> None:
     covered = held("hand", faces())[0]
-    assert float(compared(faces(opened=0.03), covered, POINTS, SIZE).max()) == 0
+    assert float(find_occlusion(faces(opened=0.03), covered, POINTS, SIZE).max()) == 0
     pixels = torch.cat(
         [
             held("scarf", faces())[0],
@@ -118,13 +118,14 @@ def test_a_covered_reference_gives_no_verdict_and_is_not_chosen() -> None:
             faces(),
         ]
     )
-    assert int(clearest(pixels, POINTS.expand(6, 5, 2))) in (2, 3, 5)
+    assert int(pick_clearest(pixels, POINTS.expand(6, 5, 2))) in (2, 3, 5)
 
 
 def test_the_soft_edge_lies_outside() -> None:
     pixels, _ = held("microphone", faces())
     hard, narrow, wide = (
-        compared(pixels, faces(), POINTS, SIZE, feather=feather) for feather in (0.0, 0.08, 0.16)
+        find_occlusion(pixels, faces(), POINTS, SIZE, feather=feather)
+        for feather in (0.0, 0.08, 0.16)
     )
     assert float(narrow[hard > 0].min()) == 1
     assert bool((wide >= narrow).all()) and float(wide.mean()) > 1.1 * float(
@@ -133,7 +134,7 @@ def test_the_soft_edge_lies_outside() -> None:
     # 0.08 of 96 px, and a cell more
     far = torch.nn.functional.max_pool2d(hard, 2 * 10 + 1, 1, 10) == 0
     assert float(narrow[far].max()) == 0
-    both = compared(
+    both = find_occlusion(
         pixels.expand(2, -1, -1, -1),
         faces(),
         POINTS.expand(2, 5, 2),
@@ -146,13 +147,13 @@ def test_the_soft_edge_lies_outside() -> None:
 def test_each_face_is_judged_alone() -> None:
     pixels = torch.cat([held(kind, faces(opened=0.03))[0] for kind in KINDS] + [faces(opened=0.1)])
     points = POINTS + torch.arange(len(pixels)).view(-1, 1, 1) * 0.3
-    together = compared(pixels, faces(), points, SIZE)
+    together = find_occlusion(pixels, faces(), points, SIZE)
     for i in range(len(pixels)):
-        alone = compared(pixels[i : i + 1], faces(), points[i : i + 1], SIZE)
+        alone = find_occlusion(pixels[i : i + 1], faces(), points[i : i + 1], SIZE)
         # float32 sums in another order for another batch: up to 5.4e-6 of a mask in [0,1] on
         # AVX-512 without AMX
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=0)
-    torch.testing.assert_close(compared(pixels, faces(n=len(pixels)), points, SIZE), together)
+    torch.testing.assert_close(find_occlusion(pixels, faces(n=len(pixels)), points, SIZE), together)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,10 +162,10 @@ def test_a_mirrored_face_gives_a_mirrored_mask(kind: OccluderKind, size: int) ->
     pixels, _ = held(kind, faces(size=size, turned=0.02), (0.12, 0.0))
     points = POINTS * (size / SIZE) + torch.tensor([0.7, -0.4])
     mirrored = points[:, FLIPPED] * torch.tensor([-1.0, 1.0]) + torch.tensor([float(size), 0.0])
-    given = compared(pixels, faces(size=size), points, size)
+    given = find_occlusion(pixels, faces(size=size), points, size)
     assert bool(given.any())
     torch.testing.assert_close(
-        compared(pixels.flip(3), faces(size=size).flip(3), mirrored, size),
+        find_occlusion(pixels.flip(3), faces(size=size).flip(3), mirrored, size),
         given.flip(3),
         atol=1e-3,
         rtol=0,
@@ -181,13 +182,13 @@ def test_dense_points_say_the_same(count: int) -> None:
             dense[:, corner] = middle + torch.tensor([step, 0.0])
     pixels, _ = held("microphone", faces())
     torch.testing.assert_close(
-        compared(pixels, faces(), dense, SIZE), compared(pixels, faces(), POINTS, SIZE)
+        find_occlusion(pixels, faces(), dense, SIZE), find_occlusion(pixels, faces(), POINTS, SIZE)
     )
 
 
 def test_a_mask_of_another_size() -> None:
     pixels, _ = held("hand", faces())
-    large, small = (compared(pixels, faces(), POINTS, size) for size in (192, SIZE))
+    large, small = (find_occlusion(pixels, faces(), POINTS, size) for size in (192, SIZE))
     assert large.shape == (1, 1, 192, 192)
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(large, 2), small, atol=0.05, rtol=0)
 
@@ -195,8 +196,8 @@ def test_a_mask_of_another_size() -> None:
 def test_wrong_shapes_are_told() -> None:
     good = faces()
     with pytest.raises(ValueError, match="pixels are"):
-        compared(good[:, :1], good, POINTS, SIZE)
+        find_occlusion(good[:, :1], good, POINTS, SIZE)
     with pytest.raises(ValueError, match="reference is"):
-        compared(faces(n=3), faces(n=2), POINTS.expand(3, 5, 2), SIZE)
+        find_occlusion(faces(n=3), faces(n=2), POINTS.expand(3, 5, 2), SIZE)
     with pytest.raises(ValueError, match="points are"):
-        compared(good, good, POINTS[:, :4], SIZE)
+        find_occlusion(good, good, POINTS[:, :4], SIZE)

@@ -10,7 +10,7 @@ from helpers.networks import small
 from torch import Tensor
 
 from lipsync_core.blend.masks import MaskKind
-from lipsync_core.blend.parser_masks import LABELS, occluded, parsed_mask
+from lipsync_core.blend.parser_masks import LABELS, find_occluders, parser_mask
 from lipsync_core.faces.parser import PORTRAIT, FaceParser
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
 from lipsync_core.image.crop import crop_pictures
@@ -48,8 +48,8 @@ def noise(n: int, side: int = SIZE) -> Tensor:
 def test_values_and_borders(kind: MaskKind, feather: float) -> None:
     for given in (scene(), noise(2), noise(2, 24)):
         mask, hidden = (
-            parsed_mask(kind, given, SIZE, feather=feather),
-            occluded(given, POINTS, SIZE, feather=feather),
+            parser_mask(kind, given, SIZE, feather=feather),
+            find_occluders(given, POINTS, SIZE, feather=feather),
         )
         for plane in (mask, hidden):
             assert (
@@ -69,29 +69,31 @@ def test_each_kind_shows_its_labels_and_softens_inside() -> None:
         ("face", "11100"),
         ("box", "11111"),
     ):
-        hard = parsed_mask(kind, given, SIZE, feather=0)[0, 0]
+        hard = parser_mask(kind, given, SIZE, feather=0)[0, 0]
         assert (
             "".join(str(int(hard[y, x])) for x, y in (skin, eye, nose, hair, beyond)) == wanted
         ), kind
-        soft = parsed_mask(kind, given, SIZE)[0, 0]
+        soft = parser_mask(kind, given, SIZE)[0, 0]
         # edges are sought in cells of 4 px, so that half a cell of blur remains
         assert float(soft[40:44, 46:50].min()) > 0.95 and float((soft * (1 - hard)).max()) < 0.2
-    assert not parsed_mask("mouth", given, SIZE)[0, 0, 59:].any()  # the neck and all below the chin
+    assert not parser_mask("mouth", given, SIZE)[0, 0, 59:].any()  # the neck and all below the chin
 
 
 def test_what_lies_before_the_mouth_is_found() -> None:
     # the background beside and below a face hides nothing
-    assert float(occluded(scene(), POINTS, SIZE).max()) == 0
-    hand = occluded(scene(background=(24, 36, 40, 50)), POINTS, SIZE)[0, 0]
+    assert float(find_occluders(scene(), POINTS, SIZE).max()) == 0
+    hand = find_occluders(scene(background=(24, 36, 40, 50)), POINTS, SIZE)[0, 0]
     assert float(hand[37:49, 25:39].min()) > 0.95 and float(hand[:20].max()) < 0.05
     for label in ("hair", "cloth", "hat"):
-        strand = occluded(scene(**{label: (40, 20, 48, 60)}), POINTS, SIZE)[0, 0]
+        strand = find_occluders(scene(**{label: (40, 20, 48, 60)}), POINTS, SIZE)[0, 0]
         assert float(strand[24:56, 41:47].min()) > 0.95 and float(strand[:, :28].max()) < 0.05, (
             label
         )
     for label in ("neck", "lower_lip", "glasses", "necklace"):
-        assert float(occluded(scene(**{label: (24, 36, 40, 50)}), POINTS, SIZE).max()) == 0, label
-    hard = occluded(scene(background=(24, 36, 40, 52)), POINTS, SIZE, feather=0)[0, 0]
+        assert float(find_occluders(scene(**{label: (24, 36, 40, 50)}), POINTS, SIZE).max()) == 0, (
+            label
+        )
+    hard = find_occluders(scene(background=(24, 36, 40, 52)), POINTS, SIZE, feather=0)[0, 0]
     assert (
         set(hard.unique().tolist()) == {0.0, 1.0} and bool(hard[44, 32]) and not bool(hard[20, 32])
     )
@@ -103,8 +105,8 @@ def test_dense_points_say_where_the_face_is_too() -> None:
         [torch.linspace(5, 59, 17), 58 - 0.05 * (torch.linspace(5, 59, 17) - 32) ** 2], -1
     )
     dense[:, 17:27] = torch.stack([torch.linspace(5, 59, 10), torch.full((10,), 4.0)], -1)
-    assert float(occluded(scene(), dense, SIZE)[0, 0, 12:48, 12:52].max()) < 0.05
-    hand = occluded(scene(background=(24, 36, 40, 50)), dense, SIZE)[0, 0]
+    assert float(find_occluders(scene(), dense, SIZE)[0, 0, 12:48, 12:52].max()) < 0.05
+    hand = find_occluders(scene(background=(24, 36, 40, 50)), dense, SIZE)[0, 0]
     assert float(hand[37:49, 25:39].min()) > 0.95
 
 
@@ -113,33 +115,37 @@ def test_mirrors_and_batches() -> None:
     points = POINTS + torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(4))
     mirrored = points[:, FLIPPED] * torch.tensor([-1.0, 1.0]) + torch.tensor([float(SIZE), 0.0])
     for kind in KINDS:
-        mask = parsed_mask(kind, given, SIZE)
+        mask = parser_mask(kind, given, SIZE)
         torch.testing.assert_close(
-            parsed_mask(kind, given.flip(3), SIZE), mask.flip(3), atol=1e-5, rtol=0
+            parser_mask(kind, given.flip(3), SIZE), mask.flip(3), atol=1e-5, rtol=0
         )
         torch.testing.assert_close(
-            torch.cat([parsed_mask(kind, one[None], SIZE) for one in given]), mask
+            torch.cat([parser_mask(kind, one[None], SIZE) for one in given]), mask
         )
-    hidden = occluded(given, points, SIZE)
+    hidden = find_occluders(given, points, SIZE)
     torch.testing.assert_close(
-        occluded(given.flip(3), mirrored, SIZE), hidden.flip(3), atol=1e-4, rtol=0
+        find_occluders(given.flip(3), mirrored, SIZE), hidden.flip(3), atol=1e-4, rtol=0
     )
-    each = [occluded(one[None], own[None], SIZE) for one, own in zip(given, points, strict=True)]
+    each = [
+        find_occluders(one[None], own[None], SIZE) for one, own in zip(given, points, strict=True)
+    ]
     torch.testing.assert_close(torch.cat(each), hidden, atol=1e-6, rtol=0)
 
 
 def test_gradients_of_masks() -> None:
     given = noise(1, 8).double().requires_grad_()
     points = (POINTS / SIZE * 16).double()
-    assert torch.autograd.gradcheck(lambda p: parsed_mask("face", p, 16), given)
-    assert torch.autograd.gradcheck(lambda p: occluded(p, points, 16), given)
+    assert torch.autograd.gradcheck(lambda p: parser_mask("face", p, 16), given)
+    assert torch.autograd.gradcheck(lambda p: find_occluders(p, points, 16), given)
 
 
 def test_wrong_probabilities_and_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"probabilities are \(1, 18, 4, 4\); wanted \(N,19,h,w\)"):
-        parsed_mask("mouth", torch.zeros(1, 18, 4, 4), SIZE)
-    with pytest.raises(ValueError, match="mask is 'chin'; wanted"):
-        parsed_mask("chin", noise(1), SIZE)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"probabilities are \(1, 18, 4, 4\); expected \(N,19,h,w\)"
+    ):
+        parser_mask("mouth", torch.zeros(1, 18, 4, 4), SIZE)
+    with pytest.raises(ValueError, match="mask is 'chin'"):
+        parser_mask("chin", noise(1), SIZE)  # type: ignore[arg-type]
 
 
 def test_there_are_as_many_labels_as_channels() -> None:

@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -394,7 +395,8 @@ def test_python_blocks_run(inputs: Path, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copy(inputs / "speech.wav", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
-    exec(compile(blocks.pop(), "README.md", "exec"), {})
+    (tmp_path / "block.py").write_text(blocks.pop(), encoding="utf-8")
+    runpy.run_path("block.py")
     assert (tmp_path / "out.mp4").exists()
 
 
@@ -406,13 +408,12 @@ def test_named_runs_exist() -> None:
 
 
 def test_documents_use_plain_words() -> None:
-    found = [
-        f"{path.relative_to(ROOT)}: {match[0]}"
-        for path in DOCUMENTS
-        for match in FORBIDDEN.finditer(
-            path.read_text(encoding="utf-8").split("## Our old word")[0]
-        )
-    ]
+    pages = sorted((ROOT / "lipsync_nodes" / "web" / "docs").glob("*.md"))
+    found = []
+    for path in [*DOCUMENTS, *pages]:
+        text = path.read_text(encoding="utf-8").split("## Our old word")[0]
+        text = text.replace("whoever speaks", "")  # a value of an input, kept for saved workflows
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in FORBIDDEN.finditer(text)]
     assert found == []
 
 

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lipsync_core.errors import WeightsError
-from lipsync_core.faces.detector_mini import MiniDetector, box_iou
+from lipsync_core.faces.detector_mini import MiniDetector
 from lipsync_core.faces.detector_yunet import YuNetDetector
+from lipsync_core.image.boxes import box_iou, paired_giou
 from lipsync_core.models.face_detector import (
     STRIDES,
     Cells,
@@ -352,7 +353,7 @@ def test_cut_faces_and_empty_images_teach_no_face() -> None:
 def test_giou_by_hand() -> None:
     a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 1, 1]])
     b = torch.tensor([[0.0, 0, 2, 2], [2, 0, 3, 1]])
-    torch.testing.assert_close(face_detection.giou(a, b), torch.tensor([1.0, 0 - 1 / 3]))
+    torch.testing.assert_close(paired_giou(a, b), torch.tensor([1.0, 0 - 1 / 3]))
 
 
 def test_perfect_cells_lose_nothing_and_wrong_ones_do() -> None:

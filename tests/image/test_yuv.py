@@ -9,7 +9,7 @@ from helpers.golden import build
 from helpers.media import write_video
 
 from lipsync_core.blend.blender import Blend
-from lipsync_core.blend.composite import Movement, composite
+from lipsync_core.blend.composite import Patch, PixelSource, composite
 from lipsync_core.image.affine import ALIGNED, translation
 from lipsync_core.image.yuv import MATRICES, from_rgb, to_rgb
 from lipsync_core.media import VideoWriter, probe, read_coded, read_frames
@@ -105,13 +105,13 @@ def test_coded_frames_are_converted_where_the_output_is_not_coded_so(tmp_path: P
 
 
 def masked(
-    frames: YuvFrames, generated: torch.Tensor, movement: Movement | None = None
+    frames: YuvFrames, generated: torch.Tensor, movement: PixelSource | None = None
 ) -> YuvFrames:
     """``generated`` over luma 48..80 x 28..60."""
     mask = torch.zeros(2, 1, 48, 48)
     mask[:, :, 8:40, 8:40] = 1
     place = translation(torch.tensor([[40.0, 20.0]] * 2))
-    return composite(frames, generated, crop_to_frame=place, mask=mask, movement=movement)
+    return composite(frames, Patch(generated, mask, place, () if movement is None else (movement,)))
 
 
 def plain(*rgb: float) -> torch.Tensor:
@@ -137,7 +137,9 @@ def test_what_no_mask_covers_keeps_its_codes(tmp_path: Path) -> None:
 def test_pixels_moved_by_nothing_stay(tmp_path: Path) -> None:
     frames = coded(tmp_path / "a.mp4", smooth(2), tags=(1, 1, 1, 1))
     out = masked(
-        frames, plain(0.9, 0.2, 0.1), Movement(torch.zeros(2, 2, 48, 48), torch.ones(2, 1, 48, 48))
+        frames,
+        plain(0.9, 0.2, 0.1),
+        PixelSource(torch.zeros(2, 2, 48, 48), torch.ones(2, 1, 48, 48)),
     )
     assert (out.pixels.int() - frames.pixels.int()).abs().max() <= 1  # the interpolation's rounding
 

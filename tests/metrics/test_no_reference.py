@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lipsync_core.blend.composite import composite
+from lipsync_core.blend.composite import Patch, composite
 from lipsync_core.blend.masks import face_mask
 from lipsync_core.image.affine import ALIGNED, Framing, apply, crop_to_frame, invert
 from lipsync_core.metrics.no_reference import BorderJitter, MouthMotion, Sharpness
@@ -46,7 +46,7 @@ def dubbed(clip: Frames, made: Tensor, face: FaceTrack, *, shake: float = 0) -> 
     matrices = crop_to_frame(face.boxes, face.points, Framing(), CROP)
     noise = torch.randn(COUNT, 1, 2, generator=torch.Generator().manual_seed(4))
     points = apply(invert(matrices), face.points) + shake * noise
-    return composite(clip, made, crop_to_frame=matrices, mask=face_mask("mouth", points, CROP))
+    return composite(clip, Patch(made, face_mask("mouth", points, CROP), matrices))
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

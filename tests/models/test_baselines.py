@@ -37,7 +37,7 @@ from lipsync_core.models.baselines.lipgan_discriminator import (
     LipGANDiscriminatorConfig,
 )
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
-from lipsync_core.models.generator import TalkingFace, flipped
+from lipsync_core.models.generator import TalkingFace, flip_channels
 from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
 from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_face, save_model
 from lipsync_core.pipelines.lipsync import LipSync
@@ -410,7 +410,8 @@ def test_bgr_is_a_secret_of_the_model() -> None:
         bgr(sound, face.flip(1), face.flip(1)), rgb(sound, face, face).flip(1)
     )
     assert torch.equal(
-        flipped(torch.cat([face, face + 1], 1)), torch.cat([face.flip(1), face.flip(1) + 1], 1)
+        flip_channels(torch.cat([face, face + 1], 1)),
+        torch.cat([face.flip(1), face.flip(1) + 1], 1),
     )
 
 

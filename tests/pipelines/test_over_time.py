@@ -23,8 +23,8 @@ from helpers.streams import (
 )
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, Faces, Moment, shaped
-from lipsync_core.blend.smoothing import eased, linked, steadied
+from lipsync_core.blend.blender import Blend, Blender, BlendState, FaceCrops
+from lipsync_core.blend.smoothing import Smoother, follows_previous, smooth, stabilize
 from lipsync_core.faces.parser import FaceParser
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
 from lipsync_core.pipelines.lipsync import LipSync
@@ -64,20 +64,30 @@ def test_the_stream_does_not_depend_on_the_chunks(clip: Tensor, blend: Blend, si
 
 def test_frames_are_linked_to_those_before() -> None:
     index = torch.tensor([4, 5, 9, 10])
-    assert linked(index, 3).tolist() == [True, True, False, True]
-    assert linked(index, None).tolist() == linked(index, 8).tolist() == [False, True, False, True]
+    assert follows_previous(index, 3).tolist() == [True, True, False, True]
+    assert (
+        follows_previous(index, None).tolist()
+        == follows_previous(index, 8).tolist()
+        == [False, True, False, True]
+    )
 
 
 def test_what_is_eased_goes_a_part_of_the_way() -> None:
     values, keep = torch.tensor([[0.0], [1.0], [1.0], [0.0]]), torch.full((4, 1), 0.5)
-    assert eased(values, None, keep).flatten().tolist() == [0, 0.5, 0.75, 0.375]
-    assert eased(values, torch.ones(1, 1), keep, rises=True).flatten().tolist() == [0.5, 1, 1, 0.5]
-    halves = eased(values[:2], None, keep[:2])
+    assert smooth(values, None, keep).flatten().tolist() == [0, 0.5, 0.75, 0.375]
+    assert smooth(values, torch.ones(1, 1), keep, attack_instant=True).flatten().tolist() == [
+        0.5,
+        1,
+        1,
+        0.5,
+    ]
+    halves = smooth(values[:2], None, keep[:2])
     assert torch.equal(
-        torch.cat([halves, eased(values[2:], halves[-1:], keep[2:])]), eased(values, None, keep)
+        torch.cat([halves, smooth(values[2:], halves[-1:], keep[2:])]), smooth(values, None, keep)
     )
-    slow, fast = (Moment(torch.arange(3), Fraction(fps)).keep(0.2) for fps in (25, 50))
-    torch.testing.assert_close(slow[1], fast[1] ** 2)  # as much in the same time
+    step, index = torch.tensor([[0.0], [1.0], [1.0]]), torch.arange(3)
+    slow, fast = (Smoother(0.2, Fraction(fps)).update(step, index) for fps in (25, 50))
+    torch.testing.assert_close(slow[1], fast[2])  # as much in the same time
     assert slow[0] == 0
 
 
@@ -86,15 +96,15 @@ def test_trembling_goes_and_lips_are_not_smeared() -> None:
     noise = 0.008 * torch.randn(count, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     face = 0.5 + noise
     face[20:, :, 24:36, 12:36] -= 0.4  # a mouth opens at once
-    follows = linked(torch.arange(count), None)
-    calm = steadied(face, None, follows, strength=0.8)
+    follows = follows_previous(torch.arange(count), None)
+    calm = stabilize(face, None, follows, strength=0.8)
     assert float(calm[5:20].diff(dim=0).abs().mean()) < 0.5 * float(
         face[5:20].diff(dim=0).abs().mean()
     )
     opened = calm[20, :, 28:32, 18:30] - face[20, :, 28:32, 18:30]
     assert float(opened.abs().max()) < 0.005  # the first frame shows it whole
-    assert torch.equal(steadied(face, None, follows, strength=0.0), face)
-    alone = steadied(face, face[:1], torch.zeros(count, dtype=torch.bool), strength=0.8)
+    assert torch.equal(stabilize(face, None, follows, strength=0.0), face)
+    alone = stabilize(face, face[:1], torch.zeros(count, dtype=torch.bool), strength=0.8)
     assert torch.equal(alone, face)  # frames that follow nothing stay
 
 
@@ -249,21 +259,20 @@ def test_dense_points_shape_the_mask_and_do_not_tremble() -> None:
     points = (dense_face(68) * 1.0).expand(count, -1, -1)
     shaky = points + 0.8 * torch.randn(count, 1, 2, generator=torch.Generator().manual_seed(3))
     five = torch.tensor([[20.0, 16], [44, 16], [32, 30], [24, 42], [40, 42]]).expand(count, 5, 2)
-    maps, moment = torch.eye(2, 3).expand(count, 2, 3), Moment(torch.arange(count), FPS)
-    _, plain, _ = shaped(Faces(maps, five), Blend("face"), size, moment)
-    _, calm, _ = shaped(Faces(maps, five, points), Blend("face"), size, moment)
+    maps, index = torch.eye(2, 3).expand(count, 2, 3), torch.arange(count)
+    blender = Blender(Blend("face"), size)
+
+    def shape(state: BlendState, part: slice, dense: Tensor | None = None) -> Tensor:
+        faces = FaceCrops(maps[part], five[part], dense)
+        return blender.make_mask(faces, index[part], state).shape
+
+    every, state = slice(None), blender.start(FPS)
+    plain, calm = (shape(blender.start(FPS), every, dense) for dense in (None, points))
     assert float((plain - calm).abs().mean()) > 0.02  # another outline
-    _, eased_, after = shaped(Faces(maps, five, shaky), Blend("face"), size, moment)
-    raw = torch.cat(
-        [
-            shaped(
-                Faces(maps[:1], five[:1], p[None]), Blend("face"), size, Moment(torch.zeros(1), FPS)
-            )[1]
-            for p in shaky
-        ]
-    )
-    assert float(eased_.diff(dim=0).abs().mean()) < 0.6 * float(raw.diff(dim=0).abs().mean())
-    assert after.past.shape is not None and torch.equal(after.past.shape, eased_[-1:])
+    smoothed = shape(state, every, shaky)
+    raw = torch.cat([shape(blender.start(FPS), slice(0, 1), p[None]) for p in shaky])
+    assert float(smoothed.diff(dim=0).abs().mean()) < 0.6 * float(raw.diff(dim=0).abs().mean())
+    assert state.mask.last is not None and torch.equal(state.mask.last, smoothed[-1:])
 
 
 def test_a_parser_keeps_the_mask_to_what_it_knows(clip: Tensor) -> None:

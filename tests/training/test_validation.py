@@ -11,7 +11,7 @@ from torch import Tensor
 from lipsync_core.errors import TrainingError
 from lipsync_core.image.affine import Framing
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.models.wav2lip import MINI, Generator, copying
+from lipsync_core.models.wav2lip import MINI, Generator, init_as_copy
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.sync_eval import shown
 from lipsync_core.training.validation import chosen, examined, judged
@@ -54,7 +54,7 @@ def test_a_perfect_generator_leaves_nothing_to_gain(clips: list[Clip], judge: Sy
 def test_one_that_copies_gains_nothing(clips: list[Clip], judge: SyncExpert) -> None:
     """88 % of the reference and 12 % of grey, so noise comes nearer to the truth than the reference
     is; sizes agree with what the formula says of uniform noise: variance 1/12 each."""
-    model = copying(Generator(MINI)).eval()
+    model = init_as_copy(Generator(MINI)).eval()
     found, faces = next(examined(model, clips, judge))
     share = 1 / (1 + torch.tensor(-2.0).exp())
     wanted = {"copied": torch.tensor(2 / 12), "psnr": (1 + share**2) / 12}

@@ -1,0 +1,1 @@
+"""Earlier talking-face models, trained as baselines for comparison."""

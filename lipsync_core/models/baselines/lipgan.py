@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...audio.features import CepstrumFeatures
 from ...image.affine import Framing
-from ..generator import TalkingFace, flipped, upper_half
+from ..generator import TalkingFace, blank_lower_half, flip_channels
 from ..layers import SameConv, SameUpConv
 
 _EPSILON, _MOMENTUM = 1e-3, 0.2
@@ -136,29 +136,29 @@ class LipGAN(TalkingFace):
             _layer(cin, last), _layer(config.finish, last), nn.Conv2d(config.finish, 3, 1)
         )
 
-    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
+    def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
         """The face encoder's features, finest first; the last is the embedding (N,D,1,1)."""
-        masked = upper_half(target)
+        masked = blank_lower_half(target)
         if self.config.bgr:
-            masked, reference = flipped(masked), flipped(reference)
-        x = torch.cat([reference, masked], 1)
+            masked, prepared = flip_channels(masked), flip_channels(prepared)
+        x = torch.cat([prepared, masked], 1)
         features: list[Tensor] = []
         for stage in self.face_encoder:
             x = stage(x)
             features.append(x)
         return [*features[:-2], features[-1]]
 
-    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
         """Logits of colours, (N,3,S,S)."""
-        *finer, face = (skip.expand(sound.shape[0], -1, -1, -1) for skip in skips)
-        x = torch.cat([face, self.audio_encoder(sound)], 1)
+        *finer, face = (skip.expand(driving.shape[0], -1, -1, -1) for skip in target)
+        x = torch.cat([face, self.audio_encoder(driving)], 1)
         for block, skip in zip(self.decoder, reversed(finer), strict=True):
             x = torch.cat([skip, block(x)], 1)
         return self.head(x)
 
-    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
         painted = planes.sigmoid()
-        return flipped(painted) if self.config.bgr else painted
+        return flip_channels(painted) if self.config.bgr else painted
 
 
 class _Residual(nn.Module):

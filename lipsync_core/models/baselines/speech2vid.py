@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...audio.features import CepstrumFeatures
 from ...image.affine import Framing
-from ..generator import TalkingFace, upper_half
+from ..generator import TalkingFace, blank_lower_half
 from ..layers import SameConv, SameUpConv, same_pool
 
 _EPSILON, _MOMENTUM = 1e-3, 0.2
@@ -74,25 +74,25 @@ class Speech2Vid(TalkingFace):
         )
         self.head = nn.Sequential(_up(d[3] + f[0], d[4], 5, 2), SameUpConv(d[4], 3, 5, 2))
 
-    def encode(self, target: Tensor, reference: Tensor) -> list[Tensor]:
+    def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
         """Features at a quarter, an eighth and a sixteenth of the size, and the embedding (N,D)."""
-        x = torch.cat([reference, upper_half(target)], 1)
+        x = torch.cat([prepared, blank_lower_half(target)], 1)
         quarter = same_pool(self.face_first(x), 3, (2, 2))
         eighth = self.face_second(quarter)
         sixteenth = same_pool(eighth, 3, (2, 2))
         return [quarter, eighth, sixteenth, self.face_dense(self.face_third(sixteenth))]
 
-    def draw(self, sound: Tensor, skips: Sequence[Tensor]) -> Tensor:
+    def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
         """Logits of colours, (N,3,S,S)."""
-        *finer, face = (skip.expand(sound.shape[0], *skip.shape[1:]) for skip in skips)
-        heard = self.audio_second(same_pool(self.audio_first(sound), 3, (1, 2)))
+        *finer, face = (skip.expand(driving.shape[0], *skip.shape[1:]) for skip in target)
+        heard = self.audio_second(same_pool(self.audio_first(driving), 3, (1, 2)))
         heard = self.audio_dense(same_pool(heard, 3, (2, 2)))
         x = self.seed(torch.cat([heard, face], 1))
         for block, skip in zip(self.decoder, reversed(finer), strict=True):
             x = torch.cat([block(x), skip], 1)
         return self.head(x)
 
-    def picture(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+    def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
         return planes.sigmoid()
 
 

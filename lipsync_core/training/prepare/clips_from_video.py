@@ -1,7 +1,6 @@
 """Crops of the people of one source, piece by piece: of a video, or of the reference's folders of
 face pictures."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from ...media import probe
 from ...media.clip import Cut, VideoClip, open_clip
 from ...metrics.sync_embedder import Scorer
 from ...pipelines.track_faces import track
+from ...runtime.intervals import true_runs
 from ...runtime.prefetch import ahead
 from ...types import FaceTrack
 from .settings import FPS, Settings
@@ -68,12 +68,12 @@ class VideoTakes:
         self.takes = [
             Take(person, track.start + first, track.start + stop, _side(track.boxes[first:stop]))
             for person, track in enumerate(self._tracks)
-            for first, stop in runs(track.visible)
+            for first, stop in true_runs(track.visible).tolist()
         ]
 
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
         """Every frame of every take, takes side by side."""
-        coded = self._footage.frames(sys.maxsize, sys.maxsize, longer="trim", chunk=_CHUNK)
+        coded = self._footage.coded(chunk=_CHUNK)
         with closing(ahead(coded)) as chunks:
             for chunk in chunks:
                 end = chunk.start + chunk.pixels.shape[0]
@@ -111,7 +111,10 @@ class PictureTakes:
             max(*self._open(n).shape[1:3])
             for n in list(self._shares)[:: max(1, len(self._shares) // 25)]
         ]
-        self.takes = [Take(0, first, stop, float(np.median(sides))) for first, stop in runs(there)]
+        self.takes = [
+            Take(0, first, stop, float(np.median(sides)))
+            for first, stop in true_runs(there).tolist()
+        ]
 
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
         """Every picture of every take, in order."""
@@ -156,12 +159,6 @@ class PictureTakes:
         if not len(faces.scores):
             return None
         return (faces.points[0].cpu() - edge) / torch.tensor([width, height])
-
-
-def runs(here: Tensor) -> list[tuple[int, int]]:
-    """(first, stop) of every run of true values of (N,)."""
-    edges = F.pad(here.int(), (1, 1)).diff().nonzero()[:, 0].tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _placed(

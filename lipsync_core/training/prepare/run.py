@@ -1,6 +1,6 @@
 """A folder of videos becomes shards: look, work, gather, report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,13 +8,12 @@ from typing import Literal
 from ...errors import LipSyncError
 from ...runtime.atomic import alone
 from ...runtime.jobs import Cluster, run_jobs
+from ...types import ProgressCallback
 from .report import Counts, write_report
 from .settings import Settings
 from .sources import Source, find_sources, given_split, speaker_names
 from .stages import JOBS, Preparing, job_of, read_settings, unfinished
 from .write_shards import gather, is_there
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def prepare(
     again: bool = False,
     device: str = "cpu",
     command: str = "",
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Counts:
     """Every video and every preprocessed folder below ``root`` as shards ``out/train``,
     ``out/val``, ``out/test``, and ``out/report.html``. ``only``: not every one, but these.
