@@ -11,6 +11,7 @@ none): ours folded against the same layers unfolded, in one run.
 
 import argparse
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -21,15 +22,16 @@ from pathlib import Path
 import av
 import torch
 
-from lipsync_core.faces.selection import parse_face, select
-from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
+from lipsync_core.faces.selection import parse_face
+from lipsync_core.media import VideoWriter, probe, read_frames
 from lipsync_core.media.clip import VideoClip
 from lipsync_core.models.layers import fold_batch_norms
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.pipelines.dub_plan import Shown, looks_of
+from lipsync_core.pipelines.audio_inputs import read_audio_inputs
+from lipsync_core.pipelines.dub_plan import PlanOptions, Speakers, plan_dub
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.roles import FaceDub
+from lipsync_core.pipelines.run_log import RunLog
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from lipsync_core.types import VideoInfo
 
@@ -96,23 +98,22 @@ def stages(source: Path, speech: Path) -> dict[str, float]:
     info = probe(source)
     footage = VideoClip(source, info)
     began = time.perf_counter()
-    pieces = list(footage.frames(10**9, 10**9, longer="trim", chunk=16))
+    pieces = list(footage.coded(chunk=16))
     count = sum(piece.pixels.shape[0] for piece in pieces)
     spent = {"read": time.perf_counter() - began}
     began = time.perf_counter()
     tracks, _ = find_people(footage, Finding(cache=False), torch.device("cpu"), stop=count)
     spent["find faces"] = time.perf_counter() - began
-    voice = read_audio(speech)
+    log = RunLog(logging.getLogger("lipsync.benchmark"))
     sync = LipSync(load_talking_face("mini"))
-    person = select(tracks, parse_face("largest"))
+    audio = read_audio_inputs([speech], sync.config.features.rate, warn=log.warn)
     began = time.perf_counter()
-    shown = Shown(footage, count, torch.arange(count))
-    looks = looks_of(
-        [(person, None)], shown, "auto", "generate", lambda *_: None, sync=sync, heard=[voice]
-    )
+    speaker = Speakers([parse_face("largest")])
+    options = PlanOptions(whole_clip=True)
+    plan = plan_dub(footage, audio, speaker, sync, options, people=(tracks, count), log=log)
     spent["find references"] = time.perf_counter() - began
     began = time.perf_counter()
-    for _ in sync.render(pieces, [FaceDub(voice, person, references=looks[0])], fps=info.fps):
+    for _ in sync.render(pieces, plan.faces, fps=info.fps):
         pass
     spent["generate and blend"] = time.perf_counter() - began
     return {name: seconds / count * 1000 for name, seconds in spent.items()}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..lipsync_core.pipelines.track_faces import Finding, Pace
-from . import convert, looking
+from . import convert, preview
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
 from .types import Speaker
 
@@ -124,16 +124,16 @@ class DetectFaces(io.ComfyNode):
         face_landmarks=None,
     ) -> io.NodeOutput:
         finding = Finding(
-            detector, min_score, looking.lasting(media), Pace(every, smoothing), min_size
+            detector, min_score, preview.is_lasting(media), Pace(every, smoothing), min_size
         )
-        footage = looking.footage(media, fps)
-        people = looking.people(footage, finding, bboxes, face_landmarks)
+        clip = preview.open_media(media, fps)
+        people = preview.find_people_in(clip, finding, bboxes, face_landmarks)
         boxes = convert.bounding_boxes(people.tracks, people.frames)
-        preview = convert.image(looking.preview(footage, people))
+        sheet = convert.image(preview.draw_people(clip, people))
         found = convert.face_landmarks(people.tracks, people.frames, people.width, people.height)
         marks = found if face_landmarks is None else face_landmarks
         return io.NodeOutput(
-            people, boxes, len(people.tracks), preview, looking.masks(media, people), marks
+            people, boxes, len(people.tracks), sheet, preview.make_masks(media, people), marks
         )
 
 
@@ -192,7 +192,7 @@ class SelectFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, tracks, rule, index, x, y, reference=None, audio=None) -> io.NodeOutput:
-        track = looking.chosen(tracks, rule, index=index, point=(x, y), reference=reference)
-        looking.refuse_twice(tracks, track)
+        track = preview.select_track(tracks, rule, index=index, point=(x, y), reference=reference)
+        preview.refuse_second_choice(tracks, track)
         speaker = Speaker(track, None if audio is None else convert.audio(audio))
         return io.NodeOutput(replace(tracks, speakers=(*tracks.speakers, speaker)))

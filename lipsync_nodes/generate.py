@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.blend.color_match import ColorMatch
-from . import convert, looking, speaking
+from . import convert, dub, preview
 from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input
 
 
@@ -187,7 +187,7 @@ class PreviewMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, media, tracks=None, model=None, blend=None) -> io.NodeOutput:
-        image = convert.image(looking.mask_preview(media, tracks, model, blend or Blend()))
+        image = convert.image(preview.draw_masks(media, tracks, model, blend or Blend()))
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
@@ -324,8 +324,8 @@ class Wav2LipGenerate(io.ComfyNode):
         restorer=None,
         **wishes,
     ) -> io.NodeOutput:
-        wishes = speaking.Wishes(blend or Blend(), longer, batch, restorer, **wishes)
-        job = speaking.Job.of(media, audio, tracks, model, wishes)
+        wishes = dub.DubSettings(blend or Blend(), longer, batch, restorer, **wishes)
+        job = dub.DubJob.of(media, audio, tracks, model, wishes)
         if isinstance(media, Tensor):
-            return io.NodeOutput(*speaking.images(media, job, fps=fps))
-        return io.NodeOutput(*speaking.video(media, job, crf=crf))
+            return io.NodeOutput(*dub.dub_images(media, job, fps=fps))
+        return io.NodeOutput(*dub.dub_video(media, job, crf=crf))

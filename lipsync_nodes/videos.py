@@ -2,7 +2,6 @@
 the temporary folder."""
 
 import io as bytes_io
-import sys
 import weakref
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
@@ -197,7 +196,7 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
     total = (footage.stop or footage.info.frames or 0) - footage.first
     with (
         VideoWriter(out, footage.info, AudioSource(sound)) as writer,
-        closing(ahead(footage.frames(sys.maxsize, sys.maxsize, longer="trim"))) as frames,
+        closing(ahead(footage.coded(chunk=8))) as frames,
     ):
         for chunk in frames:
             writer.write(chunk)

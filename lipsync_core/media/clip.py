@@ -1,12 +1,11 @@
-"""The face video as the dub needs it: cut, at a constant rate, as long as the speech, and the faces
-in it; in a file, or as pictures in memory."""
+"""The clip that is dubbed: a video, a photo, or images in memory, behind one protocol."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +17,8 @@ from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
 Longer = Literal["pingpong", "loop", "hold", "trim"]
-_SOUGHT = 250  # frames: a usual distance of key frames, from which a decoder has to start
-DETECT_SIDE = 640  # px: faces are looked for in frames reduced to this
+_SEEK_GAP = 250  # frames: a usual distance of key frames, from which a decoder has to start
+DETECT_SIDE = 640  # px: faces are detected in frames reduced to this
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of
 # footage, in pieces.
 _DETECT_CHUNK = 10
@@ -27,9 +26,14 @@ _DETECT_CHUNK = 10
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What of the face video is dubbed: from ``start`` to ``end`` in seconds, at ``fps`` (None: the
-    source's average). ``longer``: what the picture does where the speech outlasts it; a still photo
-    just stays."""
+    """The part of a face video that is dubbed.
+
+    Attributes:
+        start: Where it begins, in seconds.
+        end: Where it ends, in seconds; None for the end of the file.
+        fps: Frame rate of the output; None for the source's average.
+        longer: How the picture continues if the speech outlasts it. A photo just stays.
+    """
 
     start: Annotated[
         Fraction,
@@ -61,10 +65,100 @@ class Cut:
     ] = "pingpong"
 
 
+class Clip(Protocol):
+    """Pictures at a constant rate, numbered from 0: what every pipeline reads."""
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        ...
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a single picture that lasts as long as the speech."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """Number of frames: exact in memory, as the container states it in a file, or None."""
+        ...
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Px of the clip per px of ``reduced``, horizontally and vertically."""
+        ...
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds the clip; None in memory."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Number of the clip's frame 0 in its file."""
+        ...
+
+    def frames(self, order: Tensor, *, chunk: int = 8) -> Iterator[Frames | YuvFrames]:
+        """Read the frames that ``order`` names, in the form in which they are stored.
+
+        Args:
+            order: (T,) number of the clip's frame for each output frame, as ``frame_order`` gives.
+            chunk: Frames per chunk, at most.
+
+        Yields:
+            Chunks, numbered from 0 in the output.
+        """
+        ...
+
+    def coded(self, *, chunk: int) -> Iterator[Frames | YuvFrames]:
+        """Read all frames once, in the form that ``frames`` yields, at most ``chunk`` at a time."""
+        ...
+
+    def rgb(self, *, chunk: int) -> Iterator[Frames]:
+        """Read all frames once, as RGB, at most ``chunk`` at a time."""
+        ...
+
+    def pick(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Read single frames as RGB.
+
+        Args:
+            frames: Their numbers; those past the end are left out.
+            on_frame: Called once per frame read.
+
+        Yields:
+            The number and the picture (H,W,3) of each, by rising number.
+        """
+        ...
+
+    def pick_coded(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Frames | YuvFrames]]:
+        """Read single frames as ``pick`` does, but in the form that ``frames`` yields."""
+        ...
+
+    def reduced(self, stop: int) -> Iterator[Frames]:
+        """Read the first ``stop`` frames at the size at which faces are detected."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class VideoClip:
-    """Frames ``first`` .. ``stop-1`` (None: to the end) of the file ``path`` at ``info.fps``. Its
-    own frames count from 0."""
+    """A cut of a video file, or a photo file.
+
+    Attributes:
+        path: The file.
+        info: Its picture size, its rate (that of the clip), its frame count.
+        first: Number in the file of the clip's frame 0.
+        stop: Number in the file of the frame after the clip's last; None for the end of the file.
+        on_warning: Called with warnings about damaged files.
+    """
 
     path: Path
     info: VideoInfo
@@ -72,21 +166,63 @@ class VideoClip:
     stop: int | None = None
     on_warning: Callable[[str], None] | None = None
 
-    def frames(
-        self, length: int, count: int, *, longer: Longer = "pingpong", chunk: int = 8
-    ) -> Iterator[Frames | YuvFrames]:
-        """``count`` frames, of footage that has ``length``: in the order that ``frame_order`` tells,
-        numbered from 0; as the file codes them where that can be (``read_coded``)."""
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second."""
+        return self.info.fps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.info.width, self.info.height
+
+    @property
+    def still(self) -> bool:
+        """Whether the file is a photo."""
+        return self.info.still
+
+    @property
+    def length(self) -> int | None:
+        """Number of frames of the file, as the container states it; None if it does not."""
+        return self.info.frames
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Px of the clip per px of ``reduced``, horizontally and vertically."""
+        return _scale(*self.size)
+
+    def frames(self, order: Tensor, *, chunk: int = 8) -> Iterator[Frames | YuvFrames]:
+        """Read the frames of ``order`` as the file codes them (``read_coded``), run by run."""
         done = 0
-        for piece in self._passes(min(length, count), longer, chunk):
-            pixels = piece.pixels[: count - done]
-            yield replace(piece, pixels=pixels, start=done)
-            done += pixels.shape[0]
-            if done >= count:
-                return
+        shown, last = (
+            -1,
+            None,
+        )  # the number of the frame before a run, and the chunk that ends in it
+        for run in monotone_runs(order):
+            if last is not None and int(run[0]) == shown:
+                pieces = _repeat(last, len(run), chunk)
+            else:
+                pieces = self._read(run, chunk)
+            shown = int(run[-1])
+            for last in pieces:
+                yield replace(last, start=done)
+                done += len(last.pixels)
+
+    def coded(self, *, chunk: int) -> Iterator[Frames | YuvFrames]:
+        """Read all frames once, as the file codes them, at most ``chunk`` at a time."""
+        read = read_coded(
+            self.path,
+            chunk=chunk,
+            fps=self.info.fps,
+            start=self.first,
+            stop=self.stop,
+            on_warning=self.on_warning,
+        )
+        for piece in read:
+            yield replace(piece, start=piece.start - self.first)
 
     def rgb(self, *, chunk: int) -> Iterator[Frames]:
-        """All frames, once, as RGB."""
+        """Read all frames once, as RGB, at most ``chunk`` at a time."""
         read = read_frames(
             self.path,
             chunk=chunk,
@@ -101,20 +237,22 @@ class VideoClip:
     def pick(
         self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
     ) -> Iterator[tuple[int, Tensor]]:
-        """The RGB pictures (H,W,3) uint8 of single ``frames``, rising, each with its number; those
-        beyond the end are left out. Frames near each other are read on from one to the next,
-        distant ones sought; ``on_frame`` hears of each that is read."""
-        rate = self.info.fps
+        """Read single frames as RGB; the file is sought between distant ones only."""
         for first, stop in self._spans(frames):
             read = read_frames(
-                self.path, chunk=1, fps=rate, start=first, stop=stop, on_warning=self.on_warning
+                self.path,
+                chunk=1,
+                fps=self.info.fps,
+                start=first,
+                stop=stop,
+                on_warning=self.on_warning,
             )
-            yield from ((i, piece.pixels[0]) for i, piece in self._wanted(read, frames, on_frame))
+            yield from ((i, piece.pixels[0]) for i, piece in self._filter(read, frames, on_frame))
 
     def pick_coded(
         self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
     ) -> Iterator[tuple[int, Frames | YuvFrames]]:
-        """``pick``, but each a picture as ``frames`` gives it."""
+        """Read single frames as ``pick`` does, but as the file codes them."""
         for first, stop in self._spans(frames):
             read = read_coded(
                 self.path,
@@ -124,98 +262,161 @@ class VideoClip:
                 stop=stop,
                 on_warning=self.on_warning,
             )
-            yield from self._wanted(read, frames, on_frame)
-
-    @property
-    def fps(self) -> Fraction:
-        return self.info.fps
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in px."""
-        return self.info.width, self.info.height
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """How many px of the footage are one of ``reduced``, across and down."""
-        return _scale(*self.size)
+            yield from self._filter(read, frames, on_frame)
 
     def reduced(self, stop: int) -> Iterator[Frames]:
-        """The first ``stop`` frames at the size at which faces are looked for."""
+        """Read the first ``stop`` frames at the size at which faces are detected."""
         read = read_frames(
             self.path,
             chunk=_DETECT_CHUNK,
             fps=self.info.fps,
             start=self.first,
-            stop=self._end(stop),
-            size=_reduced(*self.size),
+            stop=self._stop_in_file(stop),
+            size=_reduced_size(*self.size),
             on_warning=self.on_warning,
         )
         for piece in read:
             yield Frames(piece.pixels, piece.start - self.first)
 
-    def _spans(self, frames: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """What is read for single ``frames``, in the file's own numbers: those near each other in
-        one go."""
-        wanted = sorted(set(frames))
-        distant = [i for i in range(1, len(wanted)) if wanted[i] - wanted[i - 1] > _SOUGHT]
-        for begin, end in pairwise([0, *distant, len(wanted)] if wanted else []):
-            yield self.first + wanted[begin], self.first + wanted[end - 1] + 1
+    def _read(self, run: Tensor, chunk: int) -> Iterator[Frames | YuvFrames]:
+        """Read the frames of one run of ``monotone_runs``."""
+        first, last = int(run[0]), int(run[-1])
+        return read_coded(
+            self.path,
+            chunk=chunk,
+            fps=self.info.fps,
+            start=self.first + min(first, last),
+            stop=self._stop_in_file(max(first, last) + 1),
+            reverse=last < first,
+            on_warning=self.on_warning,
+        )
 
-    def _wanted(
+    def _spans(self, frames: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Stretches (first, stop) of the file that hold ``frames``, near ones in one stretch."""
+        numbers = sorted(set(frames))
+        gaps = [i for i in range(1, len(numbers)) if numbers[i] - numbers[i - 1] > _SEEK_GAP]
+        for begin, end in pairwise([0, *gaps, len(numbers)] if numbers else []):
+            yield self.first + numbers[begin], self.first + numbers[end - 1] + 1
+
+    def _filter(
         self,
         pieces: Iterator[AnyFrames],
         frames: Sequence[int],
         on_frame: Callable[[], None] | None,
     ) -> Iterator[tuple[int, AnyFrames]]:
-        """Those of ``pieces``, single frames of the file, that are among ``frames``."""
-        wanted = set(frames)
+        """The single-frame ``pieces`` that are among ``frames``, with the clip's numbers."""
+        numbers = set(frames)
         for piece in pieces:
             if on_frame is not None:
                 on_frame()
-            if (frame := piece.start - self.first) in wanted:
+            if (frame := piece.start - self.first) in numbers:
                 yield frame, replace(piece, start=frame)
 
-    def _end(self, stop: int) -> int:
-        """The file's own number of the frame ``stop``, within the footage."""
+    def _stop_in_file(self, stop: int) -> int:
+        """The file's number of the clip's frame ``stop``, within the clip."""
         return self.first + stop if self.stop is None else min(self.first + stop, self.stop)
 
-    def _read(
-        self, start: int, stop: int, *, chunk: int, reverse: bool = False
-    ) -> Iterator[Frames | YuvFrames]:
-        return read_coded(
-            self.path,
-            chunk=chunk,
-            fps=self.info.fps,
-            start=self.first + start,
-            stop=self._end(stop),
-            reverse=reverse,
-            on_warning=self.on_warning,
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageClip:
+    """Images in memory. A single image is a still.
+
+    Attributes:
+        pixels: (N,H,W,3) RGB, uint8 in [0,255] or float in [0,1].
+        fps: The rate at which they are shown.
+    """
+
+    pixels: Tensor
+    fps: Fraction
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in px."""
+        return self.pixels.shape[2], self.pixels.shape[1]
+
+    @property
+    def still(self) -> bool:
+        """Whether it is one image."""
+        return len(self.pixels) == 1
+
+    @property
+    def length(self) -> int:
+        """Number of images."""
+        return len(self.pixels)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Px of an image per px of ``reduced``, horizontally and vertically."""
+        return _scale(*self.size)
+
+    @property
+    def path(self) -> None:
+        """No file holds it."""
+        return None
+
+    @property
+    def first(self) -> int:
+        """Images count from 0."""
+        return 0
+
+    def frames(self, order: Tensor, *, chunk: int = 8) -> Iterator[Frames]:
+        """The images that ``order`` names, numbered from 0."""
+        for start in range(0, len(order), chunk):
+            yield Frames(self.pixels[order[start : start + chunk]], start)
+
+    def coded(self, *, chunk: int) -> Iterator[Frames]:
+        """All images once, at most ``chunk`` at a time."""
+        return self.frames(torch.arange(len(self.pixels)), chunk=chunk)
+
+    def rgb(self, *, chunk: int) -> Iterator[Frames]:
+        """All images once, at most ``chunk`` at a time."""
+        return self.coded(chunk=chunk)
+
+    def pick(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Single images, by rising number."""
+        for frame in sorted(set(frames)):
+            if on_frame is not None:
+                on_frame()
+            yield frame, self.pixels[frame]
+
+    def pick_coded(
+        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, Frames]]:
+        """Single images in the form that ``frames`` yields."""
+        yield from (
+            (i, Frames(image[None], i)) for i, image in self.pick(frames, on_frame=on_frame)
         )
 
-    def _passes(self, length: int, longer: Longer, chunk: int) -> Iterator[Frames | YuvFrames]:
-        last = None
-        for last in self._read(0, length, chunk=chunk):
-            yield last
-        assert last is not None  # a reader without frames raises
-        backwards = True
-        while longer != "trim":
-            if longer == "hold" or length == 1:
-                yield replace(last, pixels=last.pixels[-1:].expand(chunk, *last.pixels.shape[1:]))
-            elif longer == "loop":
-                yield from self._read(0, length, chunk=chunk)
-            else:
-                ends = (1, length - 1) if backwards else (0, length)
-                if ends[1] > ends[0]:
-                    yield from self._read(*ends, chunk=chunk, reverse=backwards)
-                backwards = not backwards
+    def reduced(self, stop: int) -> Iterator[Frames]:
+        """The first ``stop`` images at the size at which faces are detected."""
+        size = _reduced_size(*self.size)
+        for start in range(0, min(stop, len(self.pixels)), _DETECT_CHUNK):
+            planes = self.pixels[start : min(start + _DETECT_CHUNK, stop)].permute(0, 3, 1, 2)
+            if size != self.size:
+                small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
+                planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
+            yield Frames(planes.permute(0, 2, 3, 1), start)
 
 
 def open_clip(
     path: Path, cut: Cut, *, on_warning: Callable[[str], None] | None = None
 ) -> VideoClip:
-    """What ``cut`` leaves of the video or photo ``path``. MediaError; ValueError for a cut that
-    holds no frame."""
+    """Open a cut of a video, or a photo.
+
+    Args:
+        path: The file.
+        cut: The part of it to be read; of a photo, its rate alone.
+        on_warning: Called with warnings about damaged files.
+
+    Returns:
+        The clip. Nothing but the header has been read.
+
+    Raises:
+        MediaError: The file cannot be read as a video or photo.
+        ValueError: The cut holds no frame.
+    """
     info = probe(path)
     info = replace(info, fps=cut.fps or info.fps)
     if info.still:
@@ -228,75 +429,18 @@ def open_clip(
     return VideoClip(path, info, first, stop, on_warning)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageClip:
-    """Footage in memory: ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], shown at ``fps``.
-    One picture alone is a photograph."""
-
-    pixels: Tensor
-    fps: Fraction
-
-    def frames(
-        self, count: int, *, longer: Longer = "pingpong", chunk: int = 8
-    ) -> Iterator[Frames]:
-        """``count`` frames in the order that ``frame_order`` tells, numbered from 0."""
-        index = frame_order(len(self.pixels), count, longer)
-        for start in range(0, count, chunk):
-            yield Frames(self.pixels[index[start : start + chunk]], start)
-
-    def pick(
-        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
-        """The pictures (H,W,3) of single ``frames``, rising, each with its number; ``on_frame``
-        hears of each."""
-        for frame in sorted(set(frames)):
-            if on_frame is not None:
-                on_frame()
-            yield frame, self.pixels[frame]
-
-    def pick_coded(
-        self, frames: Sequence[int], *, on_frame: Callable[[], None] | None = None
-    ) -> Iterator[tuple[int, Frames]]:
-        """``pick``, but each a picture as ``frames`` gives it."""
-        yield from (
-            (i, Frames(picture[None], i)) for i, picture in self.pick(frames, on_frame=on_frame)
-        )
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in px."""
-        return self.pixels.shape[2], self.pixels.shape[1]
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """How many px of a picture are one of ``reduced``, across and down."""
-        return _scale(*self.size)
-
-    def reduced(self, stop: int) -> Iterator[Frames]:
-        """The first ``stop`` pictures at the size at which faces are looked for."""
-        size = _reduced(*self.size)
-        for start in range(0, min(stop, len(self.pixels)), _DETECT_CHUNK):
-            planes = self.pixels[start : min(start + _DETECT_CHUNK, stop)].permute(0, 3, 1, 2)
-            if size != self.size:
-                small = F.interpolate(planes.float(), (size[1], size[0]), mode="area")
-                planes = small if planes.is_floating_point() else small.round().to(torch.uint8)
-            yield Frames(planes.permute(0, 2, 3, 1), start)
-
-
-def _reduced(width: int, height: int) -> tuple[int, int]:
-    """Width and height at which faces are looked for."""
-    reduction = max(1.0, max(width, height) / DETECT_SIDE)
-    return max(1, round(width / reduction)), max(1, round(height / reduction))
-
-
-def _scale(width: int, height: int) -> tuple[float, float]:
-    size = _reduced(width, height)
-    return width / size[0], height / size[1]
-
-
 def frame_order(length: int, count: int, longer: Longer) -> Tensor:
-    """(count,) which frame of ``length`` is shown at each output frame: ``pingpong`` turns round at
-    both ends without showing them twice, ``loop`` starts again, ``hold`` stays on the last."""
+    """Say which frame of a clip each output frame shows.
+
+    Args:
+        length: Number of frames of the clip.
+        count: Number of output frames.
+        longer: How the clip continues after its end: ``pingpong`` turns round at both ends without
+            showing the end frames twice, ``loop`` starts again, ``hold`` stays on the last frame.
+
+    Returns:
+        (count,) int64 numbers of the clip's frames.
+    """
     index = torch.arange(count)
     if longer == "loop":
         return index % length
@@ -306,10 +450,57 @@ def frame_order(length: int, count: int, longer: Longer) -> Tensor:
     return index.clamp_max(length - 1)
 
 
+def monotone_runs(order: Tensor) -> list[Tensor]:
+    """Split a frame order into runs that a decoder reads in one go.
+
+    Within a run the number rises by 1, falls by 1, or repeats the frame before the run. The frame
+    at which the order turns belongs to the rising run, because reading backwards costs more.
+
+    Args:
+        order: (T,) frame numbers.
+
+    Returns:
+        The runs, which together are ``order``.
+    """
+    steps = order.diff().tolist()
+    runs: list[Tensor] = []
+    first = 0
+    while first < len(order):
+        repeats = first > 0 and steps[first - 1] == 0
+        following = steps[first] if first < len(steps) else 0
+        step = 0 if repeats else following if following in (1, -1) else None
+        stop = first + 1
+        while stop <= len(steps) and steps[stop - 1] == step:
+            stop += 1
+        if step == -1 and stop <= len(steps) and steps[stop - 1] == 1:
+            stop -= 1
+        runs.append(order[first:stop])
+        first = stop
+    return runs
+
+
 def clip_frames(start: Fraction, end: Fraction | None, fps: Fraction) -> tuple[int, int | None]:
-    """The frames shown from ``start`` to ``end`` seconds: nearest boundaries, half a frame up."""
+    """Convert a cut in seconds to frame numbers: nearest boundaries, half a frame up."""
 
     def nearest(seconds: Fraction) -> int:
         return int(seconds * fps + Fraction(1, 2))
 
     return nearest(start), None if end is None else nearest(end)
+
+
+def _repeat(frames: AnyFrames, count: int, chunk: int) -> Iterator[AnyFrames]:
+    """The last of ``frames`` ``count`` times, without copies."""
+    for start in range(0, count, chunk):
+        shape = (min(chunk, count - start), *frames.pixels.shape[1:])
+        yield replace(frames, pixels=frames.pixels[-1:].expand(shape))
+
+
+def _reduced_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which faces are detected."""
+    reduction = max(1.0, max(width, height) / DETECT_SIDE)
+    return max(1, round(width / reduction)), max(1, round(height / reduction))
+
+
+def _scale(width: int, height: int) -> tuple[float, float]:
+    size = _reduced_size(width, height)
+    return width / size[0], height / size[1]

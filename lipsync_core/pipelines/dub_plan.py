@@ -1,137 +1,418 @@
-"""Who speaks what, and when, through which face, drawn from what."""
+"""Plan a dub: which audio drives which face, in which frames of the output, drawn from what."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..audio.vad import Silence, shown_in, voice_activity
-from ..blend.blender import Occlusion
-from ..blend.lip_warp import raise_range, scale_shape
+from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
-from ..faces.landmarks import sure_shares
+from ..faces.landmarks import sure_shares, unsure_warning
 from ..faces.selection import FaceSelector, parse_face, select
-from ..media import probe
-from ..media.clip import Cut, ImageClip, VideoClip, frame_order
+from ..media import AudioSource, probe
+from ..media.clip import Clip, Cut, Longer, frame_order
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
-from ..types import Audio, FaceTrack, ProgressCallback, References
+from ..types import Audio, FaceTrack, References
+from .audio_inputs import AudioInputs
 from .lipsync import LipSync
-from .reference import Reference, clear, matching, references
-from .roles import FaceDub, GeneratorCache
-from .speakers import Row, auto_turns, parts, read_turns, turns_of_rows
-from .track_faces import arranged
+from .reference import Reference, find_references, find_unoccluded, match_references
+from .roles import FaceDub
+from .run_log import RunLog
+from .speakers import auto_turns, speaking_faces, turn_opacity, turns_of_rows
+from .track_faces import Finding, arranged, find_people
+from .turn_table import TurnRow, read_turns
 
 Speech = Path | str | Audio
-"""A file with sound, or sound in memory."""
-Faces = Sequence[tuple[FaceTrack, Tensor | None]]
-"""Who speaks, in frames of the footage, and how much of the new mouth is seen in each of the
-output, None for all of it."""
+"""A file with sound, or audio in memory."""
+Turns = Literal["auto"] | tuple[TurnRow, ...]
+"""Who speaks the one audio when: rows of a table, or "auto" for active speaker detection."""
+People = tuple[Sequence[FaceTrack], int]
+"""Tracks found before, and the number of the clip's frames that were searched for them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
-    """What an output shows: the frames ``index`` (T,) of the ``length`` that were searched of
-    ``footage``, a ``cut``."""
+class DubPlan:
+    """Everything needed to render a dub; no frame of it has been drawn.
 
-    footage: VideoClip | ImageClip
-    length: int
-    index: Tensor
+    Attributes:
+        clip: The source pictures.
+        frame_order: (T,) number of the clip's frame that each output frame shows.
+        faces: The speaking faces, their tracks in output frames.
+        output_audio: The sound of the output.
+        found: Number of people found in the clip; a person counts once a scene.
+    """
+
+    clip: Clip
+    frame_order: Tensor
+    faces: tuple[FaceDub, ...]
+    output_audio: AudioSource
+    found: int
+
+    def dubbed_frames(self) -> Tensor:
+        """(T,) bool: output frames that show something of a new mouth."""
+        return torch.stack([_shows_mouth(face) for face in self.faces]).any(0)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """How a dub is planned.
+
+    Attributes:
+        cut: The cut of the video that the clip is; its ``longer`` says how the picture continues
+            if the speech outlasts it.
+        silence: What a mouth does in silence.
+        reference: Which pictures mouths are drawn from.
+        finding: How faces are found.
+        device: Device of the detector, a name that torch knows.
+        whole_clip: Whether all frames of the clip are searched, also those after the end of the
+            speech.
+    """
+
     cut: Cut = Cut()
+    silence: Silence = "generate"
+    reference: Reference = "auto"
+    finding: Finding = Finding()
+    device: torch.device = torch.device("cpu")
+    whole_clip: bool = False
 
-    @classmethod
-    def of(cls, footage: VideoClip, cut: Cut, length: int, wanted: int) -> "Shown":
-        """For sound of ``wanted`` frames."""
-        count = wanted if footage.info.still or cut.longer != "trim" else min(wanted, length)
-        return cls(footage, length, frame_order(length, count, cut.longer), cut)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Timeline:
+    """The output's frames: those of ``order`` (T,), of the first ``length`` frames of ``clip``."""
+
+    clip: Clip
+    length: int
+    order: Tensor
 
 
-def speakers_of(
+_SpeakingFace = tuple[FaceTrack, Tensor | None]
+"""A track in frames of the clip, and (T,) in [0,1] the opacity of its new mouth, None for 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Speakers:
+    """Who speaks.
+
+    Attributes:
+        faces: The face of each audio: a track, or a choice among the faces found.
+        turns: Who speaks the one audio when, in place of ``faces``; None for always.
+    """
+
+    faces: Sequence[FaceSelector | FaceTrack]
+    turns: Turns | None = None
+
+
+def parse_speakers(
     audio: Speech | Sequence[tuple[Speech, str | FaceTrack]], select: str
 ) -> tuple[list[Path | Audio], list[FaceSelector | FaceTrack]]:
-    """Who says what: the sounds, and as many faces."""
+    """Separate the (audio, face) pairs of a dub.
+
+    Args:
+        audio: One audio, spoken by the face that ``select`` names, or pairs.
+        select: Largest, left, right, an index, or x,y.
+
+    Returns:
+        The audio of each speaker, and the face of each.
+
+    Raises:
+        ValueError: There is no pair, or a face cannot be parsed.
+    """
     pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio)
     if not pairs:
         raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
-    sounds = [sound if isinstance(sound, Audio) else Path(sound) for sound, _ in pairs]
-    return sounds, [who if isinstance(who, FaceTrack) else parse_face(who) for _, who in pairs]
+    sources = [source if isinstance(source, Audio) else Path(source) for source, _ in pairs]
+    faces = [face if isinstance(face, FaceTrack) else parse_face(face) for _, face in pairs]
+    return sources, faces
 
 
-def chosen(found: Sequence[FaceTrack], selectors: Sequence[FaceSelector | FaceTrack]) -> Faces:
-    """The faces that ``selectors`` name among those ``found``, always seen. NoFaceError."""
-    return [(who if isinstance(who, FaceTrack) else select(found, who), None) for who in selectors]
+def read_speaker_turns(
+    speakers: Path | str | None, sources: int, face: Path, *, cached: bool
+) -> Turns | None:
+    """Read who speaks when.
 
+    Args:
+        speakers: A table of turns, "auto", or None.
+        sources: Number of audio inputs, which must be 1 for turns.
+        face: The face video or photo.
+        cached: Whether the caller keeps what the generator draws, by pairs of audio and face.
 
-def table(
-    speakers: Path | str | None, sounds: int, face: Path, drawings: Sequence[GeneratorCache] | None
-) -> list[Row]:
-    """The rows of the table ``speakers``; none where the judge is to tell, or nobody."""
+    Returns:
+        The rows of the table, "auto", or None if the caller pairs audio with faces.
+
+    Raises:
+        ValueError: Turns do not go with the other inputs, or the table does not exist.
+        LipSyncError: The table cannot be read.
+    """
     if speakers is None:
-        return []
-    if sounds > 1:
+        return None
+    if sources > 1:
         raise ValueError(
-            f"{sounds} sounds and speakers; wanted one sound that they share, or pairs without speakers"
+            f"got {sources} audio files and speakers; give one audio file that they share, or "
+            "pairs of audio and face without speakers"
         )
-    if drawings is not None:
-        raise ValueError("drawings are kept for pairs of sound and face; wanted none with speakers")
+    if cached:
+        raise ValueError("drawings are kept for pairs of audio and face; give none with speakers")
     if speakers != "auto":
         if not Path(speakers).is_file():
             raise ValueError(
-                f"speakers are {str(speakers)!r}, and there is no such file; wanted auto, or a table of turns"
+                f"speakers is {str(speakers)!r}, and there is no such file; give auto, or a table "
+                "of turns"
             )
-        return read_turns(Path(speakers))
+        return tuple(read_turns(Path(speakers)))
     if probe(face).still:
         raise ValueError(
-            f"{face}: nobody speaks in a photograph by itself; wanted a table of turns"
+            f"{face} is a photo, whose speakers cannot be detected; give a table of turns"
         )
-    return []
+    return "auto"
 
 
-def turns(
-    rows: list[Row],
-    sound: Path | Audio,
-    shown: Shown,
-    found: Sequence[FaceTrack],
+def plan_dub(
+    clip: Clip,
+    audio: AudioInputs,
+    speakers: Speakers,
+    model: LipSync,
+    options: PlanOptions,
     *,
-    device: torch.device,
-    warn: Callable[[str], None],
-    say: ProgressCallback,
-) -> Faces:
-    """The faces that speak by turns, by the table's ``rows`` or by the judge. NoFaceError where
-    none is in the picture."""
-    footage, length, index = shown.footage, shown.length, shown.index
-    assert isinstance(footage, VideoClip)
-    fps, path = footage.fps, footage.path
-    if rows:
-        found_turns = turns_of_rows(rows, found, fps, warn, length=length, index=index)
+    people: People | None = None,
+    log: RunLog,
+) -> DubPlan:
+    """Decide everything about a dub that can be decided before frames are drawn.
+
+    Args:
+        clip: The source pictures.
+        audio: Speech for the model, and the output's sound.
+        speakers: Who speaks each audio, or the one audio when.
+        model: The model that the plan is rendered with.
+        options: How it is planned.
+        people: Faces found before; None to search for them.
+        log: Takes warnings, progress and the time of every stage.
+
+    Returns:
+        The plan.
+
+    Raises:
+        NoFaceError: No frame shows a face that was chosen.
+        ValueError: A choice is not possible.
+    """
+    count = audio.count_frames(clip.fps)
+    found, searched = people or _find_people(clip, options, count, log)
+    length = searched if options.whole_clip else min(searched, count)
+    count = count_output_frames(clip, length, audio, options.cut.longer)
+    timeline = _Timeline(clip, length, frame_order(length, count, options.cut.longer))
+    if speakers.turns is None:
+        faces = [
+            (face if isinstance(face, FaceTrack) else select(found, face), None)
+            for face in speakers.faces
+        ]
     else:
-        found_turns = auto_turns(
-            path,
-            sound,
+        with log.clock("find turns"):
+            faces = _assign_turns(
+                speakers.turns, found, timeline, audio.sources[0], options=options, log=log
+            )
+    moves_lips = isinstance(model.model, LipWarp)
+    doubt = unsure_warning([track for track, _ in faces], passed=moves_lips)
+    if doubt and (moves_lips or model.blend.mask != "box"):
+        log.warn(doubt)
+    planner = _FacePlanner(timeline, model, options, log)
+    speech = audio.speech_per_face(len(faces))
+    dubs: list[FaceDub] = []
+    for face, heard in zip(faces, speech, strict=True):
+        if planner.reference == "auto":
+            log.progress("find references", len(dubs), len(faces))
+        dubs.append(planner.plan(face, heard))
+    if planner.reference == "auto":
+        log.progress("find references", len(faces), len(faces))
+    return DubPlan(clip, timeline.order, tuple(dubs), audio.output, len(found))
+
+
+def plan_preview(clip: Clip, tracks: Sequence[FaceTrack], length: int, model: LipSync) -> DubPlan:
+    """Plan a silent dub, whose masks can be drawn before there is any speech.
+
+    Args:
+        clip: The source pictures.
+        tracks: The faces that would speak.
+        length: Number of the clip's frames that were searched.
+        model: The model that would draw.
+
+    Returns:
+        A plan whose output frames are those of the clip.
+    """
+    order, compares = torch.arange(length), model.blend.occlusion == "compare"
+    silence = Audio(torch.zeros(1, 1), model.config.features.rate)
+    faces = [
+        FaceDub(
+            silence,
+            arranged(track, length, order),
+            unoccluded=find_unoccluded(clip, track, length=length) if compares else None,
+        )
+        for track in tracks
+    ]
+    return DubPlan(clip, order, tuple(faces), AudioSource(silence), len(tracks))
+
+
+def count_output_frames(clip: Clip, length: int, audio: AudioInputs, longer: Longer) -> int:
+    """Count the frames of an output.
+
+    Args:
+        clip: The source pictures.
+        length: Number of the clip's frames that can be shown.
+        audio: The speech.
+        longer: How the picture continues if the speech outlasts it.
+
+    Returns:
+        As many as the longest speech takes; no more than ``length`` if a video is trimmed.
+    """
+    count = audio.count_frames(clip.fps)
+    return min(count, length) if longer == "trim" and not clip.still else count
+
+
+def _find_people(clip: Clip, options: PlanOptions, count: int, log: RunLog) -> People:
+    """The people in the frames that ``count`` output frames show, or in all frames."""
+    if options.whole_clip and clip.length is not None:
+        count = clip.length
+    log.progress("find faces", 0, count)
+    with log.clock("find faces"):
+        return find_people(
+            clip,
+            options.finding,
+            options.device,
+            stop=count,
+            on_found=lambda done: log.progress("find faces", done, count),
+        )
+
+
+def _assign_turns(
+    turns: Turns,
+    found: Sequence[FaceTrack],
+    timeline: _Timeline,
+    source: Path | Audio,
+    *,
+    options: PlanOptions,
+    log: RunLog,
+) -> list[_SpeakingFace]:
+    """The faces that speak by turns, each with the opacity of its mouth."""
+    clip, length, order = timeline.clip, timeline.length, timeline.order
+    if turns == "auto":
+        if clip.path is None:
+            raise ValueError("images have no sound that tells who speaks; give a table of turns")
+        detected = auto_turns(
+            clip.path,
+            source,
             found,
             length,
-            fps=fps,
-            cut=shown.cut,
-            device=device,
-            warn=warn,
-            on_progress=say,
+            fps=clip.fps,
+            cut=options.cut,
+            device=options.device,
+            warn=log.warn,
+            on_progress=log.progress,
         )
-    faces = parts(found_turns, found, fps=fps, length=length, index=index, of_output=bool(rows))
+        in_clip = turn_opacity(detected, clip.fps, length)
+        opacity = {track: curve[order] for track, curve in in_clip.items()}
+    else:
+        rows = turns_of_rows(turns, found, clip.fps, log.warn, length=length, index=order)
+        opacity = turn_opacity(rows, clip.fps, len(order))
+    faces = speaking_faces(opacity, found, length=length, index=order)
     if not any(
-        bool((arranged(face, length, index).visible & (seen > 0)).any()) for face, seen in faces
+        bool((arranged(face, length, order).visible & (seen > 0)).any()) for face, seen in faces
     ):
+        advice = "give a table of turns, or --face" if turns == "auto" else "correct the table"
         raise NoFaceError(
-            f"{path}: none of {len(found)} faces has a turn that is in the picture; "
-            + ("mend the table of turns" if rows else "give a table of turns, or --face")
+            f"{clip.path}: none of {len(found)} faces has a turn that is in the picture; {advice}"
         )
-    return [(face, seen) for face, seen in faces]
+    return list(faces)
 
 
-def drawn_from(reference: Reference, silence: Silence, model: TalkingFace) -> Reference:
-    """What mouths are drawn from: ``auto`` is left to a ``LipWarp`` alone, which also closes lips
-    by itself; of other models a mouth that closes in silence needs a closed one."""
+class _FacePlanner:
+    """Plans one speaking face after the other."""
+
+    def __init__(
+        self, timeline: _Timeline, model: LipSync, options: PlanOptions, log: RunLog
+    ) -> None:
+        self._timeline = timeline
+        self._model = model
+        self._options = options
+        self._log = log
+        self.reference: Reference = choose_reference(
+            options.reference, options.silence, model.model
+        )
+        self._lip_shapes: dict[int, Tensor] = {}  # by the identity of the speech
+
+    def plan(self, face: _SpeakingFace, speech: Audio) -> FaceDub:
+        """Decide what one face is drawn from, and how much of it is visible when."""
+        (track, turns), options = face, self._options
+        clip, length, order = self._timeline.clip, self._timeline.length, self._timeline.order
+        with self._log.clock("find references"):
+            references = self._find_references(track, speech)
+        activity = (
+            None
+            if options.silence == "generate"
+            else voice_activity(speech, fps=clip.fps, count=len(order))
+        )
+        opacity, speech_weight = shown_in(options.silence, turns, activity)
+        unoccluded = None
+        if self._model.blend.occlusion == "compare":
+            unoccluded = find_unoccluded(clip, track, length=length)
+        dub = FaceDub(
+            speech,
+            arranged(track, length, order),
+            opacity=opacity,
+            speech_weight=speech_weight,
+            references=references,
+            unoccluded=unoccluded,
+        )
+        return self._suit_lips(dub) if isinstance(self._model.model, LipWarp) else dub
+
+    def _find_references(self, track: FaceTrack, speech: Audio) -> References | None:
+        clip, length, order = self._timeline.clip, self._timeline.length, self._timeline.order
+        if self.reference == "auto":
+            lips = self._lip_range(track, speech)
+            shapes = scale_shape(self._shapes(speech), lips)
+            return match_references(clip, track, shapes, lips.spread, length=length, index=order)
+        return find_references(
+            clip,
+            track,
+            self.reference,
+            length=length,
+            index=order,
+            on_found=lambda done: self._log.progress("find references", done, length),
+        )
+
+    def _suit_lips(self, dub: FaceDub) -> FaceDub:
+        """``dub`` with the person's own range of lips, invisible in frames with unsure landmarks."""
+        sure, opacity = sure_shares(dub.track), dub.opacity
+        if sure is not None:
+            opacity = sure if opacity is None else opacity[: len(sure)] * sure[: len(opacity)]
+        return replace(dub, opacity=opacity, lip_range=self._lip_range(dub.track, dub.audio))
+
+    def _lip_range(self, track: FaceTrack, speech: Audio) -> LipRange:
+        """How the lips of the person of ``track`` move when they say ``speech``."""
+        return raise_range(self._model.lip_range(track), self._shapes(speech))
+
+    def _shapes(self, speech: Audio) -> Tensor:
+        """(T,3) the lip shapes of ``speech``, computed once for all faces that speak it."""
+        if id(speech) not in self._lip_shapes:
+            fps, count = self._timeline.clip.fps, len(self._timeline.order)
+            self._lip_shapes[id(speech)] = self._model.lip_shapes(speech, fps, count)
+        return self._lip_shapes[id(speech)]
+
+
+def choose_reference(reference: Reference, silence: Silence, model: TalkingFace) -> Reference:
+    """Resolve which pictures mouths are drawn from.
+
+    Args:
+        reference: The caller's choice.
+        silence: What a mouth does in silence.
+        model: The generator.
+
+    Returns:
+        ``auto`` for a ``LipWarp`` alone, which also closes lips by itself; for other models the
+        frame itself, or a closed mouth if mouths close in silence.
+    """
     if isinstance(model, LipWarp):
         return reference
     if reference in ("auto", "current"):
@@ -139,100 +420,6 @@ def drawn_from(reference: Reference, silence: Silence, model: TalkingFace) -> Re
     return reference
 
 
-def looks_of(
-    faces: Faces,
-    shown: Shown,
-    reference: Reference,
-    silence: Silence,
-    say: ProgressCallback,
-    *,
-    sync: LipSync,
-    heard: Sequence[Audio],
-) -> list[References | None]:
-    """What each face is drawn from when it speaks what is ``heard`` (one sound for all, or one
-    each); see ``Reference``."""
-    kind = drawn_from(reference, silence, sync.model)
-    if kind == "auto":
-        sounds = list(heard) * len(faces) if len(heard) == 1 else heard
-        looks: list[References | None] = []
-        for (face, _), sound in zip(faces, sounds, strict=True):
-            say("find references", len(looks), len(faces))
-            looks.append(_matching(face, sound, shown, sync))
-        say("find references", len(faces), len(faces))
-        return looks
-    return [
-        references(
-            shown.footage,
-            face,
-            kind,
-            length=shown.length,
-            index=shown.index,
-            on_found=lambda done: say("find references", done, shown.length),
-        )
-        for face, _ in faces
-    ]
-
-
-def _matching(face: FaceTrack, sound: Audio, shown: Shown, sync: LipSync) -> References | None:
-    """The mouths of ``face`` that are nearest to what ``sound`` asks for."""
-    said = sync.lip_shapes(sound, shown.footage.fps, len(shown.index))
-    own = raise_range(sync.lip_range(face), said)
-    return matching(
-        shown.footage,
-        face,
-        scale_shape(said, own),
-        own.spread,
-        length=shown.length,
-        index=shown.index,
-    )
-
-
-def roles_of(
-    faces: Faces,
-    heard: Sequence[Audio],
-    shown: Shown,
-    looks: Sequence[References | None],
-    silence: Silence,
-    occlusion: Occlusion,
-    drawings: Sequence[GeneratorCache] | None = None,
-) -> list[FaceDub]:
-    """Who says what through whom, in frames of the output, and how much of each is seen; one sound
-    is for all."""
-    many, count = len(faces), len(shown.index)
-    sounds = list(heard) * many if len(heard) == 1 else heard
-    roles: list[FaceDub] = []
-    for (face, turn), sound, kept, look in zip(
-        faces, sounds, drawings or [None] * many, looks, strict=True
-    ):
-        voice = (
-            None
-            if silence == "generate"
-            else voice_activity(sound, fps=shown.footage.fps, count=count)
-        )
-        seen, speaking = shown_in(silence, turn, voice)
-        plain = clear(shown.footage, face, length=shown.length) if occlusion == "compare" else None
-        roles.append(
-            FaceDub(
-                sound, arranged(face, shown.length, shown.index), kept, seen, speaking, look, plain
-            )
-        )
-    return roles
-
-
-def suit_roles(roles: Sequence[FaceDub], sync: LipSync, shown: Shown) -> list[FaceDub]:
-    """``roles`` for the model of ``sync``: one that moves lips moves them as far as speakers do,
-    and shows nothing in frames whose landmarks cannot be believed."""
-    if not isinstance(sync.model, LipWarp):
-        return list(roles)
-    out: list[FaceDub] = []
-    for role in roles:
-        said = sync.lip_shapes(role.audio, shown.footage.fps, len(shown.index))
-        sure = sure_shares(role.track)
-        seen = (
-            sure
-            if sure is None or role.opacity is None
-            else role.opacity[: len(sure)] * sure[: len(role.opacity)]
-        )
-        lips = raise_range(sync.lip_range(role.track), said)
-        out.append(replace(role, opacity=role.opacity if sure is None else seen, lip_range=lips))
-    return out
+def _shows_mouth(face: FaceDub) -> Tensor:
+    """(T,) bool: output frames that show something of this face's new mouth."""
+    return face.track.visible if face.opacity is None else face.track.visible & (face.opacity > 0)

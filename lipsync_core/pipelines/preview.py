@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blend.blender import Blend, Blender, FaceCrops, enclose_mouths
+from ..blend.blender import Blender, FaceCrops, enclose_mouths
 from ..blend.masks import face_mask
 from ..errors import NoFaceError
 from ..faces.landmarks import LandmarkFinder
-from ..faces.parser import FaceParser
 from ..faces.selection import rows
 from ..faces.tracking import window
 from ..image.affine import (
@@ -29,12 +28,11 @@ from ..image.affine import (
 from ..image.crop import crop_frames
 from ..image.landmarks import POINTS
 from ..image.yuv import to_rgb
-from ..media.clip import ImageClip, VideoClip
 from ..models.lip_warp import LipWarp
 from ..types import FaceTrack, Frames, YuvFrames
-from .reference import clear
-from .roles import ReferenceCrops
-from .track_faces import load_parser
+from .dub_plan import DubPlan
+from .lipsync import LipSync
+from .roles import FaceDub, ReferenceCrops
 
 _TINT = (0.0, 1.0, 0.25)  # green: neither skin nor lips have it
 _MOST_TINT = 0.4  # of the picture's colour, so that the face can still be seen
@@ -42,123 +40,138 @@ _AROUND = 0.5  # of a face's box, shown on each side of it
 
 
 @torch.inference_mode()
-def mask_sheet(
-    media: VideoClip | ImageClip,
-    tracks: Sequence[FaceTrack],
-    length: int,
-    *,
-    blend: Blend,
-    framing: Framing = Framing(),
-    size: int = 96,
-    device: torch.device,
-    moves: bool = False,
-    lips: LipWarp | None = None,
-    parser: FaceParser | None = None,
-    count: int = 9,
-    width: int = 1280,
-) -> Tensor:
-    """A contact sheet (h,w,3) uint8, ``width`` px wide or a little less: of ``count`` equal parts
-    of the ``length`` frames of ``media`` one frame each, cut to the region of its faces, with the
-    mask of ``blend`` over every one of ``tracks``. The tint is as strong as the new mouth would be
-    seen; a line, white inside and black outside, runs where that is half.
+def draw_mask_sheet(plan: DubPlan, model: LipSync, *, count: int = 9, width: int = 1280) -> Tensor:
+    """Draw the masks of a dub over frames of its clip, as a contact sheet.
 
-    framing, size: those of the model's crops; moves: whether it moves pixels, whose upper half
-    stays (``TalkingFace.moves``). lips: the model itself where it moves lips; how far the chin will
-    fall is not known yet, so the mask is that of a jaw which stays where it is. ``device``: the
-    parser's, where the blend asks for one and none is given. Frames on the sheet lie apart, so that
-    nothing is eased from one to the next. Parts in which none of the faces is visible are left out.
+    The tint is as strong as the new mouth would be; a line, white inside and black outside, runs
+    at half of that. Nothing is generated: a model that moves lips is shown with a jaw that stays,
+    because how far the chin falls depends on the speech. The frames of a sheet are far apart, so
+    nothing is smoothed from one to the next.
 
-    Raises NoFaceError where that is all of them; WeightsError without a parser's weights;
-    ValueError unless ``length``, ``count`` and ``width`` are 1 or more.
+    Args:
+        plan: The dub, for example of ``plan_preview``.
+        model: The model that the plan was made for.
+        count: Number of equal parts of the clip from which one frame each is shown. Parts that
+            show none of the faces are left out.
+        width: Width of the sheet in px; it may be a little less.
+
+    Returns:
+        (h,w,3) uint8, the frames cut to the region of their faces.
+
+    Raises:
+        NoFaceError: No frame shows any of the faces.
+        ValueError: The plan has no frames, or ``count`` or ``width`` is less than 1.
     """
     if width < 1:
         raise ValueError(f"width is {width} px; wanted 1 or more")
-    seen = {frame: _seen(tracks, frame) for frame in sheet_frames(tracks, length, most=count)}
-    seen = {frame: faces for frame, faces in seen.items() if faces}
-    if not seen:
+    tracks, length = [face.track for face in plan.faces], len(plan.frame_order)
+    visible = {
+        frame: _visible_faces(tracks, frame) for frame in sheet_frames(tracks, length, most=count)
+    }
+    visible = {frame: faces for frame, faces in visible.items() if faces}
+    if not visible:
         raise NoFaceError(
             f"none of {len(tracks)} chosen faces is visible in {length} frames; choose another face"
         )
-    if blend.occlusion == "parse" and parser is None:
-        parser = load_parser(device)
-    clears: dict[int, Tensor | None] = {}
-    if blend.occlusion == "compare":
-        clears = {n: _clear(media, track, length, framing, size) for n, track in enumerate(tracks)}
-    finder = None if lips is None else LandmarkFinder(lips.landmarks)
-    regions, wide, high = _regions(seen, *media.size)
-    columns = math.ceil(math.sqrt(len(seen)))
+    drawer = _MaskDrawer(plan, model)
+    regions, wide, high = _regions(visible, *plan.clip.size)
+    columns = math.ceil(math.sqrt(len(visible)))
     across = max(1, width // columns)
     shape = (max(1, round(across * high / wide)), across)
-    blender, tiles = Blender(blend, size), list[Tensor]()
-    for frame, picture in media.pick_coded(list(seen)):
-        tile, share = _part(picture, regions[frame], shape), torch.zeros(shape)
-        for number, face in seen[frame]:
-            faces = _faces(picture, face, blend, framing, size, parser)
-            if finder is not None:
-                faces = _reaching_below(faces, picture, face, finder)
-            state = blender.start(media.fps, reference=clears.get(number))
-            mask = blender.make_mask(faces, torch.tensor([frame]), state)
-            onto = compose(_to_tile(regions[frame], shape).to(mask.shape), faces.crop_to_frame)
-            placed = replace(faces, crop_to_frame=onto)
-            lower_half = moves and lips is None
-            new = blender.compute_alpha(shape, placed, mask, lower_half=lower_half)[0].cpu()
-            share = 1 - (1 - share) * (1 - new)
-        tiles.append(tinted(tile.cpu(), share, half=blend.strength / 2))
+    tiles: list[Tensor] = []
+    for frame, picture in plan.clip.pick_coded(list(visible)):
+        opacity = drawer.opacity(picture, frame, visible[frame], regions[frame], shape)
+        tile = _crop_region(picture, regions[frame], shape).cpu()
+        tiles.append(tint(tile, opacity, half=model.blend.strength / 2))
     return contact_sheet(torch.stack(tiles), columns=columns)
 
 
-def tinted(picture: Tensor, share: Tensor, *, half: float = 0.5) -> Tensor:
-    """(h,w,3) uint8: ``picture`` (3,h,w), RGB in [0,1], green by ``share`` (h,w) in [0,1], and
-    round where that is ``half`` or more a line, white inside and black outside, which is seen on
-    any skin."""
+class _MaskDrawer:
+    """Computes how much of new mouths each pixel of a tile would show."""
+
+    def __init__(self, plan: DubPlan, model: LipSync) -> None:
+        self._model, self._fps = model, plan.clip.fps
+        self._framing, self._size = model.config.framing, model.config.size
+        network, blend = model.model, model.blend
+        self._finder = LandmarkFinder(network.landmarks) if isinstance(network, LipWarp) else None
+        self._moves = network.moves and blend.own_pixels and not blend.colour_match
+        self._moves &= self._finder is None
+        self._blender = Blender(blend, self._size)
+        self._clear = [self._unoccluded_crop(face) for face in plan.faces]
+
+    def opacity(
+        self,
+        picture: Frames | YuvFrames,
+        frame: int,
+        faces: list[tuple[int, FaceTrack]],
+        region: Box,
+        shape: tuple[int, int],
+    ) -> Tensor:
+        """(h,w) in [0,1] for the ``region`` of one ``picture``, in a tile of ``shape``."""
+        opacity = torch.zeros(shape)
+        for number, face in faces:
+            crops = self._crop(picture, face)
+            if self._finder is not None:
+                crops = _reach_below(crops, picture, face, self._finder)
+            state = self._blender.start(self._fps, reference=self._clear[number])
+            mask = self._blender.make_mask(crops, torch.tensor([frame]), state)
+            to_tile = compose(_to_tile(region, shape).to(mask.shape), crops.crop_to_frame)
+            placed = replace(crops, crop_to_frame=to_tile)
+            alpha = self._blender.compute_alpha(shape, placed, mask, lower_half=self._moves)
+            new = alpha[0].cpu()
+            opacity = 1 - (1 - opacity) * (1 - new)
+        return opacity
+
+    def _unoccluded_crop(self, face: FaceDub) -> Tensor | None:
+        """(1,3,S,S) the face with nothing in front of it."""
+        crops = ReferenceCrops.of(face.unoccluded, self._framing, self._size)
+        return None if crops is None else crops.crop(0)
+
+    def _crop(self, picture: Frames | YuvFrames, face: FaceTrack) -> FaceCrops:
+        """Where a ``face`` is in its ``picture``, and what the mask depends on, as in a dub."""
+        model, device = self._model, picture.pixels.device
+        boxes, points = face.boxes.float(), face.points.float()
+        matrices = crop_to_frame(boxes, points, self._framing, self._size)
+        inverse = invert(matrices)
+        dense = None if face.dense is None else apply(inverse, face.dense.float()).to(device)
+        pixels, labels, placed = None, None, matrices.to(device)
+        if model.blend.occlusion == "compare":
+            aligned = self._framing.kind == "aligned"
+            pixels = crop_frames(picture, placed, self._size, antialias=aligned)
+        if model.blend.occlusion == "parse":
+            assert model.parser is not None
+            labels = model.parser.faces(picture, points, placed, self._size)
+        return FaceCrops(placed, apply(inverse, points).to(device), dense, pixels, labels)
+
+
+def tint(picture: Tensor, opacity: Tensor, *, half: float = 0.5) -> Tensor:
+    """Tint a picture green where new mouths would be drawn.
+
+    Args:
+        picture: (3,h,w) RGB in [0,1].
+        opacity: (h,w) in [0,1].
+        half: Opacity along which a line runs, white inside and black outside, which is visible on
+            any skin.
+
+    Returns:
+        (h,w,3) uint8.
+    """
     green = picture.new_tensor(_TINT)[:, None, None]
-    out = picture + _MOST_TINT * share * (green - picture)
-    inside = ((share >= half) & (share > 0)).to(picture)[None, None]
+    out = picture + _MOST_TINT * opacity * (green - picture)
+    inside = ((opacity >= half) & (opacity > 0)).to(picture)[None, None]
     grown, shrunk = F.max_pool2d(inside, 3, 1, 1)[0, 0], -F.max_pool2d(-inside, 3, 1, 1)[0, 0]
     out[:, grown > inside[0, 0]] = 0
     out[:, inside[0, 0] > shrunk] = 1
     return (out * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def _seen(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]]:
+def _visible_faces(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]]:
     """The faces that are visible in ``frame``, each a track of that frame alone, with its number."""
     here = [(number, window(track, frame, 1)) for number, track in enumerate(tracks)]
     return [(number, face) for number, face in here if bool(face.visible[0])]
 
 
-def _clear(
-    media: VideoClip | ImageClip, track: FaceTrack, length: int, framing: Framing, size: int
-) -> Tensor | None:
-    """(1,3,S,S) the face with nothing before it, as ``LipSync`` is given it."""
-    found = ReferenceCrops.of(clear(media, track, length=length), framing, size)
-    return None if found is None else found.crop(0)
-
-
-def _faces(
-    picture: Frames | YuvFrames,
-    face: FaceTrack,
-    blend: Blend,
-    framing: Framing,
-    size: int,
-    parser: FaceParser | None,
-) -> FaceCrops:
-    """Where a ``face`` is in its ``picture``, and what the blend's mask needs to know of it; as
-    ``LipSync`` has it."""
-    device = picture.pixels.device
-    boxes, points = face.boxes.float(), face.points.float()
-    matrices = crop_to_frame(boxes, points, framing, size)
-    inverse = invert(matrices)
-    dense = None if face.dense is None else apply(inverse, face.dense.float()).to(device)
-    pixels, labels, placed = None, None, matrices.to(device)
-    if blend.occlusion == "compare":
-        pixels = crop_frames(picture, placed, size, antialias=framing.kind == "aligned")
-    if blend.occlusion == "parse":
-        assert parser is not None
-        labels = parser.faces(picture, points, placed, size)
-    return FaceCrops(placed, apply(inverse, points).to(device), dense, pixels, labels)
-
-
-def _reaching_below(
+def _reach_below(
     faces: FaceCrops, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
 ) -> FaceCrops:
     """``faces`` with the outline that moved lips are put in under; looks for landmarks where the
@@ -197,7 +210,7 @@ def _regions(
     return regions, float(shape[0]), float(shape[1])
 
 
-def _part(picture: Frames | YuvFrames, region: Box, shape: tuple[int, int]) -> Tensor:
+def _crop_region(picture: Frames | YuvFrames, region: Box, shape: tuple[int, int]) -> Tensor:
     """(3,h,w) RGB in [0,1] of the ``region`` of a single picture."""
     x0, y0, x1, y1 = region
     if isinstance(picture, YuvFrames):

@@ -17,7 +17,7 @@ from ..faces.tracking import window
 from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
-from ..media.clip import ImageClip, VideoClip
+from ..media.clip import Clip
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames, References, YuvFrames
 from .track_faces import Found
@@ -38,8 +38,8 @@ _MARGIN = 0.3
 _JUMP = 0.5
 
 
-def references(
-    footage: VideoClip | ImageClip,
+def find_references(
+    clip: Clip,
     track: FaceTrack,
     kind: Reference,
     *,
@@ -51,19 +51,19 @@ def references(
     """What the face of ``track`` is drawn from, at most ``most`` pictures; None where that is the
     frame itself: for ``current``, in photographs, and for somebody who is never visible.
 
-    track: in frames of ``footage``, of which there are ``length``; index (T,): the one that each
+    track: in frames of ``clip``, of which there are ``length``; index (T,): the one that each
     output frame shows. Reads the footage once at the size at which faces are looked for, of which
     ``on_found`` hears, and then the chosen frames. Of more stretches than ``most`` some have no
     picture of their own, and take the nearest in time.
     """
     whole = window(track, 0, length)
-    if kind in ("auto", "current") or _still(footage) or not whole.visible.any():
+    if kind in ("auto", "current") or clip.still or not whole.visible.any():
         return None
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
     looked = kind == "nearest-closed"
     told = _told(whole)
-    values, cuts = _measured(footage, whole, whole.visible & ~told & looked, on_found)
+    values, cuts = _measured(clip, whole, whole.visible & ~told & looked, on_found)
     if whole.dense is not None and bool(told.any()):
         values[told] = mouth_opening(whole.dense[told].float())
     stretches = _stretches(whole, cuts)
@@ -75,7 +75,7 @@ def references(
         parts.append(
             a
             + (
-                closed_frames(values[a:b], seen, fps=footage.fps, most=share)
+                closed_frames(values[a:b], seen, fps=clip.fps, most=share)
                 if looked
                 else seen.nonzero()[:1, 0]
             )
@@ -83,11 +83,11 @@ def references(
     chosen = torch.cat(parts)
     if len(chosen) > most:
         chosen = chosen[torch.arange(most) * len(chosen) // most]
-    return _gathered(footage, whole, chosen, _stands_for(chosen, stretches, length)[index])
+    return _gathered(clip, whole, chosen, _stands_for(chosen, stretches, length)[index])
 
 
-def matching(
-    footage: VideoClip | ImageClip,
+def match_references(
+    clip: Clip,
     track: FaceTrack,
     wanted: Tensor,
     spread: Tensor,
@@ -103,12 +103,12 @@ def matching(
     shows.
 
     Args:
-        footage: where the person is seen.
-        track: their face, with our dense landmarks, in frames of ``footage``, of which there are
+        clip: where the person is seen.
+        track: their face, with our dense landmarks, in frames of ``clip``, of which there are
             ``length``.
         wanted: (T,3) opening, width and jaw for each output frame.
         spread: (3,) the person's standard deviations of those.
-        index: (T,) the frame of ``footage`` that each output frame shows.
+        index: (T,) the frame of ``clip`` that each output frame shows.
         most: how many pictures are kept, over all stretches.
 
     Returns:
@@ -117,7 +117,7 @@ def matching(
     """
     whole = window(track, 0, length)
     usable = sure_frames(whole)
-    if _still(footage) or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
+    if clip.still or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
         return None
     dense = whole.dense.float()
     stretches = _stretches(whole, torch.zeros_like(whole.visible))
@@ -137,19 +137,19 @@ def matching(
         if first < last and len(here):
             own = dense[chosen[first:last]]
             places[here] = first + match_frames(wanted[here], turns[index[here]], own, spread)
-    return _gathered(footage, whole, chosen, places)
+    return _gathered(clip, whole, chosen, places)
 
 
-def clear(footage: VideoClip | ImageClip, track: FaceTrack, *, length: int) -> References | None:
-    """One picture of the face of ``track`` in the ``length`` frames of ``footage`` in which nothing
+def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References | None:
+    """One picture of the face of ``track`` in the ``length`` frames of ``clip`` in which nothing
     lies before it, as far as eight of them, spread over the clip, tell (``pick_clearest``). None in
     photographs and for somebody who is never visible."""
     whole = window(track, 0, length)
     frames = whole.visible.nonzero()[:, 0]
-    if _still(footage) or not len(frames):
+    if clip.still or not len(frames):
         return None
     tried = frames[torch.linspace(0, len(frames) - 1, min(_TRIED, len(frames))).long()]
-    found = _gathered(footage, whole, tried, torch.zeros(1, dtype=torch.long))
+    found = _gathered(clip, whole, tried, torch.zeros(1, dtype=torch.long))
     maps = crop_to_frame(found.boxes, found.points, Framing(), _LOOKED_AT)
     crops = torch.cat(
         [crop_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)]
@@ -157,10 +157,6 @@ def clear(footage: VideoClip | ImageClip, track: FaceTrack, *, length: int) -> R
     best = int(pick_clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
     return References(found.patches[one], found.boxes[one], found.points[one], found.index)
-
-
-def _still(footage: VideoClip | ImageClip) -> bool:
-    return len(footage.pixels) == 1 if isinstance(footage, ImageClip) else footage.info.still
 
 
 def _told(whole: FaceTrack) -> Tensor:
@@ -177,18 +173,18 @@ def _alike(seen: Tensor, told: Tensor) -> Tensor:
 
 
 def _measured(
-    footage: VideoClip | ImageClip, whole: FaceTrack, looked: Tensor, on_found: Found | None
+    clip: Clip, whole: FaceTrack, looked: Tensor, on_found: Found | None
 ) -> tuple[Tensor, Tensor]:
     """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool,
     which frames begin a scene."""
-    across, down = footage.scale
+    across, down = clip.scale
     stretch = torch.tensor([across, down])
     maps = crop_to_frame(
         whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT
     )
     values, cuts = torch.zeros(len(whole.visible)), torch.zeros_like(whole.visible)
     state: CutState | None = None
-    with closing(ahead(footage.reduced(len(values)))) as pieces:
+    with closing(ahead(clip.reduced(len(values)))) as pieces:
         for piece in pieces:
             stop = piece.start + len(piece.pixels)
             cuts[piece.start : stop], state = scene_cuts(piece.pixels, state)
@@ -224,15 +220,13 @@ def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -
     return places
 
 
-def _gathered(
-    footage: VideoClip | ImageClip, whole: FaceTrack, chosen: Tensor, index: Tensor
-) -> References:
+def _gathered(clip: Clip, whole: FaceTrack, chosen: Tensor, index: Tensor) -> References:
     """Only patches are kept, never a whole frame."""
     boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()
-    areas = _areas(boxes, points, footage.size)
+    areas = _areas(boxes, points, clip.size)
     area_of = dict(zip(chosen.tolist(), areas, strict=True))
     patches = tuple(
-        _patch(picture, area_of[frame]) for frame, picture in footage.pick_coded(chosen.tolist())
+        _patch(picture, area_of[frame]) for frame, picture in clip.pick_coded(chosen.tolist())
     )
     assert len(patches) == len(chosen)  # all were read before
     corners = boxes.new_tensor([area[:2] for area in areas])

@@ -20,7 +20,7 @@ from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import usual_centre
 from ..faces.shot_boundaries import scene_cuts
 from ..media import probe, read_audio, write_shifted
-from ..media.clip import Cut, VideoClip, open_clip
+from ..media.clip import Clip, Cut, open_clip
 from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
 from ..metrics.sync import score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
@@ -240,7 +240,7 @@ def judged_sound(
 
 
 def _exact(
-    footage: VideoClip,
+    footage: Clip,
     sound: Audio,
     judge: Scorer,
     finding: Finding,
@@ -249,7 +249,7 @@ def _exact(
 ) -> list[TrackScore]:
     """The score of every face, its frames counted at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
-    coded = footage.frames(sys.maxsize, sys.maxsize, longer="trim", chunk=_CHUNK)
+    coded = footage.coded(chunk=_CHUNK)
     with closing(_told(coded, length, "score", say)) as frames:
         scores = score_tracks(frames, sound, judge, tracks=tracks)
     found: list[TrackScore] = []
@@ -260,11 +260,11 @@ def _exact(
 
 
 def _faces(
-    footage: VideoClip, finding: Finding, device: torch.device, say: ProgressCallback
+    footage: Clip, finding: Finding, device: torch.device, say: ProgressCallback
 ) -> tuple[list[FaceTrack], int]:
     """Every face track, and the number of frames."""
-    say("find faces", 0, footage.info.frames or 0)
-    whole = footage.info.frames or 0
+    say("find faces", 0, footage.length or 0)
+    whole = footage.length or 0
     tracks, length = find_people(
         footage,
         replace(finding, dense=False),
@@ -272,8 +272,8 @@ def _faces(
         stop=sys.maxsize,
         on_found=lambda done: say("find faces", done, max(done, whole)),
     )
-    if length < math.floor(SHORTEST * footage.info.fps):
-        seconds = float(length / footage.info.fps)
+    if length < math.floor(SHORTEST * footage.fps):
+        seconds = float(length / footage.fps)
         raise MediaError(
             f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more"
         )
@@ -286,7 +286,7 @@ def _faces(
 
 
 def _reference(
-    footage: VideoClip,
+    footage: Clip,
     sound: Audio,
     judge: SyncNetScorer,
     whole_frame: bool,
@@ -296,12 +296,12 @@ def _reference(
     """The same by the public scripts' protocol."""
 
     def frames_of(stage: str) -> Generator[Frames, None, None]:
-        return _told(footage.rgb(chunk=_CHUNK), footage.info.frames or 0, stage, say)
+        return _told(footage.rgb(chunk=_CHUNK), footage.length or 0, stage, say)
 
     if whole_frame:
         with closing(frames_of("score")) as frames:
             score = whole_frame_score(frames, sound, judge.model)
-        middle = (footage.info.width // 2, footage.info.height // 2)
+        middle = (footage.size[0] // 2, footage.size[1] // 2)
         last = max(0, len(score.frame_confidence) + judge.window - 2)  # of the last window
         return [TrackScore(0, last, score, middle)]
     network = load_model("sfd_face", kind="s3fd", device=device)

@@ -1,11 +1,9 @@
 """Who speaks when, in a table or by the judge; and what of each face is redrawn for it."""
 
-import csv
-import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,36 +13,26 @@ import torch
 from torch import Tensor
 
 from ..audio.vad import curve
-from ..errors import LipSyncError, MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_seen, joined, parse_face, select_each
+from ..errors import MediaError, NoFaceError
+from ..faces.selection import FaceSelector, first_seen, joined, select_each
 from ..faces.selection import rows as seats
 from ..faces.tracking import window
 from ..media import probe_sound
 from ..media.clip import Cut, open_clip
 from ..metrics.active_speaker import Turn, who_speaks
 from ..metrics.sync_embedder import Scorer
-from ..runtime.atomic import replacing
 from ..runtime.intervals import merge_intervals
 from ..runtime.prefetch import ahead
-from ..runtime.timecode import nearest_frame, parse_seconds
+from ..runtime.timecode import nearest_frame
 from ..runtime.warnings import Warnings
 from ..types import Audio, FaceTrack, ProgressCallback
 from .score import judged_sound, load_scorer
 from .track_faces import Finding, arranged, device_named, find_people
+from .turn_table import TurnRow
 
 _log = logging.getLogger("lipsync.speakers")
 
-COLUMNS = ["start", "end", "face"]
 _CHUNK = 32  # frames looked at together
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The face ``face`` speaks from ``start`` to ``end``, in seconds."""
-
-    start: Fraction
-    end: Fraction
-    face: FaceSelector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +44,7 @@ class SpeakersReport:
     video: Path
     scorer: str
     faces: int
-    rows: tuple[Row, ...]
+    rows: tuple[TurnRow, ...]
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:
@@ -94,9 +82,9 @@ def speakers(
         on_progress or (lambda *_: None),
     )
     footage = open_clip(video, cut, on_warning=warn)
-    if footage.info.still:
+    if footage.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    whole = footage.info.frames or 0
+    whole = footage.length or 0
     tracks, length = find_people(
         footage,
         replace(finding, dense=False),
@@ -143,7 +131,7 @@ def judged_turns(
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
     looked = [arranged(track, length, index) for track in tracks]
-    with closing(ahead(footage.frames(count, count, longer="trim", chunk=_CHUNK))) as pieces:
+    with closing(ahead(footage.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
 
         def told():
             for piece in pieces:
@@ -188,11 +176,14 @@ def auto_turns(
     )
 
 
-def rows_of(turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction) -> tuple[Row, ...]:
+def rows_of(
+    turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction
+) -> tuple[TurnRow, ...]:
     """The same in seconds, each face by its place where it first appears; by its INDEX in the scene
     where that place would mean somebody else."""
     return tuple(
-        Row(turn.first / fps, turn.stop / fps, _name(tracks[turn.track], tracks)) for turn in turns
+        TurnRow(turn.first / fps, turn.stop / fps, _name(tracks[turn.track], tracks))
+        for turn in turns
     )
 
 
@@ -206,7 +197,7 @@ def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
 
 
 def turns_of_rows(
-    rows: Sequence[Row],
+    rows: Sequence[TurnRow],
     tracks: Sequence[FaceTrack],
     fps: Fraction,
     warn: Callable[[str], None],
@@ -241,96 +232,46 @@ def turns_of_rows(
     return turns
 
 
-def read_turns(path: Path) -> list[Row]:
-    """The rows of a table: CSV in UTF-8 with the columns start, end, face; times in seconds or
-    h:m:s, faces as ``--face`` takes them (x,y in quotes). Also as spreadsheets write it where the
-    comma is decimal: semicolons or tabs between cells, times such as 0,5. LipSyncError names the
-    line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = next((mark for mark in ";\t" if mark in text.lstrip().partition("\n")[0]), ",")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        lines = [(reader.line_num, _trimmed(line)) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LipSyncError(
-            f"{path} cannot be read as a table of turns ({error}); wanted CSV in UTF-8 with the columns start,end,face"
-        ) from error
-    lines = [(number, line) for number, line in lines if line]
-    if not lines or [cell.lower() for cell in lines[0][1]] != COLUMNS:
-        got = separator.join(lines[0][1]) if lines else "nothing"
-        raise LipSyncError(f"{path} begins with {got!r}; wanted the columns start,end,face")
-    if not lines[1:]:
-        raise LipSyncError(f"{path} holds no turn; wanted a line for each, such as 0.5,2.25,left")
-    return [_row(line, separator, f"{path}, line {number}") for number, line in lines[1:]]
+def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, Tensor]:
+    """Fade the mouths of speakers in and out by their turns.
+
+    Args:
+        turns: Turns, in frames.
+        fps: Frames per second.
+        count: Number of frames of the clip or output in which the turns count.
+
+    Returns:
+        (count,) opacity in [0,1] by the number of each track that has a turn.
+    """
+    opacity: dict[int, Tensor] = {}
+    for track in sorted({turn.track for turn in turns}):
+        spans = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == track])
+        seconds = torch.tensor(spans).double() * fps.denominator / fps.numerator
+        opacity[track] = curve(seconds, fps=fps, count=count)
+    return opacity
 
 
-def _trimmed(line: list[str]) -> list[str]:
-    """Cells without spaces round them, and without the empty ones that spreadsheets put at the end."""
-    cells = [cell.strip() for cell in line]
-    while cells and not cells[-1]:
-        cells.pop()
-    return cells
-
-
-def _row(line: list[str], separator: str, where: str) -> Row:
-    if len(line) != 3:
-        raise LipSyncError(
-            f'{where} has {len(line)} cells; wanted start,end,face, and "x,y" in quotes'
-        )
-    times = [cell if separator == "," else cell.replace(",", ".") for cell in line[:2]]
-    try:
-        start, end, face = *map(parse_seconds, times), parse_face(line[2])
-    except ValueError as error:
-        raise LipSyncError(f"{where}: {error}") from error
-    if end <= start:
-        raise LipSyncError(
-            f"{where} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < end"
-        )
-    return Row(start, end, face)
-
-
-def write_turns(path: Path, rows: Sequence[Row], *, overwrite: bool = False) -> None:
-    """The table that ``read_turns`` reads, times to the millisecond. LipSyncError where the file is
-    there or cannot be."""
-    if path.exists() and not overwrite:
-        raise LipSyncError(f"{path} exists; choose another name, or overwrite it")
-    try:
-        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as out:
-            writer = csv.writer(out)
-            writer.writerow(COLUMNS)
-            writer.writerows(
-                [f"{float(row.start):.3f}", f"{float(row.end):.3f}", str(row.face)] for row in rows
-            )
-    except OSError as error:
-        raise LipSyncError(f"{path} cannot be written ({error}); give another name") from error
-
-
-def parts(
-    turns: Sequence[Turn],
-    tracks: Sequence[FaceTrack],
-    *,
-    fps: Fraction,
-    length: int,
-    index: Tensor,
-    of_output: bool,
+def speaking_faces(
+    opacity: Mapping[int, Tensor], tracks: Sequence[FaceTrack], *, length: int, index: Tensor
 ) -> list[tuple[FaceTrack, Tensor]]:
-    """Faces that speak, in frames of the source; and how much of each one's new mouth is seen, (T,)
-    in [0,1], with soft edges, in an output that shows the frames ``index`` (T,) of ``length``.
-    People who never meet share one. ``of_output``: turns count frames of the output (a table's),
-    else of the source (the judge's)."""
-    found: list[tuple[FaceTrack, Tensor]] = []
-    for lane in _lanes(
-        sorted({turn.track for turn in turns}, key=lambda i: tracks[i].start), tracks
-    ):
+    """Join the tracks that speak into faces: people who never meet share one.
+
+    Args:
+        opacity: (T,) in [0,1] for each output frame, by the number of a track that speaks.
+        tracks: All tracks, in frames of the clip.
+        length: Number of the clip's frames that were searched.
+        index: (T,) number of the clip's frame that each output frame shows.
+
+    Returns:
+        Faces in frames of the clip, each with the (T,) opacity of its new mouth.
+    """
+    faces: list[tuple[FaceTrack, Tensor]] = []
+    for lane in _assign_lanes(sorted(opacity, key=lambda i: tracks[i].start), tracks):
         shown = torch.zeros(len(index))
         for i in lane:
-            frames = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == i])
-            stretches = torch.tensor(frames).double() * fps.denominator / fps.numerator
-            seen = curve(stretches, fps=fps, count=len(index) if of_output else length)
-            here = _visible(tracks[i], length, index)
-            shown = torch.maximum(shown, (seen if of_output else seen[index]) * here)
-        found.append((joined([tracks[i] for i in lane]), shown))
-    return found
+            shown = torch.maximum(shown, opacity[i] * _visible(tracks[i], length, index))
+        faces.append((joined([tracks[i] for i in lane]), shown))
+    return faces
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
@@ -339,7 +280,7 @@ def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
     return window(track, 0, length).visible[index]
 
 
-def _lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:
+def _assign_lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:
     """``chosen``, rising by start, in as few rows as hold nobody beside another at the same time."""
     lanes: list[list[int]] = []
     for i in chosen:

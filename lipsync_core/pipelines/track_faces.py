@@ -21,7 +21,7 @@ from ..faces.landmarks import VERSION, LandmarkFinder, with_dense
 from ..faces.parser import FaceParser
 from ..faces.shot_boundaries import scene_cuts
 from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
-from ..media.clip import DETECT_SIDE, ImageClip, VideoClip
+from ..media.clip import DETECT_SIDE, Clip
 from ..models.face_detector import FaceDetector
 from ..models.face_landmarks import FaceLandmarks
 from ..models.face_parsing import FaceParsing
@@ -86,14 +86,14 @@ class Finding:
 
 
 def find_people(
-    footage: VideoClip | ImageClip,
+    clip: Clip,
     finding: Finding,
     device: torch.device,
     *,
     stop: int,
     on_found: Found | None = None,
 ) -> tuple[list[FaceTrack], int]:
-    """The people in the first ``stop`` frames of ``footage``, and how many of those frames there
+    """The people in the first ``stop`` frames of ``clip``, and how many of those frames there
     are. on_found hears how many frames were searched."""
     detector, key = load_detector(finding, device)
     ours, pace = (
@@ -101,23 +101,18 @@ def find_people(
         finding.pace,
     )
     people, count = track(
-        footage, detector, stop=stop, detector_key=key, pace=pace, landmarks=ours, on_found=on_found
+        clip, detector, stop=stop, detector_key=key, pace=pace, landmarks=ours, on_found=on_found
     )
     people = [person for person in people if _usual_side(person) >= finding.min_size]
     if finding.landmarks is None or not finding.dense:
         return people, count
-    model, smoothing = LandmarkModel(finding.landmarks), finding.pace.smoothing * float(footage.fps)
-    return with_landmarks(people, _whole(footage, count), model, smoothing=smoothing), count
+    model, smoothing = LandmarkModel(finding.landmarks), finding.pace.smoothing * float(clip.fps)
+    return with_landmarks(people, _whole(clip, count), model, smoothing=smoothing), count
 
 
-def _whole(footage: VideoClip | ImageClip, count: int) -> Iterator[Frames]:
-    """The first ``count`` frames of ``footage`` as RGB, a few at a time."""
-    pieces = (
-        footage.rgb(chunk=_AT_ONCE)
-        if isinstance(footage, VideoClip)
-        else footage.frames(count, chunk=_AT_ONCE)
-    )
-    for piece in pieces:
+def _whole(clip: Clip, count: int) -> Iterator[Frames]:
+    """The first ``count`` frames of ``clip`` as RGB, a few at a time."""
+    for piece in clip.rgb(chunk=_AT_ONCE):
         yield piece
         if piece.start + len(piece.pixels) >= count:
             return
@@ -130,7 +125,7 @@ def _usual_side(person: FaceTrack) -> float:
 
 
 def track(
-    clip: VideoClip | ImageClip,
+    clip: Clip,
     detector: Detector,
     *,
     stop: int = sys.maxsize,
@@ -155,7 +150,7 @@ def track(
     Returns:
         One track per face, and the number of frames searched.
     """
-    key = _cache_key(clip, stop, detector_key, pace) if isinstance(clip, VideoClip) else None
+    key = _cache_key(clip, stop, detector_key, pace)
     marked = (
         None
         if key is None or landmarks is None
@@ -172,12 +167,12 @@ def track(
 
 
 def _cache_key(
-    clip: VideoClip, stop: int, detector_key: tuple[str, str] | None, pace: Pace
+    clip: Clip, stop: int, detector_key: tuple[str, str] | None, pace: Pace
 ) -> str | None:
-    if detector_key is None:
+    if detector_key is None or clip.path is None:
         return None
     settings = {
-        "fps": str(clip.info.fps),
+        "fps": str(clip.fps),
         "first": clip.first,
         "stop": stop,
         "every": pace.every,
@@ -190,7 +185,7 @@ def _cache_key(
 
 
 def _track_without_dense(
-    clip: VideoClip | ImageClip,
+    clip: Clip,
     detector: Detector,
     stop: int,
     key: str | None,
@@ -225,7 +220,7 @@ def _track_without_dense(
 
 
 def add_dense(
-    footage: VideoClip | ImageClip,
+    clip: Clip,
     people: Sequence[FaceTrack],
     count: int,
     landmarks: LandmarkFinder,
@@ -233,11 +228,11 @@ def add_dense(
     pace: Pace = Pace(),
     on_found: Found | None = None,
 ) -> list[FaceTrack]:
-    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``footage``,
+    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``clip``,
     reduced as for the detector.
 
     Args:
-        footage: where they are.
+        clip: where they are.
         people: their tracks, in its px.
         count: how many frames are read, once more.
         landmarks: the network.
@@ -251,14 +246,14 @@ def add_dense(
         return list(people)
 
     def heard() -> Iterator[Frames]:
-        with closing(ahead(footage.reduced(count))) as pieces:
+        with closing(ahead(clip.reduced(count))) as pieces:
             for piece in pieces:
                 yield piece
                 if on_found is not None:
                     on_found(count)
 
-    smoothing = pace.smoothing * float(footage.fps)
-    return with_dense(people, heard(), landmarks, scale=footage.scale, smoothing=smoothing)
+    smoothing = pace.smoothing * float(clip.fps)
+    return with_dense(people, heard(), landmarks, scale=clip.scale, smoothing=smoothing)
 
 
 def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
@@ -327,7 +322,7 @@ def device_named(name: str) -> torch.device:
 
 
 def given_people(
-    footage: VideoClip | ImageClip,
+    clip: Clip,
     boxes: Sequence[Tensor],
     detector: Detector | None,
     *,
@@ -345,8 +340,8 @@ def given_people(
     """
     looked, cuts, state, count = list[Tensor](), list[Tensor](), None, 0
     known = repeat(boxes[0]) if len(boxes) == 1 else iter(boxes)
-    stretch = torch.tensor(footage.scale)
-    for piece in footage.reduced(sys.maxsize):
+    stretch = torch.tensor(clip.scale)
+    for piece in clip.reduced(sys.maxsize):
         begins, state = scene_cuts(piece.pixels, state)
         cuts.append(begins)
         if points is None and detector is not None:
@@ -360,7 +355,7 @@ def given_people(
             on_found(count)
     tracks = tracks_from_boxes(
         _for_all(boxes, count),
-        fps=footage.fps,
+        fps=clip.fps,
         points=looked or None if points is None else _for_all(points, count),
         dense=None if dense is None else _for_all(dense, count),
         frames=count,

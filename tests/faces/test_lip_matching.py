@@ -1,5 +1,6 @@
 """Which of a person's own mouths is shown for each frame of new speech."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,11 @@ from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frame
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
 from lipsync_core.media.clip import ImageClip
 from lipsync_core.models.wav2lip import MINI, Generator
-from lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of
+from lipsync_core.pipelines.audio_inputs import read_audio_inputs
+from lipsync_core.pipelines.dub_plan import PlanOptions, Speakers, choose_reference, plan_dub
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.reference import matching
+from lipsync_core.pipelines.reference import match_references
+from lipsync_core.pipelines.run_log import RunLog
 from lipsync_core.types import Audio, FaceTrack
 
 SPREAD = PRIOR.spread
@@ -112,14 +115,14 @@ def test_the_frames_own_mouth_does_not_matter() -> None:
         COUNT, 3, generator=torch.Generator().manual_seed(2)
     )
     index = torch.arange(COUNT)
-    found = matching(media, track, wanted, SPREAD, length=COUNT, index=index, most=6)
+    found = match_references(media, track, wanted, SPREAD, length=COUNT, index=index, most=6)
     assert found is not None and len(found.patches) == 6 and len(found.index) == COUNT
     assert found.dense is not None and track.dense is not None
     picked = pick_frames(track.dense, track.visible, SPREAD, 6)
     others = [i for i in range(COUNT) if i not in picked.tolist()]
     dense = track.dense.clone()
     dense[others, : OUTER_LIPS.stop] = track.dense[list(reversed(others)), : OUTER_LIPS.stop]
-    again = matching(
+    again = match_references(
         media, replace(track, dense=dense), wanted, SPREAD, length=COUNT, index=index, most=6
     )
     assert again is not None and torch.equal(again.index, found.index)
@@ -129,9 +132,9 @@ def test_without_landmarks_each_frame_is_its_own_picture() -> None:
     media, track = speaker(talk())
     wanted, index = PRIOR.neutral.expand(COUNT, -1), torch.arange(COUNT)
     for other in (replace(track, dense=None), replace(track, dense=torch.zeros(COUNT, 68, 2))):
-        assert matching(media, other, wanted, SPREAD, length=COUNT, index=index) is None
+        assert match_references(media, other, wanted, SPREAD, length=COUNT, index=index) is None
     photo = ImageClip(media.pixels[:1], FPS)
-    assert matching(photo, track, wanted, SPREAD, length=1, index=index) is None
+    assert match_references(photo, track, wanted, SPREAD, length=1, index=index) is None
 
 
 def test_a_person_who_is_away_is_matched_in_each_stretch_alone() -> None:
@@ -140,7 +143,9 @@ def test_a_person_who_is_away_is_matched_in_each_stretch_alone() -> None:
     wanted = PRIOR.neutral + SPREAD * torch.rand(
         COUNT, 3, generator=torch.Generator().manual_seed(3)
     )
-    found = matching(media, track, wanted, SPREAD, length=COUNT, index=torch.arange(COUNT), most=8)
+    found = match_references(
+        media, track, wanted, SPREAD, length=COUNT, index=torch.arange(COUNT), most=8
+    )
     assert found is not None
     first, second = set(found.index[:15].tolist()), set(found.index[20:].tolist())
     assert first and second and max(first) < min(second)
@@ -150,23 +155,20 @@ def test_a_person_who_is_away_is_matched_in_each_stretch_alone() -> None:
 def test_looks_follow_what_is_heard_where_lips_are_moved(reference: str) -> None:
     media, track = speaker(talk())
     sync = LipSync(lip_warp(), blend=Blend(), precision="float32")
-    shown = Shown(media, COUNT, torch.arange(COUNT))
     told: list[tuple[str, int, int]] = []
+    log = RunLog(logging.getLogger("test"), lambda *stage: told.append(stage))
     sounds = [
         Audio(0.3 * torch.randn(1, 25600, generator=torch.Generator().manual_seed(i)), 16000)
         for i in (0, 1)
     ]
 
     def looks(*heard: Audio, silence: str = "generate"):
-        return looks_of(
-            [(track, None)] * 2,
-            shown,
-            reference,
-            silence,
-            lambda *a: told.append(a),
-            sync=sync,
-            heard=heard,
-        )  # type: ignore[arg-type]
+        audio = read_audio_inputs(heard, sync.config.features.rate, warn=log.warn)
+        options = PlanOptions(silence=silence, reference=reference)  # type: ignore[arg-type]
+        people = [track], COUNT
+        plan = plan_dub(media, audio, Speakers([track] * 2), sync, options, people=people, log=log)
+        assert len(plan.frame_order) == COUNT
+        return [face.references for face in plan.faces]
 
     own = looks(*sounds)
     assert len(own) == 2
@@ -186,18 +188,18 @@ def test_looks_follow_what_is_heard_where_lips_are_moved(reference: str) -> None
 def test_auto_is_for_models_that_move_lips() -> None:
     moving, drawing = lip_warp(), Generator(MINI)
     assert (
-        drawn_from("auto", "generate", moving) == "auto"
-        and drawn_from("auto", "close", moving) == "auto"
+        choose_reference("auto", "generate", moving) == "auto"
+        and choose_reference("auto", "close", moving) == "auto"
     )
-    assert drawn_from("current", "close", moving) == "current"
+    assert choose_reference("current", "close", moving) == "current"
     assert (
-        drawn_from("auto", "generate", drawing)
-        == drawn_from("current", "keep", drawing)
+        choose_reference("auto", "generate", drawing)
+        == choose_reference("current", "keep", drawing)
         == "current"
     )
     assert (
-        drawn_from("auto", "close", drawing)
-        == drawn_from("current", "close", drawing)
+        choose_reference("auto", "close", drawing)
+        == choose_reference("current", "close", drawing)
         == "nearest-closed"
     )
-    assert drawn_from("first", "close", drawing) == "first"
+    assert choose_reference("first", "close", drawing) == "first"

@@ -155,7 +155,7 @@ def test_a_parser_sees_the_faces(
             return background.permute(0, 3, 1, 2).float()
 
     monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", lambda name, **_: Path(name))
-    monkeypatch.setattr(pack.part("lipsync_nodes.speaking"), "load_parser", lambda *_: Blind())
+    monkeypatch.setattr(pack.part("lipsync_nodes.dub"), "load_parser", lambda *_: Blind())
     (blend,) = pack.run("BlendSettings", occlusion="parse")
     images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
     assert float(mask.max()) == 0 and float((images - photo).abs().max()) < 1e-5

@@ -47,7 +47,7 @@ def test_people_found_before_are_not_looked_for(
     people = find_people(open_clip(face, Cut()), FRESH, CPU, stop=100)
     assert len(people[0]) == 1 and people[1] == 8
     wanted = dub(face, speech, tmp_path / "a.mp4", finding=FRESH)
-    monkeypatch.setattr("lipsync_core.pipelines.dub.find_people", None)
+    monkeypatch.setattr("lipsync_core.pipelines.dub_plan.find_people", None)
     heard: list[int] = []
     report = dub(
         face,

@@ -15,7 +15,7 @@ from torch import Tensor
 from lipsync_core.blend.blender import Blend
 from lipsync_core.image.affine import ALIGNED
 from lipsync_core.media import probe
-from lipsync_core.media.clip import VideoClip, clip_frames, frame_order
+from lipsync_core.media.clip import VideoClip, clip_frames, frame_order, monotone_runs
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.pipelines.lipsync import LipSync
@@ -227,15 +227,33 @@ def luma(stream: Iterator[Frames | YuvFrames]) -> Tensor:
 def test_footage_shows_its_frames_in_that_order(tmp_path: Path, longer, length: int) -> None:
     path = write_video(tmp_path / "a.mp4", levels(25))
     footage = VideoClip(path, probe(path), first=3, stop=3 + length)
-    shown = luma(footage.frames(length, 47, longer=longer, chunk=8))
-    assert level_of(shown) == (frame_order(length, 47, longer) + 3).tolist()
+    order = frame_order(length, 47, longer)
+    assert level_of(luma(footage.frames(order, chunk=8))) == (order + 3).tolist()
 
 
-def test_footage_may_be_trimmed_or_cut_short(tmp_path: Path) -> None:
+def test_a_clip_is_read_whole_in_part_and_in_any_order(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", levels(25))
-    footage = VideoClip(path, probe(path))
-    assert level_of(luma(footage.frames(25, 60, longer="trim", chunk=8))) == list(range(25))
-    assert level_of(luma(footage.frames(25, 11, chunk=8))) == list(range(11))
+    clip = VideoClip(path, probe(path))
+    assert level_of(luma(clip.coded(chunk=8))) == list(range(25))
+    for order in (list(range(11)), [7, 7, 7, 3, 2, 1, 2, 3, 20, 20, 5, 0, 0]):
+        chunks = list(clip.frames(torch.tensor(order), chunk=2))
+        assert level_of(luma(iter(chunks))) == order
+        starts = torch.tensor([0, *(len(chunk.pixels) for chunk in chunks[:-1])]).cumsum(0)
+        assert [chunk.start for chunk in chunks] == starts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("order", "runs"),
+    [
+        ([0, 1, 2, 1, 0, 1], [[0, 1, 2], [1], [0, 1]]),  # the turning frames are read forwards
+        ([0, 1, 2, 0, 1], [[0, 1, 2], [0, 1]]),
+        ([0, 1, 1, 1], [[0, 1], [1, 1]]),
+        ([3, 3, 2, 1, 5], [[3], [3], [2, 1], [5]]),
+        ([], []),
+    ],
+)
+def test_orders_fall_into_runs(order: list[int], runs: list[list[int]]) -> None:
+    assert [run.tolist() for run in monotone_runs(torch.tensor(order))] == runs
 
 
 def test_a_track_follows_the_order_of_its_frames() -> None:

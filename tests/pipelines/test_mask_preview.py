@@ -23,12 +23,13 @@ from lipsync_core.blend.parser_masks import LABELS
 from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
 from lipsync_core.faces.parser import FaceParser
-from lipsync_core.media.clip import Cut, ImageClip, open_clip
+from lipsync_core.media.clip import Clip, Cut, ImageClip, open_clip
+from lipsync_core.pipelines.dub_plan import plan_preview
 from lipsync_core.pipelines.lipsync import LipSync
-from lipsync_core.pipelines.preview import mask_sheet, tinted
-from lipsync_core.pipelines.reference import clear
+from lipsync_core.pipelines.preview import draw_mask_sheet, tint
+from lipsync_core.pipelines.reference import find_unoccluded
 from lipsync_core.pipelines.roles import FaceDub
-from lipsync_core.pipelines.track_faces import Finding, find_people
+from lipsync_core.pipelines.track_faces import Finding, find_people, load_parser
 from lipsync_core.types import FaceTrack, Frames
 
 CPU = torch.device("cpu")
@@ -71,6 +72,22 @@ def skin_parser() -> FaceParser:
     return FaceParser(network, precision="float32")
 
 
+def mask_sheet(
+    media: Clip,
+    tracks: list[FaceTrack],
+    length: int,
+    *,
+    blend: Blend,
+    moves: bool = False,
+    parser: FaceParser | None = None,
+    **layout: int,
+) -> Tensor:
+    """The sheet of a model that draws whole faces, or moves pixels."""
+    blend = replace(blend, own_pixels=moves)
+    model = LipSync(mini(), blend=blend, precision="float32", parser=parser)
+    return draw_mask_sheet(plan_preview(media, tracks, length, model), model, **layout)
+
+
 def green(sheet: Tensor) -> Tensor:
     """(h,w) bool: where there is more green than anything else, by far."""
     red, middle, blue = sheet.int().unbind(-1)
@@ -102,14 +119,13 @@ def test_a_sheet_shows_what_the_stream_redraws(
         [track],
         LENGTH,
         blend=blend,
-        device=CPU,
         moves=True,
         parser=parser,
         count=1,
         width=width,
     )
     sync = LipSync(mini(), blend=blend, precision="float32", parser=parser)
-    plain = clear(media, track, length=LENGTH) if blend.occlusion == "compare" else None
+    plain = find_unoccluded(media, track, length=LENGTH) if blend.occlusion == "compare" else None
     stream = sync.render(
         [Frames(media.pixels[FRAME : FRAME + 1], FRAME)],
         [FaceDub(voice(1), track, unoccluded=plain)],
@@ -117,7 +133,7 @@ def test_a_sheet_shows_what_the_stream_redraws(
         opacity=True,
     )
     (opacity,) = opacities(stream)
-    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, opacity, half=blend.strength / 2)
+    wanted = tint(media.pixels[FRAME].permute(2, 0, 1) / 255, opacity, half=blend.strength / 2)
     assert 0.03 < float((opacity > 0).float().mean()) < 0.6
     off = (sheet.int() - wanted.int()).abs().amax(-1)
     # the line may move by a px
@@ -134,26 +150,16 @@ def test_a_sheet_shows_which_lips_would_be_moved(
         model.neutral[2] = 0.4  # no chin falls
     marks = lip_face(size=min(width, height)).repeat(LENGTH, 1, 1) if marked else None
     track = replace(track, dense=marks)
-    how = model.config
-    sheet = mask_sheet(
-        *(media, [track], LENGTH),
-        **{
-            "blend": Blend(),
-            "framing": how.framing,
-            "size": how.size,
-            "device": CPU,
-            "moves": model.moves,
-        },
-        **{"lips": model, "count": 1, "width": width},
-    )
-    stream = LipSync(model, precision="float32").render(
+    sync = LipSync(model, precision="float32")
+    sheet = draw_mask_sheet(plan_preview(media, [track], LENGTH, sync), sync, count=1, width=width)
+    stream = sync.render(
         [Frames(media.pixels[FRAME : FRAME + 1], FRAME)],
         [FaceDub(voice(1), track, speech_weight=torch.zeros(LENGTH))],
         fps=FPS,
         opacity=True,
     )
     (opacity,) = opacities(stream)
-    wanted = tinted(media.pixels[FRAME].permute(2, 0, 1) / 255, opacity)
+    wanted = tint(media.pixels[FRAME].permute(2, 0, 1) / 255, opacity)
     assert 0.03 < float((opacity > 0).float().mean()) < 0.6
     off = (sheet.int() - wanted.int()).abs().amax(-1)
     assert sheet.shape == (height, width, 3) and float((off > 3).float().mean()) < 0.01
@@ -166,7 +172,6 @@ def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: ImageCl
             [track],
             LENGTH,
             blend=Blend("lower", occlusion=kind),
-            device=CPU,
             count=1,
             width=media.size[0],
         )
@@ -185,14 +190,14 @@ def test_what_lies_before_the_mouth_is_left_out(track: FaceTrack, media: ImageCl
 def test_small_faces_are_shown_large_and_all_of_them() -> None:
     grey = ImageClip(torch.full((8, 301, 403, 3), 120, dtype=torch.uint8), FPS)
     left, right = person(10, count=8, scale=30), person(300, count=8, scale=30, hidden=slice(4, 8))
-    one = mask_sheet(grey, [left], 8, blend=Blend("face"), device=CPU, count=4, width=400)
+    one = mask_sheet(grey, [left], 8, blend=Blend("face"), count=4, width=400)
     assert one.shape[1] == 400 and one.dtype == torch.uint8
     for tile in (one[: one.shape[0] // 2, :200], one[one.shape[0] // 2 :, 200:]):
         share = green(tile).float()
         assert 0.1 < float(share.mean()) < 0.5  # of the frame the mask covers less than 1 %
         rows, columns = share.nonzero().float().mean(0).tolist()
         assert abs(rows / tile.shape[0] - 0.5) < 0.2 and abs(columns / tile.shape[1] - 0.5) < 0.15
-    both = mask_sheet(grey, [left, right], 8, blend=Blend("face"), device=CPU, count=1, width=400)
+    both = mask_sheet(grey, [left, right], 8, blend=Blend("face"), count=1, width=400)
     assert both.shape[0] < 100  # a strip that holds both
     assert (
         green(both)[:, :100].any()
@@ -204,15 +209,15 @@ def test_small_faces_are_shown_large_and_all_of_them() -> None:
 def test_parts_without_the_face_are_left_out() -> None:
     media = ImageClip(torch.full((12, 64, 64, 3), 90, dtype=torch.uint8), FPS)
     track = person(0, count=12, scale=40, hidden=slice(3, 9))
-    sheet = mask_sheet(media, [track], 12, blend=Blend(), device=CPU, count=4, width=200)
+    sheet = mask_sheet(media, [track], 12, blend=Blend(), count=4, width=200)
     first, last = sheet[:, :100], sheet[:, 100:]
     assert green(first).any() and green(last).any()  # two of four parts, side by side
     with pytest.raises(NoFaceError, match="none of 1 chosen faces is visible in 12 frames"):
-        mask_sheet(media, [person(0, count=12, hidden=slice(0, 12))], 12, blend=Blend(), device=CPU)
+        mask_sheet(media, [person(0, count=12, hidden=slice(0, 12))], 12, blend=Blend())
     with pytest.raises(ValueError, match="width is 0 px"):
-        mask_sheet(media, [track], 12, blend=Blend(), device=CPU, width=0)
+        mask_sheet(media, [track], 12, blend=Blend(), width=0)
     with pytest.raises(ValueError, match="most 0"):
-        mask_sheet(media, [track], 12, blend=Blend(), device=CPU, count=0)
+        mask_sheet(media, [track], 12, blend=Blend(), count=0)
 
 
 @pytest.mark.parametrize(
@@ -220,27 +225,27 @@ def test_parts_without_the_face_are_left_out() -> None:
 )
 def test_faces_at_the_edge_and_beyond_it_make_sheets(x: float, scale: float) -> None:
     media = ImageClip(torch.rand(3, 121, 199, 3, generator=torch.Generator().manual_seed(0)), FPS)
-    sheet = mask_sheet(
-        media, [person(x, count=3, scale=scale)], 3, blend=Blend("face"), device=CPU, width=300
-    )
+    sheet = mask_sheet(media, [person(x, count=3, scale=scale)], 3, blend=Blend("face"), width=300)
     assert sheet.shape[1] == 300 and sheet.shape[2] == 3 and sheet.dtype == torch.uint8
 
 
 def test_without_a_mask_the_picture_stays_and_the_line_is_white_in_black() -> None:
     picture = torch.randint(1, 255, (3, 20, 20), generator=torch.Generator().manual_seed(1)) / 255
     share = torch.zeros(20, 20)
-    assert torch.equal(tinted(picture, share).permute(2, 0, 1), (picture * 255).round().byte())
+    assert torch.equal(tint(picture, share).permute(2, 0, 1), (picture * 255).round().byte())
     share[5:15, 5:15] = 1
     share[2:4] = 0.3
-    drawn = tinted(picture, share)
+    drawn = tint(picture, share)
     assert bool((drawn[5, 5:15] == 255).all()) and bool((drawn[4, 4:16] == 0).all())
     centre, faint = drawn[10, 10].float() / 255, drawn[2, 10].float() / 255
-    tint = torch.tensor([0.0, 1.0, 0.25])
+    color = torch.tensor([0.0, 1.0, 0.25])
     torch.testing.assert_close(
-        centre, torch.lerp(picture[:, 10, 10], tint, 0.4), atol=0.003, rtol=0
+        centre, torch.lerp(picture[:, 10, 10], color, 0.4), atol=0.003, rtol=0
     )
-    torch.testing.assert_close(faint, torch.lerp(picture[:, 2, 10], tint, 0.12), atol=0.003, rtol=0)
-    weak = tinted(picture, share * 0.4, half=0.2)
+    torch.testing.assert_close(
+        faint, torch.lerp(picture[:, 2, 10], color, 0.12), atol=0.003, rtol=0
+    )
+    weak = tint(picture, share * 0.4, half=0.2)
     assert bool((weak[5, 5:15] == 255).all())  # the line runs where half of what is most is seen
 
 
@@ -250,9 +255,7 @@ def test_a_file_and_the_same_in_memory_look_alike(tmp_path: Path) -> None:
     people, length = find_people(footage, Finding(cache=False), CPU, stop=6)
     media = ImageClip(pixels(face), Fraction(25))
     blend = Blend("lower", occlusion="compare")
-    coded, plain = (
-        mask_sheet(m, people, length, blend=blend, device=CPU, count=2) for m in (footage, media)
-    )
+    coded, plain = (mask_sheet(m, people, length, blend=blend, count=2) for m in (footage, media))
     assert coded.shape == plain.shape and float((coded.float() - plain.float()).abs().mean()) < 1
     assert 0.05 < float(green(coded).float().mean()) < 0.4
 
@@ -261,9 +264,8 @@ def test_a_parser_that_is_not_there_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path))
-    media = ImageClip(torch.zeros(1, 80, 80, 3), FPS)
     with pytest.raises(WeightsError, match="face_parsing"):
-        mask_sheet(media, [person(5, count=1)], 1, blend=Blend(occlusion="parse"), device=CPU)
+        load_parser(CPU)
 
 
 def mask(*arguments: object) -> Result:

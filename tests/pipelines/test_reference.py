@@ -14,7 +14,7 @@ from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
 from lipsync_core.image.crop import crop_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media.clip import Cut, ImageClip, VideoClip, frame_order, open_clip
-from lipsync_core.pipelines.reference import Reference, references
+from lipsync_core.pipelines.reference import Reference, find_references
 from lipsync_core.types import FaceTrack, Frames, References, YuvFrames
 
 FPS = Fraction(25)
@@ -74,13 +74,13 @@ def made(
     **options,
 ) -> References:
     index = torch.arange(length) if index is None else index
-    found = references(footage, track, kind, length=length, index=index, **options)
+    found = find_references(footage, track, kind, length=length, index=index, **options)
     assert found is not None and len(found.index) == len(index)
     return found
 
 
 def whole_frames(footage: VideoClip, count: int) -> Frames | YuvFrames:
-    (frames,) = footage.frames(count, count, chunk=count)
+    (frames,) = footage.frames(torch.arange(count), chunk=count)
     return frames
 
 
@@ -187,13 +187,13 @@ def test_pictures_in_memory(floating: bool) -> None:
 def test_where_the_frame_itself_is_drawn_from(tmp_path: Path) -> None:
     pictures, track = ImageClip(shot(OPEN), FPS), tracked(60)
     index = torch.arange(60)
-    assert references(pictures, track, "current", length=60, index=index) is None
+    assert find_references(pictures, track, "current", length=60, index=index) is None
     photograph = ImageClip(shot(OPEN[:1]), FPS)
-    assert references(photograph, tracked(1), "first", length=1, index=index * 0) is None
+    assert find_references(photograph, tracked(1), "first", length=1, index=index * 0) is None
     unseen = FaceTrack(track.boxes, track.points, torch.zeros(60, dtype=torch.bool))
-    assert references(pictures, unseen, "nearest-closed", length=60, index=index) is None
+    assert find_references(pictures, unseen, "nearest-closed", length=60, index=index) is None
     with pytest.raises(ValueError, match="most is 0; wanted 1 or more"):
-        references(pictures, track, "first", length=60, index=index, most=0)
+        find_references(pictures, track, "first", length=60, index=index, most=0)
 
 
 def test_faces_beyond_the_picture_have_patches(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Crops of the people of one source, piece by piece: of a video, or of the reference's folders of
 face pictures."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -74,7 +73,7 @@ class VideoTakes:
 
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
         """Every frame of every take, takes side by side."""
-        coded = self._footage.frames(sys.maxsize, sys.maxsize, longer="trim", chunk=_CHUNK)
+        coded = self._footage.coded(chunk=_CHUNK)
         with closing(ahead(coded)) as chunks:
             for chunk in chunks:
                 end = chunk.start + chunk.pixels.shape[0]

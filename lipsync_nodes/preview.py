@@ -1,4 +1,4 @@
-"""What 'Detect Faces', 'Select Face' and 'Preview Mask' do."""
+"""The work of the nodes 'Detect Faces', 'Select Face' and 'Preview Mask'."""
 
 import math
 import sys
@@ -12,10 +12,11 @@ from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
 from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, portrait, portrait_frames
 from ..lipsync_core.faces.tracking import window
-from ..lipsync_core.media.clip import Cut, ImageClip, VideoClip, open_clip
+from ..lipsync_core.media.clip import Clip, Cut, ImageClip, open_clip
 from ..lipsync_core.models.hub import HUB
-from ..lipsync_core.models.lip_warp import LipWarp
-from ..lipsync_core.pipelines.preview import face_masks, mask_sheet, overview, sheet_frames
+from ..lipsync_core.pipelines.dub_plan import plan_preview
+from ..lipsync_core.pipelines.lipsync import LipSync
+from ..lipsync_core.pipelines.preview import draw_mask_sheet, face_masks, overview, sheet_frames
 from ..lipsync_core.pipelines.track_faces import (
     Finding,
     add_dense,
@@ -23,6 +24,7 @@ from ..lipsync_core.pipelines.track_faces import (
     given_people,
     load_detector,
     load_landmarks,
+    load_parser,
 )
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
@@ -39,7 +41,7 @@ _MASKS_AT_ONCE = 16  # frames, between two looks at Cancel
 _FEW_TRACKS = 20  # of so many, five portraits are kept of each; of more, two
 
 
-def footage(media: Any, fps: float) -> VideoClip | ImageClip:
+def open_media(media: Any, fps: float) -> Clip:
     """A VIDEO as the file that holds it, or an IMAGE shown at ``fps``."""
     if isinstance(media, Tensor):
         return ImageClip(convert.frames(media).pixels, convert.rate(fps))
@@ -47,14 +49,12 @@ def footage(media: Any, fps: float) -> VideoClip | ImageClip:
     return open_clip(source.path, Cut(source.start, source.end))
 
 
-def lasting(media: Any) -> bool:
+def is_lasting(media: Any) -> bool:
     """Whether what is found in ``media`` is worth keeping between runs: a file of the user's."""
     return not isinstance(media, Tensor) and video_source(media).lasting
 
 
-def people(
-    clip: VideoClip | ImageClip, finding: Finding, bboxes: Any, face_landmarks: Any
-) -> People:
+def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:
     """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is;
     ValueError."""
     if bboxes is not None and face_landmarks is not None:
@@ -62,7 +62,7 @@ def people(
             "bboxes and face_landmarks are both connected; one of them says where the faces are"
         )
     width, height = clip.size
-    frames = len(clip.pixels) if isinstance(clip, ImageClip) else clip.info.frames
+    frames = clip.length
     progress = host.Progress({"pull": 2, "find faces": 8, "look": 1})
 
     def heard(done: int) -> None:
@@ -99,7 +99,7 @@ def people(
     return People(tuple(tracks), count, width, height, clip.fps, _portraits(clip, tracks, progress))
 
 
-def preview(clip: VideoClip | ImageClip, found: People) -> Tensor:
+def draw_people(clip: Clip, found: People) -> Tensor:
     """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3)
     uint8."""
     shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
@@ -110,42 +110,34 @@ def preview(clip: VideoClip | ImageClip, found: People) -> Tensor:
     return overview(pictures, found.tracks, count=len(shown))
 
 
-def mask_preview(media: Any, found: People | None, voice: Voice | None, blend: Blend) -> Tensor:
+def draw_masks(media: Any, found: People | None, voice: Voice | None, blend: Blend) -> Tensor:
     """Frames of ``media`` with the masks of whoever is to speak over them, as one picture (h,w,3)
     uint8. NoFaceError, ValueError."""
-    clip = footage(media, _RATE)
+    clip = open_media(media, _RATE)
     network = (voice or Voice(host.bundled_model(), "mini")).patcher.model
     progress = host.Progress({"pull": 1, "find faces": 4})
     if blend.occlusion == "parse":
         host.pulled("face_parsing", progress)
         host.make_room(PARSER_BYTES)
     if found is None:
-        frames = len(clip.pixels) if isinstance(clip, ImageClip) else clip.info.frames or 0
+        frames = clip.length or 0
         tracks, count = find_people(
             clip,
-            Finding(cache=lasting(media)),
+            Finding(cache=is_lasting(media)),
             host.device(),
             stop=sys.maxsize,
             on_found=lambda done: progress("find faces", done, max(done, frames)),
         )
         chosen = [select(tracks, FaceSelector("largest"))]
     else:
-        found.check(*clip.size, len(clip.pixels) if isinstance(clip, ImageClip) else None)
+        found.check(*clip.size, clip.length if clip.path is None else None)
         chosen, count = [speaker.track for speaker in found.speaking], found.frames
-    return mask_sheet(
-        clip,
-        chosen,
-        count,
-        blend=blend,
-        framing=network.config.framing,
-        size=network.config.size,
-        lips=network if isinstance(network, LipWarp) else None,
-        moves=network.moves and blend.own_pixels and not blend.colour_match,
-        device=host.device(),
-    )
+    parser = load_parser(host.device()) if blend.occlusion == "parse" else None
+    model = LipSync(network, blend=blend, precision="float32", parser=parser)
+    return draw_mask_sheet(plan_preview(clip, chosen, count, model), model)
 
 
-def masks(media: Any, found: People) -> Any:
+def make_masks(media: Any, found: People) -> Any:
     """The faces of an IMAGE as a MASK; for a VIDEO, and where it would not fit, why there is none."""
     if not isinstance(media, Tensor):
         return host.blocked(NO_MASK)
@@ -165,7 +157,7 @@ def masks(media: Any, found: People) -> Any:
     return convert.mask(shares)
 
 
-def chosen(
+def select_track(
     found: People, rule: Rule, *, index: int, point: tuple[int, int], reference: Tensor | None
 ) -> FaceTrack:
     """The track of whoever ``rule`` names. NoFaceError, ValueError."""
@@ -179,7 +171,7 @@ def chosen(
     return select(found.tracks, FaceSelector(rule, index, (float(point[0]), float(point[1]))))
 
 
-def refuse_twice(found: People, track: FaceTrack) -> None:
+def refuse_second_choice(found: People, track: FaceTrack) -> None:
     """ValueError when the person of ``track`` was chosen before: nobody says two things at once."""
     for number, speaker in enumerate(found.speakers, 1):
         before = window(speaker.track, 0, found.frames)
@@ -203,9 +195,7 @@ def _reference(image: Tensor) -> Tensor:
     return portrait(clip.pixels[0], largest.boxes[0], largest.points[0])
 
 
-def _portraits(
-    clip: VideoClip | ImageClip, tracks: list[FaceTrack], progress: host.Progress
-) -> tuple[Tensor, ...]:
+def _portraits(clip: Clip, tracks: list[FaceTrack], progress: host.Progress) -> tuple[Tensor, ...]:
     """(P,3,S,S) uint8 of every track."""
     wanted = [
         portrait_frames(track, most=5 if len(tracks) <= _FEW_TRACKS else 2) for track in tracks

@@ -1,8 +1,8 @@
 """What 'Generate Lip Sync (Wav2Lip)' does: a video from file to file, images in memory."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -11,23 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lipsync_core.audio.ops import fitted, frame_count, mixed, mono, resample
+from ..lipsync_core.audio.ops import fitted, mixed
 from ..lipsync_core.audio.vad import Silence
 from ..lipsync_core.blend.blender import Blend
-from ..lipsync_core.faces.selection import parse_face, select
-from ..lipsync_core.media.clip import Cut, ImageClip, Longer, frame_order, open_clip
+from ..lipsync_core.media.clip import Cut, ImageClip, Longer, open_clip
 from ..lipsync_core.models.generator import TalkingFace
+from ..lipsync_core.pipelines.audio_inputs import read_audio_inputs
 from ..lipsync_core.pipelines.dub import Encoding, dub
-from ..lipsync_core.pipelines.dub_plan import Shown, drawn_from, looks_of, roles_of, suit_roles
+from ..lipsync_core.pipelines.dub_plan import (
+    PlanOptions,
+    Speakers,
+    choose_reference,
+    count_output_frames,
+    parse_speakers,
+    plan_dub,
+)
 from ..lipsync_core.pipelines.lipsync import LipSync
 from ..lipsync_core.pipelines.reference import Reference
-from ..lipsync_core.pipelines.restore import Restore, restored, restorer_for
-from ..lipsync_core.pipelines.roles import FaceDub, GeneratorCache, RenderedChunk
-from ..lipsync_core.pipelines.track_faces import Finding, find_people, load_parser
+from ..lipsync_core.pipelines.render import render
+from ..lipsync_core.pipelines.restore import Restore, restorer_for
+from ..lipsync_core.pipelines.roles import GeneratorCache
+from ..lipsync_core.pipelines.run_log import RunLog
+from ..lipsync_core.pipelines.track_faces import Finding, load_parser
 from ..lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 from . import convert, host
-from .looking import PARSER_BYTES
 from .lru import LastResult
+from .preview import PARSER_BYTES
 from .types import People, Voice
 from .videos import NO_MASK, VideoSource, video_output, video_source
 
@@ -43,12 +52,12 @@ _RESTORER_BYTES = (
 )  # of 350 MB of weights and eight faces of 512 px, of which a layer's features take half a gigabyte
 
 _log = logging.getLogger("lipsync.nodes")
-_drawings: LastResult[list[GeneratorCache]] = LastResult()
+_caches: LastResult[list[GeneratorCache]] = LastResult()
 """What was drawn last, so that another blend of it need not draw again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wishes:
+class DubSettings:
     """What widgets say. ``speakers``: "chosen", or "whoever speaks". ``restorer``: what restores
     the faces afterwards."""
 
@@ -61,13 +70,13 @@ class Wishes:
     speakers: str = "chosen"
 
     @property
-    def turns(self) -> bool:
+    def by_turns(self) -> bool:
         """Whether everybody speaks in their own turns."""
         return self.speakers == "whoever speaks"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class DubJob:
     """Who says what, and how it is shown. ``speech``: what speakers say who have no sound of their
     own. ``people``: None where nobody was looked for yet. ``inputs``: the host's own values, by
     which the drawings are known again."""
@@ -75,7 +84,7 @@ class Job:
     speech: Audio | None
     people: People | None
     voice: Voice
-    wishes: Wishes
+    settings: DubSettings
     inputs: tuple[Any, ...]
 
     @classmethod
@@ -85,29 +94,31 @@ class Job:
         audio: Mapping[str, Any] | None,
         people: People | None,
         voice: Voice | None,
-        wishes: Wishes,
-    ) -> "Job":
+        settings: DubSettings,
+    ) -> "DubJob":
         voice = voice or Voice(host.bundled_model(), "mini")
         speech = None if audio is None else convert.audio(audio)
         inputs = (media, None if audio is None else audio["waveform"], people, voice.patcher)
-        return cls(speech, people, voice, wishes, inputs)
+        return cls(speech, people, voice, settings, inputs)
 
     @property
-    def drawn_from(self) -> Reference:
+    def reference(self) -> Reference:
         """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
-        return drawn_from(self.wishes.reference, self.wishes.silence, self.voice.patcher.model)
+        return choose_reference(
+            self.settings.reference, self.settings.silence, self.voice.patcher.model
+        )
 
     def speakers(
         self, own: Callable[[], Path | Audio]
     ) -> list[tuple[Path | Audio, FaceTrack | str]]:
         """Each speaker's sound and face. ``own``: the media's own sound, for who has no other.
         ValueError where somebody is chosen and whoever speaks is to speak."""
-        if self.wishes.turns and self.people is not None and self.people.speakers:
+        if self.settings.by_turns and self.people is not None and self.people.speakers:
             raise ValueError(
                 "'Select Face' chose who speaks, and speakers is 'whoever speaks': connect the tracks of 'Detect Faces' "
                 "itself, or set speakers to 'chosen'"
             )
-        if self.people is None or self.wishes.turns:
+        if self.people is None or self.settings.by_turns:
             return [(self.speech or own(), "largest")]
         chosen, own = self.people.speaking, cache(own)
         if self.speech is not None and all(speaker.audio for speaker in chosen):
@@ -116,40 +127,38 @@ class Job:
             )
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
-    def drawings(self, batch: int, *settings: Any, count: int) -> list[GeneratorCache]:
+    def caches(self, batch: int, *settings: Any, count: int) -> list[GeneratorCache]:
         """What was drawn before for ``count`` speakers, by all that changes what is drawn."""
-        wishes = self.wishes
-        settings = (*settings, batch, wishes.longer, self.drawn_from, self.voice.precision)
-        return _drawings.get(
-            self.inputs, settings, lambda: [GeneratorCache() for _ in range(count)]
-        )
+        longer, precision = self.settings.longer, self.voice.precision
+        key = (*settings, batch, longer, self.reference, precision)
+        return _caches.get(self.inputs, key, lambda: [GeneratorCache() for _ in range(count)])
 
     def progress(self) -> host.Progress:
         """A bar of the stages that there will be."""
         stages = {
-            "pull": self.wishes.blend.occlusion == "parse",
+            "pull": self.settings.blend.occlusion == "parse",
             "find faces": self.people is None,
-            "listen": self.wishes.turns,
-            "find references": self.drawn_from != "current",
+            "listen": self.settings.by_turns,
+            "find references": self.reference != "current",
         }
         return host.Progress({**{stage: 1 for stage, there in stages.items() if there}, "dub": 3})
 
     def network(self, progress: host.Progress) -> TalkingFace:
         """The generator on its device, beside room for what works there for a moment, which is
         fetched where it is not here."""
-        if self.wishes.blend.occlusion == "parse":
+        if self.settings.blend.occlusion == "parse":
             host.pulled("face_parsing", progress)
             host.make_room(PARSER_BYTES)
-        if self.wishes.restorer is not None:
+        if self.settings.restorer is not None:
             host.make_room(_RESTORER_BYTES)
         network = host.loaded(self.voice.patcher)
         assert isinstance(network, TalkingFace)
         return network
 
 
-def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
+def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
     """VIDEO, AUDIO, and instead of a MASK why there is none."""
-    source, wishes = video_source(media), job.wishes
+    source, settings = video_source(media), job.settings
     info = open_clip(source.path, Cut(source.start, source.end)).info
     end = _picture_end(source, info)
     frames = None if end is None else round((end - source.start) * info.fps)
@@ -158,12 +167,12 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
         job.people.check(info.width, info.height, frames, spare=2 + (frames or 0) // 50)
     speakers = job.speakers(lambda: _own_sound(source))
     own = any(sound is source.sound for sound, _ in speakers)
-    if wishes.turns and not own and isinstance(source.sound, Audio):
+    if settings.by_turns and not own and isinstance(source.sound, Audio):
         raise ValueError(
             "who speaks when is heard in a video's own sound, and that of this one is no part of its file: save it with "
             "'Save Video', and connect the file ('Load Video')"
         )
-    cut = Cut(source.start, end if own else source.end, None, wishes.longer)
+    cut = Cut(source.start, end if own else source.end, None, settings.longer)
     progress = job.progress()
     generator = job.network(progress)
 
@@ -174,11 +183,11 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
             host.temp_file(".mp4"),
             model=generator,
             model_name=job.voice.name,
-            blend=wishes.blend,
-            restore=wishes.restorer,
-            silence=wishes.silence,
-            reference=wishes.reference,
-            speakers="auto" if wishes.turns else None,
+            blend=settings.blend,
+            restore=settings.restorer,
+            silence=settings.silence,
+            reference=settings.reference,
+            speakers="auto" if settings.by_turns else None,
             cut=cut,
             finding=Finding(cache=source.lasting),
             encoding=Encoding(crf=crf),
@@ -186,13 +195,13 @@ def video(media: Any, job: Job, *, crf: float) -> tuple[Any, Any, Any]:
             precision=job.voice.precision,
             batch=batch,
             people=None if job.people is None else (job.people.tracks, job.people.frames),
-            drawings=None if wishes.turns else job.drawings(batch, count=len(speakers)),
+            drawings=None if settings.by_turns else job.caches(batch, count=len(speakers)),
             on_progress=progress,
             on_frames=progress.show,
         )
 
     most = max(1, _CHUNK_BYTES // (info.width * info.height * 3 // 2))
-    report = host.halving(min(wishes.batch, most), run)
+    report = host.halving(min(settings.batch, most), run)
     seconds = report.frames / report.fps
     heard = [
         sound if isinstance(sound, Audio) else source.audio(end=seconds) for sound, _ in speakers
@@ -219,122 +228,75 @@ def _own_sound(source: VideoSource) -> Path | Audio:
     return source.sound
 
 
-def images(media: Tensor, job: Job, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:
-    """IMAGE, AUDIO and MASK."""
-    wishes, pictures = job.wishes, ImageClip(convert.frames(media).pixels, convert.rate(fps))
-    if wishes.turns:
+def dub_images(media: Tensor, job: DubJob, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """Dub an IMAGE batch in memory.
+
+    Args:
+        media: (N,H,W,3) images.
+        job: Who says what, and how.
+        fps: The rate at which the images are shown.
+
+    Returns:
+        IMAGE, AUDIO, and the MASK of the new mouths.
+    """
+    settings = job.settings
+    clip = ImageClip(convert.frames(media).pixels, convert.rate(fps))
+    if settings.by_turns:
         raise ValueError(
-            "images have no sound in which to hear who speaks: set speakers to 'chosen', with 'Select Face' for each "
-            "person, or connect a VIDEO (Load Video)"
+            "images have no sound that tells who speaks: set speakers to 'chosen', with 'Select "
+            "Face' for each person, or connect a VIDEO (Load Video)"
         )
-    length, height, width, _ = pictures.pixels.shape
-    still = length == 1
+    (width, height), length = clip.size, clip.length
     if job.people is not None:
         job.people.check(width, height, length)
-    speakers = [(sound, who) for sound, who in job.speakers(_no_sound) if isinstance(sound, Audio)]
+    pairs = [(audio, face) for audio, face in job.speakers(_no_sound) if isinstance(audio, Audio)]
+    sources, faces = parse_speakers(pairs, "largest")
     progress = job.progress()
-    sync = _sync(job, progress)
-    heard = [resample(mono(sound), sync.config.features.rate) for sound, _ in speakers]
-    count = max(frame_count(sound, pictures.fps) for sound in heard)
-    if wishes.longer == "trim" and not still:
-        count = min(count, length)
-    batch = max(1, min(wishes.batch, count, _WORKING_ROOM // (height * width * _WORKING_BYTES)))
+    log, sync = RunLog(_log, progress), _load_model(job, progress)
+    audio = read_audio_inputs(sources, sync.config.features.rate, warn=log.warn)
+    count = count_output_frames(clip, length, audio, settings.longer)
+    batch = max(1, min(settings.batch, count, _WORKING_ROOM // (height * width * _WORKING_BYTES)))
     host.refuse_unless_fits(
         (count * _PIXEL_BYTES + batch * _WORKING_BYTES) * height * width,
         f"{count} images of {width}x{height} px, with their mask,",
         "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
     )
-    shown = Shown(pictures, length, frame_order(length, count, wishes.longer))
-    roles = _roles(
-        job, sync, shown, heard, [_track(who, pictures, progress) for _, who in speakers], progress
+    options = PlanOptions(
+        Cut(longer=settings.longer),
+        settings.silence,
+        settings.reference,
+        device=host.device(),
+        whole_clip=True,
+    )
+    people = None if job.people is None else (job.people.tracks, length)
+    plan = plan_dub(clip, audio, Speakers(faces), sync, options, people=people, log=log)
+    restorer = restorer_for(
+        settings.restorer, settings.blend, host.device(), precision=job.voice.precision
     )
 
     def run(batch: int) -> tuple[Tensor, Tensor]:
-        return _spoken(job, sync, shown, roles, batch, progress)
+        images, opacity = torch.empty(count, height, width, 3), torch.empty(count, height, width)
+        caches = job.caches(batch, str(clip.fps), count=len(plan.faces))
+        for chunk in render(
+            plan, sync, log=log, restorer=restorer, batch=batch, opacity=True, caches=caches
+        ):
+            stop = chunk.frames.start + len(chunk.frames.pixels)
+            assert isinstance(chunk.frames, Frames) and chunk.opacity is not None
+            images[chunk.frames.start : stop] = chunk.frames.pixels
+            opacity[chunk.frames.start : stop] = chunk.opacity
+            progress.show(chunk.frames)
+            progress("dub", stop, count)
+        return images, opacity
 
-    made, mask = host.halving(batch, run)
-    sound = fitted(mixed([sound for sound, _ in speakers]), count / pictures.fps)
-    return convert.image(made), convert.audio_value(sound), convert.mask(mask)
+    images, opacity = host.halving(batch, run)
+    sound = fitted(mixed([audio for audio, _ in pairs]), count / clip.fps)
+    return convert.image(images), convert.audio_value(sound), convert.mask(opacity)
 
 
-def _sync(job: Job, progress: host.Progress) -> LipSync:
-    network, blend, precision = job.network(progress), job.wishes.blend, job.voice.precision
+def _load_model(job: DubJob, progress: host.Progress) -> LipSync:
+    network, blend, precision = job.network(progress), job.settings.blend, job.voice.precision
     parser = load_parser(host.device(), precision) if blend.occlusion == "parse" else None
     return LipSync(network, blend=blend, precision=precision, parser=parser)
-
-
-def _roles(
-    job: Job,
-    sync: LipSync,
-    shown: Shown,
-    heard: list[Audio],
-    tracks: list[FaceTrack],
-    progress: host.Progress,
-) -> list[FaceDub]:
-    """Who says what, as the wishes have it."""
-    silence, faces = job.wishes.silence, [(track, None) for track in tracks]
-    looks = looks_of(faces, shown, job.wishes.reference, silence, progress, sync=sync, heard=heard)
-    roles = roles_of(
-        faces, heard, shown, looks, silence=silence, occlusion=job.wishes.blend.occlusion
-    )
-    return suit_roles(roles, sync, shown)
-
-
-def _spoken(
-    job: Job, sync: LipSync, shown: Shown, roles: list[FaceDub], batch: int, progress: host.Progress
-) -> tuple[Tensor, Tensor]:
-    """The pictures (T,H,W,3) that ``shown`` tells, with ``roles`` spoken, and how much of new
-    mouths they show (T,H,W)."""
-    wishes, pictures, count = job.wishes, shown.footage, len(shown.index)
-    assert isinstance(pictures, ImageClip)
-    width, height = pictures.size
-    still, fps = shown.length == 1, pictures.fps
-    made, mask = torch.empty(count, height, width, 3), torch.empty(count, height, width)
-    kept = job.drawings(batch, str(fps), count=len(roles))
-    roles = [replace(role, cache=cache) for role, cache in zip(roles, kept, strict=True)]
-    frames = pictures.frames(count, longer=wishes.longer, chunk=batch)
-
-    if still:
-        frames = iter([Frames(pictures.pixels)])
-    chunks = sync.render(
-        frames, roles, fps=fps, still=count if still else None, chunk=batch, opacity=True
-    )
-
-    def frames_of(chunks: Iterator[RenderedChunk[Frames]]) -> Iterator[Frames]:
-        for chunk in chunks:
-            assert chunk.opacity is not None
-            mask[chunk.frames.start : chunk.frames.start + len(chunk.opacity)] = chunk.opacity
-            yield chunk.frames
-
-    pieces = frames_of(chunks)
-    if wishes.restorer is not None:
-        restorer = restorer_for(
-            wishes.restorer, wishes.blend, host.device(), precision=job.voice.precision
-        )
-        assert restorer is not None
-        tracks, shares = [role.track for role in roles], [role.opacity for role in roles]
-        clear = [role.unoccluded for role in roles]
-        pieces = restored(pieces, tracks, restorer=restorer, shown=shares, clear=clear, fps=fps)
-    for chunk in pieces:
-        here = slice(chunk.start, chunk.start + len(chunk.pixels))
-        made[here] = chunk.pixels
-        progress.show(chunk)
-        progress("dub", here.stop, count)
-    return made, mask
-
-
-def _track(who: FaceTrack | str, pictures: ImageClip, progress: host.Progress) -> FaceTrack:
-    if isinstance(who, FaceTrack):
-        return who
-    count = len(pictures.pixels)
-    people, _ = find_people(
-        pictures,
-        Finding(),
-        host.device(),
-        stop=count,
-        on_found=lambda done: progress("find faces", done, count),
-    )
-    return select(people, parse_face(who))
 
 
 def _no_sound() -> Audio:
