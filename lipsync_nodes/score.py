@@ -3,7 +3,7 @@
 
 from comfy_api.latest import io
 
-from ..lipsync_core.audio.ops import shifted
+from ..lipsync_core.audio.ops import shift
 from ..lipsync_core.media.clip import Cut
 from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, score, verdict
 from ..lipsync_core.pipelines.score_plot import drawn
@@ -185,7 +185,7 @@ class ShiftAudio(io.ComfyNode):
     def execute(cls, audio, amount, unit, fps) -> io.NodeOutput:
         """Run the node."""
         delay = convert.seconds(amount) / (convert.rate(fps) if unit == "frames" else 1000)
-        return io.NodeOutput(convert.audio_value(shifted(convert.audio(audio), delay)))
+        return io.NodeOutput(convert.audio_value(shift(convert.audio(audio), delay)))
 
 
 class SetAudio(io.ComfyNode):

@@ -46,7 +46,7 @@ def score_command(  # noqa: PLR0913  (options of the command line)
     ] = False,
 ) -> None:
     """Measure by how many frames the sound is early or late, for every face."""
-    from ..media import check_target, refuse_inputs
+    from ..media import check_output_path, refuse_inputs
     from ..pipelines.score import score
     from ..pipelines.score_plot import check_plot
     from ..runtime.prefetch import share_cores
@@ -54,7 +54,7 @@ def score_command(  # noqa: PLR0913  (options of the command line)
     if plot is not None:
         check_plot(plot, overwrite=overwrite)
     if fix is not None:
-        check_target(fix, overwrite=overwrite)
+        check_output_path(fix, overwrite=overwrite)
         refuse_inputs(fix, video, *([] if audio is None else [audio]))
     share_cores()
     with Bar() as on_progress:
