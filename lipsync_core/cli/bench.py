@@ -194,12 +194,12 @@ def expert_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Say how often an expert tells sound in sync from sound that is not (the paper's table 3)."""
-    from ..evaluation.expert_accuracy import expert_accuracy
+    from ..evaluation.expert_accuracy import measure_accuracy
     from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
-        report = expert_accuracy(
+        report = measure_accuracy(
             folder,
             expert=expert,
             apart=apart,

@@ -69,14 +69,14 @@ def quality_command(
     from dataclasses import replace
 
     from ..pipelines.mouth_following import measure_following
-    from ..pipelines.quality import measure
+    from ..pipelines.quality import measure_quality
     from ..pipelines.track_faces import Finding
     from ..runtime.prefetch import share_cores
 
     share_cores()
     finding = Finding(detector, min_score, cache)
     with Bar() as on_progress:
-        report = measure(
+        report = measure_quality(
             video,
             real,
             face=which,

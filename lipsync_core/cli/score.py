@@ -80,7 +80,7 @@ def score_command(
 
 
 def _print(report: "ScoreReport") -> None:
-    from ..pipelines.score import verdict
+    from ..pipelines.score import explain_score
 
     table = Table(
         title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, frames of {report.scorer_fps} fps"
@@ -92,7 +92,7 @@ def _print(report: "ScoreReport") -> None:
         score = track.score
         face = f"{track.centre[0]},{track.centre[1]}"
         typer.echo(
-            f"face at {face}, frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}"
+            f"face at {face}, frames {track.first_frame} to {track.last_frame}: {explain_score(score, report.fps)}"
         )
         table.add_row(
             face,
@@ -107,14 +107,14 @@ def _print(report: "ScoreReport") -> None:
 
 
 def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
-    from ..pipelines.score_plot import plot
+    from ..pipelines.score_plot import plot_scores
 
-    plot(report, path, overwrite=overwrite)
+    plot_scores(report, path, overwrite=overwrite)
     typer.echo(f"wrote {path}", err=True)
 
 
 def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
-    from ..pipelines.score import shift_sound, verdict
+    from ..pipelines.score import explain_score, shift_sound
 
     best = report.best().score
     assert best.offset_frames is not None and best.offset_ms is not None
@@ -125,7 +125,7 @@ def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
         ):
             where = f"the face at {track.centre[0]},{track.centre[1]}, frames {track.first_frame} to {track.last_frame}"
             typer.echo(
-                f"one shift does not mend all: {where}: {verdict(track.score, report.fps)}",
+                f"one shift does not mend all: {where}: {explain_score(track.score, report.fps)}",
                 err=True,
             )
     shift_sound(

@@ -19,14 +19,14 @@ from ..faces.selection import rows as seats
 from ..faces.tracking import window
 from ..media import probe_sound
 from ..media.clip import Cut, open_clip
-from ..metrics.active_speaker import Turn, who_speaks
+from ..metrics.active_speaker import Turn, find_speaker_turns
 from ..metrics.sync_embedder import Scorer
 from ..runtime.intervals import merge_intervals
 from ..runtime.prefetch import ahead
 from ..runtime.timecode import nearest_frame
 from ..runtime.warnings import Warnings
 from ..types import Audio, FaceTrack, ProgressCallback
-from .score import judged_sound, load_scorer
+from .score import load_scorer, read_judged_audio
 from .track_faces import Finding, arranged, device_named, find_people
 from .turn_table import TurnRow
 
@@ -73,7 +73,7 @@ def speakers(
     on_progress: ProgressCallback | None = None,
 ) -> SpeakersReport:
     """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``,
-    which begins with the cut; see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError,
+    which begins with the cut; see ``find_speaker_turns``. Raises NoFaceError, MediaError, WeightsError,
     ValueError."""
     video, warn, target, say = (
         Path(video),
@@ -122,11 +122,11 @@ def judged_turns(
     warn: Callable[[str], None] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> list[Turn]:
-    """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of
+    """``find_speaker_turns`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of
     ``video`` at ``fps``; so count its turns. A sound that is the video itself is cut with it."""
     say, warn = on_progress or (lambda *_: None), warn or _log.warning
     span = (cut.start, cut.end) if sound == video else (Fraction(0), None)
-    heard = judged_sound(sound, span, judge, warn)
+    heard = read_judged_audio(sound, span, judge, warn)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
@@ -138,7 +138,7 @@ def judged_turns(
                 yield piece
                 say("listen", piece.start + piece.pixels.shape[0], count)
 
-        found = who_speaks(told(), heard, judge, tracks=looked)
+        found = find_speaker_turns(told(), heard, judge, tracks=looked)
     ends = [
         (turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop)))
         for turn in found
