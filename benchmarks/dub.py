@@ -25,7 +25,7 @@ import torch
 from lipsync_core.faces.selection import parse_face
 from lipsync_core.media import VideoWriter, probe, read_frames
 from lipsync_core.media.clip import VideoClip
-from lipsync_core.models.layers import fold
+from lipsync_core.models.layers import fold_batch_norms
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.pipelines.audio_inputs import read_audio_inputs
@@ -123,7 +123,7 @@ def stages(source: Path, speech: Path) -> dict[str, float]:
 def generator_ms(model: Generator, batch: int, *, ready: bool) -> float:
     """Milliseconds a frame, best of three."""
     layout = torch.channels_last if ready else torch.contiguous_format
-    model = fold(model) if ready else model.eval()
+    model = fold_batch_norms(model) if ready else model.eval()
     model = model.to(memory_format=layout)
     mel, face = torch.rand(batch, 1, 80, 16), torch.rand(batch, 3, 96, 96).to(memory_format=layout)
     model(mel, face, face)

@@ -131,7 +131,10 @@ def option_row(parameter: Any) -> str:
     about = getattr(parameter, "help", None) or ""
     if choices:
         about += " One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
-    cells = (" ".join(f"`{name}`" for name in names), default, about.strip())
+    spelling = " ".join(f"`{name}`" for name in names)
+    if parameter.metavar:
+        spelling += f" {parameter.metavar}"
+    cells = (spelling, default, about.strip())
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 

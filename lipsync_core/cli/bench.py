@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from .dub import Device, dub_arguments, dub_as_told, dub_command, parse_pair
+from .dub import DubOptions, dub_command, parse_pair, run_dub
+from .options import Device, build_options
 from .progress import Bar
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def read_rows(path: Path) -> "list[Job]":
         cells = {key: cell.strip() for key, cell in zip(columns, row, strict=True)}
         job = Job(cells["out"], {"folder": str(path.parent.resolve()), **cells})
         try:
-            out = dub_rows.options(job.arguments)["out"].resolve()
+            out = dub_rows.options(job.arguments).out.resolve()
         except (ValueError, typer.BadParameter) as error:
             raise typer.BadParameter(f"{path}, line {number}: {_words_of(error)}") from error
         if out in written:
@@ -296,14 +297,18 @@ class DubRows:
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The report of one dub, as JSON; its seconds are those of the whole run of the job."""
         options = self.options(arguments)
-        report = dub_as_told(options, model=self._model(options["model"], options["device"]))
-        told = json.loads(report.to_json())
-        del told["seconds"]
-        return told
+        report = run_dub(options, model=self._model(options.model, options.device))
+        result = json.loads(report.to_json())
+        del result["seconds"]
+        return result
 
-    def options(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """A row as the parameters of ``dub_command``. Raises BadParameter and ValueError for what
-        that would not take."""
+    def options(self, arguments: Mapping[str, Any]) -> DubOptions:
+        """Parse a row as the options of `lipsync dub`.
+
+        Raises:
+            typer.BadParameter: If `lipsync dub` would refuse a cell.
+            ValueError: If a cell is missing or names no face.
+        """
         from ..faces.selection import parse_face
 
         folder, cells = (
@@ -319,26 +324,25 @@ class DubRows:
         with self._parser.make_context(
             "dub", [*words, "--", *files]
         ) as context:  # -- because names may begin with a dash
-            options = dict(context.params)
+            values = dict(context.params)
         for name in ("face", "audio", "out"):
-            options[name] = options[name] and folder / options[name]
-        if (folder / options["model"]).is_file():
-            options["model"] = str(folder / options["model"])
-        pairs = [text.partition("=") for text in options["pair"] or []]
-        options["pair"] = [
-            f"{face}={folder / audio}" if audio else face for face, _, audio in pairs
-        ]
-        dub_arguments(options)
-        for face in [options["which"], *(parse_pair(text)[1] for text in options["pair"])]:
+            values[name] = values[name] and folder / values[name]
+        if (folder / values["model"]).is_file():
+            values["model"] = str(folder / values["model"])
+        pairs = [text.partition("=") for text in values["pair"] or []]
+        values["pair"] = [f"{face}={folder / audio}" if audio else face for face, _, audio in pairs]
+        options = build_options(DubOptions, values)
+        options.dub_arguments()
+        for face in [options.which, *(parse_pair(text)[1] for text in options.pair or [])]:
             parse_face(face)
         return options
 
     def _model(self, name: str, device: str) -> "TalkingFace":
         from ..models.weights import load_talking_face
-        from ..pipelines.track_faces import device_named
+        from ..pipelines.track_faces import select_device
 
         if (name, device) not in self._models:
-            self._models[name, device] = load_talking_face(name, device=device_named(device))
+            self._models[name, device] = load_talking_face(name, device=select_device(device))
         return self._models[name, device]
 
 

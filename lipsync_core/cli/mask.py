@@ -6,64 +6,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .dub import (
-    Cache,
-    Detector,
-    Device,
-    End,
-    FaceFile,
-    Feather,
-    FeatherPx,
-    Landmarks,
-    Mask,
-    MinScore,
-    Model,
-    OcclusionOption,
-    Start,
-    Strength,
-    Which,
-    parse_time,
-)
+from ..blend.blender import Blend
+from ..media.clip import Cut
+from ..pipelines.track_faces import Finding
+from .options import Device, FaceFile, Model, Only, Overwrite, Which, expand_options
 from .progress import Bar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..blend.blender import Blend
-    from ..media.clip import Cut
     from ..models.generator import TalkingFace
-    from ..pipelines.track_faces import Finding
 
 
-def mask_command(
+@expand_options
+def mask_command(  # noqa: PLR0913  (options of the command line)
     face: FaceFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The sheet: a .png.")] = Path("mask.png"),
+    blend: Annotated[Blend, Only("mask", "feather", "feather_px", "strength", "occlusion")],
+    cut: Annotated[Cut, Only("start", "end")],
+    finding: Finding,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: a .png.")] = Path(
+        "mask.png"
+    ),
     which: Which = "largest",
     model: Model = "mini",
-    mask: Mask = "mouth",
-    feather: Feather = 0.08,
-    feather_px: FeatherPx = None,
-    strength: Strength = 1.0,
-    occlusion: OcclusionOption = "ignore",
-    frames: Annotated[int, typer.Option(min=1, max=100, help="How many frames are shown.")] = 9,
-    start: Start = "0",
-    end: End = None,
-    detector: Detector = "mini",
-    min_score: MinScore = 0.7,
-    landmarks: Landmarks = None,
-    cache: Cache = True,
+    frames: Annotated[int, typer.Option(min=1, max=100, help="Number of frames shown.")] = 9,
     device: Device = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing sheet.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Show what would be redrawn: frames of the clip with the mask in green, and a line at half of
-    its strength."""
-    from ..blend.blender import Blend
+    """Show what would be redrawn: frames of the clip with the mask in green.
+
+    A line is drawn where the mask's opacity is one half.
+    """
     from ..media import refuse_inputs
-    from ..media.clip import Cut
     from ..models.weights import load_talking_face
-    from ..pipelines.track_faces import Finding
     from ..runtime.prefetch import share_cores
 
     if out.suffix.lower() != ".png":
@@ -77,11 +52,6 @@ def mask_command(
             f"{out.parent} is no folder; make it, or choose another", param_hint="--out"
         )
     refuse_inputs(out, face)
-    blend = Blend(
-        mask=mask, feather=feather, feather_px=feather_px, strength=strength, occlusion=occlusion
-    )
-    cut = Cut(parse_time(start), parse_time(end) if end else None)
-    finding = Finding(detector, min_score, cache, landmarks=landmarks)
     share_cores()
     sheet = _sheet(face, which, load_talking_face(model), blend, cut, finding, device, frames)
     _write(sheet, out)
@@ -92,9 +62,9 @@ def _sheet(
     face: Path,
     which: str,
     network: "TalkingFace",
-    blend: "Blend",
-    cut: "Cut",
-    finding: "Finding",
+    blend: Blend,
+    cut: Cut,
+    finding: Finding,
     device: str,
     count: int,
 ) -> "Tensor":
@@ -104,9 +74,9 @@ def _sheet(
     from ..pipelines.dub_plan import plan_preview
     from ..pipelines.lipsync import LipSync
     from ..pipelines.preview import draw_mask_sheet
-    from ..pipelines.track_faces import device_named, find_people, load_parser
+    from ..pipelines.track_faces import find_people, load_parser, select_device
 
-    selector, target = parse_face(which), device_named(device)
+    selector, target = parse_face(which), select_device(device)
     parser = load_parser(target) if blend.occlusion == "parse" else None
     footage = open_clip(face, cut)
     whole = footage.info.frames or 0

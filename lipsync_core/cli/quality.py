@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .dub import AsJson, Cache, Detector, Device, MinScore, Which
+from ..pipelines.track_faces import Finding
+from .options import AsJson, Device, Only, Which, expand_options
 from .progress import Bar
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ _MOUTH_MEANING = {
 }
 
 
-def quality_command(
+@expand_options
+def quality_command(  # noqa: PLR0913  (options of the command line)
     video: Annotated[Path, typer.Argument(help="Video with a face, such as a dub.")],
+    finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     real: Annotated[
         Path | None, typer.Argument(help="The same clip undubbed, or the truth; of the same size.")
     ] = None,
@@ -59,9 +62,6 @@ def quality_command(
         typer.Option(help="The video that was dubbed: do the lips still follow the old ones?"),
     ] = None,
     as_json: AsJson = False,
-    detector: Detector = "mini",
-    min_score: MinScore = 0.7,
-    cache: Cache = True,
     device: Device = "auto",
 ) -> None:
     """Measure blur, a trembling seam, and lips that move in silence; how far the picture is from
@@ -70,11 +70,9 @@ def quality_command(
 
     from ..pipelines.mouth_following import measure_following
     from ..pipelines.quality import measure_quality
-    from ..pipelines.track_faces import Finding
     from ..runtime.prefetch import share_cores
 
     share_cores()
-    finding = Finding(detector, min_score, cache)
     with Bar() as on_progress:
         report = measure_quality(
             video,

@@ -7,15 +7,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .dub import Cache, Detector, Device, MinScore
+from ..pipelines.track_faces import Finding
+from .options import Device, Only, expand_options
 from .progress import Bar
 
 if TYPE_CHECKING:
     from ..pipelines.score import ScoreReport
 
 
-def score_command(
+@expand_options
+def score_command(  # noqa: PLR0913  (options of the command line)
     video: Annotated[Path, typer.Argument(help="Video with a face.")],
+    finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     audio: Annotated[Path | None, typer.Argument(help="Sound; the video's own by default.")] = None,
     scorer: Annotated[
         str, typer.Option(help="judge (bundled), syncnet, or a weight file.")
@@ -39,9 +42,6 @@ def score_command(
     fix: Annotated[
         Path | None, typer.Option(help="Write the video with its sound moved into sync.")
     ] = None,
-    detector: Detector = "mini",
-    min_score: MinScore = 0.7,
-    cache: Cache = True,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
@@ -51,7 +51,6 @@ def score_command(
     from ..media import check_target, refuse_inputs
     from ..pipelines.score import score
     from ..pipelines.score_plot import check_plot
-    from ..pipelines.track_faces import Finding
     from ..runtime.prefetch import share_cores
 
     if plot is not None:
@@ -59,7 +58,6 @@ def score_command(
     if fix is not None:
         check_target(fix, overwrite=overwrite)
         refuse_inputs(fix, video, *([] if audio is None else [audio]))
-    finding = Finding(detector, min_score, cache)
     share_cores()
     with Bar() as on_progress:
         report = score(

@@ -7,15 +7,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .dub import AsJson, Cache, Detector, Device, End, MinScore, Start, parse_time
+from ..media.clip import Cut
+from ..pipelines.track_faces import Finding
+from .options import AsJson, Device, Only, expand_options
 from .progress import Bar
 
 if TYPE_CHECKING:
     from ..pipelines.speakers import SpeakersReport
 
 
-def speakers_command(
+@expand_options
+def speakers_command(  # noqa: PLR0913  (options of the command line)
     video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
+    finding: Annotated[Finding, Only("detector", "min_score", "cache")],
+    cut: Annotated[Cut, Only("start", "end")],
     audio: Annotated[Path | None, typer.Option(help="Sound; the video's own by default.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the table: start,end,face as CSV.")
@@ -24,11 +29,6 @@ def speakers_command(
         str, typer.Option(help="judge (bundled), or the weights of another expert.")
     ] = "judge",
     as_json: AsJson = False,
-    start: Start = "0",
-    end: End = None,
-    detector: Detector = "mini",
-    min_score: MinScore = 0.7,
-    cache: Cache = True,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing table.")
@@ -36,9 +36,7 @@ def speakers_command(
 ) -> None:
     """Say who speaks when: each face is scored against the sound."""
     from ..media import refuse_inputs
-    from ..media.clip import Cut
     from ..pipelines.speakers import speakers
-    from ..pipelines.track_faces import Finding
     from ..pipelines.turn_table import write_turns
     from ..runtime.prefetch import share_cores
 
@@ -52,7 +50,6 @@ def speakers_command(
             raise typer.BadParameter(
                 f"{out.parent} is no folder; make it, or choose another", param_hint="--out"
             )
-    cut = Cut(parse_time(start), parse_time(end) if end else None)
     share_cores()
     with Bar() as on_progress:
         report = speakers(
@@ -60,7 +57,7 @@ def speakers_command(
             audio,
             scorer=scorer,
             cut=cut,
-            finding=Finding(detector, min_score, cache),
+            finding=finding,
             device=device,
             on_progress=on_progress,
         )

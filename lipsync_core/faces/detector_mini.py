@@ -10,7 +10,7 @@ from ..image.affine import apply
 from ..image.boxes import box_iou, suppress
 from ..image.crop import crop_pictures
 from ..models.face_detector import Cells, FaceDetector
-from ..models.precision import arithmetic
+from ..models.precision import choose_dtype
 from ..types import Detections
 
 # A cell must be this likely, as a share of `min_score`, to help to place a face that another cell
@@ -52,7 +52,7 @@ class MiniDetector:
                 f"got min_score {min_score} and long_side {long_side}; wanted 0 < min_score < 1, long_side >= 1"
             )
         # channels_last: a third faster on CPUs than planar memory
-        dtype = arithmetic(next(model.parameters()))
+        dtype = choose_dtype(next(model.parameters()))
         self._model = model.folded(_GREY).to(dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._min_score = min_score
         self._max_overlap = max_overlap

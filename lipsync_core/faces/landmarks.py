@@ -12,8 +12,8 @@ from ..image.affine import apply, crop_to_frame, invert
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
 from ..models.face_landmarks import FRAMING, FaceLandmarks
-from ..models.layers import ready
-from ..models.precision import Precision, arithmetic
+from ..models.layers import prepare_for_inference
+from ..models.precision import Precision, choose_dtype
 from ..types import FaceTrack, Frames, YuvFrames
 from .tracking import smooth
 
@@ -39,7 +39,7 @@ class LandmarkFinder:
     """Finds the 102 points of faces with ``model``, on the device where it is now; see
     ``models.face_landmarks``.
 
-    ``precision``: of the convolutions (see ``arithmetic``); coordinates are always computed in the
+    ``precision``: of the convolutions (see ``choose_dtype``); coordinates are always computed in the
     weights' own. ``version``: what points are stored under, such as the hash of the weights.
     """
 
@@ -49,9 +49,9 @@ class LandmarkFinder:
         self.version = version
         self.size = model.config.size
         self._framing = model.config.framing
-        self._model = ready(copy.deepcopy(model))
+        self._model = prepare_for_inference(copy.deepcopy(model))
         weight = next(self._model.parameters())
-        self._device, self._dtype = weight.device, arithmetic(weight, precision)
+        self._device, self._dtype = weight.device, choose_dtype(weight, precision)
         self._model.trunk.to(self._dtype)
         self._model.narrow.to(self._dtype)
 

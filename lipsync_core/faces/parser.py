@@ -10,8 +10,8 @@ from torch import Tensor
 from ..image.affine import ALIGNED, Framing, compose, crop_to_frame, invert, unit_maps
 from ..image.crop import crop_frames, sample_affine
 from ..models.face_parsing import FaceParsing
-from ..models.layers import ready
-from ..models.precision import Precision, arithmetic
+from ..models.layers import prepare_for_inference
+from ..models.precision import Precision, choose_dtype
 from ..types import Frames, YuvFrames
 
 # Karras et al. 2018 ("Progressive growing of GANs", appendix C) cut the portraits of CelebA-HQ so:
@@ -32,7 +32,7 @@ class FaceParser:
     """A face parser made ready for inference. ``model`` is folded in place (batch norms into
     convolutions) and must not be trained further. ``side``: px of the square that it looks at, None
     for what it was trained on; half of that takes a quarter of the time. ``precision``: see
-    ``arithmetic``."""
+    ``choose_dtype``."""
 
     def __init__(
         self, model: FaceParsing, *, side: int | None = None, precision: Precision = "auto"
@@ -42,9 +42,9 @@ class FaceParser:
             raise ValueError(
                 f"side is {self.side} px; wanted at least 32: five halvings must leave something"
             )
-        self.model = ready(model)
+        self.model = prepare_for_inference(model)
         weight = next(self.model.parameters())
-        dtype = arithmetic(weight, precision)
+        dtype = choose_dtype(weight, precision)
         if dtype != weight.dtype:  # a copy: the caller's numbers stay
             self.model = copy.deepcopy(self.model).to(dtype)
 

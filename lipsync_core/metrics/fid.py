@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..faces.visible import boxed, visible
 from ..models.inception import FEATURES, Inception
-from ..models.layers import ready
+from ..models.layers import prepare_for_inference
 from ..types import FaceTrack, Frames
 
 Region = Literal["face", "frame"]
@@ -114,7 +114,7 @@ class FID:
         if region not in ("face", "frame"):
             raise ValueError(f"region is {region!r}; wanted face or frame")
         self.region: Region = region
-        self._network = ready(network)
+        self._network = prepare_for_inference(network)
         self._images: dict[Side, list[Tensor]] = {"real": [], "generated": []}
         self._streams = {"real": MomentStream(), "generated": MomentStream()}
 
@@ -161,7 +161,7 @@ def extract_features(
     """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept
     and counted elsewhere. Of the faces of ``track``, or of whole frames. ``network`` is folded in
     place."""
-    network = ready(network)
+    network = prepare_for_inference(network)
     waiting: list[Tensor] = []
     found: list[Tensor] = []
     for piece in frames:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..audio.features import mel_windows, mfcc
 from ..image.affine import Framing
-from ..models.layers import fold, ready
-from ..models.precision import casting
+from ..models.layers import fold_batch_norms, prepare_for_inference
+from ..models.precision import autocast_inference
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import COLUMNS, COLUMNS_PER_FRAME, FPS, RATE, SIZE, WINDOW, SyncNet
 from ..types import Audio
@@ -53,7 +53,7 @@ class ExpertScorer:
 
     def __init__(self, model: SyncExpert, name: str) -> None:
         config = model.config
-        self._model = ready(model)
+        self._model = prepare_for_inference(model)
         self._features = config.features
         self.name = name
         self.window, self.size, self.framing = config.window, config.size, config.framing
@@ -69,14 +69,14 @@ class ExpertScorer:
         weight = next(self._model.parameters())
         # (N-window+1, window, 3, S, S)
         windows = crops.unfold(0, self.window, 1).permute(0, 4, 1, 2, 3)
-        with casting(weight):
+        with autocast_inference(weight):
             return self._model.embed_video(windows.to(weight.device, weight.dtype)).float().cpu()
 
     @torch.inference_mode()
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
         weight = next(self._model.parameters())
         mels = mel_windows(audio, self.fps, start, count, features=self._features)
-        with casting(weight):
+        with autocast_inference(weight):
             return self._model.embed_audio(mels.to(weight.device, weight.dtype)).float().cpu()
 
 
@@ -96,7 +96,7 @@ class SyncNetScorer:
     framing: Framing = Framing("square")
 
     def __init__(self, model: SyncNet) -> None:
-        self.model = fold(model).requires_grad_(False)
+        self.model = fold_batch_norms(model).requires_grad_(False)
 
     def embed_video(self, crops: Tensor) -> Tensor:
         """``crops`` (N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU, one for each frame

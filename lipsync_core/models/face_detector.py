@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..image.crop import pixel_grid
-from .layers import fold
+from .layers import fold_batch_norms
 
 STRIDES = (8, 16, 32, 64)
 # A face of `FACE_IN_CELLS` times a level's stride is what that level's size output calls 0: the
@@ -133,7 +133,7 @@ class FaceDetector(nn.Module):
         """A copy for inference: BatchNorm folded into the convolutions, in eval mode. ``full``:
         what 1 is to ``look``; with 127.5 it takes bytes less 127.5, which bfloat16 holds exactly.
         """
-        model = fold(copy.deepcopy(self))
+        model = fold_batch_norms(copy.deepcopy(self))
         first = next(model.parameters())
         first.data.div_(full)
         return model

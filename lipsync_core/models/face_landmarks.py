@@ -1,7 +1,7 @@
-"""Dense facial landmarks: 102 points of one face, and how sure the network is that it sees one.
+"""Network for dense facial landmarks: 102 points of one face, and a confidence.
 
 A plain residual network regresses the points of an upright crop. Small dense convolutions, because
-on CPUs they run at several times the arithmetic rate of depthwise ones.
+on CPUs they run several times as fast per operation as depthwise ones.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,24 @@ from torch import Tensor, nn
 from ..image.affine import Framing
 from ..image.landmarks import POINTS
 
-# Where eyes and nose of an upright face lie in the unit square of the crops: 2.8 eye distances
-# wide, so that jaw, chin and brows of an open-mouthed face fit. Mouth corners place nothing: lips
-# that move must not move the crop.
+# Places of eyes and nose of an upright face in the unit square of crops: 2.8 eye distances wide,
+# so that jaw, chin and brows of a face with an open mouth fit. Mouth corners are left out: moving
+# lips must not move the crop.
 EYES_AND_NOSE = ((0.325, 0.34), (0.675, 0.34), (0.50, 0.53))
 FRAMING = Framing("eyes", points=EYES_AND_NOSE)
 
 
 @dataclass(frozen=True, slots=True)
 class FaceLandmarksConfig:
-    """Shape of the network: side ``size`` of its crops in px, ``widths`` of its maps at strides 2,
-    4, 8, 16 and 32, residual blocks (``depths``) of those, and the width ``head`` that the coarsest
-    map is narrowed to before the points."""
+    """Shape of the network.
+
+    Attributes:
+        size: Side of its crops in px.
+        widths: Channels of its maps at strides 2, 4, 8, 16 and 32.
+        depths: Residual blocks of these maps.
+        head: Channels that the coarsest map is reduced to before the points.
+        framing: How crops are placed on faces.
+    """
 
     size: int = 128
     widths: tuple[int, int, int, int, int] = (16, 32, 48, 64, 96)
@@ -46,7 +52,7 @@ class _Residual(nn.Module):
 
 
 class FaceLandmarks(nn.Module):
-    """Crops (N,3,S,S), RGB in [0,1], framed by ``FRAMING``, to points and confidences."""
+    """Finds points and confidences of crops (N,3,S,S), RGB in [0,1], framed by ``FRAMING``."""
 
     def __init__(self, config: FaceLandmarksConfig) -> None:
         super().__init__()
@@ -70,8 +76,8 @@ class FaceLandmarks(nn.Module):
             crops: (N,3,S,S) RGB in [0,1].
 
         Returns:
-            (N,102,2) points (x, y) in px of the crop, and (N,) logits of a face whose lips can be
-            seen.
+            (N,102,2) points (x, y) in px of the crop, and (N,) logits that the crop shows a face
+            with visible lips.
         """
         x = self.narrow(self.trunk(crops * 2 - 1)).flatten(1).to(self.points.weight.dtype)
         points = self.points(x).float().unflatten(1, (POINTS, 2))

@@ -1,4 +1,4 @@
-"""Blocks that several networks share."""
+"""Layers that several networks share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,14 +11,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 M = TypeVar("M", bound=nn.Module)
 Activation = Literal["relu", "leaky", "prelu"]
-_SLOPE = 0.2  # of the derivatives' leaky ReLU
+_SLOPE = 0.2  # of the leaky ReLU in the derivatives of Wav2Lip
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One convolution that changes the shape, then ``residuals`` that keep it. ``kernel``,
-    ``stride`` and ``padding`` are (height, width) alike unless ``stride`` says otherwise;
-    ``output_padding`` matters to up-sampling stages only."""
+    """One convolution that changes the shape, then residual ones that keep it.
+
+    Attributes:
+        channels: Output channels.
+        kernel: Side of the kernel.
+        stride: Height and width.
+        padding: On each side.
+        residuals: Number of residual convolutions.
+        output_padding: Of transposed convolutions.
+    """
 
     channels: int
     kernel: int = 3
@@ -28,31 +35,42 @@ class Stage:
     output_padding: int = 0
 
 
-def left(side: int, axis: int, stages: Iterable[Stage]) -> int:
-    """What ``stages`` leave of a picture's ``side`` along ``axis`` (0: height, 1: width), in px."""
+def output_size(side: int, axis: int, stages: Iterable[Stage]) -> int:
+    """Compute the side of the map that stages make of a picture.
+
+    Args:
+        side: Of the picture, in px.
+        axis: 0 for height, 1 for width.
+        stages: The stages in order.
+
+    Returns:
+        The side of the last map.
+    """
     for stage in stages:
         side = (side + 2 * stage.padding - stage.kernel) // stage.stride[axis] + 1
     return side
 
 
 class _Activated(nn.Module):
-    """A layer that ends in an activation: ReLU, leaky ReLU, or one whose slope is learnt (key
-    ``act.weight``)."""
+    """A layer that ends in ReLU, leaky ReLU, or one with a learned slope (key ``act.weight``)."""
 
     def __init__(self, kind: Activation) -> None:
         super().__init__()
         self.act = nn.PReLU() if kind == "prelu" else None
         self.leaky = kind == "leaky"
 
-    def activated(self, x: Tensor) -> Tensor:
+    def activate(self, x: Tensor) -> Tensor:
+        """Apply the activation."""
         if self.act is not None:
             return self.act(x)
         return F.leaky_relu_(x, _SLOPE) if self.leaky else x.relu_()
 
 
 class Conv(_Activated):
-    """Convolution, batch norm, optional skip, activation. Keys ``conv_block.0`` and ``.1`` as in
-    the public checkpoints."""
+    """Convolution, batch norm, optional skip connection, activation.
+
+    Keys ``conv_block.0`` and ``.1`` as in the public checkpoints.
+    """
 
     def __init__(
         self, cin: int, stage: Stage, *, residual: bool = False, act: Activation = "relu"
@@ -63,8 +81,9 @@ class Conv(_Activated):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to (N,C,H,W)."""
         y = self.conv_block(x)
-        return self.activated(y + x if self.residual else y)
+        return self.activate(y + x if self.residual else y)
 
 
 class UpConv(_Activated):
@@ -83,14 +102,18 @@ class UpConv(_Activated):
         self.conv_block = nn.Sequential(conv, nn.BatchNorm2d(stage.channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activated(self.conv_block(x))
+        """Apply the layer to (N,C,H,W)."""
+        return self.activate(self.conv_block(x))
 
 
 class SameConv(nn.Conv2d):
-    """A convolution whose output is ceil(input / stride) large, as Keras pads for it: where the
-    padding is odd, the right and the lower side get one more."""
+    """A convolution whose output has the size ceil(input / stride), padded as in Keras.
+
+    Odd padding is one pixel larger on the right and the lower side.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer to (N,C,H,W)."""
         height, width = input.shape[2:]
         top, bottom = _same(height, self.kernel_size[0], self.stride[0])
         left, right = _same(width, self.kernel_size[1], self.stride[1])
@@ -98,74 +121,105 @@ class SameConv(nn.Conv2d):
 
 
 class SameUpConv(nn.ConvTranspose2d):
-    """A transposed convolution whose output is input * stride large: the reverse of a ``SameConv``.
-    For kernels at least as large as their stride."""
+    """A transposed convolution whose output has the size input * stride.
+
+    The reverse of ``SameConv``, for kernels at least as large as their stride.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Apply the layer to (N,C,H,W)."""
         height, width = (n * step for n, step in zip(input.shape[2:], self.stride, strict=True))
         over = [kernel - step for kernel, step in zip(self.kernel_size, self.stride, strict=True)]
         top, left = over[0] // 2, over[1] // 2
         return super().forward(input)[:, :, top : top + height, left : left + width]
 
 
-def same_pool(x: Tensor, kernel: int, stride: tuple[int, int]) -> Tensor:
-    """The largest of each ``kernel`` x ``kernel`` window of (N,C,H,W) numbers that are not
-    negative; the output is ceil(input / stride) large."""
+def pool_same(x: Tensor, kernel: int, stride: tuple[int, int]) -> Tensor:
+    """Pool maxima, with an output of the size ceil(input / stride).
+
+    Args:
+        x: (N,C,H,W), not negative.
+        kernel: Side of the windows.
+        stride: Height and width.
+
+    Returns:
+        (N,C,h,w) maxima.
+    """
     top, bottom = _same(x.shape[2], kernel, stride[0])
     left, right = _same(x.shape[3], kernel, stride[1])
     return F.max_pool2d(F.pad(x, (left, right, top, bottom)), kernel, stride)
 
 
 def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """How many zeros come before and after."""
+    """Return the padding before and after."""
     missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return missing // 2, missing - missing // 2
 
 
-def residuals(stage: Stage, act: Activation = "relu") -> list[nn.Module]:
-    """The shape-keeping 3x3 convolutions that follow a stage's first layer."""
+def make_residuals(stage: Stage, act: Activation = "relu") -> list[nn.Module]:
+    """Make the residual 3x3 convolutions of a stage."""
     keep = Stage(stage.channels)
     return [Conv(stage.channels, keep, residual=True, act=act) for _ in range(stage.residuals)]
 
 
-def encoder(cin: int, stages: tuple[Stage, ...], act: Activation = "relu") -> list[list[nn.Module]]:
-    """The layers of each stage in turn; callers nest or flatten them as the checkpoint's key names
-    want."""
+def make_encoder(
+    cin: int, stages: tuple[Stage, ...], act: Activation = "relu"
+) -> list[list[nn.Module]]:
+    """Make the layers of an encoder.
+
+    Args:
+        cin: Input channels.
+        stages: The stages in order.
+        act: Activation of all layers.
+
+    Returns:
+        For each stage its layers; callers nest or chain them as the checkpoint's keys need.
+    """
     blocks: list[list[nn.Module]] = []
     for stage in stages:
-        blocks.append([Conv(cin, stage, act=act), *residuals(stage, act)])
+        blocks.append([Conv(cin, stage, act=act), *make_residuals(stage, act)])
         cin = stage.channels
     return blocks
 
 
-def flatten(blocks: list[list[nn.Module]]) -> nn.Sequential:
-    """All layers of all stages in one numbered row."""
+def chain_blocks(blocks: list[list[nn.Module]]) -> nn.Sequential:
+    """Chain all layers of all stages in one numbered row."""
     return nn.Sequential(*(layer for block in blocks for layer in block))
 
 
-def fold(model: M) -> M:
-    """``model`` in eval mode with every batch norm folded, in place, into the layer before it: the
-    same numbers with fewer passes over memory. For inference only; the state dict no longer fits a
-    checkpoint."""
+def fold_batch_norms(model: M) -> M:
+    """Fold every batch norm into the layer before it, in place, and switch to eval mode.
+
+    The same results with fewer passes over memory. For inference only: the state dict no longer
+    fits a checkpoint.
+
+    Returns:
+        The same model.
+    """
     model.eval()
     for row in [layer for layer in model.modules() if isinstance(layer, nn.Sequential)]:
         for i in reversed(range(1, len(row))):
             norm = row[i]
             if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                row[i - 1] = _fused(row[i - 1], norm)
+                row[i - 1] = _fuse(row[i - 1], norm)
                 del row[i]  # an empty layer in its place would cost a call
     return model
 
 
-def ready(model: M) -> M:
-    """``model`` folded in place, without gradients, its channels interleaved, on which oneDNN and
-    cuDNN run convolutions faster."""
-    fold(model).requires_grad_(False)
+def prepare_for_inference(model: M) -> M:
+    """Prepare a model for inference, in place: folded, without gradients, channels last.
+
+    oneDNN and cuDNN run convolutions faster with channels last.
+
+    Returns:
+        The same model.
+    """
+    fold_batch_norms(model).requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model
 
 
-def _fused(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+def _fuse(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return fuse_linear_bn_eval(layer, norm)
     assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))

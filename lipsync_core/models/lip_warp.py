@@ -1,8 +1,7 @@
-"""A talking face without drawn pixels: speech says what shape the lips have, and the person's own
-mouth is moved to it.
+"""A generator without painted pixels: it predicts lip shapes, and warps the person's own mouth.
 
-``SpeechLips`` hears the shape, ``FaceLandmarks`` sees where lips are, and ``blend.lip_warp`` moves
-the pixels of the best picture of the same person. ``draw`` gives shapes instead of colours.
+``SpeechLips`` predicts shapes from speech, ``FaceLandmarks`` finds the lips, and ``blend.lip_warp``
+moves the pixels of the best picture of the same person. ``draw`` gives shapes instead of colors.
 """
 
 from collections.abc import Sequence
@@ -19,17 +18,24 @@ from .face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from .generator import TalkingFace
 from .speech_lips import SHAPE, SpeechLips, SpeechLipsConfig
 
-# Eyes and nose alone place a crop, so that lips that move do not move it. 2.7 distances of the eyes
-# wide: an open mouth, its chin and some neck fit.
+# Only eyes and nose place a crop, so that moving lips do not move it. 2.7 eye distances wide: an
+# open mouth, its chin and some neck fit.
 EYES_AND_NOSE = ((0.315, 0.19), (0.685, 0.19), (0.50, 0.395))
-KNOTS = 17  # of the curves that give predicted shapes the spread that people's have
+KNOTS = 17  # of the curves that give predicted shapes the spread of people's
 
 
 @dataclass(frozen=True, slots=True)
 class LipWarpConfig:
-    """What the model expects: side ``size`` of the crops in which movements are computed, px; the
-    ``width`` of the network that hears speech and its ``features``; its landmark network's own
-    config."""
+    """Configuration of the model.
+
+    Attributes:
+        size: Side in px of the crops in which movements are computed.
+        width: Of the layers of the speech network.
+        landmarks: Configuration of the landmark network.
+        features: Audio features.
+        framing: How crops are placed on faces.
+        references: Number of reference frames.
+    """
 
     size: int = 128
     width: int = 128
@@ -40,11 +46,13 @@ class LipWarpConfig:
 
 
 class LipWarp(TalkingFace):
-    """Moves lips and jaw of real pictures to the shapes that speech asks for.
+    """Moves lips and jaw of real pictures to the shapes that speech needs.
 
-    ``heard`` and ``shown`` (3,KNOTS): where in the spread of a person's shapes what the network
-    says lies, as curves; ``neutral`` (3,) and ``spread`` (3,): a person's closed mouth and standard
-    deviations, for people who are not seen speaking.
+    Attributes:
+        heard: (3,KNOTS) predicted shapes; with ``shown`` a curve each for opening, width and jaw.
+        shown: (3,KNOTS) shapes of people at the same quantiles.
+        neutral: (3,) closed mouth of a person who is not seen speaking.
+        spread: (3,) standard deviations of such a person's speech.
     """
 
     config: LipWarpConfig
@@ -66,39 +74,47 @@ class LipWarp(TalkingFace):
 
     @property
     def moves(self) -> bool:
+        """Whether pixels are moved: always."""
         return True
 
     @property
     def prior(self) -> LipRange:
-        """The range of lip shapes of somebody who is not seen speaking, on the CPU as tracks are."""
+        """Range of lip shapes of a person who is not seen speaking, on the CPU as tracks are."""
         return LipRange(self.neutral.float().cpu(), self.spread.float().cpu())
 
     def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
+        """Return no features: shapes depend on the audio alone."""
         return []
 
     def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
-        """The shapes (N,3,1,1) of the lips, in standard deviations from a person's closed mouth."""
+        """Predict lip shapes (N,3,1,1) in standard deviations from the closed mouth."""
         said = self.speech(driving).float()
         columns = [
-            _through(said[:, i], self.heard[i].float(), self.shown[i].float()) for i in range(SHAPE)
+            _interpolate(said[:, i], self.heard[i].float(), self.shown[i].float())
+            for i in range(SHAPE)
         ]
         return torch.stack(columns, 1)[:, :, None, None]
 
     def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-        """The frames (N,3,S,S): lips of ``reference`` in the pose of ``target``, both seen by the
-        landmark network."""
+        """Warp the reference's lips into the pose of the target, by the landmark network."""
         count, size = len(planes), self.config.size
-        there = self.find(target).expand(count, -1, -1)
-        here = self.find(reference[:, :3]).expand(count, -1, -1)
-        wanted = scale_shape(planes[:, :, 0, 0].float(), self.prior)
-        move = move_lips(here, there, wanted, size)
+        target_points = self.find(target).expand(count, -1, -1)
+        points = self.find(reference[:, :3]).expand(count, -1, -1)
+        shape = scale_shape(planes[:, :, 0, 0].float(), self.prior)
+        move = move_lips(points, target_points, shape, size)
         moved = move.warp(reference[:, :3].expand(count, -1, -1, -1))
         return paint_inside(moved, move)
 
     def find(self, crops: Tensor) -> Tensor:
-        """The landmarks (N,102,2) in px of crops (N,3,S,S) that are framed as ``config.framing``
-        says."""
-        crops = crops.float()  # places of a quarter of a px want more bits than half precision has
+        """Find the landmarks of faces.
+
+        Args:
+            crops: (N,3,S,S) RGB in [0,1], framed by ``config.framing``.
+
+        Returns:
+            (N,102,2) crop px.
+        """
+        crops = crops.float()  # a quarter of a px needs more bits than half precision has
         side, inner = crops.shape[-1], self.config.landmarks.size
         seen = crops.new_tensor(self.config.landmarks.framing.points)[None] * inner
         maps = fit_similarity(
@@ -110,9 +126,11 @@ class LipWarp(TalkingFace):
         return apply(maps, points.to(maps))
 
 
-def _through(values: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
-    """(N,) through straight pieces from ``knots`` (K,), rising, to ``levels`` (K,); straight on
-    beyond both ends."""
+def _interpolate(values: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """Return (N,) values on the polyline from ``knots`` (K,), rising, to ``levels`` (K,).
+
+    Straight on beyond both ends.
+    """
     place = torch.searchsorted(knots.contiguous(), values.contiguous()).clamp(1, len(knots) - 1)
     low, high = knots[place - 1], knots[place]
     share = (values - low) / (high - low).clamp_min(1e-6)

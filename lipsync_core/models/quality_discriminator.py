@@ -9,7 +9,7 @@ from itertools import chain
 
 from torch import Tensor, nn
 
-from .layers import Stage, left
+from .layers import Stage, output_size
 
 _DOWN = (2, 2)
 
@@ -59,7 +59,7 @@ def resized(config: QualityDiscriminatorConfig, size: int) -> QualityDiscriminat
     *before, (last, *rest) = config.blocks
     for blocks in ((first,) * n + tuple(before) for n in range(3)):
         height, width = (
-            left(side, axis, chain(*blocks)) for axis, side in enumerate((size // 2, size))
+            output_size(side, axis, chain(*blocks)) for axis, side in enumerate((size // 2, size))
         )
         if height == width and 3 <= height <= 5:
             return replace(

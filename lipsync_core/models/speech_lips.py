@@ -1,5 +1,4 @@
-"""From speech to the shape of the lips: how far the mouth is open, how wide it is, how far the jaw
-has dropped."""
+"""Predict lip shapes from speech: opening and width of the mouth, drop of the jaw."""
 
 from dataclasses import dataclass
 
@@ -12,16 +11,20 @@ SHAPE = 3  # opening, width, jaw
 
 @dataclass(frozen=True, slots=True)
 class SpeechLipsConfig:
-    """Shape of the network: the ``width`` of its layers, and what it hears. The window of 41
-    columns reaches from 275 ms before a frame to 225 ms after it, and 25 ms more under the last
-    column: 0.25 s of look-ahead."""
+    """Shape of the network, and its input.
+
+    Attributes:
+        width: Of its layers.
+        features: Audio features. The window of 41 columns reaches from 275 ms before a frame to 225
+            ms after it, and 25 ms more under the last column: 0.25 s of look-ahead.
+    """
 
     width: int = 128
     features: MelFeatures = MelFeatures(steps=41, lead_ms=275)
 
 
 class SpeechLips(nn.Module):
-    """Log-mel windows (N,1,80,41) in [-4,4] to lip shapes (N,3)."""
+    """Predicts lip shapes (N,3) from log-mel windows (N,1,80,41) in [-4,4]."""
 
     def __init__(self, config: SpeechLipsConfig) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class SpeechLips(nn.Module):
         self.layers = nn.Sequential(*layers, *head)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Predict the shape of the lips in the middle of each window.
+        """Predict the shape of the lips at the frame of each window.
 
         Args:
             mel: (N,1,80,41) log-mel windows in [-4,4], as ``config.features.windows`` gives them.

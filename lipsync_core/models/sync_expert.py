@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..audio.features import MelFeatures
 from ..image.affine import Framing
-from .layers import Stage, encoder, flatten, left
+from .layers import Stage, chain_blocks, make_encoder, output_size
 
 _DOWN = (2, 2)
 
@@ -68,7 +68,7 @@ def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
     for face in ((first,) * n + config.face for n in range(3)):
         last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
         height, width = (
-            left(side, axis, face[:last]) for axis, side in enumerate((size // 2, size))
+            output_size(side, axis, face[:last]) for axis, side in enumerate((size // 2, size))
         )
         if face[last].padding == 0 and height == width and 3 <= height <= 5:
             fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
@@ -85,8 +85,8 @@ class SyncExpert(nn.Module):
     def __init__(self, config: SyncExpertConfig) -> None:
         super().__init__()
         self.config = config
-        self.face_encoder = flatten(encoder(3 * config.window, config.face))
-        self.audio_encoder = flatten(encoder(1, config.audio))
+        self.face_encoder = chain_blocks(make_encoder(3 * config.window, config.face))
+        self.audio_encoder = chain_blocks(make_encoder(1, config.audio))
         if config.projection:
             self.face_encoder.append(nn.Conv2d(config.face[-1].channels, config.projection, 1))
             self.audio_encoder.append(nn.Conv2d(config.audio[-1].channels, config.projection, 1))

@@ -16,7 +16,7 @@ from ..audio.features import MelFeatures
 from ..image.affine import Framing
 from ..image.crop import sample
 from .generator import TalkingFace, blank_lower_half, flip_channels
-from .layers import Conv, Stage, UpConv, encoder, flatten, residuals
+from .layers import Conv, Stage, UpConv, chain_blocks, make_encoder, make_residuals
 
 _SEAM = 2  # rows of context above the lower half, at half resolution
 _DOWN = (2, 2)
@@ -29,13 +29,22 @@ def _up(channels: int, residuals: int) -> Stage:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorConfig:
-    """Shape of a generator, and what it expects: its audio features, the framing of its faces, the
-    number of reference frames, the side ``size`` of its crops.
+    """Shape of a generator, and its inputs.
 
-    ``output``: ``paint`` draws every pixel; ``flow`` moves the reference's pixels and paints where
-    that does not do. ``modulated``: the sound scales and shifts the channels of every decoder
-    stage, not of the first alone, which makes the lips follow it after far fewer steps. ``bgr``:
-    the channel order the weights were trained on.
+    Attributes:
+        face: Stages of the face encoder.
+        audio: Stages of the audio encoder.
+        decoder: Stages of the decoder.
+        head: Channels of the last layer but one.
+        size: Side of the crops in px.
+        output: ``paint`` draws every pixel; ``flow`` moves the reference's pixels, and paints those
+            that cannot be moved from it.
+        modulated: The audio scales and shifts the channels of every decoder stage, not only of the
+            first, which makes the lips follow it after far fewer training steps.
+        bgr: Whether the weights were trained on BGR.
+        references: Number of reference frames.
+        features: Audio features.
+        framing: How crops are placed on faces.
     """
 
     face: tuple[Stage, ...]
@@ -86,10 +95,15 @@ WAV2LIP = GeneratorConfig(
 
 
 def _larger(size: int, coarse: int, outside: tuple[Stage, ...]) -> GeneratorConfig:
-    """``wav2lip`` for crops of ``size`` px: its stages from the second on, and round them thin ones
-    at full resolution, as the public derivatives for larger faces have them (288 px:
-    github.com/primepake/wav2lip_288x288); ``coarse``: side of the map that the embedding is made
-    of."""
+    """Return ``wav2lip`` for larger crops: its stages from the second on, and thin ones round them.
+
+    As the public derivatives for larger faces (288 px: github.com/primepake/wav2lip_288x288).
+
+    Args:
+        size: Side of the crops in px.
+        coarse: Side of the map that the embedding is made of.
+        outside: Stages at full resolution.
+    """
     inside = WAV2LIP.face[1:-2]
     first, *others = outside
     return GeneratorConfig(
@@ -155,24 +169,24 @@ MINI = GeneratorConfig(
 
 
 class Generator(TalkingFace):
-    """Redraws the lower half of a face so that it speaks. Hears log-mel (N,1,80,16) in [-4,4]."""
+    """Redraws the lower half of a face from log-mel windows (N,1,80,16) in [-4,4]."""
 
     config: GeneratorConfig
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        blocks = encoder(3 + 3 * config.references, config.face)
+        blocks = make_encoder(3 + 3 * config.references, config.face)
         # the public keys hold the two last stages in one block
         blocks[-2:] = [blocks[-2] + blocks[-1]]
         self.face_encoder_blocks = nn.ModuleList([nn.Sequential(*block) for block in blocks])
-        self.audio_encoder = flatten(encoder(1, config.audio))
+        self.audio_encoder = chain_blocks(make_encoder(1, config.audio))
         skips = [stage.channels for stage in (*config.face[:-2], config.face[-1])]
         self.face_decoder_blocks = nn.ModuleList()
         cin = config.audio[-1].channels
         for k, stage in enumerate(config.decoder):
             first = UpConv(cin, stage) if k else Conv(cin, stage)
-            self.face_decoder_blocks.append(nn.Sequential(first, *residuals(stage)))
+            self.face_decoder_blocks.append(nn.Sequential(first, *make_residuals(stage)))
             cin = stage.channels + skips.pop()
         if config.modulated:
             width = config.audio[-1].channels
@@ -186,10 +200,11 @@ class Generator(TalkingFace):
 
     @property
     def moves(self) -> bool:
+        """Whether the output is ``flow``."""
         return self.config.output == "flow"
 
     def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
-        """The face encoder's features, finest first. A still face needs them only once."""
+        """Compute the face encoder's features, finest first."""
         masked = blank_lower_half(target)
         if self.config.bgr:
             masked, prepared = flip_channels(masked), flip_channels(prepared)
@@ -201,6 +216,7 @@ class Generator(TalkingFace):
         return skips
 
     def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Turn planes into pictures."""
         n = planes.shape[0]
         if self.config.output == "flow":
             return warp_reference(
@@ -210,8 +226,7 @@ class Generator(TalkingFace):
         return painted.flip(1) if self.config.bgr else painted
 
     def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
-        """The planes that ``render`` takes: (N,3,S,S) logits of colours, or
-        (N,6,S/2,S) for ``warp_reference``."""
+        """Generate logits of colors (N,3,S,S), or planes (N,6,S/2,S) for ``warp_reference``."""
         n = driving.shape[0]
         x = audio = self.audio_encoder(driving)
         for k, (block, skip) in enumerate(
@@ -230,21 +245,34 @@ class Generator(TalkingFace):
 
 
 def init_as_copy(model: Generator) -> Generator:
-    """``model``, which, where its output is ``flow``, now copies the reference: from there lips are
-    learnt sooner than from noise. Others stay as they are."""
+    """Initialize a generator with the output ``flow``, in place, so that it copies the reference.
+
+    Lips are learned sooner from there than from noise. Other generators stay as they are.
+
+    Returns:
+        The same model.
+    """
     if model.config.output == "flow":
         last = model.output_block[-1]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.zeros_(last.weight)
         with torch.no_grad():
-            # 88 % of every pixel are the reference's
+            # 88 % of every pixel comes from the reference
             last.bias.copy_(torch.tensor([0.0, 0, 0, 0, 0, 2]))
     return model
 
 
 def warp_reference(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
-    """The faces (N,3,S,S) that planes (N,6,S/2,S), as drawn, make of a reference. The upper half is
-    the target's own."""
+    """Warp references by generated planes, and paint over them.
+
+    Args:
+        planes: (N,6,S/2,S) of ``Generator.draw``.
+        target: (N,3,S,S) RGB in [0,1]; its upper half is kept.
+        reference: (N,3,S,S) RGB in [0,1].
+
+    Returns:
+        (N,3,S,S) RGB in [0,1].
+    """
     half, size = planes.shape[2:]
     paint, flow, share = unpack_planes(planes)
     axis = (torch.arange(size, device=planes.device, dtype=planes.dtype) + 0.5) / size * 2 - 1
@@ -256,8 +284,15 @@ def warp_reference(planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
 
 
 def unpack_planes(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What drawn planes (N,6,S/2,S) say of the lower half: the paint, RGB in [0,1]; where the
-    reference's pixels come from, (x, y) in crop pixels from here, at most a quarter of the crop
-    away; and their share in [0,1], the rest being paint."""
+    """Unpack generated planes of the lower half.
+
+    Args:
+        planes: (N,6,S/2,S) of ``Generator.draw``.
+
+    Returns:
+        (N,3,S/2,S) paint, RGB in [0,1]; (N,2,S/2,S) offset (x, y) in crop px of the place in the
+        reference that each pixel comes from, at most a quarter of the crop; (N,1,S/2,S) weight in
+        [0,1] of the reference's pixels against the paint.
+    """
     size = planes.shape[3]
     return planes[:, :3].sigmoid(), planes[:, 3:5].tanh() * (size / 4), planes[:, 5:].sigmoid()

@@ -1,13 +1,13 @@
-"""Wav2Lip's generator as public derivatives made it for larger faces: more stages, other
-activations, attention.
+"""Wav2Lip's generator as in public derivatives for larger faces.
+
+Experimental: more stages, other activations, attention.
 
 Layer tables and behaviour: github.com/primepake/wav2lip_288x288 (commit 3e3e5f0; its first layout,
 90805a5, had learnt slopes everywhere, and wangxian/wav2lip_288x288 has them on the way up),
 github.com/nghiakvnvsd/wav2lip384 (85e42e5), whose layout langzizhixin/wav2lip384x384 first
 published weights for (98d1cd3) before it changed to primepake's spatial attention (d493d02).
 Million parameters and GMAC a frame: 48.5 and 18.5 at 288 px, 159 and 23.5 at 384, 173 and 80.7 with
-attention. None of their weights can be had here: what these networks draw with real files is
-untested.
+attention. None of their weights are available here: the output with real weights is untested.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..audio.features import MelFeatures
 from ..image.affine import Framing
 from .generator import TalkingFace, flip_channels
-from .layers import Activation, Conv, Stage, UpConv, encoder, flatten, residuals
+from .layers import Activation, Conv, Stage, UpConv, chain_blocks, make_encoder, make_residuals
 
 _DOWN = (2, 2)
 _DENSE = 2  # layers that end the audio encoder: ReLU where the rest is leaky
@@ -27,11 +27,26 @@ _DENSE = 2  # layers that end the audio encoder: ReLU where the rest is leaky
 
 @dataclass(frozen=True, slots=True)
 class LargeGeneratorConfig:
-    """Shape of a derivative. ``act``, ``act_up``: activations, of transposed convolutions apart.
-    ``refine``: 1x1 layers after the audio encoder, which count only if ``refined`` (a public layout
-    carries them unused). ``attention``: features coming up are amplified where the skip beside them
-    says. ``symmetric``: colours are told in [-1,1] inside and drawn with tanh. ``margin``: px of
-    the lower half's border that stay visible at the left, the right and below."""
+    """Shape of a derivative, and its inputs.
+
+    Attributes:
+        face: Stages of the face encoder.
+        audio: Stages of the audio encoder.
+        decoder: Stages of the decoder.
+        head: Channels of the last layer but one.
+        size: Side of the crops in px.
+        act: Activation.
+        act_up: Activation of transposed convolutions.
+        refine: Number of 1x1 layers after the audio encoder.
+        refined: Whether these layers are used; a public layout carries them unused.
+        attention: Features of the decoder are amplified by spatial attention on the skips.
+        symmetric: Colors are in [-1,1] inside, and the output is tanh.
+        margin: px of the lower half's border that stay visible at the left, the right and below.
+        bgr: Whether the weights were trained on BGR.
+        references: Number of reference frames.
+        features: Audio features.
+        framing: How crops are placed on faces.
+    """
 
     face: tuple[Stage, ...]
     audio: tuple[Stage, ...]
@@ -143,8 +158,8 @@ WAV2LIP_384 = LargeGeneratorConfig(
     margin=8,
 )
 
-# Six halvings of 384 px leave a map of 6x6, of which the last stages make one of 4x4: the attention
-# spreads the sound over it.
+# Six halvings of 384 px leave a map of 6x6, which the last stages reduce to 4x4: the attention
+# spreads the audio over it.
 WAV2LIP_384_SAM = LargeGeneratorConfig(
     face=(
         Stage(16, 7, padding=3, residuals=3),
@@ -168,7 +183,7 @@ WAV2LIP_384_SAM = LargeGeneratorConfig(
 
 
 class LargeGenerator(TalkingFace):
-    """Redraws the lower half of a face so that it speaks. Hears log-mel (N,1,80,16) in [-4,4]."""
+    """Redraws the lower half of a face from log-mel windows (N,1,80,16) in [-4,4]."""
 
     config: LargeGeneratorConfig
 
@@ -178,7 +193,9 @@ class LargeGenerator(TalkingFace):
         blocks: list[list[nn.Module]] = []
         skips: list[int] = []
         for layers, stage in zip(
-            encoder(3 + 3 * config.references, config.face, config.act), config.face, strict=True
+            make_encoder(3 + 3 * config.references, config.face, config.act),
+            config.face,
+            strict=True,
         ):
             # the public keys hold such a stage in the block of the one before
             if stage.kernel == 1:
@@ -190,8 +207,8 @@ class LargeGenerator(TalkingFace):
         self.face_encoder_blocks = nn.ModuleList([nn.Sequential(*block) for block in blocks])
         dense = "relu" if config.act == "leaky" else config.act
         early, late = config.audio[:-_DENSE], config.audio[-_DENSE:]
-        self.audio_encoder = flatten(
-            encoder(1, early, config.act) + encoder(early[-1].channels, late, dense)
+        self.audio_encoder = chain_blocks(
+            make_encoder(1, early, config.act) + make_encoder(early[-1].channels, late, dense)
         )
         cin = config.audio[-1].channels
         if config.refine:
@@ -202,14 +219,16 @@ class LargeGenerator(TalkingFace):
         self.face_decoder_blocks = nn.ModuleList()
         for k, stage in enumerate(config.decoder):
             first = UpConv(cin, stage, act=config.act_up) if k else Conv(cin, stage, act=config.act)
-            self.face_decoder_blocks.append(nn.Sequential(first, *residuals(stage, config.act)))
+            self.face_decoder_blocks.append(
+                nn.Sequential(first, *make_residuals(stage, config.act))
+            )
             cin = stage.channels + skips.pop()
         self.output_block = nn.Sequential(
             Conv(cin, Stage(config.head), act=config.act), nn.Conv2d(config.head, 3, 1)
         )
 
     def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
-        """The face encoder's features, finest first."""
+        """Compute the face encoder's features, finest first."""
         side, margin = self.config.size, self.config.margin
         masked = target.clone()
         masked[:, :, side // 2 : side - margin, margin : side - margin] = 0
@@ -223,7 +242,7 @@ class LargeGenerator(TalkingFace):
         return skips
 
     def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
-        """Logits of colours, (N,3,S,S)."""
+        """Generate logits of colors (N,3,S,S)."""
         x = self.audio_encoder(driving)
         x = self.audio_refine(x) if self.config.refined else x
         for block, skip in zip(self.face_decoder_blocks, reversed(target), strict=True):
@@ -233,12 +252,13 @@ class LargeGenerator(TalkingFace):
         return self.output_block(x)
 
     def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Turn logits into pictures."""
         painted = (planes.tanh() + 1) / 2 if self.config.symmetric else planes.sigmoid()
         return flip_channels(painted) if self.config.bgr else painted
 
 
-class _Where(nn.Module):
-    """One number in [0,1] for every place of (N,C,H,W) features: (N,1,H,W)."""
+class _SpatialWeight(nn.Module):
+    """Spatial attention: (N,1,H,W) in [0,1] for features (N,C,H,W)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +273,7 @@ class _Where(nn.Module):
 class _Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.sa = _Where()
+        self.sa = _SpatialWeight()
 
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         return x * self.sa(skip) + x

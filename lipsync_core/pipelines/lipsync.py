@@ -35,9 +35,9 @@ from ..faces.landmarks import sure_frames
 from ..faces.parser import FaceParser
 from ..image.landmarks import POINTS, lip_shapes
 from ..models.generator import TalkingFace, TalkingFaceConfig
-from ..models.layers import ready
+from ..models.layers import prepare_for_inference
 from ..models.lip_warp import LipWarp
-from ..models.precision import Precision, arithmetic
+from ..models.precision import Precision, choose_dtype
 from ..models.wav2lip import unpack_planes
 from ..types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
 from .face_crops import FaceCropper, FaceInputs, StillCache
@@ -117,7 +117,7 @@ class LipSync:
         blend: How mouths are blended in.
         pads: Replaces the pads of the model's framing, in px; see ``Framing``.
         lead_ms: Replaces the lead of the model's audio features, in ms.
-        precision: Number format of the network; see ``arithmetic``.
+        precision: Number format of the network; see ``choose_dtype``.
         parser: For blends whose ``occlusion`` is ``parse``.
 
     Raises:
@@ -150,9 +150,9 @@ class LipSync:
         self.config: TalkingFaceConfig = replace(model.config, framing=framing, features=features)
         self.blend = blend
         self.parser = parser
-        self.model = ready(model)
+        self.model = prepare_for_inference(model)
         weight = next(self.model.parameters())
-        dtype = arithmetic(weight, precision)
+        dtype = choose_dtype(weight, precision)
         if isinstance(model, LipWarp):  # places and shapes need more bits, and take little time
             dtype = weight.dtype
         if dtype != weight.dtype:  # a copy: the caller's weights stay as they are

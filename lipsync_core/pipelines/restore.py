@@ -16,7 +16,7 @@ from ..errors import WeightsError
 from ..image.affine import FFHQ, Framing, apply, compose, crop_to_frame, invert, scale_of, unit_maps
 from ..image.crop import crop_frames, sample_affine
 from ..models import checkpoint, hub
-from ..models.precision import Precision, arithmetic
+from ..models.precision import Precision, choose_dtype
 from ..models.weights import weights_file
 from ..runtime.options import Option
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
@@ -244,7 +244,7 @@ class Restore:
 def load_restorer(
     restore: Restore, device: str | torch.device = "cpu", *, precision: Precision = "auto"
 ) -> Restorer:
-    """The network that ``restore`` names. precision: see ``arithmetic``; a network that spandrel
+    """The network that ``restore`` names. precision: see ``choose_dtype``; a network that spandrel
     does not let run in bfloat16 runs in float32.
 
     Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the
@@ -263,7 +263,7 @@ def load_restorer(
         _licence(architecture, named=str(restore.network) in hub.HUB),
         replace(MOUTH, mask=restore.mask, strength=restore.strength),
         weight.device,
-        found.supports_bfloat16 and arithmetic(weight, precision) == torch.bfloat16,
+        found.supports_bfloat16 and choose_dtype(weight, precision) == torch.bfloat16,
     )
 
 

@@ -9,7 +9,7 @@ documentation are made from it. A field without an ``Option`` can be set from Py
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def option_fields(cls: type, only: tuple[str, ...] = ()) -> list[OptionField]:
     for field in fields(cls):
         for extra in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(extra, Option):
-                kind, nullable = _without_none(get_args(hints[field.name])[0])
+                kind, nullable = without_none(get_args(hints[field.name])[0])
                 choices = get_args(kind) if get_origin(kind) is Literal else ()
                 found[field.name] = OptionField(
                     field.name, kind, choices, nullable, field.default, extra
@@ -109,22 +109,13 @@ def option_fields(cls: type, only: tuple[str, ...] = ()) -> list[OptionField]:
     return [found[name] for name in only or found]
 
 
-def option_class(annotation: Any) -> type | None:
-    """Return the option dataclass of an annotation such as ``Blend`` or ``Restore | None``."""
-    kind = _without_none(annotation)[0]
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    is_options = isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
-    return kind if is_options and option_fields(kind) else None
-
-
 def has_default(field: OptionField) -> bool:
     """Whether the field may be left out."""
     return field.default is not MISSING
 
 
-def _without_none(kind: Any) -> tuple[Any, bool]:
-    """``X | None`` -> (X, True)."""
+def without_none(kind: Any) -> tuple[Any, bool]:
+    """Split ``X | None`` into (X, True); any other type is returned with False."""
     if get_origin(kind) in (Union, UnionType):
         rest = [part for part in get_args(kind) if part is not NoneType]
         if len(rest) < len(get_args(kind)):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lipsync_core.metrics.fid import FID, Moments, MomentStream, extract_features, frechet_distance
 from lipsync_core.models.inception import Inception, InceptionConfig
-from lipsync_core.models.layers import ready
+from lipsync_core.models.layers import prepare_for_inference
 from lipsync_core.types import FaceTrack, Frames
 
 WANTED = np.load(REFERENCE / "fid.npz")
@@ -35,7 +35,7 @@ def test_features_agree_with_the_reference_and_folding_keeps_them(network: Incep
         seen["six"], torch.from_numpy(WANTED["block2_mean"]), atol=1e-4, rtol=0
     )
     hook.remove()
-    torch.testing.assert_close(ready(network)(pixels), wanted, atol=1e-4, rtol=0)
+    torch.testing.assert_close(prepare_for_inference(network)(pixels), wanted, atol=1e-4, rtol=0)
     assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
 
 

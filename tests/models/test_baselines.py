@@ -38,7 +38,7 @@ from lipsync_core.models.baselines.lipgan_discriminator import (
 )
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Speech2VidConfig
 from lipsync_core.models.generator import TalkingFace, flip_channels
-from lipsync_core.models.layers import SameConv, SameUpConv, fold, same_pool
+from lipsync_core.models.layers import SameConv, SameUpConv, fold_batch_norms, pool_same
 from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_face, save_model
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
@@ -224,7 +224,7 @@ def test_layers_keep_their_size_as_keras_does() -> None:
         assert back(b).shape == a.shape
         # each the other's transpose
         torch.testing.assert_close((forth(a) * b).sum(), (a * back(b)).sum())
-    assert same_pool(torch.arange(5.0).view(1, 1, 1, 5), 3, (1, 2)).flatten().tolist() == [1, 3, 4]
+    assert pool_same(torch.arange(5.0).view(1, 1, 1, 5), 3, (1, 2)).flatten().tolist() == [1, 3, 4]
 
 
 # --- what they hear
@@ -399,7 +399,7 @@ def test_folding_keeps_the_output_and_the_lower_half_is_never_seen(name: str) ->
     other = target.clone()
     other[:, :, size // 2 :] = 0.5
     assert torch.equal(model(sound, other, reference), made)
-    fold(model)
+    fold_batch_norms(model)
     torch.testing.assert_close(model(sound, target, reference), made, atol=1e-6, rtol=0)
 
 

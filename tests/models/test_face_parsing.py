@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import hub, weights
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
-from lipsync_core.models.layers import ready
+from lipsync_core.models.layers import prepare_for_inference
 
 KEYS = json.loads((REFERENCE / "state_dict_keys.json").read_text(encoding="utf-8"))["face_parsing"]
 SMALL = FaceParsingConfig(stages=(4, 8, 8, 12), blocks=(1, 2, 1, 1), width=8, side=64)
@@ -47,7 +47,7 @@ def test_logits_agree_with_the_public_code(model: FaceParsing) -> None:
     wanted = torch.from_numpy(np.load(REFERENCE / "face_parsing.npz")["logits"])
     pixels = uniform(601, (2, 3, 96, 128))
     torch.testing.assert_close(model(pixels)[:, :, 3::8, 3::8], wanted, atol=1e-4, rtol=0)
-    folded = ready(copy.deepcopy(model))
+    folded = prepare_for_inference(copy.deepcopy(model))
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
     torch.testing.assert_close(folded(pixels)[:, :, 3::8, 3::8], wanted, atol=1e-4, rtol=0)
 

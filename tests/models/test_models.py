@@ -12,7 +12,7 @@ from helpers.networks import macs
 from torch import Tensor, nn
 
 from lipsync_core.models.inception import Inception, InceptionConfig
-from lipsync_core.models.layers import fold
+from lipsync_core.models.layers import fold_batch_norms
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
 from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
@@ -236,7 +236,7 @@ def test_folding_keeps_the_output(config) -> None:
     # same
     model, inputs = build(Generator, config).double(), [x.double() for x in sample(2)]
     whole = model(*inputs)
-    fold(model.train())
+    fold_batch_norms(model.train())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     torch.testing.assert_close(model(*inputs), whole, atol=1e-6, rtol=0)
 

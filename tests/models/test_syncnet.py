@@ -17,7 +17,7 @@ from lipsync_core.errors import WeightsError
 from lipsync_core.image.affine import crop_to_frame
 from lipsync_core.metrics.sync_embedder import SyncNetScorer, embed_lips
 from lipsync_core.models import weights
-from lipsync_core.models.layers import fold
+from lipsync_core.models.layers import fold_batch_norms
 from lipsync_core.models.s3fd import SYNCNET_S3FD
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.types import Audio
@@ -77,7 +77,7 @@ def test_folding_keeps_the_embeddings() -> None:
     )
     assert isinstance(model, SyncNet)
     whole = model.embed_video(pictures), model.embed_audio(heard)
-    fold(model.train())
+    fold_batch_norms(model.train())
     assert not any("Norm" in type(layer).__name__ for layer in model.modules())
     torch.testing.assert_close(model.embed_video(pictures), whole[0], atol=1e-8, rtol=0)
     torch.testing.assert_close(model.embed_audio(heard), whole[1], atol=1e-8, rtol=0)

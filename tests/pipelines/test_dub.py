@@ -18,8 +18,9 @@ from helpers.media import write_video
 
 import lipsync_core
 from lipsync_core import Cut, Encoding, MediaError, NoFaceError, WeightsError, dub
-from lipsync_core.cli.dub import parse_fps, parse_pair, parse_time
+from lipsync_core.cli.dub import parse_pair
 from lipsync_core.media import probe, probe_sound
+from lipsync_core.runtime.timecode import parse_fps, parse_seconds
 
 
 def test_a_photo_speaks(tmp_path: Path) -> None:
@@ -292,11 +293,13 @@ def test_weights_of_the_wrong_kind(tmp_path: Path) -> None:
 
 
 def test_arguments() -> None:
-    assert parse_time("1:02:03.5") == Fraction(7447, 2) and parse_time("12.25") == Fraction(49, 4)
+    assert parse_seconds("1:02:03.5") == Fraction(7447, 2) and parse_seconds("12.25") == Fraction(
+        49, 4
+    )
     assert parse_fps("30000/1001") == Fraction(30000, 1001) and parse_fps("23.976") == Fraction(
         "23.976"
     )
     assert parse_pair("640,200=a=b.wav") == (Path("a=b.wav"), "640,200")
     for wrong in ("x", "1:70", "-1", "1:2:3:4"):
         with pytest.raises(Exception, match="no time"):
-            parse_time(wrong)
+            parse_seconds(wrong)

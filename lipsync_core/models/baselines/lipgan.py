@@ -1,11 +1,10 @@
-"""LipGAN ("Towards Automatic Face-to-Face Translation", 2019): the generator that Wav2Lip grew
-from, a baseline.
+"""Generator of LipGAN ("Towards Automatic Face-to-Face Translation", 2019), predecessor of Wav2Lip.
 
 Layer tables: the public Keras code (github.com/Rudrabha/LipGAN, MIT, commit 0a4aab9), its
 ``residual`` and its ``basic`` network (71 331 987 and 24 922 771 parameters, 5.55 and 1.44 GMAC a
-frame); both hear cepstra. Keras' habits are kept: its padding, batch norms with epsilon 1e-3 and
-momentum 0.8 (0.2 in PyTorch's words), no bias left out. Its weights are a Keras file (.h5), which
-nothing here reads; the later network that hears log-mel (its branch fully_pythonic) is not here.
+frame); both take cepstra. Kept from Keras: its padding, batch norms with epsilon 1e-3 and momentum
+0.8 (0.2 in PyTorch), biases everywhere. Its weights are a Keras file (.h5), which nothing here
+reads; the later network that takes log-mel (its branch fully_pythonic) is not here.
 """
 
 from collections.abc import Sequence
@@ -25,9 +24,16 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class LipGANStage:
-    """A convolution and ``residuals`` pairs of 3x3 ones with a skip round each pair. ``kernel``,
-    ``stride``: (height, width). ``whole``: no padding, so that the kernel covers the map. ``top``:
-    rows of zeros put above the map first."""
+    """A convolution, and pairs of 3x3 ones with a skip connection round each pair.
+
+    Attributes:
+        channels: Output channels.
+        kernel: Height and width.
+        stride: Height and width.
+        residuals: Number of pairs.
+        whole: No padding, so that the kernel covers the map.
+        top: Rows of zeros that are put above the map first.
+    """
 
     channels: int
     kernel: tuple[int, int] = (3, 3)
@@ -39,9 +45,21 @@ class LipGANStage:
 
 @dataclass(frozen=True, slots=True)
 class LipGANConfig:
-    """Shape of a LipGAN generator. Each stage of ``face`` but the last two is a skip to one of
-    ``decoder``; the last two make its embedding. ``finish``: channels of the two layers that follow
-    the decoder. ``bgr`` and box framing are what the public code feeds; ours are RGB and aligned.
+    """Shape of a LipGAN generator, and its inputs.
+
+    The public code feeds BGR with box framing; ours are RGB and aligned.
+
+    Attributes:
+        face: Stages of the face encoder; each but the last two is a skip to one of ``decoder``, the
+            last two make its embedding.
+        audio: Stages of the audio encoder.
+        decoder: Stages of the decoder.
+        finish: Channels of the two layers after the decoder.
+        size: Side of the crops in px.
+        bgr: Whether the weights were trained on BGR.
+        references: Number of reference frames.
+        features: Audio features.
+        framing: How crops are placed on faces.
     """
 
     face: tuple[LipGANStage, ...]
@@ -116,7 +134,7 @@ LIPGAN_BASIC = LipGANConfig(
 
 
 class LipGAN(TalkingFace):
-    """Redraws a face so that it speaks. Hears (N,1,12,35) cepstra."""
+    """Redraws a face from cepstra (N,1,12,35)."""
 
     config: LipGANConfig
 
@@ -137,7 +155,7 @@ class LipGAN(TalkingFace):
         )
 
     def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
-        """The face encoder's features, finest first; the last is the embedding (N,D,1,1)."""
+        """Compute the face encoder's features, finest first, then the embedding (N,D,1,1)."""
         masked = blank_lower_half(target)
         if self.config.bgr:
             masked, prepared = flip_channels(masked), flip_channels(prepared)
@@ -149,7 +167,7 @@ class LipGAN(TalkingFace):
         return [*features[:-2], features[-1]]
 
     def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
-        """Logits of colours, (N,3,S,S)."""
+        """Generate logits of colors (N,3,S,S)."""
         *finer, face = (skip.expand(driving.shape[0], -1, -1, -1) for skip in target)
         x = torch.cat([face, self.audio_encoder(driving)], 1)
         for block, skip in zip(self.decoder, reversed(finer), strict=True):
@@ -157,6 +175,7 @@ class LipGAN(TalkingFace):
         return self.head(x)
 
     def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Turn logits into pictures."""
         painted = planes.sigmoid()
         return flip_channels(painted) if self.config.bgr else painted
 

@@ -1,9 +1,8 @@
-"""LipGAN's discriminator: does this one face say what is heard? It sees the whole face, generated
-ones among them.
+"""LipGAN's discriminator: does one face, real or generated, agree with a window of audio?
 
 Layer table: the public Keras code (github.com/Rudrabha/LipGAN, MIT, commit 0a4aab9). Its
-normalisation (keras_contrib's, left at its defaults) takes the statistics of all channels of a
-sample together.
+normalization (keras_contrib's, with its defaults) takes the statistics of all channels of a sample
+together.
 """
 
 from dataclasses import dataclass
@@ -22,8 +21,17 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class LipGANDiscriminatorConfig:
-    """Shape of a discriminator; the last stage of each tower makes its embedding, without
-    normalisation."""
+    """Shape of a discriminator, and its inputs.
+
+    Attributes:
+        face: Stages of the face tower; the last makes its embedding, without normalization.
+        audio: Stages of the audio tower, likewise.
+        slope: Of the leaky ReLU.
+        size: Side of the crops in px.
+        bgr: Whether the weights were trained on BGR.
+        features: Audio features.
+        framing: How crops are placed on faces.
+    """
 
     face: tuple[LipGANStage, ...] = (
         LipGANStage(64, (7, 7), _DOWN),
@@ -50,7 +58,7 @@ class LipGANDiscriminatorConfig:
 
 
 class LipGANDiscriminator(nn.Module):
-    """Embeds one window of sound and one face so that agreeing pairs lie close (L2)."""
+    """Embeds a window of audio and a face so that pairs that agree are close (L2)."""
 
     def __init__(self, config: LipGANDiscriminatorConfig) -> None:
         super().__init__()
@@ -59,8 +67,15 @@ class LipGANDiscriminator(nn.Module):
         self.audio_encoder = _tower(1, config.audio, config.slope)
 
     def forward(self, sound: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """sound (N,1,12,35) cepstra; faces (N,3,S,S) RGB in [0,1]. Returns unit vectors (audio
-        (N,D), video (N,D))."""
+        """Embed audio and faces.
+
+        Args:
+            sound: (N,1,12,35) cepstra.
+            faces: (N,3,S,S) RGB in [0,1].
+
+        Returns:
+            Unit vectors (N,D) of the audio, and (N,D) of the faces.
+        """
         faces = faces.flip(1) if self.config.bgr else faces
         audio, video = self.audio_encoder(sound), self.face_encoder(faces)
         return F.normalize(audio.flatten(1).float(), dim=1), F.normalize(

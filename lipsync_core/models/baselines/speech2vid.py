@@ -5,7 +5,7 @@ version (github.com/Sindhu-Hegde/you_said_that, commit 2b028cb), which redraws v
 authors compared it: beside stills of the person it sees the frame's upper half. The original draws
 109 px, up-samples bilinearly and sharpens with a second network; neither is here. Keras' padding
 and batch norms (epsilon 1e-3, momentum 0.8) are kept. 41 705 989 parameters with one still, 1.62
-GMAC a frame. It hears LipGAN's cepstra.
+GMAC a frame. Its input is LipGAN's cepstra.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,27 @@ from torch import Tensor, nn
 from ...audio.features import CepstrumFeatures
 from ...image.affine import Framing
 from ..generator import TalkingFace, blank_lower_half
-from ..layers import SameConv, SameUpConv, same_pool
+from ..layers import SameConv, SameUpConv, pool_same
 
 _EPSILON, _MOMENTUM = 1e-3, 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Speech2VidConfig:
-    """Channels of the convolutions of each part, widths of the dense layers (``hidden``, then
-    ``embedding``), and channels of the coarsest map that the decoder begins with (``seed``).
-    ``references``: stills of the person; 5 in the paper."""
+    """Shape of the network, and its inputs.
+
+    Attributes:
+        audio: Channels of the audio encoder's convolutions.
+        face: Channels of the face encoder's convolutions.
+        hidden: Width of the first dense layers.
+        embedding: Width of the last dense layers.
+        seed: Channels of the coarsest map, with which the decoder begins.
+        decoder: Channels of the decoder's convolutions.
+        size: Side of the crops in px.
+        references: Number of stills of the person; 5 in the paper.
+        features: Audio features.
+        framing: How crops are placed on faces.
+    """
 
     audio: tuple[int, int, int, int, int] = (64, 128, 256, 256, 512)
     face: tuple[int, int, int, int, int] = (96, 256, 512, 512, 512)
@@ -44,7 +55,7 @@ SPEECH2VID = Speech2VidConfig()
 
 
 class Speech2Vid(TalkingFace):
-    """Redraws a face so that it speaks. Hears (N,1,12,35) cepstra."""
+    """Redraws a face from cepstra (N,1,12,35)."""
 
     config: Speech2VidConfig
 
@@ -75,24 +86,25 @@ class Speech2Vid(TalkingFace):
         self.head = nn.Sequential(_up(d[3] + f[0], d[4], 5, 2), SameUpConv(d[4], 3, 5, 2))
 
     def encode(self, target: Tensor, prepared: Tensor) -> list[Tensor]:
-        """Features at a quarter, an eighth and a sixteenth of the size, and the embedding (N,D)."""
+        """Compute features at 1/4, 1/8 and 1/16 of the size, and the embedding (N,D)."""
         x = torch.cat([prepared, blank_lower_half(target)], 1)
-        quarter = same_pool(self.face_first(x), 3, (2, 2))
+        quarter = pool_same(self.face_first(x), 3, (2, 2))
         eighth = self.face_second(quarter)
-        sixteenth = same_pool(eighth, 3, (2, 2))
+        sixteenth = pool_same(eighth, 3, (2, 2))
         return [quarter, eighth, sixteenth, self.face_dense(self.face_third(sixteenth))]
 
     def draw(self, driving: Tensor, target: Sequence[Tensor]) -> Tensor:
-        """Logits of colours, (N,3,S,S)."""
+        """Generate logits of colors (N,3,S,S)."""
         *finer, face = (skip.expand(driving.shape[0], *skip.shape[1:]) for skip in target)
-        heard = self.audio_second(same_pool(self.audio_first(driving), 3, (1, 2)))
-        heard = self.audio_dense(same_pool(heard, 3, (2, 2)))
-        x = self.seed(torch.cat([heard, face], 1))
+        audio = self.audio_second(pool_same(self.audio_first(driving), 3, (1, 2)))
+        audio = self.audio_dense(pool_same(audio, 3, (2, 2)))
+        x = self.seed(torch.cat([audio, face], 1))
         for block, skip in zip(self.decoder, reversed(finer), strict=True):
             x = torch.cat([block(x), skip], 1)
         return self.head(x)
 
     def render(self, planes: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Turn logits into pictures."""
         return planes.sigmoid()
 
 
