@@ -300,17 +300,8 @@ def _assign_turns(
     if turns == "auto":
         if clip.path is None:
             raise ValueError("images have no sound that tells who speaks; give a table of turns")
-        detected = detect_source_turns(
-            clip.path,
-            source,
-            found,
-            length,
-            fps=clip.fps,
-            cut=options.cut,
-            device=options.device,
-            warn=log.warn,
-            on_progress=log.progress,
-        )
+        cut, device = options.cut, options.device
+        detected = detect_source_turns(clip, cut, source, found, length, device=device, log=log)
         in_clip = turn_opacity(detected, clip.fps, length)
         opacity = {track: curve[order] for track, curve in in_clip.items()}
     else:
@@ -384,7 +375,7 @@ class _FacePlanner:
         )
 
     def _suit_lips(self, dub: FaceDub) -> FaceDub:
-        """``dub`` with the person's own range of lips, invisible in frames with unsure landmarks."""
+        """``dub`` with the person's own lip range, invisible in frames with unsure landmarks."""
         sure, opacity = sure_shares(dub.track), dub.opacity
         if sure is not None:
             opacity = sure if opacity is None else opacity[: len(sure)] * sure[: len(opacity)]

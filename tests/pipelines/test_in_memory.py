@@ -133,7 +133,7 @@ def test_single_frames_are_picked(tmp_path: Path, first: int) -> None:
 
 
 def test_distant_frames_are_sought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lipsync_core.media.clip._SOUGHT", 4)
+    monkeypatch.setattr("lipsync_core.media.clip._SEEK_GAP", 4)
     path = write_video(tmp_path / "levels.mp4", levels(40))
     footage = VideoClip(path, probe(path))
     assert [n for n, _ in footage.pick([0, 3, 20, 39])] == [0, 3, 20, 39]
