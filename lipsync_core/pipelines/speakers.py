@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..audio.vad import curve
+from ..audio.vad import activity_curve
 from ..errors import MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_seen, joined, select_each
-from ..faces.selection import rows as seats
-from ..faces.tracking import window
+from ..faces.selection import FaceSelector, first_appearance, join_tracks, select_each
+from ..faces.selection import rows_by_scene as seats
+from ..faces.tracking import track_window
 from ..media import probe_sound
 from ..media.clip import Clip, Cut, open_clip
 from ..metrics.active_speaker import Turn, find_speaker_turns
 from ..metrics.sync_embedder import Scorer
 from ..runtime.intervals import merge_intervals
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame
 from ..types import Audio, FaceTrack, Frames, ProgressCallback, YuvFrames
 from .run_log import RunLog
@@ -161,7 +161,7 @@ def detect_turns(
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
     judged_tracks = [reorder_track(track, length, index) for track in tracks]
-    with closing(ahead(at_judge.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
+    with closing(prefetch(at_judge.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
 
         def watched() -> Iterator[Frames | YuvFrames]:
             for piece in pieces:
@@ -239,7 +239,7 @@ def describe_turns(
 
 
 def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
-    x, y = (max(0, round(v)) for v in first_seen(person)[1])
+    x, y = (max(0, round(v)) for v in first_appearance(person)[1])
     place = FaceSelector("point", point=(x, y))
     (scene,) = (people for people in seats(tracks) if any(one is person for one in people))
     if select_each(scene, place)[0] is person:
@@ -311,7 +311,7 @@ def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, 
     for track in sorted({turn.track for turn in turns}):
         spans = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == track])
         seconds = torch.tensor(spans).double() * fps.denominator / fps.numerator
-        opacity[track] = curve(seconds, fps=fps, count=count)
+        opacity[track] = activity_curve(seconds, fps=fps, count=count)
     return opacity
 
 
@@ -334,13 +334,13 @@ def speaking_faces(
         shown = torch.zeros(len(index))
         for i in lane:
             shown = torch.maximum(shown, opacity[i] * _visible(tracks[i], length, index))
-        faces.append((joined([tracks[i] for i in lane]), shown))
+        faces.append((join_tracks([tracks[i] for i in lane]), shown))
     return faces
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
     """(T,) bool: output frames that show the track; ``index`` is as in ``speaking_faces``."""
-    return window(track, 0, length).visible[index]
+    return track_window(track, 0, length).visible[index]
 
 
 def _assign_lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:
