@@ -55,7 +55,7 @@ from lipsync_core.metrics.mouth_baselines import copy_openings, freeze_openings,
 from lipsync_core.models.hub import file_sha256
 from lipsync_core.models.weights import weights_file
 from lipsync_core.pipelines.mouth_following import LANDMARKS, MouthMeter
-from lipsync_core.pipelines.track_faces import Finding, device_named, load_detector, load_landmarks
+from lipsync_core.pipelines.track_faces import Finding, load_detector, load_landmarks, select_device
 
 BASELINES = ("undubbed", "copied mouth", "frozen mouth", "loudness alone")
 COLUMNS = (
@@ -163,7 +163,7 @@ class Openings:
         self.missing: list[Path] = []
         self.points = LANDMARKS if folder is None else folder.name
         if folder is None:
-            target = device_named(device)
+            target = select_device(device)
             self._meter = MouthMeter(load_landmarks(target), *load_detector(Finding(), target))
 
     def __call__(self, video: Path) -> Tensor | None:

@@ -29,7 +29,7 @@ from lipsync_core.media.clip import VideoClip
 from lipsync_core.metrics.sync import score_tracks
 from lipsync_core.metrics.sync_embedder import Scorer
 from lipsync_core.pipelines.score import load_scorer
-from lipsync_core.pipelines.track_faces import Finding, load_detector, track
+from lipsync_core.pipelines.track_faces import Finding, load_detector, track_faces
 from lipsync_core.types import Audio, FaceTrack, SyncScore
 
 SHIFTS = (-10, -5, 3, 7, 10)
@@ -39,7 +39,7 @@ MEDIA = {".mkv", ".mp4", ".mpg", ".mov", ".webm"}
 def tracks_of(clip: Path, fps: Fraction) -> list[FaceTrack]:
     footage = VideoClip(clip, replace(probe(clip), fps=fps), on_warning=lambda _: None)
     detector, key = load_detector(Finding(), torch.device("cpu"))
-    return track(footage, detector, detector_key=key)[0]
+    return track_faces(footage, detector, detector_key=key)[0]
 
 
 def scores(clip: Path, tracks: list[FaceTrack], sound: Audio, scorer: Scorer) -> list[SyncScore]:

@@ -45,7 +45,7 @@ from pathlib import Path
 import skimage.data
 from lipsync_core import Encoding, Finding, dub
 
-folder, used = Path(sys.argv[1]), set()
+folder, used, deepest = Path(sys.argv[1]), set(), set()
 with wave.open(str(folder / "sound.wav"), "wb") as sound:
     sound.setnchannels(1)
     sound.setsampwidth(2)
@@ -56,16 +56,23 @@ finding, encoding = Finding(cache=False), Encoding(overwrite=True)
 dub(photo, folder / "sound.wav", folder / "face.mp4", finding=finding, encoding=encoding)
 
 def watch(frame, event, argument):
-    if event == "call" and frame.f_code.co_name != "<module>":
-        name = frame.f_globals.get("__name__", "")
-        if name.startswith("lipsync_core"):
-            used.add(name)
+    global deepest
+    name = frame.f_globals.get("__name__", "")
+    if event != "call" or frame.f_code.co_name == "<module>" or not name.startswith("lipsync_core"):
+        return
+    used.add(name)
+    stack = set()
+    while frame:
+        stack.add(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back
+    stack = {name for name in stack if name.startswith("lipsync_core.")}
+    deepest = max(deepest, stack, key=len)
 
 threading.setprofile(watch)
 sys.setprofile(watch)
 dub(folder / "face.mp4", folder / "sound.wav", folder / "out.mp4", finding=finding)
 sys.setprofile(None)
-print("\\n".join(sorted(used)))
+print(len(used), len(deepest))
 """
 
 
@@ -224,12 +231,13 @@ def count_lines(root: Path, paths: tuple[str, ...], *suffixes: str) -> int:
     return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in found)
 
 
-def modules_of_a_dub(root: Path) -> list[str]:
-    """Dub a video of one second with the checkout's package; list the modules whose code ran."""
+def measure_dub(root: Path) -> dict[str, float]:
+    """Dub a video of one second with the checkout's package, and count the modules that run."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", DUB, folder]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    used, deepest = map(int, done.stdout.split()[-2:])
+    return {"modules that run in one dub": used, "most modules on one call stack": deepest}
 
 
 def measure(root: Path) -> dict[str, float]:
@@ -277,7 +285,7 @@ def main() -> None:
     root = arguments.checkout.resolve()
     figures = measure(root)
     if arguments.dub:
-        figures["modules that run in one dub"] = len(modules_of_a_dub(root))
+        figures.update(measure_dub(root))
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return

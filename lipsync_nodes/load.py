@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lipsync_core.errors import LipSyncError
-from ..lipsync_core.pipelines.demo import demo_clip
+from ..lipsync_core.pipelines.demo import make_demo_clip
 from ..lipsync_core.pipelines.restore import Restore
 from . import convert, host
 from .sockets import CATEGORY, Model, Restorer
@@ -50,7 +50,9 @@ class DemoMedia(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip) -> io.NodeOutput:
-        made = demo_clip(host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES))
+        made = make_demo_clip(
+            host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES)
+        )
         return io.NodeOutput(
             convert.image(made.image), video_output(made.video), convert.audio_value(made.audio)
         )
@@ -301,7 +303,7 @@ class LoadVideos(io.ComfyNode):
         if folder == host.DEMO_FOLDER:
             progress = host.Progress(_STAGES)
             paths = [
-                demo_clip(host.temp_folder("lipsync-demo"), name, on_progress=progress).video
+                make_demo_clip(host.temp_folder("lipsync-demo"), name, on_progress=progress).video
                 for name in _SPOKEN
             ]
         else:

@@ -16,15 +16,20 @@ from ..lipsync_core.media.clip import Clip, Cut, ImageClip, open_clip
 from ..lipsync_core.models.hub import HUB
 from ..lipsync_core.pipelines.dub_plan import plan_preview
 from ..lipsync_core.pipelines.lipsync import LipSync
-from ..lipsync_core.pipelines.preview import draw_mask_sheet, face_masks, overview, sheet_frames
+from ..lipsync_core.pipelines.preview import (
+    choose_sheet_frames,
+    draw_face_masks,
+    draw_mask_sheet,
+    draw_overview,
+)
 from ..lipsync_core.pipelines.track_faces import (
     Finding,
-    add_dense,
+    add_landmarks,
     find_people,
-    given_people,
     load_detector,
     load_landmarks,
     load_parser,
+    track_boxes,
 )
 from ..lipsync_core.types import FaceTrack, Frames
 from . import convert, host
@@ -71,7 +76,7 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
     smoothing = finding.pace.smoothing
     if face_landmarks is not None:
         boxes, points, meshes = convert.landmarks_by_frame(face_landmarks)
-        tracks, count = given_people(
+        tracks, count = track_boxes(
             clip, boxes, None, points=points, dense=meshes, smoothing=smoothing, on_found=heard
         )
     else:
@@ -84,9 +89,9 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
         else:
             detector, _ = load_detector(finding, host.device())
             boxes = convert.boxes_by_frame(bboxes)
-            tracks, count = given_people(clip, boxes, detector, smoothing=smoothing, on_found=heard)
+            tracks, count = track_boxes(clip, boxes, detector, smoothing=smoothing, on_found=heard)
             marks = load_landmarks(host.device())
-            tracks = add_dense(clip, tracks, count, marks, pace=finding.pace, on_found=heard)
+            tracks = add_landmarks(clip, tracks, count, marks, pace=finding.pace, on_found=heard)
     if not tracks and (bboxes is not None or face_landmarks is not None):
         raise NoFaceError(
             f"none of {count} frames has a face in what is connected; disconnect it to have faces found"
@@ -102,12 +107,12 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
 def draw_people(clip: Clip, found: People) -> Tensor:
     """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3)
     uint8."""
-    shown = sheet_frames(found.tracks, found.frames, most=_SHEET)
+    shown = choose_sheet_frames(found.tracks, found.frames, most=_SHEET)
     pictures = (
         Frames(picture[None], frame)
         for frame, picture in clip.pick(shown, on_frame=host.cancel_point)
     )
-    return overview(pictures, found.tracks, count=len(shown))
+    return draw_overview(pictures, found.tracks, count=len(shown))
 
 
 def draw_masks(media: Any, found: People | None, voice: Voice | None, blend: Blend) -> Tensor:
@@ -151,7 +156,7 @@ def make_masks(media: Any, found: People) -> Any:
     for start in range(0, found.frames, _MASKS_AT_ONCE):
         host.cancel_point()
         part = shares[start : start + _MASKS_AT_ONCE]
-        part[:] = face_masks(
+        part[:] = draw_face_masks(
             found.tracks, start=start, count=len(part), height=found.height, width=found.width
         )
     return convert.mask(shares)

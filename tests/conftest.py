@@ -38,7 +38,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     needs it are tests of scoring, preparing and training, not of lips."""
     from filelock import FileLock  # torch brings it
 
-    from lipsync_core.pipelines.demo import SPEECH, demo_clip
+    from lipsync_core.pipelines.demo import SPEECH, make_demo_clip
     from lipsync_core.pipelines.dub import dub
     from lipsync_core.pipelines.track_faces import Finding
 
@@ -46,7 +46,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with FileLock(root / "demo.lock"):
         if not (root / "demo" / "talking.mp4").exists():
-            silent = demo_clip(root / "demo", "portrait").video
+            silent = make_demo_clip(root / "demo", "portrait").video
             dub(
                 silent,
                 SPEECH,
@@ -54,7 +54,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 model="mini-2",
                 finding=Finding(cache=False),
             )
-        demo_clip(root / "demo", "out of sync")
+        make_demo_clip(root / "demo", "out of sync")
     return root / "demo"
 
 

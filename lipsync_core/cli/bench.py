@@ -339,10 +339,10 @@ class DubRows:
 
     def _model(self, name: str, device: str) -> "TalkingFace":
         from ..models.weights import load_talking_face
-        from ..pipelines.track_faces import device_named
+        from ..pipelines.track_faces import select_device
 
         if (name, device) not in self._models:
-            self._models[name, device] = load_talking_face(name, device=device_named(device))
+            self._models[name, device] = load_talking_face(name, device=select_device(device))
         return self._models[name, device]
 
 

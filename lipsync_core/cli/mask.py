@@ -74,9 +74,9 @@ def _sheet(
     from ..pipelines.dub_plan import plan_preview
     from ..pipelines.lipsync import LipSync
     from ..pipelines.preview import draw_mask_sheet
-    from ..pipelines.track_faces import device_named, find_people, load_parser
+    from ..pipelines.track_faces import find_people, load_parser, select_device
 
-    selector, target = parse_face(which), device_named(device)
+    selector, target = parse_face(which), select_device(device)
     parser = load_parser(target) if blend.occlusion == "parse" else None
     footage = open_clip(face, cut)
     whole = footage.info.frames or 0

@@ -27,7 +27,13 @@ from ..models.weights import load_model, load_talking_face, weights_file
 from ..pipelines.dub import Cut, Encoding, dub
 from ..pipelines.mouth_following import MouthMeter
 from ..pipelines.score import Mode, ScoreReport, load_scorer, score
-from ..pipelines.track_faces import Finding, device_named, load_detector, load_landmarks, track
+from ..pipelines.track_faces import (
+    Finding,
+    load_detector,
+    load_landmarks,
+    select_device,
+    track_faces,
+)
 from ..runtime.jobs import Job, Outcome
 from ..types import FaceTrack, Frames, VideoInfo
 from .baselines import copied_mouth
@@ -141,7 +147,7 @@ class Bench:
 
     def __init__(self, plan: Benchmark) -> None:
         self.plan = plan
-        self.device = device_named(plan.device)
+        self.device = select_device(plan.device)
         if not plan.root.is_dir():
             raise LipSyncError(
                 f"{plan.root} is no folder; wanted the one below which the videos lie"
@@ -244,7 +250,7 @@ class Bench:
             raise LipSyncError(
                 f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame"
             )
-        people, count = track(footage, self.detector, stop=wanted, detector_key=self.key)
+        people, count = track_faces(footage, self.detector, stop=wanted, detector_key=self.key)
         person = window(select(people, FaceSelector()), 0, count)
         away = count - int(person.visible.sum())
         if scripts and count < wanted:

@@ -21,7 +21,7 @@ from ..media.clip import VideoClip
 from ..metrics.sync import hear
 from ..metrics.sync_embedder import Scorer
 from ..pipelines.score import load_scorer
-from ..pipelines.track_faces import Finding, device_named, load_detector, track
+from ..pipelines.track_faces import Finding, load_detector, select_device, track_faces
 from .tables import Mean, markdown, ratio_with_interval
 
 SEEN = (1, 3, 5)  # frames, as in the paper's table
@@ -109,13 +109,13 @@ def expert_accuracy(
     """
     if not folder.is_dir():
         raise LipSyncError(f"{folder} is no folder; wanted one with videos in sync")
-    scorer = load_scorer(expert, device_named(device))
+    scorer = load_scorer(expert, select_device(device))
     if apart < 1 or min(averaged) < 1 or not all(1 <= width <= scorer.window for width in seen):
         raise ValueError(
             f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; wanted 1 or more, and widths up to the "
             f"{scorer.window} frames of {expert}'s window"
         )
-    detector, key = load_detector(finding, device_named(device))
+    detector, key = load_detector(finding, select_device(device))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
     found: list[Mapping[tuple[int, int], Trials]] = []
     skipped: dict[str, str] = {}
@@ -162,7 +162,7 @@ def _embedded(
     """Window by window what the expert makes of the largest face, by frames seen, and of the sound
     from there on."""
     footage = VideoClip(path, replace(probe(path), fps=scorer.fps))
-    people, _ = track(footage, detector, detector_key=key)
+    people, _ = track_faces(footage, detector, detector_key=key)
     person = select(people, FaceSelector())
     away = (~person.visible).nonzero()
     first, count = person.start, min(int(away[0]) if len(away) else len(person.visible), most)

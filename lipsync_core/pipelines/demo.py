@@ -17,7 +17,7 @@ from ..errors import MediaError
 from ..media import VideoWriter, read_audio, read_frames, write_shifted
 from ..types import Audio, Frames, ProgressCallback, VideoInfo
 from .dub import Encoding, Finding, dub
-from .preview import contact_sheet as tiled
+from .preview import tile_pictures
 
 SPEECH = Path(__file__).parents[1] / "assets" / "demo.flac"
 DemoName = Literal["portrait", "talking", "out of sync", "two people"]
@@ -51,11 +51,11 @@ def demo(
         encoding=Encoding(overwrite=overwrite),
         on_progress=on_progress,
     )
-    imsave(sheet, contact_sheet(video, _HEAD), check_contrast=False)
+    imsave(sheet, make_contact_sheet(video, _HEAD), check_contrast=False)
     return video, sheet
 
 
-def contact_sheet(
+def make_contact_sheet(
     video: Path,
     part: tuple[slice, slice],
     *,
@@ -69,7 +69,7 @@ def contact_sheet(
     count = columns * rows
     pieces = read_frames(video, start=first, stop=first + count * every, every=every)
     tiles = torch.cat([piece.pixels[:, *part] for piece in pieces])
-    return tiled(tiles[:count], columns=columns).numpy()
+    return tile_pictures(tiles[:count], columns=columns).numpy()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,7 @@ class DemoClip:
     audio: Audio
 
 
-def demo_clip(
+def make_demo_clip(
     folder: Path, name: DemoName, *, on_progress: ProgressCallback | None = None
 ) -> DemoClip:
     """One of four clips, made in ``folder`` unless it lies there.

@@ -39,7 +39,7 @@ from .render import render
 from .restore import Restore, Restorer, restorer_for
 from .roles import GeneratorCache, RenderedChunk
 from .run_log import RunLog
-from .track_faces import Finding, device_named, load_parser
+from .track_faces import Finding, load_parser, select_device
 
 _logger = logging.getLogger("lipsync.dub")
 
@@ -194,7 +194,7 @@ def dub(  # noqa: PLR0913 - the one function of the API that takes every choice 
     turns = read_speaker_turns(speakers, len(sources), face, cached=drawings is not None)
     refuse_inputs(out, face, *(source for source in sources if isinstance(source, Path)))
     with log.clock("total"):
-        clip, target = open_clip(face, cut, on_warning=log.warn), device_named(device)
+        clip, target = open_clip(face, cut, on_warning=log.warn), select_device(device)
         network, name = _load_network(model, model_name, target)
         parser = load_parser(target, precision) if blend.occlusion == "parse" else None
         sync = LipSync(

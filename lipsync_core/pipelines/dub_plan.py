@@ -23,8 +23,8 @@ from .lipsync import LipSync
 from .reference import Reference, find_references, find_unoccluded, match_references
 from .roles import FaceDub
 from .run_log import RunLog
-from .speakers import auto_turns, speaking_faces, turn_opacity, turns_of_rows
-from .track_faces import Finding, arranged, find_people
+from .speakers import detect_source_turns, match_rows, speaking_faces, turn_opacity
+from .track_faces import Finding, find_people, reorder_track
 from .turn_table import TurnRow, read_turns
 
 Speech = Path | str | Audio
@@ -247,7 +247,7 @@ def plan_preview(clip: Clip, tracks: Sequence[FaceTrack], length: int, model: Li
     faces = [
         FaceDub(
             silence,
-            arranged(track, length, order),
+            reorder_track(track, length, order),
             unoccluded=find_unoccluded(clip, track, length=length) if compares else None,
         )
         for track in tracks
@@ -300,7 +300,7 @@ def _assign_turns(
     if turns == "auto":
         if clip.path is None:
             raise ValueError("images have no sound that tells who speaks; give a table of turns")
-        detected = auto_turns(
+        detected = detect_source_turns(
             clip.path,
             source,
             found,
@@ -314,11 +314,12 @@ def _assign_turns(
         in_clip = turn_opacity(detected, clip.fps, length)
         opacity = {track: curve[order] for track, curve in in_clip.items()}
     else:
-        rows = turns_of_rows(turns, found, clip.fps, log.warn, length=length, index=order)
+        rows = match_rows(turns, found, clip.fps, log.warn, length=length, index=order)
         opacity = turn_opacity(rows, clip.fps, len(order))
     faces = speaking_faces(opacity, found, length=length, index=order)
     if not any(
-        bool((arranged(face, length, order).visible & (seen > 0)).any()) for face, seen in faces
+        bool((reorder_track(face, length, order).visible & (seen > 0)).any())
+        for face, seen in faces
     ):
         advice = "give a table of turns, or --face" if turns == "auto" else "correct the table"
         raise NoFaceError(
@@ -359,7 +360,7 @@ class _FacePlanner:
             unoccluded = find_unoccluded(clip, track, length=length)
         dub = FaceDub(
             speech,
-            arranged(track, length, order),
+            reorder_track(track, length, order),
             opacity=opacity,
             speech_weight=speech_weight,
             references=references,

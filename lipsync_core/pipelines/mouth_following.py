@@ -23,7 +23,7 @@ from ..media.clip import VideoClip
 from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames, ProgressCallback
-from .track_faces import Finding, device_named, load_detector, load_landmarks, track
+from .track_faces import Finding, load_detector, load_landmarks, select_device, track_faces
 
 LANDMARKS = "lipsync's own 102 points (face_landmarks)"
 SAME_VIDEO = "the true speaker's video is the source itself"
@@ -95,7 +95,7 @@ def measure_following(
         raise ValueError(
             "lips are compared with others; give the true speaker's video, the source, or both"
         )
-    target = device_named(device)
+    target = select_device(device)
     meter = MouthMeter(
         load_landmarks(target), *load_detector(finding, target), on_progress=on_progress
     )
@@ -161,7 +161,7 @@ class MouthMeter:
         info = probe(video)
         stop = sys.maxsize if seconds is None else math.floor(seconds * info.fps) + 1
         self._say(f"find faces in {video.name}", 0, info.frames or 0)
-        people, count = track(
+        people, count = track_faces(
             VideoClip(video, info), self._detector, stop=stop, detector_key=self._key
         )
         person = select(people, selector)

@@ -66,7 +66,8 @@ def draw_mask_sheet(plan: DubPlan, model: LipSync, *, count: int = 9, width: int
         raise ValueError(f"width is {width} px; wanted 1 or more")
     tracks, length = [face.track for face in plan.faces], len(plan.frame_order)
     visible = {
-        frame: _visible_faces(tracks, frame) for frame in sheet_frames(tracks, length, most=count)
+        frame: _visible_faces(tracks, frame)
+        for frame in choose_sheet_frames(tracks, length, most=count)
     }
     visible = {frame: faces for frame, faces in visible.items() if faces}
     if not visible:
@@ -83,7 +84,7 @@ def draw_mask_sheet(plan: DubPlan, model: LipSync, *, count: int = 9, width: int
         opacity = drawer.opacity(picture, frame, visible[frame], regions[frame], shape)
         tile = _crop_region(picture, regions[frame], shape).cpu()
         tiles.append(tint(tile, opacity, half=model.blend.strength / 2))
-    return contact_sheet(torch.stack(tiles), columns=columns)
+    return tile_pictures(torch.stack(tiles), columns=columns)
 
 
 class _MaskDrawer:
@@ -243,7 +244,7 @@ _TEXT_IN_BOX = 0.3  # of the box's height, between those two
 _LINE = 1 / 300  # of the picture's shorter side
 
 
-def numbered(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tensor:
+def draw_numbers(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tensor:
     """A copy (H,W,3) uint8 of a picture (H,W,3), uint8 in [0,255] or float in [0,1], with ``boxes``
     (F,4) drawn in, and beside each its label. Raises ValueError for other shapes, or where boxes
     and labels differ in number."""
@@ -280,7 +281,7 @@ def numbered(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tens
     return torch.from_numpy(np.array(picture))
 
 
-def numbers(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[int]]:
+def number_faces(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[int]]:
     """Boxes (F,4) of the people seen in a clip frame, and the number of each: its place in its
     scene's row, as ``--face INDEX`` counts."""
     places = [
@@ -294,7 +295,7 @@ def numbers(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[int]]
     ]
 
 
-def sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> list[int]:
+def choose_sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> list[int]:
     """At most ``most`` of a clip's ``count`` frames, rising: of each of as many equal parts, the
     first frame that shows the most people. Raises ValueError unless both are 1 or more."""
     if count < 1 or most < 1:
@@ -306,10 +307,10 @@ def sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> 
     return [int(part[people[part].argmax()]) for part in parts]
 
 
-def overview(
+def draw_overview(
     frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, count: int, width: int = 1280
 ) -> Tensor:
-    """``count`` ``frames`` of a clip (as ``sheet_frames`` chooses them), reduced to fit ``width``
+    """``count`` ``frames`` of a clip (as ``choose_sheet_frames`` chooses them), reduced to fit ``width``
     px side by side and their faces numbered, as one picture (h,w,3) uint8. One chunk is held at its
     full size. Raises ValueError without frames."""
     columns = math.ceil(math.sqrt(max(1, count)))
@@ -317,14 +318,14 @@ def overview(
     for chunk in frames:
         for index, pixels in enumerate(chunk.pixels, chunk.start):
             small = _reduced(pixels, max(1, width // columns))
-            boxes, labels = numbers(tracks, index)
-            tiles.append(numbered(small, boxes * (small.shape[1] / pixels.shape[1]), labels))
+            boxes, labels = number_faces(tracks, index)
+            tiles.append(draw_numbers(small, boxes * (small.shape[1] / pixels.shape[1]), labels))
     if not tiles:
         raise ValueError("no frames; wanted at least one")
-    return contact_sheet(torch.stack(tiles), columns=columns)
+    return tile_pictures(torch.stack(tiles), columns=columns)
 
 
-def contact_sheet(tiles: Tensor, *, columns: int) -> Tensor:
+def tile_pictures(tiles: Tensor, *, columns: int) -> Tensor:
     """(rows*h, columns*w, 3): pictures (N,h,w,3) of one size in reading order, black where they do
     not fill the last row."""
     count, height, width, _ = tiles.shape
@@ -337,7 +338,7 @@ def contact_sheet(tiles: Tensor, *, columns: int) -> Tensor:
     )
 
 
-def face_masks(
+def draw_face_masks(
     tracks: Sequence[FaceTrack], *, start: int, count: int, height: int, width: int
 ) -> Tensor:
     """(count,height,width) float32 for the clip frames from ``start`` on: 1 on every visible face,

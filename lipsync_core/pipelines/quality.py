@@ -32,7 +32,7 @@ from ..runtime.prefetch import ahead
 from ..runtime.warnings import Warnings
 from ..types import FaceTrack, Frames, ProgressCallback, VideoInfo
 from .mouth_following import MouthReport
-from .track_faces import Finding, device_named, load_detector, load_landmarks, track
+from .track_faces import Finding, load_detector, load_landmarks, select_device, track_faces
 
 _log = logging.getLogger("lipsync.quality")
 
@@ -127,7 +127,7 @@ def measure(
     video, say = Path(video), on_progress or (lambda *_: None)
     truth = None if real is None else Path(real)
     warn = Warnings(_log)
-    selector, target = parse_face(face), device_named(device)
+    selector, target = parse_face(face), select_device(device)
     if region not in ("face", "frame"):
         raise ValueError(f"region is {region!r}; wanted face or frame")
     if truth is None and landmarks is not None:
@@ -138,7 +138,7 @@ def measure(
     likeness = None if truth is None else _Likeness(region, landmarks, target)
     say("find faces", 0, info.frames or 0)
     detector, key = load_detector(finding, target)
-    people, length = track(
+    people, length = track_faces(
         VideoClip(truth or video, info, on_warning=warn), detector, detector_key=key
     )
     person = select(people, selector)

@@ -20,7 +20,7 @@ from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import Clip
 from ..runtime.prefetch import ahead
 from ..types import FaceTrack, Frames, References, YuvFrames
-from .track_faces import Found
+from .track_faces import SearchCallback
 
 Reference = Literal["auto", "current", "first", "nearest-closed"]
 """``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the
@@ -46,7 +46,7 @@ def find_references(
     length: int,
     index: Tensor,
     most: int = 64,
-    on_found: Found | None = None,
+    on_found: SearchCallback | None = None,
 ) -> References | None:
     """What the face of ``track`` is drawn from, at most ``most`` pictures; None where that is the
     frame itself: for ``current``, in photographs, and for somebody who is never visible.
@@ -173,7 +173,7 @@ def _alike(seen: Tensor, told: Tensor) -> Tensor:
 
 
 def _measured(
-    clip: Clip, whole: FaceTrack, looked: Tensor, on_found: Found | None
+    clip: Clip, whole: FaceTrack, looked: Tensor, on_found: SearchCallback | None
 ) -> tuple[Tensor, Tensor]:
     """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool,
     which frames begin a scene."""

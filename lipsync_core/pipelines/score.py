@@ -31,7 +31,7 @@ from ..models.weights import load_model
 from ..runtime.prefetch import ahead
 from ..runtime.warnings import Warnings
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
-from .track_faces import Finding, device_named, find_people
+from .track_faces import Finding, find_people, select_device
 
 _log = logging.getLogger("lipsync.score")
 Mode = Literal["exact", "reference"]
@@ -158,7 +158,7 @@ def score(
         raise ValueError(
             "whole frames are scored by the public scripts alone; wanted mode reference with them"
         )
-    target = device_named(device)
+    target = select_device(device)
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
         raise ValueError(

@@ -27,7 +27,7 @@ from ..runtime.timecode import nearest_frame
 from ..runtime.warnings import Warnings
 from ..types import Audio, FaceTrack, ProgressCallback
 from .score import judged_sound, load_scorer
-from .track_faces import Finding, arranged, device_named, find_people
+from .track_faces import Finding, find_people, reorder_track, select_device
 from .turn_table import TurnRow
 
 _log = logging.getLogger("lipsync.speakers")
@@ -78,7 +78,7 @@ def speakers(
     video, warn, target, say = (
         Path(video),
         Warnings(_log),
-        device_named(device),
+        select_device(device),
         on_progress or (lambda *_: None),
     )
     footage = open_clip(video, cut, on_warning=warn)
@@ -102,15 +102,19 @@ def speakers(
         )
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     sound = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
-    turns = judged_turns(
+    turns = detect_turns(
         video, sound, judge, tracks, length, fps=footage.fps, cut=cut, warn=warn, on_progress=say
     )
     return SpeakersReport(
-        video, judge.name, len(tracks), rows_of(turns, tracks, footage.fps), tuple(warn.messages)
+        video,
+        judge.name,
+        len(tracks),
+        describe_turns(turns, tracks, footage.fps),
+        tuple(warn.messages),
     )
 
 
-def judged_turns(
+def detect_turns(
     video: Path,
     sound: Path | Audio,
     judge: Scorer,
@@ -130,7 +134,7 @@ def judged_turns(
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
-    looked = [arranged(track, length, index) for track in tracks]
+    looked = [reorder_track(track, length, index) for track in tracks]
     with closing(ahead(footage.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
 
         def told():
@@ -150,7 +154,7 @@ def judged_turns(
     ]
 
 
-def auto_turns(
+def detect_source_turns(
     video: Path,
     speech: Path | Audio,
     tracks: Sequence[FaceTrack],
@@ -171,12 +175,12 @@ def auto_turns(
     except MediaError:
         sound = speech
     judge = load_scorer("judge", device)
-    return judged_turns(
+    return detect_turns(
         video, sound, judge, tracks, length, fps=fps, cut=cut, warn=warn, on_progress=on_progress
     )
 
 
-def rows_of(
+def describe_turns(
     turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction
 ) -> tuple[TurnRow, ...]:
     """The same in seconds, each face by its place where it first appears; by its INDEX in the scene
@@ -196,7 +200,7 @@ def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
     return FaceSelector("index", index=next(i for i, one in enumerate(scene) if one is person))
 
 
-def turns_of_rows(
+def match_rows(
     rows: Sequence[TurnRow],
     tracks: Sequence[FaceTrack],
     fps: Fraction,

@@ -40,7 +40,7 @@ _AT_ONCE = 8  # frames
 _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 
-Found = Callable[[int], None]
+SearchCallback = Callable[[int], None]
 """Hears how many frames were searched."""
 
 
@@ -91,7 +91,7 @@ def find_people(
     device: torch.device,
     *,
     stop: int,
-    on_found: Found | None = None,
+    on_found: SearchCallback | None = None,
 ) -> tuple[list[FaceTrack], int]:
     """The people in the first ``stop`` frames of ``clip``, and how many of those frames there
     are. on_found hears how many frames were searched."""
@@ -100,7 +100,7 @@ def find_people(
         load_landmarks(device) if finding.dense and finding.landmarks is None else None,
         finding.pace,
     )
-    people, count = track(
+    people, count = track_faces(
         clip, detector, stop=stop, detector_key=key, pace=pace, landmarks=ours, on_found=on_found
     )
     people = [person for person in people if _usual_side(person) >= finding.min_size]
@@ -124,7 +124,7 @@ def _usual_side(person: FaceTrack) -> float:
     return float((boxes[:, 2:] - boxes[:, :2]).amax(1).median())
 
 
-def track(
+def track_faces(
     clip: Clip,
     detector: Detector,
     *,
@@ -132,7 +132,7 @@ def track(
     detector_key: tuple[str, str] | None = None,
     pace: Pace = Pace(),
     landmarks: LandmarkFinder | None = None,
-    on_found: Found | None = None,
+    on_found: SearchCallback | None = None,
 ) -> tuple[list[FaceTrack], int]:
     """Track the faces of a clip.
 
@@ -160,7 +160,7 @@ def track(
         return known
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
     if landmarks is not None:
-        people = add_dense(clip, people, count, landmarks, pace=pace, on_found=on_found)
+        people = add_landmarks(clip, people, count, landmarks, pace=pace, on_found=on_found)
     if marked is not None:
         store_tracks(marked, people, count)
     return people, count
@@ -190,7 +190,7 @@ def _track_without_dense(
     stop: int,
     key: str | None,
     pace: Pace,
-    on_found: Found | None,
+    on_found: SearchCallback | None,
 ) -> tuple[list[FaceTrack], int]:
     """The faces without dense points, from the cache under ``key`` or searched for."""
     if key is not None and (known := load_tracks(key)) is not None:
@@ -219,14 +219,14 @@ def _track_without_dense(
     return found, count
 
 
-def add_dense(
+def add_landmarks(
     clip: Clip,
     people: Sequence[FaceTrack],
     count: int,
     landmarks: LandmarkFinder,
     *,
     pace: Pace = Pace(),
-    on_found: Found | None = None,
+    on_found: SearchCallback | None = None,
 ) -> list[FaceTrack]:
     """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``clip``,
     reduced as for the detector.
@@ -256,7 +256,7 @@ def add_dense(
     return with_dense(people, heard(), landmarks, scale=clip.scale, smoothing=smoothing)
 
 
-def arranged(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
+def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     """The track of output frames that show the source frames ``index``."""
     whole = window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
@@ -302,7 +302,7 @@ def load_parser(device: torch.device, precision: Precision = "auto") -> FacePars
     return FaceParser(network, precision=precision)
 
 
-def device_named(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """``auto`` (CUDA, else MPS, else the CPU) or a device of torch; ValueError where it cannot be
     used."""
     if name == "auto":
@@ -321,7 +321,7 @@ def device_named(name: str) -> torch.device:
         ) from error
 
 
-def given_people(
+def track_boxes(
     clip: Clip,
     boxes: Sequence[Tensor],
     detector: Detector | None,
@@ -329,7 +329,7 @@ def given_people(
     points: Sequence[Tensor] | None = None,
     dense: Sequence[Tensor] | None = None,
     smoothing: float = SMOOTHING_SECONDS,
-    on_found: Found | None = None,
+    on_found: SearchCallback | None = None,
 ) -> tuple[list[FaceTrack], int]:
     """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and
     the number of frames; those of one frame alone hold for all. Without points ``detector`` looks

@@ -15,7 +15,7 @@ from lipsync_core.faces.selection import parse_face, select
 from lipsync_core.faces.tracking import track, window
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.models.weights import load_model
-from lipsync_core.pipelines.track_faces import arranged
+from lipsync_core.pipelines.track_faces import reorder_track
 from lipsync_core.types import Detections
 
 FPS = Fraction(25)
@@ -87,7 +87,7 @@ def test_dense_points_go_wherever_the_track_goes() -> None:
         and torch.equal(padded.dense[5:35], second.dense)
     )
     index = torch.tensor([3, 2, 1, 1, 59])
-    shown = arranged(whole, 60, index)
+    shown = reorder_track(whole, 60, index)
     assert shown.dense is not None and torch.equal(shown.dense, whole.dense[index])
     with pytest.raises(ValueError, match="wanted all of one layout, or none"):
         select([first, replace(second, dense=None)], parse_face("largest"))

@@ -37,7 +37,7 @@ from lipsync_core.image.landmarks import (
 )
 from lipsync_core.media.clip import Cut, ImageClip, open_clip
 from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
-from lipsync_core.pipelines.track_faces import arranged, track
+from lipsync_core.pipelines.track_faces import reorder_track, track_faces
 from lipsync_core.types import Detections, FaceTrack, Frames
 
 COUNT = 12
@@ -222,7 +222,7 @@ def test_scores_go_wherever_the_track_goes() -> None:
     padded = window(track, 0, COUNT + 4)
     assert padded.dense_scores is not None
     assert padded.dense_scores.tolist() == [0, 0, *scores.tolist(), 0, 0]
-    shown = arranged(track, COUNT + 2, torch.tensor([5, 3, 3]))
+    shown = reorder_track(track, COUNT + 2, torch.tensor([5, 3, 3]))
     assert shown.dense_scores is not None and torch.equal(shown.dense_scores, scores[[3, 1, 1]])
     with pytest.raises(ValueError, match="dense_scores is"):
         replace(track, dense_scores=torch.ones(COUNT + 1))
@@ -261,7 +261,7 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(
 ) -> None:
     monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
     pixels = clip(1).pixels.repeat(20, 1, 1, 1)
-    (shown,), _ = track(ImageClip(pixels, Fraction(25)), Fixed(), landmarks=finder())
+    (shown,), _ = track_faces(ImageClip(pixels, Fraction(25)), Fixed(), landmarks=finder())
     film = write_video(tmp_path / "a.mkv", pixels, codec="ffv1", pix_fmt="bgr0", options={})
     footage = open_clip(film, Cut())
     look, detector, heard = (
@@ -271,7 +271,7 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(
     )
 
     def people(look: LandmarkFinder | None) -> FaceTrack:
-        found, count = track(
+        found, count = track_faces(
             footage,
             detector,
             stop=20,

@@ -15,7 +15,7 @@ from fake_host import HOST, Host
 from loading import Pack
 
 from lipsync_core.media import AudioSource, VideoWriter, read_audio
-from lipsync_core.pipelines.demo import SPEECH, demo_clip
+from lipsync_core.pipelines.demo import SPEECH, make_demo_clip
 from lipsync_core.types import Frames, VideoInfo
 
 
@@ -49,7 +49,7 @@ def pack(host: Host, loaded_pack: Pack) -> Pack:
 def talking(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of a face that speaks."""
     folder = tmp_path_factory.mktemp("talking")
-    whole = demo_clip(demo_folder, "talking").video
+    whole = make_demo_clip(demo_folder, "talking").video
     from lipsync_core.media.clip import Cut, open_clip
 
     footage = open_clip(whole, Cut(Fraction(0), Fraction(2)))

@@ -8,12 +8,12 @@ from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.selection import FaceSelector, rows, select
 from lipsync_core.image.affine import ALIGNED
 from lipsync_core.pipelines.preview import (
-    contact_sheet,
-    face_masks,
-    numbered,
-    numbers,
-    overview,
-    sheet_frames,
+    choose_sheet_frames,
+    draw_face_masks,
+    draw_numbers,
+    draw_overview,
+    number_faces,
+    tile_pictures,
 )
 from lipsync_core.types import FaceTrack, Frames
 
@@ -47,7 +47,7 @@ def test_box_and_number_are_drawn_and_the_rest_stays(height: int, width: int) ->
     picture = noise(height, width)
     side = height // 4
     boxes = torch.tensor([[width / 4, height / 2, width / 4 + side, height / 2 + side]])
-    drawn = numbered(picture, boxes, [3])
+    drawn = draw_numbers(picture, boxes, [3])
     assert drawn.shape == (height, width, 3) and drawn.dtype == torch.uint8
     changed = (drawn != picture).any(2)
     rows_changed = changed.any(1).nonzero()[:, 0]
@@ -65,25 +65,25 @@ def test_box_and_number_are_drawn_and_the_rest_stays(height: int, width: int) ->
 
 def test_numbers_differ_and_floats_are_drawn_alike() -> None:
     picture, box = noise(120, 160), torch.tensor([[40.0, 60, 80, 100]])
-    one, two = numbered(picture, box, [1]), numbered(picture, box, ["2"])
+    one, two = draw_numbers(picture, box, [1]), draw_numbers(picture, box, ["2"])
     assert not torch.equal(one, two)
-    assert torch.equal(numbered(picture / 255, box, [1]), one)
-    assert torch.equal(numbered(picture, box[:0], []), picture)
+    assert torch.equal(draw_numbers(picture / 255, box, [1]), one)
+    assert torch.equal(draw_numbers(picture, box[:0], []), picture)
 
 
 def test_boxes_beyond_the_picture_are_drawn_at_its_edge() -> None:
     boxes = torch.tensor(
         [[-1e9, -1e9, 1e9, 1e9], [-50, -50, -10, -10], [90, 60, 130, 70], [20.2, 20.2, 20.3, 20.3]]
     )
-    drawn = numbered(torch.zeros(64, 100, 3), boxes, [0, 1, 2, 3])
+    drawn = draw_numbers(torch.zeros(64, 100, 3), boxes, [0, 1, 2, 3])
     assert drawn.shape == (64, 100, 3) and bool(drawn.any())
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="got 1 labels for 2 boxes"):
-        numbered(noise(64, 64), torch.zeros(2, 4), [1])
+        draw_numbers(noise(64, 64), torch.zeros(2, 4), [1])
     with pytest.raises(ValueError, match=r"wanted \(H,W,3\) and \(F,4\)"):
-        numbered(noise(64, 64)[None], torch.zeros(0, 4), [])
+        draw_numbers(noise(64, 64)[None], torch.zeros(0, 4), [])
 
 
 def test_numbers_are_those_that_an_index_counts() -> None:
@@ -98,13 +98,13 @@ def test_numbers_are_those_that_an_index_counts() -> None:
     ]
     assert [len(row) for row in rows(tracks)] == [3, 1]
     assert (
-        numbers(tracks, 0)[1] == [1, 2]
-        and numbers(tracks, 15)[1] == [0, 2]
-        and numbers(tracks, 55)[1] == [0]
+        number_faces(tracks, 0)[1] == [1, 2]
+        and number_faces(tracks, 15)[1] == [0, 2]
+        and number_faces(tracks, 55)[1] == [0]
     )
-    assert numbers(tracks, 99)[0].shape == (0, 4)
+    assert number_faces(tracks, 99)[0].shape == (0, 4)
     for frame in (0, 15, 30, 55):
-        for box, number in zip(*numbers(tracks, frame), strict=True):
+        for box, number in zip(*number_faces(tracks, frame), strict=True):
             chosen = select(tracks, FaceSelector("index", index=number))
             assert torch.equal(chosen.boxes[frame - chosen.start], box)
     with pytest.raises(NoFaceError, match="the face 3; 4 found in 2 scenes"):
@@ -113,24 +113,24 @@ def test_numbers_are_those_that_an_index_counts() -> None:
 
 def test_the_sheet_shows_the_most_people() -> None:
     tracks = [person(0, 0, 9, 0, 100), person(20, 0, 9, 30, 3), person(20, 0, 9, 90, 10)]
-    assert sheet_frames(tracks, 100, most=4) == [0, 30, 50, 90]
-    assert len(sheet_frames([], 1000)) == 16 and sheet_frames([], 3) == [0, 1, 2]
+    assert choose_sheet_frames(tracks, 100, most=4) == [0, 30, 50, 90]
+    assert len(choose_sheet_frames([], 1000)) == 16 and choose_sheet_frames([], 3) == [0, 1, 2]
     with pytest.raises(ValueError, match="count 0"):
-        sheet_frames([], 0)
+        choose_sheet_frames([], 0)
 
 
 def test_an_overview_is_the_numbered_frames_side_by_side() -> None:
     tracks = [person(20, 20, 20, 0, 6)]
     clip = [noise(60, 100), noise(60, 100) // 2, noise(60, 100) // 3]
-    sheet = overview(
+    sheet = draw_overview(
         [Frames(torch.stack(clip[:2]), 0), Frames(clip[2][None], 5)], tracks, count=3, width=200
     )
     assert sheet.shape == (120, 200, 3) and sheet.dtype == torch.uint8
     box = tracks[0].boxes[:1]
-    wanted = [numbered(picture, box, [0]) for picture in clip]
+    wanted = [draw_numbers(picture, box, [0]) for picture in clip]
     assert torch.equal(sheet[:60, :100], wanted[0]) and torch.equal(sheet[:60, 100:], wanted[1])
     assert torch.equal(sheet[60:, :100], wanted[2]) and not sheet[60:, 100:].any()
-    small = overview(
+    small = draw_overview(
         [Frames(torch.full((1, 64, 256, 3), 0.5), 3)],
         [person(128, 16, 32, 0, 6)],
         count=1,
@@ -141,19 +141,19 @@ def test_an_overview_is_the_numbered_frames_side_by_side() -> None:
     # the box is reduced with its frame
     assert int(yellow[:, 1].min()) >= 64 and int(yellow[:, 1].max()) <= 80
     with pytest.raises(ValueError, match="no frames"):
-        overview([], tracks, count=0)
+        draw_overview([], tracks, count=0)
 
 
 def test_a_contact_sheet_is_in_reading_order() -> None:
     tiles = torch.arange(1, 6).view(5, 1, 1, 1).expand(5, 2, 3, 3)
-    sheet = contact_sheet(tiles, columns=2)
+    sheet = tile_pictures(tiles, columns=2)
     assert sheet.shape == (6, 6, 3)
     assert sheet[::2, ::3, 0].tolist() == [[1, 2], [3, 4], [5, 0]]
 
 
 def test_masks_cover_the_visible_faces_and_nothing_else() -> None:
     tracks = [person(10, 10, 40, 0, 4, hidden=range(2, 3)), person(60, 20, 30, 1, 2)]
-    masks = face_masks(tracks, start=0, count=5, height=70, width=100)
+    masks = draw_face_masks(tracks, start=0, count=5, height=70, width=100)
     assert masks.shape == (5, 70, 100) and masks.dtype == torch.float32
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     centres = masks[:, 30, 30].tolist(), masks[:, 35, 75].tolist()
@@ -162,16 +162,16 @@ def test_masks_cover_the_visible_faces_and_nothing_else() -> None:
     for x, y in (tracks[0].points[0]).long().tolist():
         assert masks[0, y, x] == 1
     assert 0.4 < float(masks[0].sum()) / 40**2 < 0.9
-    later = face_masks(tracks, start=1, count=2, height=70, width=100)
+    later = draw_face_masks(tracks, start=1, count=2, height=70, width=100)
     assert torch.equal(later, masks[1:3])
 
 
 def test_masks_of_faces_half_outside_and_of_absurd_size_stay_in_the_frame() -> None:
-    whole = face_masks([person(20, 20, 40, 0, 1)], start=0, count=1, height=80, width=80)
-    half = face_masks([person(-20, -20, 40, 0, 1)], start=0, count=1, height=40, width=40)
+    whole = draw_face_masks([person(20, 20, 40, 0, 1)], start=0, count=1, height=80, width=80)
+    half = draw_face_masks([person(-20, -20, 40, 0, 1)], start=0, count=1, height=40, width=40)
     assert half.any()
     torch.testing.assert_close(half[0, :20, :20], whole[0, 40:60, 40:60])
-    giant = face_masks([person(-5e8, -5e8, 1e9, 0, 1)], start=0, count=1, height=8, width=9)
+    giant = draw_face_masks([person(-5e8, -5e8, 1e9, 0, 1)], start=0, count=1, height=8, width=9)
     assert giant.shape == (1, 8, 9) and bool(giant.all())
-    beside = face_masks([person(500, 500, 40, 0, 1)], start=0, count=1, height=40, width=40)
+    beside = draw_face_masks([person(500, 500, 40, 0, 1)], start=0, count=1, height=40, width=40)
     assert not beside.any()

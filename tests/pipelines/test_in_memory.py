@@ -15,12 +15,12 @@ from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS
 from lipsync_core.media import probe, probe_sound, read_audio
 from lipsync_core.media.clip import ImageClip, VideoClip, open_clip
-from lipsync_core.pipelines.demo import demo_clip
+from lipsync_core.pipelines.demo import make_demo_clip
 from lipsync_core.pipelines.score import score
-from lipsync_core.pipelines.track_faces import Finding, Pace, device_named, find_people
+from lipsync_core.pipelines.track_faces import Finding, Pace, find_people, select_device
 from lipsync_core.types import Audio
 
-CPU = device_named("cpu")
+CPU = select_device("cpu")
 
 
 def test_a_sound_in_memory_is_as_good_as_its_file(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_sound_is_fitted_to_the_sample() -> None:
 
 
 def test_a_cut_is_scored_with_its_own_sound(demo_folder: Path) -> None:
-    made = demo_clip(demo_folder, "out of sync")
+    made = make_demo_clip(demo_folder, "out of sync")
     cut = Cut(Fraction(2), Fraction(6))
     (own,) = score(made.video, cut=cut, finding=FRESH).tracks
     assert own.score.offset_frames == -5
@@ -178,9 +178,9 @@ def test_a_cut_is_scored_with_its_own_sound(demo_folder: Path) -> None:
 
 def test_the_demo_clips(demo_folder: Path) -> None:
     with pytest.raises(ValueError, match="portrait, talking"):
-        demo_clip(demo_folder, "nobody")  # type: ignore[arg-type]
+        make_demo_clip(demo_folder, "nobody")  # type: ignore[arg-type]
     clips = {
-        name: demo_clip(demo_folder, name)
+        name: make_demo_clip(demo_folder, name)
         for name in ("portrait", "talking", "out of sync", "two people")
     }
     assert [tuple(made.image.shape) for made in clips.values()] == [(512, 512, 3)] * 3 + [
@@ -200,7 +200,7 @@ def test_the_demo_clips(demo_folder: Path) -> None:
     late = clips["out of sync"].audio
     assert not late.samples[:, : late.rate // 5].any()
     written = clips["talking"].video.stat().st_mtime_ns
-    assert demo_clip(demo_folder, "talking").video.stat().st_mtime_ns == written  # made once
+    assert make_demo_clip(demo_folder, "talking").video.stat().st_mtime_ns == written  # made once
     people, _ = find_people(open_clip(clips["two people"].video, Cut()), FRESH, CPU, stop=1000)
     assert len(people) == 2
 

@@ -20,7 +20,7 @@ from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub
-from lipsync_core.pipelines.track_faces import arranged
+from lipsync_core.pipelines.track_faces import reorder_track
 from lipsync_core.runtime.prefetch import ahead, timed
 from lipsync_core.types import FaceTrack, Frames, YuvFrames
 
@@ -259,7 +259,7 @@ def test_orders_fall_into_runs(order: list[int], runs: list[list[int]]) -> None:
 def test_a_track_follows_the_order_of_its_frames() -> None:
     track = person(20, count=6, start=2, hidden=slice(4, 5))
     index = frame_order(9, 20, "pingpong")
-    got = arranged(track, 9, index)
+    got = reorder_track(track, 9, index)
     assert got.start == 0 and len(got.visible) == 20
     for shown, source in enumerate(index.tolist()):
         seen = 2 <= source < 8 and source != 6

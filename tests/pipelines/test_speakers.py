@@ -23,13 +23,13 @@ from lipsync_core.media.clip import Cut, frame_order
 from lipsync_core.metrics.active_speaker import Turn, confidences, turns_of
 from lipsync_core.pipelines.dub import Encoding, Finding, dub
 from lipsync_core.pipelines.speakers import (
-    rows_of,
+    describe_turns,
+    match_rows,
     speakers,
     speaking_faces,
     turn_opacity,
-    turns_of_rows,
 )
-from lipsync_core.pipelines.track_faces import arranged
+from lipsync_core.pipelines.track_faces import reorder_track
 from lipsync_core.pipelines.turn_table import TurnRow, read_turns, write_turns
 from lipsync_core.types import Audio, FaceTrack, Frames, VideoInfo
 
@@ -136,7 +136,7 @@ def rowed(
     length: int = 100,
 ) -> list[Turn]:
     """The turns of ``rows`` in an output that shows its ``length`` frames once."""
-    return turns_of_rows(rows, tracks, fps, warn, length=length, index=torch.arange(length))
+    return match_rows(rows, tracks, fps, warn, length=length, index=torch.arange(length))
 
 
 def row(start: float, end: float, face: str) -> TurnRow:
@@ -155,7 +155,7 @@ def test_turns_become_shown_with_soft_edges_in_either_time() -> None:
     assert 0 < shown[8] < 1 and 0 < shown[32] < 1 and shown[40:50].eq(0).all()
     assert beside[30:50].eq(1).all() and not beside[50:149].any()  # not there any more
     assert torch.equal(shown[100:140], shown[59:99].flip(0))
-    one, other = (arranged(face, 100, index) for face in (one, other))
+    one, other = (reorder_track(face, 100, index) for face in (one, other))
     assert one.visible.all() and int(other.visible.sum()) == 51
     ((_, written),) = speaking_faces(
         turn_opacity([Turn(0, 110, 140)], FPS, 150),
@@ -170,7 +170,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
     tracks = [track(0, 50), track(20, 80, 150)]
     for fps in (FPS, Fraction(24000, 1001), Fraction(60)):
         turns = [Turn(0, 3, 41), Turn(1, 41, 97)]
-        write_turns(tmp_path / "t.csv", rows_of(turns, tracks, fps), overwrite=True)
+        write_turns(tmp_path / "t.csv", describe_turns(turns, tracks, fps), overwrite=True)
         assert rowed(read_turns(tmp_path / "t.csv"), tracks, fps=fps) == turns
     assert (tmp_path / "t.csv").read_text(encoding="utf-8").splitlines()[0] == "start,end,face"
     with pytest.raises(LipSyncError, match="exists"):
@@ -239,7 +239,7 @@ def test_a_face_that_is_away_in_its_turn_is_said() -> None:
     assert warned == [
         "the turn of left from 2.5 to 3 s is left out: that face is not in the picture then"
     ]
-    again = turns_of_rows(
+    again = match_rows(
         rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=frame_order(50, 100, "loop")
     )
     assert again == [Turn(0, 63, 75)]  # the picture begins anew
@@ -250,7 +250,7 @@ def test_who_began_where_another_did_is_named_by_index() -> None:
     walker, later = track(0, 100), track(40, 60, 52)
     walker.boxes[:, 0::2] += torch.linspace(0, 200, 100)[:, None]
     turns = [Turn(0, 0, 40), Turn(1, 45, 90)]
-    rows = rows_of(turns, [walker, later], FPS)
+    rows = describe_turns(turns, [walker, later], FPS)
     assert [str(one.face) for one in rows] == ["50,55", "1"]
     assert rowed(rows, [walker, later]) == turns
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lipsync_core.errors import LipSyncError
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, write_shifted
-from lipsync_core.pipelines.demo import demo_clip
+from lipsync_core.pipelines.demo import make_demo_clip
 from lipsync_core.runtime.atomic import alone
 from lipsync_core.runtime.jobs import Cluster
 from lipsync_core.training.clips import Clip, load_clips
@@ -42,7 +42,7 @@ APART = Splitting(val=0.3, test=0)
 def talk(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five seconds of the astronaut's head, speaking by `mini-2`."""
     folder = tmp_path_factory.mktemp("talk")
-    return head(demo_clip(demo_folder, "talking").video, folder / "talk.mp4")
+    return head(make_demo_clip(demo_folder, "talking").video, folder / "talk.mp4")
 
 
 def head(src: Path, out: Path, *, fps: int = 25, mirrored: bool = False, stop: int = 125) -> Path:

@@ -20,7 +20,7 @@ from ...image.crop import crop_frames, crop_pictures
 from ...media import probe
 from ...media.clip import Cut, VideoClip, open_clip
 from ...metrics.sync_embedder import Scorer
-from ...pipelines.track_faces import track
+from ...pipelines.track_faces import track_faces
 from ...runtime.intervals import true_runs
 from ...runtime.prefetch import ahead
 from ...types import FaceTrack
@@ -64,7 +64,7 @@ class VideoTakes:
         if probe(path).still:
             raise MediaError(f"{path}: a photograph does not move; wanted a video")
         self._footage: VideoClip = open_clip(path, Cut(fps=FPS), on_warning=lambda _: None)
-        self._tracks, self.frames = track(self._footage, detector)
+        self._tracks, self.frames = track_faces(self._footage, detector)
         self.takes = [
             Take(person, track.start + first, track.start + stop, _side(track.boxes[first:stop]))
             for person, track in enumerate(self._tracks)

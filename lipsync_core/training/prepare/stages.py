@@ -25,7 +25,7 @@ from ...media import read_audio
 from ...metrics.sync import SEARCH, SyncMeter, hear
 from ...metrics.sync_embedder import Scorer
 from ...pipelines.score import load_scorer
-from ...pipelines.track_faces import Finding, device_named, load_detector
+from ...pipelines.track_faces import Finding, load_detector, select_device
 from ...runtime.atomic import replacing
 from ...runtime.jobs import Job, Outcome, Work
 from ...types import Audio, SyncScore
@@ -54,7 +54,7 @@ class Preparing:
     device: str = "cpu"
 
     def __call__(self) -> Work:
-        device, settings = device_named(self.device), self.settings
+        device, settings = select_device(self.device), self.settings
         finding = Finding(detector=settings.detector, min_score=settings.least_score, cache=False)
         detector, _ = load_detector(finding, device)
         scorer = load_scorer(settings.scorer, device)
