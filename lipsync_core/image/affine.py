@@ -13,8 +13,8 @@ from torch import Tensor
 Points = tuple[tuple[float, float], ...]
 
 # Places of the five points of an upright face in the unit square of an aligned crop. The crop is
-# 2.4 eye distances wide, so that a wide open mouth and its chin just fit, and the middle row runs under
-# the nose.
+# 2.4 eye distances wide, so that a wide open mouth and its chin just fit, and the middle row runs
+# under the nose.
 ALIGNED: Points = ((0.29, 0.20), (0.71, 0.20), (0.50, 0.435), (0.343, 0.655), (0.657, 0.655))
 
 

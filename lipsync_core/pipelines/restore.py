@@ -25,7 +25,8 @@ from .roles import ReferenceCrops, values_at, visible_in
 _COMPARED, _EDGE = 96, 0.08
 SIZE = 512  # px of a restored face, the output of GFPGAN, RestoreFormer and CodeFormer
 # By default only the mouth. The soft edge is as wide as a dub's (0.08 of a crop of 2.4 eye
-# distances; this crop has 4.07). No texture is added: the network's detail is the purpose of restoration.
+# distances; this crop has 4.07). No texture is added: the network's detail is the purpose of
+# restoration.
 MOUTH = Blend(feather=0.047, detail=0, grain=0)
 
 
