@@ -149,7 +149,7 @@ def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
     )
     # float64 where the device has it: float32 rounding shows at the -100 dB floor (2e-4 on a chirp)
     dtype = x.dtype if x.device.type == "mps" else torch.float64
-    y = _preemphasised(x, index, features.padding, dtype)
+    y = _preemphasize(x, index, features.padding, dtype)
     window = torch.hann_window(features.n_fft, periodic=True, device=x.device, dtype=y.dtype)
     spectrum = torch.stft(
         y, features.n_fft, features.hop, window=window, center=False, return_complex=True
@@ -159,7 +159,7 @@ def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
     return (8 * (decibel + 100) / 100 - 4).clamp(-4, 4).to(x.dtype)
 
 
-def _preemphasised(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) -> Tensor:
+def _preemphasize(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) -> Tensor:
     """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x; only these samples are
     converted."""
     n = x.shape[0]

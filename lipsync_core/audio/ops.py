@@ -30,12 +30,12 @@ def resample(audio: Audio, rate: int) -> Audio:
     )
 
 
-def mono(audio: Audio) -> Audio:
+def mix_to_mono(audio: Audio) -> Audio:
     """The mean of the channels, (1,T)."""
     return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
 
 
-def shifted(audio: Audio, delay_s: Fraction) -> Audio:
+def shift(audio: Audio, delay_s: Fraction) -> Audio:
     """``audio`` sounding ``delay_s`` seconds later (< 0: earlier), to the nearest sample and as
     long as before: what leaves one end is lost, silence comes in at the other."""
     length = audio.samples.shape[1]
@@ -47,7 +47,7 @@ def shifted(audio: Audio, delay_s: Fraction) -> Audio:
     return Audio(out, audio.rate)
 
 
-def mixed(sounds: Sequence[Audio]) -> Audio:
+def mix(sounds: Sequence[Audio]) -> Audio:
     """Several sounds at once, at the highest of their rates, with the most of their channels, as
     long as the longest; a mono one sounds on every side. Sums beyond [-1,1] are clipped. One sound
     alone comes back as it is."""
@@ -61,7 +61,7 @@ def mixed(sounds: Sequence[Audio]) -> Audio:
     return Audio(total.clamp(-1, 1), rate)
 
 
-def fitted(audio: Audio, seconds: Fraction) -> Audio:
+def pad_or_trim(audio: Audio, seconds: Fraction) -> Audio:
     """``audio`` cut, or followed by silence, to be ``seconds`` long: to the nearest sample."""
     wanted = int(seconds * audio.rate + Fraction(1, 2))
     missing = wanted - audio.samples.shape[1]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..runtime.intervals import true_runs
 from ..types import Audio
-from .ops import mono
+from .ops import mix_to_mono
 
 Silence = Literal["keep", "close", "generate"]
 """What a mouth does while nobody speaks: ``keep`` shows the old one, ``close`` a closed one of the
@@ -72,7 +72,7 @@ def voice_activity(audio: Audio, *, fps: Fraction, count: int, edges: Edges = Ed
     Any rate and level; channels are mixed. Past its end the sound is silent. Frames of one sound at
     one rate are the same however many are asked for.
     """
-    return curve(voiced_stretches(audio), fps=fps, count=count, edges=edges)
+    return activity_curve(voiced_stretches(audio), fps=fps, count=count, edges=edges)
 
 
 def silent_frames(audio: Audio, fps: Fraction, count: int, *, margin_ms: int = 200) -> Tensor:
@@ -82,7 +82,7 @@ def silent_frames(audio: Audio, fps: Fraction, count: int, *, margin_ms: int = 2
     return voice_activity(audio, fps=fps, count=count, edges=Edges(0, margin_ms, margin_ms, 0)) == 0
 
 
-def shown_in(
+def opacity_and_activity(
     silence: Silence, turns: Tensor | None, activity: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """How much of a new mouth is seen, and how much of that speaks, (T,) in [0,1] each, None for
@@ -93,7 +93,9 @@ def shown_in(
     return turns, activity if silence == "close" else None
 
 
-def curve(stretches: Tensor, *, fps: Fraction, count: int, edges: Edges = Edges()) -> Tensor:
+def activity_curve(
+    stretches: Tensor, *, fps: Fraction, count: int, edges: Edges = Edges()
+) -> Tensor:
     """(count,) float in [0,1] at the middle of each frame: 1 within the ``stretches`` (R,2), in
     seconds, rising and apart; 0 far from them, with soft ``edges`` between."""
     # integers as far as 2^53, one division: an hour on, the time is as exact as at first
@@ -121,25 +123,25 @@ def _fall(distance: Tensor, hold_ms: int, slope_ms: int) -> Tensor:
 def voiced_stretches(audio: Audio) -> Tensor:
     """(R,2) float64 seconds, rising: when somebody speaks, to 10 ms. Pauses of less than 0.2 s are
     none."""
-    runs = _closed(true_runs(_excess(audio) > _THRESHOLD_DB))
+    runs = _close_gaps(true_runs(_excess(audio) > _THRESHOLD_DB))
     return runs[runs[:, 1] - runs[:, 0] >= _SHORTEST].double() / _HOPS
 
 
 def _excess(audio: Audio) -> Tensor:
     """(K,) dB by which each 10 ms rise above the background, as the mean of the bands."""
-    power = _powers(mono(audio))  # (BANDS, K)
+    power = _powers(mix_to_mono(audio))  # (BANDS, K)
     if not power.shape[1]:
         return power.new_zeros(0)
     loud_db = 10 * math.log10(float(_quantile(power.sum(0), _LOUD)) + 1e-30)
     nothing = 10 ** (max(loud_db - _DEPTH_DB, _LEAST_DBFS) / 10) / _BANDS
-    ratio = _averaged(power, _SMOOTH) / (_RISE * _background(power)).clamp_min(nothing)
+    ratio = _average(power, _SMOOTH) / (_RISE * _background(power)).clamp_min(nothing)
     return (10 * ratio.clamp_min(1).log10()).clamp_max(_MOST_DB).mean(0)
 
 
 def _background(power: Tensor) -> Tensor:
     """(BANDS, K) the quietest tenth of a second nearby; digital silence, which editors put in, is
     no background (0 where there is nothing else)."""
-    steady = _averaged(power, _STEADY)
+    steady = _average(power, _STEADY)
     heard = power.sum(0, keepdim=True) > 10 ** (_LEAST_DBFS / 10)
     whole = (
         -F.max_pool1d(F.pad(-heard.float(), (_STEADY // 2, _STEADY // 2), value=-1.0), _STEADY, 1)
@@ -186,11 +188,11 @@ def _quantile(values: Tensor, share: float) -> Tensor:
     return values.sort().values[int(share * (len(values) - 1))]
 
 
-def _averaged(power: Tensor, hops: int) -> Tensor:
+def _average(power: Tensor, hops: int) -> Tensor:
     return F.avg_pool1d(F.pad(power[None], (hops // 2, hops // 2), mode="replicate"), hops, 1)[0]
 
 
-def _closed(runs: Tensor) -> Tensor:
+def _close_gaps(runs: Tensor) -> Tensor:
     """``runs`` (R,2) without the gaps that are too short to be pauses."""
     apart = runs[1:, 0] - runs[:-1, 1] >= _GAP
     yes = apart.new_ones(min(len(runs), 1))

@@ -134,7 +134,6 @@ class Blend:
         Option(
             "Width of the soft edge in pixels of the frame, instead of 'feather'.",
             minimum=0,
-            maximum=1000,
             step=1,
             hidden=True,
             advanced=True,

@@ -15,7 +15,7 @@ from ..audio.features import mel_length
 from ..audio.ops import frame_count
 from ..errors import LipSyncError, WeightsError
 from ..faces.selection import FaceSelector, select
-from ..faces.tracking import window
+from ..faces.tracking import track_window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import VideoClip
 from ..metrics.fid import Region, features
@@ -251,7 +251,7 @@ class Bench:
                 f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame"
             )
         people, count = track_faces(footage, self.detector, stop=wanted, detector_key=self.key)
-        person = window(select(people, FaceSelector()), 0, count)
+        person = track_window(select(people, FaceSelector()), 0, count)
         away = count - int(person.visible.sum())
         if scripts and count < wanted:
             raise LipSyncError(f"{video} has {count} frames; the speech wants {wanted}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import LipSyncError
 from ..faces import Detector
 from ..faces.selection import FaceSelector, select
-from ..faces.tracking import window
+from ..faces.tracking import track_window
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_pictures
 from ..media import probe, read_audio, read_frames
@@ -51,7 +51,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReport:
-    """The rows for an ``expert`` whose own windows have ``window`` frames, on ``clips`` clips;
+    """The rows for an ``expert`` whose own windows have ``track_window`` frames, on ``clips`` clips;
     ``skipped``: the others, with the reason. False sound begins at least ``apart`` frames away in
     the same clip."""
 
@@ -166,7 +166,7 @@ def _embedded(
     person = select(people, FaceSelector())
     away = (~person.visible).nonzero()
     first, count = person.start, min(int(away[0]) if len(away) else len(person.visible), most)
-    person = window(person, first, count)
+    person = track_window(person, first, count)
     crops: list[Tensor] = []
     for piece in read_frames(path, chunk=_CHUNK, fps=scorer.fps, start=first, stop=first + count):
         here = slice(piece.start - first, piece.start - first + piece.pixels.shape[0])

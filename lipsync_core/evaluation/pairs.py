@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..errors import LipSyncError, MediaError
 from ..media import probe, read_audio, read_frames
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 
 Order = Literal["auto", "audio-video", "video-audio"]
 
@@ -184,7 +184,7 @@ def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
         if not _fits_a_line(name):
             raise LipSyncError(f"{name!a} {_UNFIT}")
     lines = [f"{_guarded(pair.video)}\t{_guarded(pair.audio)}\n" for pair in pairs]
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from ..metrics.fid import MomentStream, frechet_distance
 from ..models.inception import FEATURES
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 from ..runtime.jobs import Outcome
 from .benchmark import BASELINES, Benchmark, fid_missing
 from .lips import lips_section
@@ -60,7 +60,7 @@ def write_report(
             paper_table(),
         ]
     )
-    with replacing(plan.out / "table.md") as part:
+    with atomic_write(plan.out / "table.md") as part:
         part.write_text(text + "\n", encoding="utf-8")
     quantities = {
         distance: "distance",
@@ -72,7 +72,7 @@ def write_report(
         label: {method.name: method.values(key) for method in methods}
         for label, key in quantities.items()
     }
-    with replacing(plan.out / "distributions.png") as part:
+    with atomic_write(plan.out / "distributions.png") as part:
         plot_distributions(panels, title, part)
     return text
 

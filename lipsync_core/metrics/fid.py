@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..faces.visible import boxed, visible
+from ..faces.visible import crop_box, iterate_visible
 from ..models.inception import FEATURES, Inception
 from ..models.layers import prepare_for_inference
 from ..types import FaceTrack, Frames
@@ -180,7 +180,7 @@ def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iter
     faces = (
         frames.pixels
         if track is None
-        else (boxed(pixels, box) for _, pixels, box, _ in visible(frames, track))
+        else (crop_box(pixels, box) for _, pixels, box, _ in iterate_visible(frames, track))
     )
     for pixels in faces:
         image = pixels.permute(2, 0, 1)[None].float()

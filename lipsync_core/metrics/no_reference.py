@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blend.masks import face_mask
-from ..faces.visible import visible
+from ..faces.visible import iterate_visible
 from ..image.affine import ALIGNED, Framing, apply, crop_to_frame, invert, scale_of
 from ..image.crop import crop_pictures
 from ..image.yuv import LUMA
@@ -38,7 +38,7 @@ class Sharpness(FrameValues):
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
         """Frames with the face of ``track``; those where it is not visible do not count."""
-        for _, pixels, _, points in visible(frames, track):
+        for _, pixels, _, points in iterate_visible(frames, track):
             matrix, size = _native(points)
             luma = _luma(crop_pictures(pixels[None], matrix.to(pixels.device), size))
             placed = apply(invert(matrix), points[None])
@@ -72,7 +72,7 @@ class _Stabilised(FrameValues):
     def update(self, frames: Frames, track: FaceTrack) -> None:
         """The next frames of one clip (one object per clip; ``merge`` them) with the face of
         ``track``."""
-        for index, pixels, _, points in visible(frames, track):
+        for index, pixels, _, points in iterate_visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
             luma = _smoothed(_luma(crop_pictures(pixels[None], matrix.to(pixels.device), _SIZE)))
             if index != self._next:

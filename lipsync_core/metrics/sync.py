@@ -21,7 +21,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ..faces.tracking import window as seen
+from ..faces.tracking import track_window as seen
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_frames
 from ..runtime.intervals import true_runs

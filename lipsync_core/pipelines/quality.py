@@ -18,8 +18,8 @@ from torch import Tensor
 from ..audio.vad import silent_frames
 from ..errors import MediaError, WeightsError
 from ..faces.landmark_model import LandmarkModel
-from ..faces.selection import parse_face, select, usual_centre
-from ..faces.visible import boxed, visible
+from ..faces.selection import median_center, parse_face, select
+from ..faces.visible import crop_box, iterate_visible
 from ..media import probe, read_audio, read_frames
 from ..media.clip import VideoClip
 from ..metrics.fid import FID, Region
@@ -28,8 +28,8 @@ from ..metrics.no_reference import BorderJitter, MouthMotion, Sharpness
 from ..metrics.psnr_ssim import PSNR, SSIM, SSIM_WINDOW_PX
 from ..models.inception import Inception
 from ..models.weights import load_model
-from ..runtime.prefetch import ahead
-from ..runtime.warnings import Warnings
+from ..runtime.prefetch import prefetch
+from ..runtime.warnings import WarningLog
 from ..types import FaceTrack, Frames, ProgressCallback, VideoInfo
 from .mouth_following import MouthReport
 from .track_faces import Finding, load_detector, load_landmarks, select_device, track_faces
@@ -126,7 +126,7 @@ def measure(
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     truth = None if real is None else Path(real)
-    warn = Warnings(_log)
+    warn = WarningLog(_log)
     selector, target = parse_face(face), select_device(device)
     if region not in ("face", "frame"):
         raise ValueError(f"region is {region!r}; wanted face or frame")
@@ -165,7 +165,7 @@ def measure(
         info.fps,
         done,
         with_face,
-        usual_centre(person.boxes[person.visible]),
+        median_center(person.boxes[person.visible]),
         figures,
         tuple(warn.messages),
         None if likeness is None else likeness.landmarks,
@@ -223,8 +223,8 @@ class _Likeness:
         if self._region == "frame":
             yield from zip(real.pixels, made.pixels, strict=True)
             return
-        for index, pixels, box, _ in visible(real, person):
-            yield boxed(pixels, box), boxed(made.pixels[index - made.start], box)
+        for index, pixels, box, _ in iterate_visible(real, person):
+            yield crop_box(pixels, box), crop_box(made.pixels[index - made.start], box)
 
     def figures(self, warn: Callable[[str], None]) -> dict[str, Figure]:
         """``warn`` hears what makes them weak."""
@@ -295,7 +295,9 @@ def _together(
 ) -> Generator[list[Frames], None, None]:
     """The same frames of each file, up to the end of the shortest."""
     done = 0
-    readers = [ahead(read_frames(path, fps=fps, chunk=_CHUNK, on_warning=warn)) for path in paths]
+    readers = [
+        prefetch(read_frames(path, fps=fps, chunk=_CHUNK, on_warning=warn)) for path in paths
+    ]
     with closing(readers[0]), closing(readers[-1]):
         for piece in zip_longest(*readers):
             found = [frames for frames in piece if frames is not None]

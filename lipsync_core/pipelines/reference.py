@@ -1,5 +1,7 @@
-"""Which pictures of a person a new mouth is drawn from, instead of the frame that it is drawn into:
-that one shows the old lips."""
+"""Choose the reference pictures of a person from which new mouths are drawn.
+
+The frame into which a mouth is drawn shows the old lips, so another picture may be better.
+"""
 
 from contextlib import closing
 from itertools import pairwise
@@ -9,32 +11,34 @@ import torch
 from torch import Tensor
 
 from ..blend.occlusion import pick_clearest
-from ..faces.landmarks import sure_frames
-from ..faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
-from ..faces.mouth_openness import closed_frames, nearest, openness
-from ..faces.shot_boundaries import CutState, scene_cuts
-from ..faces.tracking import window
+from ..faces.landmarks import confident_frames
+from ..faces.lip_matching import find_sharp_frames, match_frames, measure_head_turns, pick_frames
+from ..faces.mouth_openness import find_closed_frames, measure_openness, nearest_index
+from ..faces.shot_boundaries import CutState, find_cuts
+from ..faces.tracking import track_window
 from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import Clip
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, References, YuvFrames
 from .track_faces import SearchCallback
 
 Reference = Literal["auto", "current", "first", "nearest-closed"]
-"""``auto``: what is best for the model: for one that moves lips (``LipWarp``) the mouths of the
-same person that are nearest to what speech asks for, for others the frame itself. ``current``: the
-frame itself. ``first``: the first one of the stretch that it lies in. ``nearest-closed``: of those
-of its stretch that show the mouth closed, the nearest in time. A stretch ends where the face goes
-away, with a cut, and where the track passes to somebody else."""
+"""Which picture a mouth is drawn from. ``auto``: the best for the model: for one that moves lips
+(``LipWarp``) the same person's mouths that are nearest to the shapes of the speech, for others the
+frame itself. ``current``: the frame itself. ``first``: the first frame of the frame's stretch.
+``nearest-closed``: the nearest in time of those frames of its stretch that show the mouth closed. A
+stretch ends if the face goes away, with a cut, and if the track passes to another person."""
 
-_TRIED = 8  # frames among which the clearest is sought
-_LOOKED_AT = 96  # px of the crops in which mouths are measured: what ``openness`` was chosen on
+_CANDIDATES = 8  # frames among which the one without occlusion is chosen
+_CROP_SIZE = (
+    96  # px of the crops in which mouths are measured; ``measure_openness`` was tuned at this size
+)
 # Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what
 # interpolation needs.
 _MARGIN = 0.3
-# of the face's size between two frames: further nobody moves, so that it is somebody else
+# Part of the face's size between two frames; a larger step means another person.
 _JUMP = 0.5
 
 
@@ -48,75 +52,86 @@ def find_references(
     most: int = 64,
     on_found: SearchCallback | None = None,
 ) -> References | None:
-    """What the face of ``track`` is drawn from, at most ``most`` pictures; None where that is the
-    frame itself: for ``current``, in photographs, and for somebody who is never visible.
+    """Choose reference pictures by time, and by how far open the mouth is.
 
-    track: in frames of ``clip``, of which there are ``length``; index (T,): the one that each
-    output frame shows. Reads the footage once at the size at which faces are looked for, of which
-    ``on_found`` hears, and then the chosen frames. Of more stretches than ``most`` some have no
-    picture of their own, and take the nearest in time.
+    The clip is read once at the size at which faces are detected, then the chosen frames. If there
+    are more stretches than ``most``, some take the picture that is nearest in time.
+
+    Args:
+        clip: The source pictures.
+        track: The face, in frames of the clip.
+        kind: Which pictures are chosen.
+        length: Number of the clip's frames that were searched.
+        index: (T,) number of the clip's frame that each output frame shows.
+        most: Number of pictures at most.
+        on_found: Called with the number of frames searched so far.
+
+    Returns:
+        The pictures; None if each frame is its own reference: for ``current``, in photos, and for
+        a face that is never visible.
+
+    Raises:
+        ValueError: ``most`` is less than 1.
     """
-    whole = window(track, 0, length)
+    whole = track_window(track, 0, length)
     if kind in ("auto", "current") or clip.still or not whole.visible.any():
         return None
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 or more")
-    looked = kind == "nearest-closed"
-    told = _told(whole)
-    values, cuts = _measured(clip, whole, whole.visible & ~told & looked, on_found)
-    if whole.dense is not None and bool(told.any()):
-        values[told] = mouth_opening(whole.dense[told].float())
+    by_mouth = kind == "nearest-closed"
+    marked = _have_lip_landmarks(whole)
+    values, cuts = _measure_mouths(clip, whole, whole.visible & ~marked & by_mouth, on_found)
+    if whole.dense is not None and bool(marked.any()):
+        values[marked] = mouth_opening(whole.dense[marked].float())
     stretches = _stretches(whole, cuts)
     parts: list[Tensor] = []
     for a, b in stretches:
-        seen, share = whole.visible[a:b], max(1, most * (b - a) // length)
-        if looked:
-            seen = _alike(seen, told[a:b])
+        visible, share = whole.visible[a:b], max(1, most * (b - a) // length)
+        if by_mouth:
+            visible = _measured_alike(visible, marked[a:b])
         parts.append(
             a
             + (
-                closed_frames(values[a:b], seen, fps=clip.fps, most=share)
-                if looked
-                else seen.nonzero()[:1, 0]
+                find_closed_frames(values[a:b], visible, fps=clip.fps, most=share)
+                if by_mouth
+                else visible.nonzero()[:1, 0]
             )
         )
     chosen = torch.cat(parts)
     if len(chosen) > most:
         chosen = chosen[torch.arange(most) * len(chosen) // most]
-    return _gathered(clip, whole, chosen, _stands_for(chosen, stretches, length)[index])
+    return _cut_references(clip, whole, chosen, _nearest_places(chosen, stretches, length)[index])
 
 
 def match_references(
     clip: Clip,
     track: FaceTrack,
-    wanted: Tensor,
+    target: Tensor,
     spread: Tensor,
     *,
     length: int,
     index: Tensor,
     most: int = 48,
 ) -> References | None:
-    """Choose a person's own mouths that are nearest to what speech asks for.
+    """Choose the person's own mouths that are nearest to the shapes of the speech.
 
-    A few pictures of each stretch (see ``Reference``) are picked so that they span what its mouths
-    and turns of the head are; what a frame's own mouth looks like does not matter for what it
-    shows.
+    A few pictures of each stretch (see ``Reference``) are picked so that they span its mouth shapes
+    and head turns. The mouth of the frame that is shown does not matter.
 
     Args:
-        clip: where the person is seen.
-        track: their face, with our dense landmarks, in frames of ``clip``, of which there are
-            ``length``.
-        wanted: (T,3) opening, width and jaw for each output frame.
+        clip: The source pictures.
+        track: The face, with our dense landmarks, in frames of the clip.
+        target: (T,3) opening, width and jaw for each output frame.
         spread: (3,) the person's standard deviations of those.
-        index: (T,) the frame of ``clip`` that each output frame shows.
-        most: how many pictures are kept, over all stretches.
+        length: Number of the clip's frames that were searched.
+        index: (T,) number of the clip's frame that each output frame shows.
+        most: Number of pictures at most, over all stretches.
 
     Returns:
-        The pictures; None in photographs and where no landmarks are to be had: then each frame is
-        its own picture.
+        The pictures; None in photos and without landmarks: each frame is its own reference.
     """
-    whole = window(track, 0, length)
-    usable = sure_frames(whole)
+    whole = track_window(track, 0, length)
+    usable = confident_frames(whole)
     if clip.still or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
         return None
     dense = whole.dense.float()
@@ -125,81 +140,95 @@ def match_references(
     for a, b in stretches:
         share = max(4, most * (b - a) // length)
         picked.append(
-            a + pick_frames(dense[a:b], sharp_frames(dense[a:b], usable[a:b]), spread, share)
+            a + pick_frames(dense[a:b], find_sharp_frames(dense[a:b], usable[a:b]), spread, share)
         )
     chosen = torch.cat(picked)
     if not len(chosen):
         return None
-    turns, places = head_turns(dense), nearest(chosen, index)
+    turns, places = measure_head_turns(dense), nearest_index(chosen, index)
     for a, b in stretches:
         first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
         here = ((index >= a) & (index < b)).nonzero()[:, 0]
         if first < last and len(here):
             own = dense[chosen[first:last]]
-            places[here] = first + match_frames(wanted[here], turns[index[here]], own, spread)
-    return _gathered(clip, whole, chosen, places)
+            places[here] = first + match_frames(target[here], turns[index[here]], own, spread)
+    return _cut_references(clip, whole, chosen, places)
 
 
 def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References | None:
-    """One picture of the face of ``track`` in the ``length`` frames of ``clip`` in which nothing
-    lies before it, as far as eight of them, spread over the clip, tell (``pick_clearest``). None in
-    photographs and for somebody who is never visible."""
-    whole = window(track, 0, length)
+    """Choose a picture of a face with nothing in front of it.
+
+    Eight frames, spread over the clip, are compared (``pick_clearest``).
+
+    Args:
+        clip: The source pictures.
+        track: The face, in frames of the clip.
+        length: Number of the clip's frames that were searched.
+
+    Returns:
+        One picture; None in photos and for a face that is never visible.
+    """
+    whole = track_window(track, 0, length)
     frames = whole.visible.nonzero()[:, 0]
     if clip.still or not len(frames):
         return None
-    tried = frames[torch.linspace(0, len(frames) - 1, min(_TRIED, len(frames))).long()]
-    found = _gathered(clip, whole, tried, torch.zeros(1, dtype=torch.long))
-    maps = crop_to_frame(found.boxes, found.points, Framing(), _LOOKED_AT)
+    tried = frames[torch.linspace(0, len(frames) - 1, min(_CANDIDATES, len(frames))).long()]
+    found = _cut_references(clip, whole, tried, torch.zeros(1, dtype=torch.long))
+    maps = crop_to_frame(found.boxes, found.points, Framing(), _CROP_SIZE)
     crops = torch.cat(
-        [crop_frames(patch, maps[i : i + 1], _LOOKED_AT) for i, patch in enumerate(found.patches)]
+        [crop_frames(patch, maps[i : i + 1], _CROP_SIZE) for i, patch in enumerate(found.patches)]
     )
     best = int(pick_clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
     return References(found.patches[one], found.boxes[one], found.points[one], found.index)
 
 
-def _told(whole: FaceTrack) -> Tensor:
-    """(T,) bool: frames whose landmarks tell how far open the mouth is."""
+def _have_lip_landmarks(whole: FaceTrack) -> Tensor:
+    """(T,) bool: frames whose landmarks measure how far open the mouth is."""
     known = whole.dense is not None and whole.dense.shape[1] in LIP_LAYOUTS
-    return sure_frames(whole) if known else torch.zeros_like(whole.visible)
+    return confident_frames(whole) if known else torch.zeros_like(whole.visible)
 
 
-def _alike(seen: Tensor, told: Tensor) -> Tensor:
-    """(T,) bool: of the frames ``seen`` in one stretch those that were measured in the way that
-    most of them were, by landmarks (``told``) or by the look of the mouth: figures of the two do
-    not compare."""
-    return seen & told if 2 * int(told.sum()) >= int(seen.sum()) else seen & ~told
+def _measured_alike(visible: Tensor, marked: Tensor) -> Tensor:
+    """(T,) bool: the ``visible`` frames that were measured as most of their stretch were.
+
+    Figures by landmarks (``marked``) and by the look of the mouth cannot be compared.
+    """
+    return visible & marked if 2 * int(marked.sum()) >= int(visible.sum()) else visible & ~marked
 
 
-def _measured(
+def _measure_mouths(
     clip: Clip, whole: FaceTrack, looked: Tensor, on_found: SearchCallback | None
 ) -> tuple[Tensor, Tensor]:
-    """(T,) how far open the mouth is in each frame that is ``looked`` at (T,) bool; (T,) bool,
-    which frames begin a scene."""
+    """Measure mouths by their look.
+
+    Returns (T,) how far open the mouth is in the frames of ``looked`` (T,) bool, and (T,) bool,
+    which frames begin a scene.
+    """
     across, down = clip.scale
     stretch = torch.tensor([across, down])
     maps = crop_to_frame(
-        whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _LOOKED_AT
+        whole.boxes / stretch.repeat(2), whole.points / stretch, Framing(), _CROP_SIZE
     )
     values, cuts = torch.zeros(len(whole.visible)), torch.zeros_like(whole.visible)
     state: CutState | None = None
-    with closing(ahead(clip.reduced(len(values)))) as pieces:
+    with closing(prefetch(clip.reduced(len(values)))) as pieces:
         for piece in pieces:
             stop = piece.start + len(piece.pixels)
-            cuts[piece.start : stop], state = scene_cuts(piece.pixels, state)
+            cuts[piece.start : stop], state = find_cuts(piece.pixels, state)
             here = looked[piece.start : stop].nonzero()[:, 0]
             if len(here):
                 at = piece.start + here
-                values[at] = openness(crop_pictures(piece.pixels[here], maps[at], _LOOKED_AT))
+                values[at] = measure_openness(
+                    crop_pictures(piece.pixels[here], maps[at], _CROP_SIZE)
+                )
             if on_found is not None:
                 on_found(stop)
     return values, cuts
 
 
 def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
-    """(first, stop) of every time that one person is there in one scene; whatever follows unseen
-    belongs to it."""
+    """(first, stop) of every stretch of one person in one scene, with unseen frames after it."""
     low, high = whole.boxes[:, :2], whole.boxes[:, 2:]
     far = _JUMP * (high - low).clamp_min(1).prod(1).sqrt()
     jumps = ((low + high).diff(dim=0) / 2).norm(dim=1) > far[1:]
@@ -208,25 +237,24 @@ def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
     return list(pairwise([*begins.nonzero()[:, 0].tolist(), len(begins)]))
 
 
-def _stands_for(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -> Tensor:
-    """(length,) the place in ``chosen`` of what each frame is drawn from: the nearest of its
-    stretch, else of all."""
+def _nearest_places(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -> Tensor:
+    """(length,) place in ``chosen`` of the nearest frame: of the same stretch, else of all."""
     frames = torch.arange(length)
-    places = nearest(chosen, frames)
+    places = nearest_index(chosen, frames)
     for a, b in stretches:
         first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
         if first < last:
-            places[a:b] = first + nearest(chosen[first:last], frames[a:b])
+            places[a:b] = first + nearest_index(chosen[first:last], frames[a:b])
     return places
 
 
-def _gathered(clip: Clip, whole: FaceTrack, chosen: Tensor, index: Tensor) -> References:
-    """Only patches are kept, never a whole frame."""
+def _cut_references(clip: Clip, whole: FaceTrack, chosen: Tensor, index: Tensor) -> References:
+    """Cut the ``chosen`` frames to patches round the face; whole frames are not kept."""
     boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()
-    areas = _areas(boxes, points, clip.size)
+    areas = _patch_areas(boxes, points, clip.size)
     area_of = dict(zip(chosen.tolist(), areas, strict=True))
     patches = tuple(
-        _patch(picture, area_of[frame]) for frame, picture in clip.pick_coded(chosen.tolist())
+        _cut_patch(picture, area_of[frame]) for frame, picture in clip.pick_coded(chosen.tolist())
     )
     assert len(patches) == len(chosen)  # all were read before
     corners = boxes.new_tensor([area[:2] for area in areas])
@@ -236,10 +264,12 @@ def _gathered(clip: Clip, whole: FaceTrack, chosen: Tensor, index: Tensor) -> Re
     )
 
 
-def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
-    """For each face the px of a picture that a crop by its points or by its box may need, and what
-    moves into it. Even, as chroma has it; so one may end a px beyond a picture of odd ``size``
-    (width, height)."""
+def _patch_areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
+    """For each face the area in px that a crop by its points or by its box may need.
+
+    It includes what moves into the crop. Its sides are even, because chroma has half the size, so
+    it may end a px beyond a picture of odd ``size`` (width, height).
+    """
     sides = boxes[:, 2:] - boxes[:, :2]
     grown = torch.cat([boxes[:, :2] - _MARGIN * sides, boxes[:, 2:] + _MARGIN * sides], 1)
     crop = (-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
@@ -253,7 +283,7 @@ def _areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
     return [(2 * x0, 2 * y0, 2 * x1, 2 * y1) for x0, y0, x1, y1 in inside]
 
 
-def _patch(picture: Frames | YuvFrames, area: Box) -> Frames | YuvFrames:
+def _cut_patch(picture: Frames | YuvFrames, area: Box) -> Frames | YuvFrames:
     """A copy of the part ``area`` of a single picture."""
     x0, y0, x1, y1 = area
     if isinstance(picture, Frames):

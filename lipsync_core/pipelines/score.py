@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..audio.ops import mono, resample
+from ..audio.ops import mix_to_mono, resample
 from ..errors import LipSyncError, MediaError, NoFaceError
 from ..faces.detector_s3fd import syncnet_detector
-from ..faces.selection import usual_centre
-from ..faces.shot_boundaries import scene_cuts
-from ..media import probe, read_audio, write_shifted
+from ..faces.selection import median_center
+from ..faces.shot_boundaries import find_cuts
+from ..media import probe, read_audio, shift_audio
 from ..media.clip import Clip, Cut, open_clip
 from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
 from ..metrics.sync import score_tracks
@@ -28,8 +28,8 @@ from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
-from ..runtime.prefetch import ahead
-from ..runtime.warnings import Warnings
+from ..runtime.prefetch import prefetch
+from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
 from .track_faces import Finding, find_people, select_device
 
@@ -151,7 +151,7 @@ def score(
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     source = audio if isinstance(audio, Audio) else video if audio is None else Path(audio)
-    warn = Warnings(_log)
+    warn = WarningLog(_log)
     if mode not in ("exact", "reference"):
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
     if whole_frame and mode != "reference":
@@ -210,7 +210,7 @@ def shift_sound(
     ``offset_frames`` / ``fps`` seconds later (< 0: earlier). With a score's ``offset_frames`` and
     its scorer's ``fps`` the result is in sync. MediaError."""
     delay = offset_frames / Fraction(fps)
-    write_shifted(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
+    shift_audio(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
 
 def judged_sound(
@@ -221,7 +221,7 @@ def judged_sound(
 ) -> Audio:
     """What the judge hears of ``source`` from ``span[0]`` to ``span[1]`` seconds."""
     if isinstance(source, Audio):
-        path, sound = "the audio", resample(mono(source), judge.rate)
+        path, sound = "the audio", resample(mix_to_mono(source), judge.rate)
     else:
         first, stop = (
             round(span[0] * judge.rate),
@@ -255,7 +255,7 @@ def _exact(
     found: list[TrackScore] = []
     for track, one in zip(tracks, scores, strict=True):
         last = track.start + len(track.visible) - 1
-        found.append(TrackScore(track.start, last, one, usual_centre(track.boxes[track.visible])))
+        found.append(TrackScore(track.start, last, one, median_center(track.boxes[track.visible])))
     return found
 
 
@@ -315,7 +315,7 @@ def _reference(
     with closing(frames_of("find faces")) as frames:
         for chunk in frames:
             found += detector.detect(chunk.pixels)
-            begins, state = scene_cuts(chunk.pixels, state)
+            begins, state = find_cuts(chunk.pixels, state)
             cuts.append(begins)
     tracks = reference_tracks(found, torch.cat(cuts))
     if not tracks:
@@ -326,7 +326,7 @@ def _reference(
     with closing(frames_of("score")) as frames:
         scores = track_scores(frames, sound, tracks, judge.model)
     return [
-        TrackScore(track.first_frame, track.last_frame, one, usual_centre(track.boxes))
+        TrackScore(track.first_frame, track.last_frame, one, median_center(track.boxes))
         for track, one in zip(tracks, scores, strict=True)
     ]
 
@@ -335,7 +335,7 @@ def _told(
     frames: Iterator[AnyFrames], length: int, stage: str, say: ProgressCallback
 ) -> Generator[AnyFrames, None, None]:
     """``frames``, read ahead, of which ``say`` hears; ``length`` as far as it is known."""
-    with closing(ahead(frames)) as pieces:
+    with closing(prefetch(frames)) as pieces:
         for piece in pieces:
             yield piece
             done = piece.start + piece.pixels.shape[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MediaError
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 from ..types import SyncScore
 from .score import ScoreReport, TrackScore, verdict
 
@@ -40,7 +40,7 @@ def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     check_plot(path, overwrite=overwrite)
     figure = _figure(report, f"{report.video.name}: {report.scorer}, mode {report.mode}")
     try:
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             figure.savefig(part, dpi=_DPI)
     except OSError as error:
         raise MediaError(f"{path}: the plot cannot be written ({error.strerror})") from error

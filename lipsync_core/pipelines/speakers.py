@@ -1,9 +1,9 @@
-"""Who speaks when, in a table or by the judge; and what of each face is redrawn for it."""
+"""Find who speaks when, by a table or by active speaker detection, and assign faces to it."""
 
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,20 +12,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..audio.vad import curve
+from ..audio.vad import activity_curve
 from ..errors import MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_seen, joined, select_each
-from ..faces.selection import rows as seats
-from ..faces.tracking import window
+from ..faces.selection import FaceSelector, first_appearance, join_tracks, select_each
+from ..faces.selection import rows_by_scene as seats
+from ..faces.tracking import track_window
 from ..media import probe_sound
-from ..media.clip import Cut, open_clip
+from ..media.clip import Clip, Cut, open_clip
 from ..metrics.active_speaker import Turn, who_speaks
 from ..metrics.sync_embedder import Scorer
 from ..runtime.intervals import merge_intervals
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame
-from ..runtime.warnings import Warnings
-from ..types import Audio, FaceTrack, ProgressCallback
+from ..types import Audio, FaceTrack, Frames, ProgressCallback, YuvFrames
+from .run_log import RunLog
 from .score import judged_sound, load_scorer
 from .track_faces import Finding, find_people, reorder_track, select_device
 from .turn_table import TurnRow
@@ -37,9 +37,15 @@ _CHUNK = 32  # frames looked at together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakersReport:
-    """Who speaks when in ``video``, whose tracks number ``faces`` (a person counts once a scene):
-    ``rows`` in the order of time, which begins with the cut, as in a dub of it. ``scorer``: who
-    judged."""
+    """Who speaks when in a video.
+
+    Attributes:
+        video: The file.
+        scorer: Name of the model that judged.
+        faces: Number of tracks; a person counts once a scene.
+        rows: The turns by time, which begins with the cut, as in a dub of it.
+        warnings: Each warning once.
+    """
 
     video: Path
     scorer: str
@@ -48,7 +54,7 @@ class SpeakersReport:
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:
-        """{"scorer", "faces", "turns": [{"start", "end", "face"}], "warnings"}; times in seconds."""
+        """JSON with scorer, faces, turns (start and end in seconds, face) and warnings."""
         turns = [
             {"start": float(row.start), "end": float(row.end), "face": str(row.face)}
             for row in self.rows
@@ -72,25 +78,37 @@ def speakers(
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
 ) -> SpeakersReport:
-    """Who of the people in the ``cut`` of ``video`` speaks when, by its own sound or by ``audio``,
-    which begins with the cut; see ``who_speaks``. Raises NoFaceError, MediaError, WeightsError,
-    ValueError."""
-    video, warn, target, say = (
-        Path(video),
-        Warnings(_log),
-        select_device(device),
-        on_progress or (lambda *_: None),
-    )
-    footage = open_clip(video, cut, on_warning=warn)
-    if footage.still:
+    """Find who speaks when in a video; see ``who_speaks``.
+
+    Args:
+        video: The file.
+        audio: Speech that begins with the cut; None for the video's own sound.
+        scorer: The model that judges, or its name or file.
+        cut: The part of the video that is searched.
+        finding: How faces are found.
+        device: auto, or a device of torch.
+        on_progress: Called with the stage, the frames done and their total.
+
+    Returns:
+        The turns.
+
+    Raises:
+        NoFaceError: The video shows no face.
+        MediaError: A file cannot be read, or is a photo.
+        WeightsError: Weights are missing or damaged.
+        ValueError: An option is not possible.
+    """
+    video, log, target = Path(video), RunLog(_log, on_progress), select_device(device)
+    clip = open_clip(video, cut, on_warning=log.warn)
+    if clip.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    whole = footage.length or 0
+    whole = clip.length or 0
     tracks, length = find_people(
-        footage,
+        clip,
         replace(finding, dense=False),
         target,
         stop=sys.maxsize,
-        on_found=lambda done: say("find faces", done, max(done, whole)),
+        on_found=lambda done: log.progress("find faces", done, max(done, whole)),
     )
     if not length:
         raise MediaError(
@@ -101,48 +119,56 @@ def speakers(
             f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})"
         )
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
-    sound = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
-    turns = detect_turns(
-        video, sound, judge, tracks, length, fps=footage.fps, cut=cut, warn=warn, on_progress=say
-    )
+    source = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
+    turns = detect_turns(clip, cut, source, judge, tracks, length, log=log)
     return SpeakersReport(
         video,
         judge.name,
         len(tracks),
-        describe_turns(turns, tracks, footage.fps),
-        tuple(warn.messages),
+        describe_turns(turns, tracks, clip.fps),
+        tuple(log.warn.messages),
     )
 
 
 def detect_turns(
-    video: Path,
-    sound: Path | Audio,
+    clip: Clip,
+    cut: Cut,
+    audio: Path | Audio,
     judge: Scorer,
     tracks: Sequence[FaceTrack],
     length: int,
     *,
-    fps: Fraction,
-    cut: Cut = Cut(),
-    warn: Callable[[str], None] | None = None,
-    on_progress: ProgressCallback | None = None,
+    log: RunLog,
 ) -> list[Turn]:
-    """``who_speaks`` of ``tracks``, which were found in ``length`` frames of the ``cut`` of
-    ``video`` at ``fps``; so count its turns. A sound that is the video itself is cut with it."""
-    say, warn = on_progress or (lambda *_: None), warn or _log.warning
-    span = (cut.start, cut.end) if sound == video else (Fraction(0), None)
-    heard = judged_sound(sound, span, judge, warn)
-    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
+    """Detect the active speaker of a clip; see ``who_speaks``.
+
+    Args:
+        clip: The video.
+        cut: The cut that it is.
+        audio: The speech; a file that is the video itself is cut with it.
+        judge: The model that judges, at a frame rate of its own.
+        tracks: The faces, in frames of the clip.
+        length: Number of the clip's frames that were searched.
+        log: Takes warnings and progress.
+
+    Returns:
+        Turns in frames of the clip.
+    """
+    assert clip.path is not None  # images have no sound of their own
+    fps, span = clip.fps, (cut.start, cut.end) if audio == clip.path else (Fraction(0), None)
+    speech = judged_sound(audio, span, judge, log.warn)
+    at_judge = open_clip(clip.path, replace(cut, fps=judge.fps), on_warning=log.warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
-    looked = [reorder_track(track, length, index) for track in tracks]
-    with closing(ahead(footage.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
+    judged_tracks = [reorder_track(track, length, index) for track in tracks]
+    with closing(prefetch(at_judge.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
 
-        def told():
+        def watched() -> Iterator[Frames | YuvFrames]:
             for piece in pieces:
                 yield piece
-                say("listen", piece.start + piece.pixels.shape[0], count)
+                log.progress("listen", piece.start + piece.pixels.shape[0], count)
 
-        found = who_speaks(told(), heard, judge, tracks=looked)
+        found = who_speaks(watched(), speech, judge, tracks=judged_tracks)
     ends = [
         (turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop)))
         for turn in found
@@ -155,36 +181,57 @@ def detect_turns(
 
 
 def detect_source_turns(
-    video: Path,
+    clip: Clip,
+    cut: Cut,
     speech: Path | Audio,
     tracks: Sequence[FaceTrack],
     length: int,
     *,
-    fps: Fraction,
-    cut: Cut,
     device: torch.device,
-    warn: Callable[[str], None],
-    on_progress: ProgressCallback | None = None,
+    log: RunLog,
 ) -> list[Turn]:
-    """The turns in the video's own sound, so that translated speech keeps them; in ``speech`` where
-    it has none. NoFaceError where nobody is seen."""
-    select_each(tracks, FaceSelector())  # says that there is nobody
+    """Detect the active speaker by the video's own sound, as translated speech keeps its turns.
+
+    Args:
+        clip: The video.
+        cut: The cut that it is.
+        speech: Used in place of the video's sound if it has none.
+        tracks: The faces, in frames of the clip.
+        length: Number of the clip's frames that were searched.
+        device: Where the judge runs.
+        log: Takes warnings and progress.
+
+    Returns:
+        Turns in frames of the clip.
+
+    Raises:
+        NoFaceError: There is no track.
+    """
+    assert clip.path is not None  # images have no sound of their own
+    select_each(tracks, FaceSelector())  # raises NoFaceError
     try:
-        probe_sound(video)
-        sound: Path | Audio = video
+        probe_sound(clip.path)
+        audio: Path | Audio = clip.path
     except MediaError:
-        sound = speech
+        audio = speech
     judge = load_scorer("judge", device)
-    return detect_turns(
-        video, sound, judge, tracks, length, fps=fps, cut=cut, warn=warn, on_progress=on_progress
-    )
+    return detect_turns(clip, cut, audio, judge, tracks, length, log=log)
 
 
 def describe_turns(
     turns: Sequence[Turn], tracks: Sequence[FaceTrack], fps: Fraction
 ) -> tuple[TurnRow, ...]:
-    """The same in seconds, each face by its place where it first appears; by its INDEX in the scene
-    where that place would mean somebody else."""
+    """Describe turns as rows of a table.
+
+    Args:
+        turns: Turns, in frames.
+        tracks: The tracks that they number.
+        fps: Frames per second.
+
+    Returns:
+        One row per turn. A face is named by the place where it first appears, or by its index in
+        the scene if that place would select another person.
+    """
     return tuple(
         TurnRow(turn.first / fps, turn.stop / fps, _name(tracks[turn.track], tracks))
         for turn in turns
@@ -192,7 +239,7 @@ def describe_turns(
 
 
 def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
-    x, y = (max(0, round(v)) for v in first_seen(person)[1])
+    x, y = (max(0, round(v)) for v in first_appearance(person)[1])
     place = FaceSelector("point", point=(x, y))
     (scene,) = (people for people in seats(tracks) if any(one is person for one in people))
     if select_each(scene, place)[0] is person:
@@ -209,10 +256,23 @@ def match_rows(
     length: int,
     index: Tensor,
 ) -> list[Turn]:
-    """A turn for every track that a row names and that is seen within it, in an output that shows
-    the source frames ``index`` (T,) of ``length``. Rows without one are left out with a warning.
-    NoFaceError where no scene has the face."""
-    seen = [_visible(track, length, index) for track in tracks]
+    """Find the tracks that rows of a table mean.
+
+    Args:
+        rows: Rows of a table, in the time of the output.
+        tracks: All tracks, in frames of the clip.
+        fps: Frames per second.
+        warn: Called for each row that is left out, because it shows none of its faces.
+        length: Number of the clip's frames that were searched.
+        index: (T,) number of the clip's frame that each output frame shows.
+
+    Returns:
+        Turns in output frames, one for every track that a row names and that is visible in it.
+
+    Raises:
+        NoFaceError: No scene has the face.
+    """
+    visible = [_visible(track, length, index) for track in tracks]
     turns: list[Turn] = []
     for row in rows:
         first, stop = nearest_frame(row.start, fps), nearest_frame(row.end, fps)
@@ -224,11 +284,11 @@ def match_rows(
             warn(f"{turn} begins after the end, at {float(len(index) / fps):g} s, and is left out")
             continue
         chosen = {id(track) for track in select_each(tracks, row.face)}
-        # a scene later on the row's soft end would open somebody else's mouth
+        # only tracks visible within the row: its fade-out may reach into the next shot
         here = [
             i
             for i, track in enumerate(tracks)
-            if id(track) in chosen and bool(seen[i][first:stop].any())
+            if id(track) in chosen and bool(visible[i][first:stop].any())
         ]
         if not here:
             warn(f"{turn} is left out: that face is not in the picture then")
@@ -251,7 +311,7 @@ def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, 
     for track in sorted({turn.track for turn in turns}):
         spans = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == track])
         seconds = torch.tensor(spans).double() * fps.denominator / fps.numerator
-        opacity[track] = curve(seconds, fps=fps, count=count)
+        opacity[track] = activity_curve(seconds, fps=fps, count=count)
     return opacity
 
 
@@ -274,18 +334,17 @@ def speaking_faces(
         shown = torch.zeros(len(index))
         for i in lane:
             shown = torch.maximum(shown, opacity[i] * _visible(tracks[i], length, index))
-        faces.append((joined([tracks[i] for i in lane]), shown))
+        faces.append((join_tracks([tracks[i] for i in lane]), shown))
     return faces
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
-    """(T,) bool: where the output that shows the source frames ``index`` (T,) of ``length`` has the
-    face."""
-    return window(track, 0, length).visible[index]
+    """(T,) bool: output frames that show the track; ``index`` is as in ``speaking_faces``."""
+    return track_window(track, 0, length).visible[index]
 
 
 def _assign_lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:
-    """``chosen``, rising by start, in as few rows as hold nobody beside another at the same time."""
+    """Divide ``chosen``, sorted by start, into as few lanes of tracks that never overlap."""
     lanes: list[list[int]] = []
     for i in chosen:
         free = [

@@ -1,4 +1,4 @@
-"""What every command that looks for faces chooses: a detector, landmarks, a parser, and a device."""
+"""Track the faces of a clip: options, models, tracking with a cache, given boxes."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,12 @@ from ..faces import Detector
 from ..faces.detector_mini import MiniDetector
 from ..faces.detector_s3fd import S3FDDetector
 from ..faces.detector_yunet import YuNetDetector
-from ..faces.external import points_in_boxes, tracks_from_boxes
+from ..faces.external import find_points_in_boxes, tracks_from_boxes
 from ..faces.landmark_model import LandmarkModel, with_landmarks
-from ..faces.landmarks import VERSION, LandmarkFinder, with_dense
+from ..faces.landmarks import VERSION, LandmarkFinder, add_dense_points
 from ..faces.parser import FaceParser
-from ..faces.shot_boundaries import scene_cuts
-from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
+from ..faces.shot_boundaries import find_cuts
+from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, track_window
 from ..media.clip import DETECT_SIDE, Clip
 from ..models.face_detector import FaceDetector
 from ..models.face_landmarks import FaceLandmarks
@@ -30,7 +30,7 @@ from ..models.precision import Precision
 from ..models.s3fd import S3FD
 from ..models.weights import load_model, weights_file
 from ..runtime.options import Option
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames
 from .track_cache import derived_key, load_tracks, store_tracks, track_key
 
@@ -41,13 +41,17 @@ _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 
 SearchCallback = Callable[[int], None]
-"""Hears how many frames were searched."""
+"""Called with the number of frames searched so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How closely faces are followed: the detector looks at ``every``-th frame, and tracks are
-    smoothed over ``smoothing`` seconds (0: not at all). See ``detect_tracks``."""
+    """How closely faces are followed; see ``detect_tracks``.
+
+    Attributes:
+        every: The detector runs on one frame in this many.
+        smoothing: Seconds over which tracks are smoothed; 0 for none.
+    """
 
     every: int = 5
     smoothing: float = SMOOTHING_SECONDS
@@ -55,11 +59,18 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """How faces are found: which detector, its least score in (0,1), whether tracks are kept and
-    reused, how closely they are followed, and how large a face is at least, mostly, in px of its
-    longer side. ``dense``: whether tracks carry dense landmarks, so that masks follow each face's
-    own outline; the bundled network finds them, or, where its file is given as ``landmarks``,
-    InsightFace's 2d106det.onnx."""
+    """How faces are found.
+
+    Attributes:
+        detector: The face detector.
+        min_score: Its least score in (0,1).
+        cache: Whether tracks are stored and reused.
+        pace: How closely faces are followed.
+        min_size: Least median size of a face, in px of its longer side.
+        landmarks: InsightFace's 2d106det.onnx, to find the dense landmarks; None for the bundled
+            network.
+        dense: Whether tracks carry dense landmarks, so that masks follow each face's own outline.
+    """
 
     detector: Annotated[DetectorName, Option("Face detector.", panel="Faces")] = "mini"
     min_score: Annotated[
@@ -93,8 +104,22 @@ def find_people(
     stop: int,
     on_found: SearchCallback | None = None,
 ) -> tuple[list[FaceTrack], int]:
-    """The people in the first ``stop`` frames of ``clip``, and how many of those frames there
-    are. on_found hears how many frames were searched."""
+    """Find and track the people of a clip.
+
+    Args:
+        clip: The source pictures.
+        finding: How faces are found.
+        device: Where detector and landmarks run.
+        stop: Number of frames searched at most, from the first on.
+        on_found: Called with the number of frames searched so far.
+
+    Returns:
+        One track per person and scene, and the number of frames searched.
+
+    Raises:
+        WeightsError: Weights are missing or damaged.
+        MediaError: The clip cannot be read.
+    """
     detector, key = load_detector(finding, device)
     ours, pace = (
         load_landmarks(device) if finding.dense and finding.landmarks is None else None,
@@ -119,7 +144,7 @@ def _whole(clip: Clip, count: int) -> Iterator[Frames]:
 
 
 def _usual_side(person: FaceTrack) -> float:
-    """px of a face's longer side, mostly."""
+    """Median of the longer side of a person's boxes, in px."""
     boxes = person.boxes[person.visible]
     return float((boxes[:, 2:] - boxes[:, :2]).amax(1).median())
 
@@ -137,15 +162,15 @@ def track_faces(
     """Track the faces of a clip.
 
     Args:
-        clip: a video file, or pictures in memory.
-        detector: finds the faces of single frames.
-        stop: how many frames are searched at most, from the first on.
-        detector_key: name and weight hash under which the tracks of a file are cached; None
+        clip: The source pictures.
+        detector: Finds the faces of single frames.
+        stop: Number of frames searched at most, from the first on.
+        detector_key: Name and weight hash under which the tracks of a file are cached; None
             searches again and caches nothing.
-        pace: how closely faces are followed.
-        landmarks: finds dense points, which the tracks then carry; the frames are read a second
+        pace: How closely faces are followed.
+        landmarks: Finds dense points, which the tracks then carry; the frames are read a second
             time.
-        on_found: called with the number of frames searched so far.
+        on_found: Called with the number of frames searched so far.
 
     Returns:
         One track per face, and the number of frames searched.
@@ -199,7 +224,7 @@ def _track_without_dense(
 
     def counted() -> Iterator[Frames]:
         nonlocal count
-        with closing(ahead(clip.reduced(stop))) as pieces:
+        with closing(prefetch(clip.reduced(stop))) as pieces:
             for piece in pieces:
                 count = piece.start + piece.pixels.shape[0]
                 yield piece
@@ -228,37 +253,45 @@ def add_landmarks(
     pace: Pace = Pace(),
     on_found: SearchCallback | None = None,
 ) -> list[FaceTrack]:
-    """Look for the dense landmarks of ``people`` in the first ``count`` frames of ``clip``,
-    reduced as for the detector.
+    """Find the dense landmarks of tracked people, in frames reduced as for the detector.
 
     Args:
-        clip: where they are.
-        people: their tracks, in its px.
-        count: how many frames are read, once more.
-        landmarks: the network.
-        pace: how long the landmarks are smoothed.
-        on_found: hears ``count`` again at times, so that who waits can stop it.
+        clip: The source pictures.
+        people: Their tracks, in px of the clip.
+        count: Number of frames, which are read once more.
+        landmarks: The network.
+        pace: How long the landmarks are smoothed.
+        on_found: Called with ``count`` at times, so that the caller can stop the search.
 
     Returns:
-        The tracks as ``with_dense`` gives them.
+        The tracks as ``add_dense_points`` gives them.
     """
     if not people:
         return list(people)
 
-    def heard() -> Iterator[Frames]:
-        with closing(ahead(clip.reduced(count))) as pieces:
+    def watched() -> Iterator[Frames]:
+        with closing(prefetch(clip.reduced(count))) as pieces:
             for piece in pieces:
                 yield piece
                 if on_found is not None:
                     on_found(count)
 
     smoothing = pace.smoothing * float(clip.fps)
-    return with_dense(people, heard(), landmarks, scale=clip.scale, smoothing=smoothing)
+    return add_dense_points(people, watched(), landmarks, scale=clip.scale, smoothing=smoothing)
 
 
 def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
-    """The track of output frames that show the source frames ``index``."""
-    whole = window(person, 0, length)
+    """Convert a track from frames of a clip to frames of an output.
+
+    Args:
+        person: The track, in frames of the clip.
+        length: Number of the clip's frames that were searched.
+        index: (T,) number of the clip's frame that each output frame shows.
+
+    Returns:
+        The track of T output frames, from frame 0.
+    """
+    whole = track_window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
     scores = None if whole.dense_scores is None else whole.dense_scores[index]
     return FaceTrack(
@@ -273,8 +306,19 @@ def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
 def load_detector(
     finding: Finding, device: torch.device
 ) -> tuple[Detector, tuple[str, str] | None]:
-    """The detector, and what its tracks are kept under: its name with its score, and the hash of
-    its weights."""
+    """Load the detector that ``finding`` names.
+
+    Args:
+        finding: How faces are found.
+        device: Where it runs; YuNet runs on the CPU.
+
+    Returns:
+        The detector, and the key under which its tracks are cached, None without a cache: its name
+        with its score, and the hash of its weights.
+
+    Raises:
+        WeightsError: Its weights are missing or damaged.
+    """
     path = weights_file(_DETECTOR_WEIGHTS[finding.detector])
     score = finding.min_score
     key = (f"{finding.detector} {score}", file_sha256(path)) if finding.cache else None
@@ -288,7 +332,7 @@ def load_detector(
 
 
 def load_landmarks(device: torch.device) -> LandmarkFinder:
-    """The bundled landmark network on ``device``."""
+    """Load the bundled landmark network onto ``device``."""
     path = weights_file("face_landmarks")
     network = load_model(path, kind="face_landmarks", device=device)
     assert isinstance(network, FaceLandmarks)
@@ -296,15 +340,29 @@ def load_landmarks(device: torch.device) -> LandmarkFinder:
 
 
 def load_parser(device: torch.device, precision: Precision = "auto") -> FaceParser:
-    """The public face parser, pulled before. Raises WeightsError, which says how."""
+    """Load the public face parser.
+
+    Args:
+        device: Where it runs.
+        precision: Its precision; see ``arithmetic``.
+
+    Raises:
+        WeightsError: It was not pulled before; the message says how.
+    """
     network = load_model("face_parsing", kind="face_parsing", device=device)
     assert isinstance(network, FaceParsing)
     return FaceParser(network, precision=precision)
 
 
 def select_device(name: str) -> torch.device:
-    """``auto`` (CUDA, else MPS, else the CPU) or a device of torch; ValueError where it cannot be
-    used."""
+    """Select a device by its name.
+
+    Args:
+        name: ``auto`` (CUDA, else MPS, else the CPU), or a device of torch.
+
+    Raises:
+        ValueError: The device cannot be used on this machine.
+    """
     if name == "auto":
         name = (
             "cuda"
@@ -331,24 +389,35 @@ def track_boxes(
     smoothing: float = SMOOTHING_SECONDS,
     on_found: SearchCallback | None = None,
 ) -> tuple[list[FaceTrack], int]:
-    """The people whose ``boxes`` (F,4) and ``points`` (F,5,2), px, of every frame are known, and
-    the number of frames; those of one frame alone hold for all. Without points ``detector`` looks
-    for them in the boxes (None: they are where they usually are). dense (F,K,2): landmarks that the
-    tracks carry along. smoothing: in seconds.
+    """Build tracks from boxes or landmarks that the caller found.
 
-    ValueError when they are of another number of frames, and what ``tracks_from_boxes`` says.
+    Args:
+        clip: The source pictures.
+        boxes: For each frame (F,4) in px; those of a single frame hold for all.
+        detector: Finds the five points in the boxes if none are given; None to assume their usual
+            places.
+        points: For each frame (F,5,2) in px.
+        dense: For each frame (F,K,2) landmarks in px, which the tracks carry along.
+        smoothing: Seconds over which tracks are smoothed.
+        on_found: Called with the number of frames searched so far.
+
+    Returns:
+        The tracks, and the number of frames.
+
+    Raises:
+        ValueError: The boxes are of another number of frames, or not valid (``tracks_from_boxes``).
     """
-    looked, cuts, state, count = list[Tensor](), list[Tensor](), None, 0
-    known = repeat(boxes[0]) if len(boxes) == 1 else iter(boxes)
+    detected, cuts, state, count = list[Tensor](), list[Tensor](), None, 0
+    per_frame = repeat(boxes[0]) if len(boxes) == 1 else iter(boxes)
     stretch = torch.tensor(clip.scale)
     for piece in clip.reduced(sys.maxsize):
-        begins, state = scene_cuts(piece.pixels, state)
+        begins, state = find_cuts(piece.pixels, state)
         cuts.append(begins)
         if points is None and detector is not None:
-            # too few boxes: refused below
-            for picture, here in zip(piece.pixels, known, strict=False):
-                looked.append(
-                    points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch
+            # too few boxes are refused below
+            for picture, here in zip(piece.pixels, per_frame, strict=False):
+                detected.append(
+                    find_points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch
                 )
         count = piece.start + len(piece.pixels)
         if on_found is not None:
@@ -356,7 +425,7 @@ def track_boxes(
     tracks = tracks_from_boxes(
         _for_all(boxes, count),
         fps=clip.fps,
-        points=looked or None if points is None else _for_all(points, count),
+        points=detected or None if points is None else _for_all(points, count),
         dense=None if dense is None else _for_all(dense, count),
         frames=count,
         cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
@@ -366,5 +435,5 @@ def track_boxes(
 
 
 def _for_all(values: Sequence[Tensor], count: int) -> Sequence[Tensor]:
-    """Those of one frame alone for each of ``count``."""
+    """``values``, those of a single frame repeated for each of ``count``."""
     return [values[0]] * count if len(values) == 1 else values

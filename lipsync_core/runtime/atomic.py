@@ -16,16 +16,16 @@ _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\..+)?")
 _LOCK = ".lock"
 
 
-def partial_of(path: Path) -> Path:
+def temporary_name(path: Path) -> Path:
     """A temporary name beside ``path``, with its suffix, which tells writers the format."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")
 
 
 @contextmanager
-def replacing(path: Path) -> Generator[Path]:
+def atomic_write(path: Path) -> Generator[Path]:
     """A temporary name beside ``path``, which takes its place when the block ends, and is removed
     if it raises."""
-    part = partial_of(path)
+    part = temporary_name(path)
     try:
         yield part
         part.replace(path)
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Generator[None]:
+def exclusive_dir(folder: Path) -> Generator[None]:
     """``folder``, made where there is none, for this process alone, until the block or the process
     ends in whatever way. What killed processes left half-written in it is removed.
 

@@ -8,7 +8,7 @@ import types
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 
-def typed(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
+def from_dict(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
     """``value`` as the annotation ``kind`` (int, str, bool, float, Literal, X | None, tuple,
     dataclass) wants it.
 
@@ -23,12 +23,12 @@ def typed(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
         each = args[:1] * len(value) if args[1:] == (...,) else args
         if len(each) == len(value):
             pairs = enumerate(zip(each, value, strict=True))
-            return tuple(typed(k, v, f"{name}[{i}]", defaults=defaults) for i, (k, v) in pairs)
+            return tuple(from_dict(k, v, f"{name}[{i}]", defaults=defaults) for i, (k, v) in pairs)
     if origin is Literal and any(value == arg and type(value) is type(arg) for arg in args):
         return value
     if origin in (Union, types.UnionType) and type(None) in args and len(args) == 2:  # X | None
         inner = next(arg for arg in args if arg is not type(None))
-        return None if value is None else typed(inner, value, name, defaults=defaults)
+        return None if value is None else from_dict(inner, value, name, defaults=defaults)
     if (
         kind is float
         and isinstance(value, (int, float))
@@ -50,7 +50,10 @@ def _config(kind: type[Any], value: Any, name: str, defaults: bool) -> Any:
         got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else _shown(value)
         raise ValueError(f"{name} has {got}; wanted {sorted(known)}")
     return kind(
-        **{key: typed(hints[key], value[key], f"{name}.{key}", defaults=defaults) for key in value}
+        **{
+            key: from_dict(hints[key], value[key], f"{name}.{key}", defaults=defaults)
+            for key in value
+        }
     )
 
 

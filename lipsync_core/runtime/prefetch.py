@@ -12,7 +12,7 @@ import torch
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
+def prefetch(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
     """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception
     of the maker is raised here; closing this iterator stops and closes the maker. Video codecs and
     torch let go of the interpreter while they work, so threads are enough."""
@@ -56,7 +56,7 @@ def ahead(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
         thread.join()
 
 
-def timed(items: Iterator[T], add: Callable[[float], None]) -> Generator[T, None, None]:
+def time_items(items: Iterator[T], add: Callable[[float], None]) -> Generator[T, None, None]:
     """``items``, telling ``add`` the seconds that each took to make."""
     while True:
         began = time.perf_counter()

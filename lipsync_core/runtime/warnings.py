@@ -3,7 +3,7 @@
 import logging
 
 
-class Warnings:
+class WarningLog:
     """Takes messages, each once: logs them at once, and keeps them for the report."""
 
     def __init__(self, log: logging.Logger) -> None:

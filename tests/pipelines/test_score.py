@@ -23,7 +23,7 @@ from lipsync_core.media import (
     probe,
     read_audio,
     read_frames,
-    write_shifted,
+    shift_audio,
 )
 from lipsync_core.metrics.lse import whole_frame_score
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
@@ -85,7 +85,7 @@ def test_moved_sound_is_found_and_mended(talk: Path, tmp_path: Path, offset: int
     """Sound moved ahead by ``offset`` frames is early by them; delayed by what was found, it is in
     sync."""
     off, mended = tmp_path / "off.mp4", tmp_path / "mended.mp4"
-    write_shifted(talk, off, Fraction(-offset, 25))
+    shift_audio(talk, off, Fraction(-offset, 25))
     report = score(off, finding=FRESH)
     found = report.best().score.offset_frames
     assert found is not None and abs(found - offset) <= 1
@@ -220,7 +220,7 @@ def command(*args: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_scores_draws_and_mends(talk: Path, tmp_path: Path) -> None:
     off, mended, picture = tmp_path / "off.mp4", tmp_path / "mended.mkv", tmp_path / "plot.png"
-    write_shifted(talk, off, Fraction(-5, 25))
+    shift_audio(talk, off, Fraction(-5, 25))
     done = command(off, "--fix", mended, "--plot", picture)
     assert done.returncode == 0, done.stderr
     assert "sound is 5 frames early (200 ms)" in done.stdout and "+200 ms" in done.stderr
