@@ -1,12 +1,10 @@
-"""Where ComfyUI enters. Nothing is imported before it asks, because test runners import this file
-too."""
+"""Entry point for ComfyUI. Imports nothing before ComfyUI calls it: test runners import it too."""
 
 WEB_DIRECTORY = "./lipsync_nodes/web"
 
 
 async def comfy_entrypoint():
-    """The node pack; ComfyUI calls this once. Whatever fails is logged whole, because the host logs
-    one line of it."""
+    """Return the node pack. Errors are logged with traceback, because ComfyUI logs one line."""
     import logging
 
     try:

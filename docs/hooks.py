@@ -129,7 +129,7 @@ def option_row(parameter: Any) -> str:
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
     default = "" if parameter.default in (None, ...) else f"`{parameter.default}`"
     about = getattr(parameter, "help", None) or ""
-    if choices:
+    if choices and not parameter.metavar:
         about += " One of " + ", ".join(f"`{choice}`" for choice in choices) + "."
     spelling = " ".join(f"`{name}`" for name in names)
     if parameter.metavar:

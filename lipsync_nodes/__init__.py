@@ -1,1 +1,1 @@
-"""ComfyUI nodes over ``lipsync_core``: each converts, calls, converts back."""
+"""ComfyUI nodes: each converts its inputs, calls ``lipsync_core`` and converts the result."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.errors import MediaError
-from ..lipsync_core.faces.external import five_points
-from ..lipsync_core.faces.selection import rows
+from ..lipsync_core.faces.external import five_points_from_mesh
+from ..lipsync_core.faces.selection import rows_by_scene
 from ..lipsync_core.image.landmarks import (
     INNER_LIPS,
     JAW,
@@ -177,7 +177,7 @@ def boxes_by_frame(value: Any) -> list[Tensor]:
 
 
 def _boxes(items: Sequence[Any]) -> Tensor:
-    rows: list[list[float]] = []
+    rows_by_scene: list[list[float]] = []
     for item in items:
         try:
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
@@ -189,8 +189,8 @@ def _boxes(items: Sequence[Any]) -> Tensor:
             raise ValueError(
                 f"a bounding box is {item!r}; wanted finite numbers, width and height above 0"
             )
-        rows.append([x, y, x + width, y + height])
-    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+        rows_by_scene.append([x, y, x + width, y + height])
+    return torch.tensor(rows_by_scene, dtype=torch.float32).reshape(-1, 4)
 
 
 def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[str, Any]]]:
@@ -206,7 +206,7 @@ def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[st
     """
     by_frame: list[list[dict[str, Any]]] = [[] for _ in range(count)]
     for number, track in (
-        (place, track) for row in rows(tracks) for place, track in enumerate(row)
+        (place, track) for row in rows_by_scene(tracks) for place, track in enumerate(row)
     ):
         for index in track.visible.nonzero().flatten().tolist():
             x0, y0, x1, y1 = track.boxes[index].tolist()
@@ -240,7 +240,7 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
         meshes = [
             [torch.as_tensor(face["landmarks_xy"]).float() for face in faces] for faces in frames
         ]
-        points = [_rows([five_points(mesh) for mesh in faces], 5, 2) for faces in meshes]
+        points = [_rows([five_points_from_mesh(mesh) for mesh in faces], 5, 2) for faces in meshes]
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..lipsync_core.audio.ops import fitted, mixed
+from ..lipsync_core.audio.ops import mix, pad_or_trim
 from ..lipsync_core.audio.vad import Silence
 from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.media.clip import Cut, ImageClip, Longer, open_clip
@@ -232,7 +232,7 @@ def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
     ]
     return (
         video_output(report.out),
-        convert.audio_value(fitted(mixed(heard), seconds)),
+        convert.audio_value(pad_or_trim(mix(heard), seconds)),
         host.blocked(NO_MASK),
     )
 
@@ -316,7 +316,7 @@ def dub_images(media: Tensor, job: DubJob, *, fps: float) -> tuple[Tensor, dict[
         return images, opacity
 
     images, opacity = host.halving(batch, run)
-    sound = fitted(mixed([audio for audio, _ in pairs]), count / clip.fps)
+    sound = pad_or_trim(mix([audio for audio, _ in pairs]), count / clip.fps)
     return convert.image(images), convert.audio_value(sound), convert.mask(opacity)
 
 

@@ -1,4 +1,4 @@
-"""What the host is told: the nodes, our model folder, whose workflows we take over."""
+"""The extension that ComfyUI loads: nodes, model folders and the replacement of a node."""
 # pyright: reportUntypedBaseClass=false
 
 from comfy_api.latest import ComfyAPI, ComfyExtension, io
@@ -27,23 +27,26 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class LipSyncExtension(ComfyExtension):
+    """The node pack."""
+
     async def on_load(self) -> None:
+        """Register the model folders and the node replacement."""
         host.register_model_folders()
-        await _replace_the_incumbent()
+        await _register_replacement()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return the node classes."""
         return NODES
 
 
-async def _replace_the_incumbent() -> None:
-    """Workflows with the node ``Wav2Lip`` of ShmuelRonen/ComfyUI_wav2lip open with ours, where that
-    pack is not there.
+async def _register_replacement() -> None:
+    """Let workflows with ``Wav2Lip`` of ShmuelRonen/ComfyUI_wav2lip open without that pack.
 
     Its wav2lip.py (commit f7a18b7) has the inputs images, mode (sequential, repetitive),
     face_detect_batch, audio, model_file, in this order, and the outputs images, audio. Its
     wav2lip_node.py steps 80/30 mel columns a frame: 30 fps, whatever the clip has. Our detector
-    batches by itself, and its model files are not ours, so these two fall away, as does mode: where
-    the sound is longer than the pictures it slows them down or repeats them, and we have pingpong.
+    batches by itself, and its model files are not ours, so these two are dropped, as is mode: if
+    the sound is longer than the pictures, it slows them down or repeats them; ours plays pingpong.
     """
     replacements = getattr(ComfyAPI(), "node_replacement", None)  # since ComfyUI 0.13
     if replacements is None or not hasattr(io, "NodeReplace"):

@@ -1,4 +1,4 @@
-"""What goes in: demo media, sound, a model, a folder of videos."""
+"""Nodes that load: demo media, audio, models, a folder of videos."""
 # pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
 from typing import Any
@@ -9,34 +9,38 @@ from ..lipsync_core.errors import LipSyncError
 from ..lipsync_core.pipelines.demo import make_demo_clip
 from ..lipsync_core.pipelines.restore import Restore
 from . import convert, host
+from .options import option_inputs
 from .sockets import CATEGORY, Model, Restorer
 from .types import Voice
 from .videos import file_source, video_output, video_source
 
 _DEMO = ["portrait", "talking", "out of sync", "two people"]
 _SPOKEN = ("talking", "out of sync")
-_STAGES = {"find faces": 1, "dub": 4}  # times of making a clip
+_STAGES = {"find faces": 1, "dub": 4}  # shares of the time
 
 
 class DemoMedia(io.ComfyNode):
-    """The bundled face and speech."""
+    """Provide the bundled face and speech."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_DemoMedia",
             display_name="Demo Media",
             category=CATEGORY,
-            description="A face and a voice to try things with: nothing to download, nothing to choose. The photograph is "
-            "NASA's portrait of the astronaut Eileen Collins (public domain), the speech is synthetic.",
+            description="A face and a voice to try the other nodes with; nothing is downloaded. "
+            "The photograph is NASA's portrait of the astronaut Eileen Collins (public"
+            " domain), the speech is synthetic.",
             search_aliases=["lip sync example", "sample face", "test video", "wav2lip demo"],
             inputs=[
                 io.Combo.Input(
                     "clip",
                     options=_DEMO,
                     default=_DEMO[0],
-                    tooltip="portrait: a photograph and a speech. talking: the same face speaking it. out of sync: the same "
-                    "with the sound 200 ms late. two people: the photograph beside its mirror image.",
+                    tooltip="portrait: a photograph and a speech. talking: a video of the same "
+                    "face speaking it. out of sync: that video with the sound 200 ms late."
+                    " two people: the photograph beside its mirror image.",
                 )
             ],
             outputs=[
@@ -50,6 +54,7 @@ class DemoMedia(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip) -> io.NodeOutput:
+        """Run the node."""
         made = make_demo_clip(
             host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES)
         )
@@ -59,15 +64,17 @@ class DemoMedia(io.ComfyNode):
 
 
 class LoadAudio(io.ComfyNode):
-    """Sound of any file or video."""
+    """Load the sound of a file or video."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_LoadAudio",
             display_name="Load Audio (Lip Sync)",
             category=CATEGORY,
-            description="The sound of an audio or video file, or of a video that comes from another node; all of it or a part.",
+            description="Loads the sound of an audio or video file, or of a connected video; all "
+            "of it or a part.",
             search_aliases=[
                 "import speech",
                 "voice",
@@ -80,9 +87,9 @@ class LoadAudio(io.ComfyNode):
                     "file",
                     options=host.input_names(["audio", "video"]),
                     upload=io.UploadType.audio,
-                    tooltip="An audio file, or a video that lies in ComfyUI's input folder already. The button uploads audio "
-                    "only: upload a video with 'Load Video', and connect that to 'video'. Not used when a video is "
-                    "connected.",
+                    tooltip="An audio file or a video in ComfyUI's input folder. The button "
+                    "uploads audio only: upload a video with 'Load Video' and connect that"
+                    " to 'video'. Not used if a video is connected.",
                 ),
                 io.Float.Input(
                     "start",
@@ -90,7 +97,7 @@ class LoadAudio(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.01,
-                    tooltip="Where to begin, in seconds.",
+                    tooltip="Start of the part, in seconds.",
                 ),
                 io.Float.Input(
                     "end",
@@ -98,24 +105,25 @@ class LoadAudio(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.01,
-                    tooltip="Where to stop, in seconds; 0 goes to the end.",
+                    tooltip="End of the part, in seconds; 0: to the end.",
                 ),
                 io.Video.Input(
                     "video",
                     optional=True,
-                    tooltip="Takes the sound of this video instead of a file's.",
+                    tooltip="A video whose sound is used instead of a file.",
                 ),
             ],
             outputs=[
                 io.Audio.Output(
                     "audio", tooltip="The sound, at its own sample rate and with its own channels."
                 ),
-                io.Float.Output("duration", tooltip="How long it is, in seconds."),
+                io.Float.Output("duration", tooltip="Its length in seconds."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, file=None, video: Any = "not connected"):
+        """Return True, or what is wrong with the inputs."""
         if file is None or video is None:  # the host does not know yet what links bring
             return True
         try:
@@ -126,10 +134,12 @@ class LoadAudio(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file=None, **_):
+        """Return a value that changes when the result would."""
         return host.input_stamp(file)
 
     @classmethod
     def execute(cls, file, start, end, video=None) -> io.NodeOutput:
+        """Run the node."""
         if end and end <= start:
             raise ValueError(
                 f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end"
@@ -140,15 +150,17 @@ class LoadAudio(io.ComfyNode):
 
 
 class LoadLipSyncModel(io.ComfyNode):
-    """The network that draws the mouth."""
+    """Load the network that generates the mouth."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_LoadLipSyncModel",
             display_name="Load Lip Sync Model",
             category=CATEGORY,
-            description="The network that draws the mouth. Without it, 'Generate Lip Sync (Wav2Lip)' takes the bundled one.",
+            description="Loads the network that generates the mouth. Without this node, 'Generate "
+            "Lip Sync (Wav2Lip)' uses the bundled one.",
             search_aliases=[
                 "wav2lip model",
                 "wav2lip checkpoint",
@@ -160,17 +172,19 @@ class LoadLipSyncModel(io.ComfyNode):
                     "model",
                     options=host.model_names(),
                     default=host.BUNDLED,
-                    tooltip="mini (bundled): Apache-2.0, a few MB, nothing to download. wav2lip and wav2lip-gan (Hub): "
-                    "416 MiB each, downloaded at the first run; research and personal use only, never commercial "
-                    "(trained on the BBC's LRS2). mini-2 (bundled): what mini was before; its lips follow the new speech "
-                    "hardly. Others: files in models/lipsync.",
+                    tooltip="mini (bundled): Apache-2.0, a few MB, nothing to download. wav2lip "
+                    "and wav2lip-gan (Hub): 416 MiB each, downloaded on first use; "
+                    "research and personal use only, never commercial (trained on the "
+                    "BBC's LRS2). mini-2 (bundled): an earlier mini, whose lips hardly "
+                    "follow the new speech. Others: files in models/lipsync.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=["auto", "float32", "bfloat16"],
                     default="auto",
                     advanced=True,
-                    tooltip="The arithmetic. auto: bfloat16 where a CPU is built for it, else as the weights are.",
+                    tooltip="Arithmetic of the network. auto: bfloat16 if the CPU has units for "
+                    "it, else that of the weights.",
                 ),
             ],
             outputs=[Model.Output("model", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
@@ -178,10 +192,12 @@ class LoadLipSyncModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model=None, **_):
+        """Return a value that changes when the result would."""
         return host.model_stamp(model)
 
     @classmethod
     def execute(cls, model, precision) -> io.NodeOutput:
+        """Run the node."""
         patcher = host.generator(model, host.Progress({"pull": 1}))
         return io.NodeOutput(
             Voice(patcher, host.HUB.get(model) or host.BUNDLED_TOO.get(model) or model, precision)
@@ -189,16 +205,17 @@ class LoadLipSyncModel(io.ComfyNode):
 
 
 class LoadFaceRestorer(io.ComfyNode):
-    """The network that restores what was drawn."""
+    """Load a network that sharpens generated faces."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_LoadFaceRestorer",
             display_name="Load Face Restorer",
             category=CATEGORY,
-            description="A network that restores faces: it makes soft mouths sharp again, after 'Generate Lip Sync (Wav2Lip)' "
-            "drew them.",
+            description="Loads a face restoration network, which sharpens the mouths of 'Generate "
+            "Lip Sync (Wav2Lip)'.",
             search_aliases=[
                 "gfpgan",
                 "codeformer",
@@ -212,49 +229,41 @@ class LoadFaceRestorer(io.ComfyNode):
                     "network",
                     options=host.restorer_names(),
                     default="gfpgan (Hub)",
-                    tooltip="Downloaded at the first run: gfpgan (349 MB; Apache-2.0, but for parts for non-commercial use), "
-                    "restoreformer (291 MB; Apache-2.0), codeformer (377 MB; non-commercial use only; needs "
-                    "spandrel_extra_arches). Others: files in models/facerestore_models and models/lipsync.",
+                    tooltip="Downloaded on first use: gfpgan (349 MB; Apache-2.0, except parts for "
+                    "non-commercial use), restoreformer (291 MB; Apache-2.0), codeformer (377 MB; "
+                    "non-commercial use only; needs spandrel_extra_arches). Others: files in "
+                    "models/facerestore_models and models/lipsync.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="1 shows the restored face, 0 the drawn one; between them the two are mixed.",
-                ),
-                io.Combo.Input(
-                    "mask",
-                    options=["mouth", "lower", "face", "box"],
-                    default="mouth",
-                    tooltip="What is restored: mouth and chin, the lower half of the face, the whole face, or the square.",
-                ),
+                *option_inputs(Restore, "strength", "mask"),
             ],
             outputs=[Restorer.Output("restorer", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, network=None, **_):
+        """Return a value that changes when the result would."""
         return host.restorer_stamp(network)
 
     @classmethod
     def execute(cls, network, strength, mask) -> io.NodeOutput:
+        """Run the node."""
         return io.NodeOutput(
             Restore(host.restorer(network, host.Progress({"pull": 1})), strength, mask)
         )
 
 
 class LoadVideos(io.ComfyNode):
-    """A folder of videos, one after another."""
+    """Load the videos of a folder one after another."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_LoadVideos",
             display_name="Load Video Folder",
             category=CATEGORY,
-            description="Every video of a folder, as a list: what is connected runs once for each.",
+            description="Loads every video of a folder as a list: connected nodes run once per "
+            "video.",
             search_aliases=[
                 "batch videos",
                 "video list",
@@ -266,20 +275,21 @@ class LoadVideos(io.ComfyNode):
                     "folder",
                     options=host.video_folders(),
                     default="demo",
-                    tooltip="A folder inside ComfyUI's input folder, or 'demo' for those clips of Demo Media that speak.",
+                    tooltip="A folder inside ComfyUI's input folder, or 'demo' for the speaking "
+                    "clips of Demo Media.",
                 ),
                 io.Int.Input(
                     "limit",
                     default=0,
                     min=0,
                     max=10000,
-                    tooltip="At most so many videos; 0 takes all.",
+                    tooltip="Maximum number of videos; 0: all.",
                 ),
             ],
             outputs=[
                 io.Video.Output(
                     "videos",
-                    tooltip="The videos, in the order of their names.",
+                    tooltip="The videos, sorted by name.",
                     is_output_list=True,
                 ),
                 io.String.Output("names", tooltip="Their file names.", is_output_list=True),
@@ -288,6 +298,7 @@ class LoadVideos(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder=None):
+        """Return True, or what is wrong with the inputs."""
         try:
             _ = folder in (None, host.DEMO_FOLDER) or host.videos_in(folder)
         except LipSyncError as error:
@@ -296,10 +307,12 @@ class LoadVideos(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder=None, **_):
+        """Return a value that changes when the result would."""
         return host.folder_stamp(folder)
 
     @classmethod
     def execute(cls, folder, limit) -> io.NodeOutput:
+        """Run the node."""
         if folder == host.DEMO_FOLDER:
             progress = host.Progress(_STAGES)
             paths = [

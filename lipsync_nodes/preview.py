@@ -10,8 +10,8 @@ from torch import Tensor
 from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.errors import LipSyncError, NoFaceError
 from ..lipsync_core.faces.selection import FaceSelector, select, select_like
-from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, portrait, portrait_frames
-from ..lipsync_core.faces.tracking import window
+from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, make_portrait, pick_portrait_frames
+from ..lipsync_core.faces.tracking import track_window
 from ..lipsync_core.media.clip import Clip, Cut, ImageClip, open_clip
 from ..lipsync_core.models.hub import HUB
 from ..lipsync_core.pipelines.dub_plan import plan_preview
@@ -218,8 +218,8 @@ def select_track(
 def refuse_second_choice(found: People, track: FaceTrack) -> None:
     """ValueError when the person of ``track`` was chosen before: nobody says two things at once."""
     for number, speaker in enumerate(found.speakers, 1):
-        before = window(speaker.track, 0, found.frames)
-        now = window(track, 0, found.frames)
+        before = track_window(speaker.track, 0, found.frames)
+        now = track_window(track, 0, found.frames)
         both = before.visible & now.visible
         if bool(both.any()) and torch.equal(before.boxes[both], now.boxes[both]):
             raise ValueError(
@@ -236,13 +236,13 @@ def _reference(image: Tensor) -> Tensor:
             "no face in the reference picture; connect one that shows the person from the front"
         )
     largest = select(tracks, FaceSelector("largest"))
-    return portrait(clip.pixels[0], largest.boxes[0], largest.points[0])
+    return make_portrait(clip.pixels[0], largest.boxes[0], largest.points[0])
 
 
 def _portraits(clip: Clip, tracks: list[FaceTrack], progress: host.Progress) -> tuple[Tensor, ...]:
     """(P,3,S,S) uint8 of every track."""
     wanted = [
-        portrait_frames(track, most=5 if len(tracks) <= _FEW_TRACKS else 2) for track in tracks
+        pick_portrait_frames(track, most=5 if len(tracks) <= _FEW_TRACKS else 2) for track in tracks
     ]
     frames = sorted({frame for frames in wanted for frame in frames})
     made: list[list[Tensor]] = [[] for _ in tracks]
@@ -251,9 +251,9 @@ def _portraits(clip: Clip, tracks: list[FaceTrack], progress: host.Progress) -> 
         for portraits, track in (
             (m, t) for m, t, w in zip(made, tracks, wanted, strict=True) if frame in w
         ):
-            here = window(track, frame, 1)
+            here = track_window(track, frame, 1)
             portraits.append(
-                (portrait(picture, here.boxes[0], here.points[0]) * 255).round().byte()
+                (make_portrait(picture, here.boxes[0], here.points[0]) * 255).round().byte()
             )
     none = torch.empty(0, 3, PORTRAIT_SIZE, PORTRAIT_SIZE, dtype=torch.uint8)
     return tuple(torch.stack(m) if m else none for m in made)

@@ -1,32 +1,34 @@
-"""Do lips and sound agree, and what to do where they do not."""
+"""Nodes that measure and correct the sync of lips and sound."""
 # pyright: reportUntypedBaseClass=false, reportMissingParameterType=false
 
 from comfy_api.latest import io
 
-from ..lipsync_core.audio.ops import shifted
+from ..lipsync_core.audio.ops import shift
 from ..lipsync_core.media.clip import Cut
-from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, score, verdict
-from ..lipsync_core.pipelines.score_plot import drawn
+from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, explain_score, score
+from ..lipsync_core.pipelines.score_plot import draw_scores
 from ..lipsync_core.pipelines.track_faces import Finding
 from ..lipsync_core.types import Audio
 from . import convert, host
 from .sockets import CATEGORY, fps_input
 from .videos import VideoSource, media_source, video_output, video_source, with_sound
 
-_JUDGE_FPS = 25  # frames a second in which offsets are told, whatever the video has
+_JUDGE_FPS = 25  # offsets are given in frames of this rate, whatever the rate of the video
 _WORKING_BYTES = 2 << 30  # of a scorer, its detector and their batches; measured below 1.5 GB
 
 
 class SyncScore(io.ComfyNode):
-    """How well lips and sound agree."""
+    """Score how well lips and sound agree."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_SyncScore",
             display_name="Score Lip Sync",
             category=CATEGORY,
-            description="Whether lips and sound agree, and by how much they are apart. 'Shift Audio' mends what it finds.",
+            description="Measures whether lips and sound agree, and by how much one is late. "
+            "'Shift Audio' corrects it.",
             search_aliases=[
                 "lip sync score",
                 "lse-d",
@@ -52,16 +54,18 @@ class SyncScore(io.ComfyNode):
                     "scorer",
                     options=["judge", "syncnet"],
                     default="judge",
-                    tooltip="judge is ours and bundled. syncnet (55 MB, no licence known to us for its weights) is downloaded "
-                    "at the first run. Papers measure with it; its figures and the judge's do not compare.",
+                    tooltip="judge: bundled. syncnet (55 MB, no licence known for its weights): "
+                    "the scorer of papers, downloaded on first use. Figures of the two "
+                    "cannot be compared.",
                 ),
             ],
             outputs=[
                 io.Float.Output(
                     "offset",
-                    tooltip="In frames of 25 a second. Above 0 the sound is early: delay it so much.",
+                    tooltip="In frames at 25 fps. Above 0 the sound is early: delay it by this "
+                    "much.",
                 ),
-                io.Float.Output("offset_ms", tooltip="The same in milliseconds."),
+                io.Float.Output("offset_ms", tooltip="The offset in milliseconds."),
                 io.Float.Output(
                     "lse_d",
                     display_name="LSE-D",
@@ -72,7 +76,7 @@ class SyncScore(io.ComfyNode):
                 ),
                 io.Image.Output(
                     "plot",
-                    tooltip="Confidence over time, and the curve that the offset was read from.",
+                    tooltip="Confidence over time, and the curve that gave the offset.",
                 ),
                 io.String.Output("verdict", tooltip="The result in words, or why there is none."),
             ],
@@ -80,18 +84,19 @@ class SyncScore(io.ComfyNode):
 
     @classmethod
     def execute(cls, media, fps, scorer, audio=None) -> io.NodeOutput:
+        """Run the node."""
         progress = host.Progress({"pull": 1, "find faces": 4, "score": 6})
         if scorer != "judge":
             host.pulled(scorer, progress)
         host.make_room(_WORKING_BYTES)
         with media_source(media, fps) as source:
             report = _report(source, audio, scorer, progress)
-        told = _told(report).score
-        offset_ms = told.offset_ms or 0.0
+        best = _best_track(report).score
+        offset_ms = best.offset_ms or 0.0
         offset = offset_ms * _JUDGE_FPS / 1000
-        plot = convert.image(drawn(report))
+        plot = convert.image(draw_scores(report))
         return io.NodeOutput(
-            offset, offset_ms, told.distance, told.confidence, plot, _words(report)
+            offset, offset_ms, best.distance, best.confidence, plot, _words(report)
         )
 
 
@@ -110,15 +115,15 @@ def _report(source: VideoSource, audio, scorer: str, progress: host.Progress) ->
     )
 
 
-def _told(report: ScoreReport) -> TrackScore:
-    """The face whose figures are told: the surest one, else the one seen longest."""
+def _best_track(report: ScoreReport) -> TrackScore:
+    """The face with the highest confidence, else the one visible longest."""
     if any(track.score.offset_frames is not None for track in report.tracks):
         return report.best()
     return max(report.tracks, key=lambda track: track.last_frame - track.first_frame)
 
 
 def _words(report: ScoreReport) -> str:
-    lines = [verdict(track.score, report.fps) for track in report.tracks]
+    lines = [explain_score(track.score, report.fps) for track in report.tracks]
     if len(lines) > 1:
         faces = zip(report.tracks, lines, strict=True)
         lines = [
@@ -129,15 +134,17 @@ def _words(report: ScoreReport) -> str:
 
 
 class ShiftAudio(io.ComfyNode):
-    """Sound earlier or later."""
+    """Move sound to an earlier or later time."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_ShiftAudio",
             display_name="Shift Audio",
             category=CATEGORY,
-            description="Delays or advances sound; its length stays, silence fills the gap. Takes what 'Score Lip Sync' found.",
+            description="Delays or advances sound, for example by the offset of 'Score Lip Sync'. "
+            "The length stays; silence fills the gap.",
             search_aliases=[
                 "delay audio",
                 "advance audio",
@@ -159,7 +166,7 @@ class ShiftAudio(io.ComfyNode):
                     "unit",
                     options=["frames", "ms"],
                     default="frames",
-                    tooltip="What the amount counts in; the offset of 'Score Lip Sync' is in frames.",
+                    tooltip="Unit of the amount; the offset of 'Score Lip Sync' is in frames.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -167,7 +174,8 @@ class ShiftAudio(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.001,
-                    tooltip="How many of these frames a second has. 'Score Lip Sync' counts 25, whatever the video has.",
+                    tooltip="Frames per second of the amount. 'Score Lip Sync' always counts 25 "
+                    "per second.",
                 ),
             ],
             outputs=[io.Audio.Output("audio", tooltip="The moved sound, as long as before.")],
@@ -175,21 +183,23 @@ class ShiftAudio(io.ComfyNode):
 
     @classmethod
     def execute(cls, audio, amount, unit, fps) -> io.NodeOutput:
+        """Run the node."""
         delay = convert.seconds(amount) / (convert.rate(fps) if unit == "frames" else 1000)
-        return io.NodeOutput(convert.audio_value(shifted(convert.audio(audio), delay)))
+        return io.NodeOutput(convert.audio_value(shift(convert.audio(audio), delay)))
 
 
 class SetAudio(io.ComfyNode):
-    """A video with other sound."""
+    """Replace the sound of a video."""
 
     @classmethod
     def define_schema(cls):
+        """Describe the node."""
         return io.Schema(
             node_id="LipSync_SetAudio",
             display_name="Set Video Audio",
             category=CATEGORY,
-            description="Gives a video other sound. Its picture is copied as it is, not encoded again; only a trimmed "
-            "video's is.",
+            description="Replaces the sound of a video. The picture is copied without encoding it "
+            "again, unless the video is trimmed.",
             search_aliases=[
                 "replace audio",
                 "mux audio",
@@ -198,12 +208,13 @@ class SetAudio(io.ComfyNode):
             ],
             inputs=[
                 io.Video.Input("video", tooltip="The video whose picture is kept."),
-                io.Audio.Input("audio", tooltip="The sound that it gets."),
+                io.Audio.Input("audio", tooltip="The new sound."),
             ],
-            outputs=[io.Video.Output("video", tooltip="The video with that sound.")],
+            outputs=[io.Video.Output("video", tooltip="The video with the new sound.")],
         )
 
     @classmethod
     def execute(cls, video, audio) -> io.NodeOutput:
+        """Run the node."""
         out = with_sound(video_source(video), convert.audio(audio), host.Progress({"write": 1}))
         return io.NodeOutput(video_output(out))

@@ -1,4 +1,4 @@
-"""The socket types that are not native, or not in every supported host."""
+"""Socket types that ComfyUI lacks, or that its oldest supported version lacks."""
 
 from comfy_api.latest import io
 
@@ -6,7 +6,7 @@ Tracks = io.Custom("LIPSYNC_TRACKS")
 Model = io.Custom("LIPSYNC_MODEL")
 BlendType = io.Custom("LIPSYNC_BLEND")
 Restorer = io.Custom("LIPSYNC_RESTORER")
-# Native since ComfyUI 0.15 and 0.22; the oldest supported host knows neither by name. A native
+# Native since ComfyUI 0.15 and 0.22; the oldest supported version has neither. A native
 # BOUNDING_BOX input is a widget, hence FORCED.
 BoundingBox = io.Custom("BOUNDING_BOX")
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
@@ -16,7 +16,7 @@ CATEGORY = "LipSync"
 
 
 def fps_input(what: str) -> io.Float.Input:
-    """The rate of an IMAGE batch, which has none of its own."""
+    """Make the input for the frame rate of an IMAGE batch."""
     return io.Float.Input(
         "fps",
         default=25.0,

@@ -19,13 +19,13 @@ from ..lipsync_core.errors import MediaError
 from ..lipsync_core.media import (
     AudioSource,
     VideoWriter,
-    copied_suffix,
     probe_sound,
     read_audio,
-    write_shifted,
+    shift_audio,
+    suffix_for_copy,
 )
 from ..lipsync_core.media.clip import Cut, open_clip
-from ..lipsync_core.runtime.prefetch import ahead
+from ..lipsync_core.runtime.prefetch import prefetch
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host
 
@@ -236,8 +236,8 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
         MediaError: The video cannot be read.
     """
     if source.untouched:
-        out = host.temp_file(copied_suffix(source.path))
-        write_shifted(
+        out = host.temp_file(suffix_for_copy(source.path))
+        shift_audio(
             source.path,
             out,
             Fraction(0),
@@ -249,7 +249,7 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
     total = (footage.stop or footage.info.frames or 0) - footage.first
     with (
         VideoWriter(out, footage.info, AudioSource(sound)) as writer,
-        closing(ahead(footage.coded(chunk=8))) as frames,
+        closing(prefetch(footage.coded(chunk=8))) as frames,
     ):
         for chunk in frames:
             writer.write(chunk)

@@ -85,8 +85,8 @@ class Blend:
         BlendKind,
         Option(
             "How the new mouth joins the frame.",
-            "seamless: no visible seam. feather: a soft edge. paste: a hard edge. poisson, pyramid: "
-            "the two methods that seamless combines.",
+            "seamless: no visible seam. feather: a soft edge. paste: a hard edge. poisson, "
+            "pyramid: the two methods that seamless combines.",
             name="blend",
             node_name="blend",
             metavar="[seamless|feather|paste]",
@@ -134,7 +134,6 @@ class Blend:
         Option(
             "Width of the soft edge in pixels of the frame, instead of 'feather'.",
             minimum=0,
-            maximum=1000,
             step=1,
             hidden=True,
             advanced=True,

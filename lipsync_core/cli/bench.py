@@ -1,4 +1,4 @@
-"""``lipsync bench``, ``lipsync batch`` and ``lipsync expert``: many clips, here or on Ray."""
+"""``lipsync bench``, ``lipsync batch``, ``lipsync expert``: many clips, locally or on Ray."""
 
 import csv
 import json
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from ..runtime.jobs import Cluster, Job, Outcome, Work
 
 _LOCAL = "local"
-_INTERRUPTED = 130  # what shells say of a program that Ctrl-C ended
+_INTERRUPTED = 130  # exit code of shells after Ctrl-C
 
 
 class OptionalAddress(TyperCommand):
-    """A command whose ``--ray`` may stand without an address, which typer's options cannot."""
+    """A command whose ``--ray`` may have no address, which typer's options do not support."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Fill in the address where it is missing."""
         filled: list[str] = []
         for arg, following in zip(args, [*args[1:], "--"], strict=False):
             filled += [arg, _LOCAL] if arg == "--ray" and following.startswith("-") else [arg]
@@ -37,62 +38,63 @@ Ray = Annotated[
     str | None,
     typer.Option(
         metavar="[ADDRESS]",
-        help="Share the work on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; alone: workers on this machine.",
+        help="Run on a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; without a value, on this "
+        "machine.",
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Workers on Ray; by default as many as its GPUs or cores.")
+    int | None, typer.Option(min=1, help="Workers on Ray; by default one per GPU or core.")
 ]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of the networks in each worker.")
-]
-Attempts = Annotated[int, typer.Option(min=1, help="How often a job is tried.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads per worker.")]
+Attempts = Annotated[int, typer.Option(min=1, help="Attempts per job.")]
 Again = Annotated[
-    bool, typer.Option("--retry-failed", help="Do again what failed in an earlier run.")
+    bool, typer.Option("--retry-failed", help="Repeat what failed in an earlier run.")
 ]
 
 
-def bench_command(
-    root: Annotated[Path, typer.Option(help="The folder below which the videos lie.")],
+def bench_command(  # noqa: PLR0913  (options of the command line)
+    root: Annotated[Path, typer.Option(help="Folder with the videos.")],
     pairs: Annotated[
-        Path | None, typer.Argument(help="A list of pairs; without one, pairs are drawn.")
+        Path | None, typer.Argument(help="File with pairs; without one, random pairs are used.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A name or weight file; may be given again.")
+        list[str] | None, typer.Option(help="A name or weight file; can be repeated.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.")] = Path("results"),
     order: Annotated[
         Literal["auto", "audio-video", "video-audio"],
-        typer.Option(help="What comes first in each line of PAIRS."),
+        typer.Option(help="Order of the files in a line of PAIRS."),
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random pairs.")] = 0,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Pairs to draw; one for each video by default.")
+        int | None, typer.Option(min=1, help="Number of random pairs; by default one per video.")
     ] = None,
     scorer: Annotated[
         str, typer.Option(help="judge (bundled), syncnet, or a weight file.")
     ] = "judge",
     mode: Annotated[
         Literal["exact", "reference"],
-        typer.Option(help="reference: dub and score as the paper's scripts do."),
+        typer.Option(help="reference: dub and score like the paper's scripts."),
     ] = "exact",
     whole_frame: Annotated[
         bool,
         typer.Option(
             "--whole-frame",
-            help="Mode reference: score frames that are faces already (LRS2, LRS3, LRW).",
+            help="For --mode reference: frames are face crops already (LRS2, LRS3, LRW).",
         ),
     ] = False,
-    fid: Annotated[Literal["face", "frame"], typer.Option(help="What FID looks at.")] = "face",
+    fid: Annotated[
+        Literal["face", "frame"], typer.Option(help="Part of the picture for FID.")
+    ] = "face",
     ray: Ray = None,
     workers: Workers = None,
     threads: Threads = None,
     attempts: Attempts = 2,
     again: Again = False,
     device: Device = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Frames at a time.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Frames generated at once.")] = 8,
 ) -> None:
-    """Dub pairs of faces and strangers' speech, score them, and set them beside the paper."""
+    """Dub faces with the speech of others, score the dubs and compare with the paper."""
     from ..evaluation.benchmark import Benchmark
     from ..evaluation.pairs import draw_pairs, read_pairs
     from ..evaluation.report import write_report
@@ -123,7 +125,7 @@ def bench_command(
             f"{len(drawn.pairs)} drawn with seed {seed}",
         )
     _make_folder(out, None if listed else chosen)
-    outcomes = run_and_tell(
+    outcomes = run_and_report(
         plan.jobs(chosen),
         plan.prepare if cluster else lambda: bench,
         out / "results.jsonl",
@@ -148,7 +150,7 @@ def batch_command(
         Path, typer.Argument(help="CSV with the columns face, audio, out, and any option of `dub`.")
     ],
     results: Annotated[
-        Path | None, typer.Option(help="JSON lines; beside JOBS by default.")
+        Path | None, typer.Option(help="JSON lines file; by default beside JOBS.")
     ] = None,
     ray: Ray = None,
     workers: Workers = None,
@@ -156,16 +158,16 @@ def batch_command(
     attempts: Attempts = 1,
     again: Again = False,
 ) -> None:
-    """Dub a list of clips; run it again to go on where it stopped.
+    """Dub a list of clips; run it again to resume.
 
-    Paths count from the folder of JOBS. Columns are named as the options of `dub` without dashes;
-    `which` is its --face. Switches say true or false, empty cells mean the default, several values
-    of one cell are parted by ";".
+    Paths are relative to the folder of JOBS. Columns are named like the options of `dub` without
+    dashes; the column of its --face is `which`. Switches are true or false, empty cells mean the
+    default, and ";" separates several values in a cell.
     """
     cluster = _cluster(ray, workers)
     rows = read_rows(jobs)
     results = results or jobs.with_suffix(".results.jsonl")
-    outcomes = run_and_tell(
+    outcomes = run_and_report(
         rows,
         DubRows,
         results,
@@ -185,22 +187,24 @@ def batch_command(
 
 
 def expert_command(
-    folder: Annotated[Path, typer.Argument(help="Videos in sync.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with videos in sync.")],
     expert: Annotated[
         str, typer.Option(help="judge (bundled), or a weight file of an expert.")
     ] = "judge",
-    apart: Annotated[int, typer.Option(min=1, help="Least frames from true to false sound.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the draw of false sound.")] = 0,
+    apart: Annotated[
+        int, typer.Option(min=1, help="Minimum frames between true and false sound.")
+    ] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of false sound.")] = 0,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Say how often an expert tells sound in sync from sound that is not (the paper's table 3)."""
-    from ..evaluation.expert_accuracy import expert_accuracy
+    """Measure how often an expert recognizes sound that is in sync (the paper's table 3)."""
+    from ..evaluation.expert_accuracy import measure_accuracy
     from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
-        report = expert_accuracy(
+        report = measure_accuracy(
             folder,
             expert=expert,
             apart=apart,
@@ -214,9 +218,17 @@ def expert_command(
 
 
 def read_rows(path: Path) -> "list[Job]":
-    """The jobs of a CSV file, one a row, named by what they write: their arguments are those of
-    `lipsync dub`. Raises BadParameter for columns that `dub` has not, for cells that it would not
-    take, and for outputs that two rows name."""
+    """Read the jobs of a CSV file, one per row, named by their outputs.
+
+    Args:
+        path: The file. Its columns are options of `lipsync dub`.
+
+    Returns:
+        The jobs, checked.
+
+    Raises:
+        typer.BadParameter: For unknown columns, invalid cells, and outputs named by two rows.
+    """
     from ..runtime.jobs import Job
 
     if path.is_dir():
@@ -259,7 +271,7 @@ def read_rows(path: Path) -> "list[Job]":
 
 
 def _columns(path: Path, header: list[str]) -> list[str]:
-    """The columns as the parameters of ``dub_command`` are named."""
+    """Names of the columns, spelled like the parameters of ``dub_command``."""
     names = [name.lower().strip().lstrip("-").replace("-", "_") for name in header]
     known = {parameter.name for parameter in _dub_parser().params} - {"as_json", "help"}
     problems = {
@@ -274,7 +286,7 @@ def _columns(path: Path, header: list[str]) -> list[str]:
     )
     if said:
         hint = (
-            "; its columns are parted by semicolons, wanted commas"
+            "; its columns are separated by semicolons, wanted commas"
             if ";" in "".join(header)
             else ""
         )
@@ -283,19 +295,19 @@ def _columns(path: Path, header: list[str]) -> list[str]:
 
 
 def _words_of(error: Exception) -> str:
-    """What an error says, with the option that typer knows it to be about."""
+    """Message of an error, with the option that typer attributes it to."""
     return error.format_message() if isinstance(error, typer.BadParameter) else str(error)
 
 
 class DubRows:
-    """Does the jobs of ``read_rows``: dubs clips, and holds the models that they name."""
+    """Run the jobs of ``read_rows``, keeping their models loaded."""
 
     def __init__(self) -> None:
         self._parser = _dub_parser()
         self._models: dict[tuple[str, str], TalkingFace] = {}
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The report of one dub, as JSON; its seconds are those of the whole run of the job."""
+        """Dub one row and return its report, without the seconds, which the job measures itself."""
         options = self.options(arguments)
         report = run_dub(options, model=self._model(options.model, options.device))
         result = json.loads(report.to_json())
@@ -347,7 +359,7 @@ class DubRows:
 
 
 def _words(parameter: Any, cell: str) -> list[str]:
-    """A cell as words of the command line, where it is an option's."""
+    """A cell as words of the command line; none for arguments and empty cells."""
     if not cell or parameter.param_type_name == "argument":
         return []
     if not parameter.is_flag:
@@ -370,7 +382,7 @@ def _dub_parser() -> TyperCommand:
 
 
 def _make_folder(out: Path, drawn: "Sequence[Pair] | None") -> None:
-    """The folder for results, and in it the pairs that were drawn."""
+    """Create the folder for results and write the random pairs into it."""
     from ..errors import LipSyncError
     from ..evaluation.pairs import write_pairs
 
@@ -384,7 +396,7 @@ def _make_folder(out: Path, drawn: "Sequence[Pair] | None") -> None:
         ) from error
 
 
-def run_and_tell(
+def run_and_report(
     jobs: "Sequence[Job]",
     prepare: "Callable[[], Work]",
     results: Path,
@@ -393,8 +405,19 @@ def run_and_tell(
     again: bool = False,
     **how: Any,
 ) -> "list[Outcome]":
-    """``run_jobs`` under a bar, with words about the failures that it kept and, at Ctrl-C, about
-    how much is done."""
+    """Run jobs with a progress bar; report earlier failures, and what is done after Ctrl-C.
+
+    Args:
+        jobs: What to do.
+        prepare: Makes the function that does a job.
+        results: File of the outcomes, from which a run resumes.
+        stage: Label of the bar.
+        again: Whether to repeat jobs that failed before.
+        how: Passed to ``run_jobs``.
+
+    Returns:
+        One outcome per job.
+    """
     from ..runtime.jobs import read_outcomes, run_jobs
 
     before, finished = read_outcomes(results), 0
@@ -408,7 +431,7 @@ def run_and_tell(
         with Bar() as bar:
             outcomes = run_jobs(jobs, prepare, results, again=again, on_progress=say, **how)
     except KeyboardInterrupt:
-        typer.echo(f"{finished} of {len(jobs)} done; run it again to go on", err=True)
+        typer.echo(f"{finished} of {len(jobs)} done; run it again to resume", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     kept = sum(
         outcome.error is not None and before.get(outcome.id) == outcome for outcome in outcomes
@@ -422,13 +445,12 @@ def _cluster(address: str | None, workers: int | None) -> "Cluster | None":
     from ..runtime.jobs import Cluster
 
     if address is None and workers is not None:
-        raise typer.BadParameter("--workers are Ray's; give --ray too")
+        raise typer.BadParameter("--workers needs --ray")
     return None if address is None else Cluster(address, workers)
 
 
 def _threads(threads: int | None, cluster: "Cluster | None") -> int | None:
-    """What `dub` takes on this machine where nothing is said; None where that is Ray's affair, or
-    ours already."""
+    """The given threads; without any, limit this process like `dub` does, except on Ray."""
     from ..runtime.prefetch import share_cores
 
     if threads is None and cluster is None:

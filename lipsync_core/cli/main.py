@@ -1,4 +1,4 @@
-"""The command line: arguments -> functions, and their errors -> exit codes."""
+"""The command line: registers the commands and maps errors to exit codes."""
 
 import logging
 import sys
@@ -42,12 +42,12 @@ _errors = Console(stderr=True)
 
 @app.command("demo")
 def demo_command(
-    folder: Annotated[Path, typer.Argument(help="Where demo.mp4 and demo.png go.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder for demo.mp4 and demo.png.")] = Path(),
     overwrite: Annotated[
         bool, typer.Option("--overwrite/--keep", help="Replace an earlier demo.")
     ] = True,
 ) -> None:
-    """Dub a photograph with the bundled speech and weights; needs no network."""
+    """Dub a photograph with the bundled speech and weights; works offline."""
     from ..pipelines.demo import demo
 
     with Bar() as bar:
@@ -56,18 +56,14 @@ def demo_command(
 
 
 def main() -> None:
-    """Entry point of `lipsync`. Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 1 anything
-    else."""
+    """Run `lipsync`. Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 1 anything else."""
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )
     try:
         app()
-    except (
-        LipSyncError,
-        ValueError,
-        ImportError,
-    ) as error:  # ImportError: of an optional package, which it names
+    except (LipSyncError, ValueError, ImportError) as error:
+        # ImportError: of an optional package, which the message names
         _errors.print(
             f"lipsync: {error}", style="red", markup=False, highlight=False, soft_wrap=True
         )

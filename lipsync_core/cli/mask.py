@@ -1,4 +1,4 @@
-"""``lipsync mask``: what `lipsync dub` would redraw, as a picture."""
+"""``lipsync mask``: show what `lipsync dub` would redraw."""
 
 import sys
 from pathlib import Path
@@ -42,14 +42,16 @@ def mask_command(  # noqa: PLR0913  (options of the command line)
     from ..runtime.prefetch import share_cores
 
     if out.suffix.lower() != ".png":
-        raise typer.BadParameter(f"{out}: a sheet is a .png; name it so", param_hint="--out")
+        raise typer.BadParameter(
+            f"{out}: the picture must be a .png; change the name", param_hint="--out"
+        )
     if out.is_dir() or (out.exists() and not overwrite):
         raise typer.BadParameter(
             f"{out} exists; choose another name, or --overwrite", param_hint="--out"
         )
     if not out.parent.is_dir():
         raise typer.BadParameter(
-            f"{out.parent} is no folder; make it, or choose another", param_hint="--out"
+            f"{out.parent} is no folder; create it, or choose another", param_hint="--out"
         )
     refuse_inputs(out, face)
     share_cores()
@@ -90,7 +92,7 @@ def _sheet(
         )
     if not length:
         raise MediaError(
-            f"{face}: holds no frame from {float(cut.start):g} s on; begin the cut earlier"
+            f"{face}: has no frame after {float(cut.start):g} s; start the cut earlier"
         )
     model = LipSync(network, blend=blend, precision="float32", parser=parser)
     return draw_mask_sheet(
@@ -102,10 +104,10 @@ def _write(sheet: "Tensor", out: Path) -> None:
     from PIL import Image
 
     from ..errors import MediaError
-    from ..runtime.atomic import replacing
+    from ..runtime.atomic import atomic_write
 
     try:
-        with replacing(out) as part:
+        with atomic_write(out) as part:
             Image.fromarray(sheet.numpy()).save(part)
     except OSError as error:
-        raise MediaError(f"{out}: the sheet cannot be written ({error.strerror})") from error
+        raise MediaError(f"{out}: the picture cannot be written ({error.strerror})") from error

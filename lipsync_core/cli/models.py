@@ -1,4 +1,4 @@
-"""``lipsync models``: the weight files, bundled and public."""
+"""``lipsync models``: list, inspect, download and convert weight files."""
 
 import sys
 from pathlib import Path
@@ -8,11 +8,11 @@ import typer
 
 from ..models import hub, weights
 
-app = typer.Typer(help="List, inspect, fetch and convert weight files.", no_args_is_help=True)
+app = typer.Typer(help="List, inspect, download and convert weight files.", no_args_is_help=True)
 
 
 def list_models() -> None:
-    """Every known name, whether it is on this machine, and its licence."""
+    """List all known names, whether they are on this machine, and their licences."""
     for name, path in weights.BUNDLED.items():
         state = "bundled" if path.is_file() else "missing"
         typer.echo(f"{name:14} {state:11} ours")
@@ -20,16 +20,17 @@ def list_models() -> None:
         here = (hub.weights_folder() / entry.filename).is_file()
         verified = "" if entry.sha256 else "; unverified"
         typer.echo(
-            f"{entry.name:14} {'here' if here else 'not pulled':11} {entry.title}; {entry.licence}{verified}"
+            f"{entry.name:14} {'here' if here else 'not pulled':11} "
+            f"{entry.title}; {entry.licence}{verified}"
         )
 
 
 def info(
     name_or_path: Annotated[
-        str, typer.Argument(help="A name of `models list`, or one of our files.")
+        str, typer.Argument(help="A name of `models list`, or a safetensors file of this package.")
     ],
 ) -> None:
-    """What a weight file is, where it comes from and what it may be used for."""
+    """Show the type, source and licence of a weight file."""
     if name_or_path in hub.HUB:
         typer.echo(_public(hub.HUB[name_or_path]))
         return
@@ -37,20 +38,22 @@ def info(
     header = weights.read_header(path)
     typer.echo(f"{path}: {path.stat().st_size} bytes, {header.kind}")
     typer.echo(
-        f"licence   {header.licence}\nsource    {header.source}\norigin    {header.sha256 or 'trained by us'}"
+        f"licence   {header.licence}\nsource    {header.source}\n"
+        f"origin    {header.sha256 or 'trained by us'}"
     )
     typer.echo(f"config    {header.config}")
 
 
 def _public(entry: hub.HubFile) -> str:
     path = hub.weights_folder() / entry.filename
+    here = "here" if path.is_file() else f"not here; lipsync models pull {entry.name}"
     rows = {
         "licence": entry.licence,
         "sha256": entry.sha256
         or "not published: unverified, the hash is recorded at the first pull",
         "bytes": str(entry.size or "not published"),
         "from": ", else ".join(f"{repo}/{file}" for repo, file, _ in entry.places),
-        "file": f"{path} ({'here' if path.is_file() else f'not here; lipsync models pull {entry.name}'})",
+        "file": f"{path} ({here})",
     }
     return "\n".join(
         [f"{entry.name}: {entry.title}", *(f"{key:9} {text}" for key, text in rows.items())]
@@ -62,11 +65,11 @@ def pull(
     allow_unverified: Annotated[
         bool,
         typer.Option(
-            "--allow-unverified", help="Take files whose hash nobody has published, and record it."
+            "--allow-unverified", help="Accept files without a published hash, and record it."
         ),
     ] = False,
 ) -> None:
-    """Download public weights; the licence is shown first, and the hash is checked."""
+    """Download public weights, after showing the licence, and check their hash."""
     for name in names:
         path = hub.pull(
             name,
@@ -88,13 +91,13 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="The safetensors file to write.")],
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace TARGET if it exists.")
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Turn a public checkpoint into a file that says what it is."""
+    """Convert a public checkpoint to safetensors with type, source and licence."""
     if target.exists() and not overwrite:
         raise typer.BadParameter(f"{target} exists; give another name or --overwrite")
-    header = weights.convert(source, target)
+    header = weights.convert_checkpoint(source, target)
     typer.echo(f"{target}: {header.kind}, licence {header.licence}")
 
 

@@ -1,11 +1,11 @@
-"""The progress bar of every command."""
+"""The progress bar of the commands."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class Bar:
-    """A progress bar on stderr, as the callback (stage, done, total)."""
+    """A progress bar on stderr; call it with (stage, done, total)."""
 
     def __init__(self) -> None:
         columns = (
@@ -22,6 +22,7 @@ class Bar:
         return self
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` steps of a stage are finished."""
         self._bar.update(self._task, description=stage, completed=done, total=total)
 
     def __exit__(self, *_: object) -> None:

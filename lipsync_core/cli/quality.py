@@ -1,4 +1,4 @@
-"""``lipsync quality``: how good the picture of a dub is, by itself or beside the true one."""
+"""``lipsync quality``: measure the image quality of a dub, alone or against a reference."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -42,39 +42,42 @@ def quality_command(  # noqa: PLR0913  (options of the command line)
     video: Annotated[Path, typer.Argument(help="Video with a face, such as a dub.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     real: Annotated[
-        Path | None, typer.Argument(help="The same clip undubbed, or the truth; of the same size.")
+        Path | None, typer.Argument(help="The original or true clip, of the same size.")
     ] = None,
     which: Which = "largest",
     region: Annotated[
         Literal["face", "frame"],
-        typer.Option(help="What PSNR, SSIM and FID look at: the detector's box, or all."),
+        typer.Option(help="Part of the picture for PSNR, SSIM and FID."),
     ] = "face",
     landmarks: Annotated[
         Path | None,
-        typer.Option(help="InsightFace's 2d106det.onnx, for LMD by it; wants the true video."),
+        typer.Option(help="InsightFace's 2d106det.onnx, to compute LMD; needs REAL."),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(help="Video of the speaker of the new sound: do the lips follow theirs?"),
+        typer.Option(help="Video of the speaker of the new speech, to compare lips with."),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(help="The video that was dubbed: do the lips still follow the old ones?"),
+        typer.Option(help="The video before the dub, to compare lips with."),
     ] = None,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
-    """Measure blur, a trembling seam, and lips that move in silence; how far the picture is from
-    the true one; and whether lips follow the new speech (--truth) or the old lips (--source)."""
+    """Measure the image quality of a dub, and whether its lips follow the speech.
+
+    Blur, jitter of the seam and lip motion in silence; PSNR, SSIM, LMD and FID against REAL; lips
+    against the true speaker (--truth) and the old lips (--source).
+    """
     from dataclasses import replace
 
     from ..pipelines.mouth_following import measure_following
-    from ..pipelines.quality import measure
+    from ..pipelines.quality import measure_quality
     from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as on_progress:
-        report = measure(
+        report = measure_quality(
             video,
             real,
             face=which,
@@ -100,8 +103,8 @@ def quality_command(  # noqa: PLR0913  (options of the command line)
 
 def _print(report: "QualityReport") -> None:
     x, y = report.centre
-    seen = f"face at {x},{y} in {report.with_face} of {report.frames} frames at {float(report.fps):g} fps"
-    table = Table(title=f"{report.video.name}: {seen}")
+    count = f"{report.with_face} of {report.frames} frames at {float(report.fps):g} fps"
+    table = Table(title=f"{report.video.name}: face at {x},{y} in {count}")
     table.add_column("")
     table.add_column("video", justify="right")
     if report.real is not None:
@@ -124,7 +127,7 @@ def _print_mouth(report: "MouthReport") -> None:
     from ..pipelines.mouth_following import explain_following
 
     table = Table(title=f"Lips, by {report.landmarks}")
-    for heading in ("", "dub", "meaning; wanted"):
+    for heading in ("", "dub", "meaning; ideal"):
         table.add_column(heading, justify="right" if heading == "dub" else "left")
     found = report.following
     for name, (title, meaning) in _MOUTH_MEANING.items():

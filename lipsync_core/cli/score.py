@@ -1,4 +1,4 @@
-"""``lipsync score``: do lips and sound agree, and the file in which they do."""
+"""``lipsync score``: measure the sync of lips and sound, and correct it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,25 +19,23 @@ if TYPE_CHECKING:
 def score_command(  # noqa: PLR0913  (options of the command line)
     video: Annotated[Path, typer.Argument(help="Video with a face.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
-    audio: Annotated[Path | None, typer.Argument(help="Sound; the video's own by default.")] = None,
+    audio: Annotated[Path | None, typer.Argument(help="Sound; by default the video's own.")] = None,
     scorer: Annotated[
         str, typer.Option(help="judge (bundled), syncnet, or a weight file.")
     ] = "judge",
     mode: Annotated[
         Literal["exact", "reference"],
-        typer.Option(
-            help="reference: as the public scripts compute LSE-D and LSE-C; SyncNet alone."
-        ),
+        typer.Option(help="reference: LSE-D and LSE-C like the public scripts; SyncNet only."),
     ] = "exact",
     whole_frame: Annotated[
         bool,
         typer.Option(
-            "--whole-frame", help="With reference: the frames are faces already (LRS2, LRS3, LRW)."
+            "--whole-frame", help="For reference: frames are face crops already (LRS2, LRS3, LRW)."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw confidence and offset curve: a .png, .svg or .pdf.")
+        Path | None, typer.Option(help="Plot confidence and offset: a .png, .svg or .pdf.")
     ] = None,
     fix: Annotated[
         Path | None, typer.Option(help="Write the video with its sound moved into sync.")
@@ -47,8 +45,8 @@ def score_command(  # noqa: PLR0913  (options of the command line)
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
     ] = False,
 ) -> None:
-    """Say by how many frames the sound is early or late, for every face."""
-    from ..media import check_target, refuse_inputs
+    """Measure by how many frames the sound is early or late, for every face."""
+    from ..media import check_output_path, refuse_inputs
     from ..pipelines.score import score
     from ..pipelines.score_plot import check_plot
     from ..runtime.prefetch import share_cores
@@ -56,7 +54,7 @@ def score_command(  # noqa: PLR0913  (options of the command line)
     if plot is not None:
         check_plot(plot, overwrite=overwrite)
     if fix is not None:
-        check_target(fix, overwrite=overwrite)
+        check_output_path(fix, overwrite=overwrite)
         refuse_inputs(fix, video, *([] if audio is None else [audio]))
     share_cores()
     with Bar() as on_progress:
@@ -78,10 +76,11 @@ def score_command(  # noqa: PLR0913  (options of the command line)
 
 
 def _print(report: "ScoreReport") -> None:
-    from ..pipelines.score import verdict
+    from ..pipelines.score import explain_score
 
     table = Table(
-        title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, frames of {report.scorer_fps} fps"
+        title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, "
+        f"frames of {report.scorer_fps} fps"
     )
     names = ("LSE-D", "LSE-C") if report.mode == "reference" else ("distance", "confidence")
     for column in ("face", "seen", "offset", "±", "searched", *names):
@@ -90,7 +89,8 @@ def _print(report: "ScoreReport") -> None:
         score = track.score
         face = f"{track.centre[0]},{track.centre[1]}"
         typer.echo(
-            f"face at {face}, frames {track.first_frame} to {track.last_frame}: {verdict(score, report.fps)}"
+            f"face at {face}, frames {track.first_frame} to {track.last_frame}: "
+            f"{explain_score(score, report.fps)}"
         )
         table.add_row(
             face,
@@ -105,14 +105,14 @@ def _print(report: "ScoreReport") -> None:
 
 
 def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
-    from ..pipelines.score_plot import plot
+    from ..pipelines.score_plot import plot_scores
 
-    plot(report, path, overwrite=overwrite)
+    plot_scores(report, path, overwrite=overwrite)
     typer.echo(f"wrote {path}", err=True)
 
 
 def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
-    from ..pipelines.score import shift_sound, verdict
+    from ..pipelines.score import explain_score, shift_sound
 
     best = report.best().score
     assert best.offset_frames is not None and best.offset_ms is not None
@@ -121,9 +121,10 @@ def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
             abs((track.score.offset_ms or best.offset_ms) - best.offset_ms)
             > 1000 / report.scorer_fps
         ):
-            where = f"the face at {track.centre[0]},{track.centre[1]}, frames {track.first_frame} to {track.last_frame}"
+            frames = f"frames {track.first_frame} to {track.last_frame}"
             typer.echo(
-                f"one shift does not mend all: {where}: {verdict(track.score, report.fps)}",
+                f"one shift does not correct all faces: the face at {track.centre[0]},"
+                f"{track.centre[1]}, {frames}: {explain_score(track.score, report.fps)}",
                 err=True,
             )
     shift_sound(
@@ -134,4 +135,4 @@ def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
         audio=report.audio,
         overwrite=overwrite,
     )
-    typer.echo(f"wrote {out}, its sound moved by {best.offset_ms:+.0f} ms (> 0: later)", err=True)
+    typer.echo(f"wrote {out}, its sound shifted by {best.offset_ms:+.0f} ms (> 0: later)", err=True)

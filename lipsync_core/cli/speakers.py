@@ -1,4 +1,4 @@
-"""``lipsync speakers``: who speaks when, as a table that `lipsync dub --speakers` takes."""
+"""``lipsync speakers``: find who speaks when, as a table for `lipsync dub --speakers`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,12 +21,13 @@ def speakers_command(  # noqa: PLR0913  (options of the command line)
     video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     cut: Annotated[Cut, Only("start", "end")],
-    audio: Annotated[Path | None, typer.Option(help="Sound; the video's own by default.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Sound; by default the video's own.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the table: start,end,face as CSV.")
+        Path | None,
+        typer.Option("--out", "-o", help="CSV file to write, with start, end and face."),
     ] = None,
     scorer: Annotated[
-        str, typer.Option(help="judge (bundled), or the weights of another expert.")
+        str, typer.Option(help="judge (bundled), or the weight file of another expert.")
     ] = "judge",
     as_json: AsJson = False,
     device: Device = "auto",
@@ -34,7 +35,7 @@ def speakers_command(  # noqa: PLR0913  (options of the command line)
         bool, typer.Option("--overwrite", help="Replace an existing table.")
     ] = False,
 ) -> None:
-    """Say who speaks when: each face is scored against the sound."""
+    """Find who speaks when, by scoring each face against the sound."""
     from ..media import refuse_inputs
     from ..pipelines.speakers import speakers
     from ..pipelines.turn_table import write_turns
@@ -48,7 +49,7 @@ def speakers_command(  # noqa: PLR0913  (options of the command line)
             )
         if not out.parent.is_dir():
             raise typer.BadParameter(
-                f"{out.parent} is no folder; make it, or choose another", param_hint="--out"
+                f"{out.parent} is no folder; create it, or choose another", param_hint="--out"
             )
     share_cores()
     with Bar() as on_progress:
@@ -68,7 +69,8 @@ def speakers_command(  # noqa: PLR0913  (options of the command line)
 
 def _print(report: "SpeakersReport") -> None:
     table = Table(
-        title=f"{report.video.name}, by {report.scorer}: {len(report.rows)} turns, {report.faces} faces"
+        title=f"{report.video.name}, by {report.scorer}: "
+        f"{len(report.rows)} turns, {report.faces} faces"
     )
     for column in ("start", "end", "face"):
         table.add_column(column, justify="right")

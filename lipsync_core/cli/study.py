@@ -1,4 +1,4 @@
-"""``lipsync study``: people judge methods side by side."""
+"""``lipsync study``: a study in which people compare methods."""
 
 import csv
 import socket
@@ -13,7 +13,7 @@ Study = Annotated[Path, typer.Argument(metavar="STUDY_FOLDER", help="The study's
 
 
 def parse_method(text: str) -> tuple[str, Path]:
-    """NAME=FOLDER -> (name, folder)."""
+    """Split NAME=FOLDER into (name, folder)."""
     name, equals, folder = text.partition("=")
     if not name or not equals or not folder:
         raise typer.BadParameter(
@@ -25,34 +25,36 @@ def parse_method(text: str) -> tuple[str, Path]:
 def create(
     folder: Study,
     method: Annotated[
-        list[str], typer.Option(help="NAME=FOLDER of a method's clips, once for each method.")
+        list[str], typer.Option(help="NAME=FOLDER of a method's clips, once per method.")
     ],
     raters: Annotated[
-        int, typer.Option(min=1, help="People, each with an own link; 14 in the paper.")
+        int, typer.Option(min=1, help="Number of raters, each with a link; 14 in the paper.")
     ] = 14,
     side_by_side: Annotated[
         int,
         typer.Option(
             min=2,
-            help="Clips on one screen: 2 suits phones; as many as methods is the paper's way.",
+            help="Clips on one screen: 2 suits phones; the paper shows all methods.",
         ),
     ] = 2,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="Clips that each rater judges.  [default: all]")
+        int | None, typer.Option(min=1, help="Clips that each rater judges; by default all.")
     ] = None,
     common_only: Annotated[
         bool,
         typer.Option(
-            "--common-only", help="Leave out clips that some method lacks, instead of stopping."
+            "--common-only", help="Leave out clips that a method lacks, instead of stopping."
         ),
     ] = False,
     title: Annotated[
-        str, typer.Option(help="What raters read above.")
+        str, typer.Option(help="Question shown to raters.")
     ] = "Which talking face looks right?",
-    seed: Annotated[int, typer.Option(help="Draws who sees what in which order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random order of clips.")] = 0,
 ) -> None:
-    """Build a study from the clips of several methods; the same clip has the same file name in
-    every folder."""
+    """Build a study from the clips of several methods.
+
+    The same clip must have the same file name in every folder.
+    """
     from ..study.create import create_study
 
     methods = dict(parse_method(text) for text in method)
@@ -70,7 +72,7 @@ def create(
     )
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(f"{made.folder}: {made.clips} clips, {raters} raters, {made.tasks} screens to judge")
+    typer.echo(f"{made.folder}: {made.clips} clips, {raters} raters, {made.tasks} screens")
     typer.echo(
         f'{made.links} has one secret link for each rater; next: lipsync study serve "{made.folder}"'
     )
@@ -84,13 +86,13 @@ def serve(
             help="127.0.0.1: this machine; 0.0.0.0: the network, unencrypted (use a TLS proxy)."
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
-    url: Annotated[
-        str | None, typer.Option(help="How raters reach it, for the printed links.")
-    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port.")] = 8765,
+    url: Annotated[str | None, typer.Option(help="Address for the printed links.")] = None,
 ) -> None:
-    """Serve the voting page until Ctrl-C; every acknowledged vote is on the disk, start again at
-    any time."""
+    """Serve the voting page until Ctrl-C.
+
+    Every acknowledged vote is on the disk; the server can be started again at any time.
+    """
     from ..study.server import serve as serve_study
 
     def ready() -> None:
@@ -110,13 +112,17 @@ def serve(
 def report(
     folder: Study,
     out: Annotated[
-        Path | None, typer.Option(help="Where report.md, .json and .png go.  [default: the study]")
+        Path | None,
+        typer.Option(help="Folder for report.md, .json and .png; by default the study."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of the table.")
     ] = False,
 ) -> None:
-    """Opinion scores, preference and agreement so far; the only command that names the methods."""
+    """Report opinion scores, preference and agreement so far.
+
+    This is the only command that names the methods.
+    """
     from ..study.plot import save_report
     from ..study.report import report_study
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ..audio.ops import frame_count, mixed, mono, resample
+from ..audio.ops import frame_count, mix, mix_to_mono, resample
 from ..errors import MediaError
 from ..media import AudioSource, read_audio
 from ..media.clip import Cut
@@ -81,7 +81,7 @@ def _read_speech(
     """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
     if isinstance(source, Audio):
         AudioSource(source)  # raises ValueError for samples that are not finite
-        speech = resample(mono(source), rate)
+        speech = resample(mix_to_mono(source), rate)
     else:
         first, stop = round(start * rate), None if end is None else round(end * rate)
         speech = read_audio(source, rate=rate, start=first, stop=stop, on_warning=warn)
@@ -110,4 +110,4 @@ def _mix_sources(
     for track, (start, end) in zip(tracks, spans, strict=True):
         stop = None if end is None else round(end * track.rate)
         parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
-    return AudioSource(mixed(parts))
+    return AudioSource(mix(parts))

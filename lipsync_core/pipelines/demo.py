@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..audio.ops import frame_count
 from ..errors import MediaError
-from ..media import VideoWriter, read_audio, read_frames, write_shifted
+from ..media import VideoWriter, read_audio, read_frames, shift_audio
 from ..types import Audio, Frames, ProgressCallback, VideoInfo
 from .dub import Encoding, Finding, dub
 from .preview import tile_pictures
@@ -144,7 +144,7 @@ def make_demo_clip(
         return DemoClip(image, talking, speech)
     late = folder / "out of sync.mp4"
     if not late.exists():
-        write_shifted(talking, late, LATE)
+        shift_audio(talking, late, LATE)
     silence = torch.zeros(speech.samples.shape[0], round(LATE * speech.rate))
     return DemoClip(image, late, Audio(torch.cat([silence, speech.samples], 1), speech.rate))
 

@@ -20,7 +20,7 @@ from ..models.generator import TalkingFace
 from ..models.precision import Precision
 from ..models.weights import load_talking_face
 from ..runtime.options import Option
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import read_audio_inputs
 from .dub_plan import (
@@ -235,7 +235,7 @@ def _write(
 ) -> int:
     """Write all ``chunks``, rendered ahead by a thread; returns the number of frames."""
     written = 0
-    with closing(ahead(chunks)) as rendered:
+    with closing(prefetch(chunks)) as rendered:
         for chunk in rendered:
             if on_frames is not None:
                 on_frames(chunk.frames)

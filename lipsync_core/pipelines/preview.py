@@ -13,8 +13,8 @@ from ..blend.blender import Blender, FaceCrops, enclose_mouths
 from ..blend.masks import face_mask
 from ..errors import NoFaceError
 from ..faces.landmarks import LandmarkFinder
-from ..faces.selection import rows
-from ..faces.tracking import window
+from ..faces.selection import rows_by_scene
+from ..faces.tracking import track_window
 from ..image.affine import (
     Box,
     Framing,
@@ -168,7 +168,7 @@ def tint(picture: Tensor, opacity: Tensor, *, half: float = 0.5) -> Tensor:
 
 def _visible_faces(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]]:
     """The faces visible in ``frame``, each a track of that frame alone, with its number."""
-    here = [(number, window(track, frame, 1)) for number, track in enumerate(tracks)]
+    here = [(number, track_window(track, frame, 1)) for number, track in enumerate(tracks)]
     return [(number, face) for number, face in here if bool(face.visible[0])]
 
 
@@ -307,8 +307,8 @@ def number_faces(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[
         (F,4) boxes of the visible people, and the number of each: its place in its scene's row.
     """
     places = [
-        (place, window(person, frame, 1))
-        for row in rows(tracks)
+        (place, track_window(person, frame, 1))
+        for row in rows_by_scene(tracks)
         for place, person in enumerate(row)
     ]
     seen = [(place, here) for place, here in places if bool(here.visible[0])]
@@ -335,7 +335,7 @@ def choose_sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 
         raise ValueError(f"got count {count}, most {most}; wanted 1 or more of each")
     people = torch.zeros(count, dtype=torch.int64)
     for person in tracks:
-        people += window(person, 0, count).visible.cpu()
+        people += track_window(person, 0, count).visible.cpu()
     parts = torch.arange(count).tensor_split(min(most, count))
     return [int(part[people[part].argmax()]) for part in parts]
 
@@ -407,7 +407,7 @@ def draw_face_masks(
     """
     masks = torch.zeros(count, height, width)
     for track in tracks:
-        person = window(track, start, count)
+        person = track_window(track, start, count)
         points = person.points.float().cpu()
         placed = crop_bounds(
             crop_to_frame(person.boxes.float().cpu(), points, Framing(), 1), (0, 0, 1, 1)

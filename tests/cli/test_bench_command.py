@@ -10,7 +10,7 @@ import typer
 from helpers.benchmarks import speaking
 from typer.testing import CliRunner
 
-from lipsync_core.cli.bench import DubRows, OptionalAddress, read_rows, run_and_tell
+from lipsync_core.cli.bench import DubRows, OptionalAddress, read_rows, run_and_report
 from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError
 from lipsync_core.media import probe
@@ -145,10 +145,10 @@ def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:
     def command() -> None:  # pyright: ignore[reportUnusedFunction]
         jobs = [Job(str(i), {"number": i}) for i in range(4)]
         kept = tmp_path / "r.jsonl"
-        run_and_tell(jobs, lambda: work, kept, stage="jobs")
+        run_and_report(jobs, lambda: work, kept, stage="jobs")
 
     result = CliRunner().invoke(app)
-    assert result.exit_code == 130 and "2 of 4 done; run it again to go on\n" in result.stderr
+    assert result.exit_code == 130 and "2 of 4 done" in result.stderr
     assert set(read_outcomes(tmp_path / "r.jsonl")) == {"0", "1"}
 
 

@@ -81,9 +81,8 @@ def test_nodes_convert_call_and_convert() -> None:
     assert long == {}
 
 
-def test_files_stay_short_and_print_nothing() -> None:
-    for name, path in FILES.items():
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, name
+def test_files_print_nothing_and_run_no_code_from_text() -> None:
+    for name in FILES:
         calls = [
             ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)
         ]
