@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from lipsync_core.errors import LipSyncError
-from lipsync_core.faces.tracking import window
+from lipsync_core.faces.tracking import track_window
 from lipsync_core.media import probe, read_audio, read_frames
 from lipsync_core.media.clip import VideoClip
 from lipsync_core.metrics.sync import score_tracks
@@ -52,8 +52,8 @@ def halves(track: FaceTrack) -> list[FaceTrack]:
     count = len(track.visible)
     return [
         track,
-        window(track, track.start, count // 2),
-        window(track, track.start + count // 2, count - count // 2),
+        track_window(track, track.start, count // 2),
+        track_window(track, track.start + count // 2, count - count // 2),
     ]
 
 

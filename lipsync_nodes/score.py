@@ -3,10 +3,10 @@
 
 from comfy_api.latest import io
 
-from ..lipsync_core.audio.ops import shifted
+from ..lipsync_core.audio.ops import shift
 from ..lipsync_core.media.clip import Cut
-from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, score, verdict
-from ..lipsync_core.pipelines.score_plot import drawn
+from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, explain_score, score
+from ..lipsync_core.pipelines.score_plot import draw_scores
 from ..lipsync_core.pipelines.track_faces import Finding
 from ..lipsync_core.types import Audio
 from . import convert, host
@@ -94,7 +94,7 @@ class SyncScore(io.ComfyNode):
         best = _best_track(report).score
         offset_ms = best.offset_ms or 0.0
         offset = offset_ms * _JUDGE_FPS / 1000
-        plot = convert.image(drawn(report))
+        plot = convert.image(draw_scores(report))
         return io.NodeOutput(
             offset, offset_ms, best.distance, best.confidence, plot, _words(report)
         )
@@ -123,7 +123,7 @@ def _best_track(report: ScoreReport) -> TrackScore:
 
 
 def _words(report: ScoreReport) -> str:
-    lines = [verdict(track.score, report.fps) for track in report.tracks]
+    lines = [explain_score(track.score, report.fps) for track in report.tracks]
     if len(lines) > 1:
         faces = zip(report.tracks, lines, strict=True)
         lines = [
@@ -185,7 +185,7 @@ class ShiftAudio(io.ComfyNode):
     def execute(cls, audio, amount, unit, fps) -> io.NodeOutput:
         """Run the node."""
         delay = convert.seconds(amount) / (convert.rate(fps) if unit == "frames" else 1000)
-        return io.NodeOutput(convert.audio_value(shifted(convert.audio(audio), delay)))
+        return io.NodeOutput(convert.audio_value(shift(convert.audio(audio), delay)))
 
 
 class SetAudio(io.ComfyNode):

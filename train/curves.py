@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from lipsync_core.errors import TrainingError
-from lipsync_core.runtime.atomic import replacing
+from lipsync_core.runtime.atomic import atomic_write
 from train.recipe import ended, say
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     axes.set(xlabel="step", ylabel=args.figure)
     axes.grid(alpha=0.3)
     axes.legend()
-    with replacing(args.out) as part:
+    with atomic_write(args.out) as part:
         picture.savefig(part, format=args.out.suffix.lstrip(".") or "png")
     say(
         f"{args.out}: {', '.join(f'{name} {values[-1]:.3f}' for name, (_, values) in curves.items())}"

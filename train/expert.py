@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from lipsync_core.audio.features import MelFeatures
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import Precision
-from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, SyncExpertConfig, resized
+from lipsync_core.models.sync_expert import (
+    WAV2LIP_EXPERT,
+    SyncExpert,
+    SyncExpertConfig,
+    config_for_size,
+)
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
@@ -136,7 +141,7 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
     config = replace(
         network, projection=projection, window=settings.window, features=features, framing=framing
     )
-    return resized(config, settings.size)
+    return config_for_size(config, settings.size)
 
 
 def trained(state: Path) -> SyncExpert:

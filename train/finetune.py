@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core.audio.features import log_mel
-from lipsync_core.audio.ops import mono
+from lipsync_core.audio.ops import mix_to_mono
 from lipsync_core.cli.progress import Bar
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.media import read_audio
@@ -247,7 +247,7 @@ def stretch(clip: Clip, first: int, stop: int) -> Clip:
 
 def voice(path: Path) -> Clip:
     """A recording, as a clip of whose faces there is only the number."""
-    sound = mono(read_audio(path, rate=RATE))
+    sound = mix_to_mono(read_audio(path, rate=RATE))
     faces = np.zeros((int(sound.samples.shape[1] * FPS / RATE), 1, 1, 3), np.uint8)
     samples = (sound.samples[0] * 32767).round().clamp(-32768, 32767).short().numpy()
     return Clip(path.stem, str(path), faces, log_mel(sound), sound=samples)

@@ -31,7 +31,7 @@ from lipsync_core.errors import LipSyncError
 from lipsync_core.image.affine import Framing, compose, crop_to_frame, translation
 from lipsync_core.image.crop import crop_pictures
 from lipsync_core.pipelines.track_faces import Finding, load_detector
-from lipsync_core.runtime.atomic import replacing
+from lipsync_core.runtime.atomic import atomic_write
 from lipsync_core.runtime.jobs import Cluster
 from lipsync_core.training.prepare.run import Splitting, prepare
 from lipsync_core.training.prepare.settings import Settings
@@ -70,7 +70,7 @@ def prepare_portraits(folder: Path, out: Path, settings: Settings) -> None:
             f"none of {len(paths)} photographs below {folder} shows a face of {LEAST_PHOTO_FACE} px"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as part, part.open("wb") as file:
+    with atomic_write(out) as part, part.open("wb") as file:
         np.save(file, np.stack(kept))
     print(f"{len(kept)} of {len(paths)} photographs")
 

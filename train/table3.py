@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lipsync_core.evaluation.tables import Mean, markdown, mean_with_interval
+from lipsync_core.evaluation.tables import Mean, bootstrap_mean, format_markdown
 from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.runtime.atomic import replacing
+from lipsync_core.runtime.atomic import atomic_write
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
 from lipsync_core.training.settings import keep_settings, read_settings
@@ -77,12 +77,12 @@ def measured(
     shares = [listened(listener, clip, apart=apart)["off_sync"] for clip in clips]
 
     def mean(name: str) -> Mean:
-        return mean_with_interval([figures[name] for figures in found])
+        return bootstrap_mean([figures[name] for figures in found])
 
     return Row(
         window,
         learns,
-        mean_with_interval(shares),
+        bootstrap_mean(shares),
         mean("distance"),
         mean("confidence"),
         mean("rebuilt_distance"),
@@ -120,7 +120,7 @@ def table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return markdown(header, lines)
+    return format_markdown(header, lines)
 
 
 def as_toml(settings: Any, table: str = "") -> str:
@@ -144,7 +144,7 @@ def as_toml(settings: Any, table: str = "") -> str:
 
 def run_file(path: Path, settings: Any) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text(as_toml(settings), encoding="utf-8")
     return str(path)
 
@@ -212,9 +212,9 @@ def main(argv: list[str] | None = None) -> None:
         "intervals, bootstrap over clips. The paper: accuracy / LSE-D / LSE-C by SyncNet on LRS2, which compare with ours "
         "in order alone.\n"
     )
-    with replacing(args.out / "table3.md") as part:
+    with atomic_write(args.out / "table3.md") as part:
         part.write_text(text, encoding="utf-8")
-    with replacing(args.out / "table3.json") as part:
+    with atomic_write(args.out / "table3.json") as part:
         part.write_text(
             json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
         )

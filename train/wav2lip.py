@@ -22,7 +22,7 @@ from lipsync_core.audio.features import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
-from lipsync_core.models.quality_discriminator import resized as seeing
+from lipsync_core.models.quality_discriminator import config_for_size as seeing
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.wav2lip import (
     LARGER,

@@ -85,8 +85,8 @@ class Blend:
         BlendKind,
         Option(
             "How the new mouth joins the frame.",
-            "seamless: no visible seam. feather: a soft edge. paste: a hard edge. poisson, pyramid: "
-            "the two methods that seamless combines.",
+            "seamless: no visible seam. feather: a soft edge. paste: a hard edge. poisson, "
+            "pyramid: the two methods that seamless combines.",
             name="blend",
             node_name="blend",
             metavar="[seamless|feather|paste]",

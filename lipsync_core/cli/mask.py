@@ -104,10 +104,10 @@ def _write(sheet: "Tensor", out: Path) -> None:
     from PIL import Image
 
     from ..errors import MediaError
-    from ..runtime.atomic import replacing
+    from ..runtime.atomic import atomic_write
 
     try:
-        with replacing(out) as part:
+        with atomic_write(out) as part:
             Image.fromarray(sheet.numpy()).save(part)
     except OSError as error:
         raise MediaError(f"{out}: the picture cannot be written ({error.strerror})") from error

@@ -97,7 +97,7 @@ def convert(
     """Convert a public checkpoint to safetensors with type, source and licence."""
     if target.exists() and not overwrite:
         raise typer.BadParameter(f"{target} exists; give another name or --overwrite")
-    header = weights.convert(source, target)
+    header = weights.convert_checkpoint(source, target)
     typer.echo(f"{target}: {header.kind}, licence {header.licence}")
 
 

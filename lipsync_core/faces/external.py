@@ -13,7 +13,7 @@ from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
 from .detector_s3fd import canonical_points
-from .tracking import SMOOTHING_SECONDS, track
+from .tracking import SMOOTHING_SECONDS, link_detections
 
 # Vertices of MediaPipe's face mesh (google-ai-edge/mediapipe, face_mesh_connections.py and
 # face_geometry/data/ face_model_with_iris.obj): the two corners of either eye, not the iris, which
@@ -46,7 +46,7 @@ def tracks_from_boxes(
     is no face.
 
     ``points``: likewise (F,5,2); None places them where faces usually have them (see
-    ``points_in_boxes`` for better). ``dense``: likewise (F,K,2), landmarks of one layout, which the
+    ``find_points_in_boxes`` for better). ``dense``: likewise (F,K,2), landmarks of one layout, which the
     tracks then carry, smoothed like the rest. ``frames``: how many the clip has, which boxes must
     be there for; None asks for nothing. ``cuts``: the frames at which a new scene begins. Boxes of
     one person are joined, gaps of up to a second filled and jitter smoothed as in
@@ -80,10 +80,12 @@ def tracks_from_boxes(
         landmarks = dense[index].float().cpu() if dense is not None and len(boxes) else None
         runs.append((index, Detections(boxes, placed, torch.ones(len(boxes)), landmarks)))
     second = max(1, round(fps))
-    return track(runs, cuts=cuts, max_gap=second, smoothing=smoothing_s * float(fps), trusted=True)
+    return link_detections(
+        runs, cuts=cuts, max_gap=second, smoothing=smoothing_s * float(fps), trusted=True
+    )
 
 
-def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> Tensor:
+def find_points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> Tensor:
     """(F,5,2) points of the faces in ``boxes`` (F,4) of a frame (H,W,3), uint8 in [0,255] or float
     in [0,1].
 
@@ -122,7 +124,7 @@ def points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> 
     return points
 
 
-def five_points(landmarks: Tensor) -> Tensor:
+def five_points_from_mesh(landmarks: Tensor) -> Tensor:
     """(5,2) the detector's points from MediaPipe's face mesh (468,2), or (478,2) with irises, or
     from our own dense points (102,2), px. Raises ValueError for others."""
     if landmarks.ndim != 2 or landmarks.shape[0] not in _FIVE or landmarks.shape[1] != 2:

@@ -12,7 +12,7 @@ from ..image.affine import apply
 from ..image.crop import crop_pictures
 from ..types import FaceTrack, Frames
 from .landmarks import smooth_dense
-from .visible import visible
+from .visible import iterate_visible
 
 _SIZE = 192  # px of the network's input
 _POINTS = 106
@@ -63,7 +63,7 @@ class LandmarkModel:
 
     def points(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
         """(clip index, all points (106,2) in frame px) likewise."""
-        for index, pixels, box, _ in visible(frames, track):
+        for index, pixels, box, _ in iterate_visible(frames, track):
             square = _square(box[None])
             crop = crop_pictures(pixels[None].cpu(), square, _SIZE) * 255
             points = (self._forward(crop).view(1, _POINTS, 2) + 1) * (_SIZE / 2)

@@ -15,10 +15,10 @@ from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import prepare_for_inference
 from ..models.precision import Precision, choose_dtype
 from ..types import FaceTrack, Frames, YuvFrames
-from .tracking import smooth
+from .tracking import smooth_values
 
 VERSION = 2
-"""Of what ``with_dense`` computes: raise it when that changes, and no stored landmarks of before
+"""Of what ``add_dense_points`` computes: raise it when that changes, and no stored landmarks of before
 are used again."""
 
 SURE = 0.5
@@ -107,7 +107,7 @@ class LandmarkFinder:
         yield from zip(here.tolist(), found[:, first:last], strict=True)
 
 
-def with_dense(
+def add_dense_points(
     tracks: Sequence[FaceTrack],
     frames: Iterable[Frames],
     finder: LandmarkFinder,
@@ -189,13 +189,13 @@ def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
         for which, share in ((lips, _LIPS_SHARE), (~lips, 1.0)):
             part = dense[begin:end, which]
             if part.numel():
-                out[begin:end, which] = smooth(part.flatten(1), sigma * share).unflatten(
+                out[begin:end, which] = smooth_values(part.flatten(1), sigma * share).unflatten(
                     1, part.shape[1:]
                 )
     return out
 
 
-def sure_frames(track: FaceTrack) -> Tensor:
+def confident_frames(track: FaceTrack) -> Tensor:
     """(N,) bool: the visible frames whose dense points can be believed; all of them where nobody
     tells how sure."""
     if track.dense is None:
@@ -207,7 +207,7 @@ def sure_frames(track: FaceTrack) -> Tensor:
     )
 
 
-def sure_shares(track: FaceTrack) -> Tensor | None:
+def confidence_weights(track: FaceTrack) -> Tensor | None:
     """(N,) in [0,1]: 1 where the landmarks of ``track`` can be believed, 0 where they cannot, with
     a soft way of two frames between, within the former; None where nobody tells how sure they are.
     """
@@ -218,7 +218,7 @@ def sure_shares(track: FaceTrack) -> Tensor | None:
     return F.avg_pool1d(F.pad(least, (1, 1), mode="replicate"), 3, 1)[0] * sure
 
 
-def unsure_warning(tracks: Sequence[FaceTrack], *, passed: bool = False) -> str | None:
+def low_confidence_warning(tracks: Sequence[FaceTrack], *, passed: bool = False) -> str | None:
     """A sentence for a report where landmarks were looked for in ``tracks`` and not found.
 
     Args:
@@ -246,7 +246,7 @@ def unsure_warning(tracks: Sequence[FaceTrack], *, passed: bool = False) -> str 
     )
 
 
-def fill_from(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
+def fill_missing_points(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     """Give those of one person's ``tracks`` whose landmarks were looked for and not found the usual
     ones of the others.
 
@@ -263,7 +263,7 @@ def fill_from(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     shapes: list[Tensor] = []
     for track in known:
         assert track.dense is not None
-        seen = sure_frames(track)
+        seen = confident_frames(track)
         seen = seen if bool(seen.any()) else track.visible
         shapes.append(apply(invert(_unit(track, seen)), track.dense[seen].float()))
     usual = torch.cat(shapes).mean(0)

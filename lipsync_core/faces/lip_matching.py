@@ -19,7 +19,7 @@ _CHANGE, _APART = 0.30, 0.15
 _SLOW, _SLOWEST = 0.008, 0.5
 
 
-def head_turns(points: Tensor) -> Tensor:
+def measure_head_turns(points: Tensor) -> Tensor:
     """How far heads are turned and bowed.
 
     Args:
@@ -38,7 +38,7 @@ def head_turns(points: Tensor) -> Tensor:
     return torch.stack([(tip * across).sum(1), (tip * down).sum(1)], 1) / length
 
 
-def sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
+def find_sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
     """(N,) bool: those of the ``usable`` frames in which the head moves so slowly that its picture
     is not blurred by that.
 
@@ -75,7 +75,7 @@ def pick_frames(points: Tensor, usable: Tensor, spread: Tensor, most: int) -> Te
     frames = usable.nonzero()[:, 0]
     if not len(frames):
         return frames
-    shapes, turns = lip_shapes(points[frames]), head_turns(points[frames])
+    shapes, turns = lip_shapes(points[frames]), measure_head_turns(points[frames])
     # single frames beyond nearly all others are mostly errors of the landmarks
     low, high = shapes[:, 0].quantile(shapes.new_tensor([0.01, 0.995]))
     inside = (shapes[:, 0] >= low) & (shapes[:, 0] <= high)
@@ -101,7 +101,7 @@ def match_frames(wanted: Tensor, turns: Tensor, points: Tensor, spread: Tensor) 
 
     Args:
         wanted: (T,3) opening, width and jaw that speech asks for.
-        turns: (T,2) how the head is turned in each output frame (``head_turns``).
+        turns: (T,2) how the head is turned in each output frame (``measure_head_turns``).
         points: (K,102,2) landmarks of the pictures to choose from.
         spread: (3,) the person's standard deviations.
 
@@ -111,7 +111,7 @@ def match_frames(wanted: Tensor, turns: Tensor, points: Tensor, spread: Tensor) 
     shapes, scale = lip_shapes(points), spread / spread.new_tensor(_SHAPE_WEIGHTS)
     costs = ((wanted[:, None] - shapes) / scale).abs().sum(2)
     costs = costs + (
-        (turns[:, None] - head_turns(points)).abs() * turns.new_tensor(_TURN_WEIGHTS)
+        (turns[:, None] - measure_head_turns(points)).abs() * turns.new_tensor(_TURN_WEIGHTS)
     ).sum(2)
     apart = (shapes[:, None, 0] - shapes[:, 0]).abs() / spread[0]
     changes = (_CHANGE + _APART * apart) * (1 - torch.eye(len(points)))

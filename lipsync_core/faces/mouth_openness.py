@@ -28,7 +28,7 @@ _CLOSED = 0.15
 _ENDS = (0.02, 0.95)  # quantiles: what counts as a clip's most closed and most open frames
 
 
-def openness(faces: Tensor) -> Tensor:
+def measure_openness(faces: Tensor) -> Tensor:
     """(N,) how far open the mouths are in aligned crops (N,3,S,S), RGB in [0,1], S from 48: 0 and
     more, comparable within one clip of one person. Of the light only its colour and strength over
     the whole face do not matter."""
@@ -49,7 +49,7 @@ def openness(faces: Tensor) -> Tensor:
     return dark.mean((1, 2)) + _TEETH * pale.amax(1).mean(1)
 
 
-def closed_frames(openness: Tensor, visible: Tensor, *, fps: Fraction, most: int) -> Tensor:
+def find_closed_frames(openness: Tensor, visible: Tensor, *, fps: Fraction, most: int) -> Tensor:
     """(K,) rising: frames with closed mouths, spread over the clip, at most ``most``; none only
     where nothing is visible.
 
@@ -76,7 +76,7 @@ def closed_frames(openness: Tensor, visible: Tensor, *, fps: Fraction, most: int
     return frames[chosen[values[chosen] <= low + _CLOSED * (high - low)]]
 
 
-def nearest(chosen: Tensor, index: Tensor) -> Tensor:
+def nearest_index(chosen: Tensor, index: Tensor) -> Tensor:
     """(T,) the place in ``chosen`` (K,), rising, of what is nearest to each of ``index`` (T,); of
     two, the earlier."""
     return torch.bucketize(2 * index, chosen[1:] + chosen[:-1])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import NoFaceError
 from ..types import FaceTrack
-from .landmarks import fill_from
-from .similarity import likeness
+from .landmarks import fill_missing_points
+from .similarity import portrait_similarity
 
 # of the longest time that anybody is visible in the scene: who is there less is no end of the row
 _MAIN_SHARE = 0.25
@@ -67,7 +67,7 @@ def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
 
     Raises NoFaceError when nobody is chosen in any scene; it says who is there.
     """
-    return joined(select_each(tracks, selector))
+    return join_tracks(select_each(tracks, selector))
 
 
 def select_each(tracks: Sequence[FaceTrack], selector: FaceSelector) -> list[FaceTrack]:
@@ -91,15 +91,15 @@ def select_like(
             f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many"
         )
     pairs = [pair for pair in zip(tracks, portraits, strict=True) if bool(pair[0].visible.any())]
-    alike = {person: likeness(pictures, reference) for person, pictures in pairs}
-    return joined(
+    alike = {person: portrait_similarity(pictures, reference) for person, pictures in pairs}
+    return join_tracks(
         _chosen(
             tracks, lambda people: [max(people, key=alike.__getitem__)], "most like the reference"
         )
     )
 
 
-def rows(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
+def rows_by_scene(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
     """The people of each scene, scene by scene, from left to right at first appearance: as an INDEX
     counts them."""
     scenes: dict[int, list[FaceTrack]] = {}
@@ -116,7 +116,7 @@ def _chosen(
     tracks: Sequence[FaceTrack], rule: Callable[[list[FaceTrack]], list[FaceTrack]], name: str
 ) -> list[FaceTrack]:
     """Those that ``rule`` picks of each scene's row."""
-    scenes = rows(tracks)
+    scenes = rows_by_scene(tracks)
     chosen = [person for people in scenes for person in rule(people)]
     if not chosen:
         raise NoFaceError(_nobody(scenes, name))
@@ -169,7 +169,7 @@ _RULES: dict[str, Callable[[list[FaceTrack], FaceSelector], list[FaceTrack]]] = 
 }
 
 
-def first_seen(person: FaceTrack) -> tuple[int, tuple[float, float]]:
+def first_appearance(person: FaceTrack) -> tuple[int, tuple[float, float]]:
     """Clip frame and centre (x, y in px) of the first appearance, where ``x,y`` means this face."""
     frame, box = _first(person)
     return frame, _centre(box)
@@ -181,7 +181,7 @@ def _first(person: FaceTrack) -> tuple[int, Tensor]:
     return person.start + i, person.boxes[i]
 
 
-def usual_centre(boxes: Tensor) -> tuple[int, int]:
+def median_center(boxes: Tensor) -> tuple[int, int]:
     """Where the face of boxes (N,4) mostly is: x, y in whole px, as ``--face x,y`` takes it."""
     x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).median(0).values.tolist()
     return round(x), round(y)
@@ -203,10 +203,10 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
     )
 
 
-def joined(tracks: Sequence[FaceTrack]) -> FaceTrack:
+def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     """One track of several that never meet. Where landmarks were looked for and found of some only,
-    the others get the usual ones (``fill_from``)."""
-    tracks = fill_from(tracks)
+    the others get the usual ones (``fill_missing_points``)."""
+    tracks = fill_missing_points(tracks)
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:
         raise ValueError(

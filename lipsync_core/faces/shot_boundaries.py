@@ -29,7 +29,7 @@ _LIFT = (0.0, 0.35)  # and the haze that it may add, in [0,1]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CutState:
-    """What ``scene_cuts`` remembers: the last pictures that showed something, (K,3,16,16) in [0,1],
+    """What ``find_cuts`` remembers: the last pictures that showed something, (K,3,16,16) in [0,1],
     newest last, at most 8; how much the picture changed recently, and how much in the last frame
     (both 1 - correlation)."""
 
@@ -38,7 +38,7 @@ class CutState:
     change: float
 
 
-def scene_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, CutState]:
+def find_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, CutState]:
     """Which of the frames ``pixels`` (N,H,W,3), uint8 in [0,255] or float in [0,1], begin a new
     scene: (N,) bool on the CPU, and the state to hand to the next call. ``state`` None: the clip
     begins here, and its first frame is no cut.

@@ -31,7 +31,7 @@ PORTRAIT_SIZE = 96  # px
 _CELL = 12  # px: 8 x 8 histograms
 
 
-def portrait_frames(track: FaceTrack, *, most: int = 5) -> list[int]:
+def pick_portrait_frames(track: FaceTrack, *, most: int = 5) -> list[int]:
     """Clip frames, at most ``most`` and rising, that show the person well: the time of visibility
     is cut into that many equal parts, and of each comes the frame with the eyes farthest apart,
     near and turned to the camera.
@@ -46,7 +46,7 @@ def portrait_frames(track: FaceTrack, *, most: int = 5) -> list[int]:
     return [track.start + int(seen[part[apart[part].argmax()]]) for part in parts]
 
 
-def portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
+def make_portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
     """The face of a frame (H,W,3), uint8 in [0,255] or float in [0,1], with box (4,) and points
     (5,2): upright and at one size, (3,96,96) float in [0,1]. Raises ValueError for other shapes."""
     if (
@@ -61,9 +61,9 @@ def portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
     return crop_pictures(frame_pixels[None], placed.to(frame_pixels.device), PORTRAIT_SIZE)[0]
 
 
-def likeness(portraits: Tensor, reference: Tensor) -> float:
+def portrait_similarity(portraits: Tensor, reference: Tensor) -> float:
     """How much ``portraits`` (P,3,96,96) of a person look like ``reference`` (3,96,96), all from
-    ``portrait``: in [0,1], the best of them, higher for more alike.
+    ``make_portrait``: in [0,1], the best of them, higher for more alike.
 
     It ranks people, and no threshold divides one from all others: in the first line above the right
     person is between 0.918 and 0.987 (5 % to 95 %), the others between 0.752 and 0.893, and photos
@@ -80,11 +80,11 @@ def likeness(portraits: Tensor, reference: Tensor) -> float:
         raise ValueError(
             f"portraits and reference are {got}; wanted (P,3,96,96), P >= 1, and (3,96,96)"
         )
-    vectors = torch.stack([described(picture) for picture in (reference, *portraits)])
+    vectors = torch.stack([describe(picture) for picture in (reference, *portraits)])
     return float((vectors[1:] @ vectors[0]).max())
 
 
-def described(picture: Tensor) -> Tensor:
+def describe(picture: Tensor) -> Tensor:
     """(K,) of length 1: histograms of oriented gradients (Dalal and Triggs 2005) of a portrait
     (3,S,S), averaged with those of its mirror image, which look the same from either side."""
     from skimage.feature import hog

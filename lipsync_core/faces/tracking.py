@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..image.boxes import box_iou
 from ..types import Detections, FaceTrack, Frames
 from . import Detector
-from .shot_boundaries import CutState, scene_cuts
+from .shot_boundaries import CutState, find_cuts
 
 # Association. Distances in face sizes, a size being the square root of the box's area.
 # how far and how much larger than predicted a face may be to be the same person
@@ -72,7 +72,7 @@ def detect_tracks(
     ``scale`` is source px per reduced px, one number or (x, y). The detector runs on every
     ``every``-th frame of a scene and on its first and last frame; on talking people 5 stays within
     1.1 % of the face's size of what every frame would give. Gaps of up to a second are filled. The
-    tracks are in source pixels, as ``track`` describes them. Memory: one chunk of frames, and a few
+    tracks are in source pixels, as ``link_detections`` describes them. Memory: one chunk of frames, and a few
     numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1 or
     smoothing < 0.
     """
@@ -92,10 +92,12 @@ def detect_tracks(
             runs.append(
                 (index, Detections(boxes * stretch.repeat(2), points * stretch, scores, dense))
             )
-    return track(runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=smoothing * float(fps))
+    return link_detections(
+        runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=smoothing * float(fps)
+    )
 
 
-def track(
+def link_detections(
     detections: Iterable[tuple[int, Detections]],
     *,
     cuts: Sequence[int],
@@ -111,7 +113,7 @@ def track(
     deviation in frames, 0 for none.
 
     A track never crosses a cut, and spans the frames from the person's first sighting in the scene
-    to the last; frames outside its span are invisible (``window`` pads them), as are absences
+    to the last; frames outside its span are invisible (``track_window`` pads them), as are absences
     beyond ``max_gap``. A person who comes back to the same place at about the same size is the same
     person. A stretch without a long absence counts only if it has at least 3 sightings (or half of
     the scene's runs, if those are fewer) and lasts at least a quarter of ``max_gap`` (or half of
@@ -133,7 +135,7 @@ def track(
     return sorted(tracks, key=lambda t: t.start)
 
 
-def window(person: FaceTrack, start: int, count: int) -> FaceTrack:
+def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     """The frames ``start`` .. ``start+count-1`` of a track, padded with invisible frames where it
     does not reach."""
     before = min(max(person.start - start, 0), count)
@@ -156,7 +158,7 @@ def window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     return FaceTrack(boxes, points, visible, start, person.scene, dense, scores)
 
 
-def smooth(values: Tensor, sigma: float) -> Tensor:
+def smooth_values(values: Tensor, sigma: float) -> Tensor:
     """``values`` (N,C), one row a frame, without their jitter: at each frame the value there of the
     parabola that fits its neighbours best, weighted by a Gaussian of ``sigma`` frames on both
     sides.
@@ -202,7 +204,7 @@ def _samples(frames: Iterable[Frames], every: int) -> Iterator[tuple[list[int], 
     scene = last = sampled = -1
     held = torch.empty(0)
     for chunk in frames:
-        begins, state = scene_cuts(chunk.pixels, state)
+        begins, state = find_cuts(chunk.pixels, state)
         starts = [chunk.start + i for i in begins.nonzero()[:, 0].tolist()]
         indices: list[int] = []
         pixels: list[Tensor] = []
@@ -320,7 +322,7 @@ def _fill(
     visible = torch.zeros(end - start, dtype=torch.bool)
     for first, last in stretches:
         here = slice(first - start, last + 1 - start)
-        values[here] = smooth(values[here], smoothing)
+        values[here] = smooth_values(values[here], smoothing)
         visible[here] = True
     boxes, points, dense = values.split([4, 10, values.shape[1] - 14], 1)
     shaped = dense.reshape(len(dense), -1, 2).clone() if dense.shape[1] else None

@@ -8,7 +8,9 @@ from ..image.affine import clip_box
 from ..types import FaceTrack, Frames
 
 
-def visible(frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def iterate_visible(
+    frames: Frames, track: FaceTrack
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """(clip index, pixels (H,W,3), box (4,), points (5,2)) of each frame that shows the face; box
     and points float32 on the CPU."""
     for i, pixels in enumerate(frames.pixels):
@@ -22,7 +24,7 @@ def visible(frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor, Ten
             )
 
 
-def boxed(pixels: Tensor, box: Tensor) -> Tensor:
+def crop_box(pixels: Tensor, box: Tensor) -> Tensor:
     """The part of (H,W,3) pixels in a box (4,), to whole pixels, and what of it lies in the frame."""
     height, width, _ = pixels.shape
     left, top, right, bottom = (round(float(v)) for v in box)

@@ -12,15 +12,14 @@ from torch import Tensor
 
 Points = tuple[tuple[float, float], ...]
 
-# Where the five points of an upright face lie in the unit square of an aligned crop: the crop is
+# Places of the five points of an upright face in the unit square of an aligned crop. The crop is
 # 2.4 eye distances wide, so that a wide open mouth and its chin just fit, and the middle row runs
 # under the nose.
 ALIGNED: Points = ((0.29, 0.20), (0.71, 0.20), (0.50, 0.435), (0.343, 0.655), (0.657, 0.655))
 
 
-# The same of the faces of FFHQ at 512 px, which face restoration networks were trained on:
-# ``face_template`` of facexlib's face_restoration_helper.py, which GFPGAN, RestoreFormer and
-# CodeFormer cut faces with.
+# The same for FFHQ at 512 px, on which face restoration networks were trained: ``face_template`` of
+# facexlib's face_restoration_helper.py, used by GFPGAN, RestoreFormer and CodeFormer.
 _FFHQ_512 = (
     *((192.98138, 239.94708), (318.90277, 240.1936), (256.63416, 314.01935)),
     *((201.26117, 371.41043), (313.08905, 371.15118)),
@@ -29,14 +28,16 @@ _FFHQ_512 = (
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How a face is cut out for a network.
+    """How a network's crops are placed on faces.
 
-    ``box``: the detector's box, axis-aligned, grown by ``pads`` (top, bottom, left, right) source
-    pixels and stretched to the square (the public Wav2Lip weights: pads 0 10 0 0). ``aligned``: a
-    similarity transform that brings the five points closest to ``points`` (unit square). ``eyes``:
-    the same by eyes and nose alone, so that lips that move do not move the crop; ``points`` are
-    three. ``square``: what syncnet_python cuts out for SyncNet, a square of 1.4 times the longer
-    side of the box, with 0.2 of that side more below the middle of the box than above it.
+    Attributes:
+        kind: ``box``: the detector's box, axis-aligned, enlarged by ``pads`` and stretched to the
+            square. ``aligned``: the similarity transform that brings the five points closest to
+            ``points``. ``eyes``: the same by eyes and nose alone, so that moving lips do not move
+            the crop. ``square``: the crop of syncnet_python, a square of 1.4 times the longer side
+            of the box, with 0.2 of that side more below the center of the box than above it.
+        pads: Frame px at the top, bottom, left and right; 0 10 0 0 for the public Wav2Lip weights.
+        points: Places of the points in the unit square; three for ``eyes``.
     """
 
     kind: Literal["box", "aligned", "square", "eyes"] = "aligned"
@@ -48,8 +49,17 @@ FFHQ = Framing(points=tuple((x / 512, y / 512) for x, y in _FFHQ_512))
 
 
 def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) -> Tensor:
-    """(N,2,3) matrices that map the pixels of an SxS crop to frame pixels, from boxes (N,4) and
-    points (N,5,2)."""
+    """Place crops on faces.
+
+    Args:
+        boxes: (N,4) xyxy frame px.
+        points: (N,5,2) frame px.
+        framing: How they are placed.
+        size: Side of the crops in px.
+
+    Returns:
+        (N,2,3) maps from crop px to frame px.
+    """
     if framing.kind == "box":
         top, bottom, left, right = framing.pads
         grown = boxes + boxes.new_tensor([-left, -top, right, bottom])
@@ -71,8 +81,15 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
 
 
 def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
-    """(N,2,3) least-squares similarity (rotation, scale, shift; no mirror) that maps points (N,K,2)
-    to points (N,K,2)."""
+    """Fit similarity transforms (rotation, scale, shift; no mirror) by least squares.
+
+    Args:
+        source: (N,K,2) points.
+        target: (N,K,2) points that they are mapped to.
+
+    Returns:
+        (N,2,3) maps.
+    """
     ms, mt = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
     s, t = source - ms, target - mt
     norm = s.square().sum((1, 2)).clamp_min(1e-12)
@@ -84,24 +101,24 @@ def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
 
 
 def invert(matrix: Tensor) -> Tensor:
-    """The inverse of (N,2,3) affine maps."""
+    """Invert (N,2,3) affine maps."""
     linear = torch.linalg.inv(matrix[..., :2])
     return torch.cat([linear, -linear @ matrix[..., 2:]], -1)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """The (N,2,3) map that applies ``inner``, then ``outer``."""
+    """Compose (N,2,3) maps: apply ``inner``, then ``outer``."""
     linear = outer[..., :2] @ inner[..., :2]
     return torch.cat([linear, outer[..., :2] @ inner[..., 2:] + outer[..., 2:]], -1)
 
 
 def apply(matrix: Tensor, points: Tensor) -> Tensor:
-    """Points (N,K,2) through (N,2,3) maps."""
+    """Map points (N,K,2) by (N,2,3) maps."""
     return points @ matrix[..., :2].mT + matrix[..., 2][:, None]
 
 
 def translation(offset: Tensor) -> Tensor:
-    """(N,2,3) maps that shift by ``offset`` (N,2)."""
+    """Return (N,2,3) maps that shift by ``offset`` (N,2)."""
     eye = torch.eye(2, device=offset.device, dtype=offset.dtype).expand(offset.shape[0], 2, 2)
     return torch.cat([eye, offset[..., None]], -1)
 
@@ -109,10 +126,17 @@ def translation(offset: Tensor) -> Tensor:
 def unit_maps(
     target_to_source: Tensor, sources: list[tuple[int, int]], targets: list[tuple[int, int]]
 ) -> Tensor:
-    """(N,2,3) maps between pixels as maps between unit squares [-1,1]^2, which ``sample_affine`` takes.
-    Sizes are (width, height).
+    """Turn maps between pixels into maps between unit squares [-1,1]^2, for ``sample_affine``.
 
-    torch's own warps, and not kornia's: with its 0.12 ms a call those took 2 of 11 ms a 720p frame.
+    Not kornia's: with its 0.12 ms per call its warps took 2 of the 11 ms for a 720p frame.
+
+    Args:
+        target_to_source: (N,2,3) maps between px.
+        sources: N sizes (width, height) of the pictures that are sampled.
+        targets: N sizes (width, height) of the results.
+
+    Returns:
+        (N,2,3) maps.
     """
     into = 2 / target_to_source.new_tensor(sources).view(-1, 2, 1)
     out = target_to_source.new_tensor(targets).view(-1, 1, 2) / 2
@@ -122,7 +146,7 @@ def unit_maps(
 
 
 def scale_of(matrix: Tensor) -> Tensor:
-    """(N,) linear magnification of (N,2,3) maps: the square root of the area ratio."""
+    """Return (N,) linear magnifications of (N,2,3) maps: square roots of the area ratio."""
     return torch.linalg.det(matrix[..., :2]).abs().sqrt()
 
 

@@ -1,8 +1,7 @@
-"""Which dense landmark of a face lies where, and what landmarks say of a mouth: how far open, how
-wide, how far down the chin.
+"""Layouts of dense facial landmarks, and the shape of a mouth: opening, width and jaw drop.
 
-Measures are in distances between the outer corners of the eyes, so that size and roll of the face
-do not matter; a turned head still shortens them.
+Lengths are in distances between the outer corners of the eyes, so that size and roll of the face do
+not matter; a turned head still shortens them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Where the 102 points lie among the vertices of MediaPipe's face mesh (canonical_face_model,
+# The 102 points, vertices of MediaPipe's face mesh (canonical_face_model,
 # google-ai-edge/mediapipe). Left and right are the picture's. Lips run from the left corner along
 # the lower lip to the right one and back along the upper lip; the jaw runs from ear to ear by the
 # chin; eyes from their left corner along the upper lid and back.
@@ -43,8 +42,8 @@ MEDIAPIPE_VERTICES: tuple[int, ...] = (
 )
 
 
-def _mirrored() -> tuple[int, ...]:
-    """Which point of a face takes the place of each in its mirror image."""
+def _mirror_points() -> tuple[int, ...]:
+    """Return the point of a face that takes the place of each in its mirror image."""
     order = list(range(POINTS))
 
     def lips(first: int) -> list[int]:  # corners change places; each lip runs the other way
@@ -60,7 +59,7 @@ def _mirrored() -> tuple[int, ...]:
     return tuple(order)
 
 
-MIRRORED = _mirrored()
+MIRRORED = _mirror_points()
 
 
 Pair = tuple[int, int]
@@ -68,9 +67,14 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class LipLayout:
-    """Which points of a layout say it: three ``gaps`` (upper, lower) between the inner lips, the
-    outer ``corners`` of the mouth, the outer corners of the ``eyes``, and ``jaw``: base of the nose
-    and chin."""
+    """Indices of the landmarks that the shape of a mouth is measured by.
+
+    Attributes:
+        gaps: Three pairs (upper, lower) of the inner lips.
+        corners: Outer corners of the mouth.
+        eyes: Outer corners of the eyes.
+        jaw: Base of the nose, and chin.
+    """
 
     gaps: tuple[Pair, Pair, Pair]
     corners: Pair
@@ -97,7 +101,7 @@ LIP_LAYOUTS: dict[int, LipLayout] = {
     68: LipLayout(((61, 67), (62, 66), (63, 65)), (48, 54), (36, 45), (33, 8)),
     POINTS: _ours(),
     # InsightFace's 2d106det by the map to iBUG's 68 points that many projects carry (see
-    # ``blend.outlines``)
+    # ``blend.landmark_masks``)
     106: LipLayout(((66, 54), (62, 60), (70, 57)), (52, 61), (35, 93), (80, 0)),
     468: _MEDIAPIPE,
     478: _MEDIAPIPE,
@@ -106,7 +110,7 @@ LIP_LAYOUTS: dict[int, LipLayout] = {
 
 
 def mouth_opening(points: Tensor) -> Tensor:
-    """How far the inner lips are apart: the mean of three places.
+    """Measure how far the inner lips are apart, as the mean of three places.
 
     Args:
         points: (N,K,2) landmarks in px of anything upright or not, K one of ``LIP_LAYOUTS``.
@@ -123,22 +127,19 @@ def mouth_opening(points: Tensor) -> Tensor:
 
 
 def mouth_width(points: Tensor) -> Tensor:
-    """How far the outer corners of the mouth are apart; arguments, unit and errors as of
-    ``mouth_opening``."""
+    """Measure how far the outer corners of the mouth are apart; see ``mouth_opening``."""
     layout = _layout(points)
     return _distance(points, layout.corners) / _eye_distance(points, layout)
 
 
 def jaw_drop(points: Tensor) -> Tensor:
-    """How far the chin is from the base of the nose; arguments, unit and errors as of
-    ``mouth_opening``."""
+    """Measure how far the chin is from the base of the nose; see ``mouth_opening``."""
     layout = _layout(points)
     return _distance(points, layout.jaw) / _eye_distance(points, layout)
 
 
 def lip_shapes(points: Tensor) -> Tensor:
-    """(N,3) opening, width and jaw of the mouths of faces with landmarks (N,K,2); unit and errors
-    as of ``mouth_opening``."""
+    """Measure opening, width and jaw (N,3) of mouths; see ``mouth_opening``."""
     return torch.stack([mouth_opening(points), mouth_width(points), jaw_drop(points)], 1)
 
 
@@ -146,7 +147,7 @@ def _layout(points: Tensor) -> LipLayout:
     layout = LIP_LAYOUTS.get(points.shape[1]) if points.ndim == 3 and points.shape[2] == 2 else None
     if layout is None:
         known = ", ".join(f"(N,{count},2)" for count in LIP_LAYOUTS)
-        raise ValueError(f"points are {tuple(points.shape)}; wanted one of {known}")
+        raise ValueError(f"points are {tuple(points.shape)}; expected one of {known}")
     return layout
 
 

@@ -1,11 +1,11 @@
-"""The colours of a picture as files code them: luma and chroma, by ITU-T H.273."""
+"""Convert between RGB and luma and chroma as video files code them, by ITU-T H.273."""
 
 import torch
 from torch import Tensor
 
 from ..types import ColourTags
 
-# Table 4: the shares of red and of blue in luma, by matrix code.
+# Table 4: weights of red and of blue in luma, by matrix code.
 _SHARES = {
     1: (0.2126, 0.0722),
     4: (0.30, 0.11),
@@ -19,13 +19,24 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def from_rgb(rgb: Tensor, colour: ColourTags) -> Tensor:
-    """(N,3,h,w) RGB in [0,1] as luma, blue and red chroma on the scale of 8-bit codes, unrounded."""
+    """Convert RGB to luma and chroma.
+
+    Args:
+        rgb: (N,3,h,w) in [0,1].
+        colour: Color tags of the codes.
+
+    Returns:
+        (N,3,h,w) luma, blue and red chroma on the scale of 8-bit codes, not rounded.
+
+    Raises:
+        ValueError: For an unknown matrix code.
+    """
     linear, offset = _code(colour)
     return torch.einsum("cd,ndhw->nchw", linear.to(rgb), rgb) + offset.to(rgb)
 
 
 def to_rgb(codes: Tensor, colour: ColourTags) -> Tensor:
-    """The inverse of ``from_rgb``, clamped to [0,1]."""
+    """Convert luma and chroma to RGB, clamped to [0,1]; the inverse of ``from_rgb``."""
     linear, offset = _code(colour)
     return torch.einsum(
         "cd,ndhw->nchw", torch.linalg.inv(linear).to(codes), codes - offset.to(codes)
@@ -33,11 +44,14 @@ def to_rgb(codes: Tensor, colour: ColourTags) -> Tensor:
 
 
 def _code(colour: ColourTags) -> tuple[Tensor, Tensor]:
-    """RGB in [0,1] -> codes: a matrix (3,3) and an offset (3,1,1), float32 and inverted on the CPU
-    alike, since not every device can."""
+    """Return the matrix (3,3) and the offset (3,1,1) from RGB in [0,1] to codes, float32.
+
+    On the CPU, where the matrix is inverted, too, because not every device can.
+    """
     if colour.matrix not in _SHARES:
         raise ValueError(
-            f"matrix code {colour.matrix}; wanted one of {sorted(_SHARES)} (ITU-T H.273, table 4)"
+            f"matrix code is {colour.matrix}; expected one of {sorted(_SHARES)} (ITU-T "
+            "H.273, table 4)"
         )
     red, blue = _SHARES[colour.matrix]
     luma = torch.tensor([red, 1 - red - blue, blue], dtype=torch.float64)

@@ -6,8 +6,8 @@ Only this package imports ``av``.
 
 from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
 from .mux import AudioSource
-from .output_path import check_target, refuse_inputs
-from .remux import copied_suffix, write_shifted
+from .output_path import check_output_path, refuse_inputs
+from .remux import shift_audio, suffix_for_copy
 from .video_reader import probe, read_coded, read_frames
 from .video_writer import VideoWriter
 
@@ -15,8 +15,8 @@ __all__ = [
     "AudioSource",
     "SoundInfo",
     "VideoWriter",
-    "check_target",
-    "copied_suffix",
+    "check_output_path",
+    "suffix_for_copy",
     "probe",
     "probe_sound",
     "read_audio",
@@ -24,5 +24,5 @@ __all__ = [
     "read_frames",
     "refuse_inputs",
     "resample_pyav",
-    "write_shifted",
+    "shift_audio",
 ]

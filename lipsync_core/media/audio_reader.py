@@ -17,7 +17,15 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..types import Audio
-from .container import Warn, decode_sound, media_errors, open_source, path_of, picture_zero, warner
+from .container import (
+    Warn,
+    decode_sound,
+    first_frame_time,
+    open_source,
+    path_of_container,
+    raise_media_errors,
+    warn_once,
+)
 
 Samples = npt.NDArray[np.float32]  # (C,T)
 
@@ -55,10 +63,13 @@ def probe_sound(src: Path | str) -> SoundInfo:
         )
 
 
-def sound_zero(src: Path | str) -> Fraction:
+def first_sample_time(src: Path | str) -> Fraction:
     """When the sound of ``src`` begins, in seconds of the container's clock, encoder priming left
     out."""
-    with open_source(src) as container, media_errors(Path(src), "the sound cannot be decoded"):
+    with (
+        open_source(src) as container,
+        raise_media_errors(Path(src), "the sound cannot be decoded"),
+    ):
         stream = _sound_stream(container)
         for frame in decode_sound(container, stream, lambda _: None):
             if frame.pts is not None and frame.time_base is not None:
@@ -90,7 +101,9 @@ def read_audio(
             f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop"
         )
     info = probe_sound(src)
-    blocks = sound_blocks(src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning)
+    blocks = read_audio_blocks(
+        src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning
+    )
     return Audio(torch.from_numpy(_joined(blocks, 1 if mono else info.channels)), rate or info.rate)
 
 
@@ -108,7 +121,7 @@ def _joined(blocks: Iterable[Samples], channels: int) -> Samples:
     return samples[:, :count]
 
 
-def sound_blocks(
+def read_audio_blocks(
     src: Path | str,
     *,
     rate: int | None = None,
@@ -128,13 +141,13 @@ def sound_blocks(
     reach = 0 if rate == native else 128 * max(1, math.ceil(1 / ratio))
     begin = max(0, math.floor(start / ratio) - reach) // ratio.denominator * ratio.denominator
     end = None if stop is None else math.ceil(stop / ratio) + reach
-    blocks = cut_blocks(
-        _placed(path, begin, warner(on_warning)), 0, None if end is None else end - begin
+    blocks = trim_blocks(
+        _placed(path, begin, warn_once(on_warning)), 0, None if end is None else end - begin
     )
     if mono:
         blocks = (block.mean(axis=0, keepdims=True) for block in blocks)
     done = int(begin * ratio)
-    return cut_blocks(
+    return trim_blocks(
         resample_blocks(blocks, native, rate), start - done, None if stop is None else stop - done
     )
 
@@ -191,7 +204,7 @@ def _pull(resampler: AudioResampler, frame: AudioFrame | None) -> Samples:
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)  # pyright: ignore[reportReturnType]
 
 
-def cut_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iterator[Samples]:
+def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iterator[Samples]:
     """Samples start..stop-1 of the concatenation of ``blocks`` (C,T); takes no block past the end."""
     at = 0
     for block in blocks:
@@ -206,7 +219,7 @@ def cut_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Itera
 def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
     """The track at its own rate from sample ``begin`` of the picture's clock on, gaps filled with
     silence."""
-    zero = picture_zero(path)
+    zero = first_frame_time(path)
     at = begin
     for time, samples, rate in _decoded(path, begin, zero, warn):
         zero = time if zero is None else zero
@@ -233,7 +246,7 @@ def _decoded(
 ) -> Iterator[tuple[Fraction, Samples, int]]:
     """(time in seconds of the container's clock, samples (C,T), rate) from before sample ``begin``
     on."""
-    with open_source(path) as container, media_errors(path, "the sound cannot be decoded"):
+    with open_source(path) as container, raise_media_errors(path, "the sound cannot be decoded"):
         stream = _sound_stream(container)
         seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
         if zero is None and stream.start_time is not None and stream.time_base is not None:
@@ -264,5 +277,7 @@ def _decoded(
 
 def _sound_stream(container: InputContainer) -> AudioStream:
     if not container.streams.audio:
-        raise MediaError(f"{path_of(container)}: holds no sound; wanted a file with a sound track")
+        raise MediaError(
+            f"{path_of_container(container)}: holds no sound; wanted a file with a sound track"
+        )
     return container.streams.audio[0]

@@ -30,7 +30,7 @@ _NOT_MEDIA = frozenset({"tty"})
 _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
-def warner(on_warning: Warn | None) -> Warn:
+def warn_once(on_warning: Warn | None) -> Warn:
     """A function that hands each different warning once to ``on_warning``, or logs it where there
     is none."""
     seen: set[str] = set()
@@ -47,7 +47,7 @@ def warner(on_warning: Warn | None) -> Warn:
 
 
 @contextmanager
-def media_errors(path: Path, doing: str) -> Generator[None, None, None]:
+def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
     """Inside, what FFmpeg refuses becomes a MediaError that names the file and what was being done."""
     try:
         yield
@@ -71,7 +71,7 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
         raise MediaError(f"{path}: no such file; check the name")
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    with media_errors(
+    with raise_media_errors(
         path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
     ):
         container = av.open(file_url(path), "r", options=dict(_OPTIONS), metadata_errors="replace")
@@ -81,7 +81,7 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
         yield container
 
 
-def path_of(container: InputContainer) -> Path:
+def path_of_container(container: InputContainer) -> Path:
     """The file that ``container`` reads."""
     return Path(container.name.removeprefix("file:"))
 
@@ -100,7 +100,7 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
     return None
 
 
-def packets(
+def read_packets(
     container: InputContainer, streams: tuple[Stream, ...], warn: Warn
 ) -> "Iterator[Packet[Stream]]":
     """The packets of ``streams`` in file order. A file that breaks off ends early, with a warning."""
@@ -110,7 +110,7 @@ def packets(
             packet = next(demuxed, None)
         except FFmpegError as error:
             warn(
-                f"{path_of(container).name}: the file breaks off ({error.strerror}); what is there is used"
+                f"{path_of_container(container).name}: the file breaks off ({error.strerror}); what is there is used"
             )
             return
         if packet is None:
@@ -119,7 +119,7 @@ def packets(
             yield packet
 
 
-def decode_picture(
+def decode_video(
     container: InputContainer, stream: VideoStream, warn: Warn
 ) -> Iterator[VideoFrame]:
     """The frames of ``stream`` in display order from wherever the container stands; damaged packets
@@ -143,8 +143,8 @@ def decode_sound(
 def _decode(
     container: InputContainer, stream: VideoStream | AudioStream, warn: Warn, what: str
 ) -> Iterator[VideoFrame | AudioFrame]:
-    damaged = f"{path_of(container).name}: damaged or incomplete {what}"
-    for packet in chain(packets(container, (stream,), warn), (None,)):
+    damaged = f"{path_of_container(container).name}: damaged or incomplete {what}"
+    for packet in chain(read_packets(container, (stream,), warn), (None,)):
         if packet is not None and packet.is_corrupt:
             warn(damaged)
         try:
@@ -166,12 +166,12 @@ def frame_time(frame: VideoFrame) -> Fraction | None:
 def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     """The first frame that can be decoded, from the start of the file. MediaError when there is
     none."""
-    for frame in decode_picture(container, stream, lambda _: None):
+    for frame in decode_video(container, stream, lambda _: None):
         return frame
-    raise MediaError(f"{path_of(container)}: no frame of the picture could be decoded")
+    raise MediaError(f"{path_of_container(container)}: no frame of the picture could be decoded")
 
 
-def picture_zero(src: Path | str) -> Fraction | None:
+def first_frame_time(src: Path | str) -> Fraction | None:
     """The time of clip frame 0 on the container's clock, in seconds; None for a file without a
     picture.
 

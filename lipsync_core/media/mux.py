@@ -21,13 +21,13 @@ from ..errors import MediaError
 from ..types import Audio
 from .audio_reader import (
     Samples,
-    cut_blocks,
+    first_sample_time,
     probe_sound,
+    read_audio_blocks,
     resample_blocks,
-    sound_blocks,
-    sound_zero,
+    trim_blocks,
 )
-from .container import Warn, open_source, packets, picture_zero
+from .container import Warn, first_frame_time, open_source, read_packets
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
 _COPIED_SOUND: dict[str, frozenset[str] | None] = {
@@ -94,7 +94,7 @@ class AudioSource:
                 )
 
 
-def add_sound(
+def add_audio_stream(
     out: OutputContainer, suffix: str, sound: AudioSource, stack: ExitStack, warn: Warn
 ) -> "Track":
     """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is
@@ -105,13 +105,13 @@ def add_sound(
         and _can_copy(sound.source, suffix)
     ):
         container = stack.enter_context(open_source(sound.source))
-        zero = picture_zero(sound.source)
-        zero = sound_zero(sound.source) if zero is None else zero
+        zero = first_frame_time(sound.source)
+        zero = first_sample_time(sound.source) if zero is None else zero
         return CopiedTracks(out, container, (container.streams.audio[0],), zero, sound.stop, warn)
     return EncodedTrack(out, suffix, sound, warn)
 
 
-def add_further(
+def add_other_streams(
     out: OutputContainer, suffix: str, source: Path, start: Fraction, stack: ExitStack, warn: Warn
 ) -> "Track | None":
     """Streams of ``out`` for all sound tracks of ``source`` but the first and for its subtitles, as
@@ -132,7 +132,7 @@ def add_further(
     if not kept:
         return None
     return CopiedTracks(
-        out, container, tuple(kept), (picture_zero(source) or Fraction(0)) + start, None, warn
+        out, container, tuple(kept), (first_frame_time(source) or Fraction(0)) + start, None, warn
     )
 
 
@@ -155,7 +155,7 @@ class CopiedTracks:
         self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
         for stream in streams:
             self._streams[stream.index].metadata.update(stream.metadata)
-        self._packets = _dated(packets(container, streams, warn))
+        self._packets = _dated(read_packets(container, streams, warn))
         self._next: Packet[Stream] | None = next(self._packets, None)
 
     def mux_until(self, until: Fraction) -> None:
@@ -266,8 +266,8 @@ def _can_copy(path: Path, suffix: str) -> bool:
     allowed = _COPIED_SOUND[suffix]
     if allowed is not None and probe_sound(path).codec not in allowed:
         return False
-    zero = picture_zero(path)
-    return zero is None or sound_zero(path) > zero - _ALIGNED
+    zero = first_frame_time(path)
+    return zero is None or first_sample_time(path) > zero - _ALIGNED
 
 
 def _nearest_rate(codec: str, rate: int) -> int:
@@ -303,5 +303,5 @@ def _blocks(sound: AudioSource, rate: int, warn: Warn) -> Iterator[Samples]:
     stop = None if sound.stop is None else round(sound.stop * rate)
     if isinstance(sound.source, Audio):
         samples = sound.source.samples.detach().cpu().to(torch.float32).numpy()
-        return cut_blocks(resample_blocks([samples], sound.source.rate, rate), start, stop)
-    return sound_blocks(sound.source, rate=rate, start=start, stop=stop, on_warning=warn)
+        return trim_blocks(resample_blocks([samples], sound.source.rate, rate), start, stop)
+    return read_audio_blocks(sound.source, rate=rate, start=start, stop=stop, on_warning=warn)

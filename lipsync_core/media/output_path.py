@@ -7,7 +7,7 @@ from ..errors import MediaError
 from .mux import SUFFIXES
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_output_path(path: Path, *, overwrite: bool) -> None:
     """MediaError when ``path`` may not be written."""
     folder, suffix = path.parent, path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -32,9 +32,9 @@ def refuse_inputs(path: Path, *inputs: Path) -> None:
             raise MediaError(f"{path} is what is read; write to another file")
 
 
-def put_in_place(partial: Path, path: Path, *, overwrite: bool) -> None:
+def move_into_place(partial: Path, path: Path, *, overwrite: bool) -> None:
     """Renames the whole file ``partial``, closed by now, as Windows wants it."""
-    check_target(path, overwrite=overwrite)
+    check_output_path(path, overwrite=overwrite)
     try:
         partial.replace(path)
     except OSError as error:

@@ -130,7 +130,7 @@ def _is_full(frame: VideoFrame) -> bool:
     return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def loss(frame: VideoFrame) -> str | None:
+def describe_loss(frame: VideoFrame) -> str | None:
     """What 8-bit SDR cannot hold of ``frame``, in words; None when nothing."""
     bits = max(component.bits for component in frame.format.components)
     if _is_wide(frame):
@@ -303,7 +303,7 @@ def _range(colour: ColourTags) -> ColorRange:
     return ColorRange.JPEG if colour.full_range else ColorRange.MPEG
 
 
-def as_bytes(pixels: Tensor) -> Tensor:
+def to_bytes(pixels: Tensor) -> Tensor:
     """``pixels`` (N,H,W,3) as contiguous uint8 planes (N,3,H,W) on the CPU; floats in [0,1] are
     rounded to the nearest of 0..255."""
     if pixels.dtype != torch.uint8:

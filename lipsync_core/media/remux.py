@@ -11,27 +11,27 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..runtime.atomic import partial_of
+from ..runtime.atomic import temporary_name
 from ..types import Audio
 from .audio_reader import probe_sound
 from .container import (
     Warn,
     file_url,
-    media_errors,
+    first_frame_time,
     open_source,
     picture_stream,
-    picture_zero,
-    warner,
+    raise_media_errors,
+    warn_once,
 )
-from .mux import AudioSource, CopiedTracks, Track, add_further, add_sound
-from .output_path import check_target, container_options, put_in_place, refuse_inputs
+from .mux import AudioSource, CopiedTracks, Track, add_audio_stream, add_other_streams
+from .output_path import check_output_path, container_options, move_into_place, refuse_inputs
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
 _MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1
 _END = Fraction(1 << 40)  # seconds: later than anything
 
 
-def write_shifted(
+def shift_audio(
     src: Path | str,
     out: Path | str,
     delay: Fraction,
@@ -54,18 +54,18 @@ def write_shifted(
     """
     src, out = Path(src), Path(out)
     source = audio if isinstance(audio, Audio) else src if audio is None else Path(audio)
-    warn = warner(on_warning)
+    warn = warn_once(on_warning)
     refuse_inputs(out, src)
     if isinstance(source, Path):
         refuse_inputs(out, source)
         probe_sound(source)  # raises for a file without sound
-    check_target(out, overwrite=overwrite)
-    partial = partial_of(out)
+    check_output_path(out, overwrite=overwrite)
+    partial = temporary_name(out)
     sound = AudioSource(source, start=max(-delay, Fraction(0)), lead=max(delay, Fraction(0)))
     try:
-        with media_errors(out, "cannot be written"), ExitStack() as stack:
+        with raise_media_errors(out, "cannot be written"), ExitStack() as stack:
             reader = stack.enter_context(open_source(src))
-            stream, zero = picture_stream(reader), picture_zero(src)
+            stream, zero = picture_stream(reader), first_frame_time(src)
             if stream is None or zero is None:
                 raise MediaError(f"{src}: holds no picture; wanted a video")
             writer = stack.enter_context(
@@ -76,9 +76,9 @@ def write_shifted(
             suffix = out.suffix.lower()
             tracks: list[Track] = [
                 CopiedTracks(writer, reader, (stream,), zero, None, warn),
-                add_sound(writer, suffix, sound, stack, warn),
+                add_audio_stream(writer, suffix, sound, stack, warn),
             ]
-            further = add_further(writer, suffix, src, Fraction(0), stack, warn)
+            further = add_other_streams(writer, suffix, src, Fraction(0), stack, warn)
             tracks += [] if further is None else [further]
             seconds = int((stream.duration or 0) * (stream.time_base or 0))
             for until in range(_STEP, seconds, _STEP):
@@ -88,12 +88,12 @@ def write_shifted(
                     on_progress(until, seconds)
             for track in tracks:
                 track.finish(_END)
-        put_in_place(partial, out, overwrite=overwrite)
+        move_into_place(partial, out, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def copied_suffix(src: Path | str) -> str:
+def suffix_for_copy(src: Path | str) -> str:
     """.mp4 where that holds the picture of ``src`` as it is, and players expect it there; else
     .mkv. MediaError."""
     with open_source(Path(src)) as reader:

@@ -18,17 +18,17 @@ from ..errors import MediaError
 from ..types import Frames, VideoInfo, YuvFrames
 from .container import (
     Warn,
-    decode_picture,
+    decode_video,
     first_frame,
+    first_frame_time,
     frame_time,
     is_still,
-    media_errors,
     open_source,
     picture_stream,
-    picture_zero,
-    warner,
+    raise_media_errors,
+    warn_once,
 )
-from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, loss, orientation_of_frame
+from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, describe_loss, orientation_of_frame
 
 STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
 _MAX_FPS = 1000  # above it a header is taken to be wrong
@@ -50,7 +50,7 @@ def probe(src: Path | str) -> VideoInfo:
     MediaError when the file is missing, damaged or has no picture.
     """
     path = Path(src)
-    with open_source(path) as container, media_errors(path, "cannot be read"):
+    with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = _picture(container, path)
         frame = first_frame(container, stream)
         width, height = orientation_of_frame(frame, path).size(frame.width, frame.height)
@@ -134,11 +134,11 @@ def _clip(
     if fps is not None and fps <= 0:
         raise ValueError(f"fps is {fps}; wanted a positive Fraction")
     return _Clip(
-        Path(src), None if fps is None else Fraction(fps), every, size, warner(on_warning), coded
+        Path(src), None if fps is None else Fraction(fps), every, size, warn_once(on_warning), coded
     )
 
 
-def spans(
+def resample_times(
     timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction
 ) -> Iterator[tuple[int, int, T]]:
     """Pictures at any times to a constant rate: (time, duration, picture), in seconds from clip
@@ -208,7 +208,7 @@ class _Clip:
 
     def _converter(self, frame: VideoFrame) -> ToRgb | ToCoded:
         """What turns decoded frames to tensors."""
-        lost = loss(frame)
+        lost = describe_loss(frame)
         if lost is not None:
             self.warn(f"{self.path.name}: {lost}")
         orientation = orientation_of_frame(frame, self.path)
@@ -231,16 +231,16 @@ class _Clip:
         """The pictures of at least the clip frames start..stop-1, from the keyframe before."""
         if stop is not None and stop <= start:
             return
-        with open_source(self.path) as container, media_errors(self.path, "cannot be read"):
+        with open_source(self.path) as container, raise_media_errors(self.path, "cannot be read"):
             stream = _picture(container, self.path)
             rate = _average_rate(container, stream)
             fps = self.fps or rate
             late = start / fps > _SEEK_FROM and not is_still(container)
             period = Fraction(0) if is_still(container) else 1 / rate
             promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
-        zero = picture_zero(self.path) if late else None
+        zero = first_frame_time(self.path) if late else None
         target = None if zero is None else zero + start / fps
-        yield from spans(self._timed(target, zero, period, promised), fps)
+        yield from resample_times(self._timed(target, zero, period, promised), fps)
 
     def _timed(
         self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
@@ -280,7 +280,7 @@ class _Clip:
                 except FFmpegError:
                     continue
                 frames = dropwhile(
-                    lambda frame: not frame.key_frame, decode_picture(container, stream, self.warn)
+                    lambda frame: not frame.key_frame, decode_video(container, stream, self.warn)
                 )
                 frame = next(frames, None)
                 # Some demuxers land behind the wanted time (MPEG-PS by a whole group of pictures).
@@ -290,7 +290,7 @@ class _Clip:
                     return
         with open_source(self.path) as container:
             stream = _picture(container, self.path)
-            yield from decode_picture(container, stream, self.warn)
+            yield from decode_video(container, stream, self.warn)
 
 
 def _picture(container: InputContainer, path: Path) -> VideoStream:

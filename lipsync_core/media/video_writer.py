@@ -15,12 +15,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..runtime.atomic import partial_of
+from ..runtime.atomic import temporary_name
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
-from .container import Warn, file_url, media_errors, warner
-from .mux import AudioSource, Track, add_further, add_sound
-from .output_path import check_target, container_options, put_in_place
-from .pixel_format import BT709, ToYuv, as_bytes, default_matrix
+from .container import Warn, file_url, raise_media_errors, warn_once
+from .mux import AudioSource, Track, add_audio_stream, add_other_streams
+from .output_path import check_output_path, container_options, move_into_place
+from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
 
 # What is not here is written as 4:2:0, which every player shows.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}
@@ -72,23 +72,25 @@ class VideoWriter:
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
         self._overwrite = overwrite
-        check_target(self._path, overwrite=overwrite)
+        check_output_path(self._path, overwrite=overwrite)
         self._info = info
-        self._warn = warner(on_warning)
+        self._warn = warn_once(on_warning)
         self._count = 0
         self._whole = False
         self._tracks: list[Track] = []
-        self._partial = partial_of(self._path)
+        self._partial = temporary_name(self._path)
         codec = codec or _DEFAULT_CODECS.get(self._suffix, _H264_CODEC)
-        with ExitStack() as stack, media_errors(self._path, "cannot be written"):
+        with ExitStack() as stack, raise_media_errors(self._path, "cannot be written"):
             stack.callback(self._settle)
             self._out = self._open(metadata or {})
             stack.callback(self._close_quietly)
             self._stream, self._to_yuv = self._add_picture(codec, crf, preset, repeatable)
             if audio is not None:
-                self._tracks.append(add_sound(self._out, self._suffix, audio, stack, self._warn))
+                self._tracks.append(
+                    add_audio_stream(self._out, self._suffix, audio, stack, self._warn)
+                )
             if extra_tracks_from is not None:
-                further = add_further(
+                further = add_other_streams(
                     self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn
                 )
                 self._tracks += [] if further is None else [further]
@@ -108,7 +110,7 @@ class VideoWriter:
             raise ValueError(
                 f"frames are {width}x{height} px; wanted {wanted}, the size that the writer was opened with"
             )
-        with media_errors(self._path, "cannot be written"):
+        with raise_media_errors(self._path, "cannot be written"):
             for frame in self._pictures(frames):
                 frame.pts, frame.time_base = self._count, 1 / self._info.fps
                 self._count += 1
@@ -121,7 +123,7 @@ class VideoWriter:
             for pixels in frames.pixels.cpu():
                 yield self._to_yuv.coded(pixels, frames.colour)
             return
-        for planes in as_bytes(frames.pixels).numpy():
+        for planes in to_bytes(frames.pixels).numpy():
             yield self._to_yuv.rgb(self._padded(planes))
 
     def __exit__(
@@ -137,7 +139,7 @@ class VideoWriter:
                 raise MediaError(
                     f"{self._path}: no frame was written; the input has none, or the cut is empty"
                 )
-            with media_errors(self._path, "cannot be finished"):
+            with raise_media_errors(self._path, "cannot be finished"):
                 self._out.mux(self._stream.encode(None))
                 for track in self._tracks:
                     track.finish(self._count / self._info.fps)
@@ -205,7 +207,7 @@ class VideoWriter:
         """Renames a whole file and removes any other; runs when all files are closed."""
         try:
             if self._whole:
-                put_in_place(self._partial, self._path, overwrite=self._overwrite)
+                move_into_place(self._partial, self._path, overwrite=self._overwrite)
         finally:
             self._partial.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from ..types import FaceTrack, Frames
 from .aggregate import FrameValues, mean
 
 
-class FindsLips(Protocol):
+class LipFinder(Protocol):
     """What finds lips: ``LandmarkModel``, or ``faces.landmarks.LandmarkFinder``."""
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
@@ -27,7 +27,7 @@ class LandmarkDistance(FrameValues):
     papers give px of their own crops.
     """
 
-    def __init__(self, model: FindsLips | None) -> None:
+    def __init__(self, model: LipFinder | None) -> None:
         super().__init__()
         self.model = model
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio.ops import mono
+from ..audio.ops import mix_to_mono
 from ..types import Audio
 from .mouth import RATE
 
@@ -29,7 +29,7 @@ def loudness_openings(audio: Audio, *, rate: int = RATE) -> Tensor:
         seconds, smoothed over three openings, to the power of 0.6. Only its course means anything;
         its size is in no distance between eyes.
     """
-    samples = mono(audio).samples[0].double()
+    samples = mix_to_mono(audio).samples[0].double()
     count = int(Fraction(len(samples), audio.rate) * rate)
     ends = [int(Fraction(k, rate) * audio.rate) for k in range(count + 1)]
     if not count:

@@ -19,8 +19,8 @@ class PSNR(FrameValues):
     def update(self, real: Tensor, generated: Tensor) -> None:
         """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1]. ValueError
         where shapes differ."""
-        for a, b in zip(*_pairs(real, generated), strict=True):
-            self.values.append(float((_unit(a) - _unit(b)).square().mean()))
+        for a, b in zip(*_check_pairs(real, generated), strict=True):
+            self.values.append(float((_to_unit_range(a) - _to_unit_range(b)).square().mean()))
 
     def compute(self) -> float | None:
         """In dB; infinite where all pictures are equal, None without any."""
@@ -39,15 +39,15 @@ class SSIM(FrameValues):
         high and wide. ValueError where they are smaller or their shapes differ."""
         from skimage.metrics import structural_similarity  # slow to import, and only this needs it
 
-        reals, fakes = _pairs(real, generated)
+        reals, fakes = _check_pairs(real, generated)
         if min(real.shape[1:3]) < SSIM_WINDOW_PX:
             raise ValueError(
                 f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {SSIM_WINDOW_PX}"
             )
         for a, b in zip(reals, fakes, strict=True):
             value = structural_similarity(
-                _unit(a).numpy(),
-                _unit(b).numpy(),
+                _to_unit_range(a).numpy(),
+                _to_unit_range(b).numpy(),
                 channel_axis=2,
                 data_range=1.0,
                 gaussian_weights=True,
@@ -61,7 +61,7 @@ class SSIM(FrameValues):
         return mean(self.values)
 
 
-def _pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+def _check_pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
     if real.shape != generated.shape or real.ndim != 4 or real.shape[-1] != 3:
         got = f"{tuple(real.shape)} and {tuple(generated.shape)}"
         raise ValueError(
@@ -70,6 +70,6 @@ def _pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
     return real.cpu(), generated.cpu()
 
 
-def _unit(picture: Tensor) -> Tensor:
+def _to_unit_range(picture: Tensor) -> Tensor:
     """One picture as float64 in [0,1]."""
     return picture.double() / 255 if picture.dtype == torch.uint8 else picture.double()

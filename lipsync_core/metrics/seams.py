@@ -44,7 +44,7 @@ class Seams:
         """The next frames of one clip, of one size, as they were and as they are; alpha (N,H,W) in
         [0,1]."""
         for before, after, share in zip(
-            _levels(source), _levels(result), alpha.float(), strict=True
+            _to_levels(source), _to_levels(result), alpha.float(), strict=True
         ):
             change = after - before  # (3,H,W)
             luma = (change * change.new_tensor(LUMA)[:, None, None]).sum(0)
@@ -53,9 +53,11 @@ class Seams:
             if float(steep.sum()) > 0:
                 e_across, e_down = torch.gradient(luma, dim=(1, 0))
                 self.lines.values.append(
-                    _mean((across * e_across + down * e_down).abs() / steep.clamp_min(1e-9), steep)
+                    _weighted_mean(
+                        (across * e_across + down * e_down).abs() / steep.clamp_min(1e-9), steep
+                    )
                 )
-                self.steps.values.append(_step(change, share > 0.5))
+                self.steps.values.append(_color_step(change, share > 0.5))
                 if self._last is not None:
                     self._flicker(before, luma, steep)
             self._last = before, luma
@@ -65,7 +67,7 @@ class Seams:
         moved = F.avg_pool2d((before - self._last[0]).abs().mean(0)[None], 5, 1, 2)[0]
         still = steep * (moved < _STILL)
         if float(still.sum()) > 0:
-            self.flickers.values.append(_mean((luma - self._last[1]).abs(), still))
+            self.flickers.values.append(_weighted_mean((luma - self._last[1]).abs(), still))
 
     def compute(self) -> SeamFigures:
         return SeamFigures(
@@ -73,17 +75,17 @@ class Seams:
         )
 
 
-def _levels(frames: Frames) -> Tensor:
+def _to_levels(frames: Frames) -> Tensor:
     """(N,3,H,W) in [0,255]."""
     pixels = frames.pixels.permute(0, 3, 1, 2).float()
     return pixels if frames.pixels.dtype == torch.uint8 else pixels * 255
 
 
-def _mean(values: Tensor, weight: Tensor) -> float:
+def _weighted_mean(values: Tensor, weight: Tensor) -> float:
     return float((values * weight).sum() / weight.sum())
 
 
-def _step(change: Tensor, inside: Tensor) -> float:
+def _color_step(change: Tensor, inside: Tensor) -> float:
     """Of ``change`` (3,H,W) just inside the edge of ``inside`` (H,W)."""
     reach = max(2, round(0.04 * math.sqrt(float(inside.sum()))))
     deep = 1 - F.max_pool2d((~inside).float()[None], 2 * reach + 1, 1, reach)[0]

@@ -21,7 +21,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ..faces.tracking import window as seen
+from ..faces.tracking import track_window as seen
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_frames
 from ..runtime.intervals import true_runs
@@ -79,11 +79,12 @@ def score_tracks(
 ) -> list[SyncScore]:
     """``score_sync`` of every track, in one pass over the ``frames`` of a clip at ``scorer.fps``."""
     return [
-        meter.compute() for meter in metered(frames, audio, scorer, tracks=tracks, search=search)
+        meter.compute()
+        for meter in meter_tracks(frames, audio, scorer, tracks=tracks, search=search)
     ]
 
 
-def metered(
+def meter_tracks(
     frames: Iterable[Frames | YuvFrames],
     audio: Audio,
     scorer: Scorer,
@@ -92,7 +93,7 @@ def metered(
     search: int = SEARCH,
 ) -> list["SyncMeter"]:
     """A meter for every track that has seen all of its frames."""
-    sound = hear(audio, scorer)
+    sound = embed_audio_windows(audio, scorer)
     meters = [SyncMeter(scorer, audio, sound=sound, search=search) for _ in tracks]
     for chunk in frames:
         for track, meter in zip(tracks, meters, strict=True):
@@ -112,7 +113,7 @@ def metered(
     return meters
 
 
-def hear(audio: Audio, scorer: Scorer) -> Tensor:
+def embed_audio_windows(audio: Audio, scorer: Scorer) -> Tensor:
     """(A,D) every window of the sound that lies whole within it; window k begins with frame k at
     ``scorer.fps``."""
     if audio.rate != scorer.rate or audio.samples.shape[0] != 1:
@@ -133,7 +134,7 @@ def hear(audio: Audio, scorer: Scorer) -> Tensor:
 
 
 class SyncMeter:
-    """The score of one face, piece by piece. ``sound``: what ``hear`` made of ``audio``, where
+    """The score of one face, piece by piece. ``sound``: what ``embed_audio_windows`` made of ``audio``, where
     several faces share it."""
 
     def __init__(
@@ -142,7 +143,7 @@ class SyncMeter:
         if search < _LEAST_SEARCH:
             raise ValueError(f"search is {search} frames; wanted {_LEAST_SEARCH} or more")
         self._scorer = scorer
-        self._sound = hear(audio, scorer) if sound is None else sound
+        self._sound = embed_audio_windows(audio, scorer) if sound is None else sound
         self._silent = float(audio.samples.abs().max()) < _SILENT
         self._search = search
         # the last window-1 crops, which begin windows that the next piece completes
@@ -181,7 +182,7 @@ class SyncMeter:
             return _unscored(self._scorer, distances.shape[0])
         distances = distances[:, self._search - search : self._search + search + 1]
         curve = distances.nanmean(0)
-        offset, confidence = offset_and_confidence(curve)
+        offset, confidence = find_offset(curve)
         error, chance = _error_and_chance(distances)
         reason = None
         if self._silent:
@@ -191,7 +192,7 @@ class SyncMeter:
                 f"the curve is flat: no offset stands out, with a confidence of {confidence:.3f} where chance alone "
                 f"reaches {chance:.3f}"
             )
-        by_frame = _by_frame(
+        by_frame = _median_per_frame(
             curve.median() - distances[:, search - offset], starts, self._scorer.window
         )
         ms = float(1000 * offset / self._scorer.fps)
@@ -242,7 +243,7 @@ def offset_curve(audio: Tensor, video: Tensor, shifts: int = SEARCH) -> Tensor:
     return (shift_distances(video, audio, search=shifts).square() / 2).nanmean(0)
 
 
-def offset_and_confidence(curve: Tensor) -> tuple[int, float]:
+def find_offset(curve: Tensor) -> tuple[int, float]:
     """The offset in frames (> 0: the sound is early) and median minus minimum of the curve."""
     best = int(curve.nan_to_num(torch.inf).argmin())
     return curve.shape[0] // 2 - best, float(curve.nanmedian() - curve[best])
@@ -280,7 +281,7 @@ def _error_and_chance(distances: Tensor) -> tuple[float, float]:
     return error, float(depths.quantile(_LEVEL))
 
 
-def _by_frame(confidence: Tensor, starts: Tensor, span: int) -> Tensor:
+def _median_per_frame(confidence: Tensor, starts: Tensor, span: int) -> Tensor:
     """(N,) from the first frame seen to the last: the running median of the windows' (W,)
     ``confidence``, each at the middle of its ``span`` frames; NaN where nothing was compared
     nearby."""

@@ -97,7 +97,7 @@ NETWORKS = (
 )
 
 
-def recognise(tensors: Mapping[str, Tensor], path: Path) -> Network:
+def recognize(tensors: Mapping[str, Tensor], path: Path) -> Network:
     """Which network these keys belong to."""
     for network in NETWORKS:
         if all(any(key.startswith(mark) for key in tensors) for mark in network.marks):
@@ -109,7 +109,7 @@ def recognise(tensors: Mapping[str, Tensor], path: Path) -> Network:
     )
 
 
-def our_names(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_our_names(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the names that our network of that kind gives them; unknown names stay as
     they are."""
     parts = {key: key.rpartition(".") for key in tensors}

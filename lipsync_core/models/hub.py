@@ -204,7 +204,7 @@ def hub_file(name: str) -> HubFile:
     return HUB[name]
 
 
-def find(name: str) -> Path:
+def find_file(name: str) -> Path:
     """The pulled file of that name, its hash checked now. WeightsError says how to get or mend it."""
     entry = hub_file(name)
     path = weights_folder() / entry.filename
@@ -249,7 +249,7 @@ def pull(
     if path.is_file():
         if wanted is None:
             _write_record(entry, file_sha256(path))
-        return find(name)
+        return find_file(name)
     on_licence(f"{entry.filename}: {entry.licence}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pull-") as staging:

@@ -51,7 +51,7 @@ PATCH_CRITIC = QualityDiscriminatorConfig(
 )
 
 
-def resized(config: QualityDiscriminatorConfig, size: int) -> QualityDiscriminatorConfig:
+def config_for_size(config: QualityDiscriminatorConfig, size: int) -> QualityDiscriminatorConfig:
     """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that
     halve are put first, as many as leave 3 to 5 px for the last block, whose kernel takes what is
     left. ValueError where none do."""

@@ -60,7 +60,7 @@ WAV2LIP_EXPERT = SyncExpertConfig(
 )
 
 
-def resized(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
+def config_for_size(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
     """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that
     halve are put first, as many as leave 3 to 5 px for the last one without padding, whose kernel
     takes what is left. ValueError where none do."""

@@ -17,8 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..runtime.atomic import replacing
-from ..runtime.config import typed
+from ..runtime.atomic import atomic_write
+from ..runtime.config import from_dict
 from . import MODELS, architectures, checkpoint, hub
 from .face_parsing import FaceParsingConfig
 from .generator import TalkingFace
@@ -81,7 +81,7 @@ def header_from_json(text: str) -> Header:
         or not isinstance(fields["config"], dict)
     ):
         raise ValueError(f"{text[:60]} ...; wanted exactly the fields {', '.join(sorted(wanted))}")
-    kind = typed(str, fields["kind"], "kind")
+    kind = from_dict(str, fields["kind"], "kind")
     if kind not in MODELS:
         raise ValueError(f"kind {kind!r}; known: {', '.join(MODELS)}")
     config_type = MODELS[kind][0]
@@ -89,9 +89,9 @@ def header_from_json(text: str) -> Header:
     if not framed and fields["framing"] is not None:
         raise ValueError(f"a framing, which {config_type.__name__} has not")
     parts = fields["config"] | ({"framing": fields["framing"]} if framed else {})
-    config = typed(config_type, parts, "config")
-    facts = {key: typed(str, fields[key], key) for key in ("licence", "source")}
-    return Header(kind, config, sha256=typed(str | None, fields["sha256"], "sha256"), **facts)
+    config = from_dict(config_type, parts, "config")
+    facts = {key: from_dict(str, fields[key], key) for key in ("licence", "source")}
+    return Header(kind, config, sha256=from_dict(str | None, fields["sha256"], "sha256"), **facts)
 
 
 def save_model(
@@ -119,7 +119,7 @@ def save_model(
     assert header_from_json(header.to_json()) == header
     tensors = {key: _stored(tensor, dtype) for key, tensor in model.state_dict().items()}
     try:
-        with replacing(Path(path)) as part:
+        with atomic_write(Path(path)) as part:
             part.write_bytes(
                 save(tensors, {"lipsync": header.to_json()})
             )  # its own writer lets nobody else read the file
@@ -169,7 +169,7 @@ def weights_file(name_or_path: str | Path) -> Path:
     if name in BUNDLED:
         return BUNDLED[name]
     if name in hub.HUB:
-        return hub.find(name)
+        return hub.find_file(name)
     path = Path(name_or_path)
     if not path.exists() and path.name == name and not path.suffix:
         names = ", ".join([*BUNDLED, *hub.HUB])
@@ -225,7 +225,7 @@ def _title(kind: str) -> str:
 
 def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     tensors = checkpoint.read_tensors(path)
-    network = architectures.recognise(tensors, path)
+    network = architectures.recognize(tensors, path)
     if network.untested:
         _log.warning(
             "%s looks like %s: its layers are known from public code, and no real file was ever tried here; look at what it "
@@ -235,7 +235,7 @@ def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     return (
         network.kind,
         network.config or PUBLIC[network.kind],
-        architectures.our_names(network, tensors),
+        architectures.to_our_names(network, tensors),
     )
 
 
@@ -281,7 +281,7 @@ def _check_fit(
             )
 
 
-def convert(source: str | Path, target: str | Path) -> Header:
+def convert_checkpoint(source: str | Path, target: str | Path) -> Header:
     """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes
     into the header.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ..audio.ops import frame_count, mixed, mono, resample
+from ..audio.ops import frame_count, mix, mix_to_mono, resample
 from ..errors import MediaError
 from ..media import AudioSource, read_audio
 from ..media.clip import Cut
@@ -81,14 +81,15 @@ def _read_speech(
     """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
     if isinstance(source, Audio):
         AudioSource(source)  # raises ValueError for samples that are not finite
-        speech = resample(mono(source), rate)
+        speech = resample(mix_to_mono(source), rate)
     else:
         first, stop = round(start * rate), None if end is None else round(end * rate)
         speech = read_audio(source, rate=rate, start=first, stop=stop, on_warning=warn)
     if speech.samples.shape[1] == 0:
         name = "the audio" if isinstance(source, Audio) else str(source)
         raise MediaError(
-            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer one"
+            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer "
+            f"one"
         )
     return speech
 
@@ -109,4 +110,4 @@ def _mix_sources(
     for track, (start, end) in zip(tracks, spans, strict=True):
         stop = None if end is None else round(end * track.rate)
         parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
-    return AudioSource(mixed(parts))
+    return AudioSource(mix(parts))

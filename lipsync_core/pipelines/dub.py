@@ -20,7 +20,7 @@ from ..models.generator import TalkingFace
 from ..models.precision import Precision
 from ..models.weights import load_talking_face
 from ..runtime.options import Option
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import read_audio_inputs
 from .dub_plan import (
@@ -235,7 +235,7 @@ def _write(
 ) -> int:
     """Write all ``chunks``, rendered ahead by a thread; returns the number of frames."""
     written = 0
-    with closing(ahead(chunks)) as rendered:
+    with closing(prefetch(chunks)) as rendered:
         for chunk in rendered:
             if on_frames is not None:
                 on_frames(chunk.frames)
@@ -283,6 +283,7 @@ def _open_writer(
 def _tag(model: str) -> dict[str, str]:
     maker = f"lipsync-core {__version__}"
     return {
-        "comment": f"AI-generated: the mouth in this video was made to speak by {maker} with the model {model}.",
+        "comment": "AI-generated: the mouth in this video was made to speak by "
+        f"{maker} with the model {model}.",
         "lipsync": json.dumps({"generated": "lip movements", "software": maker, "model": model}),
     }

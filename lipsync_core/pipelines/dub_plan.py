@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..audio.vad import Silence, shown_in, voice_activity
+from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
-from ..faces.landmarks import sure_shares, unsure_warning
+from ..faces.landmarks import confidence_weights, low_confidence_warning
 from ..faces.selection import FaceSelector, parse_face, select
 from ..media import AudioSource, probe
 from ..media.clip import Clip, Cut, Longer, frame_order
@@ -215,7 +215,7 @@ def plan_dub(
                 speakers.turns, found, timeline, audio.sources[0], options=options, log=log
             )
     moves_lips = isinstance(model.model, LipWarp)
-    doubt = unsure_warning([track for track, _ in faces], passed=moves_lips)
+    doubt = low_confidence_warning([track for track, _ in faces], passed=moves_lips)
     if doubt and (moves_lips or model.blend.mask != "box"):
         log.warn(doubt)
     planner = _FacePlanner(timeline, model, options, log)
@@ -345,7 +345,7 @@ class _FacePlanner:
             if options.silence == "generate"
             else voice_activity(speech, fps=clip.fps, count=len(order))
         )
-        opacity, speech_weight = shown_in(options.silence, turns, activity)
+        opacity, speech_weight = opacity_and_activity(options.silence, turns, activity)
         unoccluded = None
         if self._model.blend.occlusion == "compare":
             unoccluded = find_unoccluded(clip, track, length=length)
@@ -376,7 +376,7 @@ class _FacePlanner:
 
     def _suit_lips(self, dub: FaceDub) -> FaceDub:
         """``dub`` with the person's own lip range, invisible in frames with unsure landmarks."""
-        sure, opacity = sure_shares(dub.track), dub.opacity
+        sure, opacity = confidence_weights(dub.track), dub.opacity
         if sure is not None:
             opacity = sure if opacity is None else opacity[: len(sure)] * sure[: len(opacity)]
         return replace(dub, opacity=opacity, lip_range=self._lip_range(dub.track, dub.audio))

@@ -31,7 +31,7 @@ from ..blend.lip_warp import (
     paint_mouth_inside,
     scale_shape,
 )
-from ..faces.landmarks import sure_frames
+from ..faces.landmarks import confident_frames
 from ..faces.parser import FaceParser
 from ..image.landmarks import POINTS, lip_shapes
 from ..models.generator import TalkingFace, TalkingFaceConfig
@@ -263,7 +263,7 @@ class LipSync:
             track: With our own dense landmarks, or without: then people's usual range.
         """
         assert isinstance(self.model, LipWarp)
-        sure = sure_frames(track)
+        sure = confident_frames(track)
         if track.dense is None or track.dense.shape[1] != POINTS or not sure.any():
             return self.model.prior
         return measure_range(lip_shapes(track.dense[sure].float()), self.model.prior)

@@ -21,7 +21,7 @@ from ..image.landmarks import mouth_opening
 from ..media import probe, read_frames
 from ..media.clip import VideoClip
 from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback
 from .track_faces import Finding, load_detector, load_landmarks, select_device, track_faces
 
@@ -165,7 +165,9 @@ class MouthMeter:
             VideoClip(video, info), self._detector, stop=stop, detector_key=self._key
         )
         person = select(people, selector)
-        with closing(ahead(read_frames(video, fps=info.fps, chunk=_CHUNK, stop=count))) as frames:
+        with closing(
+            prefetch(read_frames(video, fps=info.fps, chunk=_CHUNK, stop=count))
+        ) as frames:
             return self.along(self._told(frames, video, count), person)
 
     def along(self, frames: Iterable[Frames], person: FaceTrack) -> Tensor:

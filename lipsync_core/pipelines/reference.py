@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ..blend.occlusion import pick_clearest
-from ..faces.landmarks import sure_frames
-from ..faces.lip_matching import head_turns, match_frames, pick_frames, sharp_frames
-from ..faces.mouth_openness import closed_frames, nearest, openness
-from ..faces.shot_boundaries import CutState, scene_cuts
-from ..faces.tracking import window
+from ..faces.landmarks import confident_frames
+from ..faces.lip_matching import find_sharp_frames, match_frames, measure_head_turns, pick_frames
+from ..faces.mouth_openness import find_closed_frames, measure_openness, nearest_index
+from ..faces.shot_boundaries import CutState, find_cuts
+from ..faces.tracking import track_window
 from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import Clip
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, References, YuvFrames
 from .track_faces import SearchCallback
 
@@ -32,7 +32,9 @@ frame itself. ``current``: the frame itself. ``first``: the first frame of the f
 stretch ends if the face goes away, with a cut, and if the track passes to another person."""
 
 _CANDIDATES = 8  # frames among which the one without occlusion is chosen
-_CROP_SIZE = 96  # px of the crops in which mouths are measured; ``openness`` was tuned at this size
+_CROP_SIZE = (
+    96  # px of the crops in which mouths are measured; ``measure_openness`` was tuned at this size
+)
 # Round a crop, in parts of its side: a quarter, which is as far as pixels are moved, and what
 # interpolation needs.
 _MARGIN = 0.3
@@ -71,7 +73,7 @@ def find_references(
     Raises:
         ValueError: ``most`` is less than 1.
     """
-    whole = window(track, 0, length)
+    whole = track_window(track, 0, length)
     if kind in ("auto", "current") or clip.still or not whole.visible.any():
         return None
     if most < 1:
@@ -90,7 +92,7 @@ def find_references(
         parts.append(
             a
             + (
-                closed_frames(values[a:b], visible, fps=clip.fps, most=share)
+                find_closed_frames(values[a:b], visible, fps=clip.fps, most=share)
                 if by_mouth
                 else visible.nonzero()[:1, 0]
             )
@@ -128,8 +130,8 @@ def match_references(
     Returns:
         The pictures; None in photos and without landmarks: each frame is its own reference.
     """
-    whole = window(track, 0, length)
-    usable = sure_frames(whole)
+    whole = track_window(track, 0, length)
+    usable = confident_frames(whole)
     if clip.still or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
         return None
     dense = whole.dense.float()
@@ -138,12 +140,12 @@ def match_references(
     for a, b in stretches:
         share = max(4, most * (b - a) // length)
         picked.append(
-            a + pick_frames(dense[a:b], sharp_frames(dense[a:b], usable[a:b]), spread, share)
+            a + pick_frames(dense[a:b], find_sharp_frames(dense[a:b], usable[a:b]), spread, share)
         )
     chosen = torch.cat(picked)
     if not len(chosen):
         return None
-    turns, places = head_turns(dense), nearest(chosen, index)
+    turns, places = measure_head_turns(dense), nearest_index(chosen, index)
     for a, b in stretches:
         first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
         here = ((index >= a) & (index < b)).nonzero()[:, 0]
@@ -166,7 +168,7 @@ def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References 
     Returns:
         One picture; None in photos and for a face that is never visible.
     """
-    whole = window(track, 0, length)
+    whole = track_window(track, 0, length)
     frames = whole.visible.nonzero()[:, 0]
     if clip.still or not len(frames):
         return None
@@ -184,7 +186,7 @@ def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References 
 def _have_lip_landmarks(whole: FaceTrack) -> Tensor:
     """(T,) bool: frames whose landmarks measure how far open the mouth is."""
     known = whole.dense is not None and whole.dense.shape[1] in LIP_LAYOUTS
-    return sure_frames(whole) if known else torch.zeros_like(whole.visible)
+    return confident_frames(whole) if known else torch.zeros_like(whole.visible)
 
 
 def _measured_alike(visible: Tensor, marked: Tensor) -> Tensor:
@@ -210,14 +212,16 @@ def _measure_mouths(
     )
     values, cuts = torch.zeros(len(whole.visible)), torch.zeros_like(whole.visible)
     state: CutState | None = None
-    with closing(ahead(clip.reduced(len(values)))) as pieces:
+    with closing(prefetch(clip.reduced(len(values)))) as pieces:
         for piece in pieces:
             stop = piece.start + len(piece.pixels)
-            cuts[piece.start : stop], state = scene_cuts(piece.pixels, state)
+            cuts[piece.start : stop], state = find_cuts(piece.pixels, state)
             here = looked[piece.start : stop].nonzero()[:, 0]
             if len(here):
                 at = piece.start + here
-                values[at] = openness(crop_pictures(piece.pixels[here], maps[at], _CROP_SIZE))
+                values[at] = measure_openness(
+                    crop_pictures(piece.pixels[here], maps[at], _CROP_SIZE)
+                )
             if on_found is not None:
                 on_found(stop)
     return values, cuts
@@ -236,11 +240,11 @@ def _stretches(whole: FaceTrack, cuts: Tensor) -> list[tuple[int, int]]:
 def _nearest_places(chosen: Tensor, stretches: list[tuple[int, int]], length: int) -> Tensor:
     """(length,) place in ``chosen`` of the nearest frame: of the same stretch, else of all."""
     frames = torch.arange(length)
-    places = nearest(chosen, frames)
+    places = nearest_index(chosen, frames)
     for a, b in stretches:
         first, last = torch.searchsorted(chosen, torch.tensor([a, b])).tolist()
         if first < last:
-            places[a:b] = first + nearest(chosen[first:last], frames[a:b])
+            places[a:b] = first + nearest_index(chosen[first:last], frames[a:b])
     return places
 
 

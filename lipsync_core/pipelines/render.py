@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..runtime.prefetch import ahead, timed
+from ..runtime.prefetch import prefetch, time_items
 from ..types import Frames, YuvFrames
 from .dub_plan import DubPlan
 from .lipsync import LipSync
@@ -50,11 +50,11 @@ def render(
         count, picture = len(plan.frame_order), plan.clip.frames(plan.frame_order[:1], chunk=1)
         chunks = model.render(picture, faces, fps=fps, still=count, chunk=batch, opacity=opacity)
     else:
-        frames = timed(plan.clip.frames(plan.frame_order, chunk=batch), log.adder("read"))
+        frames = time_items(plan.clip.frames(plan.frame_order, chunk=batch), log.adder("read"))
         if plan.clip.path is not None:  # a thread decodes; images in memory are there already
-            frames = timed(ahead(frames), log.adder("wait"))
+            frames = time_items(prefetch(frames), log.adder("wait"))
         chunks = model.render(frames, faces, fps=fps, opacity=opacity)
-    chunks = timed(chunks, log.adder("generate"))
+    chunks = time_items(chunks, log.adder("generate"))
     yield from chunks if restorer is None else _restore(chunks, plan, restorer, log)
     log.seconds["generate"] -= log.seconds.pop("wait", 0.0)
 
@@ -87,6 +87,6 @@ def _restore(
         clear=[face.unoccluded for face in plan.faces],
         fps=plan.clip.fps,
     )
-    for piece in timed(pieces, log.adder("restore")):
+    for piece in time_items(pieces, log.adder("restore")):
         yield RenderedChunk(piece, opacities.popleft())
     log.seconds["restore"] -= log.seconds["generate"]

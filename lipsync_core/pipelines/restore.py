@@ -1,5 +1,4 @@
-"""Face restoration, the last stage of a dub: faces are cut out as the restoration networks know
-them, restored and put back. Tensors in, tensors out; ``restorers`` opens the files."""
+"""Face restoration, the last stage of a dub: crop faces, restore them, blend them in again."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,20 +21,27 @@ from ..runtime.options import Option
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 from .roles import ReferenceCrops, values_at, visible_in
 
-# px of the crops, and the soft edge in them, in which is seen what lies before a face
+# px of the crops in which occluders are found, and their soft edge as a fraction of it
 _COMPARED, _EDGE = 96, 0.08
-SIZE = 512  # px of a restored face: what GFPGAN, RestoreFormer and CodeFormer draw
-# The mouth alone, unless asked; on a face the soft edge is as wide as a dub's (0.08 of a crop of
-# 2.4 eye distances, this one being of 4.07). Its detail is what it was restored for.
+SIZE = 512  # px of a restored face, the output of GFPGAN, RestoreFormer and CodeFormer
+# By default only the mouth. The soft edge is as wide as a dub's (0.08 of a crop of 2.4 eye
+# distances; this crop has 4.07). No texture is added: the network's detail is the purpose of
+# restoration.
 MOUTH = Blend(feather=0.047, detail=0, grain=0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Restorer:
-    """A face restoration network, and how it is put back: ``network`` maps faces (N,3,512,512), RGB
-    in [0,1], cut out as ``FFHQ`` says, to the same faces restored, on ``device``; ``blend``: under
-    which mask, and how much of them is seen. ``name`` and ``licence`` are for reports.
-    ``bfloat16``: convolutions run in that."""
+    """A face restoration network, and how its faces are blended in.
+
+    Attributes:
+        network: Maps faces (N,3,512,512), RGB in [0,1], framed by ``FFHQ``, to restored ones.
+        name: For reports.
+        licence: For reports.
+        blend: Mask and strength.
+        device: Of the network.
+        bfloat16: Whether convolutions run in bfloat16.
+    """
 
     network: Callable[[Tensor], Tensor]
     name: str
@@ -46,15 +52,25 @@ class Restorer:
 
     @torch.inference_mode()
     def __call__(self, faces: Tensor) -> Tensor:
-        """(N,3,512,512) float32 where ``faces`` lie; nothing says that it stays within [0,1].
-        ValueError for a network that gives another shape."""
+        """Restore faces.
+
+        Args:
+            faces: (N,3,512,512) RGB in [0,1].
+
+        Returns:
+            (N,3,512,512) float32 on the device of ``faces``; it may exceed [0,1].
+
+        Raises:
+            ValueError: If the network returns another shape.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            made = self.network(faces.to(self.device))
-        if made.shape != faces.shape:
+            restored = self.network(faces.to(self.device))
+        if restored.shape != faces.shape:
             raise ValueError(
-                f"{self.name} made {tuple(made.shape)} of {tuple(faces.shape)}; wanted the same shape"
+                f"{self.name} returned {tuple(restored.shape)} for {tuple(faces.shape)}; expected "
+                "the same shape"
             )
-        return made.to(faces.device, torch.float32)
+        return restored.to(faces.device, torch.float32)
 
 
 @torch.inference_mode()
@@ -67,18 +83,29 @@ def restored(
     clear: Sequence[References | None] = (),
     fps: Fraction = Fraction(25),
 ) -> Iterator[AnyFrames]:
-    """``frames`` with the faces of ``tracks`` restored as ``restorer.blend`` says; frames in which
-    no track is visible come back as they are. The stream does not depend on how the frames are cut
-    into chunks.
+    """Restore the faces of a stream.
 
-    shown: for each track (T,) in [0,1], as in ``FaceDub``, or None for all of it; empty: None for
-    each. A mouth that is not shown is not restored. clear: for each track what ``FaceDub.unoccluded`` is,
-    for a blend whose occlusion is ``compare``. fps: of the frames, for what is eased over time.
-    Every chunk is one batch; the faces travel to the restorer's device.
+    The result does not depend on how the frames are divided into chunks. Every chunk is one batch;
+    the faces travel to the restorer's device.
+
+    Args:
+        frames: Chunks of consecutive frames.
+        tracks: The faces.
+        restorer: The network, and how its faces are blended in.
+        shown: For each track (T,) opacity in [0,1], or None for 1; empty: None for each. A mouth
+            with opacity 0 is not restored.
+        clear: For each track ``FaceDub.unoccluded``, for a blend whose occlusion is ``compare``.
+        fps: Frame rate, for temporal smoothing.
+
+    Yields:
+        The chunks with restored faces; frames that show no track are unchanged.
+
+    Raises:
+        ValueError: If ``shown`` has another number of entries than ``tracks``.
     """
     if shown and len(shown) != len(tracks):
         raise ValueError(
-            f"shown has {len(shown)} entries for {len(tracks)} tracks; wanted one for each, or none at all"
+            f"shown has {len(shown)} entries for {len(tracks)} tracks; expected one each, or none"
         )
     nothing = [None] * len(tracks)
     faces = [
@@ -94,8 +121,11 @@ def restored(
 
 
 def enlargement(track: FaceTrack) -> float:
-    """Frame pixels to one of a restored face, where the largest face of ``track`` is seen: above 1
-    a face has more pixels than the network draws, and loses sharpness. 0 where nobody is seen."""
+    """Return frame pixels per pixel of a restored face, for the largest face of a track.
+
+    Above 1 a face has more pixels than the network's output, and loses sharpness. 0 if no frame
+    shows the face.
+    """
     seen = track.visible
     if not seen.any():
         return 0.0
@@ -181,18 +211,18 @@ def _restore_face(frames: AnyFrames, face: _Face, restorer: Restorer) -> AnyFram
     return replace(frames, pixels=merged)
 
 
-_WANTED = (
+_EXPECTED = (
     "one that restores faces: GFPGAN, RestoreFormer, or CodeFormer through spandrel_extra_arches"
 )
-_PURPOSES = {  # spandrel's words
+_PURPOSES = {  # by spandrel's name of the purpose
     "SR": "enlarges pictures",
     "Restoration": "restores pictures of any kind",
     "Inpainting": "fills holes in pictures",
 }
-# Architectures that we call ourselves, as the scripts of their authors do (gfpgan/utils.py,
+# Architectures that are called here as in the scripts of their authors (gfpgan/utils.py,
 # inference_codeformer.py): the picture in [-1,1], the result the first of two. spandrel's own call
-# gives GFPGAN and CodeFormer a picture in [0,1], and lets GFPGAN draw fresh noise for every
-# picture, which would flicker; with its stored noise a face is always the same.
+# passes GFPGAN and CodeFormer a picture in [0,1], and lets GFPGAN use new noise for every picture,
+# which would flicker; with its stored noise a face is always the same.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "GFPGAN": {"return_rgb": False, "randomize_noise": False},
     "RestoreFormer": {},
@@ -203,9 +233,14 @@ _CODEFORMER = {"position_emb", "quantize.embedding.weight", "idx_pred_layer.1.we
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Faces restored after the dub by ``network``, a public name (gfpgan, restoreformer,
-    codeformer; pulled before) or a file (.pth, .safetensors); ``strength`` in [0,1] how much of the
-    restored face is seen, under which ``mask``."""
+    """Options of face restoration after the dub.
+
+    Attributes:
+        network: Public name (gfpgan, restoreformer, codeformer; pulled before) or file (.pth,
+            .safetensors).
+        strength: Opacity of the restored face in [0,1].
+        mask: The part of the face that is restored.
+    """
 
     network: Annotated[
         Path | str,
@@ -244,14 +279,23 @@ class Restore:
 def load_restorer(
     restore: Restore, device: str | torch.device = "cpu", *, precision: Precision = "auto"
 ) -> Restorer:
-    """The network that ``restore`` names. precision: see ``choose_dtype``; a network that spandrel
-    does not let run in bfloat16 runs in float32.
+    """Load a restoration network; nothing is downloaded and no code of a file is run.
 
-    Nothing is downloaded and no code of a file is run. Raises WeightsError, which says what the
-    file is instead, and ImportError without spandrel.
+    Args:
+        restore: Name or file of the network, and how it is blended in.
+        device: Of the network.
+        precision: See ``choose_dtype``; a network that spandrel does not run in bfloat16 runs in
+            float32.
+
+    Returns:
+        The network.
+
+    Raises:
+        WeightsError: If the file holds no such network; the message says what it holds.
+        ImportError: Without spandrel.
     """
     path = weights_file(restore.network)
-    checkpoint.file_format(path)  # refuses what is no weight file before anything heavy is imported
+    checkpoint.file_format(path)  # raises for other files before anything heavy is imported
     found = _described(path)
     _check(found, path)
     module = found.model.eval().requires_grad_(False).to(device)
@@ -274,9 +318,23 @@ def restorer_for(
     *,
     precision: Precision = "auto",
 ) -> Restorer | None:
-    """The network that ``restore`` names, put back as it says, but not over what ``blend``, a
-    dub's, finds before the faces by comparing; a parser does not look at them again. None for None.
-    Raises as ``load_restorer``."""
+    """Load a restoration network that leaves occluders uncovered if the dub's blend does.
+
+    Occluders are found by comparison; a parser is not run again.
+
+    Args:
+        restore: What to load; a loaded network; or None.
+        blend: Of the dub.
+        device: Of the network.
+        precision: See ``choose_dtype``.
+
+    Returns:
+        The network, or None for None.
+
+    Raises:
+        WeightsError: See ``load_restorer``.
+        ImportError: Without spandrel.
+    """
     restorer = (
         load_restorer(restore, device, precision=precision)
         if isinstance(restore, Restore)
@@ -299,7 +357,7 @@ def _licence(architecture: str, *, named: bool) -> str:
 
 
 def _described(path: Path) -> Any:
-    """spandrel's descriptor of the network in a file."""
+    """Return spandrel's descriptor of the network in a file."""
     try:
         import spandrel
     except (
@@ -312,8 +370,9 @@ def _described(path: Path) -> Any:
                 'restoring faces needs spandrel: pip install "lipsync-core[restore]"'
             ) from error
         raise ImportError(
-            f"spandrel does not import here ({str(error).partition(chr(10))[0]}); it needs a torchvision that was built for "
-            f'torch {torch.__version__}: pip install "lipsync-core[restore]", with torch and torchvision of one release'
+            f"spandrel does not import here ({str(error).partition(chr(10))[0]}); it needs a "
+            f"torchvision that was built for torch {torch.__version__}: pip install "
+            '"lipsync-core[restore]", with torch and torchvision of one release'
         ) from error
     # a host may have put the others there already
     known, reason = spandrel.MAIN_REGISTRY.copy(), ""
@@ -326,46 +385,50 @@ def _described(path: Path) -> Any:
     tensors = checkpoint.read_as_named(path)
     if "CodeFormer" not in known and set(tensors) >= _CODEFORMER:
         raise WeightsError(
-            f"{path} holds CodeFormer, which spandrel leaves to another package, and that does not import here ({reason}): "
-            f"pip install spandrel_extra_arches. Licence of CodeFormer: {hub.HUB['codeformer'].licence}"
+            f"{path} holds CodeFormer, which needs another package beside spandrel, and that does "
+            f"not import here ({reason}): pip install spandrel_extra_arches. Licence of "
+            f"CodeFormer: {hub.HUB['codeformer'].licence}"
         )
     try:
         return known.load(tensors)
     except spandrel.UnsupportedModelError as error:
         names = ", ".join(list(tensors)[:3])
         raise WeightsError(
-            f"{path} holds no network that spandrel knows (tensors {names} ...); wanted {_WANTED}"
+            f"{path} holds no network that spandrel knows (tensors {names} ...); expected "
+            f"{_EXPECTED}"
         ) from error
     except (RuntimeError, ValueError, LookupError, AssertionError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path} does not fit the network that spandrel takes it for ({reason}); wanted {_WANTED}"
+            f"{path} does not fit the network that spandrel takes it for ({reason}); expected "
+            f"{_EXPECTED}"
         ) from error
 
 
 def _check(found: Any, path: Path) -> None:
-    """WeightsError unless spandrel's descriptor is of a network that restores faces and keeps their
-    size."""
+    """Raise WeightsError unless a network restores faces and keeps their size."""
     if found.purpose != "FaceSR":
         does = _PURPOSES.get(found.purpose, f"is for {found.purpose}")
         raise WeightsError(
-            f"{path} holds {found.architecture.name}, which {does}; wanted {_WANTED}"
+            f"{path} holds {found.architecture.name}, which {does}; expected {_EXPECTED}"
         )
     shape = (found.input_channels, found.output_channels, found.scale)
     if shape != (3, 3, 1):
         got = "{} channels in, {} out, {} times the size".format(*shape)
         raise WeightsError(
-            f"{path} holds {found.architecture.name} with {got}; wanted RGB in and out, of one size"
+            f"{path} holds {found.architecture.name} with {got}; expected RGB in and out, "
+            "of one size"
         )
     for key, tensor in found.model.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
-                f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained"
+                f"{path}: {key} holds numbers that are not finite; the file is damaged, or its "
+                "training failed"
             )
 
 
 def _call(architecture: str, found: Any, module: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
-    """The network as a function of faces in [0,1]; of other architectures, as spandrel calls it."""
+    """Return the network as a function of faces in [0,1]; others as spandrel calls them."""
     if architecture not in _OPTIONS:
         return found
     options = _OPTIONS[architecture]

@@ -88,7 +88,7 @@ class RenderedChunk(Generic[AnyFrames]):
 
 
 def values_at(curve: Tensor | None, index: Tensor) -> Tensor | None:
-    """Return (N,) values of a curve (T,) at frames ``index``, the last one repeating; None for None."""
+    """Return (N,) values of a curve (T,) at frames, the last one repeating; None for None."""
     return None if curve is None else curve[index.clamp_max(len(curve) - 1)]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from ..runtime.warnings import Warnings
+from ..runtime.warnings import WarningLog
 from ..types import ProgressCallback
 
 
@@ -20,7 +20,7 @@ class RunLog:
     """
 
     def __init__(self, logger: logging.Logger, on_progress: ProgressCallback | None = None) -> None:
-        self.warn = Warnings(logger)
+        self.warn = WarningLog(logger)
         self.progress: ProgressCallback = on_progress or (lambda *_: None)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 

@@ -14,22 +14,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..audio.ops import mono, resample
+from ..audio.ops import mix_to_mono, resample
 from ..errors import LipSyncError, MediaError, NoFaceError
 from ..faces.detector_s3fd import syncnet_detector
-from ..faces.selection import usual_centre
-from ..faces.shot_boundaries import scene_cuts
-from ..media import probe, read_audio, write_shifted
+from ..faces.selection import median_center
+from ..faces.shot_boundaries import find_cuts
+from ..media import probe, read_audio, shift_audio
 from ..media.clip import Clip, Cut, open_clip
-from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
+from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
 from ..metrics.sync import score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
 from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
-from ..runtime.prefetch import ahead
-from ..runtime.warnings import Warnings
+from ..runtime.prefetch import prefetch
+from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
 from .track_faces import Finding, find_people, select_device
 
@@ -110,7 +110,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None  # JSON has no NaN
 
 
-def verdict(score: SyncScore, fps: Fraction) -> str:
+def explain_score(score: SyncScore, fps: Fraction) -> str:
     """The offset in words, such as "sound is 3 frames early (120 ms)"; frames of a video at
     ``fps``, its own rate."""
     if score.offset_ms is None:
@@ -151,7 +151,7 @@ def score(
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     source = audio if isinstance(audio, Audio) else video if audio is None else Path(audio)
-    warn = Warnings(_log)
+    warn = WarningLog(_log)
     if mode not in ("exact", "reference"):
         raise ValueError(f"mode is {mode!r}; wanted exact or reference")
     if whole_frame and mode != "reference":
@@ -169,13 +169,13 @@ def score(
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     span = (cut.start, cut.end) if source == video else (Fraction(0), None)
-    sound = judged_sound(source, span, judge, warn)
+    sound = read_judged_audio(source, span, judge, warn)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
-        found = _reference(footage, sound, judge, whole_frame, target, say)
+        found = _score_reference(footage, sound, judge, whole_frame, target, say)
     else:
-        found = _exact(footage, sound, judge, finding, target, say)
+        found = _score_exact(footage, sound, judge, finding, target, say)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = source if isinstance(source, Path) and audio is not None else None
     return ScoreReport(
@@ -210,10 +210,10 @@ def shift_sound(
     ``offset_frames`` / ``fps`` seconds later (< 0: earlier). With a score's ``offset_frames`` and
     its scorer's ``fps`` the result is in sync. MediaError."""
     delay = offset_frames / Fraction(fps)
-    write_shifted(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
+    shift_audio(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
 
-def judged_sound(
+def read_judged_audio(
     source: Path | Audio,
     span: tuple[Fraction, Fraction | None],
     judge: Scorer,
@@ -221,7 +221,7 @@ def judged_sound(
 ) -> Audio:
     """What the judge hears of ``source`` from ``span[0]`` to ``span[1]`` seconds."""
     if isinstance(source, Audio):
-        path, sound = "the audio", resample(mono(source), judge.rate)
+        path, sound = "the audio", resample(mix_to_mono(source), judge.rate)
     else:
         first, stop = (
             round(span[0] * judge.rate),
@@ -239,7 +239,7 @@ def judged_sound(
     return sound
 
 
-def _exact(
+def _score_exact(
     footage: Clip,
     sound: Audio,
     judge: Scorer,
@@ -250,12 +250,12 @@ def _exact(
     """The score of every face, its frames counted at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
     coded = footage.coded(chunk=_CHUNK)
-    with closing(_told(coded, length, "score", say)) as frames:
+    with closing(_report_frames(coded, length, "score", say)) as frames:
         scores = score_tracks(frames, sound, judge, tracks=tracks)
     found: list[TrackScore] = []
     for track, one in zip(tracks, scores, strict=True):
         last = track.start + len(track.visible) - 1
-        found.append(TrackScore(track.start, last, one, usual_centre(track.boxes[track.visible])))
+        found.append(TrackScore(track.start, last, one, median_center(track.boxes[track.visible])))
     return found
 
 
@@ -285,7 +285,7 @@ def _faces(
     return tracks, length
 
 
-def _reference(
+def _score_reference(
     footage: Clip,
     sound: Audio,
     judge: SyncNetScorer,
@@ -296,11 +296,11 @@ def _reference(
     """The same by the public scripts' protocol."""
 
     def frames_of(stage: str) -> Generator[Frames, None, None]:
-        return _told(footage.rgb(chunk=_CHUNK), footage.length or 0, stage, say)
+        return _report_frames(footage.rgb(chunk=_CHUNK), footage.length or 0, stage, say)
 
     if whole_frame:
         with closing(frames_of("score")) as frames:
-            score = whole_frame_score(frames, sound, judge.model)
+            score = score_whole_frame(frames, sound, judge.model)
         middle = (footage.size[0] // 2, footage.size[1] // 2)
         last = max(0, len(score.frame_confidence) + judge.window - 2)  # of the last window
         return [TrackScore(0, last, score, middle)]
@@ -315,27 +315,27 @@ def _reference(
     with closing(frames_of("find faces")) as frames:
         for chunk in frames:
             found += detector.detect(chunk.pixels)
-            begins, state = scene_cuts(chunk.pixels, state)
+            begins, state = find_cuts(chunk.pixels, state)
             cuts.append(begins)
-    tracks = reference_tracks(found, torch.cat(cuts))
+    tracks = find_reference_tracks(found, torch.cat(cuts))
     if not tracks:
         raise NoFaceError(
             f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more than 100 frames (4 s) of "
             f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames where they are faces"
         )
     with closing(frames_of("score")) as frames:
-        scores = track_scores(frames, sound, tracks, judge.model)
+        scores = score_reference_tracks(frames, sound, tracks, judge.model)
     return [
-        TrackScore(track.first_frame, track.last_frame, one, usual_centre(track.boxes))
+        TrackScore(track.first_frame, track.last_frame, one, median_center(track.boxes))
         for track, one in zip(tracks, scores, strict=True)
     ]
 
 
-def _told(
+def _report_frames(
     frames: Iterator[AnyFrames], length: int, stage: str, say: ProgressCallback
 ) -> Generator[AnyFrames, None, None]:
     """``frames``, read ahead, of which ``say`` hears; ``length`` as far as it is known."""
-    with closing(ahead(frames)) as pieces:
+    with closing(prefetch(frames)) as pieces:
         for piece in pieces:
             yield piece
             done = piece.start + piece.pixels.shape[0]

@@ -12,21 +12,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..audio.vad import curve
+from ..audio.vad import activity_curve
 from ..errors import MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_seen, joined, select_each
-from ..faces.selection import rows as seats
-from ..faces.tracking import window
+from ..faces.selection import FaceSelector, first_appearance, join_tracks, select_each
+from ..faces.selection import rows_by_scene as seats
+from ..faces.tracking import track_window
 from ..media import probe_sound
 from ..media.clip import Clip, Cut, open_clip
-from ..metrics.active_speaker import Turn, who_speaks
+from ..metrics.active_speaker import Turn, find_speaker_turns
 from ..metrics.sync_embedder import Scorer
 from ..runtime.intervals import merge_intervals
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame
 from ..types import Audio, FaceTrack, Frames, ProgressCallback, YuvFrames
 from .run_log import RunLog
-from .score import judged_sound, load_scorer
+from .score import load_scorer, read_judged_audio
 from .track_faces import Finding, find_people, reorder_track, select_device
 from .turn_table import TurnRow
 
@@ -78,7 +78,7 @@ def speakers(
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
 ) -> SpeakersReport:
-    """Find who speaks when in a video; see ``who_speaks``.
+    """Find who speaks when in a video; see ``find_speaker_turns``.
 
     Args:
         video: The file.
@@ -140,7 +140,7 @@ def detect_turns(
     *,
     log: RunLog,
 ) -> list[Turn]:
-    """Detect the active speaker of a clip; see ``who_speaks``.
+    """Detect the active speaker of a clip; see ``find_speaker_turns``.
 
     Args:
         clip: The video.
@@ -156,19 +156,19 @@ def detect_turns(
     """
     assert clip.path is not None  # images have no sound of their own
     fps, span = clip.fps, (cut.start, cut.end) if audio == clip.path else (Fraction(0), None)
-    speech = judged_sound(audio, span, judge, log.warn)
+    speech = read_judged_audio(audio, span, judge, log.warn)
     at_judge = open_clip(clip.path, replace(cut, fps=judge.fps), on_warning=log.warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
     judged_tracks = [reorder_track(track, length, index) for track in tracks]
-    with closing(ahead(at_judge.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
+    with closing(prefetch(at_judge.frames(torch.arange(count), chunk=_CHUNK))) as pieces:
 
         def watched() -> Iterator[Frames | YuvFrames]:
             for piece in pieces:
                 yield piece
                 log.progress("listen", piece.start + piece.pixels.shape[0], count)
 
-        found = who_speaks(watched(), speech, judge, tracks=judged_tracks)
+        found = find_speaker_turns(watched(), speech, judge, tracks=judged_tracks)
     ends = [
         (turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop)))
         for turn in found
@@ -239,7 +239,7 @@ def describe_turns(
 
 
 def _name(person: FaceTrack, tracks: Sequence[FaceTrack]) -> FaceSelector:
-    x, y = (max(0, round(v)) for v in first_seen(person)[1])
+    x, y = (max(0, round(v)) for v in first_appearance(person)[1])
     place = FaceSelector("point", point=(x, y))
     (scene,) = (people for people in seats(tracks) if any(one is person for one in people))
     if select_each(scene, place)[0] is person:
@@ -311,7 +311,7 @@ def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, 
     for track in sorted({turn.track for turn in turns}):
         spans = merge_intervals([(turn.first, turn.stop) for turn in turns if turn.track == track])
         seconds = torch.tensor(spans).double() * fps.denominator / fps.numerator
-        opacity[track] = curve(seconds, fps=fps, count=count)
+        opacity[track] = activity_curve(seconds, fps=fps, count=count)
     return opacity
 
 
@@ -334,13 +334,13 @@ def speaking_faces(
         shown = torch.zeros(len(index))
         for i in lane:
             shown = torch.maximum(shown, opacity[i] * _visible(tracks[i], length, index))
-        faces.append((joined([tracks[i] for i in lane]), shown))
+        faces.append((join_tracks([tracks[i] for i in lane]), shown))
     return faces
 
 
 def _visible(track: FaceTrack, length: int, index: Tensor) -> Tensor:
     """(T,) bool: output frames that show the track; ``index`` is as in ``speaking_faces``."""
-    return window(track, 0, length).visible[index]
+    return track_window(track, 0, length).visible[index]
 
 
 def _assign_lanes(chosen: Sequence[int], tracks: Sequence[FaceTrack]) -> list[list[int]]:

@@ -15,12 +15,12 @@ from ..faces import Detector
 from ..faces.detector_mini import MiniDetector
 from ..faces.detector_s3fd import S3FDDetector
 from ..faces.detector_yunet import YuNetDetector
-from ..faces.external import points_in_boxes, tracks_from_boxes
+from ..faces.external import find_points_in_boxes, tracks_from_boxes
 from ..faces.landmark_model import LandmarkModel, with_landmarks
-from ..faces.landmarks import VERSION, LandmarkFinder, with_dense
+from ..faces.landmarks import VERSION, LandmarkFinder, add_dense_points
 from ..faces.parser import FaceParser
-from ..faces.shot_boundaries import scene_cuts
-from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, window
+from ..faces.shot_boundaries import find_cuts
+from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, track_window
 from ..media.clip import DETECT_SIDE, Clip
 from ..models.face_detector import FaceDetector
 from ..models.face_landmarks import FaceLandmarks
@@ -30,7 +30,7 @@ from ..models.precision import Precision
 from ..models.s3fd import S3FD
 from ..models.weights import load_model, weights_file
 from ..runtime.options import Option
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames
 from .track_cache import derived_key, load_tracks, store_tracks, track_key
 
@@ -224,7 +224,7 @@ def _track_without_dense(
 
     def counted() -> Iterator[Frames]:
         nonlocal count
-        with closing(ahead(clip.reduced(stop))) as pieces:
+        with closing(prefetch(clip.reduced(stop))) as pieces:
             for piece in pieces:
                 count = piece.start + piece.pixels.shape[0]
                 yield piece
@@ -264,20 +264,20 @@ def add_landmarks(
         on_found: Called with ``count`` at times, so that the caller can stop the search.
 
     Returns:
-        The tracks as ``with_dense`` gives them.
+        The tracks as ``add_dense_points`` gives them.
     """
     if not people:
         return list(people)
 
     def watched() -> Iterator[Frames]:
-        with closing(ahead(clip.reduced(count))) as pieces:
+        with closing(prefetch(clip.reduced(count))) as pieces:
             for piece in pieces:
                 yield piece
                 if on_found is not None:
                     on_found(count)
 
     smoothing = pace.smoothing * float(clip.fps)
-    return with_dense(people, watched(), landmarks, scale=clip.scale, smoothing=smoothing)
+    return add_dense_points(people, watched(), landmarks, scale=clip.scale, smoothing=smoothing)
 
 
 def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
@@ -291,7 +291,7 @@ def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     Returns:
         The track of T output frames, from frame 0.
     """
-    whole = window(person, 0, length)
+    whole = track_window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
     scores = None if whole.dense_scores is None else whole.dense_scores[index]
     return FaceTrack(
@@ -411,13 +411,13 @@ def track_boxes(
     per_frame = repeat(boxes[0]) if len(boxes) == 1 else iter(boxes)
     stretch = torch.tensor(clip.scale)
     for piece in clip.reduced(sys.maxsize):
-        begins, state = scene_cuts(piece.pixels, state)
+        begins, state = find_cuts(piece.pixels, state)
         cuts.append(begins)
         if points is None and detector is not None:
             # too few boxes are refused below
             for picture, here in zip(piece.pixels, per_frame, strict=False):
                 detected.append(
-                    points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch
+                    find_points_in_boxes(picture, here / stretch.repeat(2), detector) * stretch
                 )
         count = piece.start + len(piece.pixels)
         if on_found is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import LipSyncError
 from ..faces.selection import FaceSelector, parse_face
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 from ..runtime.timecode import parse_seconds
 
 _COLUMNS = ["start", "end", "face"]
@@ -79,7 +79,7 @@ def write_turns(path: Path, rows: Sequence[TurnRow], *, overwrite: bool = False)
     if path.exists() and not overwrite:
         raise LipSyncError(f"{path} exists; choose another name, or overwrite it")
     try:
-        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as out:
+        with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(_COLUMNS)
             writer.writerows(
@@ -109,6 +109,7 @@ def _parse_row(line: list[str], separator: str, place: str) -> TurnRow:
         raise LipSyncError(f"{place}: {error}") from error
     if end <= start:
         raise LipSyncError(
-            f"{place} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < end"
+            f"{place} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < "
+            f"end"
         )
     return TurnRow(start, end, face)

@@ -1,5 +1,4 @@
-"""Values as JSON and TOML give them, in exactly the form that annotations want: tuples and frozen
-configs, no guessing."""
+"""Convert values from JSON and TOML to the exact types of annotations and frozen dataclasses."""
 
 import dataclasses
 import json
@@ -8,13 +7,20 @@ import types
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 
-def typed(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
-    """``value`` as the annotation ``kind`` (int, str, bool, float, Literal, X | None, tuple,
-    dataclass) wants it.
+def from_dict(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
+    """Convert ``value`` to the annotated type ``kind``, strictly.
 
-    ``name`` is what errors call it. ``defaults``: fields of a dataclass that are left out take
-    theirs; otherwise every field must be there. ValueError for unknown, missing and ill-typed
-    fields and for numbers that are not finite.
+    Args:
+        kind: int, str, bool, float, Literal, X | None, tuple or a dataclass.
+        value: what JSON or TOML gave.
+        name: what error messages call the value.
+        defaults: whether fields of a dataclass may be left out, and then take their defaults.
+
+    Returns:
+        The value of that type.
+
+    Raises:
+        ValueError: If a field is unknown, missing or of another type, or a number is not finite.
     """
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -23,12 +29,12 @@ def typed(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
         each = args[:1] * len(value) if args[1:] == (...,) else args
         if len(each) == len(value):
             pairs = enumerate(zip(each, value, strict=True))
-            return tuple(typed(k, v, f"{name}[{i}]", defaults=defaults) for i, (k, v) in pairs)
+            return tuple(from_dict(k, v, f"{name}[{i}]", defaults=defaults) for i, (k, v) in pairs)
     if origin is Literal and any(value == arg and type(value) is type(arg) for arg in args):
         return value
     if origin in (Union, types.UnionType) and type(None) in args and len(args) == 2:  # X | None
         inner = next(arg for arg in args if arg is not type(None))
-        return None if value is None else typed(inner, value, name, defaults=defaults)
+        return None if value is None else from_dict(inner, value, name, defaults=defaults)
     if (
         kind is float
         and isinstance(value, (int, float))
@@ -50,7 +56,10 @@ def _config(kind: type[Any], value: Any, name: str, defaults: bool) -> Any:
         got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else _shown(value)
         raise ValueError(f"{name} has {got}; wanted {sorted(known)}")
     return kind(
-        **{key: typed(hints[key], value[key], f"{name}.{key}", defaults=defaults) for key in value}
+        **{
+            key: from_dict(hints[key], value[key], f"{name}.{key}", defaults=defaults)
+            for key in value
+        }
     )
 
 

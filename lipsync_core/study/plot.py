@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 from .report import Estimate, StudyReport
 from .store import QUESTIONS, SCALE, StudyError
 
@@ -27,9 +27,9 @@ def save_report(report: StudyReport, folder: Path) -> None:
         "report.md": report.to_markdown(),
         "report.json": report.to_json() + "\n",
     }.items():
-        with replacing(folder / name) as part:
+        with atomic_write(folder / name) as part:
             part.write_text(text, encoding="utf-8")
-    with replacing(folder / "report.png") as part:
+    with atomic_write(folder / "report.png") as part:
         plot_report(report, part)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 
 
 class Stateful(Protocol):
@@ -100,7 +100,7 @@ def plain(value: Any) -> Any:
 def _write(state: Any, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise TrainingError(

@@ -15,7 +15,7 @@ from ..audio.features import MelFeatures
 from ..errors import NoClipsError, TrainingError
 from ..models.generator import SoundFeatures
 from ..models.sync_expert import SyncExpertConfig
-from ..runtime.prefetch import ahead
+from ..runtime.prefetch import prefetch
 from .clips import Clip, speaker_weights
 
 Sample = Mapping[str, npt.NDArray[Any]]
@@ -203,7 +203,7 @@ class Loader(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         if self._made is None:
-            self._made = ahead(self._batches(self._step), depth=self._depth)
+            self._made = prefetch(self._batches(self._step), depth=self._depth)
         batch = next(self._made)
         self._step += 1
         return batch

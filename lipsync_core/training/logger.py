@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..runtime.atomic import replacing
+from ..runtime.atomic import atomic_write
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class Journal:
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
         self._lines = out / "evaluations.jsonl"
         kept = [line for line in _lines(self._lines) if line["step"] <= step]
-        with _writing(self._lines), replacing(self._lines) as part:
+        with _writing(self._lines), atomic_write(self._lines) as part:
             part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
         self._curves = out / "tensorboard"
         with _writing(self._curves):

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..runtime.atomic import alone
-from ..runtime.prefetch import ahead
+from ..runtime.atomic import exclusive_dir
+from ..runtime.prefetch import prefetch
 from .checkpoints import Progress, Stateful, resume, save_batch, save_state
 from .distributed import World
 from .logger import Evaluation, Journal, Tally
@@ -53,7 +53,7 @@ class Draws(Generic[B]):
         self._draw, self._depth, self._step = draw, depth, 0
 
     def __iter__(self) -> Generator[B]:
-        for batch in ahead(map(self._draw, itertools.count(self._step)), depth=self._depth):
+        for batch in prefetch(map(self._draw, itertools.count(self._step)), depth=self._depth):
             self._step += 1
             yield batch
 
@@ -169,7 +169,7 @@ def _begun(
 ) -> Generator[tuple[Progress, Journal | None]]:
     """How far the run is, and the journal of the first rank, which has ``out`` for itself until the
     end."""
-    with alone(out) if world.first else nullcontext():
+    with exclusive_dir(out) if world.first else nullcontext():
         progress = resume(out / "last.pt", parts)
         if not world.agree(progress.step):
             raise TrainingError(

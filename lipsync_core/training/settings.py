@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import TrainingError
-from ..runtime.atomic import replacing
-from ..runtime.config import typed
+from ..runtime.atomic import atomic_write
+from ..runtime.config import from_dict
 
 S = TypeVar("S")
 
@@ -22,7 +22,7 @@ def read_settings(path: str | Path, kind: type[S]) -> S:
     impossible values.
     """
     try:
-        return typed(
+        return from_dict(
             kind,
             tomllib.loads(Path(path).read_text(encoding="utf-8-sig")),
             "the run",
@@ -37,7 +37,9 @@ def kept_settings(out: Path, kind: type[S]) -> S:
     added since take their defaults. TrainingError where there is none."""
     path = out / "settings.json"
     try:
-        return typed(kind, json.loads(path.read_text(encoding="utf-8")), "the run", defaults=True)
+        return from_dict(
+            kind, json.loads(path.read_text(encoding="utf-8")), "the run", defaults=True
+        )
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{path} tells no run of this kind ({error}); wanted a folder with last.pt, best.pt and the settings beside them"
@@ -75,7 +77,7 @@ def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
     told = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_text(told, encoding="utf-8")
     except OSError as error:
         raise TrainingError(

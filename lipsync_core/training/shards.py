@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import LipSyncError, NoClipsError
-from ..runtime.atomic import partial_of, replacing
+from ..runtime.atomic import atomic_write, temporary_name
 
 Array = npt.NDArray[Any]
 Source = Path | str
@@ -242,11 +242,11 @@ class ShardWriter:
             }
             for entry in self._entries
         ]
-        with replacing(self._folder / INDEX) as index:
+        with atomic_write(self._folder / INDEX) as index:
             index.write_text(json.dumps({"format": _FORMAT, "clips": rows}), encoding="utf-8")
 
     def _opened(self) -> tarfile.TarFile:
-        self._part = partial_of(self._folder / f"{self._count:06}.tar")
+        self._part = temporary_name(self._folder / f"{self._count:06}.tar")
         self._file = self._part.open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
         return self._tar

@@ -20,7 +20,7 @@ from lipsync_core.audio.features import (
     mel_windows,
     window_start,
 )
-from lipsync_core.audio.ops import frame_count, mono, resample, shifted
+from lipsync_core.audio.ops import frame_count, mix_to_mono, resample, shift
 from lipsync_core.media import resample_pyav
 from lipsync_core.types import Audio
 
@@ -181,7 +181,7 @@ def test_no_tail_is_lost(fps: Fraction, count: int) -> None:
 
 
 def test_mono_is_the_mean() -> None:
-    audio = mono(Audio(torch.tensor([[1.0, 0.5], [0.0, -0.5]]), 8000))
+    audio = mix_to_mono(Audio(torch.tensor([[1.0, 0.5], [0.0, -0.5]]), 8000))
     assert audio.samples.tolist() == [[0.5, 0.0]] and audio.rate == 8000
 
 
@@ -244,8 +244,8 @@ def test_resampling_few_samples(count: int) -> None:
 )
 def test_shifted_sound_comes_back_but_for_its_end(delay: Fraction) -> None:
     audio = Audio(torch.rand(2, 16, generator=torch.manual_seed(0)) + 0.1, 8)
-    there = shifted(audio, delay)
-    back = shifted(there, -delay)
+    there = shift(audio, delay)
+    back = shift(there, -delay)
     lost = min(16, abs(round(delay * 8)))
     kept = slice(0, 16 - lost) if delay >= 0 else slice(lost, 16)
     assert torch.equal(back.samples[:, kept], audio.samples[:, kept])
@@ -256,7 +256,7 @@ def test_shifted_sound_comes_back_but_for_its_end(delay: Fraction) -> None:
 
 def test_sound_is_shifted_to_the_nearest_sample() -> None:
     audio = Audio(torch.tensor([[1.0, 2.0, 3.0]]), 10)
-    assert [shifted(audio, Fraction(n, 100)).samples[0, 0].item() for n in (4, 5, -5, -6)] == [
+    assert [shift(audio, Fraction(n, 100)).samples[0, 0].item() for n in (4, 5, -5, -6)] == [
         1.0,
         0.0,
         1.0,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lipsync_core.audio.vad import (
     Edges,
-    curve,
-    shown_in,
+    activity_curve,
+    opacity_and_activity,
     silent_frames,
     voice_activity,
     voiced_stretches,
@@ -122,7 +122,7 @@ def test_time_is_exact_hours_on(fps: Fraction) -> None:
         Fraction(2 * first - 1, 2) / fps,
         Fraction(2 * first + 61, 2) / fps,
     )  # from the middle of a frame to that of another
-    found = curve(
+    found = activity_curve(
         torch.tensor([[float(t) for t in stretch]]).double(),
         fps=fps,
         count=count,
@@ -133,7 +133,7 @@ def test_time_is_exact_hours_on(fps: Fraction) -> None:
 
 def test_edges_are_soft_and_lead_the_sound() -> None:
     fine = Fraction(1000)
-    found = curve(torch.tensor([[1.0, 2.0]]), fps=fine, count=3000)
+    found = activity_curve(torch.tensor([[1.0, 2.0]]), fps=fine, count=3000)
     assert (
         found[1000:2000].eq(1).all()
         and found[960] == 1
@@ -146,10 +146,10 @@ def test_edges_are_soft_and_lead_the_sound() -> None:
         and found[2201:].eq(0).all()
     )
     assert found.diff().abs().max() < 0.011
-    both = curve(torch.tensor([[1.0, 2.0], [2.2, 2.4]]), fps=fine, count=3000)
+    both = activity_curve(torch.tensor([[1.0, 2.0], [2.2, 2.4]]), fps=fine, count=3000)
     # they meet before either is down
     assert both[2000:2200].min() > 0.3 and torch.equal(both[:2080], found[:2080])
-    assert not curve(torch.zeros(0, 2), fps=fine, count=9).any()
+    assert not activity_curve(torch.zeros(0, 2), fps=fine, count=9).any()
     with pytest.raises(ValueError, match="negative"):
         Edges(attack_ms=-1)
 
@@ -180,18 +180,20 @@ def test_silent_frames_are_those_far_from_voice() -> None:
 
 def test_what_is_shown_in_silence() -> None:
     activity, turns = torch.rand(9), torch.rand(9)
-    assert shown_in("keep", None, activity) == (activity, None) and shown_in(
-        "close", None, activity
-    ) == (
+    assert opacity_and_activity("keep", None, activity) == (
+        activity,
+        None,
+    ) and opacity_and_activity("close", None, activity) == (
         None,
         activity,
     )
-    assert shown_in("generate", None, None) == (None, None)
-    assert shown_in("generate", turns, activity) == (turns, None) and shown_in(
-        "close", turns, activity
-    ) == (
+    assert opacity_and_activity("generate", None, None) == (None, None)
+    assert opacity_and_activity("generate", turns, activity) == (
+        turns,
+        None,
+    ) and opacity_and_activity("close", turns, activity) == (
         turns,
         activity,
     )
-    both, speaks = shown_in("keep", turns, activity)
+    both, speaks = opacity_and_activity("keep", turns, activity)
     assert speaks is None and both is not None and torch.equal(both, turns * activity)

@@ -116,9 +116,9 @@ def syncnet_s3fd() -> S3FD:
         "s3fd_syncnet_python"
     ]["keys"]
     public = {key: recipe(key, tuple(shape)) for key, (shape, _) in keys.items()}
-    network = architectures.recognise(public, REFERENCE)
+    network = architectures.recognize(public, REFERENCE)
     model = S3FD(network.config)
-    model.load_state_dict(architectures.our_names(network, public), strict=True)
+    model.load_state_dict(architectures.to_our_names(network, public), strict=True)
     return model.eval()
 
 

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from lipsync_core.faces.detector_mini import MiniDetector
 from lipsync_core.faces.detector_s3fd import canonical_points
-from lipsync_core.faces.external import five_points, points_in_boxes, tracks_from_boxes
+from lipsync_core.faces.external import (
+    find_points_in_boxes,
+    five_points_from_mesh,
+    tracks_from_boxes,
+)
 from lipsync_core.faces.selection import parse_face, select
-from lipsync_core.faces.tracking import track, window
+from lipsync_core.faces.tracking import link_detections, track_window
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.models.weights import load_model
 from lipsync_core.pipelines.track_faces import reorder_track
@@ -50,7 +54,7 @@ def test_a_photo_and_a_short_batch_keep_every_box() -> None:
         (i, Detections(b, canonical_points(b), torch.ones(len(b)))) for i, b in enumerate(brief)
     ]
     # a detector's would be taken for false alarms
-    assert len(track(detections, cuts=(), max_gap=25, smoothing=0)) == 1
+    assert len(link_detections(detections, cuts=(), max_gap=25, smoothing=0)) == 1
 
 
 def test_motion_cuts_and_points_come_through() -> None:
@@ -80,7 +84,7 @@ def test_dense_points_go_wherever_the_track_goes() -> None:
     assert whole.dense is not None and torch.equal(
         whole.dense, torch.cat([first.dense, second.dense])
     )
-    padded = window(second, 25, 40)
+    padded = track_window(second, 25, 40)
     assert (
         padded.dense is not None
         and not padded.dense[:5].any()
@@ -170,16 +174,18 @@ def test_the_face_in_a_box_has_the_detectors_points(astronaut: Tensor, mini: Min
     eyes = float((seen.points[0, 0] - seen.points[0, 1]).norm())
     for zoom in (1, 3):
         large = astronaut.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1)
-        points = points_in_boxes(large, drawn * zoom, mini) / zoom
+        points = find_points_in_boxes(large, drawn * zoom, mini) / zoom
         assert float((points[:3] - seen.points[0]).norm(dim=2).max()) < 0.15 * eyes
         torch.testing.assert_close(points[3], canonical_points(drawn)[3])
-    assert points_in_boxes(astronaut, NOBODY, mini).shape == (0, 5, 2)
+    assert find_points_in_boxes(astronaut, NOBODY, mini).shape == (0, 5, 2)
 
 
 def test_a_neighbours_face_is_not_taken(astronaut: Tensor, mini: MiniDetector) -> None:
     (seen,) = mini.detect(astronaut[None])
     beside = seen.boxes[:1] + torch.tensor([1.2, 0, 1.2, 0]) * (seen.boxes[0, 2] - seen.boxes[0, 0])
-    torch.testing.assert_close(points_in_boxes(astronaut, beside, mini), canonical_points(beside))
+    torch.testing.assert_close(
+        find_points_in_boxes(astronaut, beside, mini), canonical_points(beside)
+    )
 
 
 def test_usual_points_are_near_those_of_a_face_and_of_whole_numbers_too(
@@ -196,6 +202,12 @@ def test_five_points_of_a_mesh(count: int) -> None:
     mesh = torch.zeros(count, 2)
     mesh[[33, 133, 362, 263]] = torch.tensor([[10.0, 20], [20, 22], [40, 22], [50, 20]])
     mesh[[1, 61, 291]] = torch.tensor([[30.0, 40], [18, 55], [42, 56]])
-    assert five_points(mesh).tolist() == [[15, 21], [45, 21], [30, 40], [18, 55], [42, 56]]
+    assert five_points_from_mesh(mesh).tolist() == [
+        [15, 21],
+        [45, 21],
+        [30, 40],
+        [18, 55],
+        [42, 56],
+    ]
     with pytest.raises(ValueError, match=r"\(68, 2\); wanted MediaPipe's face mesh"):
-        five_points(torch.zeros(68, 2))
+        five_points_from_mesh(torch.zeros(68, 2))

@@ -13,15 +13,15 @@ from torch import Tensor
 from lipsync_core.blend.landmark_masks import LAYOUTS, outline_mask
 from lipsync_core.faces.landmarks import (
     LandmarkFinder,
-    fill_from,
+    add_dense_points,
+    confidence_weights,
+    confident_frames,
+    fill_missing_points,
+    low_confidence_warning,
     smooth_dense,
-    sure_frames,
-    sure_shares,
-    unsure_warning,
-    with_dense,
 )
-from lipsync_core.faces.selection import joined
-from lipsync_core.faces.tracking import window
+from lipsync_core.faces.selection import join_tracks
+from lipsync_core.faces.tracking import track_window
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,
@@ -109,22 +109,22 @@ def test_faces_are_found_alike_in_any_company() -> None:
 def test_chunks_change_nothing(chunk: int) -> None:
     tracks = [face(), face(7, start=4, shift=20.0)]
     tracks[0].visible[3:5] = False
-    whole = with_dense(tracks, [clip()], finder(), smoothing=2.0)
-    parts = with_dense(tracks, pieces(clip(), chunk), finder(), smoothing=2.0)
+    whole = add_dense_points(tracks, [clip()], finder(), smoothing=2.0)
+    parts = add_dense_points(tracks, pieces(clip(), chunk), finder(), smoothing=2.0)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(dense_of(one), dense_of(other), atol=1e-3, rtol=0)
         torch.testing.assert_close(one.dense_scores, other.dense_scores)
     assert not dense_of(whole[0])[3:5].any()
-    alone = with_dense(tracks[1:], [clip()], finder(), smoothing=2.0)
+    alone = add_dense_points(tracks[1:], [clip()], finder(), smoothing=2.0)
     torch.testing.assert_close(dense_of(alone[0]), dense_of(whole[1]), atol=1e-3, rtol=0)
 
 
 def test_tracks_of_larger_frames_get_points_in_their_own_px() -> None:
     scale = (2.0, 3.0)
     stretch = torch.tensor(scale)
-    (small,) = with_dense([face()], [clip()], finder())
+    (small,) = add_dense_points([face()], [clip()], finder())
     large = replace(face(), boxes=face().boxes * stretch.repeat(2), points=face().points * stretch)
-    (found,) = with_dense([large], [clip()], finder(), scale=scale)
+    (found,) = add_dense_points([large], [clip()], finder(), scale=scale)
     torch.testing.assert_close(dense_of(found), dense_of(small) * stretch, atol=2e-3, rtol=0)
 
 
@@ -180,46 +180,48 @@ def test_what_is_doubted_lies_between_what_is_sure() -> None:
     frames.pixels[4:7] = 0
     still = face()
     still.points[:], still.boxes[:] = still.points[:1].clone(), still.boxes[:1].clone()
-    (found,) = with_dense([still], [frames], Doubting(network(), precision="float32"))
+    (found,) = add_dense_points([still], [frames], Doubting(network(), precision="float32"))
     dense = dense_of(found)
     torch.testing.assert_close(dense[4:7], dense[:1].expand(3, -1, -1), atol=1e-3, rtol=0)
-    assert sure_frames(found).tolist() == [not 4 <= i < 7 for i in range(COUNT)]
-    assert unsure_warning([found]) is None
+    assert confident_frames(found).tolist() == [not 4 <= i < 7 for i in range(COUNT)]
+    assert low_confidence_warning([found]) is None
 
 
 def test_a_face_that_is_mostly_doubted_has_no_outline_and_the_report_hears_of_it() -> None:
-    (found,) = with_dense([face()], [clip()], finder(sure=-4.0))
-    assert found.dense is None and found.dense_scores is not None and not sure_frames(found).any()
-    said = unsure_warning([found])
+    (found,) = add_dense_points([face()], [clip()], finder(sure=-4.0))
+    assert (
+        found.dense is None and found.dense_scores is not None and not confident_frames(found).any()
+    )
+    said = low_confidence_warning([found])
     assert said is not None and "100%" in said
-    assert unsure_warning([face()]) is None  # nobody looked
+    assert low_confidence_warning([face()]) is None  # nobody looked
 
 
 def test_of_one_person_scenes_without_landmarks_get_the_usual_ones() -> None:
-    (known,) = with_dense([face()], [clip()], finder())
+    (known,) = add_dense_points([face()], [clip()], finder())
     turned = replace(
         face(5, start=COUNT, scene=COUNT, shift=9.0), dense_scores=torch.full((5,), 0.1)
     )
-    whole = joined([known, turned])
+    whole = join_tracks([known, turned])
     assert (
         whole.dense_scores is not None
-        and sure_frames(whole).tolist() == [True] * COUNT + [False] * 5
+        and confident_frames(whole).tolist() == [True] * COUNT + [False] * 5
     )
     assert torch.equal(dense_of(whole)[:COUNT], dense_of(known))
     torch.testing.assert_close(
         dense_of(whole)[COUNT + 1] - dense_of(whole)[COUNT], torch.full((POINTS, 2), 0.5)
     )
     one_shape = replace(known, dense=dense_of(known)[:1] + 0.5 * torch.arange(COUNT)[:, None, None])
-    filled = fill_from([one_shape, turned])[1]
+    filled = fill_missing_points([one_shape, turned])[1]
     torch.testing.assert_close(dense_of(filled), dense_of(one_shape)[:5] + 9.0, atol=1e-2, rtol=0)
-    nobody = joined([turned, replace(turned, start=30)])
+    nobody = join_tracks([turned, replace(turned, start=30)])
     assert nobody.dense is None and nobody.dense_scores is not None
 
 
 def test_scores_go_wherever_the_track_goes() -> None:
     scores = torch.linspace(0.1, 1, COUNT)
     track = replace(face(start=2), dense=torch.ones(COUNT, POINTS, 2), dense_scores=scores)
-    padded = window(track, 0, COUNT + 4)
+    padded = track_window(track, 0, COUNT + 4)
     assert padded.dense_scores is not None
     assert padded.dense_scores.tolist() == [0, 0, *scores.tolist(), 0, 0]
     shown = reorder_track(track, COUNT + 2, torch.tensor([5, 3, 3]))
@@ -299,11 +301,11 @@ def test_pictures_and_footage_alike_and_stored_with_the_tracks(
 
 def test_frames_that_are_not_sure_are_shown_less_and_their_neighbours_softly() -> None:
     track = replace(face(), dense_scores=torch.ones(len(face().visible)))
-    assert sure_shares(track) is not None and bool((sure_shares(track) == 1).all())  # type: ignore[union-attr]
-    assert sure_shares(face()) is None
+    assert confidence_weights(track) is not None and bool((confidence_weights(track) == 1).all())  # type: ignore[union-attr]
+    assert confidence_weights(face()) is None
     scores = torch.ones(len(face().visible))
     scores[4:6] = 0.1
-    shares = sure_shares(replace(face(), dense_scores=scores))
+    shares = confidence_weights(replace(face(), dense_scores=scores))
     assert shares is not None
     assert shares[4:6].tolist() == [0, 0] and bool(
         ((shares[[3, 6]] > 0) & (shares[[3, 6]] < 1)).all()
@@ -314,6 +316,6 @@ def test_a_model_that_moves_lips_says_which_frames_it_leaves() -> None:
     scores = torch.ones(len(face().visible))
     scores[: len(scores) // 4] = 0.1
     doubtful = replace(face(), dense_scores=scores)
-    assert unsure_warning([doubtful]) is None
-    said = unsure_warning([doubtful], passed=True)
+    assert low_confidence_warning([doubtful]) is None
+    said = low_confidence_warning([doubtful], passed=True)
     assert said is not None and "stays" in said and "mini-2" in said

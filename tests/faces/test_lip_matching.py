@@ -9,7 +9,7 @@ from helpers.lips import FPS, PRIOR, face, lip_warp, noise
 from torch import Tensor
 
 from lipsync_core.blend.blender import Blend
-from lipsync_core.faces.lip_matching import head_turns, match_frames, pick_frames
+from lipsync_core.faces.lip_matching import match_frames, measure_head_turns, pick_frames
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
 from lipsync_core.media.clip import ImageClip
 from lipsync_core.models.wav2lip import MINI, Generator
@@ -29,7 +29,7 @@ def mouths(openings: list[float]) -> Tensor:
 
 
 def still_head(count: int) -> Tensor:
-    return head_turns(face()).expand(count, -1)
+    return measure_head_turns(face()).expand(count, -1)
 
 
 def test_picked_frames_span_what_the_clip_has() -> None:
@@ -84,7 +84,7 @@ def test_what_stays_as_it_is_changes_no_picture() -> None:
 def test_a_head_that_is_turned_alike_is_preferred() -> None:
     points = mouths([0.05, 0.05])
     points[1, NOSE_BRIDGE, 0] += 6
-    turns = head_turns(points)[[0] * 6 + [1] * 6]
+    turns = measure_head_turns(points)[[0] * 6 + [1] * 6]
     found = match_frames(lip_shapes(points[:1]).expand(12, -1), turns, points, SPREAD)
     assert found.tolist() == [0] * 6 + [1] * 6
 

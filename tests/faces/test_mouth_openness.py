@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.mouth_openness import closed_frames, nearest, openness
+from lipsync_core.faces.mouth_openness import find_closed_frames, measure_openness, nearest_index
 
 SIZE = 96
 SKIN, LIPS, BEARD = (0.8, 0.6, 0.5), (0.7, 0.35, 0.33), (0.25, 0.18, 0.14)
@@ -46,7 +46,7 @@ def test_open_mouths_have_more_than_closed_ones(
     faces = torch.stack(
         [face(gap, inside=inside, dark=dark, beard=beard) for gap in (0, 0.04, 0.1)]
     )
-    closed, parted, wide = openness(faces).tolist()
+    closed, parted, wide = measure_openness(faces).tolist()
     assert 0 <= closed < 0.75 * min(parted, wide)
     assert parted < wide or inside == TEETH  # of teeth, how many there are hardly counts
 
@@ -54,19 +54,23 @@ def test_open_mouths_have_more_than_closed_ones(
 def test_the_strength_and_the_colour_of_the_light_do_not_matter() -> None:
     faces = torch.stack([face(0), face(0.03), face(0.08, inside=TEETH)])
     lit = faces * torch.tensor([0.6, 0.45, 0.3])[:, None, None]
-    torch.testing.assert_close(openness(lit), openness(faces), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(measure_openness(lit), measure_openness(faces), atol=1e-5, rtol=1e-4)
 
 
 def test_a_batch_is_its_single_faces_and_sizes_agree() -> None:
     faces = torch.stack([face(gap) for gap in (0, 0.03, 0.08)])
-    torch.testing.assert_close(torch.cat([openness(one[None]) for one in faces]), openness(faces))
+    torch.testing.assert_close(
+        torch.cat([measure_openness(one[None]) for one in faces]), measure_openness(faces)
+    )
     small = torch.nn.functional.avg_pool2d(faces, 2)
-    torch.testing.assert_close(openness(small), openness(faces), atol=0.05, rtol=0.2)
+    torch.testing.assert_close(
+        measure_openness(small), measure_openness(faces), atol=0.05, rtol=0.2
+    )
 
 
 def test_openness_has_its_gradient() -> None:
     faces = torch.stack([face(0.05)]).double().requires_grad_()
-    (slope,) = torch.autograd.grad(openness(faces).sum(), faces)
+    (slope,) = torch.autograd.grad(measure_openness(faces).sum(), faces)
     assert slope.isfinite().all() and slope.abs().sum() > 0
 
 
@@ -74,7 +78,7 @@ def test_closed_frames_lie_in_each_stretch_that_has_some() -> None:
     time = torch.arange(100)
     values = 1 - torch.cos(time / 25 * 2 * torch.pi)  # closed once a second
     values[60:90] += 3  # but for a while open throughout
-    chosen = closed_frames(values, torch.ones(100, dtype=torch.bool), fps=FPS, most=9)
+    chosen = find_closed_frames(values, torch.ones(100, dtype=torch.bool), fps=FPS, most=9)
     assert chosen.tolist() == sorted(set(chosen.tolist())) and values[chosen].max() < 0.5
     assert not ((chosen >= 60) & (chosen < 90)).any() and {0, 25, 50} <= set(chosen.tolist())
 
@@ -82,7 +86,7 @@ def test_closed_frames_lie_in_each_stretch_that_has_some() -> None:
 @pytest.mark.parametrize("most", [1, 3, 7])
 def test_at_most_so_many_and_spread_over_the_clip(most: int) -> None:
     values = torch.rand(1000, generator=torch.Generator().manual_seed(1))
-    chosen = closed_frames(values, torch.ones(1000, dtype=torch.bool), fps=FPS, most=most)
+    chosen = find_closed_frames(values, torch.ones(1000, dtype=torch.bool), fps=FPS, most=most)
     assert len(chosen) == most and values[chosen].max() < 0.1
     slots = chosen * most // 1000
     assert slots.tolist() == list(range(most))
@@ -90,19 +94,24 @@ def test_at_most_so_many_and_spread_over_the_clip(most: int) -> None:
 
 def test_invisible_frames_are_not_chosen_and_somebody_seen_is() -> None:
     values, visible = torch.full((50,), torch.nan), torch.zeros(50, dtype=torch.bool)
-    assert closed_frames(values, visible, fps=FPS, most=4).tolist() == []
+    assert find_closed_frames(values, visible, fps=FPS, most=4).tolist() == []
     visible[31], values[31] = True, 7.0
-    assert closed_frames(values, visible, fps=FPS, most=4).tolist() == [31]
+    assert find_closed_frames(values, visible, fps=FPS, most=4).tolist() == [31]
     visible[40:45] = True
     values[40:45] = 7
-    assert set(closed_frames(values, visible, fps=FPS, most=64).tolist()) <= {31, *range(40, 45)}
+    assert set(find_closed_frames(values, visible, fps=FPS, most=64).tolist()) <= {
+        31,
+        *range(40, 45),
+    }
     with pytest.raises(ValueError, match="most is 0; wanted 1 or more"):
-        closed_frames(values, visible, fps=FPS, most=0)
+        find_closed_frames(values, visible, fps=FPS, most=0)
 
 
 def test_the_nearest_in_time() -> None:
     chosen = torch.tensor([3, 10, 11])
     index = torch.tensor([0, 3, 6, 7, 10, 99, 6])  # there and back, as a picture that turns round
-    assert nearest(chosen, index).tolist() == [0, 0, 0, 1, 1, 2, 0]
-    assert nearest(torch.tensor([5]), index).tolist() == [0] * 7
-    assert nearest(torch.tensor([2, 4]), torch.tensor([3])).tolist() == [0]  # of two, the earlier
+    assert nearest_index(chosen, index).tolist() == [0, 0, 0, 1, 1, 2, 0]
+    assert nearest_index(torch.tensor([5]), index).tolist() == [0] * 7
+    assert nearest_index(torch.tensor([2, 4]), torch.tensor([3])).tolist() == [
+        0
+    ]  # of two, the earlier

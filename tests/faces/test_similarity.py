@@ -7,7 +7,12 @@ from torch import Tensor
 
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.selection import select_like
-from lipsync_core.faces.similarity import PORTRAIT_SIZE, likeness, portrait, portrait_frames
+from lipsync_core.faces.similarity import (
+    PORTRAIT_SIZE,
+    make_portrait,
+    pick_portrait_frames,
+    portrait_similarity,
+)
 from lipsync_core.types import FaceTrack
 
 # by eye
@@ -34,38 +39,42 @@ def person(apart: list[float], *, start: int = 0, scene: int = 0) -> FaceTrack:
 
 def test_portraits_are_spread_out_and_taken_where_the_face_is_nearest() -> None:
     track = person([3, 5, 4, 0, 0, 9, 2, 2, 8, 1], start=100)
-    assert portrait_frames(track, most=2) == [105, 108]
-    assert portrait_frames(track, most=3) == [101, 105, 108]
+    assert pick_portrait_frames(track, most=2) == [105, 108]
+    assert pick_portrait_frames(track, most=3) == [101, 105, 108]
     # every visible frame, no other
-    assert portrait_frames(track, most=50) == [100, 101, 102, 105, 106, 107, 108, 109]
-    assert portrait_frames(person([0, 0])) == []
+    assert pick_portrait_frames(track, most=50) == [100, 101, 102, 105, 106, 107, 108, 109]
+    assert pick_portrait_frames(person([0, 0])) == []
     with pytest.raises(ValueError, match="most is 0; wanted 1"):
-        portrait_frames(track, most=0)
+        pick_portrait_frames(track, most=0)
 
 
 def test_a_portrait_is_upright_and_of_one_size(astronaut: Tensor) -> None:
-    plain = portrait(astronaut, BOX, ASTRONAUT)
+    plain = make_portrait(astronaut, BOX, ASTRONAUT)
     assert (
         plain.shape == (3, PORTRAIT_SIZE, PORTRAIT_SIZE) and plain.min() >= 0 and plain.max() <= 1
     )
     turned = torch.stack([512 - ASTRONAUT[:, 1], ASTRONAUT[:, 0]], 1)  # a quarter turn clockwise
-    torch.testing.assert_close(portrait(astronaut.rot90(-1), BOX, turned), plain, atol=2e-3, rtol=0)
-    torch.testing.assert_close(portrait(astronaut / 255, BOX, ASTRONAUT), plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        make_portrait(astronaut.rot90(-1), BOX, turned), plain, atol=2e-3, rtol=0
+    )
+    torch.testing.assert_close(
+        make_portrait(astronaut / 255, BOX, ASTRONAUT), plain, atol=1e-5, rtol=0
+    )
 
 
 def test_a_dim_blurred_mirrored_face_is_more_like_itself_than_like_others(
     astronaut: Tensor,
 ) -> None:
-    reference = portrait(astronaut, BOX, ASTRONAUT)
+    reference = make_portrait(astronaut, BOX, ASTRONAUT)
     changed = (torch.nn.functional.avg_pool2d(reference, 5, 1, 2).flip(2) * 0.5 + 0.1)[None]
     shapes = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     others = torch.nn.functional.interpolate(
         shapes, size=(PORTRAIT_SIZE, PORTRAIT_SIZE), mode="bicubic"
     ).clamp(0, 1)
-    assert likeness(reference[None], reference) == pytest.approx(1)
-    assert likeness(changed, reference) > likeness(others, reference) + 0.1
-    best = likeness(torch.cat([others, changed]), reference)
-    assert best == pytest.approx(likeness(changed, reference), abs=1e-6)
+    assert portrait_similarity(reference[None], reference) == pytest.approx(1)
+    assert portrait_similarity(changed, reference) > portrait_similarity(others, reference) + 0.1
+    best = portrait_similarity(torch.cat([others, changed]), reference)
+    assert best == pytest.approx(portrait_similarity(changed, reference), abs=1e-6)
 
 
 def test_wrong_shapes_are_refused(astronaut: Tensor) -> None:
@@ -77,14 +86,14 @@ def test_wrong_shapes_are_refused(astronaut: Tensor) -> None:
         (face[None], face[1:]),
     ):
         with pytest.raises(ValueError, match=r"wanted \(P,3,96,96\), P >= 1, and \(3,96,96\)"):
-            likeness(portraits, reference)
+            portrait_similarity(portraits, reference)
     with pytest.raises(ValueError, match=r"wanted \(H,W,3\), \(4,\) and \(5,2\)"):
-        portrait(astronaut[None], BOX, ASTRONAUT)
+        make_portrait(astronaut[None], BOX, ASTRONAUT)
 
 
 def test_everywhere_the_one_most_like_the_reference_is_chosen(astronaut: Tensor) -> None:
     """Two scenes; the face stands on the left in one and on the right in the other."""
-    reference = portrait(astronaut, BOX, ASTRONAUT)
+    reference = make_portrait(astronaut, BOX, ASTRONAUT)
     noise = torch.rand(2, *reference.shape, generator=torch.Generator().manual_seed(0))
     own = (reference + 0.1 * (noise - 0.5)).clamp(0, 1)
     tracks = [

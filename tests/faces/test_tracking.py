@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lipsync_core.faces import tracking
-from lipsync_core.faces.shot_boundaries import CutState, scene_cuts
-from lipsync_core.faces.tracking import detect_tracks, smooth, track, window
+from lipsync_core.faces.shot_boundaries import CutState, find_cuts
+from lipsync_core.faces.tracking import detect_tracks, link_detections, smooth_values, track_window
 from lipsync_core.types import Detections, FaceTrack, Frames
 
 SECOND = 25
@@ -42,7 +42,7 @@ def test_linear_motion_comes_through_exactly_with_gaps_between_runs() -> None:
     """Seen on every fifth frame, moving and growing steadily: every frame, also the first and last,
     is exact."""
     runs = [(i, found(face(100 + 3 * i, 80 - i, 50 + 0.5 * i))) for i in range(0, 61, 5)]
-    (person,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+    (person,) = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)
     wanted = torch.stack([face(100 + 3 * i, 80 - i, 50 + 0.5 * i) for i in range(61)])
     assert person.start == 0 and person.visible.all()
     torch.testing.assert_close(person.boxes, wanted, atol=1e-3, rtol=0)
@@ -58,7 +58,8 @@ def test_crossing_people_keep_their_names() -> None:
         hidden = abs((100 + 4 * i) - (500 - 4 * i)) < 40
         runs.append((i, found(front) if hidden else found(behind, front)))
     a, b = sorted(
-        track(runs, cuts=[], max_gap=SECOND, smoothing=3), key=lambda t: float(t.boxes[0, 0])
+        link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3),
+        key=lambda t: float(t.boxes[0, 0]),
     )
     assert len(a.visible) == len(b.visible) == 101 and a.visible.all() and b.visible.all()
     torch.testing.assert_close(centres(a)[:, 0], 100.0 + 4 * torch.arange(101), atol=0.5, rtol=0)
@@ -70,7 +71,7 @@ def test_people_enter_and_leave() -> None:
     for i in range(0, 201, 5):
         there = [face(100, 100, 60)] if i <= 120 else []
         runs.append((i, found(*there, *([face(400, 100, 60)] if i >= 80 else []))))
-    first, second = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+    first, second = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)
     assert (first.start, len(first.visible)) == (0, 121) and first.visible.all()
     assert (second.start, len(second.visible)) == (80, 121) and second.visible.all()
 
@@ -83,7 +84,7 @@ def test_many_people_stay_apart() -> None:
         sway = 60 * torch.sin(torch.tensor(i / 15.0)).item()
         order = torch.randperm(40, generator=torch.Generator().manual_seed(i)).tolist()
         runs.append((i, found(*(face(grid[k][0] + sway, grid[k][1], 50) for k in order))))
-    tracks = track(runs, cuts=[], max_gap=SECOND, smoothing=0)
+    tracks = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=0)
     assert len(tracks) == 40 and all(len(t.visible) == 101 for t in tracks)
     moved = torch.stack([centres(t)[-1] - centres(t)[0] for t in tracks])
     torch.testing.assert_close(moved, moved[:1].expand(40, 2), atol=1e-3, rtol=0)
@@ -98,7 +99,7 @@ def test_gaps_are_filled_up_to_a_second(missing: int, filled: bool) -> None:
     runs = [
         (i, found(face(100, 100, 60)) if i < 40 or i >= back else found()) for i in range(back + 40)
     ]
-    (person,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+    (person,) = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)
     assert (
         bool(person.visible[40:back].all()) is filled
         and bool(person.visible[40:back].any()) is filled
@@ -114,7 +115,7 @@ def test_nothing_is_smoothed_across_a_long_gap() -> None:
         (i, found(face(100 if i < 40 else 120, 100, 60)) if i < 40 or i >= 80 else found())
         for i in range(120)
     ]
-    (person,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+    (person,) = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)
     torch.testing.assert_close(centres(person)[:40, 0], torch.full((40,), 100.0))
     torch.testing.assert_close(centres(person)[80:, 0], torch.full((40,), 120.0))
 
@@ -125,14 +126,15 @@ def test_somebody_elsewhere_after_a_gap_is_somebody_else() -> None:
         for i in range(120)
     ]
     assert [
-        (t.start, len(t.visible)) for t in track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+        (t.start, len(t.visible))
+        for t in link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)
     ] == [(0, 40), (80, 40)]
 
 
 def test_a_cut_begins_new_tracks_and_is_not_smoothed_across() -> None:
     """The face hardly moves at the cut, so that nothing but the cut parts the two."""
     runs = [(i, found(face(100 if i < 50 else 110, 100, 60))) for i in range(100)]
-    before, after = track(runs, cuts=[50], max_gap=SECOND, smoothing=3)
+    before, after = link_detections(runs, cuts=[50], max_gap=SECOND, smoothing=3)
     assert (before.start, len(before.visible), before.scene) == (0, 50, 0)
     assert (after.start, len(after.visible), after.scene) == (50, 50, 50)
     torch.testing.assert_close(centres(before)[:, 0], torch.full((50,), 100.0))
@@ -143,16 +145,21 @@ def test_false_alarms_are_dropped_but_not_in_short_scenes() -> None:
     steady = face(100, 100, 60)
     alarm = {20: face(300, 50, 40), 25: face(301, 51, 40), 95: face(500, 50, 40)}
     runs = [(i, found(steady, *([alarm[i]] if i in alarm else []))) for i in range(0, 100, 5)]
-    assert len(track(runs, cuts=[], max_gap=SECOND, smoothing=3)) == 1
-    assert len(track(runs[:1], cuts=[], max_gap=SECOND, smoothing=3)) == 1  # a photo: one run
+    assert len(link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)) == 1
+    assert (
+        len(link_detections(runs[:1], cuts=[], max_gap=SECOND, smoothing=3)) == 1
+    )  # a photo: one run
     dense = [(i, found(steady, *([face(300, 50, 40)] if 20 <= i < 25 else []))) for i in range(100)]
     # five sightings, but a fifth of a second
-    assert len(track(dense, cuts=[], max_gap=SECOND, smoothing=3)) == 1
+    assert len(link_detections(dense, cuts=[], max_gap=SECOND, smoothing=3)) == 1
 
 
 def test_no_faces_no_tracks() -> None:
-    assert track([(i, found()) for i in range(10)], cuts=[], max_gap=SECOND, smoothing=3) == []
-    assert track([], cuts=[], max_gap=SECOND, smoothing=3) == []
+    assert (
+        link_detections([(i, found()) for i in range(10)], cuts=[], max_gap=SECOND, smoothing=3)
+        == []
+    )
+    assert link_detections([], cuts=[], max_gap=SECOND, smoothing=3) == []
 
 
 # Smoothing
@@ -162,18 +169,18 @@ def test_no_faces_no_tracks() -> None:
 def test_smoother_leaves_constant_and_linear_motion_alone_at_any_length(count: int) -> None:
     time = torch.arange(count, dtype=torch.float32)[:, None]
     motion = torch.cat([torch.full_like(time, 7.0), 500 - 3 * time], 1)
-    torch.testing.assert_close(smooth(motion, 3.0), motion, atol=1e-3, rtol=0)
+    torch.testing.assert_close(smooth_values(motion, 3.0), motion, atol=1e-3, rtol=0)
 
 
 def test_smoother_takes_noise_and_neither_lags_nor_shrinks() -> None:
     """A nod of 1 Hz at 25 fps and 20 px, under 2 px of jitter."""
     time = torch.arange(250)
     nod = (20 * torch.sin(2 * torch.pi * time / 25))[:, None]
-    smoothed = smooth(nod + 2 * noise(0, 250, 1), 3.0)
+    smoothed = smooth_values(nod + 2 * noise(0, 250, 1), 3.0)
     error = (smoothed - nod)[:, 0]
     assert error[10:-10].square().mean().sqrt() < 1.0  # half of the jitter at most
     assert error.square().mean().sqrt() < 1.3  # with the ends, where only one side helps
-    clean = smooth(nod, 3.0)[:, 0]
+    clean = smooth_values(nod, 3.0)[:, 0]
     assert 0.97 < float(clean[25:225].max()) / 20 <= 1.0
     shifts = torch.tensor(
         [float((clean[50:200] * nod[50 + s : 200 + s, 0]).sum()) for s in range(-3, 4)]
@@ -184,7 +191,7 @@ def test_smoother_takes_noise_and_neither_lags_nor_shrinks() -> None:
 def test_smoother_has_no_direction() -> None:
     jitter = noise(1, 40, 3)
     torch.testing.assert_close(
-        smooth(jitter.flip(0), 2.5).flip(0), smooth(jitter, 2.5), atol=1e-5, rtol=0
+        smooth_values(jitter.flip(0), 2.5).flip(0), smooth_values(jitter, 2.5), atol=1e-5, rtol=0
     )
 
 
@@ -193,8 +200,8 @@ def test_smoothed_tracks_are_steadier_than_what_was_found() -> None:
     runs = [
         (i, found(face(100 + float(shake[i, 0]), 100 + float(shake[i, 1]), 60))) for i in range(100)
     ]
-    (raw,) = track(runs, cuts=[], max_gap=SECOND, smoothing=0)
-    (calm,) = track(runs, cuts=[], max_gap=SECOND, smoothing=3)
+    (raw,) = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=0)
+    (calm,) = link_detections(runs, cuts=[], max_gap=SECOND, smoothing=3)
     assert centres(calm).diff(dim=0).std() < 0.15 * centres(raw).diff(dim=0).std()
 
 
@@ -202,13 +209,13 @@ def test_smoothed_tracks_are_steadier_than_what_was_found() -> None:
 
 
 def test_windows_cut_and_pad() -> None:
-    (person,) = track(
+    (person,) = link_detections(
         [(i, found(face(i, 0, 9))) for i in range(10, 20)], cuts=[], max_gap=SECOND, smoothing=0
     )
-    whole = window(person, 0, 30)
+    whole = track_window(person, 0, 30)
     assert whole.visible.nonzero()[:, 0].tolist() == list(range(10, 20))
     for size in (1, 2, 7, 32):
-        parts = [window(person, start, min(size, 30 - start)) for start in range(0, 30, size)]
+        parts = [track_window(person, start, min(size, 30 - start)) for start in range(0, 30, size)]
         assert [p.start for p in parts] == list(range(0, 30, size))
         for name in ("boxes", "points", "visible"):
             assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(whole, name))
@@ -240,7 +247,7 @@ def cuts_of(pixels: Tensor, chunk: int = 1000) -> list[int]:
     state: CutState | None = None
     answers: list[Tensor] = []
     for part in pixels.split(chunk):
-        cuts, state = scene_cuts(part, state)
+        cuts, state = find_cuts(part, state)
         answers.append(cuts)
     return torch.cat(answers).nonzero()[:, 0].tolist()
 
@@ -342,6 +349,6 @@ def test_no_frames_and_nonsense_steps() -> None:
 
 def test_long_tracks_are_smoothed_as_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(101, 14, generator=torch.Generator().manual_seed(2))
-    whole = smooth(values, 3.0)
+    whole = smooth_values(values, 3.0)
     monkeypatch.setattr(tracking, "_SMOOTHED_AT_ONCE", 7)
-    torch.testing.assert_close(smooth(values, 3.0), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(smooth_values(values, 3.0), whole, atol=1e-6, rtol=0)

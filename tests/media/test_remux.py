@@ -13,12 +13,12 @@ from lipsync_core.errors import MediaError
 from lipsync_core.media import (
     AudioSource,
     VideoWriter,
-    copied_suffix,
     probe,
     probe_sound,
     read_audio,
     read_frames,
-    write_shifted,
+    shift_audio,
+    suffix_for_copy,
 )
 from lipsync_core.types import Audio, Frames, VideoInfo
 
@@ -60,7 +60,7 @@ def test_the_sound_moves_and_the_picture_stays(
     with av.open(str(src)) as file:
         order = [packet.pts for packet in file.demux(video=0) if packet.pts is not None]
     assert order != sorted(order), "the sample has no B-frames"
-    write_shifted(src, out, delay)
+    shift_audio(src, out, delay)
     assert torch.equal(pixels(out), pixels(src)) and probe(out).fps == probe(src).fps == 25
     exact = 0.001 if ".mkv" in (source, target) else 2 / 48000  # Matroska counts in milliseconds
     assert heard(out) - heard(src) == pytest.approx(float(delay), abs=exact)
@@ -69,7 +69,7 @@ def test_the_sound_moves_and_the_picture_stays(
 
 def test_nothing_is_cut_at_the_end(tmp_path: Path) -> None:
     src, out = clip(tmp_path / "a.mp4", at=1.15), tmp_path / "b.mp4"
-    write_shifted(src, out, Fraction(1, 5))
+    shift_audio(src, out, Fraction(1, 5))
     assert heard(out) == pytest.approx(1.35, abs=0.001)  # after the last frame, at 1.2 s
 
 
@@ -89,7 +89,7 @@ def test_another_sound_and_further_tracks(tmp_path: Path) -> None:
             )
             frame.sample_rate, frame.pts = 16000, 0
             file.mux([*sound.encode(frame), *sound.encode(None)])
-    write_shifted(src, tmp_path / "b.mkv", Fraction(1, 10), audio=voice)
+    shift_audio(src, tmp_path / "b.mkv", Fraction(1, 10), audio=voice)
     assert heard(tmp_path / "b.mkv") == pytest.approx(0.4, abs=0.001)
     with av.open(str(tmp_path / "b.mkv")) as file:
         second = np.concatenate([f.to_ndarray() for f in file.decode(audio=1)], axis=1)
@@ -99,7 +99,7 @@ def test_another_sound_and_further_tracks(tmp_path: Path) -> None:
 def test_sound_from_memory_takes_the_place_of_the_files(tmp_path: Path) -> None:
     src, out, steps = clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", list[tuple[int, int]]()
     voice = Audio(torch.from_numpy(click(16000, 1, 0.3)), 16000)
-    write_shifted(
+    shift_audio(
         src,
         out,
         Fraction(1, 10),
@@ -119,35 +119,33 @@ def test_a_copied_picture_has_its_container(
     tmp_path: Path, codec: str, suffix: str, count: int
 ) -> None:
     path = write_video(tmp_path / "a.mkv", moving(count), codec=codec, options={})
-    assert copied_suffix(path) == suffix
-    write_shifted(
-        path, tmp_path / f"b{suffix}", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000)
-    )
+    assert suffix_for_copy(path) == suffix
+    shift_audio(path, tmp_path / f"b{suffix}", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000))
     assert torch.equal(pixels(tmp_path / f"b{suffix}"), pixels(path))
 
 
 def test_a_rotated_picture_stays_rotated(tmp_path: Path) -> None:
     src = write_video(tmp_path / "a.mp4", moving(5), rotation=90)
     write_sound(tmp_path / "v.wav", click(16000, 1, 0.3), 16000)
-    write_shifted(src, tmp_path / "b.mp4", Fraction(1, 25), audio=tmp_path / "v.wav")
+    shift_audio(src, tmp_path / "b.mp4", Fraction(1, 25), audio=tmp_path / "v.wav")
     assert (probe(tmp_path / "b.mp4").width, probe(tmp_path / "b.mp4").height) == (48, 64)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     src = clip(tmp_path / "a.mp4")
     with pytest.raises(MediaError, match="is what is read"):
-        write_shifted(src, src, Fraction(0), overwrite=True)
+        shift_audio(src, src, Fraction(0), overwrite=True)
     (tmp_path / "c.mp4").touch()
     with pytest.raises(MediaError, match="exists already"):
-        write_shifted(src, tmp_path / "c.mp4", Fraction(0))
+        shift_audio(src, tmp_path / "c.mp4", Fraction(0))
     with pytest.raises(MediaError, match=r"webm cannot hold .*h264.*mkv"):
-        write_shifted(src, tmp_path / "b.webm", Fraction(0))
+        shift_audio(src, tmp_path / "b.webm", Fraction(0))
     silent = write_video(tmp_path / "silent.mp4", moving(5))
     with pytest.raises(MediaError, match="no sound"):
-        write_shifted(silent, tmp_path / "b.mp4", Fraction(0))
+        shift_audio(silent, tmp_path / "b.mp4", Fraction(0))
     voice = write_sound(tmp_path / "v.wav", click(16000, 1, 0.3), 16000)
     with pytest.raises(MediaError, match="no picture"):
-        write_shifted(voice, tmp_path / "b.mp4", Fraction(0))
+        shift_audio(voice, tmp_path / "b.mp4", Fraction(0))
     assert not (tmp_path / "b.mp4").exists() and not list(tmp_path.glob(".*part*"))
     with pytest.raises(ValueError, match="lead"):
         AudioSource(src, lead=Fraction(-1))

@@ -14,7 +14,7 @@ from helpers.media import click, level_of, levels, write_sound, write_video
 
 from lipsync_core.errors import MediaError
 from lipsync_core.media import probe, read_audio, read_frames
-from lipsync_core.media.video_reader import spans
+from lipsync_core.media.video_reader import resample_times
 
 RATES = [Fraction(24000, 1001), Fraction(25), Fraction(30), Fraction(30000, 1001), Fraction(60)]
 
@@ -51,7 +51,7 @@ def test_nothing_drifts_or_stutters_over_two_hours(fps: Fraction, tick: int | No
             i: i / fps if tick is None else Fraction(round(i / fps * tick), tick)
             for i in range(begin, begin + 500)
         }
-        shown = list(spans(((time, 1 / fps, i) for i, time in times.items()), fps))
+        shown = list(resample_times(((time, 1 / fps, i) for i, time in times.items()), fps))
         assert shown == [(i, i + 1, i) for i in times]
 
 

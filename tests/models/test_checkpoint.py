@@ -117,7 +117,7 @@ def test_checkpoints(tmp_path: Path, value: object, old: bool) -> None:
     assert checkpoint.file_format(path) == "checkpoint"
     tensors = checkpoint.read_tensors(path)
     assert same(tensors)
-    assert architectures.recognise(tensors, path).kind == "generator"
+    assert architectures.recognize(tensors, path).kind == "generator"
 
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "traced"])
@@ -169,7 +169,7 @@ def test_every_public_network_is_recognised_by_its_keys() -> None:
     assert set(KEYS) == {network.title for network in architectures.NETWORKS}
     for title, keys in KEYS.items():
         assert (
-            architectures.recognise(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title
+            architectures.recognize(dict.fromkeys(keys.split(), torch.zeros(1)), Path("x")).title
             == title
         )
 
@@ -179,7 +179,7 @@ def test_an_unknown_network_is_described() -> None:
         WeightsError,
         match=r"unknown network \(2 tensors: a\.weight, b\.bias .*the S3FD face detector",
     ):
-        architectures.recognise({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
+        architectures.recognize({"a.weight": torch.zeros(1), "b.bias": torch.zeros(1)}, Path("x"))
 
 
 def saved(value: object, *, old: bool = False) -> bytes:

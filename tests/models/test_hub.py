@@ -142,7 +142,7 @@ def test_first_pull_shows_the_licence_and_the_second_asks_nobody(served: Hub) ->
     assert path == hub.weights_folder() / "toy.bin" and path.read_bytes() == CONTENT
     assert licences == ["toy.bin: for play only"]
     assert steps[-1] == (len(CONTENT), len(CONTENT)) and steps == sorted(steps)
-    assert folder() == ["toy.bin"] and hub.find("toy") == path
+    assert folder() == ["toy.bin"] and hub.find_file("toy") == path
     served.seen.clear()
     assert pull() == path
     assert served.seen == [] and len(licences) == 1
@@ -219,21 +219,21 @@ def test_offline_says_how_to_place_the_file_by_hand(served: Hub) -> None:
         and str(path) in text
     )
     path.write_bytes(CONTENT)  # as told
-    assert hub.find("toy") == path and hub.pull("toy", endpoint=closed) == path
+    assert hub.find_file("toy") == path and hub.pull("toy", endpoint=closed) == path
 
 
 def test_a_missing_file_names_the_command(served: Hub) -> None:
     with pytest.raises(WeightsError, match="run `lipsync models pull toy`"):
-        hub.find("toy")
+        hub.find_file("toy")
     with pytest.raises(WeightsError, match="run `lipsync models pull raw --allow-unverified`"):
-        hub.find("raw")
+        hub.find_file("raw")
     assert served.seen == []
 
 
 def test_a_changed_file_is_refused(served: Hub) -> None:
     path = hub.pull("toy", endpoint=served.endpoint)
     path.write_bytes(CONTENT + b"!")
-    for use in (hub.find, hub.pull):
+    for use in (hub.find_file, hub.pull):
         with pytest.raises(WeightsError, match=f"wanted {SHA256}; delete"):
             use("toy")
 
@@ -244,14 +244,14 @@ def test_an_unverified_file_needs_consent_and_is_then_verified(served: Hub) -> N
     assert served.seen == []
     path = hub.pull("raw", endpoint=served.endpoint, allow_unverified=True)
     assert (hub.weights_folder() / "toy.bin.sha256").read_text() == f"{SHA256}  toy.bin\n"
-    assert hub.find("raw") == path
+    assert hub.find_file("raw") == path
     path.unlink()
     served.files["owner/first/deep/toy.bin"] = b"another file since"
     with pytest.raises(WeightsError, match=SHA256):
         hub.pull("raw", endpoint=served.endpoint)
     path.write_bytes(b"another file since")
     with pytest.raises(WeightsError, match=SHA256):
-        hub.find("raw")
+        hub.find_file("raw")
 
 
 def test_an_unverified_file_placed_by_hand_is_recorded_by_pull(served: Hub) -> None:
@@ -259,8 +259,8 @@ def test_an_unverified_file_placed_by_hand_is_recorded_by_pull(served: Hub) -> N
     path = hub.weights_folder() / "toy.bin"
     path.write_bytes(CONTENT)
     with pytest.raises(WeightsError, match="no recorded hash"):
-        hub.find("raw")
-    assert hub.pull("raw", allow_unverified=True) == path == hub.find("raw")
+        hub.find_file("raw")
+    assert hub.pull("raw", allow_unverified=True) == path == hub.find_file("raw")
     assert served.seen == []
 
 

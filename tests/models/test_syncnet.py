@@ -98,7 +98,7 @@ def test_public_files_load_by_their_own_names_and_become_ours(
     torch.save(state, path, _use_new_zipfile_serialization=False)
     loaded = weights.load_model(path, kind=kind)
     assert loaded.config == (SYNCNET_S3FD if kind == "s3fd" else SyncNetConfig())
-    assert "MIT" in weights.convert(path, ours).licence or kind == "s3fd"
+    assert "MIT" in weights.convert_checkpoint(path, ours).licence or kind == "s3fd"
     again = weights.load_model(ours, kind=kind)
     for key in (
         ("conf.3.weight", "fc7_mbox_conf.weight"),

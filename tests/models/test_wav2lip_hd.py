@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import architectures, wav2lip
 from lipsync_core.models.layers import Stage, fold_batch_norms
-from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, resized
+from lipsync_core.models.sync_expert import WAV2LIP_EXPERT, SyncExpert, config_for_size
 from lipsync_core.models.wav2lip import WAV2LIP, Generator
 from lipsync_core.models.wav2lip_hd import (
     WAV2LIP_288,
@@ -27,7 +27,7 @@ from lipsync_core.models.wav2lip_hd import (
     LargeGenerator,
     LargeGeneratorConfig,
 )
-from lipsync_core.models.weights import convert, load_model, load_talking_face
+from lipsync_core.models.weights import convert_checkpoint, load_model, load_talking_face
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.training.losses import reconstruction, sync_loss
 
@@ -60,7 +60,7 @@ def test_larger_ones_cost_what_is_stated(
     assert macs(model, torch.rand(1, 1, 80, 16), face, face) / 1e9 == pytest.approx(
         wanted, abs=0.01
     )
-    expert = SyncExpert(resized(WAV2LIP_EXPERT, size)).eval()
+    expert = SyncExpert(config_for_size(WAV2LIP_EXPERT, size)).eval()
     faces = face.expand(1, 5, -1, -1, -1)
     assert [tuple(x.shape) for x in expert(torch.rand(1, 1, 80, 16), faces)] == [(1, 512)] * 2
     assert macs(expert, torch.rand(1, 1, 80, 16), faces) / 1e9 == pytest.approx(heard, abs=0.01)
@@ -84,7 +84,7 @@ def test_a_training_step_at_that_size(size: int) -> None:
     torch.manual_seed(0)
     model, expert = (
         Generator(thin(wav2lip.LARGER[size])).train(),
-        SyncExpert(thin(resized(WAV2LIP_EXPERT, size))).eval(),
+        SyncExpert(thin(config_for_size(WAV2LIP_EXPERT, size))).eval(),
     )
     expert.requires_grad_(False)
     truth, mel = uniform(1, (5, 3, size, size)), uniform(2, (5, 1, 80, 16), -4, 4)
@@ -251,7 +251,7 @@ def test_they_are_recognised_by_their_layers_and_read(
     )
     assert model.config == slim
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-    header = convert(path, ours)
+    header = convert_checkpoint(path, ours)
     assert header.licence == "not stated by the file; ask whoever trained it"
     again = load_talking_face(ours)
     assert again.config == slim and all(

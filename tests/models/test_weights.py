@@ -271,7 +271,7 @@ def test_public_checkpoints_load_and_convert(
         "toy",
         hub.HubFile("toy", "toy", (("a/b", "c/public.pth", "main"),), "play", digest),
     )
-    header = weights.convert("toy", target)
+    header = weights.convert_checkpoint("toy", target)
     assert header == weights.Header(kind, weights.PUBLIC[kind], "play", "a/b/c/public.pth", digest)
     converted = weights.load_model(target, kind=kind).state_dict()
     assert all(
@@ -287,12 +287,12 @@ def test_public_checkpoints_load_and_convert(
 def test_a_file_of_unknown_origin_says_so(tmp_path: Path) -> None:
     path = tmp_path / "disc.pth"
     torch.save(checkpoint("quality_discriminator"), path)
-    header = weights.convert(path, tmp_path / "ours.safetensors")
+    header = weights.convert_checkpoint(path, tmp_path / "ours.safetensors")
     assert header.source == "disc.pth" and header.licence.startswith(
         "not stated by the file; of the public weights: res"
     )
     with pytest.raises(WeightsError, match="file of ours already"):
-        weights.convert(tmp_path / "ours.safetensors", tmp_path / "again.safetensors")
+        weights.convert_checkpoint(tmp_path / "ours.safetensors", tmp_path / "again.safetensors")
     path.unlink()
     (tmp_path / "ours.safetensors").unlink()
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lipsync_core.errors import NoFaceError
-from lipsync_core.faces.selection import FaceSelector, rows, select
+from lipsync_core.faces.selection import FaceSelector, rows_by_scene, select
 from lipsync_core.image.affine import ALIGNED
 from lipsync_core.pipelines.preview import (
     choose_sheet_frames,
@@ -96,7 +96,7 @@ def test_numbers_are_those_that_an_index_counts() -> None:
         person(200, 10, 20, 50, 10, scene=50),
         person(0, 0, 9, 0, 5, hidden=range(5)),
     ]
-    assert [len(row) for row in rows(tracks)] == [3, 1]
+    assert [len(row) for row in rows_by_scene(tracks)] == [3, 1]
     assert (
         number_faces(tracks, 0)[1] == [1, 2]
         and number_faces(tracks, 15)[1] == [0, 2]

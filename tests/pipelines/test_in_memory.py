@@ -10,7 +10,7 @@ from helpers.dubs import ASTRONAUT, FRESH, clip, pixels, portrait, tone
 from helpers.media import level_of, levels, write_video
 
 from lipsync_core import Cut, MediaError, dub
-from lipsync_core.audio.ops import fitted, mixed
+from lipsync_core.audio.ops import mix, pad_or_trim
 from lipsync_core.errors import NoFaceError
 from lipsync_core.faces.tracking import SMOOTHING_SECONDS
 from lipsync_core.media import probe, probe_sound, read_audio
@@ -144,18 +144,18 @@ def test_sounds_are_mixed_at_the_highest_rate() -> None:
         Audio(torch.full((1, 800), 0.25), 8000),
         Audio(torch.stack([torch.full((800,), x) for x in (0.5, -0.5)]), 16000),
     )
-    both = mixed([low, high])
+    both = mix([low, high])
     assert both.rate == 16000 and both.samples.shape == (2, 1600)
     middle = both.samples[:, 300:500]
     assert torch.allclose(middle, torch.tensor([[0.75], [-0.25]]).expand(-1, 200), atol=0.02)
     assert torch.allclose(both.samples[:, 900:1500], torch.tensor(0.25), atol=0.02)
-    assert mixed([high, high]).samples.abs().max() == 1
+    assert mix([high, high]).samples.abs().max() == 1
 
 
 def test_a_sound_is_fitted_to_the_sample() -> None:
     sound = Audio(torch.ones(2, 1000), 22050)
-    assert fitted(sound, Fraction(1, 25)).samples.shape == (2, 882)
-    longer = fitted(sound, Fraction(1, 10)).samples
+    assert pad_or_trim(sound, Fraction(1, 25)).samples.shape == (2, 882)
+    longer = pad_or_trim(sound, Fraction(1, 10)).samples
     assert longer.shape == (2, 2205) and longer[:, :1000].all() and not longer[:, 1000:].any()
 
 

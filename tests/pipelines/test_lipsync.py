@@ -21,7 +21,7 @@ from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub
 from lipsync_core.pipelines.track_faces import reorder_track
-from lipsync_core.runtime.prefetch import ahead, timed
+from lipsync_core.runtime.prefetch import prefetch, time_items
 from lipsync_core.types import FaceTrack, Frames, YuvFrames
 
 
@@ -286,9 +286,9 @@ def test_ahead_keeps_the_order_and_works_in_another_thread() -> None:
             threads.add(threading.get_ident())
             yield i
 
-    assert list(ahead(source(), depth=3)) == list(range(50))
+    assert list(prefetch(source(), depth=3)) == list(range(50))
     assert threads.isdisjoint({threading.get_ident()})
-    assert list(ahead(iter([]))) == []
+    assert list(prefetch(iter([]))) == []
 
 
 def test_ahead_stays_within_its_depth() -> None:
@@ -300,7 +300,7 @@ def test_ahead_stays_within_its_depth() -> None:
             made += 1
             yield made
 
-    stream = ahead(source(), depth=2)
+    stream = prefetch(source(), depth=2)
     for taken in range(1, 20):
         next(stream)
         assert made <= taken + 3  # two wait in the queue, one in the maker's hand
@@ -312,7 +312,7 @@ def test_ahead_passes_an_exception_on() -> None:
         yield 1
         raise OSError("the disk is gone")
 
-    stream = ahead(source())
+    stream = prefetch(source())
     assert next(stream) == 1
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream)
@@ -330,7 +330,7 @@ def test_closing_ahead_closes_the_source() -> None:
         finally:
             closed.set()
 
-    stream = ahead(source(), depth=1)
+    stream = prefetch(source(), depth=1)
     assert next(stream) == 0
     stream.close()
     assert closed.is_set() and threading.active_count() == running
@@ -347,7 +347,7 @@ def test_an_abandoned_pipeline_of_stages_closes_the_source() -> None:
             closed.set()
 
     seconds: list[float] = []
-    stages = ahead(timed(ahead(timed(source(), seconds.append)), seconds.append))
+    stages = prefetch(time_items(prefetch(time_items(source(), seconds.append)), seconds.append))
     assert next(stages) == 1
     stages.close()
     gc.collect()
@@ -356,7 +356,7 @@ def test_an_abandoned_pipeline_of_stages_closes_the_source() -> None:
 
 def test_timed_tells_the_time_of_every_item() -> None:
     seconds: list[float] = []
-    assert list(timed(iter([3, 4]), seconds.append)) == [3, 4]
+    assert list(time_items(iter([3, 4]), seconds.append)) == [3, 4]
     assert len(seconds) >= 2 and all(0 <= s < 5 for s in seconds)
 
 

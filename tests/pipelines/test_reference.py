@@ -9,7 +9,7 @@ import torch
 from helpers.media import write_video
 from torch import Tensor
 
-from lipsync_core.faces.selection import joined
+from lipsync_core.faces.selection import join_tracks
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
 from lipsync_core.image.crop import crop_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
@@ -147,7 +147,7 @@ def test_every_scene_has_its_own(tmp_path: Path, kind: Reference) -> None:
     """In the second scene all mouths are wider open than in the first, and its first frames are
     nearer to the first's."""
     pixels = torch.cat([shot(OPEN[:30]), shot([20 + i % 3 for i in range(30)], seed=5)])
-    track = joined([tracked(30), tracked(30, 30)])
+    track = join_tracks([tracked(30), tracked(30, 30)])
     found = made(video(tmp_path, pixels), kind, track, 60)
     first, second = set(found.index[:30].tolist()), set(found.index[30:].tolist())
     assert first.isdisjoint(second) and first | second == set(range(len(found.patches)))

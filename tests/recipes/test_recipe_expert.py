@@ -14,7 +14,7 @@ from helpers.recipes import AskedToEnd, started, torchrun
 from helpers.shards import write_noise
 
 from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
-from lipsync_core.models.sync_expert import SyncExpert, resized
+from lipsync_core.models.sync_expert import SyncExpert, config_for_size
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.settings import keep_settings, read_settings
@@ -230,14 +230,14 @@ def test_every_named_run_builds_its_network(path: Path) -> None:
 
 def test_experts_of_every_side_end_in_one_vector() -> None:
     for network in expert.NETWORKS.values():
-        assert resized(network, 96) == network
+        assert config_for_size(network, 96) == network
         for size in range(96, 385, 32):
             with torch.device("meta"):
-                model = SyncExpert(resized(network, size)).eval()
+                model = SyncExpert(config_for_size(network, size)).eval()
                 out = model.face_encoder(torch.zeros(1, 15, size // 2, size))
             assert out.shape[2:] == (1, 1)
         with pytest.raises(ValueError, match="faces of 64 px; wanted 96 to 384"):
-            resized(network, 64)
+            config_for_size(network, 64)
 
 
 def test_the_sound_lies_around_what_is_seen() -> None:

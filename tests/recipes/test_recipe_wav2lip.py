@@ -15,7 +15,7 @@ from lipsync_core.errors import TrainingError
 from lipsync_core.models.quality_discriminator import (
     WAV2LIP_DISCRIMINATOR,
     QualityDiscriminator,
-    resized,
+    config_for_size,
 )
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
@@ -279,19 +279,19 @@ def test_every_named_run_builds_its_networks(path: Path) -> None:
     with torch.device("meta"):
         face = torch.zeros(2, 3, settings.size, settings.size)
         assert Generator(config).eval()(torch.zeros(2, 1, 80, 16), face, face).shape == face.shape
-        critic = QualityDiscriminator(resized(WAV2LIP_DISCRIMINATOR, settings.size))
+        critic = QualityDiscriminator(config_for_size(WAV2LIP_DISCRIMINATOR, settings.size))
         assert critic(face).shape == (2, 1)
 
 
 def test_discriminators_of_every_side_give_one_verdict() -> None:
-    assert resized(WAV2LIP_DISCRIMINATOR, 96) == WAV2LIP_DISCRIMINATOR
+    assert config_for_size(WAV2LIP_DISCRIMINATOR, 96) == WAV2LIP_DISCRIMINATOR
     for size in range(96, 385, 32):
         with torch.device("meta"):
-            assert QualityDiscriminator(resized(WAV2LIP_DISCRIMINATOR, size))(
+            assert QualityDiscriminator(config_for_size(WAV2LIP_DISCRIMINATOR, size))(
                 torch.zeros(1, 3, size, size)
             ).shape == (
                 1,
                 1,
             )
     with pytest.raises(ValueError, match="faces of 64 px; wanted 96 to 384"):
-        resized(WAV2LIP_DISCRIMINATOR, 64)
+        config_for_size(WAV2LIP_DISCRIMINATOR, 64)

@@ -14,9 +14,9 @@ from helpers.media import write_sound, write_video
 from PIL import Image
 
 from lipsync_core.errors import LipSyncError
-from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, write_shifted
+from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, shift_audio
 from lipsync_core.pipelines.demo import make_demo_clip
-from lipsync_core.runtime.atomic import alone
+from lipsync_core.runtime.atomic import exclusive_dir
 from lipsync_core.runtime.jobs import Cluster
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.prepare import run as preparing_run
@@ -83,7 +83,7 @@ def root(talk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(talk, root / "ann" / "talk.mp4")
     shutil.copy(talk, root / "ann" / "again.mp4")
     mirrored = head(talk, root.parent / "mirrored.mp4", fps=30, mirrored=True)
-    write_shifted(mirrored, root / "bob" / "late at 30.mp4", Fraction(1, 5))
+    shift_audio(mirrored, root / "bob" / "late at 30.mp4", Fraction(1, 5))
     (root / "odd" / "broken.mp4").write_bytes(b"this is no video")
     (root / "odd" / "cut.mp4").write_bytes(talk.read_bytes()[:3000])
     noise = torch.randint(
@@ -462,7 +462,7 @@ def test_a_folder_is_one_preparation_s_alone_and_not_that_of_the_footage(
     root: Path, tmp_path: Path
 ) -> None:
     with (
-        alone(tmp_path / "out"),
+        exclusive_dir(tmp_path / "out"),
         pytest.raises(LipSyncError, match="another process is at work in"),
     ):
         prepare(root, tmp_path / "out")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ...errors import MediaError
 from ...faces import Detector
-from ...faces.tracking import window
+from ...faces.tracking import track_window
 from ...image.affine import Framing, compose, crop_to_frame, translation
 from ...image.crop import crop_frames, crop_pictures
 from ...media import probe
@@ -22,7 +22,7 @@ from ...media.clip import Cut, VideoClip, open_clip
 from ...metrics.sync_embedder import Scorer
 from ...pipelines.track_faces import track_faces
 from ...runtime.intervals import true_runs
-from ...runtime.prefetch import ahead
+from ...runtime.prefetch import prefetch
 from ...types import FaceTrack
 from .settings import FPS, Settings
 from .sources import PICTURES
@@ -74,14 +74,14 @@ class VideoTakes:
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
         """Every frame of every take, takes side by side."""
         coded = self._footage.coded(chunk=_CHUNK)
-        with closing(ahead(coded)) as chunks:
+        with closing(prefetch(coded)) as chunks:
             for chunk in chunks:
                 end = chunk.start + chunk.pixels.shape[0]
                 for number, take in enumerate(self.takes):
                     first, stop = max(take.first, chunk.start), min(take.stop, end)
                     if first >= stop:
                         continue
-                    seen = window(self._tracks[take.person], first, stop - first)
+                    seen = track_window(self._tracks[take.person], first, stop - first)
                     frames = replace(
                         chunk, pixels=chunk.pixels[first - chunk.start : stop - chunk.start]
                     )

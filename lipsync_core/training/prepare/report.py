@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.atomic import replacing
+from ...runtime.atomic import atomic_write
 from ...runtime.jobs import Outcome
 from ..shards import Entry, load_arrays
 from .sources import SPLITS
@@ -120,7 +120,7 @@ def write_report(
     parts.append(_sheet("dropped by the judge", pictures) if pictures else "")
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Prepared clips</title><style>{_STYLE}</style>'
     page = head + "".join(parts)
-    with replacing(out / "report.html") as part:
+    with atomic_write(out / "report.html") as part:
         part.write_text(page, encoding="utf-8")
     figures = {
         "sources": counts.sources,
@@ -128,7 +128,7 @@ def write_report(
         "dropped": counts.dropped,
         "shared": counts.shared,
     }
-    with replacing(out / "report.json") as part:
+    with atomic_write(out / "report.json") as part:
         part.write_text(json.dumps(figures), encoding="utf-8")
     return counts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import LipSyncError
-from ...runtime.atomic import alone
+from ...runtime.atomic import exclusive_dir
 from ...runtime.jobs import Cluster, run_jobs
 from ...types import ProgressCallback
 from .report import Counts, write_report
@@ -74,7 +74,7 @@ def prepare(
     given = {name: given_split(name) for name in names} if splitting.by == "given" else None
     plain = {name: name.partition("/")[2] if given is not None else name for name in names}
     told = speaker_names([plain[name] for name in names], splitting.speaker)
-    with alone(out):
+    with exclusive_dir(out):
         read_settings(out, settings, root, asdict(splitting))
         try:
             outcomes = run_jobs(

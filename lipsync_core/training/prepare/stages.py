@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from ...audio.features import log_mel
 from ...errors import LipSyncError, MediaError
 from ...faces import Detector
-from ...faces.similarity import PORTRAIT_SIZE, described
+from ...faces.similarity import PORTRAIT_SIZE, describe
 from ...media import read_audio
-from ...metrics.sync import SEARCH, SyncMeter, hear
+from ...metrics.sync import SEARCH, SyncMeter, embed_audio_windows
 from ...metrics.sync_embedder import Scorer
 from ...pipelines.score import load_scorer
 from ...pipelines.track_faces import Finding, load_detector, select_device
-from ...runtime.atomic import replacing
+from ...runtime.atomic import atomic_write
 from ...runtime.jobs import Job, Outcome, Work
 from ...types import Audio, SyncScore
 from .clips_from_video import PictureTakes, Piece, Take, VideoTakes
@@ -132,7 +132,7 @@ def _prepared(source: Source, job: Preparing, detector: Detector, scorer: Scorer
         dropped.append(_drop("no face", found.frames))
     if not stretches:
         return _result([], dropped)
-    heard = hear(sound, scorer)
+    heard = embed_audio_windows(sound, scorer)
     meters = {s.take: SyncMeter(scorer, sound, sound=heard) for s in stretches}
     parts.mkdir(parents=True)
     try:
@@ -295,7 +295,7 @@ def _print(stretch: _Stretch, mel: Tensor) -> npt.NDArray[np.float16]:
     both = [
         F.normalize(pictures, dim=0),
         F.normalize(small - small.mean(), dim=0),
-        described(portrait).float(),
+        describe(portrait).float(),
     ]
     return torch.cat(both).half().numpy()
 
@@ -327,7 +327,7 @@ def read_settings(out: Path, settings: Settings, root: Path, splitting: Mapping[
                 + (f"with other {', '.join(other)}" if other else "not from here")
                 + "; give another folder, or the same as before"
             )
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(wanted), encoding="utf-8")
     except (OSError, ValueError, KeyError) as error:
         raise LipSyncError(f"{path} cannot be used ({error}); give another folder") from error

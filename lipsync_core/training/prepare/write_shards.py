@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import LipSyncError
-from ...runtime.atomic import remove_partials, replacing
+from ...runtime.atomic import atomic_write, remove_partials
 from ...runtime.jobs import Outcome
 from ..shards import INDEX, Entry, ShardWriter, load_arrays, read_index
 from .identity_split import as_prints, duplicates, kept_together, same_people, shared_out
@@ -128,7 +128,7 @@ def gather(
                         done += 1
                         if on_progress is not None:
                             on_progress(done, len(named))
-        with replacing(out / STATE) as part:
+        with atomic_write(out / STATE) as part:
             part.write_text(json.dumps({"duplicates": state.duplicates}), encoding="utf-8")
     shutil.rmtree(out / PARTS, ignore_errors=True)
     return state.duplicates
