@@ -425,7 +425,7 @@ def open_clip(
     if stop is not None and stop <= first:
         raise ValueError(
             f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it "
-            "later"
+            f"later"
         )
     return VideoClip(path, info, first, stop, on_warning)
 
