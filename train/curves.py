@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.runtime.atomic import atomic_write
-from train.recipe import ended, say
+from train.harness import print_line, run_command
 
 
 def figures(run: Path, name: str) -> tuple[list[int], list[float]]:
@@ -47,10 +47,10 @@ def main(argv: list[str] | None = None) -> None:
     axes.legend()
     with atomic_write(args.out) as part:
         picture.savefig(part, format=args.out.suffix.lstrip(".") or "png")
-    say(
+    print_line(
         f"{args.out}: {', '.join(f'{name} {values[-1]:.3f}' for name, (_, values) in curves.items())}"
     )
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

@@ -29,8 +29,8 @@ from lipsync_core.training.face_detection import (
     mosaic,
     picture,
 )
-from lipsync_core.training.optim import follow, warmup_cosine
-from train.recipe import settle_precision
+from lipsync_core.training.optim import update_ema, warmup_cosine
+from train.harness import choose_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}
 # (side of a canvas, canvases): about the same number of pixels each; the largest teaches faces up
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    settle_precision("auto", World())
+    choose_precision("auto", World())
     draw = load_pictures(args.faces)
     model = FaceDetector(FaceDetectorConfig()).to(memory_format=torch.channels_last).train()
     average = FaceDetector(FaceDetectorConfig())
@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         schedule.step()
-        follow(average, model, step, decay=EMA)
+        update_ema(average, model, step, decay=EMA)
         if step % 20 == 0:
             row = {k: round(v.item(), 4) for k, v in terms.items()}
             with (args.out / "log.jsonl").open("a", encoding="utf-8") as log:

@@ -27,30 +27,30 @@ from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, Generator, GeneratorConfig, init_as_copy
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import joined
+from lipsync_core.training.distributed import join_processes
 from lipsync_core.training.loading import Batch, DubDraw
 from lipsync_core.training.logger import Evaluation
-from lipsync_core.training.loop import Plan, generator, seed_step, told
+from lipsync_core.training.loop import Plan, format_terms, generator, seed_step
 from lipsync_core.training.losses import feature_loss, reconstruction
-from lipsync_core.training.optim import descend, follow, warmup_cosine
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync_eval import bare, resized
-from lipsync_core.training.validation import chosen, judged
-from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
-from train.recipe import (
+from lipsync_core.training.optim import step_optimizer, update_ema, warmup_cosine
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.sync_eval import resize_faces, side_without_margin
+from lipsync_core.training.validation import choose_clips, score_generator
+from train.eval_dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
+from train.expert_weights import read_expert
+from train.harness import (
     OTHER_CROPS,
-    began,
-    carried_out,
+    check_divisible,
     check_framings,
-    divided,
-    ended,
-    lend_ear,
-    parser,
+    choose_precision,
+    init_audio_encoder_from_expert,
+    keep_arguments,
+    make_loader,
+    make_parser,
+    print_line,
     read_clips,
-    read_expert,
-    say,
-    settle_precision,
-    shared,
+    run_command,
+    run_training,
 )
 from train.wav2lip import varied
 
@@ -107,9 +107,9 @@ def student_config(settings: Settings) -> GeneratorConfig:
     return replace(MINI, framing=FRAMINGS[settings.framing])
 
 
-def trained(state: Path) -> Generator:
+def load_trained(state: Path) -> Generator:
     """The student of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Generator(student_config(kept_settings(state.parent, Settings)))
+    model = Generator(student_config(load_settings(state.parent, Settings)))
     load_state(state, {"average": model})
     return model
 
@@ -173,14 +173,14 @@ def lesson(
 ) -> tuple[Tensor, list[Tensor]]:
     """What the teacher draws of faces (N,3,S,S) of any size beside sound (N,1,H,W), and its
     features of them."""
-    target, shot = (resized(x, teacher.config.size) for x in (faces, reference))
+    target, shot = (resize_faces(x, teacher.config.size) for x in (faces, reference))
     shots = shot.repeat(1, teacher.config.references, 1, 1)
     features = teacher.encode(target, shots)
     return teacher.decode(sound, features, target, shots).float(), maps(features)
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser(__doc__)
+    options = make_parser(__doc__)
     options.add_argument(
         "--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt"
     )
@@ -195,12 +195,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, student_config(settings)
-    with joined(args.device) as world:
-        divided(settings.windows, "windows", world)
+    with join_processes(args.device) as world:
+        check_divisible(settings.windows, "windows", world)
         clips, strangers = read_clips(
             args.shards, settings.framing, config.size, least=settings.frames + 2 * settings.far
         )
-        strangers = chosen(strangers, settings.judged_clips)
+        strangers = choose_clips(strangers, settings.judged_clips)
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
         teacher = read_talking_face(args.teacher).requires_grad_(False)
         teacher.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -212,8 +212,10 @@ def main(argv: list[str] | None = None) -> None:
 
         seed_step(plan.seed)
         student = init_as_copy(Generator(config))
-        if not args.start and not lend_ear(expert, student) and world.first:
-            say(f"the audio encoder of {args.expert} is of another shape: mini's begins at random")
+        if not args.start and not init_audio_encoder_from_expert(expert, student) and world.is_main:
+            print_line(
+                f"the audio encoder of {args.expert} is of another shape: mini's begins at random"
+            )
         if args.start:
             start = read_talking_face(args.start)
             if start.config != config:
@@ -221,9 +223,9 @@ def main(argv: list[str] | None = None) -> None:
                     f"{args.start} is no `mini-2` for {settings.framing} crops; wanted one to begin with"
                 )
             student.load_state_dict(start.state_dict())
-        if world.first:
-            keep_settings(args.out, settings)
-            began(args)
+        if world.is_main:
+            save_settings(args.out, settings, recipe="distil")
+            keep_arguments(args)
         average = copy.deepcopy(student).to(world.device, memory_format=torch.channels_last).eval()
         pairs = partners(average, teacher) if settings.feature_weight else []
         pupil = Pupil(student, pairs).to(world.device, memory_format=torch.channels_last)
@@ -231,7 +233,7 @@ def main(argv: list[str] | None = None) -> None:
             pupil.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
         )
         factor = warmup_cosine(plan.steps, warmup=settings.warmup)
-        together = world.spread(pupil)
+        together = world.wrap(pupil)
         draw = DubDraw(
             clips,
             voices=clips,
@@ -243,10 +245,10 @@ def main(argv: list[str] | None = None) -> None:
             far=settings.far,
             foreign=settings.foreign,
         )
-        loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
-        side = bare(clips[0].faces.shape[1])
+        loader = make_loader(draw, batch=settings.windows, seed=plan.seed, world=world)
+        side = side_without_margin(clips[0].faces.shape[1])
         around = lips(config.size, world.device)
-        bfloat16 = settle_precision(settings.precision, world)
+        bfloat16 = choose_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             noise = generator(plan.seed, step, world.rank, device=world.device)
@@ -257,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
             target, reference, sound = varied(batch, sound, side, noise)
             target, reference = target.flatten(0, 1), reference.flatten(0, 1)
             small = [
-                resized(x, config.size).contiguous(memory_format=torch.channels_last)
+                resize_faces(x, config.size).contiguous(memory_format=torch.channels_last)
                 for x in (target, reference)
             ]
             together.train()
@@ -266,7 +268,7 @@ def main(argv: list[str] | None = None) -> None:
                 made, guessed = together(sound.flatten(0, 1), *small)
                 made = made.float().unflatten(0, (*talking.shape[:1], -1))
                 sync = sync_term(expert, only_at(made, around), heard, noise)
-            shown, truth = (x.view_as(made) for x in (resized(shown, config.size), small[0]))
+            shown, truth = (x.view_as(made) for x in (resize_faces(shown, config.size), small[0]))
             half = config.size // 2
             terms = {
                 "output": reconstruction(made[..., half:, :], shown[..., half:, :]),
@@ -278,21 +280,21 @@ def main(argv: list[str] | None = None) -> None:
             weights = {"output": settings.output_weight, "truth": settings.truth_weight}
             weights |= {"feature": settings.feature_weight, "sync": settings.sync_weight}
             loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
-            norm = descend(
+            norm = step_optimizer(
                 loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
             )
-            follow(average, student, step, decay=settings.decay)
+            update_ema(average, student, step, decay=settings.decay)
             return terms | {"loss": loss, "gradient": norm}
 
         def evaluate(step: int) -> Evaluation:
-            return judged(average, strangers, judge)
+            return score_generator(average, strangers, judge)
 
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
-        if world.first:
-            figures = told(judged(teacher, strangers, judge).figures)
+        if world.is_main:
+            figures = format_terms(score_generator(teacher, strangers, judge).figures)
             about += f"\n{len(pairs)} features are compared; the teacher, held out: {figures}"
-        done = carried_out(
+        done = run_training(
             learn,
             loader,
             plan=plan,
@@ -307,4 +309,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

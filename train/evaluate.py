@@ -28,7 +28,7 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.sync_eval import embed, middle
+from lipsync_core.training.sync_eval import crop_center, embed
 
 WINDOW = 50
 
@@ -88,7 +88,7 @@ def examine(
     """The clip's own (offset, confidence), and by kind the verdicts on its windows and the quality
     of its rebuilding."""
     n = len(clip.faces)
-    faces = middle(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
+    faces = crop_center(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
     index = list(range(n))
     lead = model.config.features.lead_ms
     voice = Clip(clip.name, clip.speaker, clip.faces, other)

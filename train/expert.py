@@ -29,16 +29,28 @@ from lipsync_core.models.sync_expert import (
 from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
-from lipsync_core.training.distributed import World, joined
+from lipsync_core.training.distributed import World, join_processes
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step
 from lipsync_core.training.losses import contrastive, cosine_bce
-from lipsync_core.training.optim import descend, follow, scheduled
+from lipsync_core.training.optim import make_schedule, step_optimizer, update_ema
 from lipsync_core.training.pictures import grid, mouths
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync_eval import broad, held_out, pairs, shown
-from lipsync_core.training.validation import chosen
-from train.recipe import carried_out, divided, ended, parser, read_clips, settle_precision
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.sync_eval import (
+    draw_pairs,
+    remove_margin,
+    scale_with_margin,
+    score_expert_on_clips,
+)
+from lipsync_core.training.validation import choose_clips
+from train.harness import (
+    check_divisible,
+    choose_precision,
+    make_parser,
+    read_clips,
+    run_command,
+    run_training,
+)
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -144,9 +156,9 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
     return config_for_size(config, settings.size)
 
 
-def trained(state: Path) -> SyncExpert:
+def load_trained(state: Path) -> SyncExpert:
     """The expert of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = SyncExpert(expert_config(kept_settings(state.parent, Settings)))
+    model = SyncExpert(expert_config(load_settings(state.parent, Settings)))
     load_state(state, {"average": model})
     return model
 
@@ -177,13 +189,16 @@ def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batc
     """Windows of one clip as they lie on disk: faces (F,3,C,C) uint8, with margin."""
     w, t, stretch = settings.windows, settings.window, settings.stretch
     begin = int(rng.integers(0, len(clip.faces) - stretch - t + 1))
-    chosen = torch.from_numpy(np.sort(rng.choice(stretch + 1, w, replace=False)))
-    starts = [begin + s for s in chosen.tolist()]
+    choose_clips = torch.from_numpy(np.sort(rng.choice(stretch + 1, w, replace=False)))
+    starts = [begin + s for s in choose_clips.tolist()]
     mels = clip.mels(starts, lead_ms=expert_config(settings).features.lead_ms)
     if stretch + t <= w * t:
-        return Batch(clip.frames(begin, stretch + t), mels, chosen, chosen + begin)
+        return Batch(clip.frames(begin, stretch + t), mels, choose_clips, choose_clips + begin)
     return Batch(
-        torch.cat([clip.frames(s, t) for s in starts]), mels, torch.arange(w) * t, chosen + begin
+        torch.cat([clip.frames(s, t) for s in starts]),
+        mels,
+        torch.arange(w) * t,
+        choose_clips + begin,
     )
 
 
@@ -210,22 +225,22 @@ def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
     whole = warp_grid(k, size, round(size * 7 / 6), rng)
     # the expert looks at the lower half alone
     lower = whole[:, size // 2 :].repeat_interleave(f, 0)
-    x = broad(faces, size).flatten(0, 1)
+    x = scale_with_margin(faces, size).flatten(0, 1)
     x = torch.nn.functional.grid_sample(x, lower, padding_mode="border", align_corners=False)
     x = recolour(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
     return torch.cat([torch.zeros_like(x), x], 3)
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser(__doc__, judge=False).parse_args(argv)
+    args = make_parser(__doc__, judge=False).parse_args(argv)
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, expert_config(settings)
 
-    with joined(args.device) as world:
-        if world.first:
-            keep_settings(args.out, settings)
-        divided(settings.clips, "clips", world)
+    with join_processes(args.device) as world:
+        if world.is_main:
+            save_settings(args.out, settings, recipe="expert")
+        check_divisible(settings.clips, "clips", world)
         least = settings.stretch + settings.window + 1
         clips, strangers = read_clips(
             args.shards,
@@ -235,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
             half=settings.half,
             least_judged=40,
         )
-        strangers = chosen(strangers, settings.judged_clips)
+        strangers = choose_clips(strangers, settings.judged_clips)
         weights = speaker_weights(clips)
 
         seed_step(plan.seed)
@@ -244,10 +259,10 @@ def main(argv: list[str] | None = None) -> None:
         optimiser = torch.optim.AdamW(
             pupil.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
         )
-        factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
+        factor = make_schedule(settings.schedule, plan.steps, warmup=settings.warmup)
         loader = Draws(lambda step: draw(clips, weights, settings, step, world))
-        together = world.spread(pupil)
-        bfloat16 = settle_precision(settings.precision, world)
+        together = world.wrap(pupil)
+        bfloat16 = choose_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             k, w = batch.starts.shape
@@ -269,14 +284,14 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 sound, labels = (
                     x.to(world.device)
-                    for x in pairs(batch.starts, torch.default_generator, apart=settings.apart)
+                    for x in draw_pairs(batch.starts, torch.default_generator, apart=settings.apart)
                 )
                 heard = audio.gather(1, sound[..., None].expand_as(audio))
                 loss = cosine_bce(heard.flatten(0, 1), video.flatten(0, 1), labels.flatten())
                 loss = loss + 0 * temperature  # every parameter has its gradient
             rate = settings.rate * factor(step)
-            norm = descend(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
-            follow(average, pupil.expert, step, decay=settings.decay)
+            norm = step_optimizer(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
+            update_ema(average, pupil.expert, step, decay=settings.decay)
             return {
                 "loss": loss,
                 "gradient": norm,
@@ -285,9 +300,9 @@ def main(argv: list[str] | None = None) -> None:
             }
 
         def evaluate(step: int) -> Evaluation:
-            figures = held_out(average, strangers, apart=settings.apart)
+            figures = score_expert_on_clips(average, strangers, apart=settings.apart)
             faces = torch.stack(
-                [shown(clip.frames(10, 8), settings.size) for clip in strangers[:6]]
+                [remove_margin(clip.frames(10, 8), settings.size) for clip in strangers[:6]]
             )
             taught = draw(clips, weights, settings, step, world).faces[:6, :8]
             pictures = {
@@ -299,7 +314,7 @@ def main(argv: list[str] | None = None) -> None:
 
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
-        done = carried_out(
+        done = run_training(
             learn,
             loader,
             plan=plan,
@@ -314,4 +329,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

@@ -13,22 +13,38 @@ from torch import nn
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import load_state
-from lipsync_core.training.settings import kept_settings
-from train.recipe import ended, say
+from lipsync_core.training.settings import load_settings, read_recipe
+from train.harness import print_line, run_command
 
-RECIPES = ("distil", "expert", "finetune", "lipgan", "mini", "speech2vid", "wav2lip")
+RECIPES = {
+    "distil": "train.distil",
+    "expert": "train.expert",
+    "finetune": "train.finetune",
+    "lipgan": "train.baselines.lipgan",
+    "mini": "train.mini",
+    "speech2vid": "train.baselines.speech2vid",
+    "wav2lip": "train.wav2lip",
+}
 
 
 def network_of(state: Path) -> nn.Module:
-    """The network of a run's checkpoint, whichever recipe made it: the average that was judged.
-    TrainingError for a checkpoint of none of them."""
-    for name in RECIPES:
-        recipe = importlib.import_module(f"train.{name}")
+    """Load the network of a run's checkpoint: the average that was validated.
+
+    Args:
+        state: last.pt or best.pt in a run's folder. Runs begun before settings.json named its
+            recipe are tried with each.
+
+    Raises:
+        TrainingError: If the folder holds no run of a known recipe.
+    """
+    name = read_recipe(state.parent)
+    for module in RECIPES.values() if name not in RECIPES else [RECIPES[name]]:
+        recipe = importlib.import_module(module)
         try:
-            kept_settings(state.parent, recipe.Settings)
+            load_settings(state.parent, recipe.Settings)
         except TrainingError:
             continue
-        return recipe.trained(state)
+        return recipe.load_trained(state)
     raise TrainingError(f"{state.parent} is the folder of no run of {', '.join(RECIPES)}")
 
 
@@ -47,10 +63,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     model = network_of(args.state)
     save_model(model, args.out, licence=args.licence, source=args.source, dtype=torch.float16)
-    say(
+    print_line(
         f"{args.out}: step {load_state(args.state, {}).step}, {args.out.stat().st_size / 1e6:.2f} MB"
     )
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

@@ -42,37 +42,37 @@ from lipsync_core.models.weights import load_model, read_header, save_model, wei
 from lipsync_core.pipelines.demo import SPEECH
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FPS, RATE, Clip, load_clips
-from lipsync_core.training.distributed import joined
+from lipsync_core.training.distributed import join_processes
 from lipsync_core.training.loading import Batch, DubDraw
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, generator, seed_step
 from lipsync_core.training.losses import perceptual_loss, slopes
-from lipsync_core.training.optim import constant, descend, follow
+from lipsync_core.training.optim import constant, step_optimizer, update_ema
 from lipsync_core.training.prepare import settings as preparing
 from lipsync_core.training.prepare.run import Splitting, prepare
 from lipsync_core.training.prepare.sources import Source, find_sources
-from lipsync_core.training.settings import begun, keep_settings, read_settings
+from lipsync_core.training.settings import has_checkpoint, read_settings, save_settings
 from lipsync_core.training.shards import part, read_index
-from lipsync_core.training.validation import chosen, judged
-from train.dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
-from train.recipe import (
+from lipsync_core.training.validation import choose_clips, score_generator
+from train.eval_dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
+from train.expert_weights import read_expert
+from train.harness import (
     BEGAN,
-    began,
-    carried_out,
+    check_divisible,
     check_framings,
-    divided,
-    ended,
+    choose_precision,
+    keep_arguments,
+    make_loader,
     positive,
-    read_expert,
-    say,
-    settle_precision,
-    shared,
-    teach_critic,
+    print_line,
+    run_command,
+    run_training,
+    train_critic,
 )
 from train.wav2lip import varied
 
 _START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with
-# frames of a held-out clip: fewer tell the judge nothing; ``judged`` looks at no more
+# frames of a held-out clip: fewer tell the judge nothing; ``score_generator`` looks at no more
 _LEAST, _PIECE = 20, 75
 _REPORT = {
     "psnr": "lower half rebuilt, PSNR in dB",
@@ -134,7 +134,7 @@ class Settings:
             )
 
 
-def trained(state: Path) -> Generator:
+def load_trained(state: Path) -> Generator:
     """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
     model = Generator(read_header(state.parent / BEGAN / _START).config)
     load_state(state, {"average": model})
@@ -145,7 +145,7 @@ def started(name: str, out: Path) -> Generator:
     """The generator to begin with, which is kept in ``out`` beside the run: once that has a
     checkpoint, it is the one it was. TrainingError for networks of other kinds."""
     path = out / BEGAN / _START
-    kept = path.exists() and begun(out)
+    kept = path.exists() and has_checkpoint(out)
     model = load_model(path) if kept else read_talking_face(name)
     if not isinstance(model, Generator) or model.config.references != 1:
         raise TrainingError(
@@ -254,10 +254,10 @@ def voice(path: Path) -> Clip:
 
 
 def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Evaluation:
-    """``judged`` on held-out clips, which say one another's words and, ``foreign``, the package's
+    """``score_generator`` on held-out clips, which say one another's words and, ``foreign``, the package's
     demo speech, which nothing here learns from. The score is the mean of both."""
-    own = judged(model, clips, judge)
-    strange = judged(model, clips, judge, voices=parted([voice(SPEECH)], 1, 0)[1])
+    own = score_generator(model, clips, judge)
+    strange = score_generator(model, clips, judge, voices=parted([voice(SPEECH)], 1, 0)[1])
     foreign = {
         f"foreign_{name}": strange.figures[name]
         for name in ("confidence", "distance", "within_one", "flicker")
@@ -306,14 +306,14 @@ def main(argv: list[str] | None = None) -> None:
     plan = settings.plan
     root, sources = footage(args.videos, out)
     order = [source.name for source in sources]
-    with joined(args.device) as world:
-        divided(settings.windows, "windows", world)
+    with join_processes(args.device) as world:
+        check_divisible(settings.windows, "windows", world)
         expert, judge = (
             read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge)
         )
-        if world.first:
-            keep_settings(out, settings)
-            began(
+        if world.is_main:
+            save_settings(out, settings, recipe="finetune")
+            keep_arguments(
                 args, videos=tuple(order), speech=tuple(str(path.resolve()) for path in args.speech)
             )
             model = started(args.start, out)
@@ -346,7 +346,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{told}: too little to learn from and be judged on, wanted {settings.least_seconds:g} s on end; give more "
                 f"footage, and see {shards / 'report.html'} for what was left out"
             )
-        kept = chosen(kept, len(kept))  # all, if one alone is not too short
+        kept = choose_clips(kept, len(kept))  # all, if one alone is not too short
 
         seed_step(plan.seed)
         start = load_model(out / BEGAN / _START)
@@ -364,7 +364,7 @@ def main(argv: list[str] | None = None) -> None:
         critic_optimiser = torch.optim.AdamW(
             critic.parameters(), settings.critic_rate, betas=(0.5, 0.99), weight_decay=1e-3
         )
-        together, discriminate = world.spread(model), world.spread(critic)
+        together, discriminate = world.wrap(model), world.wrap(critic)
         factor = constant(warmup=settings.warmup)
         draw = DubDraw(
             taught,
@@ -376,8 +376,8 @@ def main(argv: list[str] | None = None) -> None:
             far=settings.far,
             foreign=settings.foreign,
         )
-        bfloat16 = settle_precision(settings.precision, world)
-        loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
+        bfloat16 = choose_precision(settings.precision, world)
+        loader = make_loader(draw, batch=settings.windows, seed=plan.seed, world=world)
         around = lips(config.size, world.device)
         weights = {"l1": settings.l1_weight, "slope": settings.slope_weight}
         weights |= {"sync": settings.sync_weight, "photograph": settings.photograph_weight}
@@ -405,12 +405,12 @@ def main(argv: list[str] | None = None) -> None:
                 "photograph": photograph,
             }
             loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
-            norm = descend(
+            norm = step_optimizer(
                 loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
             )
-            follow(average, model, step, decay=settings.decay)
+            update_ema(average, model, step, decay=settings.decay)
             both = target.flatten(0, 1), made.flatten(0, 1)
-            terms |= teach_critic(
+            terms |= train_critic(
                 critic,
                 discriminate,
                 *both,
@@ -427,7 +427,7 @@ def main(argv: list[str] | None = None) -> None:
         about = f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}"
         parts = {"model": model, "average": average, "optimiser": optimiser}
         parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        done = carried_out(
+        done = run_training(
             learn,
             loader,
             plan=plan,
@@ -437,10 +437,10 @@ def main(argv: list[str] | None = None) -> None:
             world=world,
             about=about,
         )
-        if done and world.first:
+        if done and world.is_main:
             path = out / f"{out.resolve().name}.safetensors"
             header = read_header(out / BEGAN / _START)
-            best = trained(out / "best.pt")
+            best = load_trained(out / "best.pt")
             source = f"{header.source}; fine-tuned on one person by train/finetune.py"
             save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)
             best = best.to(world.device, memory_format=torch.channels_last).eval()
@@ -455,20 +455,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool) -> None:
-    say("\n| held out | before | after |\n|---|---|---|")
+    print_line("\n| held out | before | after |\n|---|---|---|")
     for name, title in _REPORT.items():
-        say(f"| {title} | {before.figures[name]:.3f} | {after.figures[name]:.3f} |")
-    say("\nThe step was chosen on these very frames, so they are a little kind.")
+        print_line(f"| {title} | {before.figures[name]:.3f} | {after.figures[name]:.3f} |")
+    print_line("\nThe step was chosen on these very frames, so they are a little kind.")
     if not independent:
-        say(
+        print_line(
             "The judge taught as well: its confidence and offsets are no independent verdict; --expert makes them one."
         )
     if after.score <= before.score:
-        say(
+        print_line(
             f"No step was better than the start (score {before.score:.3f}, best {after.score:.3f}): rather keep that one."
         )
-    say(f"{path}: try it with lipsync dub VIDEO SPEECH OUT.mp4 --model {path}")
+    print_line(f"{path}: try it with lipsync dub VIDEO SPEECH OUT.mp4 --model {path}")
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

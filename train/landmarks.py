@@ -31,7 +31,7 @@ from lipsync_core.image.landmarks import (
 from lipsync_core.models.face_landmarks import EYES_AND_NOSE, FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
-from lipsync_core.training.optim import follow, warmup_cosine
+from lipsync_core.training.optim import update_ema, warmup_cosine
 
 BATCH, PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 64, 3e-3, 0.02, 0.998, 100
 NEGATIVES = 8  # of a batch: no face, or one that is far from the middle
@@ -326,7 +326,7 @@ def main(argv: list[str] | None = None) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        follow(average, model, step, decay=EMA)
+        update_ema(average, model, step, decay=EMA)
         if step % 20 == 0:
             row = {k: round(v.item(), 5) for k, v in terms.items()}
             row |= {

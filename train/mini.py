@@ -34,7 +34,7 @@ from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import (
     degrade,
     disguise,
-    disturbed,
+    disturb,
     elsewhere,
     grimace,
     recolour,
@@ -42,24 +42,24 @@ from lipsync_core.training.augment import (
 )
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
-from lipsync_core.training.distributed import World, joined
+from lipsync_core.training.distributed import World, join_processes
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step
 from lipsync_core.training.losses import mouth, perceptual_loss, shift_loss, slopes
-from lipsync_core.training.optim import descend, follow, warmup_cosine
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync_eval import resized
-from lipsync_core.training.validation import chosen, judged
-from train.recipe import (
-    began,
-    carried_out,
-    ended,
-    lend_ear,
-    parser,
+from lipsync_core.training.optim import step_optimizer, update_ema, warmup_cosine
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.sync_eval import resize_faces
+from lipsync_core.training.validation import choose_clips, score_generator
+from train.expert_weights import read_expert
+from train.harness import (
+    choose_precision,
+    init_audio_encoder_from_expert,
+    keep_arguments,
+    make_parser,
+    print_line,
     read_clips,
-    read_expert,
-    say,
-    settle_precision,
-    teach_critic,
+    run_command,
+    run_training,
+    train_critic,
 )
 
 SIZE = MINI.size
@@ -118,9 +118,9 @@ class Settings:
             raise ValueError(f"apart is {self.apart}; wanted 1 to {SEARCH}, or no shift is wrong")
 
 
-def trained(state: Path) -> Generator:
+def load_trained(state: Path) -> Generator:
     """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    kept_settings(state.parent, Settings)
+    load_settings(state.parent, Settings)
     model = Generator(MINI)
     load_state(state, {"average": model})
     return model
@@ -271,7 +271,7 @@ def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: 
     of their windows."""
     k, f = faces.shape[:2]
     count = f - teacher.config.window + 1
-    looked = resized(faces.flatten(0, 1), teacher.config.size).unflatten(0, (k, f))
+    looked = resize_faces(faces.flatten(0, 1), teacher.config.size).unflatten(0, (k, f))
     windows = looked[:, torch.arange(count)[:, None] + torch.arange(teacher.config.window)]
     video = teacher.embed_video(windows.flatten(0, 1)).view(k, count, -1)
     return shift_loss(video, heard, apart=apart)
@@ -301,7 +301,7 @@ def losses(
     pulled = warp_reference(torch.cat([colour, flow, mask], 1), target, reference).unflatten(
         0, (k, -1)
     )
-    sync = judged_in_sync(teacher, disturbed(pulled, rng), batch.heard, apart=apart)
+    sync = judged_in_sync(teacher, disturb(pulled, rng), batch.heard, apart=apart)
     error = (made - target)[:, :, SIZE // 2 :].unflatten(0, (k, -1))
     terms = {
         "l1": error[:t].abs().mean(),
@@ -328,7 +328,7 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser(__doc__)
+    options = make_parser(__doc__)
     options.add_argument(
         "--teacher",
         required=True,
@@ -345,10 +345,10 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan = settings.plan
-    with joined(args.device) as world:
-        if world.first:
-            keep_settings(args.out, settings)
-            began(args)
+    with join_processes(args.device) as world:
+        if world.is_main:
+            save_settings(args.out, settings, recipe="mini")
+            keep_arguments(args)
         if settings.talking % world.size or settings.foreign % world.size:
             raise TrainingError(
                 f"{settings.talking} talking and {settings.foreign} foreign clips a step for {world.size} processes; wanted "
@@ -357,7 +357,7 @@ def main(argv: list[str] | None = None) -> None:
         clips, strangers = read_clips(
             args.shards, MINI.framing.kind, SIZE, least=2 * (settings.far + settings.frames)
         )
-        strangers = chosen(strangers, settings.judged_clips)
+        strangers = choose_clips(strangers, settings.judged_clips)
         portraits = args.portraits or Path(args.shards) / "portraits.npy"
         photographs = None
         if args.portraits or portraits.exists():
@@ -381,8 +381,10 @@ def main(argv: list[str] | None = None) -> None:
                     f"{args.start} is no generator of the shape of `mini-2`; start from one that is"
                 )
             model.load_state_dict(start.state_dict())
-        elif not lend_ear(teacher, model) and world.first:
-            say(f"the audio encoder of {args.teacher} is of another shape: mini's begins at random")
+        elif not init_audio_encoder_from_expert(teacher, model) and world.is_main:
+            print_line(
+                f"the audio encoder of {args.teacher} is of another shape: mini's begins at random"
+            )
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(PATCH_CRITIC).to(
@@ -399,10 +401,10 @@ def main(argv: list[str] | None = None) -> None:
         )
         parts = {"model": model, "average": average, "optimiser": optimiser}
         parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        together, discriminate = world.spread(Pupil(model)), world.spread(critic)
+        together, discriminate = world.wrap(Pupil(model)), world.wrap(critic)
         factor = warmup_cosine(plan.steps, warmup=settings.warmup)
         weights = dataclasses.asdict(settings.weights)
-        bfloat16 = settle_precision(settings.precision, world)
+        bfloat16 = choose_precision(settings.precision, world)
         hears = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
         footage = Footage(
             clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings
@@ -417,11 +419,11 @@ def main(argv: list[str] | None = None) -> None:
                 planes = together(batch.mels, batch.target, batch.reference)
                 terms, made = losses(planes, batch, teacher, critic, noise, apart=settings.apart)
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            norm = descend(
+            norm = step_optimizer(
                 loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
             )
-            follow(average, model, step, decay=settings.decay)
-            terms |= teach_critic(
+            update_ema(average, model, step, decay=settings.decay)
+            terms |= train_critic(
                 critic,
                 discriminate,
                 batch.target,
@@ -433,12 +435,12 @@ def main(argv: list[str] | None = None) -> None:
             return terms | {"loss": loss, "gradient": norm}
 
         seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
-        done = carried_out(
+        done = run_training(
             learn,
             Draws(lambda step: draw(footage, step, world)),
             plan=plan,
             parts=parts,
-            evaluate=lambda step: judged(average, strangers, judge),
+            evaluate=lambda step: score_generator(average, strangers, judge),
             out=args.out,
             world=world,
             about=f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on {world.device}",
@@ -448,4 +450,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

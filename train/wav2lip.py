@@ -36,30 +36,30 @@ from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import joined
+from lipsync_core.training.distributed import join_processes
 from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, generator, seed_step
 from lipsync_core.training.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
-from lipsync_core.training.optim import descend, follow, scheduled
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.sync_eval import broad, resized
-from lipsync_core.training.validation import chosen, judged
-from train.recipe import (
+from lipsync_core.training.optim import make_schedule, step_optimizer, update_ema
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.sync_eval import resize_faces, scale_with_margin
+from lipsync_core.training.validation import choose_clips, score_generator
+from train.expert_weights import read_expert
+from train.harness import (
     OTHER_CROPS,
-    began,
-    carried_out,
+    check_divisible,
     check_framings,
-    crops,
-    divided,
-    ended,
-    lend_ear,
-    parser,
+    choose_precision,
+    crop_batch,
+    init_audio_encoder_from_expert,
+    keep_arguments,
+    make_loader,
+    make_parser,
     read_clips,
-    read_expert,
-    settle_precision,
-    shared,
-    teach_critic,
+    run_command,
+    run_training,
+    train_critic,
 )
 
 
@@ -133,9 +133,9 @@ def generator_config(settings: Settings) -> GeneratorConfig:
     )
 
 
-def trained(state: Path) -> Generator:
+def load_trained(state: Path) -> Generator:
     """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Generator(generator_config(kept_settings(state.parent, Settings)))
+    model = Generator(generator_config(load_settings(state.parent, Settings)))
     load_state(state, {"average": model})
     return model
 
@@ -163,7 +163,7 @@ def varied(
         [batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1
     )
     b, f = batch["target"].shape[:2]
-    both = broad(both.permute(0, 1, 4, 2, 3), size)
+    both = scale_with_margin(both.permute(0, 1, 4, 2, 3), size)
     at = warp_grid(b, size, round(size * 7 / 6), rng).repeat_interleave(2 * f, 0)
     both = nn.functional.grid_sample(
         both.flatten(0, 1), at, padding_mode="border", align_corners=False
@@ -177,7 +177,7 @@ def embedded(
 ) -> tuple[Tensor, Tensor]:
     """Embeddings (N,D), audio and video, of all windows of the expert's length among faces
     (B,F,3,S,S), and of what it hears beside them, (B,F-window+1,1,80,16)."""
-    looked = resized(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
+    looked = resize_faces(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
     index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
     return expert(heard.flatten(0, 1), looked[:, index].flatten(0, 1))
 
@@ -199,7 +199,7 @@ def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tens
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser(__doc__)
+    options = make_parser(__doc__)
     options.add_argument(
         "--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file"
     )
@@ -211,15 +211,17 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, generator_config(settings)
-    with joined(args.device) as world:
-        if world.first:
-            keep_settings(args.out, settings)
-            began(args)
+    with join_processes(args.device) as world:
+        if world.is_main:
+            save_settings(args.out, settings, recipe="wav2lip")
+            keep_arguments(args)
         beside = ", and two for each where the expert hears other clips' sound"
-        divided(settings.windows, "windows", world, least=1 + settings.expert_learns, beside=beside)
+        check_divisible(
+            settings.windows, "windows", world, least=1 + settings.expert_learns, beside=beside
+        )
         least = settings.frames + 2 * settings.far
         clips, strangers = read_clips(args.shards, settings.framing, settings.size, least=least)
-        strangers = chosen(strangers, settings.judged_clips)
+        strangers = choose_clips(strangers, settings.judged_clips)
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
         check_framings(config.framing, {args.expert: expert, args.judge: judge}, advice=OTHER_CROPS)
         if expert.config.projection:
@@ -230,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
 
         seed_step(plan.seed)
         model = init_as_copy(Generator(config))
-        if settings.experts_ear and not lend_ear(expert, model):
+        if settings.experts_ear and not init_audio_encoder_from_expert(expert, model):
             raise TrainingError(
                 f"{args.expert} has an audio encoder of another shape; set experts_ear = false"
             )
@@ -264,10 +266,10 @@ def main(argv: list[str] | None = None) -> None:
             parts |= {"expert": expert.requires_grad_(True), "expert_optimiser": optimiser(expert)}
         if settings.expert_statistics == "batch":
             remembering(expert)
-        together = world.spread(model)
-        discriminate = world.spread(critic) if settings.quality_weight else critic
-        listen = world.spread(expert) if settings.expert_learns else expert
-        factor = scheduled(settings.schedule, plan.steps, warmup=settings.warmup)
+        together = world.wrap(model)
+        discriminate = world.wrap(critic) if settings.quality_weight else critic
+        listen = world.wrap(expert) if settings.expert_learns else expert
+        factor = make_schedule(settings.schedule, plan.steps, warmup=settings.warmup)
         draw = WindowDraw(
             clips,
             features=config.features,
@@ -275,8 +277,8 @@ def main(argv: list[str] | None = None) -> None:
             frames=settings.frames,
             far=settings.far,
         )
-        loader = shared(draw, batch=settings.windows, seed=plan.seed, world=world)
-        bfloat16 = settle_precision(settings.precision, world)
+        loader = make_loader(draw, batch=settings.windows, seed=plan.seed, world=world)
+        bfloat16 = choose_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound, heard = batch["sound"].to(world.device), batch["heard"].to(world.device)
@@ -285,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
                 target, reference, sound = varied(batch, sound, settings.size, noise)
             else:
                 target, reference = (
-                    crops(batch[name], settings.size, world.device)
+                    crop_batch(batch[name], settings.size, world.device)
                     for name in ("target", "reference")
                 )
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -312,12 +314,12 @@ def main(argv: list[str] | None = None) -> None:
             loss = (1 - sum(weights.values())) * terms["l1"] + sum(
                 w * terms[name] for name, w in weights.items() if w
             )
-            norm = descend(loss, parts["optimiser"], rate=rate, clip_norm=settings.clip_norm)
-            follow(average, model, step, decay=settings.decay)
+            norm = step_optimizer(loss, parts["optimiser"], rate=rate, clip_norm=settings.clip_norm)
+            update_ema(average, model, step, decay=settings.decay)
             terms |= {"loss": loss, "gradient": norm}
             if settings.quality_weight:
                 kept = parts["critic_optimiser"]
-                terms |= teach_critic(
+                terms |= train_critic(
                     critic,
                     discriminate,
                     flat,
@@ -335,7 +337,7 @@ def main(argv: list[str] | None = None) -> None:
                     audio, video = embedded(listen, expert.config, *both)
                 labels = (torch.arange(len(audio), device=audio.device) < len(audio) // 2).float()
                 terms["expert"] = cosine_bce(audio, video, labels)
-                descend(
+                step_optimizer(
                     terms["expert"],
                     parts["expert_optimiser"],
                     rate=rate,
@@ -344,13 +346,13 @@ def main(argv: list[str] | None = None) -> None:
             return terms
 
         def evaluate(step: int) -> Evaluation:
-            found = judged(average, strangers, judge, teacher=expert)
+            found = score_generator(average, strangers, judge, teacher=expert)
             if settings.sync_below is not None:
                 switch.on = switch.on or found.figures["sync"] < settings.sync_below
             return found
 
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
-        done = carried_out(
+        done = run_training(
             learn,
             loader,
             plan=plan,
@@ -365,4 +367,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

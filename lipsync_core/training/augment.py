@@ -118,7 +118,7 @@ def degrade(faces: Tensor, rng: Rng) -> Tensor:
     return out.clamp(0, 1)
 
 
-def disturbed(faces: Tensor, rng: Rng) -> Tensor:
+def disturb(faces: Tensor, rng: Rng) -> Tensor:
     """Faces (K,N,3,S,S) in [0,1] as an expert sees them while it learns: moved, mirrored,
     recoloured, blurred. Shown the bare output of a generator it can be fooled by blots that no face
     has; what must hold under all of these is a mouth."""

@@ -27,7 +27,7 @@ class World:
     device: torch.device = torch.device("cpu")
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
@@ -38,7 +38,7 @@ class World:
         dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags)
 
-    def agree(self, number: int) -> bool:
+    def all_equal(self, number: int) -> bool:
         """Whether ``number`` is the same on all ranks."""
         if self.size == 1:
             return True
@@ -54,7 +54,7 @@ class World:
         """
         return x if self.size == 1 else _Gathered.apply(x, self.rank, self.size)  # pyright: ignore
 
-    def spread(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """``model`` with gradients that are means over the ranks: call what is returned, keep and
         save ``model``. Batch norms take their statistics over all GPUs; on CPUs each process takes
         its own, and those of the first are kept."""
@@ -67,7 +67,7 @@ class World:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Generator[World]:
+def join_processes(device: str = "auto") -> Generator[World]:
     """This process's `World`: what torchrun says in the environment, or alone. ``device``: cpu,
     cuda, or auto for a GPU where there is one; each process of a machine takes its own GPU.
     TrainingError where there is none to take."""

@@ -22,7 +22,7 @@ Sample = Mapping[str, npt.NDArray[Any]]
 Batch = dict[str, Tensor]
 
 
-class Lots:
+class ClipSampler:
     """Clips drawn by ``speaker_weights``. NoClipsError where none has ``least`` frames."""
 
     def __init__(self, clips: Sequence[Clip], *, least: int) -> None:
@@ -60,7 +60,7 @@ class WindowDraw:
         frames: int = 5,
         far: int = 1,
     ) -> None:
-        self._draw = Lots(clips, least=frames + 2 * far - 1)
+        self._draw = ClipSampler(clips, least=frames + 2 * far - 1)
         _check_window(expert, frames)
         self._features, self._expert, self._frames, self._far = features, expert, frames, far
 
@@ -103,8 +103,8 @@ class DubDraw:
         also: SoundFeatures | None = None,
     ) -> None:
         self._draw, self._speak = (
-            Lots(clips, least=frames + 2 * far - 1),
-            Lots(voices, least=frames),
+            ClipSampler(clips, least=frames + 2 * far - 1),
+            ClipSampler(voices, least=frames),
         )
         _check_window(expert, frames)
         self._features, self._also, self._expert, self._search = features, also, expert, search

@@ -28,7 +28,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tally:
+class RunningMeans:
     """Sums since the last report: ``steps``; ``seconds`` of them, ``waited`` of which for data;
     ``terms``, () each."""
 
@@ -37,12 +37,12 @@ class Tally:
     waited: float = 0.0
     terms: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def plus(self, terms: Mapping[str, Tensor], *, seconds: float, waited: float) -> "Tally":
+    def plus(self, terms: Mapping[str, Tensor], *, seconds: float, waited: float) -> "RunningMeans":
         sums = {
             k: v.detach() + self.terms[k] if k in self.terms else v.detach()
             for k, v in terms.items()
         }
-        return Tally(self.steps + 1, self.seconds + seconds, self.waited + waited, sums)
+        return RunningMeans(self.steps + 1, self.seconds + seconds, self.waited + waited, sums)
 
     def means(self) -> dict[str, float]:
         """The mean of each term, the seconds a step took and the share of them that was spent
@@ -54,7 +54,7 @@ class Tally:
         }
 
 
-class Journal:
+class TrainingLogger:
     """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard. What an earlier attempt
     wrote of steps after ``step``, from which the run goes on, is dropped: those steps are made
     again."""
@@ -68,7 +68,7 @@ class Journal:
         with _writing(self._curves):
             self._board = _board(self._curves, step) if tensorboard else None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "TrainingLogger":
         return self
 
     def __exit__(

@@ -24,7 +24,7 @@ from ..runtime.atomic import exclusive_dir
 from ..runtime.prefetch import prefetch
 from .checkpoints import Progress, Stateful, resume, save_batch, save_state
 from .distributed import World
-from .logger import Evaluation, Journal, Tally
+from .logger import Evaluation, RunningMeans, TrainingLogger
 from .optim import NotFiniteError
 from .signals import stopping
 
@@ -106,7 +106,7 @@ def train(
     is at work in it.
     """
     parts = {**parts, "loader": loader}
-    tally, stop = Tally(), False
+    tally, stop = RunningMeans(), False
     with stopping() as asked, _begun(out, parts, plan, world) as (progress, journal):
         batches = iter(loader)
         while progress.step < plan.steps and not stop:
@@ -122,19 +122,19 @@ def train(
                 continue
             ends = stop or progress.step == plan.steps
             if ends or progress.step % plan.report_every == 0:
-                means, tally = tally.means(), Tally()
-                say(f"{progress.step} {told(means)}")
+                means, tally = tally.means(), RunningMeans()
+                say(f"{progress.step} {format_terms(means)}")
                 journal.report(progress.step, means)
             if progress.step == plan.steps or progress.step % plan.evaluate_every == 0:
                 evaluation = evaluate(progress.step)
-                say(f"{progress.step} held out: {told(evaluation.figures)}")
+                say(f"{progress.step} held out: {format_terms(evaluation.figures)}")
                 progress, best = _better(progress, evaluation)
                 if best:
                     save_state(out / "best.pt", progress, parts)
                 journal.evaluated(progress.step, evaluation, best=best)
             if ends or progress.step % plan.save_every == 0:
                 save_state(out / "last.pt", progress, parts)
-    if stop and world.first:
+    if stop and world.is_main:
         say(f"asked to end after step {progress.step}: saved; the same command goes on from there")
     return progress
 
@@ -166,20 +166,20 @@ def seed_step(*key: int) -> None:
 @contextmanager
 def _begun(
     out: Path, parts: Mapping[str, Stateful], plan: Plan, world: World
-) -> Generator[tuple[Progress, Journal | None]]:
+) -> Generator[tuple[Progress, TrainingLogger | None]]:
     """How far the run is, and the journal of the first rank, which has ``out`` for itself until the
     end."""
-    with exclusive_dir(out) if world.first else nullcontext():
+    with exclusive_dir(out) if world.is_main else nullcontext():
         progress = resume(out / "last.pt", parts)
-        if not world.agree(progress.step):
+        if not world.all_equal(progress.step):
             raise TrainingError(
                 f"{out / 'last.pt'} is of step {progress.step} here and of another for other processes; wanted a folder "
                 "that all machines share"
             )
-        if not world.first:
+        if not world.is_main:
             yield progress, None
             return
-        with Journal(out, step=progress.step, tensorboard=plan.tensorboard) as journal:
+        with TrainingLogger(out, step=progress.step, tensorboard=plan.tensorboard) as journal:
             yield progress, journal
 
 
@@ -203,6 +203,6 @@ def _better(progress: Progress, evaluation: Evaluation) -> tuple[Progress, bool]
     return (replace(progress, best=score) if best else progress), best
 
 
-def told(figures: Mapping[str, float]) -> str:
+def format_terms(figures: Mapping[str, float]) -> str:
     """Named figures in one line."""
     return " ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -33,14 +33,14 @@ def constant(*, warmup: int = 0) -> Callable[[int], float]:
     return lambda step: min(1.0, (step + 1) / max(warmup, 1))
 
 
-def scheduled(
+def make_schedule(
     kind: Literal["cosine", "constant"], total: int, *, warmup: int
 ) -> Callable[[int], float]:
     """The factor that a run's settings name."""
     return warmup_cosine(total, warmup=warmup) if kind == "cosine" else constant(warmup=warmup)
 
 
-def descend(
+def step_optimizer(
     loss: Tensor, optimiser: Optimizer, *, rate: float, clip_norm: float = math.inf
 ) -> Tensor:
     """One step of ``optimiser`` down ``loss`` () at the learning rate ``rate``, with gradients
@@ -63,7 +63,7 @@ def descend(
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, step: int, *, decay: float) -> None:
+def update_ema(average: nn.Module, model: nn.Module, step: int, *, decay: float) -> None:
     """Move ``average``, a copy of ``model``, towards it in place: average <- keep * average + (1 -
     keep) * model, with keep = min(decay, (1 + step) / (10 + step)), so that the beginning is
     forgotten soon. Buffers likewise."""

@@ -12,6 +12,7 @@ from ..runtime.atomic import atomic_write
 from ..runtime.config import from_dict
 
 S = TypeVar("S")
+_RECIPE = "recipe"  # key of settings.json
 
 
 def read_settings(path: str | Path, kind: type[S]) -> S:
@@ -32,53 +33,88 @@ def read_settings(path: str | Path, kind: type[S]) -> S:
         raise TrainingError(f"{path}: {error}") from error
 
 
-def kept_settings(out: Path, kind: type[S]) -> S:
-    """The ``kind`` of the run in the folder ``out``, as `keep_settings` wrote it; fields that were
-    added since take their defaults. TrainingError where there is none."""
+def load_settings(out: Path, kind: type[S]) -> S:
+    """Read the settings of a run.
+
+    Args:
+        out: folder of the run.
+        kind: the frozen dataclass of its recipe; fields added since the run began take their
+            defaults.
+
+    Returns:
+        The settings, as ``save_settings`` wrote them.
+
+    Raises:
+        TrainingError: If the folder holds no run of this kind.
+    """
     path = out / "settings.json"
     try:
-        return from_dict(
-            kind, json.loads(path.read_text(encoding="utf-8")), "the run", defaults=True
-        )
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(kept, dict):
+            kept.pop(_RECIPE, None)
+        return from_dict(kind, kept, "the run", defaults=True)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{path} tells no run of this kind ({error}); wanted a folder with last.pt, best.pt and the settings beside them"
+            f"{path} holds no run of this kind ({error}); "
+            "wanted a folder with last.pt, best.pt and the settings beside them"
         ) from error
 
 
-def begun(out: Path) -> bool:
+def read_recipe(out: Path) -> str | None:
+    """Return the name of the recipe that the run in ``out`` follows, None for runs older than it."""
+    try:
+        return json.loads((out / "settings.json").read_text(encoding="utf-8")).get(_RECIPE)
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def has_checkpoint(out: Path) -> bool:
     """Whether the run in ``out`` has a checkpoint to go on from."""
     return any((out / name).exists() for name in ("last.pt", "best.pt"))
 
 
-def keep_settings(out: Path, settings: Any, *, run: Path | None = None) -> None:
-    """Write ``settings`` (a dataclass) to ``out``/settings.json; where the run, in ``out`` or in
-    the folder ``run`` above it, has checkpoints of others, TrainingError names what differs: half a
-    run with one rate and half with another is neither.
+def save_settings(
+    out: Path, settings: Any, *, recipe: str | None = None, run: Path | None = None
+) -> None:
+    """Write the settings of a run, or check that they are those with which it began.
 
-    A field that is "auto" now differs from nothing: it leaves the choice to the machine, so a run
-    of an earlier version, whose default of ``precision`` was bfloat16, goes on. What it was begun
-    with stays in the file."""
+    A field that is "auto" now differs from nothing: it leaves the choice to the machine, so that a
+    run of an earlier version, whose default of ``precision`` was bfloat16, goes on. The values with
+    which it began stay in the file.
+
+    Args:
+        out: folder for settings.json.
+        settings: a dataclass.
+        recipe: name of the recipe, stored beside the settings.
+        run: folder of the run, if ``out`` lies within it.
+
+    Raises:
+        TrainingError: If the run has checkpoints made with other settings (half a run with one rate
+            and half with another is neither), or the folder cannot be written.
+    """
     path, run = out / "settings.json", run or out
-    if path.exists() and begun(run):
-        then, now = (_fields(each) for each in (kept_settings(out, type(settings)), settings))
+    if path.exists() and has_checkpoint(run):
+        then, now = (_fields(each) for each in (load_settings(out, type(settings)), settings))
         changed = [
             key
             for key in sorted(then | now)
             if then.get(key) != now.get(key) and now.get(key) != "auto"
         ]
         if changed:
-            told = "; ".join(f"{key} was {then.get(key)} and is {now.get(key)}" for key in changed)
+            differences = "; ".join(
+                f"{key} was {then.get(key)} and is {now.get(key)}" for key in changed
+            )
             raise TrainingError(
-                f"{run} holds a run with other settings ({told}); take another folder, or delete "
+                f"{run} holds a run with other settings ({differences}); take another folder, or delete "
                 f"{path.relative_to(run).as_posix()} to go on with the new ones all the same"
             )
         return
-    told = json.dumps(dataclasses.asdict(settings), indent=1) + "\n"
+    fields = dataclasses.asdict(settings) | ({} if recipe is None else {_RECIPE: recipe})
+    text = json.dumps(fields, indent=1) + "\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
-            part.write_text(told, encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be written ({error}); make room, or give a folder that can"

@@ -34,33 +34,33 @@ def embed(
     return torch.cat(audio), torch.cat(video)
 
 
-def middle(faces: Tensor, size: int = 96) -> Tensor:
+def crop_center(faces: Tensor, size: int = 96) -> Tensor:
     """The (N,3,size,size) float centre of uint8 crops with margin."""
     m = (faces.shape[-1] - size) // 2
     return faces[:, :, m : m + size, m : m + size].float() / 255
 
 
-def shown(faces: Tensor, size: int) -> Tensor:
+def remove_margin(faces: Tensor, size: int) -> Tensor:
     """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without
     it."""
-    return resized(middle(faces, bare(faces.shape[-1])), size)
+    return resize_faces(crop_center(faces, side_without_margin(faces.shape[-1])), size)
 
 
-def bare(side: int) -> int:
+def side_without_margin(side: int) -> int:
     """The side of crops without their margin: of s + 2 (s // 12) px it is s, whatever s is."""
     return side - 2 * (side // 14)
 
 
-def broad(faces: Tensor, size: int) -> Tensor:
+def scale_with_margin(faces: Tensor, size: int) -> Tensor:
     """(...,3,C,C) uint8 crops with their margin, for drawing ``size`` px from: floats in [0,1],
     larger ones made smaller, since sampling alone would let them alias."""
     x = faces.float() / 255
-    if bare(faces.shape[-1]) <= size:
+    if side_without_margin(faces.shape[-1]) <= size:
         return x
-    return resized(x.flatten(0, -4), round(size * 7 / 6)).unflatten(0, x.shape[:-3])
+    return resize_faces(x.flatten(0, -4), round(size * 7 / 6)).unflatten(0, x.shape[:-3])
 
 
-def resized(faces: Tensor, size: int) -> Tensor:
+def resize_faces(faces: Tensor, size: int) -> Tensor:
     """Faces (N,3,S,S) -> (N,3,size,size)."""
     return (
         faces
@@ -69,7 +69,7 @@ def resized(faces: Tensor, size: int) -> Tensor:
     )
 
 
-def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, Tensor]:
+def draw_pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, Tensor]:
     """Which window's sound to show to each of the (K,W) windows that begin at ``starts``, and
     whether it is the right one: index (K,W) into W, labels (K,W) float. Half of the time the own
     one, otherwise one of the same clip at least ``apart`` frames off; a window that has none of
@@ -81,11 +81,13 @@ def pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, 
     return torch.multinomial(choice, 1, generator=rng).view(starts.shape), right.float()
 
 
-def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping[str, float]:
-    """What an expert makes of whole clips: means over speakers of ``listened``."""
+def score_expert_on_clips(
+    model: SyncExpert, clips: Sequence[Clip], *, apart: int
+) -> Mapping[str, float]:
+    """What an expert makes of whole clips: means over speakers of ``score_expert``."""
     by_speaker: dict[str, list[Mapping[str, float]]] = {}
     for clip in clips:
-        by_speaker.setdefault(clip.speaker, []).append(listened(model, clip, apart=apart))
+        by_speaker.setdefault(clip.speaker, []).append(score_expert(model, clip, apart=apart))
     names = next(iter(by_speaker.values()))[0]
     return {
         name: fmean(fmean(row[name] for row in rows) for rows in by_speaker.values())
@@ -94,13 +96,13 @@ def held_out(model: SyncExpert, clips: Sequence[Clip], *, apart: int) -> Mapping
 
 
 @torch.inference_mode()
-def listened(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float]:
+def score_expert(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float]:
     """What an expert makes of one clip: ``within_one``, 1 where it finds the offset at 0 within a
     frame; ``confidence``, of that offset; ``off_sync``, the share of windows that lie closer to
     their own sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on
     those pairs (0.69 is a guess). TrainingError where it gives no finite embedding."""
     at = next(model.parameters()).device
-    faces = shown(clip.frames(0, len(clip.faces)), model.config.size)
+    faces = remove_margin(clip.frames(0, len(clip.faces)), model.config.size)
     mels = clip.windows(model.config.features, 0, len(clip.faces))
     audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
     if not bool(audio.isfinite().all() & video.isfinite().all()):

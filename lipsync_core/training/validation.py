@@ -15,7 +15,7 @@ from .clips import Clip
 from .logger import Evaluation
 from .losses import sync_loss
 from .pictures import grid, mouths
-from .sync_eval import embed, resized, shown
+from .sync_eval import embed, remove_margin, resize_faces
 
 _FRAMES = 75  # of a clip that are looked at, at most
 _PICTURED = 6  # clips, and frames of each
@@ -26,7 +26,7 @@ _GAIN_DB = (
 )
 
 
-def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
+def choose_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
     """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones.
     TrainingError for fewer than 1, and where one is left alone that is too short to be dubbed with
     its own sound."""
@@ -42,7 +42,7 @@ def chosen(clips: Sequence[Clip], most: int) -> list[Clip]:
     return found
 
 
-def judged(
+def score_generator(
     model: TalkingFace,
     clips: Sequence[Clip],
     judge: SyncExpert,
@@ -50,7 +50,7 @@ def judged(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Evaluation:
-    """The figures of ``examined``, means over speakers of their clips' means, with faces to look
+    """The figures of ``compare_pictures``, means over speakers of their clips' means, with faces to look
     at.
 
     Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of
@@ -59,7 +59,7 @@ def judged(
     rows: dict[str, list[dict[str, float]]] = {}
     pictures: list[Tensor] = []
     for clip, (found, faces) in zip(
-        clips, examined(model, clips, judge, teacher=teacher, voices=voices), strict=True
+        clips, compare_pictures(model, clips, judge, teacher=teacher, voices=voices), strict=True
     ):
         rows.setdefault(clip.speaker, []).append(found)
         if len(pictures) < _PICTURED:
@@ -77,7 +77,7 @@ def judged(
 
 
 @torch.inference_mode()
-def examined(
+def compare_pictures(
     model: TalkingFace,
     clips: Sequence[Clip],
     judge: SyncExpert,
@@ -121,7 +121,7 @@ def _examined(
     away = _away(clip) if other is clip else 0
     at = next(model.parameters()).device
     faces = (
-        shown(clip.frames(0, count), model.config.size)
+        remove_margin(clip.frames(0, count), model.config.size)
         .to(at)
         .contiguous(memory_format=torch.channels_last)
     )
@@ -143,7 +143,7 @@ def _examined(
         "flicker": _restless(dubbed) - _restless(faces),
     }
     if teacher is not None:
-        looked = resized(rebuilt, teacher.config.size)
+        looked = resize_faces(rebuilt, teacher.config.size)
         heard = clip.windows(teacher.config.features, 0, count).to(at)
         figures["sync"] = float(sync_loss(*embed(teacher, looked, heard)))
     index = torch.linspace(0, count - 1, _PICTURED).round().long()
@@ -186,7 +186,7 @@ def _verdict(
 ) -> tuple[int, float, float]:
     """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``, turned by
     ``away`` frames."""
-    looked = resized(faces, judge.config.size)
+    looked = resize_faces(faces, judge.config.size)
     heard = voice.windows(judge.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     sound, video = embed(judge, looked, heard)
     curve = shift_distances(video.cpu().float(), sound.cpu().float()).nanmean(0)

@@ -16,8 +16,9 @@ from lipsync_core.models.precision import (
     has_bfloat16_units,
 )
 from lipsync_core.training.distributed import World
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from train import distil, expert, finetune, lipgan, mini, recipe, speech2vid, wav2lip
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from train import distil, expert, finetune, harness, mini, wav2lip
+from train.baselines import lipgan, speech2vid
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
@@ -80,12 +81,14 @@ def test_a_run_says_what_it_computes_in(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_units(monkeypatch)
-    assert not recipe.settle_precision("auto", World())
+    assert not harness.choose_precision("auto", World())
     assert capsys.readouterr().out == "precision: float32 (auto)\n"
-    assert recipe.settle_precision("bfloat16", World())
+    assert harness.choose_precision("bfloat16", World())
     assert capsys.readouterr().out == f"precision: bfloat16\nwarning: {precision.SLOW_BFLOAT16}\n"
     with_units(monkeypatch, "avx512_bf16")
-    assert recipe.settle_precision("auto", World()) and recipe.settle_precision("bfloat16", World())
+    assert harness.choose_precision("auto", World()) and harness.choose_precision(
+        "bfloat16", World()
+    )
     assert capsys.readouterr().out == "precision: bfloat16 (auto)\nprecision: bfloat16\n"
 
 
@@ -98,7 +101,7 @@ def test_processes_on_unlike_machines_take_the_same(monkeypatch: pytest.MonkeyPa
         return True  # another process has no units
 
     monkeypatch.setattr(World, "any", any_rank)
-    assert not recipe.settle_precision("auto", World(1, 2)) and asked == [False]
+    assert not harness.choose_precision("auto", World(1, 2)) and asked == [False]
 
 
 KINDS = {
@@ -117,12 +120,12 @@ def test_a_run_of_an_earlier_version_is_read_and_goes_on(tmp_path: Path, name: s
     """Then every recipe's default was bfloat16, and stood in settings.json."""
     settings = read_settings(CONFIGS / f"{name}.toml", KINDS[name])
     assert settings.precision == "auto"
-    keep_settings(tmp_path, settings)
+    save_settings(tmp_path, settings)
     (tmp_path / "last.pt").touch()
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": "bfloat16"}))
-    assert kept_settings(tmp_path, KINDS[name]).precision == "bfloat16"
-    keep_settings(tmp_path, settings)
+    assert load_settings(tmp_path, KINDS[name]).precision == "bfloat16"
+    save_settings(tmp_path, settings)
     assert json.loads(path.read_text())["precision"] == "bfloat16"
 
 
@@ -130,9 +133,9 @@ def test_a_run_refuses_another_precision_that_is_asked_for(tmp_path: Path) -> No
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     one.write_text("[plan]\nsteps = 7")
     other.write_text('precision = "float32"\n[plan]\nsteps = 7')
-    keep_settings(tmp_path, read_settings(one, mini.Settings))
+    save_settings(tmp_path, read_settings(one, mini.Settings))
     (tmp_path / "last.pt").touch()
     with pytest.raises(
         TrainingError, match=r"other settings \(precision was auto and is float32\)"
     ):
-        keep_settings(tmp_path, read_settings(other, mini.Settings))
+        save_settings(tmp_path, read_settings(other, mini.Settings))

@@ -1,4 +1,4 @@
-"""train/lipgan.py and train/speech2vid.py themselves: a few steps, on to the same state, and a file
+"""train/baselines/lipgan.py and train/baselines/speech2vid.py themselves: a few steps, on to the same state, and a file
 to dub with."""
 
 import io
@@ -22,7 +22,8 @@ from lipsync_core.models.baselines.lipgan_discriminator import (
 from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.settings import read_settings
-from train import export, lipgan, speech2vid
+from train import export
+from train.baselines import lipgan, speech2vid
 
 CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 RUN = """
@@ -117,7 +118,9 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
     file = tmp_path / "weights.safetensors"
     with redirect_stdout(io.StringIO()):
         export.main([str(tmp_path / "whole" / "best.pt"), str(file)])
-    assert load_talking_face(file).config == recipe.trained(tmp_path / "whole" / "best.pt").config
+    assert (
+        load_talking_face(file).config == recipe.load_trained(tmp_path / "whole" / "best.pt").config
+    )
     report = dub(
         ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=file, finding=FRESH
     )
@@ -131,7 +134,7 @@ def test_the_pretrained_generator_begins_the_other_run(tmp_path: Path, shards: P
         start = str(tmp_path / "alone" / "best.pt")
         both = run_file(tmp_path, "batch = 2", "rate = 1e-9", "decay = 0.0", steps=1)
         lipgan.main([both, str(shards), str(tmp_path / "both"), "--start", start])
-    first, second = (lipgan.trained(tmp_path / out / "best.pt") for out in ("alone", "both"))
+    first, second = (lipgan.load_trained(tmp_path / out / "best.pt") for out in ("alone", "both"))
     for (name, before), after in zip(first.named_parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(after, before, atol=1e-6, rtol=0, msg=name)
     with pytest.raises(TrainingError, match="another network than this run's; set network"):

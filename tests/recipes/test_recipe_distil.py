@@ -20,7 +20,7 @@ from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator, Genera
 from lipsync_core.models.weights import load_model, save_model
 from lipsync_core.training.losses import feature_loss
 from lipsync_core.training.settings import read_settings
-from train import distil, dubs, export
+from train import distil, eval_dubs, export
 from train.expert import TEACHER
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +121,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(
     assert " sync " in told.getvalue() and " feature " not in told.getvalue()
 
 
+@pytest.mark.slow
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, expert: str) -> None:
     out = tmp_path / "out"
     teacher = saved(Generator(thin(MINI)), tmp_path / "thin.safetensors")
@@ -246,7 +247,7 @@ def test_what_is_cut_otherwise_or_of_another_shape_is_refused(
 
 
 def test_dubs_have_no_truth_at_the_mouth_and_experts_pull_there_alone() -> None:
-    lips = dubs.lips(96, torch.device("cpu"))
+    lips = eval_dubs.lips(96, torch.device("cpu"))
     assert (
         lips.shape == (1, 1, 96, 96)
         and float(lips[0, 0, 67, 48]) == 1
@@ -254,9 +255,9 @@ def test_dubs_have_no_truth_at_the_mouth_and_experts_pull_there_alone() -> None:
     )
     made, target = torch.zeros(2, 3, 3, 96, 96, requires_grad=True), torch.ones(2, 3, 3, 96, 96)
     talking = torch.tensor([[True], [False]])
-    got = float(dubs.deviation(made.detach(), target, talking, lips).abs().mean())
+    got = float(eval_dubs.deviation(made.detach(), target, talking, lips).abs().mean())
     assert got == pytest.approx((1 + 1 - 0.9 * float(lips[..., 48:, :].mean())) / 2)
-    dubs.only_at(made, lips).sum().backward()
+    eval_dubs.only_at(made, lips).sum().backward()
     assert made.grad is not None and torch.equal(made.grad, lips.expand_as(made))
 
 

@@ -17,7 +17,7 @@ from lipsync_core.errors import LipSyncError, TrainingError, WeightsError
 from lipsync_core.models.sync_expert import SyncExpert, config_for_size
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import load_state
-from lipsync_core.training.settings import keep_settings, read_settings
+from lipsync_core.training.settings import read_settings, save_settings
 from lipsync_core.training.shards import read_index
 from train import expert, export
 
@@ -106,13 +106,14 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
     assert set(line) == {"step", "score", "best", "within_one", "confidence", "off_sync", "bce"}
     assert (whole / "evaluations.jsonl").read_bytes() == (parts / "evaluations.jsonl").read_bytes()
     wanted = torch.load(parts / "best.pt", weights_only=True)["parts"]["average"]
-    assert same(wanted, expert.trained(parts / "best.pt").state_dict())
+    assert same(wanted, expert.load_trained(parts / "best.pt").state_dict())
     with pytest.raises(TrainingError, match=r"settings.json tells no run of this kind"):
-        expert.trained(tmp_path / "last.pt")
+        expert.load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match="other settings"):
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
 
 
+@pytest.mark.slow
 def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(
     tmp_path: Path, shards: Path
 ) -> None:
@@ -204,7 +205,7 @@ def test_what_this_machine_has_not_is_told(
 
 def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
     """Or it would be a network that nobody taught."""
-    keep_settings(tmp_path, read_settings(run_file(tmp_path), expert.Settings))
+    save_settings(tmp_path, read_settings(run_file(tmp_path), expert.Settings))
     with pytest.raises(TrainingError, match=r"best.pt does not exist"):
         export.main([str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])
     with pytest.raises(WeightsError, match=r"cannot be written .*give a folder that is there"):

@@ -139,6 +139,7 @@ def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> Non
     assert finetune.started("mini-2", tmp_path / "run").config.size == 112
 
 
+@pytest.mark.slow
 def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path) -> None:
     told = torchrun("finetune", run_file(tmp_path, steps=1), str(talk), str(tmp_path / "anna"))
     assert " sync " in next(row for row in told.splitlines() if row.startswith("1 l1"))

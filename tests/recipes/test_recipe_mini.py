@@ -21,7 +21,7 @@ from lipsync_core.training.clips import load_clips, speaker_weights
 from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import read_settings
 from train import expert, export, mini
-from train.recipe import read_expert
+from train.expert_weights import read_expert
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -111,7 +111,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
     assert model.config == MINI
-    wanted = mini.trained(tmp_path / "whole" / "best.pt").state_dict()
+    wanted = mini.load_trained(tmp_path / "whole" / "best.pt").state_dict()
     assert all(
         torch.allclose(value, wanted[key], atol=1e-2, rtol=1e-2)
         for key, value in model.state_dict().items()
@@ -129,7 +129,7 @@ def test_it_begins_from_given_weights_and_does_without_photographs(tmp_path: Pat
         mini.main([*command, "--teacher", "judge", "--start", "mini-2"])
     assert "1 clips, no photographs, 2 held out" in told.getvalue()
     started = dict(load_model("mini-2", kind="generator").named_parameters())
-    for key, value in mini.trained(tmp_path / "run" / "last.pt").named_parameters():
+    for key, value in mini.load_trained(tmp_path / "run" / "last.pt").named_parameters():
         torch.testing.assert_close(value, started[key], atol=1e-6, rtol=0)
     (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"score", "psnr", "copied", "confidence", "within_one", "flicker"} <= set(
@@ -221,6 +221,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path) -> None:
     run = run_file(tmp_path, talking=2, foreign=2, steps=1)
     torchrun("mini", run, str(shards), str(tmp_path / "out"), "--teacher", "judge")
@@ -262,7 +263,7 @@ def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, sha
         with pytest.raises(TrainingError, match=told):
             mini.main([run_file(tmp_path, line), str(shards), out, "--teacher", "judge"])
     with pytest.raises(TrainingError, match=r"settings.json tells no run of this kind"):
-        mini.trained(tmp_path / "last.pt")
+        mini.load_trained(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize(

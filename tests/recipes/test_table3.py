@@ -1,4 +1,4 @@
-"""train/table3.py itself, on noise, one step a run."""
+"""train/baselines/table3.py itself, on noise, one step a run."""
 
 import io
 import json
@@ -10,7 +10,8 @@ import torch
 from helpers.shards import write_noise
 
 from lipsync_core.training.settings import read_settings
-from train import expert, table3, wav2lip
+from train import expert, wav2lip
+from train.baselines import table3
 
 ROOT = Path(__file__).parents[2]
 

@@ -143,6 +143,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
 
 
+@pytest.mark.slow
 @needs_ray
 @pytest.mark.usefixtures("importable")
 def test_two_workers_of_ray_do_what_is_done_here_and_survive_one_that_dies(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.training.distributed import World, joined
+from lipsync_core.training.distributed import World, join_processes
 from lipsync_core.training.losses import contrastive, cosine_bce
-from lipsync_core.training.optim import descend
+from lipsync_core.training.optim import step_optimizer
 
 CLIPS, WINDOWS, STEPS = 6, 5, 4
 
@@ -66,7 +66,7 @@ def optimiser_of(model: nn.Module) -> torch.optim.Optimizer:
 
 def learn(world: World, model: Towers, kind: str) -> list[float]:
     """A few steps of this rank's part of the batch: its clips."""
-    optimiser, together, losses = optimiser_of(model), world.spread(model), []
+    optimiser, together, losses = optimiser_of(model), world.wrap(model), []
     for step in range(STEPS):
         audio, video, starts = (x.chunk(world.size)[world.rank] for x in batch(step))
         k, w = starts.shape
@@ -75,7 +75,7 @@ def learn(world: World, model: Towers, kind: str) -> list[float]:
         if kind == "contrastive":
             sounds, lips, starts = (world.gather(x) for x in (sounds, lips, starts))
         loss = verdict(sounds, lips, starts, temperature, kind)
-        descend(loss, optimiser, rate=0.01, clip_norm=0.5)
+        step_optimizer(loss, optimiser, rate=0.01, clip_norm=0.5)
         losses.append(loss.item())
     return losses
 
@@ -92,7 +92,7 @@ def learn_by_halves(model: Towers) -> None:
         sounds, lips = (
             torch.cat([half[i] for half in halves]).view(CLIPS, WINDOWS, -1) for i in (0, 1)
         )
-        descend(
+        step_optimizer(
             verdict(sounds, lips, starts, halves[0][2], "contrastive"),
             optimiser,
             rate=0.01,
@@ -104,8 +104,8 @@ def one_of_two(rank: int, port: int, out: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "USE_LIBUV": "0"}
-    with joined("cpu") as world:
-        assert (world.rank, world.size, world.first) == (rank, 2, rank == 0)
+    with join_processes("cpu") as world:
+        assert (world.rank, world.size, world.is_main) == (rank, 2, rank == 0)
         found = {}
         for kind, norm in (("contrastive", False), ("bce", False), ("contrastive", True)):
             model = towers(norm)
@@ -164,12 +164,12 @@ def test_batch_norms_take_their_statistics_per_process_on_cpus(two: list[dict]) 
 
 
 def test_alone_nothing_is_wrapped() -> None:
-    with joined("cpu") as world:
+    with join_processes("cpu") as world:
         assert world == World()
         x, model = torch.ones(2, requires_grad=True), nn.Linear(1, 1)
         assert (
             world.gather(x) is x
-            and world.spread(model) is model
+            and world.wrap(model) is model
             and world.any(True)
             and not world.any(False)
         )

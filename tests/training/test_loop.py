@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import LipSyncError, TrainingError
 from lipsync_core.training.checkpoints import Progress, load_state, resume, save_batch, save_state
-from lipsync_core.training.logger import Evaluation, Journal
+from lipsync_core.training.logger import Evaluation, TrainingLogger
 from lipsync_core.training.loop import Draws, Plan, generator, seed_step, train
-from lipsync_core.training.optim import NotFiniteError, constant, descend, follow, warmup_cosine
+from lipsync_core.training.optim import (
+    NotFiniteError,
+    constant,
+    step_optimizer,
+    update_ema,
+    warmup_cosine,
+)
 from lipsync_core.training.pictures import grid, mouths
 from lipsync_core.training.signals import stopping
 
@@ -68,8 +74,8 @@ class Run:
         self.drawn.append(noise)
         loss = (self.model(batch.x) - batch.y * noise).square().mean()
         rate = 0.05 * warmup_cosine(self.plan.steps, warmup=3)(step)
-        norm = descend(loss, self.optimiser, rate=rate, clip_norm=1.0)
-        follow(self.average, self.model, step, decay=0.9)
+        norm = step_optimizer(loss, self.optimiser, rate=rate, clip_norm=1.0)
+        update_ema(self.average, self.model, step, decay=0.9)
         return {"loss": loss, "norm": norm}
 
     def evaluate(self, step: int) -> Evaluation:
@@ -330,13 +336,15 @@ def test_rates() -> None:
 def test_descending_takes_the_rate_and_clips_the_gradient() -> None:
     weight = nn.Parameter(torch.tensor([3.0, 4.0]))
     optimiser = torch.optim.SGD([weight], lr=99)
-    norm = descend((weight.square().sum()) / 2, optimiser, rate=0.5, clip_norm=1.0)
+    norm = step_optimizer((weight.square().sum()) / 2, optimiser, rate=0.5, clip_norm=1.0)
     assert float(norm) == pytest.approx(5)
     torch.testing.assert_close(weight.detach(), torch.tensor([2.7, 3.6]))
-    descend(weight.sum(), optimiser, rate=1.0)  # old gradients are gone, and nothing is clipped
+    step_optimizer(
+        weight.sum(), optimiser, rate=1.0
+    )  # old gradients are gone, and nothing is clipped
     torch.testing.assert_close(weight.detach(), torch.tensor([1.7, 2.6]))
     with pytest.raises(NotFiniteError, match="the loss is inf"):
-        descend(weight.sum() / 0, optimiser, rate=1.0)
+        step_optimizer(weight.sum() / 0, optimiser, rate=1.0)
     torch.testing.assert_close(weight.detach(), torch.tensor([1.7, 2.6]))
 
 
@@ -346,11 +354,11 @@ def test_an_average_follows_fast_at_first_and_takes_counters_as_they_are() -> No
     with torch.no_grad():
         model.weight.fill_(2)
         model.num_batches_tracked.fill_(41)
-    follow(average, model, 0, decay=0.99)
+    update_ema(average, model, 0, decay=0.99)
     assert average.weight.item() == pytest.approx(1.9) and int(average.num_batches_tracked) == 41
-    follow(average, model, 10**6, decay=0.99)
+    update_ema(average, model, 10**6, decay=0.99)
     assert average.weight.item() == pytest.approx(1.901)
-    follow(average, model, 5, decay=0.0)
+    update_ema(average, model, 5, decay=0.0)
     assert average.weight.item() == 2 and not average.weight.grad_fn
 
 
@@ -429,7 +437,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path: Path) -> None:
     not Path("/dev/full").exists(), reason="a device that is always full is Linux's"
 )
 def test_a_journal_on_a_full_disk_says_so(tmp_path: Path) -> None:
-    with Journal(tmp_path, step=0, tensorboard=False) as journal:
+    with TrainingLogger(tmp_path, step=0, tensorboard=False) as journal:
         (tmp_path / "evaluations.jsonl").unlink()
         (tmp_path / "evaluations.jsonl").symlink_to("/dev/full")
         with pytest.raises(
@@ -440,7 +448,7 @@ def test_a_journal_on_a_full_disk_says_so(tmp_path: Path) -> None:
 
 def test_a_journal_keeps_what_json_can_say_and_drops_what_is_no_line_of_it(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_bytes(b'{"step": 1}\n3\n[]\n{}\n\xff\xfe\n{"step": 9}\n')
-    with Journal(tmp_path, step=1, tensorboard=False) as journal:
+    with TrainingLogger(tmp_path, step=1, tensorboard=False) as journal:
         journal.evaluated(2, Evaluation(math.nan, {"error": math.inf}), best=False)
     lines = [
         json.loads(line, parse_constant=int)

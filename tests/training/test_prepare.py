@@ -31,7 +31,7 @@ from lipsync_core.training.prepare.run import Splitting, prepare
 from lipsync_core.training.prepare.settings import Settings
 from lipsync_core.training.prepare.sources import Source, find_sources, given_split, speaker_names
 from lipsync_core.training.shards import load_arrays, read_index
-from lipsync_core.training.sync_eval import shown
+from lipsync_core.training.sync_eval import remove_margin
 from lipsync_core.types import Frames, VideoInfo
 
 SETTINGS = Settings(longest=60)
@@ -483,4 +483,6 @@ def test_recipes_take_off_the_margin_that_is_kept(size: int) -> None:
     margin = Settings(size=size).margin
     crop = torch.zeros(1, 3, size + 2 * margin, size + 2 * margin, dtype=torch.uint8)
     crop[..., margin:-margin, margin:-margin] = 255
-    assert shown(crop, size).shape[-1] == size and bool((shown(crop, size) == 1).all())
+    assert remove_margin(crop, size).shape[-1] == size and bool(
+        (remove_margin(crop, size) == 1).all()
+    )

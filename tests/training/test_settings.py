@@ -9,7 +9,7 @@ import pytest
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.training.loop import Plan
-from lipsync_core.training.settings import keep_settings, read_settings
+from lipsync_core.training.settings import read_settings, save_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,44 +71,44 @@ def test_a_run_may_come_from_notepad(tmp_path: Path) -> None:
 
 def test_runs_outlive_settings_that_are_added_but_not_what_is_no_settings(tmp_path: Path) -> None:
     one = Settings(network="small", plan=Plan(steps=7))
-    keep_settings(tmp_path, one)
+    save_settings(tmp_path, one)
     path = tmp_path / "settings.json"
     (tmp_path / "last.pt").touch()
     kept = json.loads(path.read_text(encoding="utf-8"))
     del kept["rate"]
     path.write_text(json.dumps(kept), encoding="utf-8")
-    keep_settings(tmp_path, one)
+    save_settings(tmp_path, one)
     for text in ("", "[]", '{"netw', "{}"):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(TrainingError, match="tells no run of this kind"):
-            keep_settings(tmp_path, one)
+            save_settings(tmp_path, one)
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="cannot be written"):
-        keep_settings(tmp_path / "file" / "run", one)
+        save_settings(tmp_path / "file" / "run", one)
 
 
 def test_what_lies_in_a_folder_of_the_run_belongs_to_it(tmp_path: Path) -> None:
     one, other = (Settings(network="small", rate=rate, plan=Plan(steps=7)) for rate in (1e-3, 2e-3))
-    keep_settings(tmp_path / "began", one, run=tmp_path)
-    keep_settings(tmp_path / "began", other, run=tmp_path)
+    save_settings(tmp_path / "began", one, run=tmp_path)
+    save_settings(tmp_path / "began", other, run=tmp_path)
     (tmp_path / "last.pt").touch()
-    keep_settings(tmp_path / "began", other, run=tmp_path)
+    save_settings(tmp_path / "began", other, run=tmp_path)
     with pytest.raises(
         TrainingError, match=r"rate was 0.002 and is 0.001\).*delete began/settings.json"
     ):
-        keep_settings(tmp_path / "began", one, run=tmp_path)
+        save_settings(tmp_path / "began", one, run=tmp_path)
 
 
 def test_a_folder_remembers_its_run(tmp_path: Path) -> None:
     out = tmp_path / "new" / "run"
     one = Settings(network="small", plan=Plan(steps=7))
     # a run that never came to its first checkpoint
-    keep_settings(out, Settings(network="small", plan=Plan(steps=8)))
-    keep_settings(out, one)
+    save_settings(out, Settings(network="small", plan=Plan(steps=8)))
+    save_settings(out, one)
     (out / "best.pt").touch()
-    keep_settings(out, one)
+    save_settings(out, one)
     other = Settings(network="small", rate=2e-3, plan=Plan(steps=7))
     with pytest.raises(TrainingError, match=r"rate was 0.001 and is 0.002\).*delete settings.json"):
-        keep_settings(out, other)
+        save_settings(out, other)
     (out / "settings.json").unlink()
-    keep_settings(out, other)
+    save_settings(out, other)

@@ -13,7 +13,7 @@ from lipsync_core.errors import LipSyncError
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import has_bfloat16_units
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.training.augment import degrade, disguise, disturbed, grimace, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, disturb, grimace, recolour, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
 from lipsync_core.training.losses import (
     contrastive,
@@ -26,7 +26,13 @@ from lipsync_core.training.losses import (
     sync_loss,
 )
 from lipsync_core.training.shards import ShardWriter
-from lipsync_core.training.sync_eval import embed, held_out, middle, pairs, shown
+from lipsync_core.training.sync_eval import (
+    crop_center,
+    draw_pairs,
+    embed,
+    remove_margin,
+    score_expert_on_clips,
+)
 from lipsync_core.types import Audio
 
 
@@ -151,9 +157,9 @@ def test_disturbed_faces_change_as_one_clip_and_can_be_learnt_through() -> None:
         .clone()
         .requires_grad_()
     )
-    got = disturbed(faces, rng(1))
+    got = disturb(faces, rng(1))
     assert got.shape == faces.shape and bool(((got >= 0) & (got <= 1)).all())
-    assert torch.equal(got, disturbed(faces, rng(1)))
+    assert torch.equal(got, disturb(faces, rng(1)))
     off = (got - faces).detach().abs().mean((1, 2, 3, 4))
     assert float(off.min()) > 0.02  # no clip is shown as it is
     # but for noise, its frames are treated alike
@@ -208,14 +214,16 @@ def test_embedding_in_batches_covers_every_window() -> None:
 def test_the_middle_of_a_crop() -> None:
     crops = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
     crops[..., 3:9, 3:9] = 255
-    assert torch.equal(middle(crops, 6), torch.ones(1, 3, 6, 6))
+    assert torch.equal(crop_center(crops, 6), torch.ones(1, 3, 6, 6))
 
 
 def test_crops_of_any_side_are_shown_without_their_margin() -> None:
     crops = torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8, generator=rng())
-    assert torch.equal(shown(crops, 96), middle(crops, 96))
-    assert shown(crops, 64).shape == (2, 3, 64, 64)
-    torch.testing.assert_close(shown(crops, 48).mean(), middle(crops, 96).mean(), atol=2e-3, rtol=0)
+    assert torch.equal(remove_margin(crops, 96), crop_center(crops, 96))
+    assert remove_margin(crops, 64).shape == (2, 3, 64, 64)
+    torch.testing.assert_close(
+        remove_margin(crops, 48).mean(), crop_center(crops, 96).mean(), atol=2e-3, rtol=0
+    )
 
 
 def test_held_out_figures_know_a_good_expert_from_a_blind_one() -> None:
@@ -244,7 +252,10 @@ def test_held_out_figures_know_a_good_expert_from_a_blind_one() -> None:
     starts = [16 * f // 5 for f in range(60)]  # 3.2 columns a frame
     mel[0, starts] = torch.arange(60) / 20 - 4
     clips = [Clip("one", "a", faces, mel), Clip("two", "b", faces, mel)]
-    good, blind = held_out(Reader(), clips, apart=5), held_out(Blind(), clips, apart=5)
+    good, blind = (
+        score_expert_on_clips(Reader(), clips, apart=5),
+        score_expert_on_clips(Blind(), clips, apart=5),
+    )
     assert good["within_one"] == good["off_sync"] == 1 and good["confidence"] > 0.3
     assert blind["off_sync"] == 0 and blind["confidence"] < 1e-3 and blind["bce"] > good["bce"]
 
@@ -333,15 +344,15 @@ def test_the_mouth_lies_inside_the_lower_half() -> None:
 
 def test_pairs_are_right_half_of_the_time_and_wrong_ones_lie_apart() -> None:
     starts = torch.arange(0, 40, 4).expand(200, -1)
-    index, labels = pairs(starts, rng(), apart=7)
+    index, labels = draw_pairs(starts, rng(), apart=7)
     off = (starts.gather(1, index) - starts).abs()
     assert ((off == 0) == (labels == 1)).all() and off[labels == 0].min() == 8
     assert 0.45 < float(labels.mean()) < 0.55
     # every one of them is drawn
     assert set(index[labels[:, 5] == 0, 5].tolist()) == {0, 1, 2, 3, 7, 8, 9}
-    crowded, certain = pairs(torch.tensor([[0, 1, 2]]), rng(), apart=7)  # none lies so far
+    crowded, certain = draw_pairs(torch.tensor([[0, 1, 2]]), rng(), apart=7)  # none lies so far
     assert crowded.tolist() == [[0, 1, 2]] and certain.tolist() == [[1, 1, 1]]
-    assert torch.equal(index, pairs(starts, rng(), apart=7)[0])
+    assert torch.equal(index, draw_pairs(starts, rng(), apart=7)[0])
 
 
 def test_the_cosine_is_clamped() -> None:

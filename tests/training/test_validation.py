@@ -13,9 +13,9 @@ from lipsync_core.image.affine import Framing
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator, init_as_copy
 from lipsync_core.training.clips import Clip, load_clips
-from lipsync_core.training.sync_eval import shown
-from lipsync_core.training.validation import chosen, examined, judged
-from train.recipe import read_expert
+from lipsync_core.training.sync_eval import remove_margin
+from lipsync_core.training.validation import choose_clips, compare_pictures, score_generator
+from train.expert_weights import read_expert
 
 
 class Perfect(Generator):
@@ -36,7 +36,7 @@ def judge() -> SyncExpert:
 
 
 def test_a_perfect_generator_leaves_nothing_to_gain(clips: list[Clip], judge: SyncExpert) -> None:
-    found = judged(Perfect(MINI).eval(), clips, judge, teacher=judge)
+    found = score_generator(Perfect(MINI).eval(), clips, judge, teacher=judge)
     figures = found.figures
     assert (
         figures["psnr"] == pytest.approx(100, abs=1e-3)
@@ -55,12 +55,12 @@ def test_one_that_copies_gains_nothing(clips: list[Clip], judge: SyncExpert) -> 
     """88 % of the reference and 12 % of grey, so noise comes nearer to the truth than the reference
     is; sizes agree with what the formula says of uniform noise: variance 1/12 each."""
     model = init_as_copy(Generator(MINI)).eval()
-    found, faces = next(examined(model, clips, judge))
+    found, faces = next(compare_pictures(model, clips, judge))
     share = 1 / (1 + torch.tensor(-2.0).exp())
     wanted = {"copied": torch.tensor(2 / 12), "psnr": (1 + share**2) / 12}
     for name, variance in wanted.items():
         assert found[name] == pytest.approx(float(-10 * variance.log10()), abs=0.1)
-    truth = shown(clips[0].frames(0, 41), 96)
+    truth = remove_margin(clips[0].frames(0, 41), 96)
     assert torch.equal(faces[0, 0], truth[0]) and torch.equal(
         faces[1, :, :, :48], faces[0, :, :, :48]
     )
@@ -81,7 +81,7 @@ def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(
 ) -> None:
     """Copying would otherwise be in sync with the clip's own sound."""
     model = Listening(MINI).eval()
-    ((found, _),) = examined(model, clips[:1], judge)
+    ((found, _),) = compare_pictures(model, clips[:1], judge)
     # 41 frames, of which 21 belong to the second half
     rebuilt, dubbed = torch.cat(model.heard).chunk(2)
     assert torch.equal(torch.cat([dubbed[20:], dubbed[:20]]), rebuilt) and not torch.equal(
@@ -93,12 +93,12 @@ def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(
         TrainingError,
         match=r"a alone is held out and has 31 frames: .* wanted 32, or a second clip",
     ):
-        chosen([short], 3)
+        choose_clips([short], 3)
     with pytest.raises(TrainingError, match="a alone is held out"):
-        next(examined(model, [short], judge))
-    assert len(list(examined(model, [short], judge, voices=clips[1:]))) == 1
+        next(compare_pictures(model, [short], judge))
+    assert len(list(compare_pictures(model, [short], judge, voices=clips[1:]))) == 1
     with pytest.raises(TrainingError, match="0 clips would be judged"):
-        chosen(clips, 0)
+        choose_clips(clips, 0)
 
 
 def test_the_judge_must_know_such_crops(clips: list[Clip], judge: SyncExpert) -> None:
@@ -106,11 +106,11 @@ def test_the_judge_must_know_such_crops(clips: list[Clip], judge: SyncExpert) ->
     with pytest.raises(
         TrainingError, match="the shards hold box crops, the judge wants aligned ones"
     ):
-        next(examined(Perfect(MINI), boxes, judge))
+        next(compare_pictures(Perfect(MINI), boxes, judge))
 
 
 def test_clips_are_chosen_speaker_by_speaker(tmp_path: Path, clips: list[Clip]) -> None:
     a, b, _ = clips
     twice = replace(a, name="a2")
-    assert [clip.name for clip in chosen([a, twice, b], 2)] == ["a", "b"]
-    assert [clip.name for clip in chosen([a, twice, b], 9)] == ["a", "b", "a2"]
+    assert [clip.name for clip in choose_clips([a, twice, b], 2)] == ["a", "b"]
+    assert [clip.name for clip in choose_clips([a, twice, b], 9)] == ["a", "b", "a2"]

@@ -13,11 +13,11 @@ from lipsync_core.models.generator import TalkingFace
 from lipsync_core.models.lip_warp import LipWarp
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.training.augment import disturbed
+from lipsync_core.training.augment import disturb
 from lipsync_core.training.losses import mouth, shift_loss, sync_loss
-from lipsync_core.training.sync_eval import resized
+from lipsync_core.training.sync_eval import resize_faces
 from train.export import network_of
-from train.recipe import is_of_a_run
+from train.harness import is_run_checkpoint
 
 
 def read_talking_face(name: str) -> TalkingFace:
@@ -25,7 +25,7 @@ def read_talking_face(name: str) -> TalkingFace:
     pulled name.
 
     TrainingError for one that draws nothing."""
-    if not is_of_a_run(name):
+    if not is_run_checkpoint(name):
         face = load_talking_face(name)
         if isinstance(face, LipWarp):
             raise TrainingError(
@@ -54,7 +54,7 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
     It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16)."""
     b, f = faces.shape[:2]
     size, window = expert.config.size, expert.config.window
-    looked = disturbed(resized(faces.flatten(0, 1), size).unflatten(0, (b, f)), rng)
+    looked = disturb(resize_faces(faces.flatten(0, 1), size).unflatten(0, (b, f)), rng)
     windows = looked[:, torch.arange(f - window + 1)[:, None] + torch.arange(window)]
     with torch.no_grad():
         audio = expert.embed_audio(heard.flatten(0, 1))

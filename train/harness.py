@@ -23,7 +23,6 @@ from lipsync_core.models.precision import (
 )
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
-from lipsync_core.models.weights import load_model
 from lipsync_core.training.checkpoints import Stateful
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.distributed import World
@@ -31,9 +30,9 @@ from lipsync_core.training.loading import Loader, Sample, Share
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Draws, Plan, train
 from lipsync_core.training.losses import discriminator_loss
-from lipsync_core.training.optim import descend
-from lipsync_core.training.settings import keep_settings
-from lipsync_core.training.sync_eval import bare, shown
+from lipsync_core.training.optim import step_optimizer
+from lipsync_core.training.settings import save_settings
+from lipsync_core.training.sync_eval import remove_margin, side_without_margin
 
 BEGAN = "began"  # folder in that of a run, of what it was begun with
 # what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below
@@ -44,7 +43,7 @@ OTHER_CROPS = (
 )
 
 
-def parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
+def make_parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
     """RUN SHARDS OUT, where to compute, and, where wanted, by whom to be judged."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -76,7 +75,7 @@ def positive(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class RunArguments:
     """What a run was given on its command line, as it was named there: going on with another judge,
     say, would compare two scales. What its recipe does not take has its default."""
 
@@ -88,36 +87,24 @@ class Began:
     speech: tuple[str, ...] = ()
 
 
-def began(
+def keep_arguments(
     args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tuple[str, ...] = ()
 ) -> None:
     """Keep in OUT/began what the run was given; TrainingError where it has checkpoints of something
     else."""
     given = {name: getattr(args, name, None) for name in ("judge", "expert", "teacher", "start")}
-    keep_settings(args.out / BEGAN, Began(**given, videos=videos, speech=speech), run=args.out)
+    save_settings(
+        args.out / BEGAN, RunArguments(**given, videos=videos, speech=speech), run=args.out
+    )
 
 
-def is_of_a_run(name: str) -> bool:
+def is_run_checkpoint(name: str) -> bool:
     """Whether ``name`` is a checkpoint in a run's folder; public weights may end in .pt, too."""
     path = Path(name)
     return path.suffix == ".pt" and (path.parent / "settings.json").exists()
 
 
-def read_expert(name: str) -> SyncExpert:
-    """A frozen expert: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled
-    name."""
-    from train import expert as expert_recipe  # itself a recipe, it imports this module
-
-    model = (
-        expert_recipe.trained(Path(name))
-        if is_of_a_run(name)
-        else load_model(name, kind="sync_expert")
-    )
-    assert isinstance(model, SyncExpert)  # as load_model has seen to
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-def lend_ear(expert: SyncExpert, model: Generator) -> bool:
+def init_audio_encoder_from_expert(expert: SyncExpert, model: Generator) -> bool:
     """Begin with the expert's audio encoder, which already tells visemes apart and hears windows of
     the same length. False, and nothing is lent, where it is of another shape."""
     own = model.audio_encoder.state_dict()
@@ -153,7 +140,7 @@ def read_clips(
             f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare them, or set framing"
         )
     if (
-        side := min(bare(clip.faces.shape[1]) for clip in (*taught, *strangers))
+        side := min(side_without_margin(clip.faces.shape[1]) for clip in (*taught, *strangers))
     ) * _ENLARGED < size:
         raise TrainingError(
             f"{shards} holds crops of {side} px, this run wants {size}: prepare larger ones (--size {size})"
@@ -174,14 +161,14 @@ def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advic
             raise TrainingError(f"{name} wants crops cut {which}; {advice}")
 
 
-def crops(faces: Tensor, size: int, device: torch.device) -> Tensor:
+def crop_batch(faces: Tensor, size: int, device: torch.device) -> Tensor:
     """What a loader gives, (B,F,C,C,3) uint8 with a margin of a twelfth all round ->
     (B,F,3,size,size) in [0,1]."""
     planar = faces.to(device, non_blocking=True).flatten(0, 1).permute(0, 3, 1, 2)
-    return shown(planar, size).unflatten(0, faces.shape[:2])
+    return remove_margin(planar, size).unflatten(0, faces.shape[:2])
 
 
-def shared(
+def make_loader(
     draw: Callable[[np.random.Generator], Sample], *, batch: int, seed: int, world: World
 ) -> Loader:
     """The loader of this rank's part of every batch."""
@@ -194,7 +181,9 @@ def shared(
     )
 
 
-def divided(count: int, what: str, world: World, *, least: int = 1, beside: str = "") -> None:
+def check_divisible(
+    count: int, what: str, world: World, *, least: int = 1, beside: str = ""
+) -> None:
     """TrainingError where the ``count`` of ``what`` in a step cannot be shared out evenly,
     ``least`` for each process; ``beside`` tells of that."""
     if count % world.size or count < least * world.size:
@@ -203,23 +192,23 @@ def divided(count: int, what: str, world: World, *, least: int = 1, beside: str 
         )
 
 
-def settle_precision(precision: Precision, world: World) -> bool:
+def choose_precision(precision: Precision, world: World) -> bool:
     """Whether the networks of a run compute in bfloat16; says which it is. ``auto`` takes it where
     every process has units for it: all take the same. To be called by every rank."""
     lower = choose_training_dtype(world.device, precision) == torch.bfloat16
     if precision == "auto":
         lower = not world.any(not lower)
-    if world.first:
-        say(
+    if world.is_main:
+        print_line(
             f"precision: {'bfloat16' if lower else 'float32'}"
             + (" (auto)" if precision == "auto" else "")
         )
         if lower and world.device.type == "cpu" and not has_bfloat16_units(world.device):
-            say(f"warning: {SLOW_BFLOAT16}")
+            print_line(f"warning: {SLOW_BFLOAT16}")
     return lower
 
 
-def teach_critic(
+def train_critic(
     critic: nn.Module,
     discriminate: nn.Module,
     real: Tensor,
@@ -237,11 +226,11 @@ def teach_critic(
     with torch.autocast(real.device.type, torch.bfloat16, enabled=bfloat16):
         verdicts = discriminate(torch.cat([real, made.detach()]))
     found = discriminator_loss(*verdicts.chunk(2))
-    descend(found["real"] + found["fake"], optimiser, rate=rate, clip_norm=clip_norm)
+    step_optimizer(found["real"] + found["fake"], optimiser, rate=rate, clip_norm=clip_norm)
     return {f"critic_{name}": term for name, term in found.items()}
 
 
-def carried_out(
+def run_training(
     learn: Callable[[Any, int], Mapping[str, Tensor]],
     loader: Loader | Draws[Any],
     *,
@@ -254,16 +243,23 @@ def carried_out(
 ) -> bool:
     """Say what the run is ``about``, train, and tell whether it came to its end; otherwise what
     waits for it must not begin."""
-    if world.first:
-        say(about)
+    if world.is_main:
+        print_line(about)
     with loader if isinstance(loader, Loader) else nullcontext():
         progress = train(
-            learn, loader, plan=plan, parts=parts, evaluate=evaluate, out=out, world=world, say=say
+            learn,
+            loader,
+            plan=plan,
+            parts=parts,
+            evaluate=evaluate,
+            out=out,
+            world=world,
+            say=print_line,
         )
     return progress.step >= plan.steps
 
 
-def ended(main: Callable[[], None]) -> None:
+def run_command(main: Callable[[], None]) -> None:
     """Run a recipe; what the user can mend needs no traceback."""
     try:
         main()
@@ -271,5 +267,5 @@ def ended(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     print(line, flush=True)

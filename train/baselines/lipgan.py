@@ -1,8 +1,8 @@
 """Train the baseline LipGAN: L1, and a discriminator that learns beside the generator whether face
 and sound agree.
 
-    python -m train.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain python -m
-    train.lipgan train/configs/lipgan.toml SHARDS runs/lipgan --start runs/pretrain/best.pt
+    python -m train.baselines.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain python -m
+    train.baselines.lipgan train/configs/lipgan.toml SHARDS runs/lipgan --start runs/pretrain/best.pt
 
 The shards must hold the sound itself, as those of train.prepare do. The same command goes on where
 a run was stopped.
@@ -33,25 +33,25 @@ from lipsync_core.models.precision import Precision
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import joined
+from lipsync_core.training.distributed import join_processes
 from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.losses import margin_loss, reconstruction
-from lipsync_core.training.optim import descend, follow
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.validation import chosen, judged
-from train.recipe import (
-    began,
-    carried_out,
-    crops,
-    divided,
-    ended,
-    parser,
+from lipsync_core.training.optim import step_optimizer, update_ema
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.validation import choose_clips, score_generator
+from train.expert_weights import read_expert
+from train.harness import (
+    check_divisible,
+    choose_precision,
+    crop_batch,
+    keep_arguments,
+    make_loader,
+    make_parser,
     read_clips,
-    read_expert,
-    settle_precision,
-    shared,
+    run_command,
+    run_training,
 )
 from train.wav2lip import out_of_sync
 
@@ -109,9 +109,9 @@ def _thinner(stages: tuple[LipGANStage, ...], by: int) -> tuple[LipGANStage, ...
     return tuple(replace(stage, channels=stage.channels // by) for stage in stages)
 
 
-def trained(state: Path) -> LipGAN:
+def load_trained(state: Path) -> LipGAN:
     """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = LipGAN(generator_config(kept_settings(state.parent, Settings)))
+    model = LipGAN(generator_config(load_settings(state.parent, Settings)))
     load_state(state, {"average": model})
     return model
 
@@ -120,7 +120,7 @@ def begin_with(model: LipGAN, name: str) -> None:
     """Give ``model`` the weights of a run's checkpoint (RUN/best.pt) or of a weights file;
     TrainingError for those of another network."""
     path = Path(name)
-    start = trained(path) if path.suffix == ".pt" else load_talking_face(name)
+    start = load_trained(path) if path.suffix == ".pt" else load_talking_face(name)
     try:
         model.load_state_dict(start.state_dict())
     except RuntimeError as error:
@@ -130,7 +130,7 @@ def begin_with(model: LipGAN, name: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser(__doc__)
+    options = make_parser(__doc__)
     options.add_argument(
         "--start", help="whose generator training begins with: RUN/best.pt or a weights file"
     )
@@ -138,12 +138,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, generator_config(settings)
-    with joined(args.device) as world:
-        if world.first:
-            keep_settings(args.out, settings)
-            began(args)
+    with join_processes(args.device) as world:
+        if world.is_main:
+            save_settings(args.out, settings, recipe="lipgan")
+            keep_arguments(args)
         beside = ", and two for each where the discriminator hears other clips' sound"
-        divided(
+        check_divisible(
             settings.batch,
             "frames",
             world,
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
         clips, strangers = read_clips(
             args.shards, settings.framing, config.size, least=1 + 2 * settings.far
         )
-        strangers = chosen(strangers, settings.judged_clips)
+        strangers = choose_clips(strangers, settings.judged_clips)
         judge = read_expert(args.judge).to(world.device)
 
         seed_step(plan.seed)
@@ -171,16 +171,16 @@ def main(argv: list[str] | None = None) -> None:
         parts = {"model": model, "average": average, "optimiser": optimiser(model)}
         if settings.contrastive_weight:
             parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
-        together = world.spread(model)
-        discriminate = world.spread(critic) if settings.contrastive_weight else critic
+        together = world.wrap(model)
+        discriminate = world.wrap(critic) if settings.contrastive_weight else critic
         draw = WindowDraw(clips, features=config.features, frames=1, far=settings.far)
-        loader = shared(draw, batch=settings.batch, seed=plan.seed, world=world)
-        bfloat16 = settle_precision(settings.precision, world)
+        loader = make_loader(draw, batch=settings.batch, seed=plan.seed, world=world)
+        bfloat16 = choose_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound = batch["sound"].to(world.device).flatten(0, 1)
             target, reference = (
-                crops(batch[name], config.size, world.device)
+                crop_batch(batch[name], config.size, world.device)
                 .flatten(0, 1)
                 .contiguous(memory_format=torch.channels_last)
                 for name in ("target", "reference")
@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
                     )
                 agree = (torch.arange(len(audio), device=audio.device) < len(target)).float()
                 terms["critic"] = margin_loss(audio, video, agree)
-                descend(
+                step_optimizer(
                     terms["critic"],
                     parts["critic_optimiser"],
                     rate=settings.rate,
@@ -210,17 +210,17 @@ def main(argv: list[str] | None = None) -> None:
                     audio, video = critic(sound, made)
                 terms["contrastive"] = margin_loss(audio, video, torch.ones_like(audio[:, 0]))
                 loss = loss + settings.contrastive_weight * terms["contrastive"]
-            norm = descend(
+            norm = step_optimizer(
                 loss, parts["optimiser"], rate=settings.rate, clip_norm=settings.clip_norm
             )
-            follow(average, model, step, decay=settings.decay)
+            update_ema(average, model, step, decay=settings.decay)
             return terms | {"loss": loss, "gradient": norm}
 
         def evaluate(step: int) -> Evaluation:
-            return judged(average, strangers, judge)
+            return score_generator(average, strangers, judge)
 
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
-        done = carried_out(
+        done = run_training(
             learn,
             loader,
             plan=plan,
@@ -235,4 +235,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

@@ -1,6 +1,6 @@
 """Train the baseline Speech2Vid: L1 alone.
 
-    python -m train.speech2vid train/configs/speech2vid.toml SHARDS OUT
+    python -m train.baselines.speech2vid train/configs/speech2vid.toml SHARDS OUT
 
 As LipGAN's authors compared it: beside stills of the person the network sees the upper half of the
 frame that it redraws. The shards must hold the sound itself, as those of train.prepare do. The same
@@ -20,25 +20,25 @@ from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Spe
 from lipsync_core.models.precision import Precision
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import joined
+from lipsync_core.training.distributed import join_processes
 from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, seed_step
 from lipsync_core.training.losses import reconstruction
-from lipsync_core.training.optim import descend, follow
-from lipsync_core.training.settings import keep_settings, kept_settings, read_settings
-from lipsync_core.training.validation import chosen, judged
-from train.recipe import (
-    began,
-    carried_out,
-    crops,
-    divided,
-    ended,
-    parser,
+from lipsync_core.training.optim import step_optimizer, update_ema
+from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.validation import choose_clips, score_generator
+from train.expert_weights import read_expert
+from train.harness import (
+    check_divisible,
+    choose_precision,
+    crop_batch,
+    keep_arguments,
+    make_loader,
+    make_parser,
     read_clips,
-    read_expert,
-    settle_precision,
-    shared,
+    run_command,
+    run_training,
 )
 
 
@@ -86,44 +86,45 @@ def generator_config(settings: Settings) -> Speech2VidConfig:
     )
 
 
-def trained(state: Path) -> Speech2Vid:
+def load_trained(state: Path) -> Speech2Vid:
     """The network of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Speech2Vid(generator_config(kept_settings(state.parent, Settings)))
+    model = Speech2Vid(generator_config(load_settings(state.parent, Settings)))
     load_state(state, {"average": model})
     return model
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser(__doc__).parse_args(argv)
+    args = make_parser(__doc__).parse_args(argv)
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)
     plan, config = settings.plan, generator_config(settings)
-    with joined(args.device) as world:
-        if world.first:
-            keep_settings(args.out, settings)
-            began(args)
+    with join_processes(args.device) as world:
+        if world.is_main:
+            save_settings(args.out, settings, recipe="speech2vid")
+            keep_arguments(args)
         windows = settings.batch // settings.references
-        divided(windows, f"times {settings.references} frames", world)
+        check_divisible(windows, f"times {settings.references} frames", world)
         least = settings.references + 2 * settings.far
         clips, strangers = read_clips(args.shards, settings.framing, config.size, least=least)
-        strangers = chosen(strangers, settings.judged_clips)
+        strangers = choose_clips(strangers, settings.judged_clips)
         judge = read_expert(args.judge).to(world.device)
 
         seed_step(plan.seed)
         model = Speech2Vid(config).to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         optimiser = torch.optim.Adam(model.parameters(), settings.rate)
-        together = world.spread(model)
+        together = world.wrap(model)
         draw = WindowDraw(
             clips, features=config.features, frames=settings.references, far=settings.far
         )
-        loader = shared(draw, batch=windows, seed=plan.seed, world=world)
-        bfloat16 = settle_precision(settings.precision, world)
+        loader = make_loader(draw, batch=windows, seed=plan.seed, world=world)
+        bfloat16 = choose_precision(settings.precision, world)
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound = batch["sound"].to(world.device).flatten(0, 1)
             target, reference = (
-                crops(batch[name], config.size, world.device) for name in ("target", "reference")
+                crop_batch(batch[name], config.size, world.device)
+                for name in ("target", "reference")
             )
             # (B*K,3*K,S,S)
             stills = reference.flatten(1, 2).repeat_interleave(settings.references, 0)
@@ -132,16 +133,16 @@ def main(argv: list[str] | None = None) -> None:
             with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                 made = together(sound, flat, stills).float()
             loss = reconstruction(made, flat)
-            norm = descend(loss, optimiser, rate=settings.rate, clip_norm=settings.clip_norm)
-            follow(average, model, step, decay=settings.decay)
+            norm = step_optimizer(loss, optimiser, rate=settings.rate, clip_norm=settings.clip_norm)
+            update_ema(average, model, step, decay=settings.decay)
             return {"l1": loss, "gradient": norm}
 
         def evaluate(step: int) -> Evaluation:
-            return judged(average, strangers, judge)
+            return score_generator(average, strangers, judge)
 
         parts = {"model": model, "average": average, "optimiser": optimiser}
         about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
-        done = carried_out(
+        done = run_training(
             learn,
             loader,
             plan=plan,
@@ -156,4 +157,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)

@@ -1,7 +1,7 @@
 """Table 3 of the paper on any data: does an expert serve better frozen, and when it sees more
 frames?
 
-    python -m train.table3 train/configs/table3.toml SHARDS OUT
+    python -m train.baselines.table3 train/configs/table3.toml SHARDS OUT
 
 Trains experts that see 1, 3 and 5 frames, and beside each two generators that differ in one thing:
 whether the expert stays frozen, or is taught on generated faces as LipGAN's discriminator is. Every
@@ -22,11 +22,12 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.runtime.atomic import atomic_write
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
-from lipsync_core.training.settings import keep_settings, read_settings
-from lipsync_core.training.sync_eval import listened
-from lipsync_core.training.validation import chosen, examined
+from lipsync_core.training.settings import read_settings, save_settings
+from lipsync_core.training.sync_eval import score_expert
+from lipsync_core.training.validation import choose_clips, compare_pictures
 from train import expert, wav2lip
-from train.recipe import ended, positive, read_clips, read_expert, say
+from train.expert_weights import read_expert
+from train.harness import positive, print_line, read_clips, run_command
 
 # Off-sync accuracy in %, LSE-D, LSE-C of the paper (arXiv 2008.10010, table 3; LRS2).
 PAPER = {
@@ -74,7 +75,7 @@ def measured(
     *,
     apart: int,
 ) -> Row:
-    shares = [listened(listener, clip, apart=apart)["off_sync"] for clip in clips]
+    shares = [score_expert(listener, clip, apart=apart)["off_sync"] for clip in clips]
 
     def mean(name: str) -> Mean:
         return bootstrap_mean([figures[name] for figures in found])
@@ -170,13 +171,13 @@ def main(argv: list[str] | None = None) -> None:
     _, strangers = read_clips(
         args.shards, settings.generator.framing, settings.generator.size, least=40
     )
-    strangers = chosen(strangers, settings.judged_clips)
+    strangers = choose_clips(strangers, settings.judged_clips)
     judge = read_expert(args.judge)
     rows: list[Row] = []
     for window in (1, 3, 5):
         teaching = replace(settings.expert, window=window)
         teacher = args.out / f"expert-{window}"
-        keep_settings(teacher, teaching)
+        save_settings(teacher, teaching, recipe="expert")
         if not finished(teacher, teaching.plan.steps):
             expert.main(
                 [
@@ -190,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
             learning = replace(settings.generator, expert_learns=learns)
             name = f"generator-{window}-{'fine-tuned' if learns else 'frozen'}"
             out, state = args.out / name, str(teacher / "last.pt")
-            keep_settings(out, learning)
+            save_settings(out, learning, recipe="wav2lip")
             if not finished(out, learning.plan.steps):
                 run = run_file(args.out / f"{name}.toml", learning)
                 wav2lip.main(
@@ -199,14 +200,14 @@ def main(argv: list[str] | None = None) -> None:
             listener = read_expert(state)
             if learns:
                 load_state(out / "last.pt", {"expert": listener})
-            model = wav2lip.trained(out / "last.pt").eval()
-            found = [figures for figures, _ in examined(model, strangers, judge)]
+            model = wav2lip.load_trained(out / "last.pt").eval()
+            found = [figures for figures, _ in compare_pictures(model, strangers, judge)]
             rows.append(
                 measured(
                     window, learns, listener.eval(), found, strangers, apart=settings.expert.apart
                 )
             )
-            say(table(rows[-1:]).splitlines()[-1])
+            print_line(table(rows[-1:]).splitlines()[-1])
     text = table(rows) + (
         f"\n\nOff-sync accuracy, then the judge's ({args.judge}, L2) verdicts on {len(strangers)} held-out clips; 95 % "
         "intervals, bootstrap over clips. The paper: accuracy / LSE-D / LSE-C by SyncNet on LRS2, which compare with ours "
@@ -218,8 +219,8 @@ def main(argv: list[str] | None = None) -> None:
         part.write_text(
             json.dumps([dataclasses.asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
         )
-    say(text)
+    print_line(text)
 
 
 if __name__ == "__main__":
-    ended(main)
+    run_command(main)
