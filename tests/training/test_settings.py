@@ -80,7 +80,7 @@ def test_runs_outlive_settings_that_are_added_but_not_what_is_no_settings(tmp_pa
     save_settings(tmp_path, one)
     for text in ("", "[]", '{"netw', "{}"):
         path.write_text(text, encoding="utf-8")
-        with pytest.raises(TrainingError, match="tells no run of this kind"):
+        with pytest.raises(TrainingError, match="no run of this kind"):
             save_settings(tmp_path, one)
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="cannot be written"):
