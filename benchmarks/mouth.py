@@ -41,7 +41,7 @@ from torch import Tensor
 
 from lipsync_core import dub
 from lipsync_core.errors import LipSyncError
-from lipsync_core.evaluation.tables import Mean, markdown, ratio_with_interval
+from lipsync_core.evaluation.tables import Mean, bootstrap_ratio, format_markdown
 from lipsync_core.media import probe, read_audio
 from lipsync_core.media.clip import Cut
 from lipsync_core.metrics.mouth import (
@@ -249,7 +249,7 @@ def mean_over_people(rows: Sequence[dict[str, Any]], name: str) -> Mean:
     for row in rows:
         if row[name] is not None:
             people[row["person"]].append(row[name])
-    return ratio_with_interval([(sum(values), len(values)) for values in people.values()])
+    return bootstrap_ratio([(sum(values), len(values)) for values in people.values()])
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -262,7 +262,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             [group, method, counts, *(str(mean_over_people(own, name)) for name in COLUMNS)]
         )
-    return markdown(["group", "method", "n (people)", *COLUMNS], lines)
+    return format_markdown(["group", "method", "n (people)", *COLUMNS], lines)
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
-"""IMAGE, AUDIO, BOUNDING_BOX, FACE_LANDMARKS and MASK, and what they are in the core. The host's
-values are checked here, because every pack makes its own; the only place that drops an alpha
-channel."""
+"""Convert IMAGE, AUDIO, BOUNDING_BOX, FACE_LANDMARKS and MASK to types of the core, and back.
+
+The host's values are checked here, because every pack makes its own. Only this module drops an
+alpha channel.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -33,7 +35,7 @@ _log = logging.getLogger("lipsync.nodes")
 
 
 def rate(fps: float) -> Fraction:
-    """A widget's frames per second as the fraction that is meant: 29.97 is 30000/1001."""
+    """Convert a widget's frames per second to a fraction: 29.97 is 30000/1001."""
     for base in (24, 30, 48, 60, 120):
         ntsc = Fraction(base * 1000, 1001)
         if abs(fps - ntsc) < 0.006:
@@ -42,21 +44,32 @@ def rate(fps: float) -> Fraction:
 
 
 def seconds(value: float) -> Fraction:
-    """A widget's seconds, or another decimal, as the fraction that is meant."""
+    """Convert a widget's seconds, or another decimal, to a fraction."""
     return Fraction(value).limit_denominator(1_000_000)
 
 
 def frames(image: Tensor) -> Frames:
-    """An IMAGE (B,H,W,C) float as frames (B,H,W,3) float in [0,1]: one channel is grey, a fourth
-    (alpha) is dropped. Values outside, and NaN, are brought inside as ComfyUI's own preview shows
-    them, with a warning. ValueError for anything else."""
+    """Convert an IMAGE to frames.
+
+    Args:
+        image: (B,H,W,C) float: one channel is gray, a fourth one (alpha) is dropped. Values outside
+            [0,1] and NaN are clamped as ComfyUI's own preview does, with a warning.
+
+    Returns:
+        (B,H,W,3) float in [0,1].
+
+    Raises:
+        ValueError: The shape or type is another.
+    """
     if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or not image.is_floating_point():
         raise ValueError(
-            f"the image is {tuple(image.shape)} {image.dtype}; wanted (frames, height, width, 3) float"
+            f"the image is {tuple(image.shape)} {image.dtype}; "
+            "wanted (frames, height, width, 3) float"
         )
     if 0 in image.shape:
         raise ValueError(
-            f"the image is {tuple(image.shape)}: it holds no pixel; connect a batch with frames in it"
+            f"the image is {tuple(image.shape)}: it holds no pixel; "
+            "connect a batch with frames in it"
         )
     pixels = image[..., :3]
     pixels = pixels.expand(*pixels.shape[:3], 3)
@@ -72,22 +85,36 @@ def frames(image: Tensor) -> Frames:
 
 
 def image(pixels: Tensor) -> Tensor:
-    """Pixels (N,H,W,3), or one picture (H,W,3), uint8 in [0,255] or float in [0,1], as an IMAGE
-    where the host wants it."""
+    """Convert pixels to an IMAGE on the host's output device.
+
+    Args:
+        pixels: (N,H,W,3), or one picture (H,W,3), uint8 in [0,255] or float in [0,1].
+
+    Returns:
+        (N,H,W,3) float32 in [0,1].
+    """
     pixels = pixels[None] if pixels.ndim == 3 else pixels
     whole = pixels.dtype == torch.uint8
     pixels = pixels.to(host.output_device(), torch.float32)
     return pixels / 255 if whole else pixels.contiguous()
 
 
-def mask(shares: Tensor) -> Tensor:
-    """Shares (N,H,W) in [0,1] as a MASK where the host wants it."""
-    return shares.to(host.output_device(), torch.float32)
+def mask(opacity: Tensor) -> Tensor:
+    """Convert opacities (N,H,W) in [0,1] to a MASK on the host's output device."""
+    return opacity.to(host.output_device(), torch.float32)
 
 
 def audio(value: Any, what: str = "the audio") -> Audio:
-    """An AUDIO {"waveform": (1,C,T) float, "sample_rate": Hz} as sound on the CPU; ``what`` names
-    it in errors. MediaError where there is none to hear, ValueError where it is not an AUDIO."""
+    """Convert an AUDIO to samples on the CPU.
+
+    Args:
+        value: {"waveform": (1,C,T) float, "sample_rate": Hz}.
+        what: Its name in errors.
+
+    Raises:
+        MediaError: There is no audio, or it is empty.
+        ValueError: It is not an AUDIO.
+    """
     if value is None:
         raise MediaError(
             f"{what} is missing: the video has no sound; connect one that has, or another audio"
@@ -117,18 +144,28 @@ def audio(value: Any, what: str = "the audio") -> Audio:
 
 
 def audio_value(sound: Audio) -> dict[str, Any]:
-    """Sound as an AUDIO where the host wants it."""
+    """Convert samples to an AUDIO on the host's output device."""
     return {"waveform": sound.samples[None].to(host.output_device()), "sample_rate": sound.rate}
 
 
 def boxes_by_frame(value: Any) -> list[Tensor]:
-    """A BOUNDING_BOX as one (F,4) xyxy tensor for each frame; one box, or one list of boxes, is a
-    single one. ValueError for anything else."""
+    """Convert a BOUNDING_BOX to boxes by frame.
+
+    Args:
+        value: A box, a list of boxes (both for one frame), or a list of boxes for each frame.
+
+    Returns:
+        (F,4) xyxy for each frame.
+
+    Raises:
+        ValueError: It is of another form.
+    """
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(
-            f"bboxes is a {type(value).__name__}; wanted a box, a list of boxes, or a list for each frame"
+            f"bboxes is a {type(value).__name__}; "
+            "wanted a box, a list of boxes, or a list for each frame"
         )
     if all(isinstance(item, Mapping) for item in value):
         return [_boxes(value)]
@@ -157,8 +194,16 @@ def _boxes(items: Sequence[Any]) -> Tensor:
 
 
 def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[str, Any]]]:
-    """The boxes of ``tracks`` as a BOUNDING_BOX: a list for each of ``count`` frames, labelled with
-    the number by which 'Select Face' counts: the place in the row of the scene."""
+    """Convert tracks to a BOUNDING_BOX.
+
+    Args:
+        tracks: The tracks.
+        count: Number of frames.
+
+    Returns:
+        A list of boxes for each frame, each labeled with the number that 'Select Face' uses: its
+        place in the row of the scene.
+    """
     by_frame: list[list[dict[str, Any]]] = [[] for _ in range(count)]
     for number, track in (
         (place, track) for row in rows_by_scene(tracks) for place, track in enumerate(row)
@@ -172,13 +217,23 @@ def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[st
 
 
 def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """A FACE_LANDMARKS of ComfyUI's own face landmark node, or of 'Detect Faces': the boxes (F,4),
-    the five points (F,5,2) and the whole mesh (F,468,2), or our own points (F,102,2), of each
-    frame's faces. ValueError."""
+    """Convert a FACE_LANDMARKS of ComfyUI's own node, or of 'Detect Faces', to tensors by frame.
+
+    Args:
+        value: FACE_LANDMARKS.
+
+    Returns:
+        For each frame the boxes (F,4), the five points (F,5,2), and the whole mesh (F,468,2) or our
+        own points (F,102,2).
+
+    Raises:
+        ValueError: It is of another form.
+    """
     frames = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(frames, Sequence):
         raise ValueError(
-            f"face_landmarks is a {type(value).__name__}; wanted that of ComfyUI's own face landmark node"
+            f"face_landmarks is a {type(value).__name__}; "
+            "wanted that of ComfyUI's own face landmark node"
         )
     try:
         boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]
@@ -197,10 +252,21 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
 def face_landmarks(
     tracks: Sequence[FaceTrack], count: int, width: int, height: int
 ) -> dict[str, Any]:
-    """The dense points of ``tracks`` as the FACE_LANDMARKS of ComfyUI's own face landmark node: a
-    list of faces for each of ``count`` frames, with box, points, and how sure they are; and which
-    points are joined to which part of a face, by which the host's nodes draw and mask. What only a
-    whole mesh tells (depth, blendshapes) is not in it, nor are faces without clear landmarks."""
+    """Convert dense points of tracks to the FACE_LANDMARKS of ComfyUI's own face landmark node.
+
+    Depth and blendshapes, which only a whole mesh has, and faces without clear landmarks are left
+    out.
+
+    Args:
+        tracks: The tracks.
+        count: Number of frames.
+        width: Width of the frames in px.
+        height: Height of the frames in px.
+
+    Returns:
+        A list of faces for each frame, with box, points and confidence; and which points are joined
+        to parts of a face, by which the host's nodes draw and mask.
+    """
     frames: list[list[dict[str, Any]]] = [[] for _ in range(count)]
     for track in tracks:
         if track.dense is None or track.dense.shape[1] != POINTS:

@@ -1,4 +1,4 @@
-"""What 'Generate Lip Sync (Wav2Lip)' does: a video from file to file, images in memory."""
+"""The work of the node 'Generate Lip Sync (Wav2Lip)': videos as files, images in memory."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -58,8 +58,17 @@ _caches: LastResult[list[GeneratorCache]] = LastResult()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DubSettings:
-    """What widgets say. ``speakers``: "chosen", or "whoever speaks". ``restorer``: what restores
-    the faces afterwards."""
+    """The node's widgets.
+
+    Attributes:
+        blend: How new mouths are put into the frames.
+        longer: How the picture continues if the speech outlasts it.
+        batch: Frames at a time.
+        restorer: A network that restores the faces afterwards; None for none.
+        silence: What a mouth does in silence.
+        reference: Which pictures mouths are drawn from.
+        speakers: "chosen", or the node's option for active speaker detection.
+    """
 
     blend: Blend = Blend()
     longer: Longer = "pingpong"
@@ -77,9 +86,15 @@ class DubSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DubJob:
-    """Who says what, and how it is shown. ``speech``: what speakers say who have no sound of their
-    own. ``people``: None where nobody was looked for yet. ``inputs``: the host's own values, by
-    which the drawings are known again."""
+    """Who says what, and how it is rendered.
+
+    Attributes:
+        speech: Audio of speakers who have none of their own; None to use the media's own sound.
+        people: Faces found before; None to search for them.
+        voice: The model.
+        settings: The node's widgets.
+        inputs: The host's own values, by which the generator cache is recognized.
+    """
 
     speech: Audio | None
     people: People | None
@@ -96,6 +111,7 @@ class DubJob:
         voice: Voice | None,
         settings: DubSettings,
     ) -> "DubJob":
+        """Convert the inputs of the node."""
         voice = voice or Voice(host.bundled_model(), "mini")
         speech = None if audio is None else convert.audio(audio)
         inputs = (media, None if audio is None else audio["waveform"], people, voice.patcher)
@@ -103,7 +119,7 @@ class DubJob:
 
     @property
     def reference(self) -> Reference:
-        """What mouths are drawn from: ``looks_of`` has a closed one for those that close."""
+        """Which pictures mouths are drawn from; see ``choose_reference``."""
         return choose_reference(
             self.settings.reference, self.settings.silence, self.voice.patcher.model
         )
@@ -111,11 +127,18 @@ class DubJob:
     def speakers(
         self, own: Callable[[], Path | Audio]
     ) -> list[tuple[Path | Audio, FaceTrack | str]]:
-        """Each speaker's sound and face. ``own``: the media's own sound, for who has no other.
-        ValueError where somebody is chosen and whoever speaks is to speak."""
+        """Pair each speaker's audio with a face.
+
+        Args:
+            own: Provides the media's own sound, for speakers without any.
+
+        Raises:
+            ValueError: Faces are chosen although the active speaker is to be detected.
+        """
         if self.settings.by_turns and self.people is not None and self.people.speakers:
             raise ValueError(
-                "'Select Face' chose who speaks, and speakers is 'whoever speaks': connect the tracks of 'Detect Faces' "
+                "'Select Face' chose who speaks, and speakers is 'whoever speaks': connect the "
+                "tracks of 'Detect Faces' "
                 "itself, or set speakers to 'chosen'"
             )
         if self.people is None or self.settings.by_turns:
@@ -123,18 +146,19 @@ class DubJob:
         chosen, own = self.people.speaking, cache(own)
         if self.speech is not None and all(speaker.audio for speaker in chosen):
             _log.warning(
-                "the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of its own"
+                "the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of "
+                "its own"
             )
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
     def caches(self, batch: int, *settings: Any, count: int) -> list[GeneratorCache]:
-        """What was drawn before for ``count`` speakers, by all that changes what is drawn."""
+        """Caches of the last run for ``count`` faces, if all that changes what is drawn is equal."""
         longer, precision = self.settings.longer, self.voice.precision
         key = (*settings, batch, longer, self.reference, precision)
         return _caches.get(self.inputs, key, lambda: [GeneratorCache() for _ in range(count)])
 
     def progress(self) -> host.Progress:
-        """A bar of the stages that there will be."""
+        """A progress bar of the stages to come."""
         stages = {
             "pull": self.settings.blend.occlusion == "parse",
             "find faces": self.people is None,
@@ -144,20 +168,19 @@ class DubJob:
         return host.Progress({**{stage: 1 for stage, there in stages.items() if there}, "dub": 3})
 
     def network(self, progress: host.Progress) -> TalkingFace:
-        """The generator on its device, beside room for what works there for a moment, which is
-        fetched where it is not here."""
+        """Load the generator onto its device, and free memory for the networks beside it."""
         if self.settings.blend.occlusion == "parse":
-            host.pulled("face_parsing", progress)
-            host.make_room(PARSER_BYTES)
+            host.pull_weights("face_parsing", progress)
+            host.free_device_memory(PARSER_BYTES)
         if self.settings.restorer is not None:
-            host.make_room(_RESTORER_BYTES)
+            host.free_device_memory(_RESTORER_BYTES)
         network = host.loaded(self.voice.patcher)
         assert isinstance(network, TalkingFace)
         return network
 
 
 def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
-    """VIDEO, AUDIO, and instead of a MASK why there is none."""
+    """Dub a VIDEO; returns VIDEO, AUDIO, and a block that says why there is no MASK."""
     source, settings = video_source(media), job.settings
     info = open_clip(source.path, Cut(source.start, source.end)).info
     end = _picture_end(source, info)
@@ -169,7 +192,8 @@ def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
     own = any(sound is source.sound for sound, _ in speakers)
     if settings.by_turns and not own and isinstance(source.sound, Audio):
         raise ValueError(
-            "who speaks when is heard in a video's own sound, and that of this one is no part of its file: save it with "
+            "who speaks when is heard in a video's own sound, and that of this one is no part of "
+            "its file: save it with "
             "'Save Video', and connect the file ('Load Video')"
         )
     cut = Cut(source.start, end if own else source.end, None, settings.longer)
@@ -214,14 +238,16 @@ def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
 
 
 def _picture_end(source: VideoSource, info: VideoInfo) -> Fraction | None:
-    """Where the picture ends, in seconds of the file, as far as it is known: the last packet of AAC
-    outlasts it, and a video that speaks its own sound stays as long as it is."""
+    """End of the picture in seconds of the file, if it is known.
+
+    The last packet of AAC outlasts the picture; a video that speaks its own sound keeps its length.
+    """
     ends = [end for end in (source.end, info.frames and info.frames / info.fps) if end]
     return min(ends, default=None)
 
 
 def _own_sound(source: VideoSource) -> Path | Audio:
-    """What a video says itself; a file's is read as it is needed. MediaError without any."""
+    """The video's own sound, not read yet; raises MediaError if it has none."""
     if source.sound is None:
         source.audio()  # raises
     assert source.sound is not None
@@ -259,7 +285,8 @@ def dub_images(media: Tensor, job: DubJob, *, fps: float) -> tuple[Tensor, dict[
     host.refuse_unless_fits(
         (count * _PIXEL_BYTES + batch * _WORKING_BYTES) * height * width,
         f"{count} images of {width}x{height} px, with their mask,",
-        "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter or smaller",
+        "connect a VIDEO instead (Load Video), which is written frame by frame, or make it shorter "
+        "or smaller",
     )
     options = PlanOptions(
         Cut(longer=settings.longer),

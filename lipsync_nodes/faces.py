@@ -16,11 +16,13 @@ class DetectFaces(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
+        """Describe the node to the host."""
         return io.Schema(
             node_id="LipSync_DetectFaces",
             display_name="Detect Faces",
             category=CATEGORY,
-            description="Finds the faces and follows each person from frame to frame, up to the next cut. The preview numbers "
+            description="Finds the faces and follows each person from frame to frame, up to the "
+            "next cut. The preview numbers "
             "them as 'Select Face' counts them.",
             search_aliases=[
                 "face detection",
@@ -40,7 +42,8 @@ class DetectFaces(io.ComfyNode):
                     "detector",
                     options=["mini", "yunet", "s3fd"],
                     default="mini",
-                    tooltip="mini is bundled. yunet (0.2 MB, MIT; needs OpenCV) and s3fd (90 MB, no licence known to us for "
+                    tooltip="mini is bundled. yunet (0.2 MB, MIT; needs OpenCV) and s3fd (90 MB, "
+                    "no licence known to us for "
                     "its weights) are downloaded at the first run.",
                 ),
                 io.Float.Input(
@@ -49,21 +52,24 @@ class DetectFaces(io.ComfyNode):
                     min=0.05,
                     max=0.99,
                     step=0.01,
-                    tooltip="How sure the detector must be. Lower finds more faces, and more that are none.",
+                    tooltip="How sure the detector must be. Lower finds more faces, and more that "
+                    "are none.",
                 ),
                 io.Int.Input(
                     "min_size",
                     default=24,
                     min=1,
                     max=4096,
-                    tooltip="Faces whose longer side is smaller than this, in pixels, do not count.",
+                    tooltip="Faces whose longer side is smaller than this, in pixels, do not "
+                    "count.",
                 ),
                 io.Int.Input(
                     "every",
                     default=5,
                     min=1,
                     max=100,
-                    tooltip="Looks for faces in every n-th frame and follows them in between. Lower is slower, and surer "
+                    tooltip="Looks for faces in every n-th frame and follows them in between. "
+                    "Lower is slower, and surer "
                     "where heads move fast.",
                 ),
                 io.Float.Input(
@@ -72,19 +78,22 @@ class DetectFaces(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Seconds over which a face's place is smoothed. More is calmer, less follows quicker.",
+                    tooltip="Seconds over which a face's place is smoothed. More is calmer, less "
+                    "follows quicker.",
                 ),
                 fps_input("the images"),
                 BoundingBox.Input(
                     "bboxes",
                     optional=True,
                     extra_dict=FORCED,
-                    tooltip="Takes these boxes in place of detection: one, a list for every frame, or lists frame by frame.",
+                    tooltip="Takes these boxes in place of detection: one, a list for every frame, "
+                    "or lists frame by frame.",
                 ),
                 FaceLandmarks.Input(
                     "face_landmarks",
                     optional=True,
-                    tooltip="Takes these in place of detection, from ComfyUI's own face landmark node or from this one.",
+                    tooltip="Takes these in place of detection, from ComfyUI's own face landmark "
+                    "node or from this one.",
                 ),
             ],
             outputs=[
@@ -105,13 +114,14 @@ class DetectFaces(io.ComfyNode):
                 ),
                 FaceLandmarks.Output(
                     "face_landmarks",
-                    tooltip="102 points of every face, frame by frame, for ComfyUI's own landmark nodes.",
+                    tooltip="102 points of every face, frame by frame, for ComfyUI's own landmark "
+                    "nodes.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(
+    def execute(  # noqa: PLR0913 - the host passes every input by its name
         cls,
         media,
         detector,
@@ -123,6 +133,7 @@ class DetectFaces(io.ComfyNode):
         bboxes=None,
         face_landmarks=None,
     ) -> io.NodeOutput:
+        """Find and follow faces."""
         finding = Finding(
             detector, min_score, preview.is_lasting(media), Pace(every, smoothing), min_size
         )
@@ -142,11 +153,13 @@ class SelectFace(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
+        """Describe the node to the host."""
         return io.Schema(
             node_id="LipSync_SelectFace",
             display_name="Select Face",
             category=CATEGORY,
-            description="Chooses who speaks. Chain several for several speakers, each with an audio of their own.",
+            description="Chooses who speaks. Chain several for several speakers, each with an "
+            "audio of their own.",
             search_aliases=[
                 "choose face",
                 "pick speaker",
@@ -163,14 +176,16 @@ class SelectFace(io.ComfyNode):
                     "rule",
                     options=["largest", "left", "right", "index", "point", "like image"],
                     default="largest",
-                    tooltip="largest, leftmost or rightmost face; by number; nearest to a point; or the person of a picture.",
+                    tooltip="largest, leftmost or rightmost face; by number; nearest to a point; "
+                    "or the person of a picture.",
                 ),
                 io.Int.Input(
                     "index",
                     default=0,
                     min=0,
                     max=999,
-                    tooltip="For 'index': the number in the preview of 'Detect Faces', from 0, left to right.",
+                    tooltip="For 'index': the number in the preview of 'Detect Faces', from 0, "
+                    "left to right.",
                 ),
                 io.Int.Input(
                     "x", default=0, min=0, max=16384, tooltip="For 'point': pixels from the left."
@@ -184,7 +199,8 @@ class SelectFace(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="What this person says. Without it, the audio of 'Generate Lip Sync (Wav2Lip)'.",
+                    tooltip="What this person says. Without it, the audio of 'Generate Lip Sync "
+                    "(Wav2Lip)'.",
                 ),
             ],
             outputs=[Tracks.Output("tracks", tooltip="The same people, one more of whom speaks.")],
@@ -192,6 +208,7 @@ class SelectFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, tracks, rule, index, x, y, reference=None, audio=None) -> io.NodeOutput:
+        """Add a chosen face to the speakers."""
         track = preview.select_track(tracks, rule, index=index, point=(x, y), reference=reference)
         preview.refuse_second_choice(tracks, track)
         speaker = Speaker(track, None if audio is None else convert.audio(audio))

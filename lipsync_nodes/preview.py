@@ -47,7 +47,7 @@ _FEW_TRACKS = 20  # of so many, five portraits are kept of each; of more, two
 
 
 def open_media(media: Any, fps: float) -> Clip:
-    """A VIDEO as the file that holds it, or an IMAGE shown at ``fps``."""
+    """Open a VIDEO, or an IMAGE batch that is shown at ``fps``, as a clip."""
     if isinstance(media, Tensor):
         return ImageClip(convert.frames(media).pixels, convert.rate(fps))
     source = video_source(media)
@@ -55,13 +55,23 @@ def open_media(media: Any, fps: float) -> Clip:
 
 
 def is_lasting(media: Any) -> bool:
-    """Whether what is found in ``media`` is worth keeping between runs: a file of the user's."""
+    """Whether ``media`` is a file of the user, so that its face tracks are worth caching."""
     return not isinstance(media, Tensor) and video_source(media).lasting
 
 
 def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:
-    """Everybody in ``clip``: found, or as boxes or landmarks say. NoFaceError where nobody is;
-    ValueError."""
+    """Find the people of a clip, or take them from boxes or landmarks.
+
+    Args:
+        clip: The source pictures.
+        finding: How faces are found.
+        bboxes: A BOUNDING_BOX of the user; None for none.
+        face_landmarks: A FACE_LANDMARKS of the user; None for none.
+
+    Raises:
+        NoFaceError: There is no face.
+        ValueError: Both boxes and landmarks are given, or they do not fit the clip.
+    """
     if bboxes is not None and face_landmarks is not None:
         raise ValueError(
             "bboxes and face_landmarks are both connected; one of them says where the faces are"
@@ -81,7 +91,7 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
         )
     else:
         if finding.detector in HUB:
-            host.pulled(finding.detector, progress)
+            host.pull_weights(finding.detector, progress)
         if bboxes is None:
             tracks, count = find_people(
                 clip, finding, host.device(), stop=sys.maxsize, on_found=heard
@@ -94,19 +104,23 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
             tracks = add_landmarks(clip, tracks, count, marks, pace=finding.pace, on_found=heard)
     if not tracks and (bboxes is not None or face_landmarks is not None):
         raise NoFaceError(
-            f"none of {count} frames has a face in what is connected; disconnect it to have faces found"
+            f"none of {count} frames has a face in what is connected; disconnect it to have faces "
+            f"found"
         )
     if not tracks:
         raise NoFaceError(
-            f"no face in {count} frames of {width}x{height} px; lower min_score (now {finding.min_score:g}) or min_size "
+            f"no face in {count} frames of {width}x{height} px; lower min_score (now "
+            f"{finding.min_score:g}) or min_size "
             f"(now {finding.min_size} px), or take another detector (now {finding.detector})"
         )
     return People(tuple(tracks), count, width, height, clip.fps, _portraits(clip, tracks, progress))
 
 
 def draw_people(clip: Clip, found: People) -> Tensor:
-    """Frames with numbered boxes: of one picture the picture, else a sheet of at most 16 (H,W,3)
-    uint8."""
+    """Draw frames with numbered boxes.
+
+    Returns (H,W,3) uint8: a single picture, or a sheet of at most 16 frames.
+    """
     shown = choose_sheet_frames(found.tracks, found.frames, most=_SHEET)
     pictures = (
         Frames(picture[None], frame)
@@ -116,14 +130,27 @@ def draw_people(clip: Clip, found: People) -> Tensor:
 
 
 def draw_masks(media: Any, found: People | None, voice: Voice | None, blend: Blend) -> Tensor:
-    """Frames of ``media`` with the masks of whoever is to speak over them, as one picture (h,w,3)
-    uint8. NoFaceError, ValueError."""
+    """Draw frames with the masks of the speaking faces over them.
+
+    Args:
+        media: VIDEO or IMAGE.
+        found: The faces; None to take the largest.
+        voice: The model; None for the bundled one.
+        blend: The blend whose masks are drawn.
+
+    Returns:
+        (h,w,3) uint8, a contact sheet.
+
+    Raises:
+        NoFaceError: No frame shows the face.
+        ValueError: The faces were found in other media.
+    """
     clip = open_media(media, _RATE)
     network = (voice or Voice(host.bundled_model(), "mini")).patcher.model
     progress = host.Progress({"pull": 1, "find faces": 4})
     if blend.occlusion == "parse":
-        host.pulled("face_parsing", progress)
-        host.make_room(PARSER_BYTES)
+        host.pull_weights("face_parsing", progress)
+        host.free_device_memory(PARSER_BYTES)
     if found is None:
         frames = clip.length or 0
         tracks, count = find_people(
@@ -143,7 +170,7 @@ def draw_masks(media: Any, found: People | None, voice: Voice | None, blend: Ble
 
 
 def make_masks(media: Any, found: People) -> Any:
-    """The faces of an IMAGE as a MASK; for a VIDEO, and where it would not fit, why there is none."""
+    """Make the MASK of an IMAGE's faces; block with a reason for a VIDEO or without memory."""
     if not isinstance(media, Tensor):
         return host.blocked(NO_MASK)
     size = (found.frames, found.height, found.width)
@@ -165,7 +192,19 @@ def make_masks(media: Any, found: People) -> Any:
 def select_track(
     found: People, rule: Rule, *, index: int, point: tuple[int, int], reference: Tensor | None
 ) -> FaceTrack:
-    """The track of whoever ``rule`` names. NoFaceError, ValueError."""
+    """Select the face that ``rule`` names.
+
+    Args:
+        found: All faces.
+        rule: How the face is chosen.
+        index: Number of the face, for the rule "index".
+        point: x and y in px, for the rule "point".
+        reference: IMAGE of the person, for the rule "like image".
+
+    Raises:
+        NoFaceError: There is no such face.
+        ValueError: The rule needs another input.
+    """
     if rule == "like image":
         if reference is None:
             raise ValueError(

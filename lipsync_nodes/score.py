@@ -5,8 +5,8 @@ from comfy_api.latest import io
 
 from ..lipsync_core.audio.ops import shift
 from ..lipsync_core.media.clip import Cut
-from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, score, verdict
-from ..lipsync_core.pipelines.score_plot import drawn
+from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, explain_score, score
+from ..lipsync_core.pipelines.score_plot import draw_scores
 from ..lipsync_core.pipelines.track_faces import Finding
 from ..lipsync_core.types import Audio
 from . import convert, host
@@ -87,14 +87,14 @@ class SyncScore(io.ComfyNode):
         """Run the node."""
         progress = host.Progress({"pull": 1, "find faces": 4, "score": 6})
         if scorer != "judge":
-            host.pulled(scorer, progress)
-        host.make_room(_WORKING_BYTES)
+            host.pull_weights(scorer, progress)
+        host.free_device_memory(_WORKING_BYTES)
         with media_source(media, fps) as source:
             report = _report(source, audio, scorer, progress)
         best = _best_track(report).score
         offset_ms = best.offset_ms or 0.0
         offset = offset_ms * _JUDGE_FPS / 1000
-        plot = convert.image(drawn(report))
+        plot = convert.image(draw_scores(report))
         return io.NodeOutput(
             offset, offset_ms, best.distance, best.confidence, plot, _words(report)
         )
@@ -123,7 +123,7 @@ def _best_track(report: ScoreReport) -> TrackScore:
 
 
 def _words(report: ScoreReport) -> str:
-    lines = [verdict(track.score, report.fps) for track in report.tracks]
+    lines = [explain_score(track.score, report.fps) for track in report.tracks]
     if len(lines) > 1:
         faces = zip(report.tracks, lines, strict=True)
         lines = [

@@ -1,5 +1,7 @@
-"""VIDEO in and out as files: a video is read lazily where it lies, and what is made is a file of
-the temporary folder."""
+"""VIDEO in and out as files.
+
+A video is read lazily from its own file; results are files in the temporary folder.
+"""
 
 import io as bytes_io
 import weakref
@@ -30,9 +32,15 @@ from . import convert, host
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoSource:
-    """A VIDEO as the core reads it: the file ``path`` from ``start`` to ``end`` (None: its end)
-    seconds. ``sound``: the file itself, whose sound is cut with the picture; or sound in memory,
-    which begins with the first frame; None where there is none."""
+    """A VIDEO as the core reads it.
+
+    Attributes:
+        path: The file.
+        start: Where the video begins in it, in seconds.
+        end: Where it ends, in seconds; None for the file's end.
+        sound: The file itself, whose sound is cut with the picture; or audio in memory, which
+            begins with the first frame; None for none.
+    """
 
     path: Path
     start: Fraction = Fraction(0)
@@ -41,17 +49,24 @@ class VideoSource:
 
     @property
     def untouched(self) -> bool:
-        """Whether the picture can be taken over as it is: a file, and all of it."""
+        """Whether the picture is a whole file, which can be copied."""
         return self.lasting and self.start == 0 and self.end is None
 
     @property
     def lasting(self) -> bool:
-        """Whether what is found in it is worth keeping between runs."""
+        """Whether it is a file of the user, so that its face tracks are worth caching."""
         return self.sound == self.path
 
     def audio(self, start: Fraction = Fraction(0), end: Fraction | None = None) -> Audio:
-        """Its sound from ``start`` to ``end`` seconds after the cut's own start, at its own rate
-        with its own channels. MediaError without any."""
+        """Read its sound, with its own rate and channels.
+
+        Args:
+            start: Begin, in seconds after the start of the cut.
+            end: End, in seconds after the start of the cut; None for the end of the cut.
+
+        Raises:
+            MediaError: It has no sound.
+        """
         if self.sound is None:
             raise MediaError("the video has no sound; connect an audio, or a video with sound")
         if isinstance(self.sound, Audio):
@@ -70,19 +85,32 @@ class VideoSource:
 
 
 def file_source(path: Path) -> VideoSource:
-    """A file of pictures or sound."""
+    """A source for a file of pictures or sound."""
     return VideoSource(path, sound=path)
 
 
-NO_MASK = "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' have one"
+NO_MASK = (
+    "a video's mask would take gigabytes, so there is none; "
+    "the images of 'Get Video Components' have one"
+)
 
 _files: "weakref.WeakKeyDictionary[Any, VideoSource]" = weakref.WeakKeyDictionary()
 """What was written for a video that is no file, while that video lives."""
 
 
 def video_source(video: Any) -> VideoSource:
-    """Where a VIDEO can be read. One that lies in memory is written once, lossless, into the
-    temporary folder, and removed when the host forgets it. MediaError, ValueError."""
+    """Find the file that holds a VIDEO.
+
+    A VIDEO in memory is written once, lossless, into the temporary folder, and removed when the
+    host drops it.
+
+    Args:
+        video: The host's VIDEO.
+
+    Raises:
+        MediaError: It cannot be read.
+        ValueError: It is of another type.
+    """
     known = _files.get(video)
     if known is None:
         in_memory = isinstance(video, InputImpl.VideoFromComponents)
@@ -145,8 +173,13 @@ def _written(video: Any) -> VideoSource:
 
 
 def write_lossless(path: Path, frames: Frames, fps: Fraction) -> None:
-    """``frames`` as a file that holds every bit of their 8-bit values, H.264 in RGB; quick rather
-    than small."""
+    """Write frames without loss of their 8-bit values, as H.264 in RGB; quick rather than small.
+
+    Args:
+        path: The file.
+        frames: The frames.
+        fps: Frames per second.
+    """
     _, height, width, _ = frames.pixels.shape
     info = VideoInfo(width, height, fps, None)
     with VideoWriter(path, info, codec="libx264rgb", crf=0, preset="ultrafast") as out:
@@ -166,8 +199,15 @@ def _forget(path: Path) -> None:
 
 @contextmanager
 def media_source(media: Any, fps: float) -> Generator[VideoSource]:
-    """A VIDEO, or an IMAGE batch shown at ``fps``, as a file to read; that of an IMAGE goes when
-    the block ends."""
+    """Provide a VIDEO, or an IMAGE batch, as a file to read.
+
+    Args:
+        media: VIDEO or IMAGE.
+        fps: The rate at which an IMAGE batch is shown.
+
+    Yields:
+        The source; the file of an IMAGE batch is removed when the block ends.
+    """
     if not isinstance(media, Tensor):
         yield video_source(media)
         return
@@ -180,8 +220,21 @@ def media_source(media: Any, fps: float) -> Generator[VideoSource]:
 
 
 def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Path:
-    """A new file: the picture of ``source`` with ``sound`` from its first frame on. The picture's
-    packets are copied, unless it is trimmed or lies in memory. MediaError."""
+    """Write a file with the picture of a video and other audio.
+
+    Packets of the picture are copied unless it is trimmed or in memory.
+
+    Args:
+        source: The video.
+        sound: The audio, from the first frame on.
+        progress: Called with the stage, the frames done and their total.
+
+    Returns:
+        The file.
+
+    Raises:
+        MediaError: The video cannot be read.
+    """
     if source.untouched:
         out = host.temp_file(suffix_for_copy(source.path))
         shift_audio(
@@ -205,5 +258,5 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
 
 
 def video_output(path: Path) -> Any:
-    """The file ``path`` as a VIDEO."""
+    """Convert a file to a VIDEO."""
     return InputImpl.VideoFromFile(str(path))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lipsync_core.audio.features import log_mel
 from lipsync_core.media import read_audio
-from lipsync_core.metrics.sync import SEARCH, offset_and_confidence, offset_curve
+from lipsync_core.metrics.sync import SEARCH, find_offset, offset_curve
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
@@ -55,7 +55,7 @@ def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]
                 if len(index)
                 else torch.tensor(torch.nan)
             )
-        found.append(offset_and_confidence(torch.stack(curve)))
+        found.append(find_offset(torch.stack(curve)))
     return found
 
 
@@ -105,7 +105,7 @@ def examine(
     audio, video = embed(judge, faces, clip.mels(index))
     said, dubbed = embed(judge, generate(voice, faces), voice.mels(index))
     far = faces.roll(n // 2, 0)
-    return offset_and_confidence(offset_curve(audio, video)), {
+    return find_offset(offset_curve(audio, video)), {
         "real": windows(audio, video, n),
         "dub": windows(said, dubbed, n),
         "undubbed": windows(said, video, n),

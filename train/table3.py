@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lipsync_core.evaluation.tables import Mean, markdown, mean_with_interval
+from lipsync_core.evaluation.tables import Mean, bootstrap_mean, format_markdown
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.runtime.atomic import atomic_write
 from lipsync_core.training.checkpoints import load_state, resume
@@ -77,12 +77,12 @@ def measured(
     shares = [listened(listener, clip, apart=apart)["off_sync"] for clip in clips]
 
     def mean(name: str) -> Mean:
-        return mean_with_interval([figures[name] for figures in found])
+        return bootstrap_mean([figures[name] for figures in found])
 
     return Row(
         window,
         learns,
-        mean_with_interval(shares),
+        bootstrap_mean(shares),
         mean("distance"),
         mean("confidence"),
         mean("rebuilt_distance"),
@@ -120,7 +120,7 @@ def table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return markdown(header, lines)
+    return format_markdown(header, lines)
 
 
 def as_toml(settings: Any, table: str = "") -> str:

@@ -1,0 +1,1 @@
+"""Sound as tensors: resampling and mixing, features of the networks, voice activity."""

@@ -1,9 +1,8 @@
-"""Sound as the networks hear it: resampling, log-mel columns, one window per video frame; cepstra
-for SyncNet and for the baselines.
+"""Audio features of the networks: log-mel windows for generators and experts, MFCC for SyncNet.
 
 Numbers: the front end of Wav2Lip (16 kHz, 50 ms windows every 12.5 ms, 80 Slaney mel bands from 55
-to 7600 Hz), as pinned there with librosa 0.7.0; that of SyncNet as python_speech_features 0.6 makes
-it. All functions are pure and run on the device of their input.
+to 7600 Hz) as librosa 0.7.0 computes it there, and that of SyncNet as python_speech_features 0.6
+computes it. All functions are pure and run on the device of their input.
 """
 
 import functools
@@ -20,12 +19,21 @@ from ..types import Audio
 
 @dataclass(frozen=True, slots=True)
 class MelFeatures:
-    """What a network hears: windows of ``steps`` log-mel columns of ``bands`` bands.
+    """Settings of a mel front end: windows of ``steps`` log-mel columns of ``bands`` bands.
 
-    ``lead_ms``: how long before its video frame a window begins. The public Wav2Lip weights were
-    trained with 40 and are run with 0, so their lips move one frame (40 ms) early; 0 reproduces
-    that, 40 mends it. ``padding``: how the signal continues past its ends; ``reflect`` is what the
-    public weights were trained with, ``constant`` (zeros) is what librosa does from 0.9 on.
+    Attributes:
+        bands: mel bands.
+        steps: columns of a window.
+        rate: sample rate in Hz.
+        n_fft: samples of a spectrum.
+        hop: samples between two columns.
+        low_hz: lower end of the lowest band.
+        high_hz: upper end of the highest band.
+        lead_ms: time by which a window begins before its video frame. The public Wav2Lip weights
+            were trained with 40 and are run with 0, so their lips move one frame (40 ms) early; 0
+            reproduces that, 40 corrects it.
+        padding: how the signal continues past its ends; the public weights were trained with
+            ``reflect``, librosa from 0.9 on does ``constant`` (zeros).
     """
 
     bands: int = 80
@@ -39,20 +47,27 @@ class MelFeatures:
     padding: Literal["reflect", "constant"] = "reflect"
 
     def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
-        """``mel_windows`` of these features: (count, 1, bands, steps)."""
+        """Return ``mel_windows`` with these settings: (count, 1, bands, steps)."""
         return mel_windows(audio, fps, start, count, features=self)
 
 
 @dataclass(frozen=True, slots=True)
 class CepstrumFeatures:
-    """What LipGAN and Speech2Vid hear: ``steps`` columns, 100 a second, of the cepstral
-    coefficients 1 .. ``coefficients``.
+    """Settings of the cepstral front end of LipGAN and Speech2Vid, 100 columns per second.
 
     Numbers: LipGAN's front end (its Matlab code): 25 ms Hamming windows every 10 ms, pre-emphasis
-    0.97, ``filters`` triangles on the magnitude spectrum, even on the scale 1127 ln(1 + f/700) from
-    ``low_hz`` to ``high_hz``, logarithm, cosine transform, lifter 22. ``lead_ms``: 160 is its
-    pairing of frame f with the columns from 4 (f - 4) on, which puts the middle of the 350 ms into
-    the frame.
+    0.97, triangles on the magnitude spectrum, even on the scale 1127 ln(1 + f/700), logarithm,
+    cosine transform, lifter 22.
+
+    Attributes:
+        coefficients: the coefficients 1 .. ``coefficients`` are used.
+        steps: columns of a window.
+        rate: sample rate in Hz.
+        filters: triangular filters.
+        low_hz: lower end of the filters.
+        high_hz: upper end of the filters.
+        lead_ms: time by which a window begins before its frame; LipGAN pairs frame f with the
+            columns from 4 (f - 4) on (160 ms), which puts the middle of the 350 ms into the frame.
     """
 
     coefficients: int = 12
@@ -64,8 +79,11 @@ class CepstrumFeatures:
     lead_ms: int = 160
 
     def windows(self, audio: Audio, fps: Fraction, start: int, count: int) -> Tensor:
-        """One window for each of the frames ``start`` .. ``start+count-1``: (count, 1,
-        coefficients, steps); silence, which is zeros, outside the sound."""
+        """Return one window for each of ``count`` frames from ``start`` on.
+
+        Returns:
+            (count, 1, coefficients, steps); zeros, which are silence, outside the sound.
+        """
         columns_a_second = Fraction(self.rate, _MFCC_HOP)
         lead = Fraction(self.lead_ms, 1000)
         starts = [
@@ -87,18 +105,26 @@ _REFERENCE_DB = 20.0
 
 
 def mel_length(samples: int, features: MelFeatures = MelFeatures()) -> int:
-    """Columns of a signal of ``samples`` samples: 1 + floor(T / hop)."""
+    """Return the number of mel columns of ``samples`` samples: 1 + floor(T / hop)."""
     return 1 + samples // features.hop
 
 
 def log_mel(
     audio: Audio, *, first: int = 0, count: int | None = None, features: MelFeatures = MelFeatures()
 ) -> Tensor:
-    """Columns ``first`` .. ``first+count-1`` of the log-mel spectrogram of mono ``audio``: (bands,
-    count) in [-4, 4].
+    """Compute columns of the log-mel spectrogram.
 
-    Only the samples under those columns are read, so a long clip can be heard piece by piece: the
-    pieces equal the whole. Columns outside the signal are silence (-4).
+    Only the samples under those columns are read, so that a long clip can be processed in pieces:
+    the pieces equal the whole.
+
+    Args:
+        audio: mono sound at the rate of ``features``.
+        first: first column.
+        count: number of columns; None for all from ``first`` on.
+        features: settings of the front end.
+
+    Returns:
+        (bands, count) in [-4, 4]; columns outside the signal are silence (-4).
     """
     x = _only_channel(audio, features.rate)
     total = mel_length(x.shape[0], features)
@@ -113,15 +139,18 @@ def log_mel(
 def _only_channel(audio: Audio, rate: int) -> Tensor:
     if audio.rate != rate or audio.samples.shape[0] != 1:
         raise ValueError(
-            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {rate} Hz: "
+            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {rate} "
+            "Hz: "
             "use resample() and mono() first"
         )
     return audio.samples[0]
 
 
 def window_start(frame: int, fps: Fraction, features: MelFeatures = MelFeatures()) -> int:
-    """First mel column of video frame ``frame``: floor((frame / fps - lead) * columns per second),
-    in exact arithmetic."""
+    """Return the first mel column of a video frame.
+
+    It is floor((frame / fps - lead) * columns per second), computed exactly.
+    """
     time = Fraction(frame) / fps - Fraction(features.lead_ms, 1000)
     return math.floor(time * features.rate / features.hop)
 
@@ -129,8 +158,18 @@ def window_start(frame: int, fps: Fraction, features: MelFeatures = MelFeatures(
 def mel_windows(
     audio: Audio, fps: Fraction, start: int, count: int, *, features: MelFeatures = MelFeatures()
 ) -> Tensor:
-    """What the generator hears at frames ``start`` .. ``start+count-1``: (count, 1, bands, steps),
-    silence outside."""
+    """Compute the mel windows of ``count`` video frames from ``start`` on.
+
+    Args:
+        audio: mono sound at the rate of ``features``.
+        fps: frame rate of the video.
+        start: first frame.
+        count: number of frames.
+        features: settings of the front end.
+
+    Returns:
+        (count, 1, bands, steps) in [-4, 4]; silence outside the sound.
+    """
     starts = [window_start(start + i, fps, features) for i in range(count)]
     if not starts:
         return audio.samples.new_empty((0, 1, features.bands, features.steps))
@@ -160,8 +199,10 @@ def _columns(x: Tensor, begin: int, end: int, features: MelFeatures) -> Tensor:
 
 
 def _preemphasize(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) -> Tensor:
-    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x; only these samples are
-    converted."""
+    """x[n] - 0.97 x[n-1] at ``index``, which may reach past both ends of x.
+
+    Only these samples are converted.
+    """
     n = x.shape[0]
     if padding == "reflect":
         period = max(2 * (n - 1), 1)
@@ -175,8 +216,11 @@ def _preemphasize(x: Tensor, index: Tensor, padding: str, dtype: torch.dtype) ->
 
 @functools.lru_cache(maxsize=8)
 def mel_basis(features: MelFeatures = MelFeatures()) -> Tensor:
-    """(bands, n_fft/2+1) triangles on the Slaney mel scale (linear below 1 kHz, logarithmic above),
-    each of unit area (height 2 / width in Hz)."""
+    """Return triangular filters on the Slaney mel scale (linear below 1 kHz, logarithmic above).
+
+    Returns:
+        (bands, n_fft/2+1), each of unit area (height 2 / width in Hz).
+    """
     low, high = _hz_to_mel(features.low_hz), _hz_to_mel(features.high_hz)
     mels = torch.linspace(low, high, features.bands + 2, dtype=torch.float64)
     linear, log = mels * (200 / 3), 1000 * torch.exp((mels - 15) * (math.log(6.4) / 27))
@@ -204,18 +248,26 @@ _EPSILON = 2.0**-52  # stands in for zero before the logarithm
 
 
 def mfcc_length(samples: int) -> int:
-    """Columns of a signal of ``samples`` samples: one, and one for each 160 or part of them after
-    the first 400."""
+    """Return the number of MFCC columns of ``samples`` samples.
+
+    It is one, and one more for each 160 samples or part of them after the first 400.
+    """
     return 1 + max(0, math.ceil((samples - _MFCC_FRAME) / _MFCC_HOP))
 
 
 def mfcc(audio: Audio, *, first: int = 0, count: int | None = None) -> Tensor:
-    """Columns ``first`` .. ``first+count-1`` of the cepstra of mono 16 kHz ``audio``, 100 a second:
-    (13, count), the log energy and twelve coefficients, in the numbers of samples rounded to int16,
-    which SyncNet was trained on.
+    """Compute cepstra, 100 columns per second, as SyncNet was trained on.
 
-    Only the samples under those columns are read: the pieces equal the whole. Outside the signal
-    there is silence (-36 and zeros).
+    Only the samples under those columns are read: the pieces equal the whole.
+
+    Args:
+        audio: mono sound at 16 kHz; samples are rounded to int16 and used in its numbers.
+        first: first column.
+        count: number of columns; None for all from ``first`` on.
+
+    Returns:
+        (13, count): the log energy and twelve coefficients; silence (-36 and zeros) outside the
+        signal.
     """
     x = _only_channel(audio, _MFCC_RATE)
     count = mfcc_length(x.shape[0]) - first if count is None else count
@@ -276,8 +328,12 @@ def _cepstrum_filters(features: CepstrumFeatures) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def mfcc_filters() -> Tensor:
-    """(26, 257) triangles of height one between neighbouring of 28 places, even on the mel scale
-    2595 log10(1 + f/700) from 0 to 8000 Hz and rounded down to whole bins."""
+    """Return the 26 triangular filters of ``mfcc``.
+
+    Returns:
+        (26, 257) triangles of height one between neighbors of 28 places, even on the mel scale
+        2595 log10(1 + f/700) from 0 to 8000 Hz and rounded down to whole bins.
+    """
     mels = torch.linspace(
         0, 2595 * math.log10(1 + _MFCC_RATE / 2 / 700), _MFCC_FILTERS + 2, dtype=torch.float64
     )

@@ -11,7 +11,15 @@ from ..types import Audio
 
 
 def resample(audio: Audio, rate: int) -> Audio:
-    """``audio`` at ``rate`` Hz, band-limited. torchaudio where it imports, else PyAV's resampler."""
+    """Resample band-limited, with torchaudio if it can be imported, else with PyAV.
+
+    Args:
+        audio: the sound.
+        rate: new sample rate in Hz.
+
+    Returns:
+        The same sound at ``rate``.
+    """
     if audio.rate == rate:
         return audio
     if audio.samples.shape[1] == 0:  # torchaudio refuses it
@@ -31,13 +39,20 @@ def resample(audio: Audio, rate: int) -> Audio:
 
 
 def mix_to_mono(audio: Audio) -> Audio:
-    """The mean of the channels, (1,T)."""
+    """Return the mean of the channels, (1,T)."""
     return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
 
 
 def shift(audio: Audio, delay_s: Fraction) -> Audio:
-    """``audio`` sounding ``delay_s`` seconds later (< 0: earlier), to the nearest sample and as
-    long as before: what leaves one end is lost, silence comes in at the other."""
+    """Delay or advance a sound without changing its length.
+
+    Args:
+        audio: the sound.
+        delay_s: seconds by which it sounds later; negative for earlier. Rounded to a sample.
+
+    Returns:
+        The shifted sound; samples that leave one end are lost, silence comes in at the other.
+    """
     length = audio.samples.shape[1]
     delay = max(-length, min(length, math.floor(delay_s * audio.rate + Fraction(1, 2))))
     out = torch.zeros_like(audio.samples)
@@ -48,9 +63,15 @@ def shift(audio: Audio, delay_s: Fraction) -> Audio:
 
 
 def mix(sounds: Sequence[Audio]) -> Audio:
-    """Several sounds at once, at the highest of their rates, with the most of their channels, as
-    long as the longest; a mono one sounds on every side. Sums beyond [-1,1] are clipped. One sound
-    alone comes back as it is."""
+    """Mix several sounds into one.
+
+    Args:
+        sounds: one or more; a mono sound is added to every channel.
+
+    Returns:
+        The sum at the highest rate, with the most channels and the longest duration of ``sounds``,
+        clipped to [-1,1]. A single sound is returned unchanged.
+    """
     if len(sounds) == 1:
         return sounds[0]
     rate = max(sound.rate for sound in sounds)
@@ -62,7 +83,7 @@ def mix(sounds: Sequence[Audio]) -> Audio:
 
 
 def pad_or_trim(audio: Audio, seconds: Fraction) -> Audio:
-    """``audio`` cut, or followed by silence, to be ``seconds`` long: to the nearest sample."""
+    """Cut a sound, or append silence, to make it ``seconds`` long (to the nearest sample)."""
     wanted = int(seconds * audio.rate + Fraction(1, 2))
     missing = wanted - audio.samples.shape[1]
     return Audio(
@@ -71,5 +92,5 @@ def pad_or_trim(audio: Audio, seconds: Fraction) -> Audio:
 
 
 def frame_count(audio: Audio, fps: Fraction) -> int:
-    """Video frames that cover the whole of ``audio``: ceil(seconds * fps), at least 1."""
+    """Return the number of video frames that cover a sound: ceil(seconds * fps), at least 1."""
     return max(1, math.ceil(Fraction(audio.samples.shape[1], audio.rate) * fps))

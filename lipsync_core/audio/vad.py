@@ -1,15 +1,14 @@
-"""When somebody speaks: stretches of voice in a sound, and the curve that lips follow, frame by
-frame.
+"""Voice activity: stretches of speech in a sound, and a curve over video frames.
 
-The measure knows steady backgrounds (room, fan, hiss, hum), which it learns in each of 16 bands
-from the quietest tenth of a second within 3 s, and takes for voice whatever rises above them. Music
-and crowds rise too: it wants speech without them, and a note held for 6 s is a background to it.
+The detector learns steady backgrounds (room, fan, hiss, hum) in each of 16 bands from the quietest
+tenth of a second within 3 s, and takes whatever rises above them for voice. Music and crowds rise
+too: the sound should be speech without them. A note held for 6 s counts as background.
 
-Measured on ten recordings (books read, an old address in the open, talk in videos, espeak) with
-pauses of 1.2 s put in, truth from the clean level; noise is white, pink, of a fan or mains hum. Of
-the time that is speech, as many per cent are above one half, and of the pauses (0.25 s and more
-from speech, most of it faint speech or breath that the truth does not count): clean 100 and 3,
-noise at 20 dB 100 and 1 to 4, at 10 dB 100 and 0 to 3, at 5 dB 99 and 0 to 3.
+Measured on ten recordings (audio books, an old speech outdoors, talk in videos, espeak) with pauses
+of 1.2 s put in, truth from the clean level; noise was white, pink, of a fan or mains hum. Percent
+of speech above one half, and of pauses (0.25 s and more from speech, most of it faint speech or
+breath that the truth does not count): clean 100 and 3, noise at 20 dB 100 and 1 to 4, at 10 dB 100
+and 0 to 3, at 5 dB 99 and 0 to 3.
 """
 
 import functools
@@ -27,8 +26,8 @@ from ..types import Audio
 from .ops import mix_to_mono
 
 Silence = Literal["keep", "close", "generate"]
-"""What a mouth does while nobody speaks: ``keep`` shows the old one, ``close`` a closed one of the
-same person, ``generate`` what the network makes of silence."""
+"""Mouth in silence: ``keep`` the source's, ``close`` a closed one of the same person, ``generate``
+what the network draws for silence."""
 
 _HOPS = 100  # a second
 _WINDOW = Fraction(32, 1000)  # seconds: under the lowest voice's two periods bands would pulse
@@ -48,11 +47,16 @@ _AT_ONCE = 4096  # hops whose spectra are in memory
 
 @dataclass(frozen=True, slots=True)
 class Edges:
-    """How a curve rises before a stretch and falls after it: from 0 to 1 in ``attack_ms``, there
-    ``lead_ms`` before the stretch begins; at 1 for ``hold_ms`` more, then down in ``release_ms``.
+    """Rise and fall of an activity curve around a stretch of speech.
 
     Lips open some 100 ms before a word sounds (100 to 300 ms from the first motion: Chandrasekaran
     et al. 2009, PLoS Comput Biol 5(7)), and last sounds fade into the background before they end.
+
+    Attributes:
+        attack_ms: time of the rise from 0 to 1.
+        lead_ms: time by which 1 is reached before the stretch begins.
+        hold_ms: time at 1 after the stretch ends.
+        release_ms: time of the fall from 1 to 0.
     """
 
     attack_ms: int = 100
@@ -66,28 +70,49 @@ class Edges:
 
 
 def voice_activity(audio: Audio, *, fps: Fraction, count: int, edges: Edges = Edges()) -> Tensor:
-    """(count,) in [0,1], on the CPU: at the middle of each video frame 1 where somebody speaks in
-    ``audio``, 0 in silence.
+    """Compute how much of each video frame's moment is speech.
 
-    Any rate and level; channels are mixed. Past its end the sound is silent. Frames of one sound at
-    one rate are the same however many are asked for.
+    Args:
+        audio: sound of any rate and level; channels are mixed. Past its end it is silent.
+        fps: frame rate of the video.
+        count: number of frames; the first frames do not depend on it.
+        edges: rise and fall around speech.
+
+    Returns:
+        (count,) in [0,1], on the CPU, at the middle of each frame: 1 in speech, 0 in silence.
     """
     return activity_curve(voiced_stretches(audio), fps=fps, count=count, edges=edges)
 
 
 def silent_frames(audio: Audio, fps: Fraction, count: int, *, margin_ms: int = 200) -> Tensor:
-    """(count,) bool: video frames in which nobody speaks, so that lips have no reason to move: no
-    voice within ``margin_ms`` of their middle, because lips close for 50 to 150 ms in the midst of
-    speech and open before it begins."""
+    """Find the video frames without speech, in which lips have no reason to move.
+
+    Args:
+        audio: sound of any rate and level.
+        fps: frame rate of the video.
+        count: number of frames.
+        margin_ms: distance that speech keeps from the middle of the frame: lips close for 50 to
+            150 ms during speech and open before it begins.
+
+    Returns:
+        (count,) bool.
+    """
     return voice_activity(audio, fps=fps, count=count, edges=Edges(0, margin_ms, margin_ms, 0)) == 0
 
 
 def opacity_and_activity(
     silence: Silence, turns: Tensor | None, activity: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """How much of a new mouth is seen, and how much of that speaks, (T,) in [0,1] each, None for
-    all of it: for somebody with these ``turns`` (T,), None for always, and the ``activity`` (T,) of
-    the voice, where somebody listens."""
+    """Apply a silence policy to a face's turns and its voice.
+
+    Args:
+        silence: what a mouth does in silence.
+        turns: (T,) in [0,1], how much the face speaks; None for always.
+        activity: (T,) in [0,1], voice activity; None if the sound was not analyzed.
+
+    Returns:
+        Opacity of the new mouth, and activity of its speech, (T,) in [0,1] each or None for 1.
+    """
     if silence == "keep" and activity is not None:
         return activity if turns is None else activity * turns, None
     return turns, activity if silence == "close" else None
@@ -96,8 +121,17 @@ def opacity_and_activity(
 def activity_curve(
     stretches: Tensor, *, fps: Fraction, count: int, edges: Edges = Edges()
 ) -> Tensor:
-    """(count,) float in [0,1] at the middle of each frame: 1 within the ``stretches`` (R,2), in
-    seconds, rising and apart; 0 far from them, with soft ``edges`` between."""
+    """Compute a curve over video frames from stretches of time.
+
+    Args:
+        stretches: (R,2) begin and end in seconds, rising and apart.
+        fps: frame rate of the video.
+        count: number of frames.
+        edges: rise and fall around a stretch.
+
+    Returns:
+        (count,) float in [0,1] at the middle of each frame: 1 within a stretch, 0 far from all.
+    """
     # integers as far as 2^53, one division: an hour on, the time is as exact as at first
     middle = (
         (2 * torch.arange(count, dtype=torch.float64) + 1) * fps.denominator / (2 * fps.numerator)
@@ -121,8 +155,14 @@ def _fall(distance: Tensor, hold_ms: int, slope_ms: int) -> Tensor:
 
 
 def voiced_stretches(audio: Audio) -> Tensor:
-    """(R,2) float64 seconds, rising: when somebody speaks, to 10 ms. Pauses of less than 0.2 s are
-    none."""
+    """Find the stretches of speech.
+
+    Args:
+        audio: sound of any rate and level.
+
+    Returns:
+        (R,2) float64 begin and end in seconds, rising, to 10 ms; pauses below 0.2 s are ignored.
+    """
     runs = _close_gaps(true_runs(_excess(audio) > _THRESHOLD_DB))
     return runs[runs[:, 1] - runs[:, 0] >= _SHORTEST].double() / _HOPS
 
@@ -139,8 +179,10 @@ def _excess(audio: Audio) -> Tensor:
 
 
 def _background(power: Tensor) -> Tensor:
-    """(BANDS, K) the quietest tenth of a second nearby; digital silence, which editors put in, is
-    no background (0 where there is nothing else)."""
+    """(BANDS, K) the quietest tenth of a second nearby.
+
+    Digital silence, which editors put in, is no background (0 where there is nothing else).
+    """
     steady = _average(power, _STEADY)
     heard = power.sum(0, keepdim=True) > 10 ** (_LEAST_DBFS / 10)
     whole = (
@@ -155,7 +197,7 @@ def _background(power: Tensor) -> Tensor:
 
 
 def _powers(audio: Audio) -> Tensor:
-    """(BANDS, K) mean square of mono ``audio`` in each band, around the middle of each whole hop."""
+    """(BANDS, K) mean square of mono ``audio`` in each band, about the middle of each hop."""
     x, rate = audio.samples[0].cpu(), audio.rate
     size = max(2, int(_WINDOW * rate))
     window = torch.hann_window(size, dtype=torch.float64)
@@ -173,8 +215,10 @@ def _powers(audio: Audio) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _bands(size: int, rate: int) -> Tensor:
-    """(BANDS, size/2+1) which bins belong to which band; the bands are even on the mel scale 1127
-    ln(1 + f/700)."""
+    """(BANDS, size/2+1) which bins belong to which band.
+
+    The bands are even on the mel scale 1127 ln(1 + f/700).
+    """
     low, high = (
         1127 * math.log1p(hz / 700) for hz in (_LOW_HZ, max(_LOW_HZ, min(_HIGH_HZ, 0.475 * rate)))
     )

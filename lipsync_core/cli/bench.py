@@ -199,12 +199,12 @@ def expert_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure how often an expert recognizes sound that is in sync (the paper's table 3)."""
-    from ..evaluation.expert_accuracy import expert_accuracy
+    from ..evaluation.expert_accuracy import measure_accuracy
     from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as bar:
-        report = expert_accuracy(
+        report = measure_accuracy(
             folder,
             expert=expert,
             apart=apart,

@@ -72,12 +72,12 @@ def quality_command(  # noqa: PLR0913  (options of the command line)
     from dataclasses import replace
 
     from ..pipelines.mouth_following import measure_following
-    from ..pipelines.quality import measure
+    from ..pipelines.quality import measure_quality
     from ..runtime.prefetch import share_cores
 
     share_cores()
     with Bar() as on_progress:
-        report = measure(
+        report = measure_quality(
             video,
             real,
             face=which,

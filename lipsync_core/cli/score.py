@@ -76,7 +76,7 @@ def score_command(  # noqa: PLR0913  (options of the command line)
 
 
 def _print(report: "ScoreReport") -> None:
-    from ..pipelines.score import verdict
+    from ..pipelines.score import explain_score
 
     table = Table(
         title=f"{report.video.name}, by {report.scorer}, mode {report.mode}, "
@@ -90,7 +90,7 @@ def _print(report: "ScoreReport") -> None:
         face = f"{track.centre[0]},{track.centre[1]}"
         typer.echo(
             f"face at {face}, frames {track.first_frame} to {track.last_frame}: "
-            f"{verdict(score, report.fps)}"
+            f"{explain_score(score, report.fps)}"
         )
         table.add_row(
             face,
@@ -105,14 +105,14 @@ def _print(report: "ScoreReport") -> None:
 
 
 def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
-    from ..pipelines.score_plot import plot
+    from ..pipelines.score_plot import plot_scores
 
-    plot(report, path, overwrite=overwrite)
+    plot_scores(report, path, overwrite=overwrite)
     typer.echo(f"wrote {path}", err=True)
 
 
 def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
-    from ..pipelines.score import shift_sound, verdict
+    from ..pipelines.score import explain_score, shift_sound
 
     best = report.best().score
     assert best.offset_frames is not None and best.offset_ms is not None
@@ -124,7 +124,7 @@ def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
             frames = f"frames {track.first_frame} to {track.last_frame}"
             typer.echo(
                 f"one shift does not correct all faces: the face at {track.centre[0]},"
-                f"{track.centre[1]}, {frames}: {verdict(track.score, report.fps)}",
+                f"{track.centre[1]}, {frames}: {explain_score(track.score, report.fps)}",
                 err=True,
             )
     shift_sound(

@@ -19,7 +19,7 @@ _CROP_PX = (64, 512)
 _FRAMING = Framing()
 
 
-def copied_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iterator[Frames]:
+def copy_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iterator[Frames]:
     """The first ``count`` frames of a video at ``fps``, each with the mouth of another moment:
     frame i has that of frame i + count/2 (past the end counted on from the first), placed and
     blended like a generated one.
@@ -34,10 +34,10 @@ def copied_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> It
         for start, stop in ((0, count), (half, count), (0, half))
     )
     for i, (frame, partner) in enumerate(zip(own, chain(later, earlier), strict=True)):
-        yield _copied(frame, partner, person, i, (i + half) % count)
+        yield _copy_chunk(frame, partner, person, i, (i + half) % count)
 
 
-def _copied(frame: Frames, partner: Frames, person: FaceTrack, here: int, there: int) -> Frames:
+def _copy_chunk(frame: Frames, partner: Frames, person: FaceTrack, here: int, there: int) -> Frames:
     if not (person.visible[here] and person.visible[there]):
         return frame
     boxes, points = person.boxes[[here, there]].float(), person.points[[here, there]].float()

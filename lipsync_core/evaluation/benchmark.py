@@ -18,7 +18,7 @@ from ..faces.selection import FaceSelector, select
 from ..faces.tracking import track_window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import VideoClip
-from ..metrics.fid import Region, features
+from ..metrics.fid import Region, extract_features
 from ..metrics.no_reference import BorderJitter, Sharpness
 from ..metrics.sync_embedder import SyncNetScorer
 from ..models.hub import file_sha256
@@ -36,7 +36,7 @@ from ..pipelines.track_faces import (
 )
 from ..runtime.jobs import Job, Outcome
 from ..types import FaceTrack, Frames, VideoInfo
-from .baselines import copied_mouth
+from .baselines import copy_mouth
 from .lips import LipJudge, Original
 from .pairs import Pair
 
@@ -99,7 +99,7 @@ class Benchmark:
             "mode": self.mode,
             "whole_frame": self.whole_frame,
             "finding": f"{self.finding.detector} {self.finding.min_score}",
-            "fid": None if fid_missing() else self.region,
+            "fid": None if explain_missing_fid() else self.region,
             "landmarks_sha256": file_sha256(weights_file("face_landmarks")),
         }
         return [
@@ -133,7 +133,7 @@ class Benchmark:
         )
 
 
-def fid_missing() -> str | None:
+def explain_missing_fid() -> str | None:
     """Why there is no FID: its network is not here. None where it is."""
     try:
         weights_file("fid-inception")
@@ -162,7 +162,9 @@ class Bench:
             for name, model in plan.methods.items()
         }
         self.inception = (
-            None if fid_missing() else self._loaded("fid-inception", "fid_inception", Inception)
+            None
+            if explain_missing_fid()
+            else self._loaded("fid-inception", "fid_inception", Inception)
         )
         self.detector, self.key = load_detector(plan.finding, self.device)
         self.lips = LipJudge(MouthMeter(load_landmarks(self.device), self.detector, self.key))
@@ -265,7 +267,7 @@ class Bench:
         if method in BASELINES:
             copied = method == "copied mouth"
             pieces = (
-                copied_mouth(scene.video, fps, scene.person, scene.count)
+                copy_mouth(scene.video, fps, scene.person, scene.count)
                 if copied
                 else scene.frames(scene.video)
             )
@@ -303,7 +305,7 @@ class Bench:
         if self.inception is None:
             return None
         track = scene.person if self.plan.region == "face" else None
-        found = features(self.inception, scene.frames(video), track=track)
+        found = extract_features(self.inception, scene.frames(video), track=track)
         out.parent.mkdir(parents=True, exist_ok=True)
         save_file({"features": found}, out)
         return out.relative_to(self.plan.out).as_posix()

@@ -18,11 +18,11 @@ from ..image.affine import crop_to_frame
 from ..image.crop import crop_pictures
 from ..media import probe, read_audio, read_frames
 from ..media.clip import VideoClip
-from ..metrics.sync import hear
+from ..metrics.sync import embed_audio_windows
 from ..metrics.sync_embedder import Scorer
 from ..pipelines.score import load_scorer
 from ..pipelines.track_faces import Finding, load_detector, select_device, track_faces
-from .tables import Mean, markdown, ratio_with_interval
+from .tables import Mean, bootstrap_ratio, format_markdown
 
 SEEN = (1, 3, 5)  # frames, as in the paper's table
 AVERAGED = (1, 5)  # windows
@@ -84,10 +84,10 @@ class ExpertReport:
             f"trained an expert for each width instead. False sound: {self.apart} or more frames away in the same clip. "
             "Intervals: 95 %, bootstrap over clips."
         )
-        return f"{markdown(header, rows)}\n\n{notes}"
+        return f"{format_markdown(header, rows)}\n\n{notes}"
 
 
-def expert_accuracy(
+def measure_accuracy(
     folder: Path,
     *,
     expert: str = "judge",
@@ -178,7 +178,7 @@ def _embedded(
                 piece.pixels, maps, scorer.size, antialias=scorer.framing.kind == "aligned"
             )
         )
-    sound = hear(read_audio(path, rate=scorer.rate), scorer)[first:]
+    sound = embed_audio_windows(read_audio(path, rate=scorer.rate), scorer)[first:]
     return {width: _seen(torch.cat(crops), width, scorer) for width in seen}, sound
 
 
@@ -232,7 +232,7 @@ def accuracy(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
         right.append((float((true < limit).sum() + (false >= limit).sum()), 2.0 * len(true)))
         nearer.append((float((true < false).sum()), float(len(true))))
     count = sum(len(true) for true, _ in clips)
-    return Accuracy(seen, averaged, ratio_with_interval(right), ratio_with_interval(nearer), count)
+    return Accuracy(seen, averaged, bootstrap_ratio(right), bootstrap_ratio(nearer), count)
 
 
 def _threshold(clips: Sequence[Trials]) -> float:

@@ -24,7 +24,7 @@ from ..metrics.mouth import (
 from ..metrics.mouth_baselines import freeze_openings, loudness_openings
 from ..pipelines.mouth_following import LANDMARKS, SAME_VIDEO, MouthMeter, frame_times
 from ..types import FaceTrack, Frames
-from .tables import markdown, mean_with_interval
+from .tables import bootstrap_mean, format_markdown
 
 REFERENCES = ("loudness alone", "frozen mouth")
 """Mouths that are series of openings, of which no video is made."""
@@ -171,7 +171,7 @@ _COLUMNS = {
 assert set(_COLUMNS) == set(FIGURES) - {"truth_lag"}
 
 
-def lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
+def format_lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
     """Write the table of lips.
 
     Args:
@@ -193,7 +193,7 @@ def lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
         [name, str(len(_values(figures, "truth"))), *_cells(figures)]
         for name, figures in found.items()
     ]
-    table = markdown(["method", "n", *_COLUMNS.values()], rows)
+    table = format_markdown(["method", "n", *_COLUMNS.values()], rows)
     return "\n\n".join(["## Whose lips", table, "\n".join([*_MEANINGS, *_missing(found)])])
 
 
@@ -208,7 +208,7 @@ _MEANINGS = (
 
 
 def _cells(figures: Sequence[Result]) -> list[str]:
-    return [str(mean_with_interval(_values(figures, name))) for name in _COLUMNS]
+    return [str(bootstrap_mean(_values(figures, name))) for name in _COLUMNS]
 
 
 def _values(figures: Sequence[Result], name: str) -> list[float]:

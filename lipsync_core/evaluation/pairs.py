@@ -47,7 +47,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnPairs:
     """``pairs`` that were drawn, and the files that are in none as a face, each with the reason."""
 
     pairs: tuple[Pair, ...]
@@ -130,7 +130,7 @@ def _with_suffix(name: str) -> str:
 
 def draw_pairs(
     root: Path, *, seed: int = 0, count: int | None = None, leave: Path | None = None
-) -> Drawn:
+) -> DrawnPairs:
     """Pairs by the paper's rule: for each video below ``root`` the speech of another one, drawn at
     random among those that are shorter. The same files and seed give the same pairs on every
     machine.
@@ -143,7 +143,7 @@ def draw_pairs(
     """
     if count is not None and count < 1:
         raise ValueError(f"{count} pairs; wanted at least 1")
-    lengths, speaking, unpaired = _lengths(root, leave)
+    lengths, speaking, unpaired = _measure_lengths(root, leave)
     chance = random.Random(seed)
     partners: dict[str, list[str]] = {}
     for name, seconds in lengths.items():
@@ -174,7 +174,7 @@ def draw_pairs(
         )
     shown = {pair.video for pair in pairs[:wanted]}
     unpaired |= {name: NOT_DRAWN for name in videos if name not in shown}
-    return Drawn(tuple(pairs[:wanted]), unpaired)
+    return DrawnPairs(tuple(pairs[:wanted]), unpaired)
 
 
 def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
@@ -183,7 +183,7 @@ def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
     for name in [name for pair in pairs for name in (pair.audio, pair.video)]:
         if not _fits_a_line(name):
             raise LipSyncError(f"{name!a} {_UNFIT}")
-    lines = [f"{_guarded(pair.video)}\t{_guarded(pair.audio)}\n" for pair in pairs]
+    lines = [f"{_escape(pair.video)}\t{_escape(pair.audio)}\n" for pair in pairs]
     with atomic_write(path) as part:
         part.write_text("".join(lines), encoding="utf-8", newline="\n")
 
@@ -194,12 +194,12 @@ def _fits_a_line(name: str) -> bool:
     )
 
 
-def _guarded(name: str) -> str:
+def _escape(name: str) -> str:
     """A name that would be read as a comment, or lose its first space, in other words."""
     return f"./{name}" if name.startswith("#") or name[:1].isspace() else name
 
 
-def _lengths(
+def _measure_lengths(
     root: Path, leave: Path | None
 ) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
     """Seconds of picture and of sound of the videos below ``root`` by name, in order, and what

@@ -11,10 +11,10 @@ from ..metrics.fid import MomentStream, frechet_distance
 from ..models.inception import FEATURES
 from ..runtime.atomic import atomic_write
 from ..runtime.jobs import Outcome
-from .benchmark import BASELINES, Benchmark, fid_missing
-from .lips import lips_section
+from .benchmark import BASELINES, Benchmark, explain_missing_fid
+from .lips import format_lips_section
 from .pairs import NOT_DRAWN
-from .tables import markdown, mean_with_interval, paper_table, plot_distributions
+from .tables import bootstrap_mean, format_markdown, format_paper_table, plot_distributions
 
 _SHOWN = 20  # failures, and files left out, by name
 
@@ -41,8 +41,8 @@ def write_report(
     """Writes ``table.md`` and ``distributions.png`` into ``plan.out`` and returns the page.
     ``pairs``: where they come from, in words; ``unpaired``: files that were left out of the draw,
     with the reasons."""
-    methods = [_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
-    distance, confidence = names_of_scores(plan)
+    methods = [_collect_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
+    distance, confidence = name_scores(plan)
     title = (
         f"{Path(plan.scorer).name}, mode {plan.mode}{', whole frames' if plan.whole_frame else ''}"
     )
@@ -50,14 +50,14 @@ def write_report(
         [
             "# Benchmark",
             f"Pairs: {pairs}. Scorer: {title}. Mean and 95 % bootstrap interval over the pairs that succeeded (n).",
-            _table(plan, methods, distance, confidence),
-            _explained(plan),
-            lips_section({method.name: list(method.results.values()) for method in methods}),
-            *_left_out(methods, unpaired or {}),
+            _format_table(plan, methods, distance, confidence),
+            _explain_columns(plan),
+            format_lips_section({method.name: list(method.results.values()) for method in methods}),
+            *_list_left_out(methods, unpaired or {}),
             "## The paper's table 1",
             "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures to be set beside the above "
             "only where scorer, mode and data are the same.",
-            paper_table(),
+            format_paper_table(),
         ]
     )
     with atomic_write(plan.out / "table.md") as part:
@@ -77,13 +77,13 @@ def write_report(
     return text
 
 
-def names_of_scores(plan: Benchmark) -> tuple[str, str]:
+def name_scores(plan: Benchmark) -> tuple[str, str]:
     """LSE-D and LSE-C are SyncNet's in the public protocol, which mode reference is, and nobody
     else's."""
     return ("LSE-D", "LSE-C") if plan.mode == "reference" else ("distance", "confidence")
 
 
-def _method(name: str, outcomes: Sequence[Outcome]) -> _Method:
+def _collect_method(name: str, outcomes: Sequence[Outcome]) -> _Method:
     own = [outcome for outcome in outcomes if outcome.arguments["method"] == name]
     results = {
         outcome.arguments["pair"]: outcome.result for outcome in own if outcome.result is not None
@@ -91,7 +91,9 @@ def _method(name: str, outcomes: Sequence[Outcome]) -> _Method:
     return _Method(name, results, [outcome for outcome in own if outcome.error is not None])
 
 
-def _table(plan: Benchmark, methods: Sequence[_Method], distance: str, confidence: str) -> str:
+def _format_table(
+    plan: Benchmark, methods: Sequence[_Method], distance: str, confidence: str
+) -> str:
     region = f"FID ({plan.region})"
     header = [
         "method",
@@ -108,20 +110,17 @@ def _table(plan: Benchmark, methods: Sequence[_Method], distance: str, confidenc
             method.name,
             str(len(method.results)),
             str(len(method.failures)),
-            *(str(mean_with_interval(method.values(key))) for key in ("distance", "confidence")),
+            *(str(bootstrap_mean(method.values(key))) for key in ("distance", "confidence")),
             f"{sum(abs(value) <= 1 for value in method.values('offset_frames'))} of {len(method.results)}",
-            _fid(plan.out, method, methods[0]),
-            *(
-                str(mean_with_interval(method.values(key)))
-                for key in ("sharpness", "border_jitter")
-            ),
+            _format_fid(plan.out, method, methods[0]),
+            *(str(bootstrap_mean(method.values(key))) for key in ("sharpness", "border_jitter")),
         ]
         for method in methods
     ]
-    return markdown(header, rows)
+    return format_markdown(header, rows)
 
 
-def _fid(folder: Path, method: _Method, real: _Method) -> str:
+def _format_fid(folder: Path, method: _Method, real: _Method) -> str:
     """The distance of a method's pictures to the real ones of the same pairs."""
     both = [pair for pair in sorted(method.results) if pair in real.results]
     files = [
@@ -138,14 +137,14 @@ def _fid(folder: Path, method: _Method, real: _Method) -> str:
     return f"{frechet_distance(first, second):.3f}{few}"
 
 
-def _explained(plan: Benchmark) -> str:
+def _explain_columns(plan: Benchmark) -> str:
     lines = [
         "- real: the same frames under their own sound; undubbed: under the pair's; copied mouth: each frame has the mouth "
         "of the frame half a clip away, blended in like a dub.",
         "- offset within 1: pairs with a verdict of at most one frame; without a verdict a pair does not count as such.",
         "- sharpness: detail of the mouth over that of the rest of the face; border jitter: trembling of the seam.",
     ]
-    missing = fid_missing()
+    missing = explain_missing_fid()
     if missing:
         lines.append(f"- FID: null, because {missing}")
     else:
@@ -153,25 +152,25 @@ def _explained(plan: Benchmark) -> str:
             f"- FID of {plan.region}s, against the real frames of the same pairs; * biased upwards: fewer images than the "
             f"{FEATURES} features."
         )
-    if names_of_scores(plan)[0] != "LSE-D":
+    if name_scores(plan)[0] != "LSE-D":
         lines.append(
             f"- Distance and confidence are those of {Path(plan.scorer).name}; they are not LSE-D and LSE-C."
         )
     return "\n".join(lines)
 
 
-def _left_out(methods: Sequence[_Method], unpaired: Mapping[str, str]) -> list[str]:
+def _list_left_out(methods: Sequence[_Method], unpaired: Mapping[str, str]) -> list[str]:
     count = sum(len(method.failures) for method in methods)
     told = {name: reason for name, reason in unpaired.items() if reason != NOT_DRAWN}
     rest = len(unpaired) - len(told)
-    parts = [f"## Failures: {count}", *_listed(_failures(methods))]
+    parts = [f"## Failures: {count}", *_list_reasons(_collect_failures(methods))]
     if unpaired:
-        parts += [f"## Files without a pair of their own: {len(unpaired)}", *_listed(told)]
+        parts += [f"## Files without a pair of their own: {len(unpaired)}", *_list_reasons(told)]
         parts += [f"- {NOT_DRAWN}: {rest}"] if rest else []
     return parts
 
 
-def _failures(methods: Sequence[_Method]) -> dict[str, str]:
+def _collect_failures(methods: Sequence[_Method]) -> dict[str, str]:
     """Errors by what they befell: a pair where all methods fail alike, else its pair and method."""
     pairs: dict[int, list[Outcome]] = {}
     for outcome in (outcome for method in methods for outcome in method.failures):
@@ -186,7 +185,7 @@ def _failures(methods: Sequence[_Method]) -> dict[str, str]:
     return told
 
 
-def _listed(reasons: Mapping[str, str]) -> list[str]:
+def _list_reasons(reasons: Mapping[str, str]) -> list[str]:
     lines = [f"- {name}: {' '.join(reason.split())}" for name, reason in reasons.items()]
     more = len(lines) - _SHOWN
     lines = [*lines[:_SHOWN], f"- and {more} more"] if more > 0 else lines

@@ -37,14 +37,14 @@ class Mean:
         )
 
 
-def mean_with_interval(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
+def bootstrap_mean(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
     """The mean of ``values`` and its percentile bootstrap interval: 95 % of the means of ``draws``
     samples of the same size, drawn with replacement; the seed is fixed, so the same values give the
     same interval."""
-    return _with_interval(values, fmean, draws, seed)
+    return _bootstrap(values, fmean, draws, seed)
 
 
-def ratio_with_interval(
+def bootstrap_ratio(
     parts: Sequence[tuple[float, float]], *, draws: int = _DRAWS, seed: int = 0
 ) -> Mean:
     """Sum of hits over sum of trials of independent ``parts`` (hits, trials), such as clips, and
@@ -54,10 +54,10 @@ def ratio_with_interval(
     def ratio(some: Sequence[tuple[float, float]]) -> float:
         return sum(hits for hits, _ in some) / sum(trials for _, trials in some)
 
-    return _with_interval(parts, ratio, draws, seed)
+    return _bootstrap(parts, ratio, draws, seed)
 
 
-def _with_interval(
+def _bootstrap(
     items: Sequence[T], statistic: Callable[[Sequence[T]], float], draws: int, seed: int
 ) -> Mean:
     count = len(items)
@@ -69,7 +69,7 @@ def _with_interval(
     return Mean(statistic(items), found[cut], found[-1 - cut], count)
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its columns padded to line up; a bar in a cell is escaped."""
     cells = [
         [cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)
@@ -111,10 +111,10 @@ PAPER: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 SETS = ("LRW", "LRS2", "LRS3")
 
 
-def paper_table() -> str:
+def format_paper_table() -> str:
     """The paper's rows, LSE-D / LSE-C / FID for each data set."""
     header = ["method", *(f"{name} LSE-D / LSE-C / FID" for name in SETS)]
-    return markdown(
+    return format_markdown(
         header, [[name, *(" / ".join(figures) for figures in row)] for name, row in PAPER.items()]
     )
 

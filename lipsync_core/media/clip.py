@@ -424,7 +424,8 @@ def open_clip(
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
         raise ValueError(
-            f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it later"
+            f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it "
+            f"later"
         )
     return VideoClip(path, info, first, stop, on_warning)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..audio.vad import voiced_stretches
 from ..runtime.intervals import true_runs
 from ..types import Audio, FaceTrack, Frames, YuvFrames
-from .sync import metered
+from .sync import meter_tracks
 from .sync_embedder import Scorer
 
 _HALF = 12  # windows to each side that are averaged
@@ -49,7 +49,7 @@ class Turn:
     stop: int
 
 
-def who_speaks(
+def find_speaker_turns(
     frames: Iterable[Frames | YuvFrames],
     audio: Audio,
     scorer: Scorer,
@@ -60,16 +60,18 @@ def who_speaks(
     One speaks at a time, for 0.4 s or more; pauses of up to a second belong to the turn. Voices
     that fit no face, and whatever ``audio`` (mono, at ``scorer.rate``, sample 0 with frame 0) says
     off the picture, are nobody's."""
-    meters = metered(frames, audio, scorer, tracks=tracks)
+    meters = meter_tracks(frames, audio, scorer, tracks=tracks)
     count = max((track.start + len(track.visible) for track in tracks), default=0)
-    faces = [confidences(*meter.windows(), span=scorer.window, count=count) for meter in meters]
+    faces = [
+        speaker_confidence(*meter.windows(), span=scorer.window, count=count) for meter in meters
+    ]
     if not faces:
         return []
-    voiced = _frames_of(voiced_stretches(audio), float(scorer.fps), count)
-    return turns_of(torch.stack(faces, 1), voiced, fps=float(scorer.fps))
+    voiced = _mark_frames(voiced_stretches(audio), float(scorer.fps), count)
+    return decode_turns(torch.stack(faces, 1), voiced, fps=float(scorer.fps))
 
 
-def confidences(starts: Tensor, distances: Tensor, *, span: int, count: int) -> Tensor:
+def speaker_confidence(starts: Tensor, distances: Tensor, *, span: int, count: int) -> Tensor:
     """(count,) at most 1: how sure it is at each frame that the face says what is heard; NaN where
     it is not to be seen. ``starts`` (W,), ``distances`` (W,2K+1) of windows of ``span`` frames, as
     ``SyncMeter.windows`` gives them."""
@@ -78,8 +80,8 @@ def confidences(starts: Tensor, distances: Tensor, *, span: int, count: int) -> 
     whole[starts + span // 2] = distances
     known = whole.isnan().logical_not()
     size = 2 * _HALF + 1
-    sums = _windowed(whole.nan_to_num(0), size)
-    pairs = _windowed(known.to(whole), size)
+    sums = _sum_windows(whole.nan_to_num(0), size)
+    pairs = _sum_windows(known.to(whole), size)
     curves = torch.where(pairs > 0, sums / pairs.clamp_min(1), torch.nan)
     near = curves[:, middle - _LAG : middle + _LAG + 1].nan_to_num(torch.inf).amin(1)
     usual = curves.nanmedian(1).values
@@ -88,13 +90,13 @@ def confidences(starts: Tensor, distances: Tensor, *, span: int, count: int) -> 
     return torch.where(seen & confidence.isfinite(), confidence, torch.nan)
 
 
-def turns_of(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
+def decode_turns(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
     """The turns that (N,F) confidences, NaN where a face is away, and (N,) voiced bool at ``fps``
     tell."""
     count, faces = confidence.shape
     gains = torch.cat([confidence.nan_to_num(_AWAY), confidence.new_full((count, 1), _NOBODY)], 1)
     prices = torch.where(voiced, _CHANGE, _CHANGE_IN_PAUSE)
-    state = _walk(torch.where(voiced[:, None] | (gains == _AWAY), gains, 0.0), prices)
+    state = _find_best_path(torch.where(voiced[:, None] | (gains == _AWAY), gains, 0.0), prices)
     pause, least = round(_PAUSE_SECONDS * fps), round(_LEAST_SECONDS * fps)
     found: list[Turn] = []
     for face in range(faces):
@@ -109,7 +111,7 @@ def turns_of(confidence: Tensor, voiced: Tensor, *, fps: float) -> list[Turn]:
     return sorted(found, key=lambda turn: (turn.first, turn.track))
 
 
-def _walk(gains: Tensor, prices: Tensor) -> Tensor:
+def _find_best_path(gains: Tensor, prices: Tensor) -> Tensor:
     """(N,) the states of (N,S) gains with the greatest sum, each change at the price (N,) of its
     frame; where two are as good, the earlier state stays."""
     count, states = gains.shape
@@ -128,12 +130,12 @@ def _walk(gains: Tensor, prices: Tensor) -> Tensor:
     return torch.tensor(path[::-1], dtype=torch.long)
 
 
-def _windowed(values: Tensor, size: int) -> Tensor:
+def _sum_windows(values: Tensor, size: int) -> Tensor:
     """(N,S) sums over ``size`` neighbours of each of the N."""
     return F.avg_pool1d(F.pad(values.T[None], (size // 2, size // 2)), size, 1)[0].T * size
 
 
-def _frames_of(stretches: Tensor, fps: float, count: int) -> Tensor:
+def _mark_frames(stretches: Tensor, fps: float, count: int) -> Tensor:
     here = torch.zeros(count, dtype=torch.bool)
     for begin, end in (stretches * fps).round().long().tolist():
         here[begin:end] = True

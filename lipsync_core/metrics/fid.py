@@ -126,17 +126,17 @@ class FID:
                 f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}"
             )
         waiting = self._images[side]
-        for image in _images(frames, track, self._network):
+        for image in _cut_images(frames, track, self._network):
             waiting.append(image)
             if len(waiting) == _BATCH:
-                self._streams[side].update(_embedded(waiting, self._network))
+                self._streams[side].update(_embed(waiting, self._network))
                 waiting.clear()
 
     def moments(self, side: Side) -> Moments:
         """Of all images of that side up to now: what a worker sends home."""
         waiting = self._images[side]
         done = self._streams[side].compute()
-        return done.merged(Moments.of(_embedded(waiting, self._network))) if waiting else done
+        return done.merged(Moments.of(_embed(waiting, self._network))) if waiting else done
 
     def merge(self, side: Side, moments: Moments) -> None:
         """Count what another worker has seen as well."""
@@ -155,7 +155,7 @@ class FID:
         return FIDResult(distance, self.region, real.count, fake.count, note)
 
 
-def features(
+def extract_features(
     network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None
 ) -> Tensor:
     """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept
@@ -165,16 +165,16 @@ def features(
     waiting: list[Tensor] = []
     found: list[Tensor] = []
     for piece in frames:
-        for image in _images(piece, track, network):
+        for image in _cut_images(piece, track, network):
             waiting.append(image)
             if len(waiting) == _BATCH:
-                found.append(_embedded(waiting, network))
+                found.append(_embed(waiting, network))
                 waiting.clear()
-    found += [_embedded(waiting, network)] if waiting else []
+    found += [_embed(waiting, network)] if waiting else []
     return torch.cat([torch.zeros(0, FEATURES), *(some.float().cpu() for some in found)])
 
 
-def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
+def _cut_images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
     """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself:
     sizes may differ."""
     faces = (
@@ -189,7 +189,7 @@ def _images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iter
 
 
 @torch.inference_mode()
-def _embedded(images: list[Tensor], network: Inception) -> Tensor:
+def _embed(images: list[Tensor], network: Inception) -> Tensor:
     weight = next(network.parameters())
     batch = torch.cat(images).to(weight.device, weight.dtype, memory_format=torch.channels_last)
     return network(batch)

@@ -42,7 +42,7 @@ _ABOVE, _BELOW, _BESIDE = 1.0, 1.8, 1.4
 _GREY = 110  # outside the frame
 
 
-def lse(lip: Tensor, sound: Tensor) -> SyncScore:
+def measure_lse(lip: Tensor, sound: Tensor) -> SyncScore:
     """The score of embeddings (L,1024) of lips and of the sound at the same frames; L 0 gives none,
     and says so.
 
@@ -55,7 +55,7 @@ def lse(lip: Tensor, sound: Tensor) -> SyncScore:
             f"lip is {tuple(lip.shape)}, sound {tuple(sound.shape)}; wanted two of the same shape (L,1024)"
         )
     if lip.shape[0] == 0:
-        return _no_score()
+        return _make_empty_score()
     padded = F.pad(sound, (0, 0, SEARCH, SEARCH))
     # (L,31), a thousand windows at a time; the eps of pairwise_distance belongs to the protocol
     distances = torch.cat(
@@ -84,7 +84,7 @@ def _distances(lip: Tensor, padded: Tensor) -> Tensor:
     return torch.stack(shifted, 1)
 
 
-def _no_score() -> SyncScore:
+def _make_empty_score() -> SyncScore:
     reason = f"shorter than {WINDOW + 1} frames at {FPS} fps, in picture or sound: the reference protocol has no score"
     nothing = torch.full((2 * SEARCH + 1,), math.nan)
     return SyncScore(
@@ -121,7 +121,9 @@ class ReferenceScore:
     def compute(self) -> SyncScore:
         """The score of all pictures; nothing may be added afterwards."""
         self._embed(self._waiting.shape[0] - WINDOW)
-        return lse(self._lips[: self._done], embed_sound(self._syncnet, self._audio, 0, self._done))
+        return measure_lse(
+            self._lips[: self._done], embed_sound(self._syncnet, self._audio, 0, self._done)
+        )
 
     def _embed(self, windows: int) -> None:
         """Of as many windows, if there is sound for them; one picture more than they need stays
@@ -133,7 +135,7 @@ class ReferenceScore:
         self._waiting = self._waiting[BATCH:]
 
 
-def whole_frame_score(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) -> SyncScore:
+def score_whole_frame(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) -> SyncScore:
     """The score of clips that are faces already (LRS2, LRS3, LRW): every whole frame, stretched to
     224x224.
 
@@ -165,7 +167,7 @@ class ReferenceTrack:
 _Face = tuple[int, list[float]]  # frame, box
 
 
-def reference_tracks(
+def find_reference_tracks(
     detections: Sequence[Detections], cuts: Tensor | None = None
 ) -> list[ReferenceTrack]:
     """The tracks of a clip, shot by shot, each beginning with the first face that is left.
@@ -270,7 +272,7 @@ def _crop(pixels: Tensor, region: Sequence[int]) -> Tensor:
     return resize_bytes(face, (SIZE, SIZE))
 
 
-def track_scores(
+def score_reference_tracks(
     frames: Iterable[Frames], audio: Audio, tracks: Sequence[ReferenceTrack], syncnet: SyncNet
 ) -> list[SyncScore]:
     """The score of every track of a clip with its own stretch of the sound, in one pass over the

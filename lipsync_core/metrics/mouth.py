@@ -212,7 +212,7 @@ def compare_openings(
         else:
             figures["truth_lag"] = lag
         figures["movement"] = _movement(d, t)
-        figures["closure_recall"], figures["closure_precision"] = closure_agreement(
+        figures["closure_recall"], figures["closure_precision"] = compare_closures(
             *align(d, t, lag)
         )
         if s is not None:
@@ -301,7 +301,7 @@ def fit_old_and_new(dub: Tensor, truth: Tensor, source: Tensor, lag: int) -> tup
     return float(solved[0]), float(solved[1])
 
 
-def closure_agreement(dub: Tensor, truth: Tensor) -> tuple[float | None, float | None]:
+def compare_closures(dub: Tensor, truth: Tensor) -> tuple[float | None, float | None]:
     """Compare the moments at which two mouths are closed; one opening sooner or later counts as
     agreeing.
 
@@ -313,7 +313,7 @@ def closure_agreement(dub: Tensor, truth: Tensor) -> tuple[float | None, float |
         (recall, precision) in [0,1]; None for the recall where the truth is never closed, for the
         precision where the dub never is. A mouth that does not move is never closed.
     """
-    made, wanted = _closed(dub), _closed(truth)
+    made, wanted = _find_closed(dub), _find_closed(truth)
     recall = _share(_widen(made) & wanted, wanted)
     precision = _share(_widen(wanted) & made, made)
     return recall, precision
@@ -323,7 +323,7 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
     return float(part.sum() / whole.sum()) if bool(whole.any()) else None
 
 
-def _closed(openings: Tensor) -> Tensor:
+def _find_closed(openings: Tensor) -> Tensor:
     """(M,) bool."""
     if not len(openings):
         return torch.zeros(0, dtype=torch.bool)

@@ -39,7 +39,7 @@ class Sharpness(FrameValues):
     def update(self, frames: Frames, track: FaceTrack) -> None:
         """Frames with the face of ``track``; those where it is not visible do not count."""
         for _, pixels, _, points in iterate_visible(frames, track):
-            matrix, size = _native(points)
+            matrix, size = _native_crop(points)
             luma = _luma(crop_pictures(pixels[None], matrix.to(pixels.device), size))
             placed = apply(invert(matrix), points[None])
             soft, whole = (
@@ -58,7 +58,7 @@ class Sharpness(FrameValues):
         return None if logarithm is None else math.exp(logarithm)
 
 
-class _Stabilised(FrameValues):
+class _Stabilized(FrameValues):
     """A metric of neighbouring frames: keeps the last ``history`` crops and drops them where the
     face is not seen."""
 
@@ -74,7 +74,7 @@ class _Stabilised(FrameValues):
         ``track``."""
         for index, pixels, _, points in iterate_visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
-            luma = _smoothed(_luma(crop_pictures(pixels[None], matrix.to(pixels.device), _SIZE)))
+            luma = _blur(_luma(crop_pictures(pixels[None], matrix.to(pixels.device), _SIZE)))
             if index != self._next:
                 self._recent = []
             self._recent = [*self._recent[-self.history :], luma]
@@ -86,7 +86,7 @@ class _Stabilised(FrameValues):
         raise NotImplementedError
 
 
-class BorderJitter(_Stabilised):
+class BorderJitter(_Stabilized):
     """How much the seam around the mouth trembles: the second difference in time along the edge of
     the mouth's mask, less that of cheeks and nose. Steady motion has none; head motion is fitted on
     cheeks and nose and taken out."""
@@ -96,8 +96,8 @@ class BorderJitter(_Stabilised):
     def _compare(self, index: int, crops: list[Tensor]) -> None:
         before, now, after = crops
         regions = _regions()
-        change = _unexplained(before - 2 * now + after, now, regions["rest"])
-        self.values.append(_excess(change, regions["border"], regions["rest"]))
+        change = _remove_head_motion(before - 2 * now + after, now, regions["rest"])
+        self.values.append(_excess_motion(change, regions["border"], regions["rest"]))
 
     def compute(self) -> float | None:
         """Levels of 255 per frame squared, the median over frames (a cut, a blink or a nod says
@@ -105,7 +105,7 @@ class BorderJitter(_Stabilised):
         return median(self.values)
 
 
-class MouthMotion(_Stabilised):
+class MouthMotion(_Stabilized):
     """Motion of the mouth where the speech is silent: how much the old lips leak through.
 
     ``silent`` (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbours
@@ -123,9 +123,9 @@ class MouthMotion(_Stabilised):
             return
         before, now = crops
         regions = _regions()
-        change = _unexplained(now - before, (now + before) / 2, regions["rest"])
+        change = _remove_head_motion(now - before, (now + before) / 2, regions["rest"])
         self.values.append(
-            _excess(change, regions["mouth"], regions["rest"]) * float(self.fps) / 25
+            _excess_motion(change, regions["mouth"], regions["rest"]) * float(self.fps) / 25
         )
 
     def compute(self) -> float | None:
@@ -135,7 +135,7 @@ class MouthMotion(_Stabilised):
         return None if energy is None else math.sqrt(energy)
 
 
-def _native(points: Tensor) -> tuple[Tensor, int]:
+def _native_crop(points: Tensor) -> tuple[Tensor, int]:
     """The aligned crop of a face with as many pixels as the frame has there: its (1,2,3) map, and
     its side."""
     side = float(scale_of(crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), 1)))
@@ -156,7 +156,7 @@ def _laplacian(luma: Tensor) -> Tensor:
     ]
 
 
-def _smoothed(luma: Tensor) -> Tensor:
+def _blur(luma: Tensor) -> Tensor:
     """Blurred with sigma 1 px, so that a shift is seen in the gradient."""
     kernel = luma.new_tensor([1, 4, 6, 4, 1]) / 16
     x = F.pad(luma[None, None], (2, 2, 2, 2), mode="replicate")
@@ -178,7 +178,7 @@ def _regions() -> dict[str, Tensor]:
     }
 
 
-def _unexplained(change: Tensor, luma: Tensor, region: Tensor) -> Tensor:
+def _remove_head_motion(change: Tensor, luma: Tensor, region: Tensor) -> Tensor:
     """``change`` (S,S) less what a small similarity motion of ``luma`` and a change of light,
     fitted in ``region``, explain."""
     dy, dx = torch.gradient(luma.double())
@@ -198,7 +198,7 @@ def _rms(x: Tensor, weight: Tensor) -> float:
     return math.sqrt(float((x.double().square() * weight).sum() / weight.sum().clamp_min(1)))
 
 
-def _excess(change: Tensor, region: Tensor, rest: Tensor) -> float:
+def _excess_motion(change: Tensor, region: Tensor, rest: Tensor) -> float:
     """How much more moves in ``region`` than in ``rest``: the root of the difference of energies,
     at least 0."""
     return math.sqrt(max(0.0, _rms(change, region) ** 2 - _rms(change, rest) ** 2))

@@ -88,7 +88,8 @@ def _read_speech(
     if speech.samples.shape[1] == 0:
         name = "the audio" if isinstance(source, Audio) else str(source)
         raise MediaError(
-            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer one"
+            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer "
+            f"one"
         )
     return speech
 

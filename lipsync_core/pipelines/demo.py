@@ -1,4 +1,4 @@
-"""The demo: a photograph that every scikit-image has, a sentence of ours, the bundled weights."""
+"""The demo: scikit-image's photo of an astronaut, a spoken sentence, the bundled weights."""
 
 import math
 from collections.abc import Iterator
@@ -32,10 +32,21 @@ _CHUNK = 16  # frames
 def demo(
     folder: Path, *, overwrite: bool = False, on_progress: ProgressCallback | None = None
 ) -> tuple[Path, Path]:
-    """Write ``demo.mp4`` and a contact sheet ``demo.png`` into ``folder``; returns their paths.
+    """Dub a photo, and draw a contact sheet of the result.
 
     The picture is NASA's portrait of the astronaut Eileen Collins (public domain),
     ``skimage.data.astronaut()``.
+
+    Args:
+        folder: Where ``demo.mp4`` and ``demo.png`` are written.
+        overwrite: Whether they replace existing files.
+        on_progress: Called with the stage, the frames done and their total.
+
+    Returns:
+        The paths of the video and the sheet.
+
+    Raises:
+        MediaError: A file exists, or cannot be written.
     """
     from skimage.io import imsave
 
@@ -64,8 +75,19 @@ def make_contact_sheet(
     every: int = 4,
     first: int = 8,
 ) -> np.ndarray:
-    """(rows*h, columns*w, 3) uint8: the ``part`` (rows, columns) of every ``every``-th frame of
-    ``video`` from ``first`` on, in reading order; fewer rows where the video is too short."""
+    """Tile a part of frames of a video.
+
+    Args:
+        video: The file.
+        part: Rows and columns of each frame that are shown.
+        columns: Number of tiles side by side.
+        rows: Number of rows of tiles; a short video gives fewer.
+        every: Distance of two frames.
+        first: Number of the first frame.
+
+    Returns:
+        (rows*h, columns*w, 3) uint8, in reading order.
+    """
     count = columns * rows
     pieces = read_frames(video, start=first, stop=first + count * every, every=every)
     tiles = torch.cat([piece.pixels[:, *part] for piece in pieces])
@@ -74,8 +96,13 @@ def make_contact_sheet(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DemoClip:
-    """Something to try things with: ``image`` (H,W,3) uint8, a ``video`` as long as the speech, and
-    ``audio``."""
+    """A clip to try things with.
+
+    Attributes:
+        image: (H,W,3) uint8.
+        video: A video as long as the speech.
+        audio: The speech.
+    """
 
     image: Tensor
     video: Path
@@ -85,11 +112,17 @@ class DemoClip:
 def make_demo_clip(
     folder: Path, name: DemoName, *, on_progress: ProgressCallback | None = None
 ) -> DemoClip:
-    """One of four clips, made in ``folder`` unless it lies there.
+    """Make one of four clips, unless the folder holds it.
 
-    ``portrait``: the photograph, a silent video that sways gently over it, the speech; ``talking``:
-    the video speaks; ``out of sync``: the same with its sound ``LATE``; ``two people``: the silent
-    one beside its mirror image. ValueError for any other name.
+    Args:
+        folder: Where the videos are written.
+        name: ``portrait``: the photo, a silent video that sways gently over it, the speech.
+            ``talking``: the video speaks. ``out of sync``: its sound is ``LATE``. ``two people``:
+            the silent video beside its mirror image.
+        on_progress: Called with the stage, the frames done and their total.
+
+    Raises:
+        ValueError: ``name`` is another.
     """
     if name not in get_args(DemoName):
         raise ValueError(f"no demo clip is called {name!r}; wanted {', '.join(get_args(DemoName))}")
@@ -123,7 +156,7 @@ def _photo() -> Path:
 
 
 def _sway(image: Tensor, count: int, out: Path) -> None:
-    """Writes ``count`` frames over which a camera sways gently from side to side."""
+    """Write ``count`` frames over which a camera sways gently from side to side."""
     height, width, _ = image.shape
     planes = image.permute(2, 0, 1)[None].float()
 

@@ -283,6 +283,7 @@ def _open_writer(
 def _tag(model: str) -> dict[str, str]:
     maker = f"lipsync-core {__version__}"
     return {
-        "comment": f"AI-generated: the mouth in this video was made to speak by {maker} with the model {model}.",
+        "comment": "AI-generated: the mouth in this video was made to speak by "
+        f"{maker} with the model {model}.",
         "lipsync": json.dumps({"generated": "lip movements", "software": maker, "model": model}),
     }

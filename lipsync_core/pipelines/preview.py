@@ -1,4 +1,4 @@
-"""What would be redrawn, before anything is: masks over the pictures that they belong to."""
+"""Previews before a dub: masks over frames, numbered faces, contact sheets."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -167,7 +167,7 @@ def tint(picture: Tensor, opacity: Tensor, *, half: float = 0.5) -> Tensor:
 
 
 def _visible_faces(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, FaceTrack]]:
-    """The faces that are visible in ``frame``, each a track of that frame alone, with its number."""
+    """The faces visible in ``frame``, each a track of that frame alone, with its number."""
     here = [(number, track_window(track, frame, 1)) for number, track in enumerate(tracks)]
     return [(number, face) for number, face in here if bool(face.visible[0])]
 
@@ -175,8 +175,10 @@ def _visible_faces(tracks: Sequence[FaceTrack], frame: int) -> list[tuple[int, F
 def _reach_below(
     faces: FaceCrops, picture: Frames | YuvFrames, face: FaceTrack, finder: LandmarkFinder
 ) -> FaceCrops:
-    """``faces`` with the outline that moved lips are put in under; looks for landmarks where the
-    track has none of ours."""
+    """``faces`` with the outline under which moved lips are put back.
+
+    Landmarks are searched for if the track has none of ours.
+    """
     dense = faces.dense
     if dense is None or dense.shape[1] != POINTS:
         found, _ = finder.find(picture, face.boxes, face.points)
@@ -185,23 +187,25 @@ def _reach_below(
 
 
 def _regions(
-    seen: dict[int, list[tuple[int, FaceTrack]]], width: int, height: int
+    visible: dict[int, list[tuple[int, FaceTrack]]], width: int, height: int
 ) -> tuple[dict[int, Box], float, float]:
-    """For each frame the even px of a picture round its faces that are shown, all of one shape, and
-    that shape's sides."""
-    wanted: dict[int, Tensor] = {}
+    """For each frame the region round its faces, with even px, and the sides of all regions.
+
+    All regions have one shape.
+    """
+    bounds: dict[int, Tensor] = {}
     limits = torch.tensor([width, height], dtype=torch.float32)
-    for frame, faces in seen.items():
+    for frame, faces in visible.items():
         boxes = torch.cat([face.boxes.float().cpu() for _, face in faces])
         margin = _AROUND * (boxes[:, 2:] - boxes[:, :2])
         low, high = (boxes[:, :2] - margin).amin(0), (boxes[:, 2:] + margin).amax(0)
-        wanted[frame] = torch.stack(
+        bounds[frame] = torch.stack(
             [low.clamp_min(0).minimum(limits - 2), high.minimum(limits).clamp_min(2)]
         )
-    sides = torch.stack([(high - low).clamp_min(2) for low, high in wanted.values()])
+    sides = torch.stack([(high - low).clamp_min(2) for low, high in bounds.values()])
     shape = sides.amax(0)
     regions: dict[int, Box] = {}
-    for side, (frame, (low, high)) in zip(sides, wanted.items(), strict=True):
+    for side, (frame, (low, high)) in zip(sides, bounds.items(), strict=True):
         # the smallest of that shape which holds its faces
         whole = (shape * (side / shape).amax()).minimum(limits)
         corner = ((low + high - whole) / 2).clamp_min(0).minimum(limits - whole)
@@ -219,14 +223,14 @@ def _crop_region(picture: Frames | YuvFrames, region: Box, shape: tuple[int, int
             picture.luma[..., y0:y1, x0:x1],
             picture.chroma[..., y0 // 2 : y1 // 2, x0 // 2 : x1 // 2],
         )
-        return to_rgb(
-            torch.cat([_resized(luma, shape), _resized(chroma, shape)], 1), picture.colour
-        )[0]
+        return to_rgb(torch.cat([_resize(luma, shape), _resize(chroma, shape)], 1), picture.colour)[
+            0
+        ]
     pixels = picture.pixels[:, y0:y1, x0:x1].permute(0, 3, 1, 2)
-    return _resized(pixels, shape)[0] / (255 if pixels.dtype == torch.uint8 else 1)
+    return _resize(pixels, shape)[0] / (255 if pixels.dtype == torch.uint8 else 1)
 
 
-def _resized(planes: Tensor, shape: tuple[int, int]) -> Tensor:
+def _resize(planes: Tensor, shape: tuple[int, int]) -> Tensor:
     return F.interpolate(planes.float(), shape, mode="bilinear", antialias=True)
 
 
@@ -245,14 +249,25 @@ _LINE = 1 / 300  # of the picture's shorter side
 
 
 def draw_numbers(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> Tensor:
-    """A copy (H,W,3) uint8 of a picture (H,W,3), uint8 in [0,255] or float in [0,1], with ``boxes``
-    (F,4) drawn in, and beside each its label. Raises ValueError for other shapes, or where boxes
-    and labels differ in number."""
+    """Draw labeled boxes into a copy of a picture.
+
+    Args:
+        pixels: (H,W,3) uint8 in [0,255] or float in [0,1].
+        boxes: (F,4) xyxy in px.
+        labels: One per box.
+
+    Returns:
+        (H,W,3) uint8.
+
+    Raises:
+        ValueError: The shapes are others, or boxes and labels differ in number.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     if pixels.ndim != 3 or pixels.shape[2] != 3 or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
-            f"pixels and boxes are {tuple(pixels.shape)}, {tuple(boxes.shape)}; wanted (H,W,3) and (F,4)"
+            f"pixels and boxes are {tuple(pixels.shape)}, {tuple(boxes.shape)}; "
+            "wanted (H,W,3) and (F,4)"
         )
     if len(labels) != len(boxes):
         raise ValueError(f"got {len(labels)} labels for {len(boxes)} boxes; wanted one for each")
@@ -282,8 +297,15 @@ def draw_numbers(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> 
 
 
 def number_faces(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[int]]:
-    """Boxes (F,4) of the people seen in a clip frame, and the number of each: its place in its
-    scene's row, as ``--face INDEX`` counts."""
+    """Number the people in one frame as ``--face INDEX`` counts them.
+
+    Args:
+        tracks: All tracks of the clip.
+        frame: Number of the frame.
+
+    Returns:
+        (F,4) boxes of the visible people, and the number of each: its place in its scene's row.
+    """
     places = [
         (place, track_window(person, frame, 1))
         for row in rows_by_scene(tracks)
@@ -296,8 +318,19 @@ def number_faces(tracks: Sequence[FaceTrack], frame: int) -> tuple[Tensor, list[
 
 
 def choose_sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 16) -> list[int]:
-    """At most ``most`` of a clip's ``count`` frames, rising: of each of as many equal parts, the
-    first frame that shows the most people. Raises ValueError unless both are 1 or more."""
+    """Choose frames of a clip for a contact sheet.
+
+    Args:
+        tracks: All tracks of the clip.
+        count: Number of frames of the clip.
+        most: Number of equal parts into which they are divided, at most.
+
+    Returns:
+        Of each part, by rising number, the first frame that shows the most people.
+
+    Raises:
+        ValueError: ``count`` or ``most`` is less than 1.
+    """
     if count < 1 or most < 1:
         raise ValueError(f"got count {count}, most {most}; wanted 1 or more of each")
     people = torch.zeros(count, dtype=torch.int64)
@@ -310,9 +343,21 @@ def choose_sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 
 def draw_overview(
     frames: Iterable[Frames], tracks: Sequence[FaceTrack], *, count: int, width: int = 1280
 ) -> Tensor:
-    """``count`` ``frames`` of a clip (as ``choose_sheet_frames`` chooses them), reduced to fit ``width``
-    px side by side and their faces numbered, as one picture (h,w,3) uint8. One chunk is held at its
-    full size. Raises ValueError without frames."""
+    """Draw a contact sheet of frames with numbered faces.
+
+    Args:
+        frames: The frames, for example those of ``choose_sheet_frames``; one chunk at a time is
+            held at full size.
+        tracks: All tracks of the clip.
+        count: Number of frames.
+        width: Width of the sheet in px.
+
+    Returns:
+        (h,w,3) uint8.
+
+    Raises:
+        ValueError: There are no frames.
+    """
     columns = math.ceil(math.sqrt(max(1, count)))
     tiles: list[Tensor] = []
     for chunk in frames:
@@ -326,8 +371,15 @@ def draw_overview(
 
 
 def tile_pictures(tiles: Tensor, *, columns: int) -> Tensor:
-    """(rows*h, columns*w, 3): pictures (N,h,w,3) of one size in reading order, black where they do
-    not fill the last row."""
+    """Tile pictures in reading order.
+
+    Args:
+        tiles: (N,h,w,3) pictures of one size.
+        columns: Number of columns.
+
+    Returns:
+        (rows*h, columns*w, 3); the rest of the last row is black.
+    """
     count, height, width, _ = tiles.shape
     lines = -(-count // columns)
     tiles = torch.cat([tiles, tiles.new_zeros(lines * columns - count, height, width, 3)])
@@ -341,8 +393,17 @@ def tile_pictures(tiles: Tensor, *, columns: int) -> Tensor:
 def draw_face_masks(
     tracks: Sequence[FaceTrack], *, start: int, count: int, height: int, width: int
 ) -> Tensor:
-    """(count,height,width) float32 for the clip frames from ``start`` on: 1 on every visible face,
-    from the brows to the chin (the ellipse of ``face_mask``), else 0. A frame of 1080p takes 8 MB.
+    """Draw masks of whole faces, from the brows to the chin (the ellipse of ``face_mask``).
+
+    Args:
+        tracks: The faces.
+        start: Number of the first frame.
+        count: Number of frames.
+        height: Height of the frames in px.
+        width: Width of the frames in px.
+
+    Returns:
+        (count,height,width) float32, 1 on every visible face, else 0. A frame of 1080p takes 8 MB.
     """
     masks = torch.zeros(count, height, width)
     for track in tracks:

@@ -51,7 +51,7 @@ class Figure:
 
     def to_values(self) -> dict[str, Any]:
         """For JSON, which has no infinity: {"value", "real"}, and "reason" where there is one."""
-        values = {"value": _finite(self.value), "real": _finite(self.real)}
+        values = {"value": _finite_or_none(self.value), "real": _finite_or_none(self.real)}
         return values if self.reason is None else {**values, "reason": self.reason}
 
 
@@ -99,7 +99,7 @@ class QualityReport:
         return json.dumps(values, allow_nan=False)
 
 
-def measure(
+def measure_quality(
     video: Path | str,
     real: Path | str | None = None,
     *,
@@ -134,18 +134,20 @@ def measure(
         raise ValueError(
             "landmarks tell how far lips are from the true ones; give the true video as well"
         )
-    info, share = _alike(video, truth, warn)
-    likeness = None if truth is None else _Likeness(region, landmarks, target)
+    info, share = _check_videos(video, truth, warn)
+    likeness = None if truth is None else _FullReference(region, landmarks, target)
     say("find faces", 0, info.frames or 0)
     detector, key = load_detector(finding, target)
     people, length = track_faces(
         VideoClip(truth or video, info, on_warning=warn), detector, detector_key=key
     )
     person = select(people, selector)
-    silent, silence = _silence(video, info.fps, math.ceil(length * share))
-    looks = [_Looks(silent, info.fps) for _ in range(1 if truth is None else 2)]
+    silent, silence = _find_silence(video, info.fps, math.ceil(length * share))
+    looks = [_NoReference(silent, info.fps) for _ in range(1 if truth is None else 2)]
     done = 0
-    with closing(_together([video] if truth is None else [video, truth], info.fps, warn)) as pieces:
+    with closing(
+        _read_together([video] if truth is None else [video, truth], info.fps, warn)
+    ) as pieces:
         for piece in pieces:
             for look, frames in zip(looks, piece, strict=True):
                 look.update(frames, person)
@@ -153,7 +155,7 @@ def measure(
                 likeness.update(piece[1], piece[0], person)
             done += piece[0].pixels.shape[0]
             say("measure", done, max(done, length))
-    figures = _artefacts(looks, silence)
+    figures = _no_reference_figures(looks, silence)
     if likeness is not None:
         figures.update(likeness.figures(warn))
     with_face = int(person.visible[: max(0, done - person.start)].sum())
@@ -172,7 +174,7 @@ def measure(
     )
 
 
-class _Looks:
+class _NoReference:
     """The metrics of one file that need no truth."""
 
     def __init__(self, silent: Tensor, fps: Fraction) -> None:
@@ -190,7 +192,7 @@ class _Looks:
         return {name: metric.compute() for name, metric in self._metrics.items()}
 
 
-class _Likeness:
+class _FullReference:
     """The metrics that compare with the truth."""
 
     def __init__(self, region: Region, landmarks: Path | str | None, device: torch.device) -> None:
@@ -200,7 +202,7 @@ class _Likeness:
         self._lmd = LandmarkDistance(
             load_landmarks(device) if landmarks is None else LandmarkModel(Path(landmarks))
         )
-        self._fid, self._no_fid = _fid(region, device)
+        self._fid, self._no_fid = _load_fid(region, device)
         self._small = 0
 
     def update(self, real: Frames, made: Frames, person: FaceTrack) -> None:
@@ -254,7 +256,7 @@ class _Likeness:
         return Figure(result.distance)
 
 
-def _alike(
+def _check_videos(
     video: Path, real: Path | None, warn: Callable[[str], None]
 ) -> tuple[VideoInfo, Fraction]:
     """The picture that is looked at, and how much of its length ``video`` has, as far as headers
@@ -278,7 +280,7 @@ def _alike(
     return theirs, min(Fraction(1), ours.frames / ours.fps / (theirs.frames / theirs.fps))
 
 
-def _silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
+def _find_silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
     """(count,) bool: in which frames nobody speaks; and the reason where no motion comes of them."""
     try:
         sound = read_audio(video)
@@ -290,7 +292,7 @@ def _silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
     return silent, "the face is not seen in two silent frames on end"
 
 
-def _together(
+def _read_together(
     paths: list[Path], fps: Fraction, warn: Callable[[str], None]
 ) -> Generator[list[Frames], None, None]:
     """The same frames of each file, up to the end of the shortest."""
@@ -313,7 +315,7 @@ def _together(
                 return
 
 
-def _artefacts(looks: list[_Looks], silence: str) -> dict[str, Figure]:
+def _no_reference_figures(looks: list[_NoReference], silence: str) -> dict[str, Figure]:
     reasons = {
         "sharpness": "no frame shows the face, or all are flat there",
         "border_jitter": "the face is not seen in three frames on end",
@@ -328,7 +330,7 @@ def _artefacts(looks: list[_Looks], silence: str) -> dict[str, Figure]:
     return figures
 
 
-def _fid(region: Region, device: torch.device) -> tuple[FID | None, str | None]:
+def _load_fid(region: Region, device: torch.device) -> tuple[FID | None, str | None]:
     """The metric, or why there is none."""
     try:
         network = load_model("fid-inception", kind="fid_inception", device=device)
@@ -338,5 +340,5 @@ def _fid(region: Region, device: torch.device) -> tuple[FID | None, str | None]:
     return FID(network, region=region), None
 
 
-def _finite(value: float | None) -> float | None:
+def _finite_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None

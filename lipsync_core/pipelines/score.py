@@ -21,7 +21,7 @@ from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
 from ..media import probe, read_audio, shift_audio
 from ..media.clip import Clip, Cut, open_clip
-from ..metrics.lse import reference_tracks, track_scores, whole_frame_score
+from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
 from ..metrics.sync import score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
 from ..models.s3fd import S3FD
@@ -110,7 +110,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None  # JSON has no NaN
 
 
-def verdict(score: SyncScore, fps: Fraction) -> str:
+def explain_score(score: SyncScore, fps: Fraction) -> str:
     """The offset in words, such as "sound is 3 frames early (120 ms)"; frames of a video at
     ``fps``, its own rate."""
     if score.offset_ms is None:
@@ -169,13 +169,13 @@ def score(
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
     span = (cut.start, cut.end) if source == video else (Fraction(0), None)
-    sound = judged_sound(source, span, judge, warn)
+    sound = read_judged_audio(source, span, judge, warn)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
-        found = _reference(footage, sound, judge, whole_frame, target, say)
+        found = _score_reference(footage, sound, judge, whole_frame, target, say)
     else:
-        found = _exact(footage, sound, judge, finding, target, say)
+        found = _score_exact(footage, sound, judge, finding, target, say)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = source if isinstance(source, Path) and audio is not None else None
     return ScoreReport(
@@ -213,7 +213,7 @@ def shift_sound(
     shift_audio(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
 
-def judged_sound(
+def read_judged_audio(
     source: Path | Audio,
     span: tuple[Fraction, Fraction | None],
     judge: Scorer,
@@ -239,7 +239,7 @@ def judged_sound(
     return sound
 
 
-def _exact(
+def _score_exact(
     footage: Clip,
     sound: Audio,
     judge: Scorer,
@@ -250,7 +250,7 @@ def _exact(
     """The score of every face, its frames counted at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
     coded = footage.coded(chunk=_CHUNK)
-    with closing(_told(coded, length, "score", say)) as frames:
+    with closing(_report_frames(coded, length, "score", say)) as frames:
         scores = score_tracks(frames, sound, judge, tracks=tracks)
     found: list[TrackScore] = []
     for track, one in zip(tracks, scores, strict=True):
@@ -285,7 +285,7 @@ def _faces(
     return tracks, length
 
 
-def _reference(
+def _score_reference(
     footage: Clip,
     sound: Audio,
     judge: SyncNetScorer,
@@ -296,11 +296,11 @@ def _reference(
     """The same by the public scripts' protocol."""
 
     def frames_of(stage: str) -> Generator[Frames, None, None]:
-        return _told(footage.rgb(chunk=_CHUNK), footage.length or 0, stage, say)
+        return _report_frames(footage.rgb(chunk=_CHUNK), footage.length or 0, stage, say)
 
     if whole_frame:
         with closing(frames_of("score")) as frames:
-            score = whole_frame_score(frames, sound, judge.model)
+            score = score_whole_frame(frames, sound, judge.model)
         middle = (footage.size[0] // 2, footage.size[1] // 2)
         last = max(0, len(score.frame_confidence) + judge.window - 2)  # of the last window
         return [TrackScore(0, last, score, middle)]
@@ -317,21 +317,21 @@ def _reference(
             found += detector.detect(chunk.pixels)
             begins, state = find_cuts(chunk.pixels, state)
             cuts.append(begins)
-    tracks = reference_tracks(found, torch.cat(cuts))
+    tracks = find_reference_tracks(found, torch.cat(cuts))
     if not tracks:
         raise NoFaceError(
             f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more than 100 frames (4 s) of "
             f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames where they are faces"
         )
     with closing(frames_of("score")) as frames:
-        scores = track_scores(frames, sound, tracks, judge.model)
+        scores = score_reference_tracks(frames, sound, tracks, judge.model)
     return [
         TrackScore(track.first_frame, track.last_frame, one, median_center(track.boxes))
         for track, one in zip(tracks, scores, strict=True)
     ]
 
 
-def _told(
+def _report_frames(
     frames: Iterator[AnyFrames], length: int, stage: str, say: ProgressCallback
 ) -> Generator[AnyFrames, None, None]:
     """``frames``, read ahead, of which ``say`` hears; ``length`` as far as it is known."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import MediaError
 from ..runtime.atomic import atomic_write
 from ..types import SyncScore
-from .score import ScoreReport, TrackScore, verdict
+from .score import ScoreReport, TrackScore, explain_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ _MOST_ROWS = 8  # 3200 px high
 
 
 def check_plot(path: Path, *, overwrite: bool) -> None:
-    """MediaError when ``path`` is nothing that ``plot`` could write."""
+    """MediaError when ``path`` is nothing that ``plot_scores`` could write."""
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise MediaError(f"{path}: a plot is a .png, .svg or .pdf; name it so")
     if not path.parent.is_dir():
@@ -34,7 +34,7 @@ def check_plot(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
+def plot_scores(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it
     cannot be written."""
     check_plot(path, overwrite=overwrite)
@@ -46,7 +46,7 @@ def plot(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
         raise MediaError(f"{path}: the plot cannot be written ({error.strerror})") from error
 
 
-def drawn(report: ScoreReport) -> Tensor:
+def draw_scores(report: ScoreReport) -> Tensor:
     """The same as a picture, (H,W,3) uint8, without the file's name; of the first eight tracks."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -83,7 +83,7 @@ def _draw_time(axes: "Axes", track: TrackScore, report: ScoreReport) -> None:
     axes.set_xlabel("seconds")
     axes.set_ylabel("confidence")
     x, y = track.centre
-    axes.set_title(f"face at {x},{y}: {verdict(score, report.fps)}", fontsize=9, wrap=True)
+    axes.set_title(f"face at {x},{y}: {explain_score(score, report.fps)}", fontsize=9, wrap=True)
 
 
 def _draw_curve(axes: "Axes", score: SyncScore) -> None:

@@ -19,14 +19,14 @@ from ..faces.selection import rows_by_scene as seats
 from ..faces.tracking import track_window
 from ..media import probe_sound
 from ..media.clip import Clip, Cut, open_clip
-from ..metrics.active_speaker import Turn, who_speaks
+from ..metrics.active_speaker import Turn, find_speaker_turns
 from ..metrics.sync_embedder import Scorer
 from ..runtime.intervals import merge_intervals
 from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame
 from ..types import Audio, FaceTrack, Frames, ProgressCallback, YuvFrames
 from .run_log import RunLog
-from .score import judged_sound, load_scorer
+from .score import load_scorer, read_judged_audio
 from .track_faces import Finding, find_people, reorder_track, select_device
 from .turn_table import TurnRow
 
@@ -78,7 +78,7 @@ def speakers(
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
 ) -> SpeakersReport:
-    """Find who speaks when in a video; see ``who_speaks``.
+    """Find who speaks when in a video; see ``find_speaker_turns``.
 
     Args:
         video: The file.
@@ -140,7 +140,7 @@ def detect_turns(
     *,
     log: RunLog,
 ) -> list[Turn]:
-    """Detect the active speaker of a clip; see ``who_speaks``.
+    """Detect the active speaker of a clip; see ``find_speaker_turns``.
 
     Args:
         clip: The video.
@@ -156,7 +156,7 @@ def detect_turns(
     """
     assert clip.path is not None  # images have no sound of their own
     fps, span = clip.fps, (cut.start, cut.end) if audio == clip.path else (Fraction(0), None)
-    speech = judged_sound(audio, span, judge, log.warn)
+    speech = read_judged_audio(audio, span, judge, log.warn)
     at_judge = open_clip(clip.path, replace(cut, fps=judge.fps), on_warning=log.warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
@@ -168,7 +168,7 @@ def detect_turns(
                 yield piece
                 log.progress("listen", piece.start + piece.pixels.shape[0], count)
 
-        found = who_speaks(watched(), speech, judge, tracks=judged_tracks)
+        found = find_speaker_turns(watched(), speech, judge, tracks=judged_tracks)
     ends = [
         (turn.track, *(nearest_frame(i / judge.fps, fps) for i in (turn.first, turn.stop)))
         for turn in found

@@ -1,5 +1,4 @@
-"""Tracks kept between runs, because finding faces is slow and the same clip is dubbed again and
-again.
+"""A cache of face tracks on disk, because detection is slow and clips are dubbed repeatedly.
 
 One safetensors file per clip and settings, in the user's cache folder; about 60 bytes per face and
 frame, and 8 for each dense point. Any file may be deleted at any time.
@@ -22,8 +21,7 @@ from torch import Tensor
 from ..types import FaceTrack
 
 _VERSION = 2
-"""Of the file and of what tracking computes: raise it when either changes, and no old entry is read
-again."""
+"""Version of the file and of the tracking; raise it when either changes, to ignore old entries."""
 
 _log = logging.getLogger("lipsync.faces")
 
@@ -31,9 +29,12 @@ Setting = str | int | float | bool | None
 
 
 def cache_dir() -> Path:
-    """``LIPSYNC_CACHE`` where it is set, else ``lipsync`` in the platform's cache folder:
+    """Return the cache folder, which may not exist yet.
+
+    It is ``LIPSYNC_CACHE`` if that is set, else ``lipsync`` in the platform's cache folder:
     ``LOCALAPPDATA`` on Windows, ``~/Library/Caches`` on macOS, ``XDG_CACHE_HOME`` or ``~/.cache``
-    elsewhere. It may not exist yet."""
+    elsewhere.
+    """
     if chosen := os.environ.get("LIPSYNC_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -49,14 +50,24 @@ def cache_dir() -> Path:
 def track_key(
     source: Path, *, detector: str, weights_sha256: str, settings: Mapping[str, Setting]
 ) -> str:
-    """The name (64 hex digits) of the tracks of the file ``source``, found by ``detector`` with the
-    weights of that hash, under ``settings``: everything else that changes the tracks, such as fps,
-    reduced size, every, start and end.
+    """Compute the key of the tracks of a file.
 
     The file is hashed whole: samples of it would miss an edit in place, and 0.7 GB a second (one
-    core of a 2.8 GHz Xeon) is a hundred times faster than looking for faces in it. Its name and
-    date do not matter. Raises OSError if it cannot be read, and TypeError for settings that JSON
-    does not know (a Fraction: hand over its str).
+    core of a 2.8 GHz Xeon) is a hundred times faster than face detection. Its name and date do not
+    matter.
+
+    Args:
+        source: The video.
+        detector: Name of the detector.
+        weights_sha256: Hash of its weights.
+        settings: Everything else that changes the tracks, such as fps, reduced size, start and end.
+
+    Returns:
+        64 hex digits.
+
+    Raises:
+        OSError: The file cannot be read.
+        TypeError: JSON does not know a setting (pass a Fraction as its str).
     """
     with source.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -71,14 +82,20 @@ def track_key(
 
 
 def derived_key(key: str, **more: Setting) -> str:
-    """The name of what is computed from the tracks stored under ``key``, with ``more`` that it
-    depends on."""
+    """Compute the key of a result of the tracks under ``key`` that also depends on ``more``."""
     return hashlib.sha256(json.dumps([key, more], sort_keys=True).encode()).hexdigest()
 
 
 def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
-    """The tracks stored under ``key`` and the number of frames that were looked at, or None if
-    there are none. A damaged entry counts as none, with a warning."""
+    """Load tracks from the cache.
+
+    Args:
+        key: Key of ``track_key`` or ``derived_key``.
+
+    Returns:
+        The tracks and the number of frames that were searched; None if there is no entry, or, with
+        a warning, a damaged one.
+    """
     path = _path(key)
     try:
         data = path.read_bytes()
@@ -99,8 +116,15 @@ def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
 
 
 def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
-    """Stores ``tracks``, found in ``frames`` frames, under ``key``, replacing what is there in one
-    step. A folder that cannot be written costs a warning, not the run."""
+    """Store tracks in the cache, replacing an older entry in one step.
+
+    A folder that cannot be written causes a warning.
+
+    Args:
+        key: Key of ``track_key`` or ``derived_key``.
+        tracks: The tracks.
+        frames: Number of frames that were searched.
+    """
     path = _path(key)
     temporary: Path | None = None
     try:
@@ -136,7 +160,7 @@ def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
             [torch.zeros(0, dtype=torch.bool), *(track.visible.cpu() for track in tracks)]
         ),
     }
-    # else the file is as it was before there were any
+    # without dense points the file is as it was before they existed
     if any(track.dense is not None for track in tracks):
         dense = [
             track.boxes.new_zeros(0) if track.dense is None else track.dense.float().flatten()

@@ -1,0 +1,1 @@
+"""Small helpers without knowledge of faces or speech: files, configuration, threads, jobs."""

@@ -1,5 +1,4 @@
-"""Files that appear under their name when they are whole, and folders that one process at a time
-fills."""
+"""Write files and folders so that nothing half-written carries a final name."""
 
 import errno
 import re
@@ -17,14 +16,22 @@ _LOCK = ".lock"
 
 
 def temporary_name(path: Path) -> Path:
-    """A temporary name beside ``path``, with its suffix, which tells writers the format."""
+    """Return a temporary name beside ``path``, whose suffix tells writers the format."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Generator[Path]:
-    """A temporary name beside ``path``, which takes its place when the block ends, and is removed
-    if it raises."""
+    """Give a temporary name that is renamed to ``path`` when the block ends.
+
+    If the block raises, the temporary file is removed and ``path`` stays as it was.
+
+    Args:
+        path: final name of the file.
+
+    Yields:
+        The temporary name to write to.
+    """
     part = temporary_name(path)
     try:
         yield part
@@ -35,18 +42,23 @@ def atomic_write(path: Path) -> Generator[Path]:
 
 @contextmanager
 def exclusive_dir(folder: Path) -> Generator[None]:
-    """``folder``, made where there is none, for this process alone, until the block or the process
-    ends in whatever way. What killed processes left half-written in it is removed.
+    """Create ``folder`` if needed and hold it for this process until the block or the process ends.
 
-    LipSyncError where another process is at work in it, or where it cannot be written. The file
-    .lock stays: one that is removed could be locked by two.
+    Files that killed processes left half-written in it are removed. The file .lock stays: two
+    processes could lock a file that is removed.
+
+    Args:
+        folder: the folder to hold.
+
+    Raises:
+        LipSyncError: If another process works in the folder, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / _LOCK).open("ab")
     except OSError as error:
         raise LipSyncError(
-            f"{folder} cannot be written ({error}); mend that, or give a folder that can be written"
+            f"{folder} cannot be written ({error}); fix that, or give a folder that can be written"
         ) from error
     with file:
         if not _locked(file):
@@ -58,7 +70,7 @@ def exclusive_dir(folder: Path) -> Generator[None]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes what killed processes left half-written in ``folder``."""
+    """Remove the files that killed processes left half-written in ``folder``."""
     for path in folder.glob(".*"):
         if _PART.fullmatch(path.name):
             path.unlink(missing_ok=True)
@@ -74,8 +86,6 @@ def _locked(file: IO[bytes]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (
-        OSError
-    ) as error:  # any other: a file system without locks, where nobody can be told apart
+    except OSError as error:  # any other: a file system without locks cannot tell processes apart
         return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     return True

@@ -1,5 +1,4 @@
-"""Values as JSON and TOML give them, in exactly the form that annotations want: tuples and frozen
-configs, no guessing."""
+"""Convert values from JSON and TOML to the exact types of annotations and frozen dataclasses."""
 
 import dataclasses
 import json
@@ -9,12 +8,19 @@ from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hin
 
 
 def from_dict(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
-    """``value`` as the annotation ``kind`` (int, str, bool, float, Literal, X | None, tuple,
-    dataclass) wants it.
+    """Convert ``value`` to the annotated type ``kind``, strictly.
 
-    ``name`` is what errors call it. ``defaults``: fields of a dataclass that are left out take
-    theirs; otherwise every field must be there. ValueError for unknown, missing and ill-typed
-    fields and for numbers that are not finite.
+    Args:
+        kind: int, str, bool, float, Literal, X | None, tuple or a dataclass.
+        value: what JSON or TOML gave.
+        name: what error messages call the value.
+        defaults: whether fields of a dataclass may be left out, and then take their defaults.
+
+    Returns:
+        The value of that type.
+
+    Raises:
+        ValueError: If a field is unknown, missing or of another type, or a number is not finite.
     """
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):

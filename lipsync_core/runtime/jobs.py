@@ -72,7 +72,8 @@ class Cluster:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"local|auto|(ray://)?[^\s/:]+:\d+", self.address):
             raise ValueError(
-                f"{self.address!r} is no address of a Ray cluster; wanted local, auto, HOST:PORT or ray://HOST:PORT"
+                f"{self.address!r} is no address of a Ray cluster; wanted local, auto, HOST:PORT "
+                "or ray://HOST:PORT"
             )
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"{self.workers} workers; wanted at least 1")
@@ -111,7 +112,7 @@ def run_jobs(
     done = {
         job.id: known[job.id]
         for job in jobs
-        if job.id in known and _holds(known[job.id], job, again)
+        if job.id in known and _is_current(known[job.id], job, again)
     }
     gone = {
         id
@@ -131,12 +132,12 @@ def run_jobs(
     if not todo:
         return [done[job.id] for job in jobs]
     if cluster is not None:
-        outcomes = _on_ray(todo, prepare, attempts, threads or 1, cluster)
+        outcomes = _run_on_ray(todo, prepare, attempts, threads or 1, cluster)
     elif processes > 1:
         outcomes = _beside(todo, prepare, attempts, threads or 1, min(processes, len(todo)))
     else:
-        outcomes = _here(todo, prepare, attempts, threads)
-    with _appending(results) as write, closing(outcomes):
+        outcomes = _run_here(todo, prepare, attempts, threads)
+    with _open_results(results) as write, closing(outcomes):
         for outcome in outcomes:
             write(outcome)
             done[outcome.id] = outcome
@@ -162,13 +163,14 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
             outcome = Outcome(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise LipSyncError(
-                f"{path}, line {number} is no result ({error}); mend or remove the line, or name another file"
+                f"{path}, line {number} is no result ({error}); mend or remove the line, or name "
+                "another file"
             ) from error
         found[outcome.id] = outcome
     return found
 
 
-def _holds(outcome: Outcome, job: Job, again: bool) -> bool:
+def _is_current(outcome: Outcome, job: Job, again: bool) -> bool:
     # as JSON gives them back: a tuple is a list there
     return outcome.arguments == json.loads(json.dumps(dict(job.arguments))) and not (
         again and outcome.error
@@ -176,7 +178,7 @@ def _holds(outcome: Outcome, job: Job, again: bool) -> bool:
 
 
 @contextmanager
-def _appending(path: Path) -> Yields[Callable[[Outcome], None], None, None]:
+def _open_results(path: Path) -> Yields[Callable[[Outcome], None], None, None]:
     """Writes whole lines at the end of ``path``, after cutting off the half of one that an
     interruption left there."""
     try:
@@ -209,16 +211,16 @@ def _attempt(work: Work, job: Job, attempts: int) -> Outcome:
             _log.debug("%s, attempt %d of %d", job.id, attempt, attempts, exc_info=True)
         else:
             return Outcome(
-                job.id, job.arguments, result, None, attempt, _since(began), platform.node()
+                job.id, job.arguments, result, None, attempt, _elapsed(began), platform.node()
             )
-    return Outcome(job.id, job.arguments, None, error, attempts, _since(began), platform.node())
+    return Outcome(job.id, job.arguments, None, error, attempts, _elapsed(began), platform.node())
 
 
-def _since(began: float) -> float:
+def _elapsed(began: float) -> float:
     return round(time.perf_counter() - began, 3)
 
 
-def _here(
+def _run_here(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int | None
 ) -> Outcomes:
     before = torch.get_num_threads()
@@ -234,7 +236,7 @@ def _here(
 _work: Work | Exception | None = None  # of a process that _beside started, or why it has none
 
 
-def _begin(prepare: Callable[[], Work], threads: int) -> None:
+def _start_process(prepare: Callable[[], Work], threads: int) -> None:
     """What such a process does first."""
     global _work
     parent = os.getppid()
@@ -253,7 +255,7 @@ def _begin(prepare: Callable[[], Work], threads: int) -> None:
         _work = error
 
 
-def _next(job: Job, attempts: int) -> Outcome:
+def _run_in_process(job: Job, attempts: int) -> Outcome:
     if isinstance(_work, Exception):
         raise _work
     assert _work is not None
@@ -270,7 +272,10 @@ def _beside(
         # With a number of tasks, however large, processes are spawned; forked ones inherit torch's
         # locks but not its threads.
         return ProcessPoolExecutor(
-            1, max_tasks_per_child=sys.maxsize, initializer=_begin, initargs=(prepare, threads)
+            1,
+            max_tasks_per_child=sys.maxsize,
+            initializer=_start_process,
+            initargs=(prepare, threads),
         )
 
     # the first may have been the machine's: its memory was short, or somebody killed it
@@ -284,7 +289,7 @@ def _beside(
                 return None
             worker, began = free.get(), time.perf_counter()
             try:
-                outcome = worker.submit(_next, job, attempts).result()
+                outcome = worker.submit(_run_in_process, job, attempts).result()
                 free.put(worker)
                 return outcome
             except BrokenProcessPool as error:
@@ -297,7 +302,7 @@ def _beside(
                         None,
                         f"its process died: {error}",
                         deaths,
-                        _since(began),
+                        _elapsed(began),
                         platform.node(),
                     )
             except (
@@ -340,14 +345,14 @@ class _Worker:
         return _attempt(self._work, job, self._attempts)
 
 
-def _on_ray(
+def _run_on_ray(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, cluster: Cluster
 ) -> Outcomes:
     """Ray's own pool hands the jobs out; Ray makes a worker that dies anew, and its job with it,
     ``attempts`` times."""
-    ray = _ray()
-    with _connected(ray, cluster, threads):
-        workers, cpus, gpus = share(cluster, ray.cluster_resources(), threads, len(jobs))
+    ray = _import_ray()
+    with _connect(ray, cluster, threads):
+        workers, cpus, gpus = share_resources(cluster, ray.cluster_resources(), threads, len(jobs))
         lasting = {"max_restarts": -1, "max_task_retries": max(attempts, 2) - 1}
         actor = ray.remote(num_cpus=cpus, num_gpus=gpus, **lasting)(_Worker)
         actors = [actor.remote(prepare, attempts, threads) for _ in range(workers)]
@@ -376,18 +381,19 @@ def _on_ray(
             )
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
         raise LipSyncError(
-            f"Ray is not here ({error}); install it with pip install 'lipsync-core[ray]', or leave --ray out"
+            f"Ray is not here ({error}); install it with pip install 'lipsync-core[ray]', or leave "
+            "--ray out"
         ) from error
     return ray
 
 
 @contextmanager
-def _connected(ray: Any, cluster: Cluster, threads: int) -> Yields[None, None, None]:
+def _connect(ray: Any, cluster: Cluster, threads: int) -> Yields[None, None, None]:
     if ray.is_initialized():  # by the program that calls us, whose it stays
         yield
         return
@@ -411,7 +417,7 @@ def _connected(ray: Any, cluster: Cluster, threads: int) -> Yields[None, None, N
         ray.shutdown()
 
 
-def share(
+def share_resources(
     cluster: Cluster, resources: Mapping[str, float], threads: int, jobs: int
 ) -> tuple[int, int, float]:
     """How many workers, and the cores and GPUs of each: a whole GPU, or, with more workers than
@@ -421,7 +427,8 @@ def share(
     workers = min(cluster.workers or cards or fit, jobs)
     if workers > fit or workers < 1:
         raise ValueError(
-            f"{max(workers, 1)} workers of {threads} threads do not fit the {cores} cores of the cluster; "
+            f"{max(workers, 1)} workers of {threads} threads do not fit the {cores} cores of the "
+            "cluster; "
             "give fewer --workers or --threads"
         )
     return workers, threads, 1 / -(-workers // cards) if cards else 0

@@ -1,4 +1,4 @@
-"""Overlap the stages of a stream: each runs in a thread of its own, a few items ahead of the next."""
+"""Overlap the stages of a stream: each runs in its own thread, a few items ahead of the next."""
 
 import os
 import queue
@@ -13,9 +13,18 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
-    """``items`` in order, made by a thread that stays at most ``depth`` items ahead. An exception
-    of the maker is raised here; closing this iterator stops and closes the maker. Video codecs and
-    torch let go of the interpreter while they work, so threads are enough."""
+    """Yield ``items`` in order from a thread that stays at most ``depth`` items ahead.
+
+    Video codecs and torch release the interpreter lock while they work, so threads suffice. An
+    exception of ``items`` is raised here; closing this iterator stops and closes ``items``.
+
+    Args:
+        items: the iterator to run ahead.
+        depth: most items that wait to be taken.
+
+    Yields:
+        The items.
+    """
     # an item, the maker's error, or the end
     box: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
@@ -57,7 +66,7 @@ def prefetch(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
 
 
 def time_items(items: Iterator[T], add: Callable[[float], None]) -> Generator[T, None, None]:
-    """``items``, telling ``add`` the seconds that each took to make."""
+    """Yield ``items`` and call ``add`` with the seconds that each took to make."""
     while True:
         began = time.perf_counter()
         item = next(items, None)
@@ -68,8 +77,10 @@ def time_items(items: Iterator[T], add: Callable[[float], None]) -> Generator[T,
 
 
 def share_cores() -> None:
-    """The decoder, the networks and the encoder work at the same time: with a thread for every core
-    in each they are in each other's way (720p on two cores: 41 frames/s with one thread for the
-    networks, 36 with two)."""
-    if "OMP_NUM_THREADS" not in os.environ:  # else somebody has chosen
+    """Leave cores to the decoder and the encoder by limiting torch's threads.
+
+    The decoder, the networks and the encoder run at the same time. With one thread per core in each
+    they compete (720p on two cores: 41 frames/s with one thread for the networks, 36 with two).
+    """
+    if "OMP_NUM_THREADS" not in os.environ:  # else the user has chosen
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))

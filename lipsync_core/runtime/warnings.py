@@ -1,10 +1,10 @@
-"""What a run has to say besides its result."""
+"""Collect warnings for the log and for reports."""
 
 import logging
 
 
 class WarningLog:
-    """Takes messages, each once: logs them at once, and keeps them for the report."""
+    """Log each different message once and keep it for the report."""
 
     def __init__(self, log: logging.Logger) -> None:
         self.messages: list[str] = []

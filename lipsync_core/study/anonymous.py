@@ -10,7 +10,7 @@ _TELLING = {b"udta", b"meta", b"uuid"}
 _NESTED = {b"moov", b"trak"}
 
 
-def without_metadata(path: Path) -> None:
+def clear_metadata(path: Path) -> None:
     """Turn every box of user data and metadata into free space of the same size. Writes into
     ``path`` itself."""
     with path.open("r+b") as file:

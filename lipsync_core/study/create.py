@@ -15,16 +15,16 @@ from pathlib import Path
 
 from .. import media
 from ..errors import MediaError
-from .anonymous import is_h264, without_metadata
+from .anonymous import clear_metadata, is_h264
 from .plan import Task, draw_plan
-from .store import SCHEMA, VERSION, StudyError, durable, hashed
+from .store import SCHEMA, VERSION, StudyError, hash_token, make_durable
 
 # what every browser plays, and whose metadata can be emptied in place
 SUFFIXES = (".mp4", ".m4v", ".mov")
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class CreatedStudy:
     """A new study: ``links`` names the file with one secret link for each rater; ``tasks`` are
     screens to be judged."""
 
@@ -45,7 +45,7 @@ def create_study(
     common_only: bool = False,
     title: str = "Which talking face looks right?",
     seed: int = 0,
-) -> Created:
+) -> CreatedStudy:
     """Build the study in ``folder``, which must not exist yet; it appears whole or not at all.
 
     methods: a folder of clips (.mp4, .m4v, .mov; best H.264 in 4:2:0) for each method's name. A
@@ -62,7 +62,7 @@ def create_study(
             f"{folder} exists; a study is never overwritten, name another folder or remove it yourself"
         )
     warnings: list[str] = []
-    clips = _common_clips(methods, common_only, warnings)
+    clips = _find_common_clips(methods, common_only, warnings)
     tasks = draw_plan(
         raters,
         len(clips),
@@ -77,31 +77,33 @@ def create_study(
         for c, name in enumerate(clips)
     ]
     for clip in range(len(clips)):
-        warnings += _looked_at([path for c, _, path in files if c == clip])
+        warnings += _check_clips([path for c, _, path in files if c == clip])
     tokens = [secrets.token_urlsafe() for _ in range(raters)]
-    with _appearing(folder) as part:
+    with _make_folder(folder) as part:
         (part / "media").mkdir()
         shown: dict[tuple[int, int], str] = {}
         # no order tells methods apart
         for c, m, path in random.SystemRandom().sample(files, len(files)):
-            shown[c, m] = _copied(path, part / "media")
+            shown[c, m] = _copy_clip(path, part / "media")
         with closing(sqlite3.connect(part / "study.sqlite")) as db:
-            durable(db)
+            make_durable(db)
             db.executescript(SCHEMA)
             with db:
                 db.execute(
                     "INSERT INTO study VALUES (?, ?, ?, ?)",
                     (VERSION, title, seed, datetime.now(UTC).isoformat()),
                 )
-                _fill(db, list(methods), clips, shown, tokens, tasks)
+                _insert_plan(db, list(methods), clips, shown, tokens, tasks)
         with (part / "links.csv").open("w", encoding="utf-8", newline="") as out:
             csv.writer(out).writerows(
                 [("rater", "path"), *((i + 1, f"/s/{t}") for i, t in enumerate(tokens))]
             )
-    return Created(folder, folder / "links.csv", len(clips), len(tasks), tuple(warnings))
+    return CreatedStudy(folder, folder / "links.csv", len(clips), len(tasks), tuple(warnings))
 
 
-def _common_clips(methods: Mapping[str, Path], common_only: bool, warnings: list[str]) -> list[str]:
+def _find_common_clips(
+    methods: Mapping[str, Path], common_only: bool, warnings: list[str]
+) -> list[str]:
     """File names that every method has, sorted."""
     if len(methods) < 2:
         raise ValueError(
@@ -134,7 +136,7 @@ def _common_clips(methods: Mapping[str, Path], common_only: bool, warnings: list
     return everywhere
 
 
-def _looked_at(paths: list[Path]) -> Iterator[str]:
+def _check_clips(paths: list[Path]) -> Iterator[str]:
     """What is odd about the files of one clip. MediaError for one without a picture."""
     seconds: list[float] = []
     for path in paths:
@@ -151,18 +153,18 @@ def _looked_at(paths: list[Path]) -> Iterator[str]:
         yield f"{paths[0].name} lasts from {min(seconds):.2f} to {max(seconds):.2f} s, depending on the method"
 
 
-def _copied(path: Path, folder: Path) -> str:
+def _copy_clip(path: Path, folder: Path) -> str:
     """The id under which a clip is served. A copy, no link: what was judged must stay what it was."""
     name = secrets.token_hex(12)
     target = folder / f"{name}.mp4"
     shutil.copyfile(path, target)
-    without_metadata(target)
+    clear_metadata(target)
     os.utime(target, (0, 0))  # browsers are told the time of a file, and times tell methods apart
     return name
 
 
 @contextmanager
-def _appearing(folder: Path) -> Generator[Path]:
+def _make_folder(folder: Path) -> Generator[Path]:
     """A new folder under a temporary name beside ``folder``, renamed when the block ends, removed
     if it raises."""
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
@@ -181,7 +183,7 @@ def _appearing(folder: Path) -> Generator[Path]:
         raise
 
 
-def _fill(
+def _insert_plan(
     db: sqlite3.Connection,
     methods: list[str],
     clips: list[str],
@@ -195,7 +197,8 @@ def _fill(
         "INSERT INTO media VALUES (?, ?, ?)", [(name, c, m) for (c, m), name in shown.items()]
     )
     db.executemany(
-        "INSERT INTO rater VALUES (?, ?)", [(i, hashed(token)) for i, token in enumerate(tokens)]
+        "INSERT INTO rater VALUES (?, ?)",
+        [(i, hash_token(token)) for i, token in enumerate(tokens)],
     )
     for task in tasks:
         name = secrets.token_hex(12)

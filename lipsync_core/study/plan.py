@@ -18,7 +18,7 @@ class Task:
     methods: tuple[int, ...]
 
 
-def latin_rows(n: int) -> list[list[int]]:
+def make_latin_rows(n: int) -> list[list[int]]:
     """Orders of n things in which each is in each place, and next after each other one, equally
     often: a Williams square (Williams 1949). n rows for even n; for odd n the mirrored rows too."""
     # 0, 1, n-1, 2, n-2, ...
@@ -41,7 +41,7 @@ def draw_plan(
     Counts differ by at most one: how often a clip is judged; how often an arrangement (which
     methods, in which places) occurs in all, and how often with one clip. Within a rater
     arrangements take turns too, and clips take turns in every place of the raters' orders
-    (``latin_rows``). ValueError for numbers that allow no study.
+    (``make_latin_rows``). ValueError for numbers that allow no study.
     """
     per_rater = clips if clips_per_rater is None else clips_per_rater
     if raters < 1 or not 2 <= side_by_side <= methods or not 1 <= per_rater <= clips:
@@ -50,10 +50,10 @@ def draw_plan(
             "least 1 rater, 2 methods side by side and 1 clip, and no more of either than there are"
         )
     chance = random.Random(seed)
-    arrangements = _arrangements(methods, side_by_side, chance)
+    arrangements = _make_arrangements(methods, side_by_side, chance)
     turn = lcm(clips, len(arrangements))
     shuffled = chance.sample(range(clips), clips)
-    orders = latin_rows(per_rater)
+    orders = make_latin_rows(per_rater)
     relabel = list(range(per_rater))
     tasks: list[Task] = []
     for rater in range(raters):
@@ -69,10 +69,12 @@ def draw_plan(
     return tasks
 
 
-def _arrangements(methods: int, side_by_side: int, chance: random.Random) -> list[tuple[int, ...]]:
+def _make_arrangements(
+    methods: int, side_by_side: int, chance: random.Random
+) -> list[tuple[int, ...]]:
     """Every choice of methods in every row of its square; each sweep shows every choice once,
     before any comes again."""
-    rows = latin_rows(side_by_side)
+    rows = make_latin_rows(side_by_side)
     choices = list(combinations(range(methods), side_by_side))
     starts = [chance.randrange(len(rows)) for _ in choices]
     result: list[tuple[int, ...]] = []

@@ -21,12 +21,12 @@ from .statistics import (
     Floats,
     Ints,
     bradley_terry,
-    interval,
+    draw_resamplings,
     krippendorff_alpha,
-    resampled_units,
-    resamplings,
+    percentile_interval,
+    resample_units,
 )
-from .store import QUESTIONS, StudyError, opened
+from .store import QUESTIONS, StudyError, open_study
 
 RESAMPLINGS = 2000
 HALF_VOTES = 0.5  # as if every pair had met once more, and drawn
@@ -142,7 +142,7 @@ class _Votes:
 def report_study(folder: Path) -> StudyReport:
     """What the votes in ``folder`` say so far. StudyError where there are none. Reads only; the
     study may go on."""
-    with opened(folder) as db:
+    with open_study(folder) as db:
         votes = _read(db)
         (title,) = db.execute("SELECT title FROM study").fetchone()
         counts = {name: _count(db, query) for name, query in _COUNTS.items()}
@@ -214,7 +214,7 @@ def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
     sizes = (votes.raters, votes.clips)
     figures = _figures(votes, np.ones(sizes[0]), np.ones(sizes[1]))
     drawn: list[tuple[Floats, Floats, Floats]] = []
-    for counts in resamplings(len(voted[0]), len(voted[1]), RESAMPLINGS):
+    for counts in draw_resamplings(len(voted[0]), len(voted[1]), RESAMPLINGS):
         weights = [np.zeros(size) for size in sizes]
         for weight, who, count in zip(weights, voted, counts, strict=True):
             weight[who] = count
@@ -271,7 +271,7 @@ def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> lis
     """``values`` (K,) with the intervals of ``samples`` (B,K); no interval from a single rater or
     clip."""
     known = np.where(np.isnan(values), 0.0, samples)  # those without votes have no interval either
-    low, high = interval(known)
+    low, high = percentile_interval(known)
     alone = min(len(voted[0]), len(voted[1])) < 2
     return [
         Estimate(None, None, None)
@@ -295,8 +295,8 @@ def _agreement(votes: _Votes) -> dict[str, Estimate]:
         if alpha is None or len(np.unique(clips)) < 2:
             result[question] = Estimate(alpha, None, None)
             continue
-        low, high = interval(
-            resampled_units(table[:, rated], krippendorff_alpha, clips, RESAMPLINGS)[:, None]
+        low, high = percentile_interval(
+            resample_units(table[:, rated], krippendorff_alpha, clips, RESAMPLINGS)[:, None]
         )
         result[question] = Estimate(alpha, float(low[0]), float(high[0]))
     return result

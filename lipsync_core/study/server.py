@@ -14,11 +14,11 @@ from .store import (
     Refused,
     StudyError,
     Vote,
-    may_see,
-    next_question,
-    opened,
-    rater_of,
-    record,
+    can_see,
+    find_next_question,
+    find_rater,
+    open_study,
+    record_vote,
 )
 
 if TYPE_CHECKING:
@@ -60,21 +60,21 @@ def serve(
     with TLS before it. StudyError where ``folder`` holds no study, or the extra ``study`` is not
     installed.
     """
-    with opened(folder):
+    with open_study(folder):
         pass  # say at once what is wrong
-    app = application(folder)
+    app = make_application(folder)
     import uvicorn
 
     # No access log: it would hold the raters' links.
     config = uvicorn.Config(
         app, host=host, port=port, access_log=False, log_level="warning", server_header=False
     )
-    with _listening(host, port) as listener, suppress(KeyboardInterrupt):
+    with _listen(host, port) as listener, suppress(KeyboardInterrupt):
         on_ready()
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     """A socket at this address, before anybody is told of it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -90,7 +90,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def application(folder: Path) -> "Starlette":
+def make_application(folder: Path) -> "Starlette":
     """The study in ``folder`` as an ASGI application."""
     try:
         from starlette.applications import Starlette
@@ -107,12 +107,12 @@ def application(folder: Path) -> "Starlette":
         Route("/s/{token}/media/{media}", _media),
         Route("/page/{name}", _asset),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(_with_headers)])
+    app = Starlette(routes=routes, middleware=[Middleware(_add_headers)])
     app.state.folder = folder
     return app
 
 
-def _with_headers(app: "ASGIApp") -> Callable[..., Awaitable[None]]:
+def _add_headers(app: "ASGIApp") -> Callable[..., Awaitable[None]]:
     """Middleware: the security headers on every answer that does not say otherwise."""
     from starlette.datastructures import MutableHeaders
 
@@ -151,9 +151,9 @@ def _task(request: "Request") -> "Response":
     from starlette.responses import JSONResponse
 
     rater = _rater(request)
-    with opened(_folder(request)) as db:
+    with open_study(_folder(request)) as db:
         (title,) = db.execute("SELECT title FROM study").fetchone()
-        question = next_question(db, rater)
+        question = find_next_question(db, rater)
     if question is None:
         return JSONResponse({"title": title, "finished": True})
     return JSONResponse(
@@ -174,8 +174,8 @@ def _media(request: "Request") -> "Response":
     from starlette.responses import FileResponse, PlainTextResponse
 
     rater, media = _rater(request), request.path_params["media"]
-    with opened(_folder(request)) as db:
-        seen = may_see(db, rater, media)
+    with open_study(_folder(request)) as db:
+        seen = can_see(db, rater, media)
     if not seen:
         return PlainTextResponse("Not found", 404)
     path = _folder(request) / "media" / f"{media}.mp4"
@@ -198,17 +198,17 @@ async def _vote(request: "Request") -> "Response":
         body += chunk
         if len(body) > _MAX_VOTE_BYTES:
             return PlainTextResponse("Too long", 413)
-    status, answer = await run_in_threadpool(_voted, request, body)
+    status, answer = await run_in_threadpool(_save_vote, request, body)
     return JSONResponse(answer, status)
 
 
-def _voted(request: "Request", body: bytes) -> tuple[int, Mapping[str, str]]:
+def _save_vote(request: "Request", body: bytes) -> tuple[int, Mapping[str, str]]:
     """(HTTP status, answer). The vote is on the disk when this returns 200."""
     rater = _rater(request)
     try:
-        task, vote = _parsed(body)
-        with opened(_folder(request), writing=True) as db:
-            return 200, {"vote": record(db, rater, task, vote)}
+        task, vote = _parse_vote(body)
+        with open_study(_folder(request), writing=True) as db:
+            return 200, {"vote": record_vote(db, rater, task, vote)}
     except Refused as error:
         return 403, {"error": str(error)}
     except AlreadyVoted as error:
@@ -217,9 +217,9 @@ def _voted(request: "Request", body: bytes) -> tuple[int, Mapping[str, str]]:
         return 400, {"error": str(error)}
 
 
-def _parsed(body: bytes) -> tuple[str, Vote]:
+def _parse_vote(body: bytes) -> tuple[str, Vote]:
     """(task, vote) of a JSON object; ValueError for anything else. Whether it is complete is for
-    ``record`` to say."""
+    ``record_vote`` to say."""
     try:
         data: Any = json.loads(body)
         task, preferred, ratings = (
@@ -244,8 +244,8 @@ def _rater(request: "Request") -> int:
     """Whose link this is; answers 404 to any other."""
     from starlette.exceptions import HTTPException
 
-    with opened(_folder(request)) as db:
-        rater = rater_of(db, request.path_params["token"])
+    with open_study(_folder(request)) as db:
+        rater = find_rater(db, request.path_params["token"])
     if rater is None:
         raise HTTPException(404, _NO_SUCH_LINK)
     return rater

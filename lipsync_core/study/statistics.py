@@ -68,7 +68,7 @@ def bradley_terry(
     return strength
 
 
-def resamplings(
+def draw_resamplings(
     raters: int, clips: int, count: int, seed: int = 0
 ) -> Iterator[tuple[Floats, Floats]]:
     """How often each rater (R,) and each clip (C,) is drawn when both are drawn anew, with
@@ -81,7 +81,7 @@ def resamplings(
         )
 
 
-def interval(samples: Floats) -> tuple[Floats, Floats]:
+def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:
     """The percentile interval of ``LEVEL`` over the first axis; NaN, where a resampling had no such
     vote, left out."""
     tail = 50 * (1 - LEVEL)
@@ -90,7 +90,7 @@ def interval(samples: Floats) -> tuple[Floats, Floats]:
     return low, high
 
 
-def resampled_units(
+def resample_units(
     ratings: Floats, statistic: Callable[[Floats], float | None], clips: Ints, count: int
 ) -> Floats:
     """``statistic`` of ``ratings`` (raters, units) with the clips (U,), to which the units belong,

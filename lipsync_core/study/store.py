@@ -96,7 +96,7 @@ class Vote:
 
 
 @contextmanager
-def opened(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connection]:
+def open_study(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connection]:
     """The study's database, in one transaction that is on the disk when the block ends and undone
     if it raises.
 
@@ -111,7 +111,7 @@ def opened(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connecti
         )
     with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
         try:
-            durable(db)
+            make_durable(db)
             (version,) = db.execute("SELECT version FROM study").fetchone()
         except (sqlite3.DatabaseError, TypeError) as error:  # TypeError: an empty table
             raise StudyError(f"{path} is no study ({error}); restore it from a copy") from error
@@ -126,7 +126,7 @@ def opened(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connecti
         db.execute("COMMIT")
 
 
-def durable(db: sqlite3.Connection) -> None:
+def make_durable(db: sqlite3.Connection) -> None:
     """Every commit survives the end of the process and of the power."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # the log is flushed at each commit
@@ -135,19 +135,19 @@ def durable(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA foreign_keys = ON")
 
 
-def hashed(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
     """What the database knows of a link. Looking it up tells nothing through time: nobody can aim
     at a hash."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def rater_of(db: sqlite3.Connection, token: str) -> int | None:
+def find_rater(db: sqlite3.Connection, token: str) -> int | None:
     """The rater whose link this is."""
-    row = db.execute("SELECT id FROM rater WHERE token_sha256 = ?", (hashed(token),)).fetchone()
+    row = db.execute("SELECT id FROM rater WHERE token_sha256 = ?", (hash_token(token),)).fetchone()
     return None if row is None else row[0]
 
 
-def next_question(db: sqlite3.Connection, rater: int) -> Question | None:
+def find_next_question(db: sqlite3.Connection, rater: int) -> Question | None:
     """The first task without a vote; None when all are done."""
     tasks = db.execute(
         "SELECT task.id, vote.task IS NOT NULL FROM task LEFT JOIN vote ON vote.task = task.id WHERE rater = ? "
@@ -162,13 +162,13 @@ def next_question(db: sqlite3.Connection, rater: int) -> Question | None:
     return None
 
 
-def may_see(db: sqlite3.Connection, rater: int, media: str) -> bool:
+def can_see(db: sqlite3.Connection, rater: int, media: str) -> bool:
     """Whether a task of the rater shows this clip."""
     query = "SELECT 1 FROM shown JOIN task ON task.id = shown.task WHERE media = ? AND rater = ?"
     return db.execute(query, (media, rater)).fetchone() is not None
 
 
-def record(
+def record_vote(
     db: sqlite3.Connection, rater: int, task: str, vote: Vote
 ) -> Literal["saved", "repeated"]:
     """Keep a vote; the same vote again changes nothing. Refused for a task of somebody else (or of
@@ -181,7 +181,7 @@ def record(
     (places,) = db.execute("SELECT count(*) FROM shown WHERE task = ?", (task,)).fetchone()
     vote.check(places)
     if db.execute("SELECT 1 FROM vote WHERE task = ?", (task,)).fetchone() is not None:
-        if _stored(db, task, places) != vote:
+        if _read_vote(db, task, places) != vote:
             raise AlreadyVoted("this question has been answered before; the first answer counts")
         return "repeated"
     db.execute(
@@ -194,7 +194,7 @@ def record(
     return "saved"
 
 
-def _stored(db: sqlite3.Connection, task: str, places: int) -> Vote:
+def _read_vote(db: sqlite3.Connection, task: str, places: int) -> Vote:
     (preferred,) = db.execute("SELECT preferred FROM vote WHERE task = ?", (task,)).fetchone()
     ratings: list[dict[str, int]] = [{} for _ in range(places if preferred is not None else 0)]
     for place, question, value in db.execute(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, interpolate
 
 from ..errors import TrainingError
-from ..metrics.sync import offset_and_confidence, offset_curve
+from ..metrics.sync import find_offset, offset_curve
 from ..models.precision import autocast_training
 from ..models.sync_expert import SyncExpert
 from .clips import Clip
@@ -107,7 +107,7 @@ def listened(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float
         raise TrainingError(
             f"the held-out clip {clip.name} gives no finite embedding; look at its data, or prepare anew"
         )
-    offset, confidence = offset_and_confidence(offset_curve(audio, video))
+    offset, confidence = find_offset(offset_curve(audio, video))
     starts = torch.arange(len(video))
     away = ((starts[:, None] - starts).abs() >= apart).float()
     wrong = away.multinomial(1, generator=torch.Generator().manual_seed(0))[:, 0]

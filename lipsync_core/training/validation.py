@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..metrics.sync import SEARCH, offset_and_confidence, shift_distances
+from ..metrics.sync import SEARCH, find_offset, shift_distances
 from ..models.generator import TalkingFace
 from ..models.precision import autocast_training
 from ..models.sync_expert import SyncExpert
@@ -190,7 +190,7 @@ def _verdict(
     heard = voice.windows(judge.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     sound, video = embed(judge, looked, heard)
     curve = shift_distances(video.cpu().float(), sound.cpu().float()).nanmean(0)
-    return *offset_and_confidence(curve), float(curve.nan_to_num(torch.inf).min())
+    return *find_offset(curve), float(curve.nan_to_num(torch.inf).min())
 
 
 def _psnr(made: Tensor, truth: Tensor) -> float:

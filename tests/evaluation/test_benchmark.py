@@ -16,10 +16,10 @@ from helpers.media import levels, write_video
 from safetensors.torch import load_file
 
 from lipsync_core.audio.features import log_mel
-from lipsync_core.evaluation.baselines import copied_mouth
+from lipsync_core.evaluation.baselines import copy_mouth
 from lipsync_core.evaluation.benchmark import Benchmark, frames_of_scripts
 from lipsync_core.evaluation.pairs import Pair
-from lipsync_core.evaluation.report import names_of_scores, write_report
+from lipsync_core.evaluation.report import name_scores, write_report
 from lipsync_core.media import probe_sound, read_audio, read_frames
 from lipsync_core.models import hub
 from lipsync_core.models.inception import Inception, InceptionConfig
@@ -50,7 +50,7 @@ def test_a_copied_mouth_is_that_of_half_a_clip_away(tmp_path: Path) -> None:
     visible = torch.ones(count, dtype=torch.bool)
     visible[5] = False
     person = FaceTrack(torch.tensor([[24.0, 16, 72, 80]]).expand(count, 4), points, visible)
-    out = torch.cat([piece.pixels for piece in copied_mouth(path, Fraction(25), person, count)])
+    out = torch.cat([piece.pixels for piece in copy_mouth(path, Fraction(25), person, count)])
     own = torch.cat([piece.pixels for piece in read_frames(path)])
     assert out.shape == own.shape and torch.equal(out[:, :20], own[:, :20])
     for i in range(count):
@@ -155,12 +155,8 @@ def test_only_syncnet_in_the_reference_protocol_gives_lse(
     done: tuple[Benchmark, list[Outcome]],
 ) -> None:
     plan = done[0]
-    assert names_of_scores(replace(plan, scorer="syncnet", mode="reference")) == ("LSE-D", "LSE-C")
-    assert (
-        names_of_scores(replace(plan, scorer="syncnet"))[0]
-        == names_of_scores(plan)[0]
-        == "distance"
-    )
+    assert name_scores(replace(plan, scorer="syncnet", mode="reference")) == ("LSE-D", "LSE-C")
+    assert name_scores(replace(plan, scorer="syncnet"))[0] == name_scores(plan)[0] == "distance"
     with pytest.raises(ValueError, match="wanted the scorer syncnet, not judge"):
         replace(plan, mode="reference").prepare()
     with pytest.raises(ValueError, match="wanted mode reference with them"):

@@ -8,7 +8,7 @@ import torch
 from helpers.benchmarks import speaking
 
 from lipsync_core.errors import LipSyncError
-from lipsync_core.evaluation.expert_accuracy import accuracy, expert_accuracy, trials
+from lipsync_core.evaluation.expert_accuracy import accuracy, measure_accuracy, trials
 
 
 def clips(
@@ -49,24 +49,24 @@ def test_a_folder_is_told_row_by_row_with_what_was_skipped(tmp_path: Path) -> No
     for seed in range(2):
         speaking(tmp_path / f"{seed}.mp4", 30, seed)
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
-    report = expert_accuracy(tmp_path, averaged=(1,))
+    report = measure_accuracy(tmp_path, averaged=(1,))
     assert [(row.seen, row.averaged) for row in report.rows] == [(1, 1), (3, 1), (5, 1)]
     assert report.clips == 2 and set(report.skipped) == {"broken.mp4"} and report.window == 5
     assert all(0 <= row.threshold.mean <= 1 and row.trials > 20 for row in report.rows)
     assert "judge on 2 clips (1 skipped)" in report.table()
     with pytest.raises(ValueError, match="5 frames of judge's window"):
-        expert_accuracy(tmp_path, seen=(7,))
+        measure_accuracy(tmp_path, seen=(7,))
     (tmp_path / "0.mp4").unlink()
     (tmp_path / "empty.mp4").write_bytes(b"nothing")
     with pytest.raises(LipSyncError, match=r"1 of 3 videos below .* are usable") as error:
-        expert_accuracy(tmp_path)
+        measure_accuracy(tmp_path)
     assert "\n- 2 skipped: cannot be opened" in str(error.value) and "{" not in str(error.value)
 
 
 def test_folders_without_videos_are_told(tmp_path: Path) -> None:
     with pytest.raises(LipSyncError, match=r"0 of 0 videos .* wanted two or more$"):
-        expert_accuracy(tmp_path)
+        measure_accuracy(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     for name in ("file", "none"):
         with pytest.raises(LipSyncError, match="is no folder; wanted one with videos"):
-            expert_accuracy(tmp_path / name)
+            measure_accuracy(tmp_path / name)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lipsync_core.evaluation.tables import (
-    markdown,
-    mean_with_interval,
+    bootstrap_mean,
+    bootstrap_ratio,
+    format_markdown,
     plot_distributions,
-    ratio_with_interval,
 )
 
 
@@ -18,7 +18,7 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says() -> None:
     chance = random.Random(5)
     covered = 0
     for seed in range(200):
-        found = mean_with_interval([chance.gauss(3, 1) for _ in range(30)], draws=400, seed=seed)
+        found = bootstrap_mean([chance.gauss(3, 1) for _ in range(30)], draws=400, seed=seed)
         covered += found.low <= 3 <= found.high
     assert 180 <= covered <= 198  # 95 %; the bootstrap of 30 values is a little too sure
 
@@ -27,27 +27,27 @@ def test_the_interval_is_as_wide_as_theory_says_and_the_same_every_time() -> Non
     chance = random.Random(7)
     values = [chance.gauss(0, 1) for _ in range(400)]
     spread = math.sqrt(sum(v * v for v in values) / 400 - (sum(values) / 400) ** 2)
-    found = mean_with_interval(values)
+    found = bootstrap_mean(values)
     assert found.high - found.low == pytest.approx(2 * 1.96 * spread / 20, rel=0.1)
-    assert found == mean_with_interval(values) and found.count == 400
+    assert found == bootstrap_mean(values) and found.count == 400
 
 
 def test_few_values_have_no_interval() -> None:
-    assert str(mean_with_interval([])) == "–" and str(mean_with_interval([2.0])) == "2.000"
-    assert str(mean_with_interval([2.0, 2.0])) == "2.000 [2.000, 2.000]"
+    assert str(bootstrap_mean([])) == "–" and str(bootstrap_mean([2.0])) == "2.000"
+    assert str(bootstrap_mean([2.0, 2.0])) == "2.000 [2.000, 2.000]"
 
 
 def test_a_share_is_drawn_by_clips() -> None:
-    sure = ratio_with_interval([(50, 100)] * 20)
+    sure = bootstrap_ratio([(50, 100)] * 20)
     assert (sure.mean, sure.low, sure.high) == (0.5, 0.5, 0.5)  # every clip says the same
-    torn = ratio_with_interval([(100, 100), (0, 100)] * 10)
+    torn = bootstrap_ratio([(100, 100), (0, 100)] * 10)
     assert torn.mean == 0.5 and torn.low < 0.35 and torn.high > 0.65
     assert torn.percent().startswith("50.0 [")
 
 
 def test_a_table_lines_up_and_escapes_bars() -> None:
     assert (
-        markdown(["a", "long"], [["x|y", "1"]])
+        format_markdown(["a", "long"], [["x|y", "1"]])
         == "| a    | long |\n|------|------|\n| x\\|y | 1    |"
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lipsync_core.media import AudioSource, VideoWriter
-from lipsync_core.study.create import Created, create_study
+from lipsync_core.study.create import CreatedStudy, create_study
 from lipsync_core.types import Audio, Frames, VideoInfo
 
 METHODS = ("method-best", "method-fair", "method-poor")  # red, green, blue
@@ -48,13 +48,15 @@ def write_methods(folder: Path, clips: int, methods: int = 3) -> dict[str, Path]
     return {name: folder / name for name in METHODS[:methods]}
 
 
-def build(folder: Path, *, clips: int, raters: int, methods: int = 3, **options: Any) -> Created:
+def build(
+    folder: Path, *, clips: int, raters: int, methods: int = 3, **options: Any
+) -> CreatedStudy:
     return create_study(
         folder / "study", write_methods(folder, clips, methods), raters=raters, **options
     )
 
 
-def link_paths(created: Created) -> list[str]:
+def link_paths(created: CreatedStudy) -> list[str]:
     """/s/TOKEN of every rater."""
     with created.links.open(encoding="utf-8", newline="") as file:
         return [row["path"] for row in csv.DictReader(file)]

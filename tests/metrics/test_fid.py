@@ -7,7 +7,7 @@ import torch
 from helpers.golden import REFERENCE, build, integers
 from torch import Tensor
 
-from lipsync_core.metrics.fid import FID, Moments, MomentStream, features, frechet_distance
+from lipsync_core.metrics.fid import FID, Moments, MomentStream, extract_features, frechet_distance
 from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.layers import prepare_for_inference
 from lipsync_core.types import FaceTrack, Frames
@@ -197,7 +197,7 @@ def test_features_kept_in_files_give_the_same_moments(
     fid, stream = FID(tiny, region="frame" if face is None else "face"), MomentStream()
     for piece in pieces:
         fid.update(piece, "real", track=face)
-    stream.update(features(tiny, pieces, track=face))
+    stream.update(extract_features(tiny, pieces, track=face))
     a, b = fid.moments("real"), stream.compute()
     assert a.count == b.count == (18 if face is None else 16)
     torch.testing.assert_close(a.mean, b.mean, rtol=0, atol=1e-6)

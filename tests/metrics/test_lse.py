@@ -17,10 +17,10 @@ from lipsync_core.metrics.lse import (
     ReferenceTrack,
     crop_regions,
     crop_track,
-    lse,
-    reference_tracks,
-    track_scores,
-    whole_frame_score,
+    find_reference_tracks,
+    measure_lse,
+    score_reference_tracks,
+    score_whole_frame,
 )
 from lipsync_core.metrics.sync_embedder import BATCH, embed_lips, embed_sound
 from lipsync_core.models.syncnet import WINDOW, SyncNet, SyncNetConfig
@@ -67,7 +67,7 @@ def embeddings(count: int, shift: int, noise: float) -> tuple[Tensor, Tensor]:
     [("a", 60, 3, 0.5), ("b", 60, -4, 0.8), ("c", 9, 0, 0.3), ("d", 40, 20, 0.5)],
 )
 def test_scores_agree_with_the_reference(name: str, count: int, shift: int, noise: float) -> None:
-    score = lse(*embeddings(count, shift, noise))
+    score = measure_lse(*embeddings(count, shift, noise))
     assert (
         score.offset_frames == int(SCORES[f"{name}_offset"])
         and score.offset_ms == score.offset_frames * 40
@@ -85,7 +85,7 @@ def test_scores_agree_with_the_reference(name: str, count: int, shift: int, nois
 def test_long_clips_are_scored_as_short_ones() -> None:
     generator = torch.Generator().manual_seed(1)
     lip, sound = (torch.randn(2050, 8, generator=generator) for _ in "ab")
-    score = lse(lip, sound)
+    score = measure_lse(lip, sound)
     for j in (0, 15, 17, 30):
         padded = torch.cat((torch.zeros(15, 8), sound, torch.zeros(15, 8)))[j : j + 2050]
         wanted = (lip - padded + 1e-6).norm(dim=1).mean()
@@ -94,7 +94,7 @@ def test_long_clips_are_scored_as_short_ones() -> None:
 
 def test_lips_and_sound_must_be_of_the_same_frames() -> None:
     with pytest.raises(ValueError, match=r"lip is \(3, 4\), sound \(2, 4\)"):
-        lse(torch.zeros(3, 4), torch.zeros(2, 4))
+        measure_lse(torch.zeros(3, 4), torch.zeros(2, 4))
 
 
 # ---- whole frames
@@ -102,7 +102,7 @@ def test_lips_and_sound_must_be_of_the_same_frames() -> None:
 
 @pytest.mark.parametrize("frames", range(13))
 def test_the_last_window_is_dropped(syncnet: SyncNet, frames: int) -> None:
-    score = whole_frame_score(footage(frames), speech(20), syncnet)
+    score = score_whole_frame(footage(frames), speech(20), syncnet)
     assert score.frame_confidence.shape[0] == max(0, frames - 5)
     if frames < 6:
         assert score.offset_frames is None and "shorter than 6 frames" in str(score.reason)
@@ -115,7 +115,7 @@ def test_the_last_window_is_dropped(syncnet: SyncNet, frames: int) -> None:
 def test_the_shorter_of_picture_and_sound_counts(
     syncnet: SyncNet, sound: float, windows: int
 ) -> None:
-    score = whole_frame_score(footage(40), speech(sound), syncnet)
+    score = score_whole_frame(footage(40), speech(sound), syncnet)
     assert score.frame_confidence.shape[0] == windows and (score.reason is None) == (windows > 0)
 
 
@@ -126,15 +126,15 @@ def test_the_score_is_that_of_its_windows(syncnet: SyncNet) -> None:
     ).permute(0, 3, 1, 2)
     lips = embed_lips(syncnet, resized.float() / 255)[:45]
     sound = embed_sound(syncnet, speech(52), 0, 45)
-    got, wanted = whole_frame_score([clip], speech(52), syncnet), lse(lips, sound)
+    got, wanted = score_whole_frame([clip], speech(52), syncnet), measure_lse(lips, sound)
     torch.testing.assert_close(got.curve, wanted.curve, atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(got.frame_confidence, wanted.frame_confidence, atol=2e-3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 32])
 def test_chunks_change_nothing(syncnet: SyncNet, chunk: int) -> None:
-    whole = whole_frame_score(footage(60, chunk=60), speech(58), syncnet)
-    assert same(whole_frame_score(footage(60, chunk=chunk), speech(58), syncnet), whole)
+    whole = score_whole_frame(footage(60, chunk=60), speech(58), syncnet)
+    assert same(score_whole_frame(footage(60, chunk=chunk), speech(58), syncnet), whole)
 
 
 def test_pictures_are_not_kept(syncnet: SyncNet) -> None:
@@ -189,7 +189,7 @@ def golden_detections() -> list[Detections]:
 
 
 def test_tracks_agree_with_the_reference() -> None:
-    tracks = reference_tracks(golden_detections())
+    tracks = find_reference_tracks(golden_detections())
     assert len(tracks) == 2
     for i, track in enumerate(tracks):
         frames = TRACKS[f"t{i}_frame"]
@@ -209,11 +209,13 @@ def test_tracks_agree_with_the_reference() -> None:
 def test_a_cut_ends_a_track_and_short_shots_have_none() -> None:
     cuts = torch.zeros(260, dtype=torch.bool)
     cuts[[0, 120]] = True  # a cut at the first frame is none
-    spans = [(t.first_frame, t.last_frame) for t in reference_tracks(golden_detections(), cuts)]
+    spans = [
+        (t.first_frame, t.last_frame) for t in find_reference_tracks(golden_detections(), cuts)
+    ]
     assert spans and all(last < 120 or first >= 120 for first, last in spans)
     cuts[99] = True  # shots of 99, 21 and 140 frames
     assert {first for first, _ in spans if first >= 120} == {
-        t.first_frame for t in reference_tracks(golden_detections(), cuts)
+        t.first_frame for t in find_reference_tracks(golden_detections(), cuts)
     }
 
 
@@ -235,7 +237,7 @@ FACE, NONE = found((50, 50, 160, 150)), found()
     ],
 )
 def test_rules_of_tracking(detections: list[Detections], spans: list[tuple[int, int]]) -> None:
-    assert [(t.first_frame, t.last_frame) for t in reference_tracks(detections)] == spans
+    assert [(t.first_frame, t.last_frame) for t in find_reference_tracks(detections)] == spans
 
 
 def reference_crop(frame: np.ndarray, region: list[int]) -> np.ndarray:
@@ -278,16 +280,16 @@ def test_tracks_are_scored_with_their_own_sound_in_one_pass(syncnet: SyncNet) ->
     )
     late = replace(early, first_frame=20, squares=early.squares + 7)
     audio = speech(60)
-    both = track_scores(footage(60, chunk=8), audio, [early, late], syncnet)
+    both = score_reference_tracks(footage(60, chunk=8), audio, [early, late], syncnet)
     for track, score in zip((early, late), both, strict=True):
         crops = torch.cat([c.pixels for c in crop_track(footage(60), track)])
         stretch = Audio(
             audio.samples[:, 640 * track.first_frame : 640 * (track.last_frame + 1)], 16000
         )
-        assert same(whole_frame_score([Frames(crops)], stretch, syncnet), score)
+        assert same(score_whole_frame([Frames(crops)], stretch, syncnet), score)
         assert score.frame_confidence.shape[0] == 25
     assert not same(*both)
-    (mute,) = track_scores(footage(60), speech(18), [late], syncnet)
+    (mute,) = score_reference_tracks(footage(60), speech(18), [late], syncnet)
     assert mute.offset_frames is None and mute.reason
 
 
@@ -295,6 +297,6 @@ def test_missing_frames_are_noticed(syncnet: SyncNet) -> None:
     box = torch.zeros(30, 4).double()
     track = ReferenceTrack(0, box, torch.tensor([[30.0, 30.0, 20.0]]).double().expand(30, 3))
     with pytest.raises(ValueError, match="the clip has 29 frames"):
-        track_scores(footage(29), speech(60), [track], syncnet)
+        score_reference_tracks(footage(29), speech(60), [track], syncnet)
     with pytest.raises(ValueError, match="frames 16 follow frame 7"):
-        track_scores(list(footage(40, chunk=8))[::2], speech(60), [track], syncnet)
+        score_reference_tracks(list(footage(40, chunk=8))[::2], speech(60), [track], syncnet)

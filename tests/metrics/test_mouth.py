@@ -13,7 +13,7 @@ from lipsync_core.metrics.mouth import (
     MouthFollowing,
     MouthFollowingMetric,
     align,
-    closure_agreement,
+    compare_closures,
     compare_openings,
     correlate_openings,
     fit_old_and_new,
@@ -116,10 +116,10 @@ def test_closures_by_hand() -> None:
     """Closed at 10..12 and 40..42; the dub at 13..14 (one beside), and at 70, where nobody is."""
     truth, dub = torch.ones(100, dtype=torch.float64), torch.ones(100, dtype=torch.float64)
     truth[10:13], truth[40:43], dub[13:15], dub[70] = 0, 0, 0, 0
-    recall, precision = closure_agreement(dub, truth)
+    recall, precision = compare_closures(dub, truth)
     assert recall == pytest.approx(1 / 6) and precision == pytest.approx(1 / 3)
-    assert closure_agreement(torch.ones(100), truth) == (0, None)
-    assert closure_agreement(dub, torch.ones(100)) == (None, 0)
+    assert compare_closures(torch.ones(100), truth) == (0, None)
+    assert compare_closures(dub, torch.ones(100)) == (None, 0)
 
 
 def test_series_are_laid_beside_each_other_by_their_lag() -> None:

@@ -13,8 +13,8 @@ from lipsync_core.audio.features import MelFeatures, mel_windows
 from lipsync_core.image.affine import Framing
 from lipsync_core.metrics.sync import (
     SyncMeter,
-    hear,
-    offset_and_confidence,
+    embed_audio_windows,
+    find_offset,
     offset_curve,
     score_sync,
     score_tracks,
@@ -44,16 +44,16 @@ def test_a_planted_offset_is_found(shift: int) -> None:
     """Positive: the sound is early, as in the public evaluation (its third case, +3)."""
     curve = offset_curve(*planted(60, shift, 0.5))
     assert curve.shape == (31,)
-    offset, confidence = offset_and_confidence(curve)
+    offset, confidence = find_offset(curve)
     assert offset == shift and confidence > 0.5
     # its partner lies out of reach
-    assert offset_and_confidence(offset_curve(*planted(60, 40, 0.5)))[1] < 0.2
+    assert find_offset(offset_curve(*planted(60, 40, 0.5)))[1] < 0.2
 
 
 def test_short_clips_have_fewer_shifts() -> None:
     curve = offset_curve(*planted(9, 2, 0.1))
     assert int(curve.isnan().sum()) == 31 - 17
-    assert offset_and_confidence(curve)[0] == 2
+    assert find_offset(curve)[0] == 2
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,9 @@ def test_every_track_is_scored_in_one_pass() -> None:
 def test_sound_that_cannot_be_heard_is_refused() -> None:
     scorer = Planted(*planted(10, 0, 0))
     with pytest.raises(ValueError, match=r"0.16 s.*0.2 s"):
-        hear(speech(4), scorer)
+        embed_audio_windows(speech(4), scorer)
     with pytest.raises(ValueError, match="16000"):
-        hear(Audio(torch.zeros(1, 48000), 48000), scorer)
+        embed_audio_windows(Audio(torch.zeros(1, 48000), 48000), scorer)
     with pytest.raises(ValueError, match="search is 1"):
         SyncMeter(scorer, speech(14), search=1)
 
@@ -246,7 +246,7 @@ def test_the_judge_as_a_scorer() -> None:
     # bfloat16 where the CPU is built for it
     assert torch.allclose(scorer.embed_video(faces), video, atol=0.03)
     assert torch.allclose(scorer.embed_audio(audio, 3, 4), sound, atol=0.03)
-    assert hear(audio, scorer).shape == (16, 160)
+    assert embed_audio_windows(audio, scorer).shape == (16, 160)
 
 
 @pytest.mark.parametrize("window", [1, 3, 5])

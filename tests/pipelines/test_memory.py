@@ -80,7 +80,7 @@ SCORING = """
 import re, sys
 from pathlib import Path
 import torch
-from lipsync_core.metrics.protocol import ReferenceTrack, track_scores, whole_frame_score
+from lipsync_core.metrics.lse import ReferenceTrack, score_reference_tracks, score_whole_frame
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.types import Audio, Frames
 
@@ -90,7 +90,7 @@ syncnet = SyncNet(SyncNetConfig(**small)).eval()
 pixels = torch.randint(0, 256, (32, 180, 320, 3), dtype=torch.uint8)
 audio = Audio(torch.zeros(1, 640 * count), 16000)
 track = ReferenceTrack(0, torch.zeros(count, 4), torch.tensor([[160.0, 90.0, 60.0]]).double().expand(count, 3))
-for score in (whole_frame_score, lambda frames, *rest: track_scores(frames, rest[0], [track], rest[1])[0]):
+for score in (score_whole_frame, lambda frames, *rest: score_reference_tracks(frames, rest[0], [track], rest[1])[0]):
     done = score((Frames(pixels.clone(), start) for start in range(0, count, 32)), audio, syncnet)
     assert len(done.frame_confidence) == count - 5
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError
-from lipsync_core.evaluation.lips import REFERENCES, LipJudge, Original, lips_section
+from lipsync_core.evaluation.lips import REFERENCES, LipJudge, Original, format_lips_section
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
 from lipsync_core.media import AudioSource, VideoWriter, read_frames
 from lipsync_core.metrics.mouth import MouthFollowing, compare_openings
@@ -230,7 +230,7 @@ def test_the_benchmark_compares_a_dub_and_the_reference_mouths(folder: Path) -> 
         references["loudness alone"]["truth"] > 0.9
         and references["loudness alone"]["movement"] is None
     )
-    page = lips_section(
+    page = format_lips_section(
         {"mini": [{"mouth": good}], "undubbed": [{"mouth": good, "mouth_references": references}]}
     )
     rows = {
@@ -259,7 +259,7 @@ def test_a_sound_without_a_face_leaves_the_benchmark_null_with_a_reason(
     assert found["reasons"]["truth"].startswith("the sound's file shows no face")
     references = lips.references(given)
     assert references["loudness alone"]["truth"] is None and references["frozen mouth"]["leak"] == 0
-    page = lips_section(
+    page = format_lips_section(
         {"mini": [{"mouth": found}], "undubbed": [{"mouth": found, "mouth_references": references}]}
     )
     assert "mini, null for 1 of 1: truth" in page
@@ -294,7 +294,7 @@ def test_the_command_prints_the_figures_and_what_they_mean(
         asked.update(options)
         return MouthReport(tmp_path / "truth.mkv", None, "points", following)
 
-    monkeypatch.setattr(quality, "measure", lambda *_, **__: report)
+    monkeypatch.setattr(quality, "measure_quality", lambda *_, **__: report)
     monkeypatch.setattr(mouth_following, "measure_following", lips)
     arguments = ["quality", str(tmp_path / "dub.mp4")]
     found = CliRunner().invoke(app, [*arguments, "--truth", "truth.mkv"])

@@ -24,7 +24,7 @@ from lipsync_core.media import AudioSource, VideoWriter
 from lipsync_core.models import hub
 from lipsync_core.models.inception import Inception, InceptionConfig
 from lipsync_core.models.weights import save_model
-from lipsync_core.pipelines.quality import measure
+from lipsync_core.pipelines.quality import measure_quality
 from lipsync_core.pipelines.track_faces import Finding
 from lipsync_core.types import Audio, Frames, VideoInfo
 
@@ -81,7 +81,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_clip_by_itself(clip: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    report = measure(clip, finding=FRESH, on_progress=lambda *step: told.append(step))
+    report = measure_quality(clip, finding=FRESH, on_progress=lambda *step: told.append(step))
     assert list(report.figures) == ["sharpness", "border_jitter", "mouth_motion"]
     for figure in report.figures.values():
         assert figure.value is not None and figure.real is None and figure.reason is None
@@ -97,7 +97,7 @@ def test_a_clip_by_itself(clip: Path) -> None:
 
 
 def test_the_clip_itself_is_the_best_of_its_copies(clip: Path) -> None:
-    report = measure(clip, clip, finding=FRESH)
+    report = measure_quality(clip, clip, finding=FRESH)
     psnr = report.figures["psnr_db"]
     assert psnr.value == math.inf and psnr.reason is not None
     assert report.figures["ssim"].value == pytest.approx(1)
@@ -122,7 +122,8 @@ def test_a_blurred_mouth_is_less_sharp_and_farther_from_the_truth(
 ) -> None:
     soft = film(tmp_path / "soft.mkv", with_mouth(blurred))
     face, frame = (
-        measure(soft, clip, region=region, finding=FRESH).figures for region in ("face", "frame")
+        measure_quality(soft, clip, region=region, finding=FRESH).figures
+        for region in ("face", "frame")
     )
     sharp = face["sharpness"]
     assert sharp.value is not None and sharp.real is not None and sharp.value < 0.6 * sharp.real
@@ -133,19 +134,19 @@ def test_a_blurred_mouth_is_less_sharp_and_farther_from_the_truth(
 
 
 def test_lips_that_move_in_silence_are_told(clip: Path, tmp_path: Path) -> None:
-    moving = measure(
+    moving = measure_quality(
         film(tmp_path / "moving.mkv", with_mouth(mumbling)), clip, finding=FRESH
     ).figures["mouth_motion"]
     assert moving.value is not None and moving.real is not None and moving.value > 5 + moving.real
 
 
 def test_motion_wants_sound_with_silence_in_it(tmp_path: Path) -> None:
-    loud = measure(film(tmp_path / "loud.mkv", pictures(), spoken=9), finding=FRESH).figures[
-        "mouth_motion"
-    ]
-    mute = measure(film(tmp_path / "mute.mkv", pictures(), spoken=None), finding=FRESH).figures[
-        "mouth_motion"
-    ]
+    loud = measure_quality(
+        film(tmp_path / "loud.mkv", pictures(), spoken=9), finding=FRESH
+    ).figures["mouth_motion"]
+    mute = measure_quality(
+        film(tmp_path / "mute.mkv", pictures(), spoken=None), finding=FRESH
+    ).figures["mouth_motion"]
     assert loud.value is mute.value is None
     assert loud.reason == "the sound is never silent in two frames on end"
     assert mute.reason is not None and "no sound" in mute.reason
@@ -154,7 +155,7 @@ def test_motion_wants_sound_with_silence_in_it(tmp_path: Path) -> None:
 def test_the_shorter_decides_and_other_rates_are_told(clip: Path, tmp_path: Path) -> None:
     short = film(tmp_path / "short.mkv", pictures(15))
     for pair in ((short, clip), (clip, short)):
-        report = measure(*pair, finding=FRESH)
+        report = measure_quality(*pair, finding=FRESH)
         assert (report.frames, report.with_face) == (15, 15) and (
             report.figures["psnr_db"].value or 0
         ) > 40
@@ -163,7 +164,7 @@ def test_the_shorter_decides_and_other_rates_are_told(clip: Path, tmp_path: Path
             and "differ in length: 15 frames are compared" in report.warnings[0]
         )
     fast = film(tmp_path / "fast.mkv", pictures().repeat_interleave(2, 0), fps=50)
-    report = measure(fast, clip, finding=FRESH)
+    report = measure_quality(fast, clip, finding=FRESH)
     assert report.frames == COUNT and (report.figures["psnr_db"].value or 0) > 40
     assert len(report.warnings) == 1 and "50 fps" in report.warnings[0]
 
@@ -175,12 +176,13 @@ def test_lips_are_compared_where_there_is_a_model(clip: Path, tmp_path: Path) ->
     dark = film(tmp_path / "dark.mkv", with_mouth(lambda mouths: mouths // 4))
     path = network(tmp_path).path  # lips part with mean red
     same, other = (
-        measure(one, clip, landmarks=path, finding=FRESH).figures["lmd"] for one in (clip, dark)
+        measure_quality(one, clip, landmarks=path, finding=FRESH).figures["lmd"]
+        for one in (clip, dark)
     )
-    assert measure(clip, clip, landmarks=path, finding=FRESH).landmarks == path.name
+    assert measure_quality(clip, clip, landmarks=path, finding=FRESH).landmarks == path.name
     assert same.value == 0 and other.value is not None and other.value > 0.1
     with pytest.raises(WeightsError, match=r"no file .*x\.onnx"):
-        measure(clip, clip, landmarks=tmp_path / "x.onnx", finding=FRESH)
+        measure_quality(clip, clip, landmarks=tmp_path / "x.onnx", finding=FRESH)
 
 
 def test_with_its_network_there_is_a_fid_that_says_how_weak_it_is(
@@ -199,7 +201,7 @@ def test_with_its_network_there_is_a_fid_that_says_how_weak_it_is(
     monkeypatch.setitem(
         hub.HUB, "fid-inception", replace(hub.HUB["fid-inception"], sha256=hub.file_sha256(path))
     )
-    report = measure(clip, film(tmp_path / "soft.mkv", with_mouth(blurred)), finding=FRESH)
+    report = measure_quality(clip, film(tmp_path / "soft.mkv", with_mouth(blurred)), finding=FRESH)
     assert (report.figures["fid"].value or 0) > 0
     assert report.warnings == (
         f"FID: {COUNT} images for 2048 features: the distance is biased upwards",
@@ -211,17 +213,17 @@ def test_what_cannot_be_measured_is_an_error(clip: Path, tmp_path: Path) -> None
     with pytest.raises(
         ValueError, match=r"grey\.mp4 has 64x64 px and .* has 256x256; wanted the same clip"
     ):
-        measure(grey, clip, finding=FRESH)
+        measure_quality(grey, clip, finding=FRESH)
     with pytest.raises(NoFaceError, match="no face was found"):
-        measure(grey, finding=FRESH)
+        measure_quality(grey, finding=FRESH)
     with pytest.raises(NoFaceError, match="no frame has the face 4; 1 found"):
-        measure(clip, face="4", finding=FRESH)
+        measure_quality(clip, face="4", finding=FRESH)
     with pytest.raises(MediaError, match="photograph"):
-        measure(Path(skimage.data.__file__).parent / "astronaut.png", finding=FRESH)
+        measure_quality(Path(skimage.data.__file__).parent / "astronaut.png", finding=FRESH)
     with pytest.raises(ValueError, match="region is 'crop'"):
-        measure(clip, clip, region="crop", finding=FRESH)  # pyright: ignore[reportArgumentType]
+        measure_quality(clip, clip, region="crop", finding=FRESH)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="give the true video"):
-        measure(clip, landmarks=tmp_path / "x.onnx", finding=FRESH)
+        measure_quality(clip, landmarks=tmp_path / "x.onnx", finding=FRESH)
 
 
 def test_the_command_prints_a_table_or_json(clip: Path) -> None:

@@ -25,12 +25,12 @@ from lipsync_core.media import (
     read_frames,
     shift_audio,
 )
-from lipsync_core.metrics.lse import whole_frame_score
+from lipsync_core.metrics.lse import score_whole_frame
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.models.weights import load_model, save_model
 from lipsync_core.pipelines.dub import Finding, dub
-from lipsync_core.pipelines.score import ScoreReport, TrackScore, score, shift_sound, verdict
-from lipsync_core.pipelines.score_plot import plot
+from lipsync_core.pipelines.score import ScoreReport, TrackScore, explain_score, score, shift_sound
+from lipsync_core.pipelines.score_plot import plot_scores
 from lipsync_core.types import Frames, SyncScore, VideoInfo
 
 ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"
@@ -172,7 +172,7 @@ def test_the_reference_protocol_reads_files(talk: Path, tmp_path: Path, syncnet:
     report = score(short, scorer=syncnet, mode="reference", whole_frame=True)
     network = load_model(syncnet)
     assert isinstance(network, SyncNet)
-    wanted = whole_frame_score(read_frames(short), read_audio(short), network)
+    wanted = score_whole_frame(read_frames(short), read_audio(short), network)
     found = only(report)
     assert (report.scorer, report.mode, found.scorer) == ("syncnet", "reference", "syncnet")
     assert (report.tracks[0].first_frame, report.tracks[0].last_frame) == (0, 12)
@@ -196,7 +196,7 @@ PLAIN = SyncScore("judge", 3, 120.0, 1.0, 0.5, torch.zeros(9), torch.zeros(5), 2
                                                       (3, 30, "sound is 3.6 frames early (120 ms)")])  # fmt: skip
 def test_the_verdict_in_words(offset: int, fps: int, words: str) -> None:
     assert (
-        verdict(replace(PLAIN, offset_frames=offset, offset_ms=40.0 * offset), Fraction(fps))
+        explain_score(replace(PLAIN, offset_frames=offset, offset_ms=40.0 * offset), Fraction(fps))
         == words
     )
 
@@ -255,10 +255,10 @@ def test_a_plot_of_several_faces_and_of_none_that_tells(tmp_path: Path) -> None:
     report = ScoreReport(
         "judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ()
     )
-    plot(report, tmp_path / "a.svg")
+    plot_scores(report, tmp_path / "a.svg")
     assert (tmp_path / "a.svg").stat().st_size > 5000  # its words are drawn as outlines
     with pytest.raises(MediaError, match="exists"):
-        plot(report, tmp_path / "a.svg")
+        plot_scores(report, tmp_path / "a.svg")
     with pytest.raises(MediaError, match=r"is a \.png"):
-        plot(report, tmp_path / "a.docx")
+        plot_scores(report, tmp_path / "a.docx")
     assert len(list(tmp_path.iterdir())) == 1

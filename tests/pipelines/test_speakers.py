@@ -20,7 +20,7 @@ from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from lipsync_core.faces.selection import FaceSelector, parse_face
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
 from lipsync_core.media.clip import Cut, frame_order
-from lipsync_core.metrics.active_speaker import Turn, confidences, turns_of
+from lipsync_core.metrics.active_speaker import Turn, decode_turns, speaker_confidence
 from lipsync_core.pipelines.dub import Encoding, Finding, dub
 from lipsync_core.pipelines.speakers import (
     describe_turns,
@@ -62,18 +62,18 @@ def near(found: list[Turn], wanted: list[Turn], frames: int = 2) -> bool:
 
 def test_faces_speak_in_turns_and_nobody_off_the_picture() -> None:
     faces = torch.stack([confident((0, 40)), confident((40, 75))], 1)
-    found = turns_of(faces, everywhere(), fps=25)
+    found = decode_turns(faces, everywhere(), fps=25)
     assert near(found, [Turn(0, 0, 40), Turn(1, 40, 75)])  # from 75 on a voice that is nobody's
 
 
 def test_doubts_are_no_turns() -> None:
     flicker = torch.stack([confident((0, 100)), confident((50, 54), count=100)], 1)
     flicker[50:54, 0] = 0.02
-    assert turns_of(flicker, everywhere(), fps=25) == [Turn(0, 0, 100)]
-    assert turns_of(torch.stack([confident(), confident()], 1), everywhere(), fps=25) == []
+    assert decode_turns(flicker, everywhere(), fps=25) == [Turn(0, 0, 100)]
+    assert decode_turns(torch.stack([confident(), confident()], 1), everywhere(), fps=25) == []
     brief = torch.zeros(100, dtype=torch.bool)
     brief[20:28] = True  # a word of 0.32 s
-    assert turns_of(confident((0, 100))[:, None], brief, fps=25) == []
+    assert decode_turns(confident((0, 100))[:, None], brief, fps=25) == []
 
 
 def test_pauses_within_a_second_belong_to_the_turn_and_silence_to_none() -> None:
@@ -82,14 +82,14 @@ def test_pauses_within_a_second_belong_to_the_turn_and_silence_to_none() -> None
     voiced[60:91] = False
     faces = torch.stack([confident((0, 100)), confident()], 1)
     # what follows the long pause is too short
-    assert turns_of(faces, voiced, fps=25) == [Turn(0, 0, 60)]
-    assert turns_of(faces, torch.zeros_like(voiced), fps=25) == []
+    assert decode_turns(faces, voiced, fps=25) == [Turn(0, 0, 60)]
+    assert decode_turns(faces, torch.zeros_like(voiced), fps=25) == []
 
 
 def test_who_is_away_does_not_speak() -> None:
     faces = torch.stack([confident((0, 100)), confident((0, 100))], 1)
     faces[:50, 1] = faces[50:, 0] = torch.nan
-    assert turns_of(faces, everywhere(), fps=25) == [Turn(0, 0, 50), Turn(1, 50, 100)]
+    assert decode_turns(faces, everywhere(), fps=25) == [Turn(0, 0, 50), Turn(1, 50, 100)]
 
 
 def test_a_voice_from_outside_after_a_pause_is_nobodys() -> None:
@@ -98,9 +98,9 @@ def test_a_voice_from_outside_after_a_pause_is_nobodys() -> None:
     voiced = torch.ones(70, dtype=torch.bool)
     voiced[40:46] = False
     voiced[64:] = False
-    assert turns_of(face, voiced, fps=25) == [Turn(0, 0, 40)]
+    assert decode_turns(face, voiced, fps=25) == [Turn(0, 0, 40)]
     doubted = torch.cat([face[:40], face[46:64], face[:20]])
-    assert turns_of(doubted, torch.ones(78, dtype=torch.bool), fps=25) == [Turn(0, 0, 78)]
+    assert decode_turns(doubted, torch.ones(78, dtype=torch.bool), fps=25) == [Turn(0, 0, 78)]
 
 
 def test_confidence_is_high_where_the_curve_has_its_valley_at_no_shift() -> None:
@@ -108,11 +108,13 @@ def test_confidence_is_high_where_the_curve_has_its_valley_at_no_shift() -> None
     distances[:, 15] = 0.5
     distances[40:, :] = 1
     distances[40:, 3] = 0.5  # in sync with another moment
-    found = confidences(torch.arange(10, 70), distances, span=5, count=90)
+    found = speaker_confidence(torch.arange(10, 70), distances, span=5, count=90)
     assert found[:10].isnan().all() and found[74:].isnan().all() and not found[10:74].isnan().any()
     assert found[10:38].gt(0.4).all() and found[66:74].lt(0.01).all()
     assert torch.allclose(
-        confidences(torch.arange(10, 70), 12 * distances, span=5, count=90), found, equal_nan=True
+        speaker_confidence(torch.arange(10, 70), 12 * distances, span=5, count=90),
+        found,
+        equal_nan=True,
     )
 
 

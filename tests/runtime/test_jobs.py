@@ -13,7 +13,7 @@ import pytest
 
 import lipsync_core
 from lipsync_core.errors import LipSyncError
-from lipsync_core.runtime.jobs import Cluster, Job, read_outcomes, run_jobs, share
+from lipsync_core.runtime.jobs import Cluster, Job, read_outcomes, run_jobs, share_resources
 
 JOBS = [Job(f"{i:02}", {"number": i}) for i in range(6)]
 needs_ray = pytest.mark.skipif(
@@ -169,13 +169,13 @@ def unprepared() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
 
 def test_workers_share_the_cluster() -> None:
-    assert share(Cluster("auto"), {"CPU": 16.0}, 4, 100) == (4, 4, 0)
-    assert share(Cluster("auto"), {"CPU": 16.0, "GPU": 2.0}, 1, 100) == (2, 1, 1)
-    assert share(Cluster("auto", 5), {"CPU": 16.0, "GPU": 2.0}, 1, 100) == (5, 1, 1 / 3)
-    assert share(Cluster("auto"), {"CPU": 16.0}, 1, 3) == (3, 1, 0)
+    assert share_resources(Cluster("auto"), {"CPU": 16.0}, 4, 100) == (4, 4, 0)
+    assert share_resources(Cluster("auto"), {"CPU": 16.0, "GPU": 2.0}, 1, 100) == (2, 1, 1)
+    assert share_resources(Cluster("auto", 5), {"CPU": 16.0, "GPU": 2.0}, 1, 100) == (5, 1, 1 / 3)
+    assert share_resources(Cluster("auto"), {"CPU": 16.0}, 1, 3) == (3, 1, 0)
     for cluster, threads in ((Cluster("auto", 5), 4), (Cluster("auto"), 32)):
         with pytest.raises(ValueError, match="do not fit the 16 cores"):
-            share(cluster, {"CPU": 16.0}, threads, 100)
+            share_resources(cluster, {"CPU": 16.0}, threads, 100)
 
 
 def test_processes_beside_find_the_same_and_one_that_dies_costs_its_own_job(tmp_path: Path) -> None:

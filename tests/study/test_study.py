@@ -32,20 +32,20 @@ from typer.testing import CliRunner
 from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError
 from lipsync_core.media import read_audio, read_frames
-from lipsync_core.study.create import Created, create_study
-from lipsync_core.study.plan import draw_plan, latin_rows
+from lipsync_core.study.create import CreatedStudy, create_study
+from lipsync_core.study.plan import draw_plan, make_latin_rows
 from lipsync_core.study.report import report_study
-from lipsync_core.study.server import application, serve
+from lipsync_core.study.server import make_application, serve
 from lipsync_core.study.store import (
     QUESTIONS,
     AlreadyVoted,
     Refused,
     StudyError,
     Vote,
-    next_question,
-    opened,
-    rater_of,
-    record,
+    find_next_question,
+    find_rater,
+    open_study,
+    record_vote,
 )
 
 PLANS = [
@@ -59,7 +59,7 @@ PLANS = [
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 7])
 def test_latin_rows_put_everything_everywhere_and_after_everything(n: int) -> None:
-    rows = latin_rows(n)
+    rows = make_latin_rows(n)
     places = Counter((item, place) for row in rows for place, item in enumerate(row))
     assert set(places.values()) == {len(rows) // n} and len(places) == n * n
     neighbours = Counter(pair for row in rows for pair in pairwise(row))
@@ -156,19 +156,19 @@ def test_copies_tell_no_method_and_play_the_same(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_raters(tmp_path_factory: pytest.TempPathFactory) -> Created:
+def two_raters(tmp_path_factory: pytest.TempPathFactory) -> CreatedStudy:
     """Two raters, each with one clip of their own."""
     return build(tmp_path_factory.mktemp("two"), clips=2, raters=2, methods=2, clips_per_rater=1)
 
 
 @pytest.fixture(scope="module")
-def server(two_raters: Created) -> Iterator[Server]:
+def server(two_raters: CreatedStudy) -> Iterator[Server]:
     with serving(two_raters.folder) as running:
         yield running
 
 
 def test_the_page_is_closed_to_others_and_works_offline(
-    server: Server, two_raters: Created
+    server: Server, two_raters: CreatedStudy
 ) -> None:
     link, _ = link_paths(two_raters)
     status, headers, page = server.ask("GET", link)
@@ -218,12 +218,14 @@ def test_there_is_nothing_without_a_link(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     "name", ["..%2fstudy.sqlite", "../study.sqlite", "..%2f..%2flinks.csv", "%2fetc%2fpasswd", "x"]
 )
-def test_no_path_leads_out_of_the_media(server: Server, two_raters: Created, name: str) -> None:
+def test_no_path_leads_out_of_the_media(
+    server: Server, two_raters: CreatedStudy, name: str
+) -> None:
     assert server.ask("GET", f"{link_paths(two_raters)[0]}/media/{name}")[0] == 404
 
 
 def test_clips_come_in_ranges_and_only_to_those_who_judge_them(
-    server: Server, two_raters: Created
+    server: Server, two_raters: CreatedStudy
 ) -> None:
     mine, other = link_paths(two_raters)
     task = server.task(mine)
@@ -256,7 +258,7 @@ def test_clips_come_in_ranges_and_only_to_those_who_judge_them(
 
 
 def test_votes_of_others_and_from_elsewhere_are_refused(
-    server: Server, two_raters: Created
+    server: Server, two_raters: CreatedStudy
 ) -> None:
     mine, other = link_paths(two_raters)
     vote = vote_on(server.task(mine))
@@ -294,7 +296,7 @@ def test_votes_of_others_and_from_elsewhere_are_refused(
     ],
 )
 def test_incomplete_votes_are_refused(
-    server: Server, two_raters: Created, wrong: dict[str, object]
+    server: Server, two_raters: CreatedStudy, wrong: dict[str, object]
 ) -> None:
     mine = link_paths(two_raters)[0]
     status, _, answer = server.ask("POST", f"{mine}/vote", {**vote_on(server.task(mine)), **wrong})
@@ -305,7 +307,9 @@ def test_incomplete_votes_are_refused(
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'{"task": "x"}', b"\xff", b"[" * 9000]
 )
-def test_unreadable_votes_are_refused(server: Server, two_raters: Created, body: bytes) -> None:
+def test_unreadable_votes_are_refused(
+    server: Server, two_raters: CreatedStudy, body: bytes
+) -> None:
     assert server.ask("POST", f"{link_paths(two_raters)[0]}/vote", body)[0] == 400
 
 
@@ -314,12 +318,12 @@ def test_a_vote_sent_twice_counts_once_and_the_first_one_stays(tmp_path: Path) -
     (token,) = (path.removeprefix("/s/") for path in link_paths(created))
 
     def record_now(task: str, vote: Vote, rater: int = 0) -> str:
-        with opened(created.folder, writing=True) as db:
-            assert rater_of(db, token) == 0 and rater_of(db, token + "x") is None
-            return record(db, rater, task, vote)
+        with open_study(created.folder, writing=True) as db:
+            assert find_rater(db, token) == 0 and find_rater(db, token + "x") is None
+            return record_vote(db, rater, task, vote)
 
-    with opened(created.folder) as db:
-        question = next_question(db, 0)
+    with open_study(created.folder) as db:
+        question = find_next_question(db, 0)
     assert question is not None and (question.done, question.total, len(question.media)) == (
         0,
         2,
@@ -335,8 +339,8 @@ def test_a_vote_sent_twice_counts_once_and_the_first_one_stays(tmp_path: Path) -
             record_now(question.task, other)
     with pytest.raises(Refused):
         record_now(question.task, vote, rater=1)
-    with opened(created.folder) as db:
-        following = next_question(db, 0)
+    with open_study(created.folder) as db:
+        following = find_next_question(db, 0)
     assert following is not None and following.done == 1 and following.task != question.task
     assert record_now(following.task, Vote(None, ())) == "saved"
     report = report_study(created.folder)
@@ -370,7 +374,7 @@ def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) 
                 assert not any(j.done() and j.exception() for j in judging)
                 time.sleep(0.005)
             server.kill()
-            with opened(created.folder) as db:
+            with open_study(created.folder) as db:
                 kept = {task for (task,) in db.execute("SELECT task FROM vote")}
             assert set(acknowledged) <= kept
             server.start()
@@ -381,19 +385,19 @@ def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(tmp_path: Path) 
     assert sum(m.ratings for m in report.methods) == 2 * 84
 
 
-def test_votes_are_flushed_at_every_commit(two_raters: Created) -> None:
-    with opened(two_raters.folder) as db:
+def test_votes_are_flushed_at_every_commit(two_raters: CreatedStudy) -> None:
+    with open_study(two_raters.folder) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
-def test_the_database_itself_refuses_what_was_not_shown(two_raters: Created) -> None:
-    with pytest.raises(sqlite3.IntegrityError), opened(two_raters.folder, writing=True) as db:
+def test_the_database_itself_refuses_what_was_not_shown(two_raters: CreatedStudy) -> None:
+    with pytest.raises(sqlite3.IntegrityError), open_study(two_raters.folder, writing=True) as db:
         (task,) = db.execute("SELECT id FROM task").fetchone()
         db.execute("INSERT INTO vote VALUES (?, 7, '')", (task,))
 
 
-def test_links_are_not_in_the_database(two_raters: Created) -> None:
+def test_links_are_not_in_the_database(two_raters: CreatedStudy) -> None:
     content = (two_raters.folder / "study.sqlite").read_bytes()
     tokens = [path.removeprefix("/s/") for path in link_paths(two_raters)]
     assert (
@@ -412,10 +416,10 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
     created = build(tmp_path, clips=20, raters=14)
     chance = np.random.default_rng(5)
     leanings, clips = chance.normal(0, 0.25, 14), chance.normal(0, 0.25, 20)
-    with opened(created.folder, writing=True) as db:
+    with open_study(created.folder, writing=True) as db:
         about = {m: (c, k) for m, c, k in db.execute("SELECT id, clip, method FROM media")}
         for rater in range(14):
-            while (question := next_question(db, rater)) is not None:
+            while (question := find_next_question(db, rater)) is not None:
                 shown = [about[m][1] for m in question.media]
                 lean = leanings[rater] + clips[about[question.media[0]][0]]
                 ratings = [
@@ -426,7 +430,7 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
                     {q: int(v) for q, v in zip(QUESTIONS, r, strict=True)} for r in ratings
                 )
                 preferred = int(chance.choice(len(shown), p=truth[shown] / truth[shown].sum()))
-                record(db, rater, question.task, Vote(preferred, named))
+                record_vote(db, rater, question.task, Vote(preferred, named))
     report = report_study(created.folder)
     assert (report.finished, report.votes, report.tasks) == (14, 280, 280)
     assert abs(report.places[0] - 140) < 30  # nobody favours a side
@@ -450,10 +454,10 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
 
 def test_a_method_that_nobody_has_seen_yet_has_no_figures(tmp_path: Path) -> None:
     created = build(tmp_path, clips=1, raters=1)
-    with opened(created.folder, writing=True) as db:
-        question = next_question(db, 0)
+    with open_study(created.folder, writing=True) as db:
+        question = find_next_question(db, 0)
         assert question is not None
-        record(db, 0, question.task, Vote(0, (GOOD, GOOD)))
+        record_vote(db, 0, question.task, Vote(0, (GOOD, GOOD)))
     report = report_study(created.folder)
     (unseen,) = (m for m in report.methods if m.shown == 0)
     figures = [unseen.share, unseen.strength, *unseen.opinions.values()]
@@ -479,11 +483,11 @@ def test_the_commands(tmp_path: Path) -> None:
         report_study(study)
     with pytest.raises(StudyError, match=r"holds no study\.sqlite"):
         report_study(tmp_path)
-    with opened(study, writing=True) as db:
+    with open_study(study, writing=True) as db:
         for rater in range(3):
-            question = next_question(db, rater)
+            question = find_next_question(db, rater)
             assert question is not None
-            record(db, rater, question.task, Vote(0, (GOOD, GOOD)))
+            record_vote(db, rater, question.task, Vote(0, (GOOD, GOOD)))
     text = run("report", study, "--out", tmp_path / "out")
     assert "0 of 4 raters finished; 3 of 8 screens are answered" in text and "method-best" in text
     assert "| Krippendorff's alpha | none | none | none |" in text
@@ -504,14 +508,14 @@ def test_another_version_of_the_file_is_refused(tmp_path: Path) -> None:
         db.execute("UPDATE study SET version = 99")
     with (
         pytest.raises(StudyError, match="is of version 99; this program reads 1"),
-        opened(created.folder),
+        open_study(created.folder),
     ):
         pass
 
 
 def test_a_broken_file_is_refused_with_words(tmp_path: Path) -> None:
     (tmp_path / "study.sqlite").write_bytes(b"no database at all" * 50)
-    with pytest.raises(StudyError, match="is no study"), opened(tmp_path):
+    with pytest.raises(StudyError, match="is no study"), open_study(tmp_path):
         pass
 
 
@@ -531,4 +535,4 @@ def test_the_application_says_which_packages_it_needs(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "starlette.applications", None)
     with pytest.raises(StudyError, match=r"pip install 'lipsync-core\[study\]'"):
-        application(tmp_path)
+        make_application(tmp_path)

@@ -12,9 +12,9 @@ import pytest
 from helpers.studies import METHODS, Server, build, link_paths, serving
 from helpers.webdriver import MISSING, Browser, browsing
 
-from lipsync_core.study.create import Created
+from lipsync_core.study.create import CreatedStudy
 from lipsync_core.study.report import StudyReport, report_study
-from lipsync_core.study.store import QUESTIONS, opened
+from lipsync_core.study.store import QUESTIONS, open_study
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
@@ -63,7 +63,7 @@ class Crowd:
 
 @dataclass
 class Study:
-    created: Created
+    created: CreatedStudy
     server: Server
     crowd: Crowd
 
@@ -116,7 +116,7 @@ def judge_all(study: Study, browser: Browser, rater: int) -> None:
 
 def stored(study: Study) -> dict[str, tuple[int, list[list[int]]]]:
     found: dict[str, Any] = {}
-    with opened(study.created.folder) as db:
+    with open_study(study.created.folder) as db:
         for task, preferred in db.execute("SELECT task, preferred FROM vote").fetchall():
             ratings = db.execute(
                 "SELECT place, question, value FROM rating WHERE task = ?", (task,)

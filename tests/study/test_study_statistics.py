@@ -4,7 +4,12 @@ hand."""
 import numpy as np
 import pytest
 
-from lipsync_core.study.statistics import bradley_terry, interval, krippendorff_alpha, resamplings
+from lipsync_core.study.statistics import (
+    bradley_terry,
+    draw_resamplings,
+    krippendorff_alpha,
+    percentile_interval,
+)
 
 # Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", example C: 4 observers, 12
 # units, missing values.
@@ -113,8 +118,8 @@ def test_the_interval_covers_the_mean_of_crossed_raters_and_clips() -> None:
         )
         means = [
             r @ votes @ c / (r.sum() * c.sum())
-            for r, c in resamplings(raters, clips, 300, seed=trial)
+            for r, c in draw_resamplings(raters, clips, 300, seed=trial)
         ]
-        low, high = interval(np.array(means))
+        low, high = percentile_interval(np.array(means))
         held += bool(low <= 0 <= high)
     assert 0.88 <= held / 200 <= 1

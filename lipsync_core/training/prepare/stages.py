@@ -22,7 +22,7 @@ from ...errors import LipSyncError, MediaError
 from ...faces import Detector
 from ...faces.similarity import PORTRAIT_SIZE, describe
 from ...media import read_audio
-from ...metrics.sync import SEARCH, SyncMeter, hear
+from ...metrics.sync import SEARCH, SyncMeter, embed_audio_windows
 from ...metrics.sync_embedder import Scorer
 from ...pipelines.score import load_scorer
 from ...pipelines.track_faces import Finding, load_detector, select_device
@@ -132,7 +132,7 @@ def _prepared(source: Source, job: Preparing, detector: Detector, scorer: Scorer
         dropped.append(_drop("no face", found.frames))
     if not stretches:
         return _result([], dropped)
-    heard = hear(sound, scorer)
+    heard = embed_audio_windows(sound, scorer)
     meters = {s.take: SyncMeter(scorer, sound, sound=heard) for s in stretches}
     parts.mkdir(parents=True)
     try:
