@@ -170,10 +170,10 @@ class DubJob:
     def network(self, progress: host.Progress) -> TalkingFace:
         """Load the generator onto its device, and free memory for the networks beside it."""
         if self.settings.blend.occlusion == "parse":
-            host.pulled("face_parsing", progress)
-            host.make_room(PARSER_BYTES)
+            host.pull_weights("face_parsing", progress)
+            host.free_device_memory(PARSER_BYTES)
         if self.settings.restorer is not None:
-            host.make_room(_RESTORER_BYTES)
+            host.free_device_memory(_RESTORER_BYTES)
         network = host.loaded(self.voice.patcher)
         assert isinstance(network, TalkingFace)
         return network

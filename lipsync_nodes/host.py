@@ -1,5 +1,4 @@
-"""The host's side: folders and file names, progress, memory, models. All that imports ComfyUI's own
-modules."""
+"""Everything that uses ComfyUI's own modules: folders, progress, memory and models."""
 
 import logging
 import os
@@ -47,8 +46,7 @@ NO_FILE = "(upload a file)"
 
 
 def register_model_folders() -> None:
-    """models/lipsync and models/facerestore_models, beside whatever the user's
-    extra_model_paths.yaml and other packs say."""
+    """Register models/lipsync and models/facerestore_models, besides folders of other packs."""
     known = folder_paths.folder_names_and_paths
     for name in (_MODELS, _RESTORERS):
         known.setdefault(name, ([], set()))
@@ -58,12 +56,12 @@ def register_model_folders() -> None:
 
 
 def model_names() -> list[str]:
-    """What 'Load Lip Sync Model' offers."""
+    """Return the choices of 'Load Lip Sync Model'."""
     return [BUNDLED, *HUB, *BUNDLED_TOO, *folder_paths.get_filename_list(_MODELS)]
 
 
 def model_file(name: str) -> Path:
-    """The file of that name in models/lipsync; only what the list shows can be named. WeightsError."""
+    """Return a file of models/lipsync; WeightsError unless ComfyUI lists it."""
     if name not in folder_paths.get_filename_list(_MODELS) or not _is_plain(name):
         raise WeightsError(
             f"models/lipsync has no file {name!r}; reload the page to see what it has"
@@ -72,7 +70,7 @@ def model_file(name: str) -> Path:
 
 
 def restorer_names() -> list[str]:
-    """What 'Load Face Restorer' offers."""
+    """Return the choices of 'Load Face Restorer'."""
     return [
         *HUB_RESTORERS,
         *dict.fromkeys(name for names in _restorer_files().values() for name in names),
@@ -80,18 +78,18 @@ def restorer_names() -> list[str]:
 
 
 def restorer_file(name: str) -> Path:
-    """The file of that name in models/facerestore_models or else models/lipsync; only what the list
-    shows. WeightsError."""
+    """Return a file of models/facerestore_models or models/lipsync, or raise WeightsError."""
     for folder, names in _restorer_files().items():
         if name in names and _is_plain(name):
             return Path(folder_paths.get_full_path_or_raise(folder, name))
     raise WeightsError(
-        f"neither models/{_RESTORERS} nor models/lipsync has a file {name!r}; reload the page to see them"
+        f"neither models/{_RESTORERS} nor models/lipsync has a file {name!r}; reload the page to "
+        "see the files"
     )
 
 
 def _restorer_files() -> dict[str, list[str]]:
-    """By folder; other packs keep other kinds of files there."""
+    """Weight files by folder; other packs keep other kinds of files there."""
     files = {folder: folder_paths.get_filename_list(folder) for folder in (_RESTORERS, _MODELS)}
     return {
         folder: [name for name in names if Path(name).suffix in _SUFFIXES]
@@ -100,16 +98,17 @@ def _restorer_files() -> dict[str, list[str]]:
 
 
 def input_names(kinds: list[str]) -> list[str]:
-    """Files of the input folder whose names say that they are of these ``kinds`` (audio, video);
-    ``NO_FILE`` if none is."""
+    """Return the input folder's files of these ``kinds`` (audio, video), or ``NO_FILE``."""
     folder = Path(folder_paths.get_input_directory())
     return (_files(folder, kinds) if folder.is_dir() else []) or [NO_FILE]
 
 
 def input_file(name: str | None) -> Path:
-    """The file of that name, as widgets name it, in the host's input folder (or "[output]",
-    "[temp]"). MediaError for one that is not there or lies elsewhere: a workflow may come from
-    anybody."""
+    """Return the file that a widget names, in ComfyUI's input folder (or "[output]", "[temp]").
+
+    Raises:
+        MediaError: If it does not exist or is outside these folders; workflows are not trusted.
+    """
     if name is None or name == NO_FILE:
         raise MediaError("no file is chosen; upload one, or connect a video")
     plain, folder = folder_paths.annotated_filepath(name)
@@ -122,7 +121,7 @@ def input_file(name: str | None) -> Path:
 
 
 def video_folders() -> list[str]:
-    """What 'Load Video Folder' offers."""
+    """Return the choices of 'Load Video Folder'."""
     folder = Path(folder_paths.get_input_directory())
     entries = folder.iterdir() if folder.is_dir() else ()
     return [
@@ -133,8 +132,11 @@ def video_folders() -> list[str]:
 
 
 def videos_in(name: str) -> list[Path]:
-    """The videos of a folder that ``video_folders`` offers, by name. MediaError where there is no
-    such folder, or no video."""
+    """Return the videos of a folder of ``video_folders``, sorted by name.
+
+    Raises:
+        MediaError: If there is no such folder, or no video in it.
+    """
     base = Path(folder_paths.get_input_directory())
     folder = base.resolve() if name == INPUT_FOLDER else _inside(base, name)
     if not folder.is_dir():
@@ -148,20 +150,21 @@ def videos_in(name: str) -> list[Path]:
 
 
 def _files(folder: Path, kinds: list[str]) -> list[str]:
-    """Names of the files of these ``kinds`` in a folder of the host's input; none that is a link to
-    elsewhere."""
+    """Names of the files of these ``kinds`` in an input folder, without links to elsewhere."""
     named = folder_paths.filter_files_content_types([path.name for path in folder.iterdir()], kinds)
     return sorted(name for name in named if (folder / name).is_file() and _stays(folder / name))
 
 
 def _stays(path: Path) -> bool:
-    """Whether ``path``, followed to where it leads, lies in the input folder."""
+    """Whether ``path``, with links resolved, is in the input folder."""
     return path.resolve().is_relative_to(Path(folder_paths.get_input_directory()).resolve())
 
 
 def _is_plain(name: str) -> bool:
-    """Whether ``name`` goes down from where it starts, read as Windows and as POSIX read it. Asked
-    before the disk is: a UNC name alone makes Windows sign in at a stranger's server."""
+    """Whether ``name`` stays below its start, read as Windows and as POSIX read it.
+
+    This is checked before the disk is accessed: a UNC name makes Windows log in to that server.
+    """
     path = PureWindowsPath(name)
     streams = os.name == "nt" and ":" in name  # NTFS keeps others beside a file's own
     return bool(path.parts) and not (
@@ -170,8 +173,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _inside(base: Path, name: str) -> Path:
-    """``base``/``name``, resolved; MediaError where that leaves ``base``, by name or through a
-    link."""
+    """Resolve ``base``/``name``; MediaError if that leaves ``base``, by name or by a link."""
     base = base.resolve()
     path = (base / name).resolve() if _is_plain(name) else None
     if path is None or not path.is_relative_to(base):
@@ -182,24 +184,24 @@ def _inside(base: Path, name: str) -> Path:
 
 
 def input_stamp(name: str | None) -> str:
-    """Changes when the file does that ``input_file`` gives."""
+    """Return a value that changes with the file of ``input_file``."""
     return _stamp(lambda: [] if name is None else [input_file(name)])
 
 
 def model_stamp(name: str | None) -> str:
-    """Changes when the file does that ``model_file`` gives."""
+    """Return a value that changes with the file of ``model_file``."""
     return _stamp(
         lambda: [] if name is None or name in (BUNDLED, *BUNDLED_TOO, *HUB) else [model_file(name)]
     )
 
 
 def restorer_stamp(name: str | None) -> str:
-    """Changes when the file does that ``restorer_file`` gives."""
+    """Return a value that changes with the file of ``restorer_file``."""
     return _stamp(lambda: [] if name is None or name in HUB_RESTORERS else [restorer_file(name)])
 
 
 def folder_stamp(name: str | None) -> str:
-    """Changes when the videos do that ``videos_in`` gives."""
+    """Return a value that changes with the videos of ``videos_in``."""
     return _stamp(lambda: [] if name is None or name == DEMO_FOLDER else videos_in(name))
 
 
@@ -212,14 +214,14 @@ def _stamp(paths: Callable[[], list[Path]]) -> str:
 
 
 def temp_folder(name: str = "") -> Path:
-    """A folder in the host's temporary one, which it empties when it starts."""
+    """Create a folder in ComfyUI's temporary folder, which is emptied when ComfyUI starts."""
     folder = Path(folder_paths.get_temp_directory()) / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def temp_file(suffix: str) -> Path:
-    """A name that nobody has, in the host's temporary folder."""
+    """Return an unused file name in ComfyUI's temporary folder."""
     return temp_folder() / f"lipsync-{secrets.token_hex(8)}{suffix}"
 
 
@@ -227,9 +229,13 @@ def temp_file(suffix: str) -> Path:
 
 
 class Progress:
-    """The stages of a run as one bar. ``stages``: which stages, and what share of the time each
-    takes. To be called as the core calls ``on_progress``; every call raises the host's exception
-    where the user pressed Cancel."""
+    """One progress bar for the stages of a run; call it like ``on_progress`` of the core.
+
+    Every call raises ComfyUI's exception if the user pressed Cancel.
+
+    Args:
+        stages: Share of the time that each stage takes.
+    """
 
     def __init__(self, stages: Mapping[str, float]) -> None:
         ends = list(accumulate(stages.values(), initial=0.0))
@@ -241,6 +247,7 @@ class Progress:
         self._shown = 0.0  # seconds: when the last picture went out
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Move the bar to ``done`` of ``total`` steps of a stage."""
         cancel_point()
         if stage in self._spans:
             begin, end = self._spans[stage]
@@ -250,7 +257,7 @@ class Progress:
         self._bar.update_absolute(round(self._at * _STEPS), _STEPS)
 
     def show(self, frames: Frames | YuvFrames) -> None:
-        """Shows the last of ``frames`` on the node, at most twice a second."""
+        """Show the last of ``frames`` on the node, at most twice a second."""
         cancel_point()
         now = time.monotonic()
         if now - self._shown >= _PREVIEW_SECONDS:
@@ -266,7 +273,7 @@ _PREVIEW_SIDE = 512  # px
 
 
 def cancel_point() -> None:
-    """Raises the host's exception where the user pressed Cancel."""
+    """Raise ComfyUI's exception if the user pressed Cancel."""
     mm.throw_exception_if_processing_interrupted()
 
 
@@ -292,18 +299,21 @@ def _picture(frames: Frames | YuvFrames) -> Image.Image:
 
 
 def device() -> torch.device:
-    """Where models run."""
+    """Return the device on which models run."""
     return mm.get_torch_device()
 
 
 def output_device() -> torch.device:
-    """Where the host wants what travels between nodes."""
+    """Return the device of tensors that are passed between nodes."""
     return mm.intermediate_device()
 
 
 def refuse_unless_fits(wanted_bytes: int, what: str, instead: str) -> None:
-    """LipSyncError, with the figures and ``instead`` (what to do), when ``what`` does not fit into
-    the memory that is free where nodes' outputs lie; some is left for the rest of the machine."""
+    """Check that a node's output fits into the free memory, with a reserve of a tenth.
+
+    Raises:
+        LipSyncError: If it does not, with the sizes and ``instead``: what to do.
+    """
     free = _free_bytes(output_device())
     if wanted_bytes > 0.9 * free:
         figures = f"{what} would take {wanted_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
@@ -330,21 +340,21 @@ def _free_bytes(where: torch.device) -> int:
 
 
 def managed(model: nn.Module) -> Any:
-    """``model`` in the care of the host's model management: on its device while it works, off it
-    when others need room."""
+    """Wrap ``model`` for ComfyUI's memory management, which moves it on and off the device."""
     return comfy.model_patcher.ModelPatcher(model, mm.get_torch_device(), mm.unet_offload_device())
 
 
 def loaded(patcher: Any) -> nn.Module:
-    """The model of ``patcher``, on its device. A batch of 96 px faces takes a few MB, for which the
-    host's own reserve does."""
+    """Return the model of ``patcher``, on its device.
+
+    A batch of 96 px faces takes a few MB, which ComfyUI's own reserve covers.
+    """
     mm.load_models_gpu([patcher], force_full_load=True)
     return patcher.model
 
 
 def halving(batch: int, run: Callable[[int], T]) -> T:
-    """``run(batch)``, with half the batch as often as the device's memory does not suffice; the
-    last error where 1 is too much."""
+    """Call ``run(batch)``, halving the batch while the device is out of memory, down to 1."""
     while True:
         try:
             return run(batch)
@@ -358,54 +368,59 @@ def halving(batch: int, run: Callable[[int], T]) -> T:
 
 @lru_cache(maxsize=2)
 def bundled_model(name: str = "mini") -> Any:
-    """The bundled model of that name, managed; read once."""
+    """Load a bundled model once, managed by ComfyUI."""
     return managed(load_talking_face(name))
 
 
 def generator(name: str, progress: Progress) -> Any:
-    """The model of that name in ``model_names``, managed. WeightsError."""
+    """Load a model of ``model_names``, managed by ComfyUI; WeightsError if that fails."""
     if name == BUNDLED:
         return bundled_model()
     if name in BUNDLED_TOO:
         return bundled_model(BUNDLED_TOO[name])
-    path = pulled(HUB[name], progress) if name in HUB else model_file(name)
+    path = pull_weights(HUB[name], progress) if name in HUB else model_file(name)
     return managed(load_talking_face(path))
 
 
 def restorer(name: str, progress: Progress) -> Path | str:
-    """What ``Restore`` calls the network of that name in ``restorer_names``, fetched where it is
-    not here yet. WeightsError; LipSyncError where the package is missing that builds it."""
-    _wants("spandrel", "ComfyUI's own requirements name it")
+    """Return the network argument of ``Restore`` for a name of ``restorer_names``.
+
+    Downloads it if it is missing.
+
+    Raises:
+        WeightsError: If there is no such file.
+        LipSyncError: If a required package is missing.
+    """
+    _require_package("spandrel", "ComfyUI's own requirements name it")
     if name not in HUB_RESTORERS:
         return restorer_file(name)
     if HUB_RESTORERS[name] == "codeformer":
-        _wants(
+        _require_package(
             "spandrel_extra_arches", "its licence is that of CodeFormer, non-commercial use only"
         )
-    pulled(HUB_RESTORERS[name], progress)
+    pull_weights(HUB_RESTORERS[name], progress)
     return HUB_RESTORERS[name]
 
 
-def _wants(package: str, note: str) -> None:
+def _require_package(package: str, note: str) -> None:
     if find_spec(package) is None:
         raise LipSyncError(
-            f"this face restorer needs the package {package} ({note}); install it with ComfyUI's Python: "
-            f"python -m pip install {package}"
+            f"this face restorer needs the package {package} ({note}); install it with ComfyUI's "
+            f"Python: python -m pip install {package}"
         )
 
 
-def make_room(wanted_bytes: int) -> None:
-    """Asks the host to take other models off the device, for one that works there for a moment."""
+def free_device_memory(wanted_bytes: int) -> None:
+    """Ask ComfyUI to free device memory, for a network that it does not manage."""
     if mm.get_torch_device().type != "cpu":
         mm.free_memory(wanted_bytes, mm.get_torch_device())
 
 
-def pulled(name: str, progress: Progress) -> Path:
-    """The Hub's file of that name (a key of the core's table, nothing else), fetched where it is
-    not here yet."""
+def pull_weights(name: str, progress: Progress) -> Path:
+    """Return a weight file of the core's table of public files; download it if missing."""
     return pull(name, on_progress=lambda done, total: progress("pull", done, total))
 
 
 def blocked(message: str) -> ExecutionBlocker:
-    """An output that says ``message`` to whoever is connected to it."""
+    """Return an output that shows ``message`` on the nodes connected to it."""
     return ExecutionBlocker(message)

@@ -91,7 +91,7 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
         )
     else:
         if finding.detector in HUB:
-            host.pulled(finding.detector, progress)
+            host.pull_weights(finding.detector, progress)
         if bboxes is None:
             tracks, count = find_people(
                 clip, finding, host.device(), stop=sys.maxsize, on_found=heard
@@ -149,8 +149,8 @@ def draw_masks(media: Any, found: People | None, voice: Voice | None, blend: Ble
     network = (voice or Voice(host.bundled_model(), "mini")).patcher.model
     progress = host.Progress({"pull": 1, "find faces": 4})
     if blend.occlusion == "parse":
-        host.pulled("face_parsing", progress)
-        host.make_room(PARSER_BYTES)
+        host.pull_weights("face_parsing", progress)
+        host.free_device_memory(PARSER_BYTES)
     if found is None:
         frames = clip.length or 0
         tracks, count = find_people(

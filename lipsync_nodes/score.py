@@ -87,8 +87,8 @@ class SyncScore(io.ComfyNode):
         """Run the node."""
         progress = host.Progress({"pull": 1, "find faces": 4, "score": 6})
         if scorer != "judge":
-            host.pulled(scorer, progress)
-        host.make_room(_WORKING_BYTES)
+            host.pull_weights(scorer, progress)
+        host.free_device_memory(_WORKING_BYTES)
         with media_source(media, fps) as source:
             report = _report(source, audio, scorer, progress)
         best = _best_track(report).score

@@ -197,7 +197,7 @@ def _background(power: Tensor) -> Tensor:
 
 
 def _powers(audio: Audio) -> Tensor:
-    """(BANDS, K) mean square of mono ``audio`` in each band, around the middle of each whole hop."""
+    """(BANDS, K) mean square of mono ``audio`` in each band, about the middle of each hop."""
     x, rate = audio.samples[0].cpu(), audio.rate
     size = max(2, int(_WINDOW * rate))
     window = torch.hann_window(size, dtype=torch.float64)

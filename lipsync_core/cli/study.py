@@ -74,7 +74,7 @@ def create(
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"{made.folder}: {made.clips} clips, {raters} raters, {made.tasks} screens")
     typer.echo(
-        f'{made.links} has one secret link for each rater; next: lipsync study serve "{made.folder}"'
+        f'{made.links} has one secret link per rater; next: lipsync study serve "{made.folder}"'
     )
 
 

@@ -1,5 +1,4 @@
-"""Media in and out, through PyAV and nothing else: no ffmpeg binary, no shell, no files between
-stages.
+"""Read and write media through PyAV: no ffmpeg binary, no shell, no files between stages.
 
 Only this package imports ``av``.
 """

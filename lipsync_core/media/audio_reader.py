@@ -1,4 +1,4 @@
-"""Sound in: any track as float samples on the picture's clock, whole or block by block."""
+"""Read sound as float samples on the picture's clock, whole or block by block."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -44,8 +44,14 @@ _LONGEST_GAP = 3600
 
 @dataclass(frozen=True, slots=True)
 class SoundInfo:
-    """The first sound track of a file: samples per second, channels, FFmpeg's names of its layout
-    and codec."""
+    """Properties of the first sound track of a file.
+
+    Attributes:
+        rate: samples per second.
+        channels: number of channels.
+        layout: FFmpeg's name of the channel layout.
+        codec: FFmpeg's name of the codec.
+    """
 
     rate: int
     channels: int
@@ -54,8 +60,11 @@ class SoundInfo:
 
 
 def probe_sound(src: Path | str) -> SoundInfo:
-    """What the first sound track of ``src`` holds. MediaError when the file has none or cannot be
-    read."""
+    """Return the properties of the first sound track of ``src``.
+
+    Raises:
+        MediaError: If the file has none or cannot be read.
+    """
     with open_source(src) as container:
         stream = _sound_stream(container)
         return SoundInfo(
@@ -64,8 +73,10 @@ def probe_sound(src: Path | str) -> SoundInfo:
 
 
 def first_sample_time(src: Path | str) -> Fraction:
-    """When the sound of ``src`` begins, in seconds of the container's clock, encoder priming left
-    out."""
+    """Return when the sound of ``src`` begins, in seconds of the container's clock.
+
+    Encoder priming is not counted.
+    """
     with (
         open_source(src) as container,
         raise_media_errors(Path(src), "the sound cannot be decoded"),
@@ -86,15 +97,25 @@ def read_audio(
     stop: int | None = None,
     on_warning: Warn | None = None,
 ) -> Audio:
-    """The first sound track of an audio or video file, (1,T) or (C,T) at ``rate`` Hz (None: its
-    own).
+    """Read the first sound track of an audio or video file.
 
-    Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: where the
-    sound begins): a track that begins later is led by silence, what sounds earlier is cut, encoder
-    priming is left out, gaps are silent. mono: the mean of the channels. start, stop: samples at
-    the output rate, half-open; a stop past the end is no error.
+    Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: when the sound
+    begins): a track that begins later is preceded by silence, earlier sound is cut, encoder priming
+    is left out, gaps are silent.
 
-    MediaError when the file cannot be read, has no sound, or holds NaN or infinite samples.
+    Args:
+        src: the file.
+        rate: sample rate in Hz; None for the file's own.
+        mono: return the mean of the channels.
+        start: first sample, at the output rate.
+        stop: end (exclusive) at the output rate; it may lie past the end.
+        on_warning: called with each warning.
+
+    Returns:
+        (1,T) or (C,T) samples.
+
+    Raises:
+        MediaError: If the file cannot be read, has no sound, or holds NaN or infinite samples.
     """
     if start < 0 or (stop is not None and stop < start) or (rate is not None and rate < 1):
         raise ValueError(
@@ -130,7 +151,7 @@ def read_audio_blocks(
     stop: int | None = None,
     on_warning: Warn | None = None,
 ) -> Iterator[Samples]:
-    """The samples of ``read_audio`` as blocks (C,T) in order, in bounded memory."""
+    """Yield the samples of ``read_audio`` as blocks (C,T) in order, in bounded memory."""
     path = Path(src)
     native = probe_sound(path).rate
     rate = rate or native
@@ -153,9 +174,17 @@ def read_audio_blocks(
 
 
 def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
-    """``samples`` (C,T) float at ``from_rate`` Hz, as (C, ceil(T * to_rate / from_rate)) at
-    ``to_rate`` Hz; band-limited, without delay. Device and dtype are kept; the work is done on the
-    CPU in float32."""
+    """Resample with PyAV, band-limited and without delay.
+
+    Args:
+        samples: (C,T) float at ``from_rate``.
+        from_rate: Hz.
+        to_rate: Hz.
+
+    Returns:
+        (C, ceil(T * to_rate / from_rate)) on the device and in the dtype of ``samples``; computed
+        on the CPU in float32.
+    """
     array = samples.detach().cpu().to(torch.float32).numpy()
     blocks = list(resample_blocks([array], from_rate, to_rate))
     out = np.concatenate(blocks, axis=1) if blocks else np.zeros((len(array), 0), np.float32)
@@ -163,8 +192,7 @@ def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> Iterator[Samples]:
-    """``blocks`` (C,T) at ``from_rate`` Hz, as blocks at ``to_rate`` Hz: ceil(T * to_rate /
-    from_rate) samples."""
+    """Resample blocks (C,T) to ``to_rate``: ceil(T * to_rate / from_rate) samples in all."""
     if from_rate == to_rate:
         yield from blocks
         return
@@ -205,7 +233,8 @@ def _pull(resampler: AudioResampler, frame: AudioFrame | None) -> Samples:
 
 
 def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iterator[Samples]:
-    """Samples start..stop-1 of the concatenation of ``blocks`` (C,T); takes no block past the end."""
+    """Yield samples start..stop-1 of the concatenated ``blocks`` (C,T), taking no block past the
+    end."""
     at = 0
     for block in blocks:
         part = block[:, max(0, start - at) : None if stop is None else max(0, stop - at)]
@@ -266,7 +295,8 @@ def _decoded(
             begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
             if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
                 raise MediaError(
-                    f"{path}: rate or channels of the sound change at {float(begins):.2f} s; convert it"
+                    f"{path}: rate or channels of the sound change at {float(begins):.2f} s; "
+                    "convert it"
                 )
             for part in to_float.resample(frame):
                 yield begins, part.to_ndarray(), rate  # pyright: ignore[reportReturnType]

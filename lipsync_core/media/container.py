@@ -1,5 +1,4 @@
-"""Opening media files and walking through their packets; the errors of the world become MediaError
-here."""
+"""Open media files and read their packets; what FFmpeg refuses becomes a MediaError."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -31,8 +30,14 @@ _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
 def warn_once(on_warning: Warn | None) -> Warn:
-    """A function that hands each different warning once to ``on_warning``, or logs it where there
-    is none."""
+    """Return a function that passes on each different warning once.
+
+    Args:
+        on_warning: called with each warning; None to log them.
+
+    Returns:
+        The function.
+    """
     seen: set[str] = set()
 
     def warn(message: str) -> None:
@@ -48,7 +53,15 @@ def warn_once(on_warning: Warn | None) -> Warn:
 
 @contextmanager
 def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
-    """Inside, what FFmpeg refuses becomes a MediaError that names the file and what was being done."""
+    """Turn errors of FFmpeg inside the block into MediaErrors.
+
+    Args:
+        path: the file that the message names.
+        doing: what was being done, for the message.
+
+    Raises:
+        MediaError: If FFmpeg fails.
+    """
     try:
         yield
     except FFmpegError as error:
@@ -56,14 +69,23 @@ def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
 
 
 def file_url(path: Path) -> str:
-    """``path`` as FFmpeg takes it literally, whatever colons and percent signs it holds."""
+    """Return ``path`` such that FFmpeg takes it literally, with any colons and percent signs."""
     return f"file:{path}"
 
 
 @contextmanager
 def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
-    """``src`` opened for reading and closed at the end. MediaError when it is missing, empty or not
-    media."""
+    """Open a media file for reading and close it at the end of the block.
+
+    Args:
+        src: the file.
+
+    Yields:
+        The open container.
+
+    Raises:
+        MediaError: If the file is missing, empty or not media.
+    """
     path = Path(src)
     if path.is_dir():
         raise MediaError(f"{path} is a folder; wanted a file")
@@ -82,18 +104,18 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
 
 
 def path_of_container(container: InputContainer) -> Path:
-    """The file that ``container`` reads."""
+    """Return the path of the file that ``container`` reads."""
     return Path(container.name.removeprefix("file:"))
 
 
 def is_still(container: InputContainer) -> bool:
-    """Whether the file is one picture (PNG, JPEG, WebP, ...) and not a video."""
+    """Return whether the file is a single picture (PNG, JPEG, WebP, ...) and not a video."""
     name = container.format.name
     return name == "image2" or name.endswith("_pipe")
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not a cover picture of a sound file."""
+    """Return the first video stream that is not the cover picture of a sound file, or None."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
@@ -103,14 +125,18 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
 def read_packets(
     container: InputContainer, streams: tuple[Stream, ...], warn: Warn
 ) -> "Iterator[Packet[Stream]]":
-    """The packets of ``streams`` in file order. A file that breaks off ends early, with a warning."""
+    """Yield the packets of ``streams`` in file order.
+
+    A truncated file ends early with a warning.
+    """
     demuxed = container.demux(*streams)
     while True:
         try:
             packet = next(demuxed, None)
         except FFmpegError as error:
             warn(
-                f"{path_of_container(container).name}: the file breaks off ({error.strerror}); what is there is used"
+                f"{path_of_container(container).name}: the file breaks off ({error.strerror}); "
+                "what is there is used"
             )
             return
         if packet is None:
@@ -122,8 +148,10 @@ def read_packets(
 def decode_video(
     container: InputContainer, stream: VideoStream, warn: Warn
 ) -> Iterator[VideoFrame]:
-    """The frames of ``stream`` in display order from wherever the container stands; damaged packets
-    are skipped."""
+    """Yield the frames of ``stream`` in display order from the current position on.
+
+    Damaged packets are skipped.
+    """
     for frame in _decode(
         container, stream, warn, "picture data; frames may be missing or repeated"
     ):
@@ -134,7 +162,7 @@ def decode_video(
 def decode_sound(
     container: InputContainer, stream: AudioStream, warn: Warn
 ) -> Iterator[AudioFrame]:
-    """The blocks of ``stream`` from wherever the container stands; damaged packets are skipped."""
+    """Yield the blocks of ``stream`` from the current position on; damaged packets are skipped."""
     for frame in _decode(container, stream, warn, "sound data; parts may be silent"):
         assert isinstance(frame, AudioFrame)
         yield frame
@@ -157,26 +185,27 @@ def _decode(
 
 
 def frame_time(frame: VideoFrame) -> Fraction | None:
-    """When ``frame`` is shown, in seconds of the container's clock; None when the file does not
-    say."""
+    """Return the display time of ``frame`` in seconds of the container's clock, None if unknown."""
     stamp = frame.pts if frame.pts is not None else frame.dts
     return None if stamp is None or frame.time_base is None else stamp * frame.time_base
 
 
 def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
-    """The first frame that can be decoded, from the start of the file. MediaError when there is
-    none."""
+    """Decode the first decodable frame of a file.
+
+    Raises:
+        MediaError: If no frame can be decoded.
+    """
     for frame in decode_video(container, stream, lambda _: None):
         return frame
     raise MediaError(f"{path_of_container(container)}: no frame of the picture could be decoded")
 
 
 def first_frame_time(src: Path | str) -> Fraction | None:
-    """The time of clip frame 0 on the container's clock, in seconds; None for a file without a
-    picture.
+    """Return the time of clip frame 0 in seconds of the container's clock, None without a picture.
 
-    The first decoded frame counts and not the header's start_time, which may name frames that
-    cannot be decoded.
+    It is the time of the first decoded frame, not the header's start_time, which may belong to
+    frames that cannot be decoded.
     """
     with open_source(src) as container:
         stream = picture_stream(container)

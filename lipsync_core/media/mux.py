@@ -1,5 +1,4 @@
-"""The tracks beside the picture: sound copied packet by packet or encoded block by block, further
-tracks copied."""
+"""Write the tracks beside the picture: sound copied or encoded, other tracks copied."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -66,9 +65,15 @@ _ALIGNED = Fraction(1, 1000)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioSource:
-    """The sound of an output: the first track of a file, or samples in memory. ``start`` is the
-    time, in seconds after its own sample 0 (see ``read_audio``), that sounds with the first frame
-    written, after ``lead`` seconds of silence; ``stop`` where it falls silent."""
+    """Sound of an output file.
+
+    Attributes:
+        source: a file, whose first track is used, or samples in memory.
+        start: seconds after its sample 0 (see ``read_audio``) that sound with the first frame
+            written, or after ``lead``.
+        stop: seconds at which it falls silent; None for its end.
+        lead: seconds of silence before it.
+    """
 
     source: Path | Audio
     start: Fraction = Fraction(0)
@@ -90,15 +95,18 @@ class AudioSource:
             if len(bad):
                 at = int(bad[0]) / self.source.rate
                 raise ValueError(
-                    f"{len(bad)} samples of the audio are NaN or infinite, the first at {at:.3f} s; mend it"
+                    f"{len(bad)} samples of the audio are NaN or infinite, the first at {at:.3f} "
+                    "s; repair it"
                 )
 
 
 def add_audio_stream(
     out: OutputContainer, suffix: str, sound: AudioSource, stack: ExitStack, warn: Warn
 ) -> "Track":
-    """A stream of ``out`` for ``sound``: copied where the container takes the codec and nothing is
-    cut or put before it."""
+    """Add a stream for ``sound`` to ``out``.
+
+    It is copied if the container takes the codec and nothing is cut or put before it, else encoded.
+    """
     if (
         isinstance(sound.source, Path)
         and sound.start == sound.lead == 0
@@ -114,9 +122,19 @@ def add_audio_stream(
 def add_other_streams(
     out: OutputContainer, suffix: str, source: Path, start: Fraction, stack: ExitStack, warn: Warn
 ) -> "Track | None":
-    """Streams of ``out`` for all sound tracks of ``source`` but the first and for its subtitles, as
-    far as ``suffix`` can hold them; the others are named in a warning. ``start``: the time in
-    ``source``, in seconds of the picture's clock, that belongs to the first frame written."""
+    """Add streams for all sound tracks of ``source`` but the first, and for its subtitles.
+
+    Args:
+        out: the container to write.
+        suffix: its file name suffix, which decides what it can hold; a warning names the rest.
+        source: the file to copy from.
+        start: seconds of the picture's clock of ``source`` that belong to the first frame written.
+        stack: closes ``source``.
+        warn: called with each warning.
+
+    Returns:
+        The tracks, None if there are none.
+    """
     container = stack.enter_context(open_source(source))
     kept: list[Stream] = []
     for stream in (*container.streams.audio[1:], *container.streams.subtitles):
@@ -127,7 +145,8 @@ def add_other_streams(
         else:
             kind = "sound" if stream.type == "audio" else "subtitle"
             warn(
-                f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {suffix} cannot hold it"
+                f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {suffix} cannot "
+                "hold it"
             )
     if not kept:
         return None
@@ -137,8 +156,12 @@ def add_other_streams(
 
 
 class CopiedTracks:
-    """Streams of one file, copied packet by packet. ``zero``: the time of that file's clock at
-    which the first frame is shown; ``stop``: seconds after it from which on nothing is copied."""
+    """Streams of one file, copied packet by packet.
+
+    Args:
+        zero: time of the file's clock at which the first frame is shown.
+        stop: seconds after it from which on nothing is copied.
+    """
 
     def __init__(
         self,
@@ -159,7 +182,7 @@ class CopiedTracks:
         self._next: Packet[Stream] | None = next(self._packets, None)
 
     def mux_until(self, until: Fraction) -> None:
-        """Writes what is played before ``until``, seconds after the first frame."""
+        """Write what is played before ``until``, in seconds after the first frame."""
         if self._stop is not None:
             until = min(until, self._stop)
         while self._next is not None:
@@ -182,7 +205,7 @@ class CopiedTracks:
         self._out.mux_one(packet)
 
     def finish(self, end: Fraction) -> None:
-        """Writes the rest, up to ``end`` seconds."""
+        """Write the rest, up to ``end`` seconds."""
         self.mux_until(end)
 
 
@@ -215,8 +238,10 @@ def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
 
 
 class EncodedTrack:
-    """Sound decoded and encoded again, AAC (Opus in WebM), at its own rate and channels where the
-    encoder can."""
+    """Sound that is decoded and encoded again, as AAC (Opus in WebM).
+
+    It keeps its rate and channels if the encoder can.
+    """
 
     def __init__(self, out: OutputContainer, suffix: str, sound: AudioSource, warn: Warn) -> None:
         codec = "libopus" if suffix == ".webm" else "aac"
@@ -235,7 +260,7 @@ class EncodedTrack:
         self._at = 0
 
     def mux_until(self, until: Fraction) -> None:
-        """Writes what is played before ``until``, seconds after the first frame."""
+        """Write what is played before ``until``, in seconds after the first frame."""
         wanted = round(until * self._rate)
         while self._at < wanted:
             if not self._rest.shape[1]:
@@ -254,7 +279,7 @@ class EncodedTrack:
             self._out.mux(self._stream.encode(frame))
 
     def finish(self, end: Fraction) -> None:
-        """Writes the rest, up to ``end`` seconds, and what the encoder holds."""
+        """Write the rest, up to ``end`` seconds, and what the encoder holds."""
         self.mux_until(end)
         self._out.mux(self._stream.encode(None))
 

@@ -1,4 +1,4 @@
-"""The file that a writer makes: under a temporary name until it is whole."""
+"""Check output paths, and move whole files to them."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,11 @@ from .mux import SUFFIXES
 
 
 def check_output_path(path: Path, *, overwrite: bool) -> None:
-    """MediaError when ``path`` may not be written."""
+    """Check that ``path`` may be written.
+
+    Raises:
+        MediaError: If the file exists without ``overwrite``, or its folder is missing or read-only.
+    """
     folder, suffix = path.parent, path.suffix.lower()
     if suffix not in SUFFIXES:
         raise MediaError(
@@ -25,15 +29,18 @@ def check_output_path(path: Path, *, overwrite: bool) -> None:
 
 
 def refuse_inputs(path: Path, *inputs: Path) -> None:
-    """MediaError when ``path`` is one of the ``inputs``: whatever may be overwritten, those may
-    not."""
+    """Check that ``path`` is none of ``inputs``, which are never overwritten.
+
+    Raises:
+        MediaError: If it is.
+    """
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise MediaError(f"{path} is what is read; write to another file")
 
 
 def move_into_place(partial: Path, path: Path, *, overwrite: bool) -> None:
-    """Renames the whole file ``partial``, closed by now, as Windows wants it."""
+    """Rename the whole file ``partial``, which must be closed (Windows needs that), to ``path``."""
     check_output_path(path, overwrite=overwrite)
     try:
         partial.replace(path)
@@ -44,8 +51,11 @@ def move_into_place(partial: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def container_options(path: Path) -> dict[str, str]:
-    """use_metadata_tags keeps keys that MP4 has no box for; faststart lets players begin before the
-    end has arrived."""
+    """Return FFmpeg's options for the container of ``path``.
+
+    use_metadata_tags keeps keys that MP4 has no box for; faststart lets players begin before the
+    end has arrived.
+    """
     return (
         {"movflags": "use_metadata_tags+faststart"}
         if path.suffix.lower() in {".mp4", ".m4v", ".mov"}

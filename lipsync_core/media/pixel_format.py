@@ -1,5 +1,4 @@
-"""Between decoded pictures and RGB tensors: orientation, alpha, HDR, matrix and range, in both
-directions."""
+"""Convert decoded pictures to RGB tensors and back: orientation, alpha, HDR, matrix and range."""
 
 import struct
 from dataclasses import dataclass
@@ -49,26 +48,34 @@ _EXIF_ORIENTATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How a stored picture becomes upright: first ``transpose`` (swap x and y), then mirror along x
-    and along y."""
+    """Steps that turn a stored picture upright, in this order.
+
+    Attributes:
+        transpose: swap x and y.
+        flip_x: mirror along x.
+        flip_y: mirror along y.
+    """
 
     transpose: bool = False
     flip_x: bool = False
     flip_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Size of the upright picture stored as ``width`` x ``height`` px, or the other way round."""
+        """Return the size of the upright picture stored as ``width`` x ``height`` px, or the
+        reverse."""
         return (height, width) if self.transpose else (width, height)
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A view of ``image`` (H,W), upright."""
+        """Return an upright view of ``image`` (H,W)."""
         upright = image.swapaxes(0, 1) if self.transpose else image
         return upright[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
 
 def orientation_of_frame(frame: VideoFrame, path: Path) -> Orientation:
-    """How ``frame`` of the file ``path`` is turned upright: by the EXIF block of a JPEG, else by
-    the display matrix, of which the nearest quarter turn counts."""
+    """Return how to turn ``frame`` of the file ``path`` upright.
+
+    The EXIF block of a JPEG decides, else the display matrix, rounded to the nearest quarter turn.
+    """
     # `frame.side_data` is never touched: where it meets side data that PyAV 18 cannot name (EXIF,
     # in photographs), it raises and leaves an object behind on which the garbage collector crashes.
     turned = {0: 1, 1: 8, 2: 3, 3: 6}[round(frame.rotation / 90) % 4]
@@ -100,15 +107,17 @@ def _exif_orientation(path: Path) -> int | None:
 
 
 def _matrix(frame: VideoFrame) -> int:
-    """The code of the matrix that decodes ``frame``; where the file is silent, what players assume:
-    BT.709 for high definition and BT.601 below."""
+    """The code of the matrix that decodes ``frame``.
+
+    Where the file is silent, what players assume: BT.709 for high definition and BT.601 below.
+    """
     if frame.colorspace in MATRICES or frame.colorspace in {_BT2020, 10}:
         return frame.colorspace
     return default_matrix(frame.width, frame.height)
 
 
 def default_matrix(width: int, height: int) -> int:
-    """The matrix that players assume for untagged pictures of this size."""
+    """Return the color matrix that players assume for untagged pictures of this size."""
     return 1 if width >= 1280 or height >= 720 else 5
 
 
@@ -118,8 +127,11 @@ def _is_wide(frame: VideoFrame) -> bool:
 
 
 def colour_tags(frame: VideoFrame) -> ColourTags:
-    """The tags under which the RGB of ``frame`` is best written again: its own, or BT.709 where it
-    was converted to it, holds RGB, or has a matrix that swscale cannot compute."""
+    """Return the tags under which the RGB of ``frame`` is best written again.
+
+    They are its own, or BT.709 if it was converted to that, holds RGB, or has a matrix that swscale
+    cannot compute.
+    """
     if frame.format.is_rgb or _is_wide(frame) or frame.colorspace not in MATRICES | {_UNSPECIFIED}:
         return BT709
     return ColourTags(frame.color_primaries, frame.color_trc, frame.colorspace, _is_full(frame))
@@ -131,17 +143,24 @@ def _is_full(frame: VideoFrame) -> bool:
 
 
 def describe_loss(frame: VideoFrame) -> str | None:
-    """What 8-bit SDR cannot hold of ``frame``, in words; None when nothing."""
+    """Return in words what 8-bit SDR cannot hold of ``frame``, None if nothing is lost."""
     bits = max(component.bits for component in frame.format.components)
     if _is_wide(frame):
         kind = _HDR_TRANSFER.get(frame.color_trc, "BT.2020")
-        return f"the {bits}-bit {kind} picture is converted to 8-bit SDR (BT.709); bright highlights are clipped"
+        return (
+            f"the {bits}-bit {kind} picture is converted to 8-bit SDR (BT.709); "
+            "bright highlights are clipped"
+        )
     return f"the {bits}-bit picture is reduced to 8 bits" if bits > 8 else None
 
 
 class ToRgb:
-    """Decoded frames to ``Frames`` of one size. ``size``: the stored (width, height) before
-    orientation, px; scaled within the same swscale pass, by area averaging."""
+    """Convert decoded frames to ``Frames`` of one size.
+
+    Args:
+        size: stored (width, height) in px before orientation; scaled in the same swscale pass, by
+            area averaging.
+    """
 
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
         self._size = size
@@ -150,16 +169,20 @@ class ToRgb:
         self._scaler = VideoReformatter()
 
     def empty(self, count: int) -> Tensor:
-        """Room for ``count`` frames, planes in memory."""
+        """Return memory for ``count`` frames, stored as planes."""
         width, height = self._orientation.size(*self._size)
         return torch.empty((count, 3, height, width), dtype=torch.uint8).permute(0, 2, 3, 1)
 
     def frames(self, pixels: Tensor, start: int) -> Frames:
+        """Return filled memory as ``Frames`` that begin at clip frame ``start``."""
         return Frames(pixels, start)
 
     def write(self, frame: VideoFrame, out: Tensor) -> None:
-        """Writes the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that is a view of
-        planes; transparent parts lie over black."""
+        """Write the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that is a view of
+        planes.
+
+        Transparent parts are laid over black.
+        """
         width, height = self._size
         alpha = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
@@ -191,13 +214,12 @@ class ToRgb:
 
 
 class ToCoded:
-    """Decoded frames to ``YuvFrames`` of the size of ``first``, without any conversion where all
-    are like it."""
+    """Copy decoded frames to ``YuvFrames``, converting only those unlike the first."""
 
     @staticmethod
     def takes(frame: VideoFrame) -> bool:
-        """Whether such frames can stay as they are coded: 8 bits, 4:2:0, even size, a matrix that
-        we compute."""
+        """Return whether a frame can stay coded: 8 bits, 4:2:0, even size, a matrix that we
+        compute."""
         even = frame.width % 2 == 0 and frame.height % 2 == 0
         return (
             frame.format.name in _CODED
@@ -216,13 +238,16 @@ class ToCoded:
         self._back = ToYuv("yuv420p", self._colour)
 
     def empty(self, count: int) -> Tensor:
+        """Return memory for ``count`` frames."""
         width, height = self._orientation.size(*self._size)
         return torch.empty((count, height * 3 // 2, width), dtype=torch.uint8)
 
     def frames(self, pixels: Tensor, start: int) -> YuvFrames:
+        """Return filled memory as ``YuvFrames`` that begin at clip frame ``start``."""
         return YuvFrames(pixels, self._colour, start)
 
     def write(self, frame: VideoFrame, out: Tensor) -> None:
+        """Write the upright ``frame`` into ``out`` (H*3/2,W) uint8."""
         if not self._alike(frame):  # the stream changes on its way
             rgb = self._rgb.empty(1)[0]
             self._rgb.write(frame, rgb)
@@ -237,8 +262,14 @@ class ToCoded:
 
 
 def coded_planes(pixels: Tensor) -> list[npt.NDArray[np.uint8]]:
-    """Luma (H,W), blue and red chroma (H/2,W/2) of one of ``YuvFrames``: views of ``pixels``
-    (H*3/2,W) on the CPU."""
+    """Return luma (H,W), blue and red chroma (H/2,W/2) of one coded frame.
+
+    Args:
+        pixels: (H*3/2,W) uint8 on the CPU.
+
+    Returns:
+        Views of ``pixels``.
+    """
     rows, width = pixels.shape
     chroma = pixels[rows * 2 // 3 :].view(2, rows // 3, width // 2).numpy()
     return [pixels[: rows * 2 // 3].numpy(), chroma[0], chroma[1]]
@@ -251,7 +282,7 @@ def _array(plane: VideoPlane, width: int) -> npt.NDArray[np.uint8]:
 
 
 class ToYuv:
-    """RGB and coded arrays to frames for the encoder, in ``colour``'s matrix and range."""
+    """Convert RGB and coded arrays to frames for the encoder, in one color matrix and range."""
 
     def __init__(self, pixel_format: str, colour: ColourTags) -> None:
         self._format = pixel_format
@@ -259,7 +290,7 @@ class ToYuv:
         self._scaler = VideoReformatter()
 
     def rgb(self, planes: npt.NDArray[np.uint8]) -> VideoFrame:
-        """``planes`` (3,H,W), red first."""
+        """Convert ``planes`` (3,H,W), red first."""
         _, height, width = planes.shape
         frame = VideoFrame(width, height, "gbrp")
         for channel, plane in zip(_GBR, frame.planes, strict=True):
@@ -267,8 +298,10 @@ class ToYuv:
         return self._coded(frame)
 
     def coded(self, pixels: Tensor, colour: ColourTags) -> VideoFrame:
-        """``pixels`` (H*3/2,W) of ``YuvFrames`` coded as ``colour`` says: copied where the encoder
-        wants them so."""
+        """Convert ``pixels`` (H*3/2,W) coded as ``colour`` says.
+
+        Copied if the encoder wants them so.
+        """
         rows, width = pixels.shape
         frame = VideoFrame(width, rows * 2 // 3, "yuv420p")
         for plane, part in zip(frame.planes, coded_planes(pixels), strict=True):
@@ -304,8 +337,10 @@ def _range(colour: ColourTags) -> ColorRange:
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
-    """``pixels`` (N,H,W,3) as contiguous uint8 planes (N,3,H,W) on the CPU; floats in [0,1] are
-    rounded to the nearest of 0..255."""
+    """Return ``pixels`` (N,H,W,3) as contiguous uint8 planes (N,3,H,W) on the CPU.
+
+    Floats in [0,1] are rounded to the nearest of 0..255.
+    """
     if pixels.dtype != torch.uint8:
         pixels = pixels.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
     return pixels.permute(0, 3, 1, 2).cpu().contiguous()

@@ -1,5 +1,4 @@
-"""A clip with its sound earlier or later: the picture's packets as they are, the sound cut to the
-sample."""
+"""Copy a clip with its sound moved in time: the picture's packets as they are."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -41,16 +40,25 @@ def shift_audio(
     on_warning: Warn | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Writes ``out``: the picture of ``src``, packet by packet, with its first sound track (or that
-    of the file ``audio``, or the sound ``audio``) ``delay`` seconds later. > 0: silence is put
-    before it; < 0: its beginning is cut off. Nothing is cut at the end, where the sound may outlast
-    the picture. Further sound tracks and subtitles are copied as they are. on_progress(done, total)
-    in seconds.
+    """Write a clip with its sound ``delay`` seconds later.
 
     The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded
-    again, AAC (Opus in WebM); with ``delay`` 0 a file's is copied where the container takes it.
-    MediaError when ``src`` has no picture or no sound, when the container of ``out`` cannot hold
-    the picture's codec, or when ``out`` cannot be written.
+    again, as AAC (Opus in WebM); with ``delay`` 0 the sound of a file is copied if the container
+    takes it. Nothing is cut at the end, where the sound may outlast the picture. Further sound
+    tracks and subtitles are copied.
+
+    Args:
+        src: clip whose picture is copied packet by packet.
+        out: file to write.
+        delay: > 0 puts silence before the sound, < 0 cuts its beginning.
+        audio: sound to use in place of the first track of ``src``.
+        overwrite: whether ``out`` may exist.
+        on_warning: called with each warning.
+        on_progress: called with seconds done and total.
+
+    Raises:
+        MediaError: If ``src`` has no picture or no sound, the container of ``out`` cannot hold the
+            picture's codec, or ``out`` cannot be written.
     """
     src, out = Path(src), Path(out)
     source = audio if isinstance(audio, Audio) else src if audio is None else Path(audio)
@@ -94,8 +102,11 @@ def shift_audio(
 
 
 def suffix_for_copy(src: Path | str) -> str:
-    """.mp4 where that holds the picture of ``src`` as it is, and players expect it there; else
-    .mkv. MediaError."""
+    """Return .mp4 if that holds the picture of ``src`` as it is and players expect it, else .mkv.
+
+    Raises:
+        MediaError: If the file cannot be read.
+    """
     with open_source(Path(src)) as reader:
         stream = picture_stream(reader)
         if stream is None:
@@ -107,5 +118,6 @@ def _check_codec(writer: OutputContainer, stream: VideoStream, out: Path) -> Non
     codec = stream.codec_context.name
     if codec not in writer.supported_codecs:
         raise MediaError(
-            f"{out}: {out.suffix} cannot hold the picture's codec {codec} as it is; write an .mkv instead"
+            f"{out}: {out.suffix} cannot hold the picture's codec {codec} as it is; write an .mkv "
+            "instead"
         )

@@ -1,4 +1,4 @@
-"""Pictures in: what a file holds, and its frames at a constant rate."""
+"""Read what a video or picture file holds, and its frames at a constant rate."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -42,12 +42,18 @@ T = TypeVar("T")
 
 
 def probe(src: Path | str) -> VideoInfo:
-    """What ``read_frames`` gives by default: size in px (upright; the pixel shape is taken as
-    square), the average rate of the source as an exact Fraction (25 for stills), the number of
-    frames as the header tells it (None where it does not; it may be off by a few), and the colour
-    tags under which the RGB is best written again.
+    """Return what ``read_frames`` gives by default.
 
-    MediaError when the file is missing, damaged or has no picture.
+    Args:
+        src: the file.
+
+    Returns:
+        Size in px (upright; pixels are taken as square), the average rate as an exact Fraction (25
+        for stills), the number of frames by the header (None if it does not say; it may be off by a
+        few), and the color tags under which the RGB is best written again.
+
+    Raises:
+        MediaError: If the file is missing, damaged or has no picture.
     """
     path = Path(src)
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
@@ -74,25 +80,33 @@ def read_frames(
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames]:
-    """The picture of ``src`` as uint8 RGB at a constant rate, ``chunk`` frames at a time (fewer in
-    the last).
+    """Read a file as uint8 RGB at a constant rate, ``chunk`` frames at a time.
 
     Clip frame i is the source frame shown at the time (i + 1/2) / fps after the first one, the
     middle of its own showing, so that time stamps rounded to milliseconds neither drop nor repeat
     frames and a source at a constant rate passes one to one; missing frames are repeated. Times are
     exact: nothing drifts over hours. The pixels are views of planes, which decoders, networks and
-    encoders all work on.
+    encoders use. Transparent parts are laid over black; more than 8 bits and HDR become 8-bit SDR
+    BT.709 with a warning.
 
-    fps: frames per second; default the source's average (``probe``). start, stop: clip indices at
-    that rate, half-open; reading begins at the keyframe before. every: only clip indices divisible
-    by it; then ``pixels[k]`` is clip frame ``start + k * every`` of its Frames. reverse: the same
-    frames from the last to the first, in bounded memory; then ``pixels[k]`` is clip frame ``start -
-    k * every``. size: (width, height) px of the upright picture, scaled by area averaging.
-    Transparent parts lie over black; more than 8 bits and HDR become 8-bit SDR BT.709 with a
-    warning.
+    Args:
+        src: the file.
+        chunk: frames per piece; the last piece may hold fewer.
+        fps: frames per second; None for the source's average (``probe``).
+        start: first clip frame at that rate; reading begins at the keyframe before.
+        stop: end (exclusive); it may lie past the end.
+        every: give only clip frames divisible by it; then ``pixels[k]`` is clip frame
+            ``start + k * every`` of its Frames.
+        size: (width, height) px of the upright picture, scaled by area averaging.
+        reverse: give the same frames from the last to the first, in bounded memory; then
+            ``pixels[k]`` is clip frame ``start - k * every``.
+        on_warning: called with each warning.
 
-    A stop past the end is no error. MediaError when the file cannot be read or no frame can be
-    decoded.
+    Yields:
+        Pieces of the clip.
+
+    Raises:
+        MediaError: If the file cannot be read or no frame can be decoded.
     """
     clip = _clip(src, fps, every, size, chunk, start, stop, on_warning)
     frames = clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
@@ -109,8 +123,11 @@ def read_coded(
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames | YuvFrames]:
-    """``read_frames``, but a file in 8-bit 4:2:0 of even size keeps its own numbers: all that comes
-    is ``YuvFrames``. From any other comes RGB."""
+    """Read like ``read_frames``, but keep the coded numbers of a file in 8-bit 4:2:0 of even size.
+
+    Yields:
+        ``YuvFrames`` for such a file, else ``Frames``.
+    """
     clip = _clip(src, fps, 1, None, chunk, start, stop, on_warning, coded=True)
     return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
 
@@ -129,7 +146,8 @@ def _clip(
 ) -> "_Clip":
     if chunk < 1 or every < 1 or start < 0 or (stop is not None and stop < start):
         raise ValueError(
-            f"chunk={chunk}, every={every}, start={start}, stop={stop}; wanted 1.., 1.., 0 <= start <= stop"
+            f"chunk={chunk}, every={every}, start={start}, stop={stop}; wanted 1.., 1.., 0 <= "
+            "start <= stop"
         )
     if fps is not None and fps <= 0:
         raise ValueError(f"fps is {fps}; wanted a positive Fraction")
@@ -141,9 +159,16 @@ def _clip(
 def resample_times(
     timed: Iterable[tuple[Fraction, Fraction, T]], fps: Fraction
 ) -> Iterator[tuple[int, int, T]]:
-    """Pictures at any times to a constant rate: (time, duration, picture), in seconds from clip
-    frame 0 and in order, become (first, end, picture), shown in clip frames first..end-1. A picture
-    that falls between two clip frames is left out. Exact for any length."""
+    """Map pictures at any times to a constant rate, exactly for any length.
+
+    Args:
+        timed: (time, duration, picture) in seconds from clip frame 0, in order.
+        fps: the constant rate.
+
+    Yields:
+        (first, end, picture): the picture is shown in clip frames first..end-1. A picture that
+        falls between two clip frames is left out.
+    """
     first, end, held = 0, 0, None
     for time, duration, picture in timed:
         begin = _nearest(time * fps)
@@ -159,7 +184,7 @@ def resample_times(
 
 @dataclass(slots=True)
 class _Clip:
-    """One file at one rate, for one reader. Every pass opens the file anew."""
+    """One file at one rate, for one reader. Every pass opens the file again."""
 
     path: Path
     fps: Fraction | None
@@ -265,7 +290,8 @@ class _Clip:
         if there < promised - 3 * period:  # headers round, and leave out what an edit list trims
             wanted = f"{float(promised):.2f} s that its header promises"
             self.warn(
-                f"{self.path.name}: the picture ends at {float(there):.2f} of the {wanted}; the file is incomplete"
+                f"{self.path.name}: the picture ends at {float(there):.2f} of the {wanted}; the "
+                "file is incomplete"
             )
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
@@ -315,9 +341,11 @@ def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None
 
 
 def _average_rate(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Frames per second by the header. A rate that differs from a customary one by less than half a
-    frame over the whole file, and by less than 0.01, was measured on rounded time stamps and is
-    taken for it."""
+    """Frames per second by the header.
+
+    A rate that differs from a customary one by less than half a frame over the whole file, and by
+    less than 0.01, was measured on rounded time stamps and is taken for it.
+    """
     rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rate = next((rate for rate in rates if rate and 0 < rate <= _MAX_FPS), STILL_FPS)
     seconds = _duration(container, stream) or Fraction(3600)

@@ -1,4 +1,4 @@
-"""Pictures and sound out: one file, written under a temporary name and renamed when it is whole."""
+"""Write pictures and sound to one file, which gets its name when it is whole."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -29,28 +29,38 @@ _H264_CODEC = "libx264"
 
 
 class VideoWriter:
-    """Writes frames and their sound to ``path``; use it in a ``with`` block.
+    """Write frames and their sound to a file; use it in a ``with`` block.
 
     The file appears under its name when the block ends without an exception; after any exception, a
     keyboard interrupt included, nothing is left behind. The container follows the suffix: .mp4,
     .m4v, .mov, .mkv, .webm.
 
-    info: size in px, rate and colour tags of the output; the tags are kept on the stream and decide
-    the RGB to YUV conversion. H.264 in 4:2:0, the only kind that every player shows, has even
-    sizes: an odd width or height is padded by repeating the last column or row, with a warning
-    (lossless RGB codecs keep odd sizes). audio: the sound. It is copied packet by packet where the
-    container takes its codec and it is not cut at its start; otherwise it is encoded as AAC (Opus
-    in WebM) at its own rate. It ends with the picture, a copied track to within one packet.
-    extra_tracks_from: a file whose further sound tracks and subtitles are copied where the
-    container takes them, from ``extra_start`` seconds on; the others are named to ``on_warning``.
-    codec: an FFmpeg encoder; crf and preset are meant for x264, x265 and VP9 (crf alone).
-    repeatable: the same frames give the same picture every time, which x264's macroblock tree does
-    not (the build in PyAV 18.1: a quarter of the files of one 240 px clip differed by a few levels,
-    with one thread one in ten); it costs some size. metadata: kept in the file.
+    Args:
+        path: the file.
+        info: size in px, rate and color tags of the output; the tags are kept on the stream and
+            decide the RGB to YUV conversion. H.264 in 4:2:0, the only kind that every player shows,
+            has even sizes: an odd width or height is padded by repeating the last column or row,
+            with a warning (lossless RGB codecs keep odd sizes).
+        audio: the sound. It is copied packet by packet if the container takes its codec and it is
+            not cut at its start; otherwise it is encoded as AAC (Opus in WebM) at its own rate. It
+            ends with the picture, a copied track to within one packet.
+        extra_tracks_from: a file whose further sound tracks and subtitles are copied if the
+            container takes them; ``on_warning`` is called with the others.
+        extra_start: seconds of that file that belong to the first frame.
+        codec: an FFmpeg encoder.
+        crf: quality of x264, x265 and VP9.
+        preset: speed of x264 and x265.
+        repeatable: make the same frames give the same picture every time, which x264's macroblock
+            tree does not (the build in PyAV 18.1: a quarter of the files of one 240 px clip
+            differed by a few levels, with one thread one in ten); it costs some size.
+        metadata: kept in the file.
+        overwrite: whether the file may exist.
+        on_warning: called with each warning.
 
-    MediaError when the file exists and ``overwrite`` is not set, its folder is missing or not
-    writable, the encoder or container is not there, or no frame was written. ValueError for frames
-    of another size.
+    Raises:
+        MediaError: If the file exists and ``overwrite`` is not set, its folder is missing or not
+            writable, the encoder or container is not there, or no frame was written.
+        ValueError: If frames are of another size.
     """
 
     def __init__(
@@ -100,15 +110,15 @@ class VideoWriter:
         return self
 
     def write(self, frames: Frames | YuvFrames) -> None:
-        """Appends ``frames``, whose size must be that of ``info``; their ``start`` is not looked
-        at."""
+        """Append ``frames``, whose size must be that of ``info``; their ``start`` is ignored."""
         height, width = (
             frames.luma.shape[2:] if isinstance(frames, YuvFrames) else frames.pixels.shape[1:3]
         )
         if (width, height) != (self._info.width, self._info.height):
             wanted = f"{self._info.width}x{self._info.height}"
             raise ValueError(
-                f"frames are {width}x{height} px; wanted {wanted}, the size that the writer was opened with"
+                f"frames are {width}x{height} px; wanted {wanted}, the size that the writer was "
+                "opened with"
             )
         with raise_media_errors(self._path, "cannot be written"):
             for frame in self._pictures(frames):
@@ -177,7 +187,8 @@ class VideoWriter:
         self._pad = (info.height % 2, info.width % 2) if subsampled else (0, 0)
         if any(self._pad):
             self._warn(
-                f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by repeating the edge"
+                f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by "
+                "repeating the edge"
             )
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         stream.pix_fmt = pixel_format

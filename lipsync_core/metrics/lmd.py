@@ -1,4 +1,4 @@
-"""LMD: how far lips are from where the true ones are, by dense landmarks."""
+"""LMD, the distance between true and generated lips by dense landmarks."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -10,21 +10,22 @@ from .aggregate import FrameValues, mean
 
 
 class LipFinder(Protocol):
-    """What finds lips: ``LandmarkModel``, or ``faces.landmarks.LandmarkFinder``."""
+    """Interface of lip finders: ``LandmarkModel`` and ``faces.landmarks.LandmarkFinder``."""
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, lips (L,2) in frame px) of each frame in which the face of ``track`` is
-        visible."""
+        """Yield the clip index and lips (L,2) in frame px of each frame that shows the face."""
         ...
 
 
 class LandmarkDistance(FrameValues):
-    """LMD (Chen et al. 2018): the mean distance between corresponding lip points of the true and
-    the generated face, after their centres are laid upon each other. ``model`` None measures
-    nothing.
+    """Landmark distance (LMD, Chen et al. 2018); 0 or more, lower is better.
 
-    Here in hundredths of the distance between the eyes, so that large and small faces compare;
-    papers give px of their own crops.
+    The mean distance between corresponding lip points of the true and the generated face, after
+    their centers are aligned. In hundredths of the distance between the eyes, so that large and
+    small faces compare; papers give px of their own crops.
+
+    Args:
+        model: Finds the lips; None measures nothing.
     """
 
     def __init__(self, model: LipFinder | None) -> None:
@@ -32,10 +33,21 @@ class LandmarkDistance(FrameValues):
         self.model = model
 
     def update(self, real: Frames, generated: Frames, track: FaceTrack) -> None:
-        """The same frames, true and generated, and one track for both; those without the face do
-        not count."""
+        """Compare frames; those without the face do not count.
+
+        Args:
+            real: True frames.
+            generated: The same frames, generated.
+            track: The face, one track for both.
+
+        Raises:
+            ValueError: For frames of another size or start.
+        """
         if real.pixels.shape != generated.pixels.shape or real.start != generated.start:
-            got = f"{tuple(real.pixels.shape)} from {real.start}, {tuple(generated.pixels.shape)} from {generated.start}"
+            got = (
+                f"{tuple(real.pixels.shape)} from {real.start}, "
+                f"{tuple(generated.pixels.shape)} from {generated.start}"
+            )
             raise ValueError(f"frames are {got}; wanted the same frames twice")
         if self.model is None:
             return
@@ -46,5 +58,5 @@ class LandmarkDistance(FrameValues):
             self.values.append(100 * float(apart / (left - right).norm().clamp_min(1e-6)))
 
     def compute(self) -> float | None:
-        """The mean over frames; None without a model or without a face."""
+        """Return the mean over frames, None without a model or without a face."""
         return mean(self.values)

@@ -1,5 +1,4 @@
-"""PSNR and SSIM: how close pictures are to the true ones, where the truth is known (a clip dubbed
-with its own speech)."""
+"""PSNR and SSIM against true pictures, such as those of a clip dubbed with its own speech."""
 
 import math
 
@@ -13,17 +12,28 @@ SSIM_WINDOW_PX = 11
 
 
 class PSNR(FrameValues):
-    """Peak signal-to-noise ratio, of the squared error over all frames (what encoders print as
-    global PSNR)."""
+    """Peak signal-to-noise ratio; higher is better.
+
+    -10 log10 of the mean squared error over all pixels of all frames, values in [0, 1] (encoders
+    print it as global PSNR). In dB, infinite for equal pictures. Own code, because it is one line
+    and sums exactly over frames that are merged from several workers.
+    """
 
     def update(self, real: Tensor, generated: Tensor) -> None:
-        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1]. ValueError
-        where shapes differ."""
+        """Compare two stacks of pictures.
+
+        Args:
+            real: (N,H,W,3), uint8 in [0,255] or float in [0,1].
+            generated: The same shape; its type may differ.
+
+        Raises:
+            ValueError: For shapes that differ.
+        """
         for a, b in zip(*_check_pairs(real, generated), strict=True):
             self.values.append(float((_to_unit_range(a) - _to_unit_range(b)).square().mean()))
 
     def compute(self) -> float | None:
-        """In dB; infinite where all pictures are equal, None without any."""
+        """Return dB, infinite for equal pictures, None without any."""
         error = mean(self.values)
         if error is None:
             return None
@@ -31,18 +41,29 @@ class PSNR(FrameValues):
 
 
 class SSIM(FrameValues):
-    """Structural similarity, the mean over frames and channels, as Wang et al. (2004) define it and
-    scikit-image computes it (Gaussian windows, population covariance)."""
+    """Structural similarity; in [-1, 1], higher is better, 1 for equal pictures.
+
+    The mean over frames and channels, as Wang et al. (2004) define it and scikit-image computes it
+    (Gaussian windows of 11 px with sigma 1.5, population covariance).
+    """
 
     def update(self, real: Tensor, generated: Tensor) -> None:
-        """Two stacks of pictures (N,H,W,3), each uint8 in [0,255] or float in [0,1], at least 11 px
-        high and wide. ValueError where they are smaller or their shapes differ."""
+        """Compare two stacks of pictures.
+
+        Args:
+            real: (N,H,W,3), uint8 in [0,255] or float in [0,1], at least 11 px high and wide.
+            generated: The same shape; its type may differ.
+
+        Raises:
+            ValueError: For smaller pictures, and for shapes that differ.
+        """
         from skimage.metrics import structural_similarity  # slow to import, and only this needs it
 
         reals, fakes = _check_pairs(real, generated)
         if min(real.shape[1:3]) < SSIM_WINDOW_PX:
             raise ValueError(
-                f"pictures of {tuple(real.shape[1:3])} px; SSIM's window wants at least {SSIM_WINDOW_PX}"
+                f"pictures of {tuple(real.shape[1:3])} px; "
+                f"SSIM's window needs at least {SSIM_WINDOW_PX}"
             )
         for a, b in zip(reals, fakes, strict=True):
             value = structural_similarity(
@@ -57,7 +78,7 @@ class SSIM(FrameValues):
             self.values.append(float(value))  # pyright: ignore[reportArgumentType]
 
     def compute(self) -> float | None:
-        """In [-1,1], 1 for equal pictures; None without any."""
+        """Return the mean in [-1, 1], None without pictures."""
         return mean(self.values)
 
 

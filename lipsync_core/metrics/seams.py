@@ -1,5 +1,4 @@
-"""What gives a redrawn mouth away at its edge, against the undubbed frames: a line, a step of
-colour, a flicker."""
+"""Seam of a dub against the undubbed frames: line, color step and flicker at its edge."""
 
 import math
 from dataclasses import dataclass
@@ -19,13 +18,15 @@ _STILL = 3.0
 
 @dataclass(frozen=True, slots=True)
 class SeamFigures:
-    """Means over frames; 0 is a mouth without a seam, or the source itself. None where nothing was
-    measured.
+    """Means over frames; lower is better, 0 without a seam, None if nothing was measured.
 
-    ``line``: levels of 255 per px by which the gradient across the edge differs from the source's
-    at the same place; ``step``: levels by which the colour just inside the edge differs from the
-    source's, in 24 sectors of the edge, root mean square over channels; ``flicker``: levels a frame
-    by which the edge changes where the source does not."""
+    Attributes:
+        line: Levels of 255 per px by which the gradient across the edge differs from the source's
+            at the same place.
+        step: Levels by which the color just inside the edge differs from the source's, in 24
+            sectors of the edge, root mean square over channels.
+        flicker: Levels a frame by which the edge changes while the source does not.
+    """
 
     line: float | None
     step: float | None
@@ -33,16 +34,23 @@ class SeamFigures:
 
 
 class Seams:
-    """Compares a dub with its source along the edge of what was redrawn, wherever that lies: each
-    method is judged at its own edge, where ``alpha``, the share of new pixels, changes."""
+    """Compares a dub with its source along the edge of the generated pixels.
+
+    Each method is measured at its own edge, where ``alpha``, the opacity of new pixels, changes.
+    """
 
     def __init__(self) -> None:
         self.lines, self.steps, self.flickers = FrameValues(), FrameValues(), FrameValues()
         self._last: tuple[Tensor, Tensor] | None = None
 
     def update(self, source: Frames, result: Frames, alpha: Tensor) -> None:
-        """The next frames of one clip, of one size, as they were and as they are; alpha (N,H,W) in
-        [0,1]."""
+        """Measure the next frames of one clip.
+
+        Args:
+            source: Undubbed frames.
+            result: The same frames dubbed, of the same size.
+            alpha: (N,H,W) opacity of new pixels in [0,1].
+        """
         for before, after, share in zip(
             _to_levels(source), _to_levels(result), alpha.float(), strict=True
         ):
@@ -70,6 +78,7 @@ class Seams:
             self.flickers.values.append(_weighted_mean((luma - self._last[1]).abs(), still))
 
     def compute(self) -> SeamFigures:
+        """Return the means over frames."""
         return SeamFigures(
             mean(self.lines.values), mean(self.steps.values), mean(self.flickers.values)
         )

@@ -1,4 +1,4 @@
-"""Do lips and sound agree, and if not: by how much, and how sure is that?
+"""Measure the offset between lips and sound, and its confidence.
 
 Mode ``exact``. For every window of frames the L2 distance to the windows of sound up to 15 frames
 earlier and later is taken; the curve is its mean over the clip, its minimum the offset. Nothing is
@@ -53,14 +53,24 @@ def score_sync(
     start: int = 0,
     search: int = SEARCH,
 ) -> SyncScore:
-    """How well one face agrees with ``audio`` (mono, at ``scorer.rate``; sample 0 belongs to frame
-    0).
+    """Score how well one face agrees with a sound.
 
-    ``faces``: crops (N,3,S,S) RGB in [0,1] of consecutive frames from ``start`` on at
-    ``scorer.fps``, whole or in pieces; they are looked at piece by piece, and no more than 31
-    numbers a frame are kept. Frames of the score are frames at ``scorer.fps`` (25: 40 ms), whatever
-    the rate of the file; ``offset_ms`` is the same in milliseconds. ValueError for sound of another
-    rate or shorter than one window.
+    Pieces are embedded one by one; no more than 31 numbers a frame are kept.
+
+    Args:
+        faces: Crops (N,3,S,S) RGB in [0,1] of consecutive frames at ``scorer.fps``, whole or in
+            pieces.
+        audio: Mono, at ``scorer.rate``; sample 0 belongs to frame 0.
+        scorer: The network that compares lips and sound.
+        start: Index of the first frame of ``faces``.
+        search: Frames to each side in which the offset is searched.
+
+    Returns:
+        The score, in frames at ``scorer.fps`` (25: 40 ms) whatever the rate of the file;
+        ``offset_ms`` is the same in milliseconds.
+
+    Raises:
+        ValueError: For sound of another rate or shorter than one window.
     """
     meter = SyncMeter(scorer, audio, search=search)
     for piece in [faces] if isinstance(faces, Tensor) else faces:
@@ -77,7 +87,18 @@ def score_tracks(
     tracks: Sequence[FaceTrack],
     search: int = SEARCH,
 ) -> list[SyncScore]:
-    """``score_sync`` of every track, in one pass over the ``frames`` of a clip at ``scorer.fps``."""
+    """Score every track as ``score_sync`` does, in one pass over the frames.
+
+    Args:
+        frames: The clip at ``scorer.fps``, in chunks.
+        audio: Mono, at ``scorer.rate``; sample 0 belongs to frame 0.
+        scorer: The network that compares lips and sound.
+        tracks: The faces.
+        search: Frames to each side in which the offset is searched.
+
+    Returns:
+        The scores in the order of ``tracks``.
+    """
     return [
         meter.compute()
         for meter in meter_tracks(frames, audio, scorer, tracks=tracks, search=search)
@@ -92,7 +113,18 @@ def meter_tracks(
     tracks: Sequence[FaceTrack],
     search: int = SEARCH,
 ) -> list["SyncMeter"]:
-    """A meter for every track that has seen all of its frames."""
+    """Feed the frames of a clip to one meter per track.
+
+    Args:
+        frames: The clip at ``scorer.fps``, in chunks.
+        audio: Mono, at ``scorer.rate``; sample 0 belongs to frame 0.
+        scorer: The network that compares lips and sound.
+        tracks: The faces.
+        search: Frames to each side in which the offset is searched.
+
+    Returns:
+        The meters in the order of ``tracks``, each updated with all frames of its track.
+    """
     sound = embed_audio_windows(audio, scorer)
     meters = [SyncMeter(scorer, audio, sound=sound, search=search) for _ in tracks]
     for chunk in frames:
@@ -114,12 +146,22 @@ def meter_tracks(
 
 
 def embed_audio_windows(audio: Audio, scorer: Scorer) -> Tensor:
-    """(A,D) every window of the sound that lies whole within it; window k begins with frame k at
-    ``scorer.fps``."""
+    """Embed every window that the sound contains completely.
+
+    Args:
+        audio: Mono, at ``scorer.rate``.
+        scorer: The network that embeds it.
+
+    Returns:
+        (A, D) vectors; window k begins with frame k at ``scorer.fps``.
+
+    Raises:
+        ValueError: For sound of another rate or shorter than one window.
+    """
     if audio.rate != scorer.rate or audio.samples.shape[0] != 1:
         raise ValueError(
-            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {scorer.rate} Hz: "
-            "use resample() and mono() first"
+            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; "
+            f"wanted mono at {scorer.rate} Hz: use resample() and mono() first"
         )
     seconds = Fraction(audio.samples.shape[1], audio.rate)
     count = math.floor(seconds * scorer.fps) - scorer.window + 1
@@ -134,8 +176,14 @@ def embed_audio_windows(audio: Audio, scorer: Scorer) -> Tensor:
 
 
 class SyncMeter:
-    """The score of one face, piece by piece. ``sound``: what ``embed_audio_windows`` made of ``audio``, where
-    several faces share it."""
+    """Scores one face, piece by piece.
+
+    Args:
+        scorer: The network that compares lips and sound.
+        audio: Mono, at ``scorer.rate``; sample 0 belongs to frame 0.
+        sound: Result of ``embed_audio_windows`` for ``audio``, if several faces share it.
+        search: Frames to each side in which the offset is searched.
+    """
 
     def __init__(
         self, scorer: Scorer, audio: Audio, *, sound: Tensor | None = None, search: int = SEARCH
@@ -153,8 +201,13 @@ class SyncMeter:
         self._distances: list[Tensor] = []
 
     def update(self, faces: Tensor, start: int) -> None:
-        """Crops (N,3,S,S) of the frames ``start`` .. ``start+N-1``; where that is not where the
-        last piece ended, the face was away, and no window spans the gap."""
+        """Add consecutive frames.
+
+        Args:
+            faces: Crops (N,3,S,S) RGB in [0,1].
+            start: Index of the first one. If the last piece did not end there, the face was not
+                visible in between, and no window spans the gap.
+        """
         if self._held is not None and start == self._next:
             faces, start = torch.cat([self._held, faces]), start - self._held.shape[0]
         self._next = start + faces.shape[0]
@@ -168,8 +221,11 @@ class SyncMeter:
             )
 
     def windows(self) -> tuple[Tensor, Tensor]:
-        """Of every window of frames so far: (W,) its first frame, and (W, 2*search+1) its
-        distances; see ``shift_distances``."""
+        """Return the windows so far.
+
+        Returns:
+            (W,) first frame of each window, and (W, 2*search+1) its ``shift_distances``.
+        """
         width = 2 * self._search + 1
         starts = torch.cat([torch.zeros(0, dtype=torch.long), *self._starts])
         return starts, torch.cat([torch.zeros(0, width), *self._distances])
@@ -183,14 +239,17 @@ class SyncMeter:
         distances = distances[:, self._search - search : self._search + search + 1]
         curve = distances.nanmean(0)
         offset, confidence = find_offset(curve)
-        error, chance = _error_and_chance(distances)
+        generator = torch.Generator().manual_seed(0)  # the same clip always gives the same verdict
+        sums, pairs = _block_sums(distances)
+        error = _offset_error(sums, pairs, distances.nanmean(0).argmin(), generator)
+        chance = _chance_confidence(sums, pairs, generator)
         reason = None
         if self._silent:
             reason = "the sound is silent"
         elif confidence <= max(chance, _ROUNDING * float(curve.min())):
             reason = (
-                f"the curve is flat: no offset stands out, with a confidence of {confidence:.3f} where chance alone "
-                f"reaches {chance:.3f}"
+                f"the curve is flat: no offset stands out, with a confidence of {confidence:.3f} "
+                f"where chance alone reaches {chance:.3f}"
             )
         by_frame = _median_per_frame(
             curve.median() - distances[:, search - offset], starts, self._scorer.window
@@ -214,9 +273,18 @@ class SyncMeter:
 def shift_distances(
     video: Tensor, sound: Tensor, *, start: int = 0, search: int = SEARCH
 ) -> Tensor:
-    """(N, 2*search+1) L2 distance of each window of frames, video (N,D), the first of which begins
-    with frame ``start``, to the windows sound (A,D) that begin j - search frames later; NaN where
-    there is none."""
+    """Compare each window of frames with the windows of sound around it.
+
+    Args:
+        video: (N, D) windows of frames.
+        sound: (A, D) windows of sound; the first begins with frame 0.
+        start: The frame with which the first window of ``video`` begins.
+        search: Frames to each side.
+
+    Returns:
+        (N, 2*search+1) L2 distances; column j is the sound that begins j - search frames later, NaN
+        if there is none.
+    """
     index = torch.arange(start, start + video.shape[0])
     out = video.new_full((video.shape[0], 2 * search + 1), torch.nan)
     for j in range(2 * search + 1):
@@ -227,9 +295,15 @@ def shift_distances(
 
 
 def search_range(distances: Tensor) -> int:
-    """How many frames to each side the (N, 2K+1) ``distances`` carry a search: as far as every
-    shift compares at least 4 windows, and at least half as many as the shift that compares most. 15
-    from 1.4 s on, 4 for half a second."""
+    """Find how far a search is supported by enough windows.
+
+    Args:
+        distances: (N, 2K+1) result of ``shift_distances``.
+
+    Returns:
+        Frames to each side at which every shift compares at least 4 windows, and at least half as
+        many as the shift that compares most: 15 from 1.4 s on, 4 for half a second.
+    """
     pairs = (~distances.isnan()).sum(0)
     enough = (pairs >= _LEAST_PAIRS) & (2 * pairs >= pairs.max())
     middle = pairs.shape[0] // 2
@@ -238,53 +312,107 @@ def search_range(distances: Tensor) -> int:
 
 
 def offset_curve(audio: Tensor, video: Tensor, shifts: int = SEARCH) -> Tensor:
-    """(2*shifts+1,) mean cosine distance of unit vectors video (N,D) to the audio (A,D) that lies
-    j-shifts frames later."""
+    """Average the cosine distance over a clip at every shift.
+
+    Args:
+        audio: (A, D) unit vectors.
+        video: (N, D) unit vectors.
+        shifts: Frames to each side.
+
+    Returns:
+        (2*shifts+1,) mean distances to the audio j - shifts frames later.
+    """
     return (shift_distances(video, audio, search=shifts).square() / 2).nanmean(0)
 
 
 def find_offset(curve: Tensor) -> tuple[int, float]:
-    """The offset in frames (> 0: the sound is early) and median minus minimum of the curve."""
+    """Read the offset from a curve of distances.
+
+    Args:
+        curve: (2K+1,) mean distance at each shift.
+
+    Returns:
+        The offset in frames (> 0: the sound is early), and the confidence: median minus minimum.
+    """
     best = int(curve.nan_to_num(torch.inf).argmin())
     return curve.shape[0] // 2 - best, float(curve.nanmedian() - curve[best])
 
 
-def _error_and_chance(distances: Tensor) -> tuple[float, float]:
-    """Of (N,S) distances: the standard error of the offset in frames, and the confidence that
-    chance stays below in 19 of 20 cases.
+def _block_sums(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum the distances of neighboring windows, which are not independent of each other.
 
-    The clip is cut into blocks. Error: offsets of clips put together from blocks drawn with
-    replacement (bootstrap), their rms distance from the offset found, and the rounding to whole
-    frames (1/12). Chance: every block's curve is turned round by a shift of its own, so that blocks
-    agree on an offset only by accident; silence, noise, a still face and strangers' speech do no
-    better. The seed is fixed.
+    Args:
+        distances: (N, S) distances, NaN where nothing was compared.
+
+    Returns:
+        (B, S) sums over blocks of about 10 windows, and (B, S) how many distances each holds.
     """
     count, shifts = distances.shape
     blocks = min(max(count // _BLOCK, _LEAST_BLOCKS), _MOST_BLOCKS)
     block = torch.arange(count) * blocks // count
-    sums = distances.new_zeros(blocks, shifts).index_add_(0, block, distances.nan_to_num(0))
-    pairs = distances.new_zeros(blocks, shifts).index_add_(
-        0, block, (~distances.isnan()).to(distances.dtype)
-    )
-    random = torch.Generator().manual_seed(0)
+    zeros = distances.new_zeros(blocks, shifts)
+    sums = zeros.index_add(0, block, distances.nan_to_num(0))
+    return sums, zeros.index_add(0, block, (~distances.isnan()).to(distances.dtype))
 
-    drawn = torch.randint(0, blocks, (_DRAWS, blocks), generator=random)
-    curves = (sums[drawn].sum(1) / pairs[drawn].sum(1)).nan_to_num(torch.inf)
-    missed = curves.argmin(1) - distances.nanmean(0).argmin()
-    error = float((missed.double().square().mean() + 1 / 12).sqrt())
 
-    turns = torch.randint(0, shifts, (_DRAWS, blocks, 1), generator=random)
-    turned = (torch.arange(shifts) + turns) % shifts  # (DRAWS, blocks, S)
+def _offset_error(
+    sums: Tensor, pairs: Tensor, best_shift: Tensor, generator: torch.Generator
+) -> float:
+    """Estimate the standard error of the offset by a bootstrap over blocks.
+
+    Own code, because ``scipy.stats.bootstrap`` resamples single values, not sums of blocks.
+
+    Args:
+        sums: (B, S) sums of distances by block.
+        pairs: (B, S) numbers of distances in them.
+        best_shift: Index of the shift with the smallest mean distance.
+        generator: Source of the draws.
+
+    Returns:
+        Frames: the rms difference of resampled offsets from the offset found, with the variance of
+        rounding to whole frames (1/12).
+    """
+    blocks = sums.shape[0]
+    resampled = torch.randint(0, blocks, (_DRAWS, blocks), generator=generator)
+    curves = (sums[resampled].sum(1) / pairs[resampled].sum(1)).nan_to_num(torch.inf)
+    errors = curves.argmin(1) - best_shift
+    return float((errors.double().square().mean() + 1 / 12).sqrt())
+
+
+def _chance_confidence(sums: Tensor, pairs: Tensor, generator: torch.Generator) -> float:
+    """Estimate the confidence that chance stays below in 19 of 20 cases.
+
+    Every block's curve is rotated by a shift of its own, so that blocks agree on an offset only by
+    accident. Silence, noise, a still face and the speech of others do no better.
+
+    Args:
+        sums: (B, S) sums of distances by block.
+        pairs: (B, S) numbers of distances in them.
+        generator: Source of the draws.
+
+    Returns:
+        The 95 % quantile of the confidence of rotated curves.
+    """
+    blocks, shifts = sums.shape
+    rotations = torch.randint(0, shifts, (_DRAWS, blocks, 1), generator=generator)
+    columns = (torch.arange(shifts) + rotations) % shifts  # (_DRAWS, B, S)
     rows = torch.arange(blocks)[:, None]
-    curves = sums[rows, turned].sum(1) / pairs[rows, turned].sum(1)
-    depths = curves.nanmedian(1).values - curves.nan_to_num(torch.inf).amin(1)
-    return error, float(depths.quantile(_LEVEL))
+    curves = sums[rows, columns].sum(1) / pairs[rows, columns].sum(1)
+    confidences = curves.nanmedian(1).values - curves.nan_to_num(torch.inf).amin(1)
+    return float(confidences.quantile(_LEVEL))
 
 
 def _median_per_frame(confidence: Tensor, starts: Tensor, span: int) -> Tensor:
-    """(N,) from the first frame seen to the last: the running median of the windows' (W,)
-    ``confidence``, each at the middle of its ``span`` frames; NaN where nothing was compared
-    nearby."""
+    """Compute the running median of the windows' confidence per frame.
+
+    Args:
+        confidence: (W,) of each window.
+        starts: (W,) first frame of each window.
+        span: Frames of a window; its confidence counts at the middle one.
+
+    Returns:
+        (N,) from the first visible frame to the last, NaN if nothing was compared nearby.
+    """
     first, last = int(starts[0]), int(starts[-1]) + span - 1
     frames = confidence.new_full((last - first + 1,), torch.nan)
     frames[starts - first + span // 2] = confidence
@@ -295,5 +423,8 @@ def _median_per_frame(confidence: Tensor, starts: Tensor, span: int) -> Tensor:
 
 def _unscored(scorer: Scorer, windows: int) -> SyncScore:
     nan = torch.full((1,), torch.nan)
-    reason = f"too short: {windows} windows of frames with sound to compare; show the face for half a second or more"
+    reason = (
+        f"too short: {windows} windows of frames with sound to compare; "
+        "show the face for half a second or more"
+    )
     return SyncScore(scorer.name, None, None, math.nan, math.nan, nan[:0], nan, 0, None, reason)

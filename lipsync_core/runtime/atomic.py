@@ -16,7 +16,7 @@ _LOCK = ".lock"
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a temporary name beside ``path``, with its suffix, by which writers choose the format."""
+    """Return a temporary name beside ``path``, whose suffix tells writers the format."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")
 
 

@@ -72,7 +72,8 @@ class Cluster:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"local|auto|(ray://)?[^\s/:]+:\d+", self.address):
             raise ValueError(
-                f"{self.address!r} is no address of a Ray cluster; wanted local, auto, HOST:PORT or ray://HOST:PORT"
+                f"{self.address!r} is no address of a Ray cluster; wanted local, auto, HOST:PORT "
+                "or ray://HOST:PORT"
             )
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"{self.workers} workers; wanted at least 1")
@@ -162,7 +163,8 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
             outcome = Outcome(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise LipSyncError(
-                f"{path}, line {number} is no result ({error}); mend or remove the line, or name another file"
+                f"{path}, line {number} is no result ({error}); mend or remove the line, or name "
+                "another file"
             ) from error
         found[outcome.id] = outcome
     return found
@@ -384,7 +386,8 @@ def _import_ray() -> Any:
         import ray
     except ImportError as error:
         raise LipSyncError(
-            f"Ray is not here ({error}); install it with pip install 'lipsync-core[ray]', or leave --ray out"
+            f"Ray is not here ({error}); install it with pip install 'lipsync-core[ray]', or leave "
+            "--ray out"
         ) from error
     return ray
 
@@ -424,7 +427,8 @@ def share_resources(
     workers = min(cluster.workers or cards or fit, jobs)
     if workers > fit or workers < 1:
         raise ValueError(
-            f"{max(workers, 1)} workers of {threads} threads do not fit the {cores} cores of the cluster; "
+            f"{max(workers, 1)} workers of {threads} threads do not fit the {cores} cores of the "
+            "cluster; "
             "give fewer --workers or --threads"
         )
     return workers, threads, 1 / -(-workers // cards) if cards else 0
