@@ -93,6 +93,10 @@ class Clip(Protocol):
         """Px of the clip per px of ``reduced``, horizontally and vertically."""
         ...
 
+    def clamp(self, stop: int) -> int:
+        """``stop``, or the number of the clip's frames if a smaller one is known exactly."""
+        ...
+
     @property
     def path(self) -> Path | None:
         """The file that holds the clip; None in memory."""
@@ -190,6 +194,10 @@ class VideoClip:
     def scale(self) -> tuple[float, float]:
         """Px of the clip per px of ``reduced``, horizontally and vertically."""
         return _scale(*self.size)
+
+    def clamp(self, stop: int) -> int:
+        """``stop``, or the number of frames of the cut if that is smaller."""
+        return self._stop_in_file(stop) - self.first
 
     def frames(self, order: Tensor, *, chunk: int = 8) -> Iterator[Frames | YuvFrames]:
         """Read the frames of ``order`` as the file codes them (``read_coded``), run by run."""
@@ -358,6 +366,10 @@ class ImageClip:
     def first(self) -> int:
         """Images count from 0."""
         return 0
+
+    def clamp(self, stop: int) -> int:
+        """``stop``, or the number of images if that is smaller."""
+        return min(stop, len(self.pixels))
 
     def frames(self, order: Tensor, *, chunk: int = 8) -> Iterator[Frames]:
         """The images that ``order`` names, numbered from 0."""

@@ -175,6 +175,7 @@ def track_faces(
     Returns:
         One track per face, and the number of frames searched.
     """
+    stop = clip.clamp(stop)  # else a cut would find the cached tracks of a longer one
     key = _cache_key(clip, stop, detector_key, pace)
     marked = (
         None

@@ -56,7 +56,7 @@ def test_codes_of_known_colours() -> None:
 
 
 def test_an_unknown_matrix_is_refused() -> None:
-    with pytest.raises(ValueError, match="matrix code 2"):
+    with pytest.raises(ValueError, match="matrix code is 2"):
         to_rgb(torch.zeros(1, 3, 1, 1), ColourTags())
 
 
