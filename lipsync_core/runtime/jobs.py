@@ -392,7 +392,7 @@ class _Worker:
 def _run_on_ray(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, cluster: Cluster
 ) -> Outcomes:
-    """Run jobs by Ray's own pool; a worker that dies is restarted with its job, up to ``attempts``."""
+    """Run jobs on Ray; a worker that dies is restarted with its job up to ``attempts``."""
     ray = _import_ray()
     with _connect(ray, cluster, threads):
         workers, cpus, gpus = share_resources(cluster, ray.cluster_resources(), threads, len(jobs))
