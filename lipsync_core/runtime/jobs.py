@@ -1,5 +1,7 @@
-"""One list of jobs, done here, in processes beside this one, or on Ray; its results kept as JSON
-lines while they come."""
+"""Run a list of jobs here, in other processes or on Ray, and resume it from its results file.
+
+Results are appended as JSON lines while they come.
+"""
 
 import json
 import logging
@@ -32,8 +34,12 @@ Work = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something to do: ``id`` names it once and for all, ``arguments`` are everything that its
-    result depends on."""
+    """Something to do.
+
+    Attributes:
+        id: Its name, unique in the list and the same in every run.
+        arguments: Everything that its result depends on.
+    """
 
     id: str
     arguments: Mapping[str, Json]
@@ -41,8 +47,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job: its ``result``, or the ``error`` of the last of ``attempts``. One line
-    of the results."""
+    """Result of a job, one line of the results file.
+
+    Attributes:
+        id: Of the job.
+        arguments: Of the job.
+        result: What it returned, None if it failed.
+        error: Of the last attempt, None if it succeeded.
+        attempts: How often it was tried.
+        seconds: Duration of all attempts.
+        host: Name of the machine.
+    """
 
     id: str
     arguments: Mapping[str, Json]
@@ -53,6 +68,7 @@ class Outcome:
     host: str
 
     def to_json(self) -> str:
+        """Return the line without its end."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
@@ -61,10 +77,13 @@ Outcomes = Yields[Outcome, None, None]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where Ray runs: ``address`` "local" starts two or more workers on this machine, "auto" finds
-    the cluster that this machine belongs to, else HOST:PORT or ray://HOST:PORT. ``workers`` None:
-    one for each GPU of the cluster, or, where it has none, one for every ``threads`` of its cores.
-    Folders must have the same path on all its machines."""
+    """A Ray cluster; folders must have the same path on all its machines.
+
+    Attributes:
+        address: "local" starts two or more workers on this machine, "auto" finds the cluster that
+            this machine belongs to, else HOST:PORT or ray://HOST:PORT.
+        workers: None for one per GPU of the cluster, or, without GPUs, one per ``threads`` cores.
+    """
 
     address: str = "local"
     workers: int | None = None
@@ -72,8 +91,8 @@ class Cluster:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"local|auto|(ray://)?[^\s/:]+:\d+", self.address):
             raise ValueError(
-                f"{self.address!r} is no address of a Ray cluster; wanted local, auto, HOST:PORT "
-                "or ray://HOST:PORT"
+                f"{self.address!r} is no address of a Ray cluster; "
+                "wanted local, auto, HOST:PORT or ray://HOST:PORT"
             )
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"{self.workers} workers; wanted at least 1")
@@ -92,19 +111,30 @@ def run_jobs(
     cluster: Cluster | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Outcome]:
-    """Does ``jobs`` and returns their outcomes in their order; each is appended to ``results`` as
-    it comes.
+    """Do jobs, or take their outcomes from an earlier run.
 
-    ``prepare`` makes what does a job, once here or once in each other process or Ray actor, which
-    it must be able to travel to: it holds the models. A job that ``results`` has a line for, with
-    the same arguments, is not done again, unless ``again`` asks for those that failed, or ``still``
-    says of its outcome that what it made is no longer there. A job that raises is tried
-    ``attempts`` times, one whose process dies twice at least, and its failure is a line too.
-    threads: of torch, in each worker (None: left as it is here, 1 elsewhere). processes: 2 and more
-    work beside this one. on_progress(done, total).
+    A job that ``results`` has a line for, with the same arguments, is not done again.
 
-    Raises LipSyncError when ``results`` is damaged or cannot be written, and when Ray is wanted and
-    not there.
+    Args:
+        jobs: What to do.
+        prepare: Makes the function that does a job (it loads the models), once here or once in each
+            other process or Ray actor, to which it must be picklable.
+        results: File of JSON lines; each outcome is appended as it comes.
+        attempts: How often a job that raises is tried; one whose process dies twice at least. A
+            failure is a line too.
+        again: Try again the jobs that failed in an earlier run.
+        still: Returns whether the files of an earlier outcome still exist; else the job is redone.
+        threads: Of torch in each worker; None leaves them as they are here, and is 1 elsewhere.
+        processes: 2 and more work beside this one.
+        cluster: Run on Ray.
+        on_progress: Called with the jobs done and their total.
+
+    Returns:
+        The outcomes in the order of ``jobs``.
+
+    Raises:
+        LipSyncError: If ``results`` is damaged or cannot be written, or Ray is missing.
+        ValueError: For two jobs with one id.
     """
     if len({job.id for job in jobs}) < len(jobs):
         raise ValueError("two jobs have the same id; wanted each once")
@@ -134,7 +164,9 @@ def run_jobs(
     if cluster is not None:
         outcomes = _run_on_ray(todo, prepare, attempts, threads or 1, cluster)
     elif processes > 1:
-        outcomes = _beside(todo, prepare, attempts, threads or 1, min(processes, len(todo)))
+        outcomes = ProcessWorkers(prepare, attempts, threads or 1, min(processes, len(todo))).run(
+            todo
+        )
     else:
         outcomes = _run_here(todo, prepare, attempts, threads)
     with _open_results(results) as write, closing(outcomes):
@@ -146,9 +178,17 @@ def run_jobs(
 
 
 def read_outcomes(path: Path) -> dict[str, Outcome]:
-    """The outcomes kept in ``path`` by id, the last of each; none when there is no such file. A
-    last line without an end was cut off while being written: it does not count. Raises LipSyncError
-    for any other line that is no outcome."""
+    """Read a results file.
+
+    Args:
+        path: JSON lines; a last line without an end was cut off while being written and is ignored.
+
+    Returns:
+        The last outcome of each id; empty without a file.
+
+    Raises:
+        LipSyncError: For any other line that is no outcome, and a file that cannot be read.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -163,8 +203,8 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
             outcome = Outcome(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise LipSyncError(
-                f"{path}, line {number} is no result ({error}); mend or remove the line, or name "
-                "another file"
+                f"{path}, line {number} is no result ({error}); "
+                "correct or remove the line, or name another file"
             ) from error
         found[outcome.id] = outcome
     return found
@@ -179,8 +219,7 @@ def _is_current(outcome: Outcome, job: Job, again: bool) -> bool:
 
 @contextmanager
 def _open_results(path: Path) -> Yields[Callable[[Outcome], None], None, None]:
-    """Writes whole lines at the end of ``path``, after cutting off the half of one that an
-    interruption left there."""
+    """Append whole lines, after removing half a line left by an interruption."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
@@ -202,11 +241,10 @@ def _attempt(work: Work, job: Job, attempts: int) -> Outcome:
     for attempt in range(1, attempts + 1):
         try:
             result = work(job.arguments)
-        except (
-            Exception
-        ) as problem:  # whatever it is belongs into the results, and the other jobs go on
+        # any error belongs into the results, and the other jobs go on
+        except Exception as problem:
             error = str(problem) if isinstance(problem, (LipSyncError, ValueError)) else ""
-            # a stranger's words alone may say too little
+            # messages of other libraries may say too little without their type
             error = error or f"{type(problem).__name__}: {problem}"
             _log.debug("%s, attempt %d of %d", job.id, attempt, attempts, exc_info=True)
         else:
@@ -233,11 +271,11 @@ def _run_here(
         torch.set_num_threads(before)
 
 
-_work: Work | Exception | None = None  # of a process that _beside started, or why it has none
+_work: Work | Exception | None = None  # of a process of ProcessWorkers, or why it has none
 
 
 def _start_process(prepare: Callable[[], Work], threads: int) -> None:
-    """What such a process does first."""
+    """Set up a new process."""
     global _work
     parent = os.getppid()
 
@@ -262,74 +300,80 @@ def _run_in_process(job: Job, attempts: int) -> Outcome:
     return _attempt(_work, job, attempts)
 
 
-def _beside(
-    jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, processes: int
-) -> Outcomes:
-    """Each process is a pool of one, so that it is known whose job killed it; the next job gets a
-    new one."""
+class ProcessWorkers:
+    """Does jobs in processes on this machine.
 
-    def pool() -> ProcessPoolExecutor:
+    Each process is an executor of one, so that it is known whose job ended it; the next job gets a
+    new one. ``joblib`` and a plain executor of many do not tell, and lose the other jobs with it.
+
+    Args:
+        prepare: Makes the function that does a job; called once in each process.
+        attempts: How often a job is tried.
+        threads: Threads of torch in each process.
+        count: Number of processes.
+    """
+
+    def __init__(
+        self, prepare: Callable[[], Work], attempts: int, threads: int, count: int
+    ) -> None:
+        self._prepare, self._threads, self._count = prepare, threads, count
+        self._attempts = attempts
+        # the first death may be the machine's fault: too little memory, or a kill by the user
+        self._deaths = max(attempts, 2)
+        self._free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+
+    def run(self, jobs: Sequence[Job]) -> Outcomes:
+        """Yield the outcomes as they come; closing the generator cancels the jobs that wait."""
+        for _ in range(self._count):
+            self._free.put(self._start())
+        threads = ThreadPoolExecutor(self._count)
+        try:
+            for future in as_completed([threads.submit(self._do, job) for job in jobs]):
+                if (outcome := future.result()) is not None:
+                    yield outcome
+        finally:
+            self._stopped.set()
+            threads.shutdown(cancel_futures=True)
+            while not self._free.empty():
+                self._free.get().shutdown(cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
         # With a number of tasks, however large, processes are spawned; forked ones inherit torch's
         # locks but not its threads.
         return ProcessPoolExecutor(
             1,
             max_tasks_per_child=sys.maxsize,
             initializer=_start_process,
-            initargs=(prepare, threads),
+            initargs=(self._prepare, self._threads),
         )
 
-    # the first may have been the machine's: its memory was short, or somebody killed it
-    deaths = max(attempts, 2)
-    free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
-    stopped = threading.Event()
-
-    def do(job: Job) -> Outcome | None:
-        for attempt in range(1, deaths + 1):
-            if stopped.is_set():
+    def _do(self, job: Job) -> Outcome | None:
+        """Do one job in a free process, or return None after a stop."""
+        began, death = time.perf_counter(), ""
+        for _ in range(self._deaths):
+            if self._stopped.is_set():
                 return None
-            worker, began = free.get(), time.perf_counter()
+            worker, began = self._free.get(), time.perf_counter()
             try:
-                outcome = worker.submit(_run_in_process, job, attempts).result()
-                free.put(worker)
-                return outcome
+                outcome = worker.submit(_run_in_process, job, self._attempts).result()
             except BrokenProcessPool as error:
                 worker.shutdown()
-                free.put(pool())
-                if attempt == deaths:
-                    return Outcome(
-                        job.id,
-                        job.arguments,
-                        None,
-                        f"its process died: {error}",
-                        deaths,
-                        _elapsed(began),
-                        platform.node(),
-                    )
-            except (
-                BaseException
-            ):  # no fault of the job's: nobody goes on, and nobody waits for this worker
-                stopped.set()
-                free.put(worker)
+                self._free.put(self._start())
+                death = f"its process died: {error}"
+            except BaseException:  # not the job's fault: cancel the other workers
+                self._stopped.set()
+                self._free.put(worker)
                 raise
-        return None
-
-    for _ in range(processes):
-        free.put(pool())
-    hands = ThreadPoolExecutor(processes)
-    try:
-        for future in as_completed([hands.submit(do, job) for job in jobs]):
-            if (outcome := future.result()) is not None:
-                yield outcome
-    finally:
-        stopped.set()
-        hands.shutdown(cancel_futures=True)
-        while not free.empty():
-            free.get().shutdown(cancel_futures=True)
+            else:
+                self._free.put(worker)
+                return outcome
+        seconds, host = _elapsed(began), platform.node()
+        return Outcome(job.id, job.arguments, None, death, self._deaths, seconds, host)
 
 
 class _Worker:
-    """A Ray actor: one process that holds the models. Ray may start it anew after any job, so it
-    prepares when asked."""
+    """A Ray actor: one process that holds the models; it prepares again if Ray restarts it."""
 
     def __init__(self, prepare: Callable[[], Work], attempts: int, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -348,8 +392,7 @@ class _Worker:
 def _run_on_ray(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int, cluster: Cluster
 ) -> Outcomes:
-    """Ray's own pool hands the jobs out; Ray makes a worker that dies anew, and its job with it,
-    ``attempts`` times."""
+    """Run jobs on Ray; a worker that dies is restarted with its job up to ``attempts``."""
     ray = _import_ray()
     with _connect(ray, cluster, threads):
         workers, cpus, gpus = share_resources(cluster, ray.cluster_resources(), threads, len(jobs))
@@ -368,9 +411,8 @@ def _run_on_ray(
         while pool.has_next():
             try:
                 outcome = pool.get_next_unordered()
-            except (
-                ray.exceptions.RayError
-            ) as error:  # it does not say whose job it was; those without an outcome are
+            # the error does not name the job: those left without an outcome have failed
+            except ray.exceptions.RayError as error:
                 last = str(error).strip()
                 continue
             del waiting[outcome.id]
@@ -386,8 +428,8 @@ def _import_ray() -> Any:
         import ray
     except ImportError as error:
         raise LipSyncError(
-            f"Ray is not here ({error}); install it with pip install 'lipsync-core[ray]', or leave "
-            "--ray out"
+            f"Ray is missing ({error}); install it with pip install 'lipsync-core[ray]', "
+            "or leave --ray out"
         ) from error
     return ray
 
@@ -420,15 +462,27 @@ def _connect(ray: Any, cluster: Cluster, threads: int) -> Yields[None, None, Non
 def share_resources(
     cluster: Cluster, resources: Mapping[str, float], threads: int, jobs: int
 ) -> tuple[int, int, float]:
-    """How many workers, and the cores and GPUs of each: a whole GPU, or, with more workers than
-    GPUs, the n-th part."""
+    """Divide a cluster among workers.
+
+    Args:
+        cluster: Gives the number of workers, if any.
+        resources: Ray's "CPU" and "GPU" of the whole cluster.
+        threads: Cores for each worker.
+        jobs: How many there are to do.
+
+    Returns:
+        Number of workers, and cores and GPUs of each: a whole GPU, or a part if workers outnumber
+        GPUs.
+
+    Raises:
+        ValueError: If so many workers do not fit.
+    """
     cores, cards = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     fit = cores // threads
     workers = min(cluster.workers or cards or fit, jobs)
     if workers > fit or workers < 1:
         raise ValueError(
             f"{max(workers, 1)} workers of {threads} threads do not fit the {cores} cores of the "
-            "cluster; "
-            "give fewer --workers or --threads"
+            "cluster; give fewer --workers or --threads"
         )
     return workers, threads, 1 / -(-workers // cards) if cards else 0
