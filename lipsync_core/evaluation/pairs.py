@@ -69,6 +69,23 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise LipSyncError(f"{path} cannot be read as a list of pairs ({error})") from error
+    named = _read_names(path, lines)
+    if order == "auto":
+        order = _order(path, [name for names in named.values() for name in names])
+    found: dict[Pair, int] = {}
+    for number, names in named.items():
+        first, second = map(_with_suffix, names)
+        pair = Pair(first, second) if order == "audio-video" else Pair(second, first)
+        if pair in found:
+            raise LipSyncError(
+                f"{path}, line {number} repeats the pair of line {found[pair]}; wanted each once"
+            )
+        found[pair] = number
+    return list(found)
+
+
+def _read_names(path: Path, lines: list[str]) -> dict[int, tuple[str, str]]:
+    """Return the two names of each line that has any, by line number."""
     named: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
@@ -91,18 +108,7 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
         raise LipSyncError(
             f"{path} holds no pairs; wanted two names a line, parted by a tab or white space"
         )
-    if order == "auto":
-        order = _order(path, [name for names in named.values() for name in names])
-    found: dict[Pair, int] = {}
-    for number, names in named.items():
-        first, second = map(_with_suffix, names)
-        pair = Pair(first, second) if order == "audio-video" else Pair(second, first)
-        if pair in found:
-            raise LipSyncError(
-                f"{path}, line {number} repeats the pair of line {found[pair]}; wanted each once"
-            )
-        found[pair] = number
-    return list(found)
+    return named
 
 
 def _leads_out(name: str) -> bool:

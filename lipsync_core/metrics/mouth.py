@@ -167,6 +167,26 @@ def resample_openings(openings: Tensor, times: Tensor, *, rate: float = RATE) ->
     return values[left] + part * (values[right] - values[left])
 
 
+def _check_series(
+    given: dict[Role, Tensor | None], missing: Mapping[Role, str]
+) -> tuple[dict[Role, Tensor | None], dict[str, str]]:
+    """Return the series that are long enough, and why figures cannot be had without the others."""
+    why: dict[Role, str] = {role: f"no {_NAMES[role]} was given" for role in given}
+    why |= missing
+    for role, series in given.items():
+        if series is not None and len(series) < _LEAST:
+            given[role], why[role] = (
+                None,
+                f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more",
+            )
+    reasons: dict[str, str] = {}
+    for wanted, roles in _NEEDED.items():
+        lacking = [why[role] for role in roles if given[role] is None]
+        if lacking:
+            reasons |= dict.fromkeys(wanted, lacking[0])
+    return given, reasons
+
+
 def compare_openings(
     dub: Tensor | None,
     truth: Tensor | None,
@@ -188,21 +208,8 @@ def compare_openings(
     Returns:
         The figures that can be had, and the reasons for the others.
     """
-    given: dict[Role, Tensor | None] = {"dub": dub, "truth": truth, "source": source}
-    why: dict[Role, str] = {role: f"no {_NAMES[role]} was given" for role in given}
-    why |= missing or {}
-    for role, series in given.items():
-        if series is not None and len(series) < _LEAST:
-            given[role], why[role] = (
-                None,
-                f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more",
-            )
+    given, reasons = _check_series({"dub": dub, "truth": truth, "source": source}, missing or {})
     figures: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    for wanted, roles in _NEEDED.items():
-        lacking = [why[role] for role in roles if given[role] is None]
-        if lacking:
-            reasons |= dict.fromkeys(wanted, lacking[0])
     d, t, s = (None if series is None else series.double() for series in given.values())
     if d is not None and t is not None:
         truth_value, lag = _largest_correlation(d, t, lags)

@@ -25,32 +25,10 @@ def prefetch(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
     Yields:
         The items.
     """
-    # an item, the maker's error, or the end
+    # an item, the exception of ``items``, or the end
     box: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(depth)
     stopped = threading.Event()
-
-    def put(message: tuple[T] | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return box.put(message, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def make() -> None:
-        try:
-            for item in items:
-                put((item,))
-                if stopped.is_set():
-                    break
-            put(None)
-        except BaseException as error:  # it belongs to the thread that reads, which raises it
-            put(error)
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=_fill, args=(box, items, stopped), daemon=True)
     thread.start()
     try:
         while True:
@@ -63,6 +41,34 @@ def prefetch(items: Iterator[T], *, depth: int = 1) -> Generator[T, None, None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _fill(
+    box: "queue.Queue[tuple[T] | BaseException | None]",
+    items: Iterator[T],
+    stopped: threading.Event,
+) -> None:
+    """Put ``items`` into ``box`` until they end or ``stopped`` is set, then close them."""
+
+    def put(message: tuple[T] | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return box.put(message, timeout=0.1)
+            except queue.Full:
+                continue
+
+    try:
+        for item in items:
+            put((item,))
+            if stopped.is_set():
+                break
+        put(None)
+    except BaseException as error:  # it belongs to the thread that reads, which raises it
+        put(error)
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
 
 
 def time_items(items: Iterator[T], add: Callable[[float], None]) -> Generator[T, None, None]:
