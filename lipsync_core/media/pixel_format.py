@@ -34,7 +34,8 @@ _BT2020 = 9  # ITU-T H.273: primaries 9, matrix 9 (and 10, constant luminance)
 _CODED = {"yuv420p", "yuvj420p"}  # the formats that `YuvFrames` hold
 _UNSPECIFIED = 2
 
-# EXIF 2.32, tag 0x0112: (transpose, mirror x, mirror y) that make the stored picture upright.
+_ORIENTATION_TAG = 0x0112  # EXIF 2.32
+# Of its values: (transpose, mirror x, mirror y) that make the stored picture upright.
 _EXIF_ORIENTATIONS = {
     2: (False, True, False),
     3: (False, True, True),
@@ -85,25 +86,14 @@ def orientation_of_frame(frame: VideoFrame, path: Path) -> Orientation:
 
 
 def _exif_orientation(path: Path) -> int | None:
-    """The orientation 1..8 in the EXIF block of a JPEG; None without one."""
-    with path.open("rb") as file:
-        # the block is one of the first JPEG segments, none of which is longer than 64 KiB
-        head = file.read(1 << 17)
-    begin = head.find(b"Exif\0\0") + 6
-    tiff = head[begin:]
-    if begin < 6 or not head.startswith(b"\xff\xd8") or tiff[:2] not in {b"II", b"MM"}:
-        return None
-    order = "<" if tiff[:2] == b"II" else ">"
+    """Return the orientation 1..8 in the EXIF block of a JPEG, None without a readable one."""
+    from PIL import Image
+
     try:
-        (table,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, table)
-        for k in range(count):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, table + 2 + 12 * k)
-            if tag == 0x0112:
-                return value
-    except struct.error:  # a damaged block says nothing
-        pass
-    return None
+        with Image.open(path, formats=("JPEG",)) as picture:
+            return picture.getexif().get(_ORIENTATION_TAG)
+    except (OSError, SyntaxError, ValueError, struct.error):  # no JPEG, or a damaged block
+        return None
 
 
 def _matrix(frame: VideoFrame) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError
+from ..runtime.cache_folder import find_cache_folder
 
 log = logging.getLogger("lipsync.hub")
 
@@ -187,8 +188,16 @@ HUB: dict[str, HubFile] = {
 
 
 def weights_folder() -> Path:
-    """Where public weights lie: ``LIPSYNC_WEIGHTS``, else ``~/.cache/lipsync``."""
-    return Path(os.environ.get("LIPSYNC_WEIGHTS") or Path.home() / ".cache" / "lipsync")
+    """Return the folder of public weights.
+
+    It is ``LIPSYNC_WEIGHTS`` if that is set, else the platform's cache folder. Earlier versions used
+    ``~/.cache/lipsync`` on every platform: if that folder exists it is used, so that nothing is
+    downloaded again.
+    """
+    earlier = Path.home() / ".cache" / "lipsync"
+    if not os.environ.get("LIPSYNC_WEIGHTS") and earlier.is_dir():
+        return earlier
+    return find_cache_folder("LIPSYNC_WEIGHTS")
 
 
 def file_sha256(path: Path) -> str:

@@ -7,8 +7,6 @@ frame, and 8 for each dense point. Any file may be deleted at any time.
 import hashlib
 import json
 import logging
-import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..runtime.cache_folder import find_cache_folder
 from ..types import FaceTrack
 
 _VERSION = 2
@@ -29,22 +28,8 @@ Setting = str | int | float | bool | None
 
 
 def cache_dir() -> Path:
-    """Return the cache folder, which may not exist yet.
-
-    It is ``LIPSYNC_CACHE`` if that is set, else ``lipsync`` in the platform's cache folder:
-    ``LOCALAPPDATA`` on Windows, ``~/Library/Caches`` on macOS, ``XDG_CACHE_HOME`` or ``~/.cache``
-    elsewhere.
-    """
-    if chosen := os.environ.get("LIPSYNC_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "lipsync" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lipsync"
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG Base Directory Specification (freedesktop.org) has relative paths ignored.
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "lipsync"
+    """Return the folder of the tracks: ``LIPSYNC_CACHE``, else the platform's cache folder."""
+    return find_cache_folder("LIPSYNC_CACHE")
 
 
 def track_key(
