@@ -1,14 +1,18 @@
-"""Errors of the world. Wrong arguments raise ValueError; broken invariants of our own raise
-AssertionError."""
+"""Errors that the caller's code cannot rule out.
+
+Wrong arguments raise ValueError; broken internal invariants raise AssertionError.
+"""
 
 
 class LipSyncError(Exception):
-    """Anything outside the caller's code that stops the work; the message says what was got, wanted
-    and what to do."""
+    """Base class of all failures caused by anything outside the caller's code.
+
+    The message says what was got, what is expected and what to do.
+    """
 
 
 class NoFaceError(LipSyncError):
-    """No frame has the face that was asked for."""
+    """No frame has the face that the caller chose."""
 
 
 class MediaError(LipSyncError):
@@ -16,12 +20,12 @@ class MediaError(LipSyncError):
 
 
 class NoClipsError(LipSyncError):
-    """Nothing was prepared, or nothing long enough."""
+    """No clips were prepared, or none is long enough."""
 
 
 class WeightsError(LipSyncError):
-    """A weight file is missing, damaged, unverified, or of another kind than the one wanted."""
+    """A weight file is missing, damaged, unverified, or of another kind than expected."""
 
 
 class TrainingError(LipSyncError):
-    """A training run cannot begin, go on or be saved."""
+    """A training run cannot start, continue or be saved."""

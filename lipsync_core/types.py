@@ -1,11 +1,11 @@
-"""The values that flow between the rooms.
+"""Hold the values that pass between the modules.
 
 Conventions, stated once: RGB; frames are (N,H,W,3), in memory interleaved or (what files give, and
 quicker) views of planes, uint8 in [0,255] or float in [0,1]; crops are planar (N,3,S,S) float in
 [0,1]; coordinates are continuous pixels, pixel i spans [i, i+1) (align_corners=False); boxes are
 xyxy, half-open; points are (x, y); matrices are named for what they map; time is a frame index, fps
 a Fraction, a sample rate an int in Hz. ``__post_init__`` checks shapes and dtypes, never values
-(that would synchronise a GPU).
+(that would synchronize a GPU).
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ ProgressCallback = Callable[[str, int, int], None]
 """Called with the name of a stage, how much of it is done, and its total."""
 
 
-def _check(ok: bool, name: str, got: Tensor, wanted: str) -> None:
+def _check(ok: bool, name: str, got: Tensor, expected: str) -> None:
     if not ok:
-        raise ValueError(f"{name} is {tuple(got.shape)} {got.dtype}; wanted {wanted}")
+        raise ValueError(f"{name} is {tuple(got.shape)} {got.dtype}; expected {expected}")
 
 
 def _check_dense(dense: Tensor | None, count: int, scores: Tensor | None = None) -> None:
@@ -41,7 +41,12 @@ def _check_dense(dense: Tensor | None, count: int, scores: Tensor | None = None)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """Sound: ``samples`` (C,T) float32 in [-1,1] at ``rate`` Hz."""
+    """Sound samples with their rate.
+
+    Attributes:
+        samples: (C,T) float32 in [-1,1].
+        rate: Sample rate in Hz, above 0.
+    """
 
     samples: Tensor
     rate: int
@@ -54,13 +59,19 @@ class Audio:
             "(C,T) float",
         )
         if self.rate <= 0:
-            raise ValueError(f"rate is {self.rate} Hz; wanted a positive integer")
+            raise ValueError(f"rate is {self.rate} Hz; expected a positive integer")
 
 
 @dataclass(frozen=True, slots=True)
 class ColourTags:
-    """How decoded YUV maps to light, as the codes of ITU-T H.273; 2 means unspecified.
-    ``full_range``: 0..255 luma."""
+    """The codes of ITU-T H.273 that say how decoded YUV maps to light; 2 means unspecified.
+
+    Attributes:
+        primaries: Code of the color primaries.
+        transfer: Code of the transfer characteristics.
+        matrix: Code of the matrix coefficients.
+        full_range: Whether luma spans 0..255.
+    """
 
     primaries: int = 2
     transfer: int = 2
@@ -70,8 +81,16 @@ class ColourTags:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A picture stream: size in px after rotation, constant ``fps``, ``frames`` (None when the
-    container does not say)."""
+    """Facts about one video stream.
+
+    Attributes:
+        width: Width in px after rotation.
+        height: Height in px after rotation.
+        fps: Frames per second, constant.
+        frames: Number of frames; None when the container does not say.
+        colour: How its YUV maps to light.
+        still: Whether it is a still picture.
+    """
 
     width: int
     height: int
@@ -83,8 +102,12 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frames:
-    """The unit of streaming: ``pixels`` (N,H,W,3) uint8 or float; ``start`` is the clip index of
-    ``pixels[0]``."""
+    """Consecutive RGB frames, the unit of streaming.
+
+    Attributes:
+        pixels: (N,H,W,3) uint8 in [0,255] or float in [0,1].
+        start: Clip index of ``pixels[0]``.
+    """
 
     pixels: Tensor
     start: int = 0
@@ -97,10 +120,17 @@ class Frames:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class YuvFrames:
-    """Frames as most files hold them, half the bytes and nothing lost on the way through:
-    ``pixels`` (N,H*3/2,W) uint8, the first H rows luma, in the rest (2,H/2,W/2) chroma (blue, red),
-    coded as ``colour`` says. H and W are even. Chroma is taken to lie amid its four pixels of luma;
-    most files place it half a pixel to the left, which nobody sees."""
+    """Consecutive YUV 4:2:0 frames as most files hold them: half the bytes of RGB, and lossless.
+
+    Chroma is taken to be centered on its four pixels of luma; most files place it half a pixel to
+    the left, which is not visible.
+
+    Attributes:
+        pixels: (N,H*3/2,W) uint8, H and W even: H rows of luma, then (2,H/2,W/2) chroma (blue,
+            red).
+        colour: How the YUV maps to light.
+        start: Clip index of ``pixels[0]``.
+    """
 
     pixels: Tensor
     colour: ColourTags
@@ -113,12 +143,12 @@ class YuvFrames:
 
     @property
     def luma(self) -> Tensor:
-        """(N,1,H,W), a view."""
+        """The luma (N,1,H,W), a view."""
         return self.pixels[:, None, : self.pixels.shape[1] * 2 // 3]
 
     @property
     def chroma(self) -> Tensor:
-        """(N,2,H/2,W/2), a view."""
+        """The chroma (N,2,H/2,W/2), a view."""
         n, rows, width = self.pixels.shape
         return self.pixels[:, rows * 2 // 3 :].view(n, 2, rows // 3, width // 2)
 
@@ -127,17 +157,23 @@ AnyFrames = TypeVar("AnyFrames", bound=Frames | YuvFrames)
 
 
 def size_of(frames: Frames | YuvFrames) -> tuple[int, int]:
-    """Height and width in px."""
+    """Return the height and width of ``frames`` in px."""
     height, width = frames.pixels.shape[1:3]
     return (height * 2 // 3, width) if isinstance(frames, YuvFrames) else (height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """Faces of one image, best first: ``boxes`` (F,4) xyxy; ``points`` (F,5,2) right eye, left eye,
-    nose, right and left mouth corner (the person's right, so image-left first); ``scores`` (F,) in
-    [0,1]. ``dense`` (F,K,2): landmarks in a layout that K tells (``blend.outlines.LAYOUTS``), where
-    there are any."""
+    """Faces of one image, best first.
+
+    Attributes:
+        boxes: (F,4) xyxy in px.
+        points: (F,5,2) right eye, left eye, nose, right and left mouth corner in px (the person's
+            right, so image-left first).
+        scores: (F,) in [0,1].
+        dense: (F,K,2) landmarks in px, in the layout given by K (``blend.outlines.LAYOUTS``); None
+            without landmarks.
+    """
 
     boxes: Tensor
     points: Tensor
@@ -154,13 +190,23 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
-    """One person: ``boxes`` (N,4), ``points`` (N,5,2), ``visible`` (N,) bool, for clip frames
-    ``start`` .. ``start+N-1``. Invisible frames pass through untouched; their boxes and points are
-    not meaningful. ``scene`` is the clip index at which the scene begins that the track lies in: a
-    cut begins a new scene and new tracks. ``dense`` (N,K,2): landmarks in a layout that K tells
-    (``blend.outlines.LAYOUTS``), where there are any. ``dense_scores`` (N,) in [0,1]: how sure the
-    network that found them is of each frame; None where nobody tells. Scores without ``dense``:
-    looked for, and mostly not found."""
+    """One person over the clip frames ``start`` .. ``start+N-1``.
+
+    Frames in which the person is not visible pass through untouched; their boxes and points have no
+    meaning. A cut begins a new scene and new tracks.
+
+    Attributes:
+        boxes: (N,4) xyxy in px.
+        points: (N,5,2) in px, ordered as in ``Detections``.
+        visible: (N,) bool.
+        start: Clip index of the first frame.
+        scene: Clip index of the first frame of the track's scene.
+        dense: (N,K,2) landmarks in px, in the layout given by K (``blend.outlines.LAYOUTS``); None
+            without landmarks.
+        dense_scores: (N,) in [0,1], the landmark network's confidence in each frame; None when
+            unknown. Scores without ``dense`` mean that landmarks were searched for and mostly not
+            found.
+    """
 
     boxes: Tensor
     points: Tensor
@@ -185,10 +231,16 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class References:
-    """Pictures of one person to draw from: K ``patches``, single frames cut out of the source round
-    the face, as the source codes them, wide enough for crops by its points or by its box; ``boxes``
-    (K,4) and ``points`` (K,5,2) of the face in px of its patch; ``index`` (T,) which one stands for
-    each output frame. ``dense`` (K,L,2): landmarks in px of its patch, where there are any."""
+    """Reference pictures of one person, cut out of single frames of the source.
+
+    Attributes:
+        patches: K pictures around the face, coded as in the source, wide enough for crops by the
+            face's points or by its box.
+        boxes: (K,4) box of the face in px of its patch.
+        points: (K,5,2) points of the face in px of its patch.
+        index: (T,) int64, the patch used for each output frame.
+        dense: (K,L,2) landmarks in px of its patch; None without landmarks.
+    """
 
     patches: tuple[Frames | YuvFrames, ...]
     boxes: Tensor
@@ -211,13 +263,22 @@ class References:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SyncScore:
-    """How well lips and sound agree. ``offset_frames`` > 0: the sound is early (leads the picture)
-    and is repaired by delaying it offset/fps seconds; None where the curve tells nothing, and
-    ``reason`` says why. ``curve`` (2K+1,) mean distance with the sound taken K-j frames earlier, j
-    = 0..2K, NaN where nothing was compared; ``distance`` its minimum, ``confidence`` its median
-    minus that; ``frame_confidence`` (N,) the same, frame by frame. ``search_frames``: K.
-    ``uncertainty``: standard error of the offset in frames (None: not to be had). Figures of two
-    ``scorer``s do not compare."""
+    """How well lips and sound agree; scores of two different ``scorer``s are not comparable.
+
+    Attributes:
+        scorer: Name of the network that scored.
+        offset_frames: Above 0 when the sound is early (leads the picture); delaying it by
+            offset/fps seconds repairs that. None when the curve shows no offset.
+        offset_ms: The same offset in milliseconds.
+        distance: Minimum of ``curve``.
+        confidence: Median of ``curve`` minus its minimum.
+        frame_confidence: (N,) the confidence of each frame.
+        curve: (2K+1,) mean distance with the sound taken K-j frames earlier, j = 0..2K; NaN if
+            nothing was compared.
+        search_frames: K, the largest offset searched.
+        uncertainty: Standard error of the offset in frames; None when unavailable.
+        reason: Why there is no offset; None if there is one.
+    """
 
     scorer: str
     offset_frames: int | None

@@ -8,7 +8,15 @@ from ..types import Detections
 
 
 class Detector(Protocol):
-    """What finds faces. ``pixels`` (N,H,W,3) uint8 in [0,255] or float in [0,1], RGB; one
-    ``Detections`` per image, best face first, in pixels of that image."""
+    """A face detector."""
 
-    def detect(self, pixels: Tensor) -> list[Detections]: ...
+    def detect(self, pixels: Tensor) -> list[Detections]:
+        """Detect the faces of each image.
+
+        Args:
+            pixels: (N,H,W,3) RGB, uint8 in [0,255] or float in [0,1].
+
+        Returns:
+            One ``Detections`` per image, best face first, in px of that image.
+        """
+        ...
