@@ -1,6 +1,8 @@
-"""The ``s3fd`` detector: Wav2Lip's own. Slow (0.8 s for a 640x360 image on two cores), but the one
-its weights know. ``syncnet_detector`` is the one of syncnet_python, which the reference scores
-need."""
+"""The ``s3fd`` detector of Wav2Lip, and that of syncnet_python.
+
+It is slow (0.8 s for a 640x360 image on two cores), but Wav2Lip's weights were trained with its
+boxes. The reference scores need ``syncnet_detector``, the one of syncnet_python.
+"""
 
 from dataclasses import dataclass
 
@@ -23,16 +25,19 @@ _CANONICAL_POINTS = ((0.265, 0.386), (0.735, 0.386), (0.5, 0.586), (0.297, 0.731
 
 @dataclass(frozen=True, slots=True, eq=False)
 class S3FDDetector:
-    """Finds faces with ``model`` (in eval mode, on any device).
+    """Face detector on S3FD; the defaults are Wav2Lip's.
 
-    ``min_score`` in [0,1] is the least softmax score of a face, ``max_overlap`` the most
-    intersection over union that two faces may have. The defaults are Wav2Lip's. Its candidates
-    begin at a score of 0.05, but one below ``min_score`` can suppress nothing above it, so they are
-    left out from the start: same faces, less work.
+    Wav2Lip's candidates begin at a score of 0.05, but one below ``min_score`` cannot suppress any
+    above it, so those are left out from the start: same faces, less work.
 
-    ``scale``: images are looked at in this size, shrunk as OpenCV does. ``then_overlap``: what is
-    left after suppressing at ``max_overlap`` is suppressed once more at this one. ``extra_px``:
-    what overlaps add to the sides of boxes.
+    Attributes:
+        model: The network, in eval mode, on any device.
+        min_score: Lowest softmax score of a face, in [0,1].
+        max_overlap: Highest intersection over union of two faces, in [0,1].
+        scale: Size at which images are searched, relative to theirs; they shrink as in OpenCV.
+        then_overlap: Faces left after suppression at ``max_overlap`` are suppressed again at this
+            overlap; 1 for no second pass.
+        extra_px: Px added to the sides of boxes when overlaps are computed.
     """
 
     model: S3FD
@@ -44,12 +49,18 @@ class S3FDDetector:
 
     @torch.inference_mode()
     def detect(self, pixels: Tensor) -> list[Detections]:
-        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1],
-        best first, on the CPU.
+        """Detect the faces of each image.
 
-        Boxes may reach beyond the image, as the network draws them. ``points`` are canonical places
-        in the box and say nothing about the pose. Raises ValueError for images with a side below 32
-        px (28 for syncnet_python's network), once they are scaled.
+        Args:
+            pixels: (N,H,W,3) RGB, uint8 in [0,255] or float in [0,1].
+
+        Returns:
+            One ``Detections`` per image, best face first, on the CPU. Boxes may reach beyond the
+            image, as the network predicts them. ``points`` are average places in the box,
+            independent of the pose.
+
+        Raises:
+            ValueError: If a side, once scaled, is below 32 px (28 for syncnet_python's network).
         """
         _, height, width, _ = pixels.shape
         seen = pixels if self.scale == 1 else self._shrunk(pixels)
@@ -84,16 +95,28 @@ class S3FDDetector:
 
 
 def syncnet_detector(model: S3FD) -> S3FDDetector:
-    """The detector of syncnet_python with its network (``SYNCNET_S3FD``, weights ``sfd_face``):
-    scores above 0.9 in images of a quarter of the side, suppressed at 0.3 and again at 0.1."""
+    """Make the detector of syncnet_python: scores above 0.9 in images of a quarter of the side.
+
+    Args:
+        model: Its network (``SYNCNET_S3FD``, weights ``sfd_face``).
+
+    Returns:
+        A detector that suppresses overlaps at 0.3 and again at 0.1.
+    """
     return S3FDDetector(
         model, min_score=0.9, max_overlap=0.3, scale=0.25, then_overlap=0.1, extra_px=0.0
     )
 
 
 def decode(maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Boxes (N,K,4) xyxy in image pixels and face scores (N,K) in [0,1] for all K cells of the maps
-    of ``S3FD``."""
+    """Decode the maps of ``S3FD`` into boxes and scores.
+
+    Args:
+        maps: Per level, logits (N,2,h,w) and offsets (N,4,h,w).
+
+    Returns:
+        Boxes (N,K,4) xyxy in image px and face scores (N,K) in [0,1], for all K cells of the maps.
+    """
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     for stride, (logits, offsets) in zip(STRIDES, maps, strict=True):
@@ -110,6 +133,6 @@ def decode(maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def canonical_points(boxes: Tensor) -> Tensor:
-    """Where eyes, nose and mouth corners (F,5,2) lie on average in face boxes (F,4)."""
+    """Place eyes, nose and mouth corners (F,5,2) at their average places in face boxes (F,4)."""
     places = torch.tensor(_CANONICAL_POINTS, device=boxes.device, dtype=boxes.dtype)
     return boxes[:, None, :2] + places * (boxes[:, 2:] - boxes[:, :2])[:, None]

@@ -1,5 +1,4 @@
-"""The ``yunet`` detector: OpenCV's own small network (Wu, Peng and Yu 2023), for those who have
-OpenCV."""
+"""The ``yunet`` detector: OpenCV's own small network (Wu, Peng and Yu 2023); it needs OpenCV."""
 
 from pathlib import Path
 
@@ -14,12 +13,16 @@ _KEPT_BEFORE_SUPPRESSION = 5000  # OpenCV's default
 
 
 class YuNetDetector:
-    """Finds faces with ``cv2.FaceDetectorYN`` (OpenCV 4.5.4 and later, 5 included) and the ONNX
-    file at ``weights`` (face_detection_yunet_2023mar.onnx).
+    """Face detector on ``cv2.FaceDetectorYN`` (OpenCV 4.5.4 and later, 5 included).
 
-    ``min_score`` in [0,1] is the least score of a face, ``max_overlap`` the most intersection over
-    union of two faces. Raises WeightsError when the file is missing or OpenCV cannot read it, and
-    ImportError when OpenCV is not installed.
+    Args:
+        weights: The ONNX file face_detection_yunet_2023mar.onnx.
+        min_score: Lowest score of a face, in [0,1].
+        max_overlap: Highest intersection over union of two faces, in [0,1].
+
+    Raises:
+        WeightsError: If the file is missing or OpenCV cannot read it.
+        ImportError: If OpenCV is not installed.
     """
 
     def __init__(self, weights: Path, *, min_score: float = 0.7, max_overlap: float = 0.3) -> None:
@@ -41,9 +44,16 @@ class YuNetDetector:
             raise WeightsError(f"OpenCV cannot read {weights} as YuNet: {error}") from error
 
     def detect(self, pixels: Tensor) -> list[Detections]:
-        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1],
-        best first, on the CPU. YuNet looks at the size that the images have; its authors trained it
-        on faces of 10 to 300 px."""
+        """Detect the faces of each image.
+
+        YuNet processes images at their own size; its authors trained it on faces of 10 to 300 px.
+
+        Args:
+            pixels: (N,H,W,3) RGB, uint8 in [0,255] or float in [0,1].
+
+        Returns:
+            One ``Detections`` per image, best face first, on the CPU.
+        """
         _, height, width, _ = pixels.shape
         if pixels.is_floating_point():
             pixels = (pixels * 255).round().clamp(0, 255).to(torch.uint8)
@@ -53,8 +63,7 @@ class YuNetDetector:
 
 
 def _detections(rows: np.ndarray | None) -> Detections:
-    """From YuNet's rows (F,15): x, y, width, height, five points, score. Its points are in our
-    order."""
+    """Convert YuNet's rows (F,15): x, y, width, height, five points (in our order), score."""
     table = torch.zeros(0, 15) if rows is None else torch.from_numpy(rows).float()
     table = table[table[:, 14].argsort(descending=True, stable=True)]
     boxes = torch.cat([table[:, :2], table[:, :2] + table[:, 2:4]], 1)

@@ -1,5 +1,4 @@
-"""What a face shows at each pixel of its crop: a face parser, the size of picture it wants, and the
-framing."""
+"""Run a face parser on crops, at the picture size and framing that it was trained on."""
 
 import copy
 
@@ -14,25 +13,33 @@ from ..models.layers import prepare_for_inference
 from ..models.precision import Precision, choose_dtype
 from ..types import Frames, YuvFrames
 
-# Karras et al. 2018 ("Progressive growing of GANs", appendix C) cut the portraits of CelebA-HQ so:
-# 4 distances between the eyes wide, a tenth of the way from the eyes to the mouth in the middle.
-# Our aligned crops are 2.4 of them wide.
+# Karras et al. 2018 ("Progressive growing of GANs", appendix C) cut the portraits of CelebA-HQ like
+# this: 4 distances between the eyes wide, a tenth of the way from the eyes to the mouth in the
+# middle. Our aligned crops are 2.4 of them wide.
 _ZOOM = 2.4 / 4
 _EYES, _MOUTH = ALIGNED[0][1], ALIGNED[3][1]
 _ORIGIN = _EYES + 0.1 * (_MOUTH - _EYES)
 PORTRAIT = Framing(
     points=tuple((0.5 + _ZOOM * (x - 0.5), 0.5 + _ZOOM * (y - _ORIGIN)) for x, y in ALIGNED)
 )
-"""How faces lay in the pictures that public face parsers were trained on, with hair and neck."""
+"""Framing of the pictures that public face parsers were trained on, with hair and neck."""
 
 _AT_ONCE = 8  # faces: at 512 px the widest features of one are 16 MB
 
 
 class FaceParser:
-    """A face parser made ready for inference. ``model`` is folded in place (batch norms into
-    convolutions) and must not be trained further. ``side``: px of the square that it looks at, None
-    for what it was trained on; half of that takes a quarter of the time. ``precision``: see
-    ``choose_dtype``."""
+    """A face parser prepared for inference.
+
+    Args:
+        model: The network; it is folded in place (batch norms into convolutions) and must not be
+            trained further.
+        side: Side of the square that the network sees, in px, at least 32; None for the side that
+            it was trained on. Half of that takes a quarter of the time.
+        precision: See ``choose_dtype``.
+
+    Raises:
+        ValueError: If ``side`` is below 32.
+    """
 
     def __init__(
         self, model: FaceParsing, *, side: int | None = None, precision: Precision = "auto"
@@ -40,19 +47,25 @@ class FaceParser:
         self.side = model.config.side if side is None else side
         if self.side < 32:
             raise ValueError(
-                f"side is {self.side} px; wanted at least 32: five halvings must leave something"
+                f"side is {self.side} px; wanted at least 32: the network halves it five times"
             )
         self.model = prepare_for_inference(model)
         weight = next(self.model.parameters())
         dtype = choose_dtype(weight, precision)
-        if dtype != weight.dtype:  # a copy: the caller's numbers stay
+        if dtype != weight.dtype:  # a copy, to keep the caller's weights
             self.model = copy.deepcopy(self.model).to(dtype)
 
     @torch.inference_mode()
     def crops(self, pixels: Tensor, *, size: int | None = None) -> Tensor:
-        """(N,19,size,size) how likely each of ``blend.parsing.LABELS`` is at each place of crops
-        ``pixels`` (N,3,S,S), RGB in [0,1], whatever their framing. size: None for S. On the pixels'
-        device."""
+        """Compute label probabilities for crops of any framing.
+
+        Args:
+            pixels: (N,3,S,S) RGB in [0,1].
+            size: Side of the result in px; None for S.
+
+        Returns:
+            (N,19,size,size) probability of each of ``blend.parsing.LABELS``, on the pixels' device.
+        """
         looked = F.interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True)
         whole = torch.eye(2, 3, device=pixels.device, dtype=pixels.dtype)
         return self._probabilities(looked, whole.expand(len(pixels), 2, 3), size or pixels.shape[3])
@@ -61,10 +74,20 @@ class FaceParser:
     def faces(
         self, frames: Frames | YuvFrames, points: Tensor, placed: Tensor, size: int
     ) -> Tensor:
-        """(N,19,size,size) the same for crops that ``placed`` (N,2,3), ``crop_to_frame`` maps of
-        crops of size x size px, cuts from ``frames``, where the faces' points are ``points``
-        (N,5,2) frame px. The parser looks at each face as it was trained to (``PORTRAIT``), with
-        its surroundings, which a crop of the mouth has not."""
+        """Compute label probabilities for crops of faces in frames.
+
+        The network sees each face framed as in its training (``PORTRAIT``), with its surroundings,
+        which a crop of the mouth lacks.
+
+        Args:
+            frames: The frames.
+            points: (N,5,2) points of the faces in frame px.
+            placed: (N,2,3) ``crop_to_frame`` maps of the crops.
+            size: Side of the crops in px.
+
+        Returns:
+            (N,19,size,size) probability of each of ``blend.parsing.LABELS``.
+        """
         device = frames.pixels.device
         points, placed = points.to(device, torch.float32), placed.to(device, torch.float32)
         portrait = crop_to_frame(points.new_zeros(len(points), 4), points, PORTRAIT, self.side)
@@ -75,8 +98,11 @@ class FaceParser:
         return self._probabilities(looked, squares, size)
 
     def _probabilities(self, looked: Tensor, squares: Tensor, size: int) -> Tensor:
-        """Of pictures (N,3,side,side), at the places that ``squares`` (N,2,3), ``unit_maps``, give
-        to size x size px."""
+        """Compute probabilities (N,19,size,size) of pictures (N,3,side,side).
+
+        ``squares`` (N,2,3), made by ``unit_maps``, map the size x size px of the result to the
+        pictures.
+        """
         weight = next(self.model.parameters())
         parts: list[Tensor] = []
         for pixels, square in zip(looked.split(_AT_ONCE), squares.split(_AT_ONCE), strict=True):

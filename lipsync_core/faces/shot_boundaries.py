@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins: a streaming detector of hard cuts on tiny frames."""
+"""Detect hard cuts between shots, in a stream of frames, on tiny pictures."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Chosen on 27 clips of talking people (4 036 frames, none with a cut, at 320 px), then tried on 15
-# others (4 048): chosen on      tried on cuts found where two clips are joined             957 of
-# 980     359 of 360 found where the same picture jumps to 1.3 times   26 of 27       15 of 15
-# false: as it is; with 2-frame flashes, dropouts   0; 0 of 216    0; 0 of 120 false: shaken by up
-# to 5 % of the width a frame   5 in 27        1 in 15 All 23 missed in the first column are joins
-# of GRID speakers before the same plain backdrop.
+# others (4 048 frames):
+#                                                       chosen on       tried on
+#   cuts found where two clips are joined               957 of 980      359 of 360
+#   where the same picture jumps to 1.3 times its size  26 of 27        15 of 15
+#   false cuts: as it is; 2-frame flashes or dropouts   0; 0 of 216     0; 0 of 120
+#   false cuts: shaken by up to 5 % of the width/frame  5 in 27         1 in 15
+# All 23 missed in the first column are joins of GRID speakers before the same plain backdrop.
 _GRID = 16  # cells each way: coarse enough that a moving hand or head changes few of them
-# frames: what looks like something seen this recently is no new shot (the end of a flash, a dropped
-# frame)
+# frames: a picture like one this recent is no new shot (the end of a flash, a dropped frame)
 _MEMORY = 8
-# standard deviation of luma in [0,1] below which a frame shows nothing (black, white)
+# standard deviation of luma in [0,1] below which a frame is blank (black, white)
 _BLANK = 0.02
 # threshold: base + motion x recent change, at most the ceiling
 _BASE, _MOTION, _CEILING = 0.12, 8.0, 0.5
@@ -29,9 +30,14 @@ _LIFT = (0.0, 0.35)  # and the haze that it may add, in [0,1]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CutState:
-    """What ``find_cuts`` remembers: the last pictures that showed something, (K,3,16,16) in [0,1],
-    newest last, at most 8; how much the picture changed recently, and how much in the last frame
-    (both 1 - correlation)."""
+    """State that ``find_cuts`` carries from one call to the next.
+
+    Attributes:
+        pictures: (K,3,16,16) in [0,1], the last pictures that were not blank, newest last, at most
+            8.
+        motion: Recent change between pictures, as 1 - correlation.
+        change: Change in the last frame, as 1 - correlation.
+    """
 
     pictures: Tensor
     motion: float
@@ -39,14 +45,20 @@ class CutState:
 
 
 def find_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, CutState]:
-    """Which of the frames ``pixels`` (N,H,W,3), uint8 in [0,255] or float in [0,1], begin a new
-    scene: (N,) bool on the CPU, and the state to hand to the next call. ``state`` None: the clip
-    begins here, and its first frame is no cut.
+    """Find the frames that begin a new scene.
 
     A frame is a cut if its correlation with every one of the last 8 pictures is low, whatever the
     brightness, and lower than the recent motion explains. Flashes, black frames, hands, shaking and
     steady pans are no cuts; neither are dissolves and fades, nor jumps between two almost equal
-    pictures. The answer does not depend on the chunks.
+    pictures. The result does not depend on how the frames are split into calls.
+
+    Args:
+        pixels: (N,H,W,3), uint8 in [0,255] or float in [0,1].
+        state: State returned by the previous call; None at the start of the clip, whose first frame
+            is no cut.
+
+    Returns:
+        (N,) bool on the CPU, and the state for the next call.
     """
     pictures = _pictures(pixels)
     shows = pictures.mean(1).flatten(1).std(1) >= _BLANK
@@ -72,8 +84,10 @@ def find_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, Cu
 
 
 def _pictures(pixels: Tensor) -> Tensor:
-    """(N,3,16,16) in [0,1]: averages over the cells of a grid, of every other pixel or fewer where
-    there are many."""
+    """Average pixels over the cells of a grid into (N,3,16,16) in [0,1].
+
+    Large images are subsampled first, every second pixel or fewer.
+    """
     _, height, width, _ = pixels.shape
     step = max(1, min(height, width) // (4 * _GRID))
     planar = pixels[:, ::step, ::step].permute(0, 3, 1, 2).float()
@@ -82,15 +96,16 @@ def _pictures(pixels: Tensor) -> Tensor:
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    """(N,) correlation of pictures (N,3,16,16) with pictures of the same shape, or with one
-    (1,3,16,16)."""
+    """Correlate pictures (N,3,16,16) with as many others, or with one (1,3,16,16); returns (N,)."""
     a, b = a.flatten(1), b.flatten(1)
     return F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
 
 
 def _change(memory: Tensor, picture: Tensor) -> float:
-    """1 - correlation of ``picture`` with the most similar of ``memory``, each as it is and as a
-    flash shows it."""
+    """Return 1 - correlation of ``picture`` with the most similar of ``memory``.
+
+    Each picture of the memory is compared as it is and as flashes would brighten it.
+    """
     lights = torch.tensor([(gain, lift) for lift in _LIFT for gain in _LIGHT])
     lit = (memory[:, None] * lights[:, 0, None, None, None] + lights[:, 1, None, None, None]).clamp(
         max=1

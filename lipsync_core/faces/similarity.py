@@ -1,22 +1,22 @@
-"""How much a face looks like one in a reference picture: the people of a clip are told apart,
-nobody is recognised.
+"""Distinguish the people of a clip by how similar their faces look; identify none of them.
 
-There is no identity network here, and the simplest of the descriptors that told people apart best
-was taken: histograms of oriented gradients, averaged with those of the mirror image. How often the
-right one of 2, 4 and 8 people is found, in %:
+There is no identity network here. The method is the simplest of the descriptors that distinguished
+people best: histograms of oriented gradients, averaged with those of the mirror image. How often
+the right one of 2, 4 and 8 people is found, in %:
 
                                                         n, people      2     4     8
     reference from the clip, 0.2 of its length away
     or farther, or from another clip of the speaker     176, 21     99.9  99.8  99.6
     7 speakers in one studio (of all 7)                  64, 7      100   100   100
-    two hosts of one programme                           16, 2      100
+    two hosts of one program                             16, 2      100
     photos of another day, one against one each          37, 14     92.6  83.2  72.4
 
-The last line is of the test pictures of the repositories serengil/deepface and
-ageitgey/face_recognition, and decided, the others being near 100 for nearly all. There: without the
-mirror 83.5, 69.1, 56.4; mirrored as well, the bundled detector's features at stride 8 93.9, 85.1,
-72.8, local binary patterns 87.5, 75.7, 63.4, ``mini-2``'s face encoder at its best layer 87.7,
-74.2, 62.1, correlated pixels 73.6, 54.1, 40.2, the judge 67.1, 45.0, 29.6.
+The last line was measured on the test pictures of the repositories serengil/deepface and
+ageitgey/face_recognition. It decided the choice, because nearly all descriptors are near 100 in the
+other lines. In that line: without the mirror image 83.5, 69.1, 56.4; with mirror images too, the
+bundled detector's features at stride 8 93.9, 85.1, 72.8, local binary patterns 87.5, 75.7, 63.4,
+``mini-2``'s face encoder at its best layer 87.7, 74.2, 62.1, correlated pixels 73.6, 54.1, 40.2,
+the judge 67.1, 45.0, 29.6.
 """
 
 import torch
@@ -32,11 +32,20 @@ _CELL = 12  # px: 8 x 8 histograms
 
 
 def pick_portrait_frames(track: FaceTrack, *, most: int = 5) -> list[int]:
-    """Clip frames, at most ``most`` and rising, that show the person well: the time of visibility
-    is cut into that many equal parts, and of each comes the frame with the eyes farthest apart,
-    near and turned to the camera.
+    """Choose clip frames that show the person well.
 
-    Empty for a track that is visible nowhere. Raises ValueError for ``most`` < 1.
+    The frames in which the person is visible are cut into ``most`` equal parts, and each part gives
+    the frame with the eyes farthest apart: near and turned to the camera.
+
+    Args:
+        track: The person's track.
+        most: Largest number of frames, at least 1.
+
+    Returns:
+        Clip indices, rising; empty for a track that is never visible.
+
+    Raises:
+        ValueError: If ``most`` is below 1.
     """
     if most < 1:
         raise ValueError(f"most is {most}; wanted 1 frame or more")
@@ -47,8 +56,19 @@ def pick_portrait_frames(track: FaceTrack, *, most: int = 5) -> list[int]:
 
 
 def make_portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
-    """The face of a frame (H,W,3), uint8 in [0,255] or float in [0,1], with box (4,) and points
-    (5,2): upright and at one size, (3,96,96) float in [0,1]. Raises ValueError for other shapes."""
+    """Cut the face out of a frame, upright and at one size.
+
+    Args:
+        frame_pixels: (H,W,3), uint8 in [0,255] or float in [0,1].
+        box: (4,) xyxy of the face in px.
+        points: (5,2) points of the face in px.
+
+    Returns:
+        (3,96,96) float in [0,1].
+
+    Raises:
+        ValueError: If a shape is another.
+    """
     if (
         frame_pixels.ndim != 3
         or frame_pixels.shape[2] != 3
@@ -62,12 +82,21 @@ def make_portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
 
 
 def portrait_similarity(portraits: Tensor, reference: Tensor) -> float:
-    """How much ``portraits`` (P,3,96,96) of a person look like ``reference`` (3,96,96), all from
-    ``make_portrait``: in [0,1], the best of them, higher for more alike.
+    """Measure how similar a person's portraits look to a reference.
 
-    It ranks people, and no threshold divides one from all others: in the first line above the right
-    person is between 0.918 and 0.987 (5 % to 95 %), the others between 0.752 and 0.893, and photos
-    of another day lie between these. Raises ValueError for other shapes.
+    The result ranks people, and no threshold separates one from all others: in the first line of
+    the table above the right person is between 0.918 and 0.987 (5 % to 95 %), the others are
+    between 0.752 and 0.893, and photos of another day are between these.
+
+    Args:
+        portraits: (P,3,96,96) from ``make_portrait``, P at least 1.
+        reference: (3,96,96) from ``make_portrait``.
+
+    Returns:
+        The best similarity of any portrait, in [0,1], higher for more alike.
+
+    Raises:
+        ValueError: If a shape is another.
     """
     wanted = (3, PORTRAIT_SIZE, PORTRAIT_SIZE)
     if (
@@ -85,8 +114,16 @@ def portrait_similarity(portraits: Tensor, reference: Tensor) -> float:
 
 
 def describe(picture: Tensor) -> Tensor:
-    """(K,) of length 1: histograms of oriented gradients (Dalal and Triggs 2005) of a portrait
-    (3,S,S), averaged with those of its mirror image, which look the same from either side."""
+    """Compute a portrait's histograms of oriented gradients (Dalal and Triggs 2005).
+
+    They are averaged with those of the mirror image, which makes them the same from either side.
+
+    Args:
+        picture: (3,S,S).
+
+    Returns:
+        (K,) of length 1.
+    """
     from skimage.feature import hog
 
     grey = picture.float().cpu().mean(0)
