@@ -9,11 +9,13 @@ L = (1 - sync_weight - quality_weight) L1 + sync_weight E_sync + quality_weight 
 paper. The same command goes on where a run was stopped.
 """
 
+import argparse
 import copy
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disguise, recolour, warp_grid
 from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import join_processes
+from lipsync_core.training.distributed import World, join_processes
 from lipsync_core.training.loading import Batch, WindowDraw
 from lipsync_core.training.logger import Evaluation
 from lipsync_core.training.loop import Plan, generator, seed_step
@@ -198,6 +200,110 @@ def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tens
     return (made.detach(), heard) if torch.rand(()) < 0.5 else (real, heard.roll(1, 0))
 
 
+def _check_loss(expert: SyncExpert, name: str) -> None:
+    if expert.config.projection:
+        raise TrainingError(
+            f"{name} was taught by the contrastive loss alone: its cosine may be negative, where E_sync has no "
+            "gradient; train an expert with projection = false"
+        )
+
+
+def _initialize(
+    model: Generator, expert: SyncExpert, settings: Settings, args: argparse.Namespace
+) -> None:
+    """Copy the expert's audio encoder and the weights of --start into ``model``, if wanted."""
+    if settings.experts_ear and not init_audio_encoder_from_expert(expert, model):
+        raise TrainingError(
+            f"{args.expert} has an audio encoder of another shape; set experts_ear = false"
+        )
+    if args.start:
+        try:
+            model.load_state_dict(load_talking_face(args.start).state_dict())
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{args.start} is of another shape than this run's network: {error}"
+            ) from error
+
+
+def _crop(
+    batch: Batch, sound: Tensor, settings: Settings, world: World, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return target, reference and sound of a step, augmented if the run asks for it."""
+    if settings.augmented:
+        noise = generator(settings.plan.seed, step, world.rank, device=world.device)
+        return varied(batch, sound, settings.size, noise)
+    target, reference = (
+        crop_batch(batch[name], settings.size, world.device) for name in ("target", "reference")
+    )
+    return target, reference, sound
+
+
+def _expert_loss(
+    expert: SyncExpert,
+    listen: nn.Module,
+    faces: tuple[Tensor, Tensor],
+    heard: Tensor,
+    *,
+    bfloat16: bool,
+) -> Tensor:
+    """Return the loss of an expert that learns beside the generator.
+
+    Args:
+        expert: the expert.
+        listen: the same network, wrapped for all processes.
+        faces: real and generated faces (N,F,3,S,S).
+        heard: the mel windows that belong to them.
+        bfloat16: whether it computes in bfloat16.
+    """
+    real, made = faces
+    expert.requires_grad_(True)
+    wrong_faces, beside = out_of_sync(real, made, heard)
+    with torch.autocast(real.device.type, torch.bfloat16, enabled=bfloat16):
+        both = torch.cat([real, wrong_faces]), torch.cat([heard, beside])
+        audio, video = embedded(listen, expert.config, *both)
+    labels = (torch.arange(len(audio), device=audio.device) < len(audio) // 2).float()
+    return cosine_bce(audio, video, labels)
+
+
+def _make_parts(
+    model: Generator,
+    average: Generator,
+    critic: QualityDiscriminator,
+    expert: SyncExpert,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Return everything that a checkpoint of the run holds, but for the switch."""
+
+    def optimiser(of: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            of.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
+        )
+
+    parts: dict[str, Any] = {"model": model, "average": average, "optimiser": optimiser(model)}
+    if settings.quality_weight:
+        parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
+    if settings.expert_learns:
+        parts |= {"expert": expert.requires_grad_(True), "expert_optimiser": optimiser(expert)}
+    return parts
+
+
+def _combine_losses(
+    made: Tensor,
+    target: Tensor,
+    embedded_pair: tuple[Tensor, Tensor] | None,
+    verdict: Tensor | None,
+    weights: Mapping[str, float],
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the terms of the paper's loss, and L = (1 - sw - sg) L1 + sw E_sync + sg L_gen."""
+    terms = {"l1": reconstruction(made, target)}
+    if embedded_pair is not None:
+        terms["sync"] = sync_loss(*embedded_pair)
+    if verdict is not None:
+        terms["quality"] = perceptual_loss(verdict.float())
+    weighted = sum(w * terms[name] for name, w in weights.items() if w)
+    return terms, (1 - sum(weights.values())) * terms["l1"] + weighted
+
+
 def main(argv: list[str] | None = None) -> None:
     options = make_parser(__doc__)
     options.add_argument(
@@ -224,46 +330,17 @@ def main(argv: list[str] | None = None) -> None:
         strangers = choose_clips(strangers, settings.judged_clips)
         expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
         check_framings(config.framing, {args.expert: expert, args.judge: judge}, advice=OTHER_CROPS)
-        if expert.config.projection:
-            raise TrainingError(
-                f"{args.expert} was taught by the contrastive loss alone: its cosine may be negative, where E_sync has no "
-                "gradient; train an expert with projection = false"
-            )
-
+        _check_loss(expert, args.expert)
         seed_step(plan.seed)
         model = init_as_copy(Generator(config))
-        if settings.experts_ear and not init_audio_encoder_from_expert(expert, model):
-            raise TrainingError(
-                f"{args.expert} has an audio encoder of another shape; set experts_ear = false"
-            )
-        if args.start:
-            try:
-                model.load_state_dict(load_talking_face(args.start).state_dict())
-            except RuntimeError as error:
-                raise TrainingError(
-                    f"{args.start} is of another shape than this run's network: {error}"
-                ) from error
+        _initialize(model, expert, settings, args)
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
         critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))
         critic.to(world.device, memory_format=torch.channels_last)
         switch = Switch(settings.sync_below is None)
 
-        def optimiser(of: nn.Module) -> torch.optim.Optimizer:
-            return torch.optim.AdamW(
-                of.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
-            )
-
-        parts = {
-            "model": model,
-            "average": average,
-            "optimiser": optimiser(model),
-            "switch": switch,
-        }
-        if settings.quality_weight:
-            parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
-        if settings.expert_learns:
-            parts |= {"expert": expert.requires_grad_(True), "expert_optimiser": optimiser(expert)}
+        parts = _make_parts(model, average, critic, expert, settings) | {"switch": switch}
         if settings.expert_statistics == "batch":
             remembering(expert)
         together = world.wrap(model)
@@ -282,14 +359,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
             sound, heard = batch["sound"].to(world.device), batch["heard"].to(world.device)
-            if settings.augmented:
-                noise = generator(plan.seed, step, world.rank, device=world.device)
-                target, reference, sound = varied(batch, sound, settings.size, noise)
-            else:
-                target, reference = (
-                    crop_batch(batch[name], settings.size, world.device)
-                    for name in ("target", "reference")
-                )
+            target, reference, sound = _crop(batch, sound, settings, world, step)
             flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             rate = settings.rate * factor(step)
             # the first rank alone evaluates; no rank may leave this out
@@ -306,14 +376,7 @@ def main(argv: list[str] | None = None) -> None:
                     else None
                 )
                 verdict = critic(made) if weights["quality"] else None
-            terms = {"l1": reconstruction(made, flat)}
-            if seen is not None:
-                terms["sync"] = sync_loss(*seen)
-            if verdict is not None:
-                terms["quality"] = perceptual_loss(verdict.float())
-            loss = (1 - sum(weights.values())) * terms["l1"] + sum(
-                w * terms[name] for name, w in weights.items() if w
-            )
+            terms, loss = _combine_losses(made, flat, seen, verdict, weights)
             norm = step_optimizer(loss, parts["optimiser"], rate=rate, clip_norm=settings.clip_norm)
             update_ema(average, model, step, decay=settings.decay)
             terms |= {"loss": loss, "gradient": norm}
@@ -330,13 +393,9 @@ def main(argv: list[str] | None = None) -> None:
                     bfloat16=bfloat16,
                 )
             if settings.expert_learns:
-                expert.requires_grad_(True)
-                faces, beside = out_of_sync(target, made.view_as(target), heard)
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                    both = torch.cat([target, faces]), torch.cat([heard, beside])
-                    audio, video = embedded(listen, expert.config, *both)
-                labels = (torch.arange(len(audio), device=audio.device) < len(audio) // 2).float()
-                terms["expert"] = cosine_bce(audio, video, labels)
+                terms["expert"] = _expert_loss(
+                    expert, listen, (target, made.view_as(target)), heard, bfloat16=bfloat16
+                )
                 step_optimizer(
                     terms["expert"],
                     parts["expert_optimiser"],
