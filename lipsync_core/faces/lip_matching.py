@@ -1,17 +1,19 @@
-"""Which of a person's own mouths to show for each frame of new speech: a few are picked from a
-clip, then matched."""
+"""Choose which of a person's own mouths to show for each frame of new speech.
+
+A few frames are picked from a clip, then matched to the speech.
+"""
 
 import torch
 from torch import Tensor
 
 from ..image.landmarks import LEFT_EYE, NOSE_BASE, NOSE_BRIDGE, RIGHT_EYE, lip_shapes
 
-# What differences weigh, in standard deviations of a person's speech (opening, width, jaw) or eye
-# distances (the turn of the head). Opening counts most: what is left of a difference is made up for
-# by warping, which likes small ones.
+# Weights of differences, in standard deviations of a person's speech (opening, width, jaw) or eye
+# distances (the turn of the head). Opening counts most: warping makes up for the
+# remaining difference, and works best on small ones.
 _SHAPE_WEIGHTS = (1.0, 0.35, 0.25)
 _TURN_WEIGHTS = (4.0, 3.0)
-# What changing from one picture to another costs, beyond the difference of their mouths: the light
+# Cost of changing from one picture to another, beyond the difference of their mouths: the light
 # and the folds of the skin change with the picture.
 _CHANGE, _APART = 0.30, 0.15
 # A head that moves less than this in a frame, in eye distances, is sharp at usual exposures; of one
@@ -39,12 +41,14 @@ def measure_head_turns(points: Tensor) -> Tensor:
 
 
 def find_sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
-    """(N,) bool: those of the ``usable`` frames in which the head moves so slowly that its picture
-    is not blurred by that.
+    """Find the usable frames in which the head is slow enough not to be blurred by its motion.
 
     Args:
         points: (N,102,2) landmarks of one stretch of a clip.
-        usable: (N,) bool, frames whose landmarks can be believed.
+        usable: (N,) bool, frames with reliable landmarks.
+
+    Returns:
+        (N,) bool.
     """
     eyes = points[:, [LEFT_EYE.start, LEFT_EYE.start + 4, RIGHT_EYE.start, RIGHT_EYE.start + 4]]
     still = torch.cat([eyes, points[:, NOSE_BASE]], 1)
@@ -60,17 +64,16 @@ def find_sharp_frames(points: Tensor, usable: Tensor) -> Tensor:
 
 
 def pick_frames(points: Tensor, usable: Tensor, spread: Tensor, most: int) -> Tensor:
-    """Pick frames whose mouths and turns of the head lie far apart, so that together they span what
-    the clip has.
+    """Pick frames whose mouths and head turns differ most, to span the range of the clip.
 
     Args:
         points: (N,102,2) landmarks of one stretch of a clip.
-        usable: (N,) bool, frames whose landmarks can be believed.
+        usable: (N,) bool, frames with reliable landmarks.
         spread: (3,) the person's standard deviations of opening, width and jaw.
-        most: how many to pick at most.
+        most: Largest number of frames.
 
     Returns:
-        (K,) their numbers, rising; none only where none is usable.
+        (K,) rising frame indices; empty only if no frame is usable.
     """
     frames = usable.nonzero()[:, 0]
     if not len(frames):
@@ -100,7 +103,7 @@ def match_frames(wanted: Tensor, turns: Tensor, points: Tensor, spread: Tensor) 
     """Find the sequence of pictures that fits speech best and changes least (Viterbi).
 
     Args:
-        wanted: (T,3) opening, width and jaw that speech asks for.
+        wanted: (T,3) opening, width and jaw that the speech needs.
         turns: (T,2) how the head is turned in each output frame (``measure_head_turns``).
         points: (K,102,2) landmarks of the pictures to choose from.
         spread: (3,) the person's standard deviations.

@@ -1,4 +1,4 @@
-"""The public networks: which is which by the names of its layers, whatever the file is called."""
+"""Recognize the public networks by the names of their layers, whatever the file is called."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +21,17 @@ from .wav2lip_hd import (
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A public network. ``kind`` is our own name for it; ``marks`` are key prefixes that no other
-    network before it in the table has together (those with more layers come first). ``config``: its
-    shape if not ``weights.PUBLIC``'s; ``renames``: its layers' names -> ours; ``untested``: known
-    from its code alone, never tried on a real file."""
+    """A public network.
+
+    Attributes:
+        title: Description for messages.
+        kind: Our own name for it.
+        marks: Key prefixes that no earlier network in the table has together (networks with more
+            layers come first).
+        config: Its shape if it differs from the one in ``weights.PUBLIC``.
+        renames: Our name of each of its layers.
+        untested: Whether it is known from its code alone, never tried on a real file.
+    """
 
     title: str
     kind: str
@@ -35,7 +42,7 @@ class Network:
 
 
 def _derivative(title: str, config: LargeGeneratorConfig, *marks: str) -> Network:
-    """A generator for larger faces, in the classic one's names."""
+    """Describe a generator for larger faces whose layers are named as the classic one's."""
     return Network(
         title, "large_generator", ("face_decoder_blocks.", *marks), config, untested=True
     )
@@ -98,7 +105,18 @@ NETWORKS = (
 
 
 def recognize(tensors: Mapping[str, Tensor], path: Path) -> Network:
-    """Which network these keys belong to."""
+    """Find the network that the keys belong to.
+
+    Args:
+        tensors: The tensors of a weight file by key.
+        path: The file, for the error message.
+
+    Returns:
+        The network.
+
+    Raises:
+        WeightsError: If no known network has such keys.
+    """
     for network in NETWORKS:
         if all(any(key.startswith(mark) for key in tensors) for mark in network.marks):
             return network
@@ -110,8 +128,15 @@ def recognize(tensors: Mapping[str, Tensor], path: Path) -> Network:
 
 
 def to_our_names(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the names that our network of that kind gives them; unknown names stay as
-    they are."""
+    """Rename tensors as our network of that kind names them; unknown names stay as they are.
+
+    Args:
+        network: The network that they belong to.
+        tensors: The tensors by the file's keys.
+
+    Returns:
+        The same tensors by our keys.
+    """
     parts = {key: key.rpartition(".") for key in tensors}
     return {
         network.renames.get(layer, layer) + dot + leaf: tensors[key]

@@ -1,7 +1,7 @@
 """The visual-quality discriminator: is the lower half of this face a photograph?
 
 Layer table of the preset ``wav2lip``: the public Wav2Lip code, 14 113 793 parameters; no
-normalisation layers.
+normalization layers.
 """
 
 from dataclasses import dataclass, replace
@@ -16,8 +16,14 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class QualityDiscriminatorConfig:
-    """Shape of a discriminator; each inner tuple is one block of layers. ``bgr``: the weights'
-    channel order."""
+    """Shape of a discriminator.
+
+    Attributes:
+        blocks: Blocks of layers, each an inner tuple.
+        size: Side of the faces in px.
+        slope: Negative slope of the leaky ReLU.
+        bgr: Whether the weights were trained on BGR.
+    """
 
     blocks: tuple[tuple[Stage, ...], ...]
     size: int = 96
@@ -39,8 +45,8 @@ WAV2LIP_DISCRIMINATOR = QualityDiscriminatorConfig(
 )
 
 
-# Looks at patches of about 30 px: whether they could be of a photograph. What an expert asks of a
-# small generator costs dark blots otherwise.
+# Scores whether patches of about 30 px could be of a photograph. Without it, training a small
+# generator with an expert leaves dark blots.
 PATCH_CRITIC = QualityDiscriminatorConfig(
     blocks=(
         (Stage(32, 5, stride=_DOWN, padding=2),),
@@ -52,9 +58,21 @@ PATCH_CRITIC = QualityDiscriminatorConfig(
 
 
 def config_for_size(config: QualityDiscriminatorConfig, size: int) -> QualityDiscriminatorConfig:
-    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that
-    halve are put first, as many as leave 3 to 5 px for the last block, whose kernel takes what is
-    left. ValueError where none do."""
+    """Adapt ``config`` to faces of another size.
+
+    Convolutions that halve are put first, as many as leave 3 to 5 px for the last block, whose
+    kernel covers what is left.
+
+    Args:
+        config: Shape of a discriminator.
+        size: Side of the faces in px, a multiple of 32 from 96 to 384.
+
+    Returns:
+        The adapted shape.
+
+    Raises:
+        ValueError: If no number of convolutions fits.
+    """
     first = (Stage(config.blocks[0][0].channels, 5, stride=_DOWN, padding=2),)
     *before, (last, *rest) = config.blocks
     for blocks in ((first,) * n + tuple(before) for n in range(3)):
@@ -83,7 +101,7 @@ class _LeakyConv(nn.Module):
 
 
 class QualityDiscriminator(nn.Module):
-    """Judges single faces."""
+    """Score single faces."""
 
     def __init__(self, config: QualityDiscriminatorConfig) -> None:
         super().__init__()
@@ -99,12 +117,15 @@ class QualityDiscriminator(nn.Module):
         self.binary_pred = nn.Sequential(nn.Conv2d(cin, 1, 1), nn.Sigmoid())
 
     def forward(self, faces: Tensor) -> Tensor:
-        """faces (N,3,S,S) RGB in [0,1], of which only the lower half is looked at. Returns (N,1): 1
-        is a photograph."""
+        """Score faces (N,3,S,S), RGB in [0,1], by their lower half.
+
+        Returns:
+            (N,1) in [0,1]; 1 means a photograph.
+        """
         x = faces[:, :, faces.shape[2] // 2 :]
         x = x.flip(1) if self.config.bgr else x
         for block in self.face_encoder_blocks:
             x = block(x)
         logits, squash = self.binary_pred
-        # in bfloat16 verdicts beyond 99.8 % are certain, and teach nothing
+        # float32: in bfloat16 scores beyond 99.8 % round to certainty and have no gradient
         return squash(logits(x).float()).flatten(1)

@@ -1,8 +1,8 @@
-"""S3FD, the face detector of Wav2Lip (Zhang et al., ICCV 2017: "S3FD: Single Shot Scale-invariant
-Face Detector").
+"""S3FD, the face detector of Wav2Lip.
 
-Parameter names are those of the public file ``s3fd-619a316812.pth``, so that it loads strictly.
-syncnet_python has the same network with other weights and three other details: ``SYNCNET_S3FD``.
+Zhang et al., ICCV 2017: "S3FD: Single Shot Scale-invariant Face Detector". Parameter names are
+those of the public file ``s3fd-619a316812.pth``, so that it loads strictly. syncnet_python has the
+same network with other weights and three other details: ``SYNCNET_S3FD``.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,23 @@ STRIDES = (4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True, slots=True)
 class S3FDConfig:
-    """Shape of S3FD; the defaults are the public file's (VGG-16 with two more stages, 22 459 110
-    parameters).
+    """Shape of S3FD; the defaults are the public file's.
 
-    ``channel_order`` is the order in which the network sees the colours. It was trained on BGR, and
-    ``means`` are its BGR means; Wav2Lip hands it RGB and subtracts the same three numbers all the
-    same. "rgb" does as Wav2Lip does, "bgr" as in training. ``fc6_padding`` and ``fc6_dilation``:
-    padding 3 without dilation lets the map grow by 4 px each way, which the weights of Wav2Lip
-    expect. ``ceil_third_pool``: the third pool rounds odd sides up.
+    That file is VGG-16 with two more stages, 22 459 110 parameters.
+
+    Attributes:
+        stages: Channels of the VGG stages.
+        convolutions: Number of convolutions in each VGG stage.
+        fc: Channels of ``fc6`` and ``fc7``.
+        extra: Inner and outer channels of the stages after them.
+        means: Means subtracted from the pixels in [0,255].
+        channel_order: Order of the colors that the network sees. It was trained on BGR, and
+            ``means`` are its BGR means; Wav2Lip passes RGB and subtracts the same three numbers
+            nevertheless. "rgb" does as Wav2Lip does, "bgr" as in training.
+        fc6_padding: Padding of ``fc6``; 3 without dilation lets the map grow by 4 px each way,
+            which the weights of Wav2Lip expect.
+        fc6_dilation: Dilation of ``fc6``.
+        ceil_third_pool: Whether the third pool rounds odd sides up.
     """
 
     stages: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -51,14 +60,14 @@ SYNCNET_S3FD = S3FDConfig(
 
 
 class ChannelNorm(nn.Module):
-    """Every pixel's feature vector scaled to length one, then channel by channel by a learned
-    weight."""
+    """Scale each pixel's feature vector to length one, then each channel by a learned weight."""
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:  # (N,C,H,W)
+        """Normalize features (N,C,H,W)."""
         length = x.square().sum(1, keepdim=True).sqrt() + 1e-10
         return x / length * self.weight[:, None, None]
 
@@ -95,9 +104,15 @@ class S3FD(nn.Module):
             self.add_module(f"{name}_mbox_loc", nn.Conv2d(channels, 4, 3, padding=1))
 
     def forward(self, pixels: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """``pixels`` (N,3,H,W) float RGB in [0,1], H and W at least ``minimum_size``. Per level:
-        logits (N,2,h,w) of background and face, and offsets (N,4,h,w) of the box against the cell's
-        anchor (centre x, y, then log width, height)."""
+        """Compute the face scores and box offsets of each level.
+
+        Args:
+            pixels: (N,3,H,W) float RGB in [0,1], H and W at least ``minimum_size``.
+
+        Returns:
+            Per level, logits (N,2,h,w) of background and face, and offsets (N,4,h,w) of the box
+            against the cell's anchor (center x, y, then log width, height).
+        """
         if self.config.channel_order == "bgr":
             pixels = pixels.flip(1)
         maps: list[tuple[Tensor, Tensor]] = []

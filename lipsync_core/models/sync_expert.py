@@ -1,6 +1,6 @@
-"""The lip-sync expert: a two-tower network that tells whether lips and sound agree.
+"""The lip-sync expert: a network with two towers that scores whether lips and sound agree.
 
-Layer tables of the preset ``wav2lip``: SyncNet with colour input of the public Wav2Lip code, 16 435
+Layer tables of the preset ``wav2lip``: SyncNet with color input of the public Wav2Lip code, 16 435
 072 parameters.
 """
 
@@ -18,12 +18,18 @@ _DOWN = (2, 2)
 
 @dataclass(frozen=True, slots=True)
 class SyncExpertConfig:
-    """Shape of an expert: ``window`` consecutive frames of side ``size`` against one mel window
-    that begins with them.
+    """Shape of an expert, which compares frames with the mel window that begins with them.
 
-    ``projection``: channels of a linear layer that ends each tower, 0 for none. Without it the
-    towers end in ReLU and the cosine lies in [0,1], as the paper's BCE on the cosine needs.
-    ``bgr``: the channel order the weights were trained on.
+    Attributes:
+        face: Layers of the face tower.
+        audio: Layers of the audio tower.
+        window: Number of consecutive frames.
+        size: Side of the frames in px.
+        projection: Channels of a linear layer that ends each tower, 0 for none. Without it the
+            towers end in ReLU and the cosine is in [0,1], as the paper's BCE on the cosine needs.
+        bgr: Whether the weights were trained on BGR.
+        features: Settings of the mel spectrogram.
+        framing: Framing of the face crops.
     """
 
     face: tuple[Stage, ...]
@@ -61,9 +67,21 @@ WAV2LIP_EXPERT = SyncExpertConfig(
 
 
 def config_for_size(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
-    """``config`` for faces of another side, a multiple of 32 from 96 to 384 px: convolutions that
-    halve are put first, as many as leave 3 to 5 px for the last one without padding, whose kernel
-    takes what is left. ValueError where none do."""
+    """Adapt ``config`` to faces of another size.
+
+    Convolutions that halve are put first, as many as leave 3 to 5 px for the last one without
+    padding, whose kernel covers what is left.
+
+    Args:
+        config: Shape of an expert.
+        size: Side of the faces in px, a multiple of 32 from 96 to 384.
+
+    Returns:
+        The adapted shape.
+
+    Raises:
+        ValueError: If no number of convolutions fits.
+    """
     first = Stage(config.face[0].channels, 5, stride=_DOWN, padding=2)
     for face in ((first,) * n + config.face for n in range(3)):
         last = max(i for i, stage in enumerate(face) if stage.kernel > 1)
@@ -79,8 +97,7 @@ def config_for_size(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
 
 
 class SyncExpert(nn.Module):
-    """Embeds a mel window and the lower halves of ``window`` faces so that agreeing pairs lie
-    close."""
+    """Embed a mel window and the lower halves of faces so that agreeing pairs are close."""
 
     def __init__(self, config: SyncExpertConfig) -> None:
         super().__init__()
@@ -92,16 +109,23 @@ class SyncExpert(nn.Module):
             self.audio_encoder.append(nn.Conv2d(config.audio[-1].channels, config.projection, 1))
 
     def forward(self, mel: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """mel (N,1,80,16) in [-4,4]; faces (N,T,3,S,S) RGB in [0,1]. Returns unit vectors (audio
-        (N,D), video (N,D))."""
+        """Embed sound and faces.
+
+        Args:
+            mel: (N,1,80,16) in [-4,4].
+            faces: (N,T,3,S,S) RGB in [0,1].
+
+        Returns:
+            Unit vectors of the audio (N,D) and of the video (N,D).
+        """
         return self.embed_audio(mel), self.embed_video(faces)
 
     def embed_audio(self, mel: Tensor) -> Tensor:
-        """(N,1,80,16) -> (N,D) unit vectors."""
+        """Embed mel windows (N,1,80,16) as unit vectors (N,D)."""
         return _unit(self.audio_encoder(mel))
 
     def embed_video(self, faces: Tensor) -> Tensor:
-        """(N,T,3,S,S) -> (N,D) unit vectors; only the lower half is looked at."""
+        """Embed the lower halves of faces (N,T,3,S,S) as unit vectors (N,D)."""
         n, t, _, s, _ = faces.shape
         lower = faces[:, :, :, s // 2 :]
         lower = lower.flip(2) if self.config.bgr else lower

@@ -1,8 +1,8 @@
-"""SyncNet, the judge of LSE-D and LSE-C (Chung and Zisserman, "Out of time: automated lip sync in
-the wild", 2016).
+"""SyncNet, the judge of LSE-D and LSE-C.
 
-Layers and names are those of the public file ``syncnet_v2.model`` of joonson/syncnet_python (13 631
-616 parameters), so that it loads strictly.
+Chung and Zisserman, "Out of time: automated lip sync in the wild", 2016. Layers and names are those
+of the public file ``syncnet_v2.model`` of joonson/syncnet_python (13 631 616 parameters), so that
+it loads strictly.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FPS = Fraction(25)
 """Frames a second of the videos it was trained on."""
 
 WINDOW = 5
-"""Frames that it sees at once, 0.2 s."""
+"""Frames in its input, 0.2 s."""
 
 SIZE = 224
 """Side of its pictures in px."""
@@ -25,7 +25,7 @@ RATE = 16000
 """Hz of the sound."""
 
 COLUMNS = 20
-"""Columns of cepstra (100 a second) that it hears at once."""
+"""Columns of cepstra (100 a second) in its input."""
 
 COLUMNS_PER_FRAME = 4
 """Columns of cepstra to one frame."""
@@ -33,8 +33,14 @@ COLUMNS_PER_FRAME = 4
 
 @dataclass(frozen=True, slots=True)
 class SyncNetConfig:
-    """Channels of the six convolutions of each tower, of the layer between, and of what both end
-    in. The defaults are the public file's; kernels and strides are fixed."""
+    """Shape of SyncNet; the defaults are the public file's, and kernels and strides are fixed.
+
+    Attributes:
+        lip: Channels of the six convolutions on pictures.
+        audio: Channels of the six convolutions on sound.
+        hidden: Channels of the layer between the convolutions and the embedding.
+        embedding: Length of the embeddings.
+    """
 
     lip: tuple[int, int, int, int, int, int] = (96, 256, 256, 256, 256, 512)
     audio: tuple[int, int, int, int, int, int] = (64, 192, 384, 256, 256, 512)
@@ -43,19 +49,21 @@ class SyncNetConfig:
 
 
 class StackedConv(nn.Conv3d):
-    """A convolution over time, height and width whose kernel covers all the time there is: the same
-    sums as one over height and width with the frames stacked as channels, which is quicker.
-    (N,C*T,H,W) -> (N,D,h,w)."""
+    """Convolution over time, height and width whose kernel covers the whole time: (N,C*T,H,W).
+
+    It computes the same sums as one over height and width with the frames stacked as channels,
+    which is quicker. Returns (N,D,h,w).
+    """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Convolve (N,C*T,H,W) into (N,D,h,w)."""
         return F.conv2d(
             input, self.weight.flatten(1, 2), self.bias, self.stride[1:], self.padding[1:]
         )  # type: ignore[arg-type]
 
 
 class SyncNet(nn.Module):
-    """Embeds 0.2 s of sound and of a face so that what belongs together lies close (Euclidean
-    distance)."""
+    """Embed 0.2 s of sound and of a face so that matching ones are close (Euclidean distance)."""
 
     def __init__(self, config: SyncNetConfig) -> None:
         super().__init__()
@@ -63,7 +71,7 @@ class SyncNet(nn.Module):
         a, v = config.audio, config.lip
         self.netcnnaud = nn.Sequential(
             *_normed(nn.Conv2d(1, a[0], 3, padding=1)),
-            nn.Identity(),  # there a pool of one pixel; it keeps the numbers of the layers
+            nn.Identity(),  # a pool of one pixel in the original; keeps the numbering of the layers
             *_normed(nn.Conv2d(a[0], a[1], 3, padding=1)),
             nn.MaxPool2d(3, (1, 2)),
             *_normed(nn.Conv2d(a[1], a[2], 3, padding=1)),
@@ -87,12 +95,18 @@ class SyncNet(nn.Module):
         )
 
     def embed_audio(self, mfcc: Tensor) -> Tensor:
-        """(N,1,13,20) of ``audio.mfcc`` -> (N,1024). Not normalised: lengths are in the hundreds."""
+        """Embed (N,1,13,20) of ``audio.mfcc`` as (N,1024).
+
+        The vectors are not normalized: their lengths are in the hundreds.
+        """
         return self.netfcaud(self.netcnnaud(mfcc).flatten(1))
 
     def embed_video(self, lips: Tensor) -> Tensor:
-        """(N,3,5,224,224) RGB in [0,1] -> (N,1024). Not normalised: lengths are in the hundreds."""
-        # One pass over the pictures: colours and frames as the innermost axis, which is quicker on
+        """Embed (N,3,5,224,224) RGB in [0,1] as (N,1024).
+
+        The vectors are not normalized: their lengths are in the hundreds.
+        """
+        # One pass over the pictures: colors and frames as the innermost axis, which is quicker on
         # CPUs, and the weights, not the pictures, turned to the BGR bytes of OpenCV that they were
         # trained on. On one core a window takes 35 ms with its authors' 3-d convolutions, 25 so, 22
         # when folded (batch 20), 20 in batches of 8.
