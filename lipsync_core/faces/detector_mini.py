@@ -1,4 +1,4 @@
-"""The ``mini`` detector: ours, embedded, the default."""
+"""The ``mini`` detector: our own bundled network, the default."""
 
 import math
 
@@ -31,12 +31,14 @@ _MIRRORED = [1, 0, 2, 4, 3]  # the points of a mirrored face
 
 
 class MiniDetector:
-    """Finds faces with ``model``, on the device where it is now.
+    """Find faces with the bundled network.
 
-    ``min_score`` in [0,1] is the least score of a face; ``max_overlap`` the most intersection over
-    union of two faces; ``long_side`` px: larger images are reduced to it, which sets both the cost
-    and the smallest face that is found (24 px of the reduced image). At 640 that is 48 px of a
-    1280x720 frame.
+    Args:
+        model: the network; it runs on the device on which it is now.
+        min_score: least score of a face, in [0,1].
+        max_overlap: largest intersection over union of two faces.
+        long_side: px to which larger images are reduced; it sets both the cost and the smallest
+            face that is found (24 px of the reduced image; at 640, 48 px of a 1280x720 frame).
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class MiniDetector:
     ) -> None:
         if long_side < 1 or not 0 < min_score < 1:
             raise ValueError(
-                f"got min_score {min_score} and long_side {long_side}; wanted 0 < min_score < 1, long_side >= 1"
+                f"got min_score {min_score} and long_side {long_side}; wanted 0 < min_score < 1, "
+                "long_side >= 1"
             )
         # channels_last: a third faster on CPUs than planar memory
         dtype = choose_dtype(next(model.parameters()))
@@ -60,8 +63,15 @@ class MiniDetector:
 
     @torch.inference_mode()
     def detect(self, pixels: Tensor) -> list[Detections]:
-        """Faces of each image of ``pixels`` (N,H,W,3), RGB, uint8 in [0,255] or float in [0,1],
-        best first, on the CPU. Boxes and points may reach beyond the image, where the face does."""
+        """Find the faces of each image.
+
+        Args:
+            pixels: (N,H,W,3) RGB, uint8 in [0,255] or float in [0,1].
+
+        Returns:
+            Faces per image, best first, on the CPU. Boxes and points may reach beyond the image, as
+            the face does.
+        """
         _, height, width, _ = pixels.shape
         weight = next(self._model.parameters())
         images = _reduce(pixels.permute(0, 3, 1, 2).to(weight.device), self._long_side)  # (N,3,h,w)

@@ -1,5 +1,4 @@
-"""Tracks of faces that somebody else found: boxes drawn by hand, another detector's boxes, a mesh
-of landmarks."""
+"""Build face tracks from detections of the caller: drawn boxes, another detector's, or a mesh."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -42,29 +41,41 @@ def tracks_from_boxes(
     cuts: Sequence[int] = (),
     smoothing_s: float = SMOOTHING_SECONDS,
 ) -> list[FaceTrack]:
-    """People over time from the boxes (F,4), xyxy px, of every frame of a clip, (0,4) where there
-    is no face.
+    """Join the boxes of single frames to tracks.
 
-    ``points``: likewise (F,5,2); None places them where faces usually have them (see
-    ``find_points_in_boxes`` for better). ``dense``: likewise (F,K,2), landmarks of one layout, which the
-    tracks then carry, smoothed like the rest. ``frames``: how many the clip has, which boxes must
-    be there for; None asks for nothing. ``cuts``: the frames at which a new scene begins. Boxes of
-    one person are joined, gaps of up to a second filled and jitter smoothed as in
+    Boxes of one person are joined, gaps of up to a second filled and jitter smoothed as in
     ``detect_tracks``, but no box is taken for a false alarm.
 
-    Raises ValueError for boxes that are too few, empty, not finite, or of another shape, and for
-    points that do not go with them.
+    Args:
+        per_frame: (F,4) xyxy px for every frame of a clip, (0,4) without a face.
+        fps: frame rate of the clip.
+        points: (F,5,2) for every frame; None places them at their usual places in the box (see
+            ``find_points_in_boxes`` for better).
+        dense: (F,K,2) for every frame, landmarks of one layout, which the tracks carry, smoothed.
+        frames: number of frames of the clip, to be checked; None checks nothing.
+        cuts: frames at which a new scene begins.
+        smoothing_s: seconds over which tracks are smoothed.
+
+    Returns:
+        One track per person.
+
+    Raises:
+        ValueError: If boxes are too few, empty, not finite or of another shape, or points do not
+            belong to them.
     """
     if smoothing_s < 0:
         raise ValueError(f"smoothing_s is {smoothing_s}; wanted 0 s (none) or more")
     if frames is not None and len(per_frame) != frames:
         raise ValueError(
-            f"there are boxes for {len(per_frame)} frames, and the clip has {frames}; wanted boxes for each frame: "
-            "people move, and boxes of one frame say nothing of the others. Leave them out to have the faces found"
+            f"there are boxes for {len(per_frame)} frames, and the clip has {frames}; wanted boxes "
+            "for each frame: "
+            "people move, and boxes of one frame say nothing of the others. Leave them out to have "
+            "the faces found"
         )
     if points is not None and len(points) != len(per_frame):
         raise ValueError(
-            f"there are points for {len(points)} frames and boxes for {len(per_frame)}; wanted both for all"
+            f"there are points for {len(points)} frames and boxes for {len(per_frame)}; wanted "
+            "both for all"
         )
     if dense is not None:
         _check_dense(dense, [len(boxes) for boxes in per_frame])
@@ -75,7 +86,8 @@ def tracks_from_boxes(
         placed = canonical_points(boxes) if points is None else points[index].float().cpu()
         if placed.shape != (len(boxes), 5, 2) or not bool(placed.isfinite().all()):
             raise ValueError(
-                f"the points of frame {index} are {tuple(placed.shape)}; wanted finite ({len(boxes)},5,2)"
+                f"the points of frame {index} are {tuple(placed.shape)}; wanted finite "
+                f"({len(boxes)},5,2)"
             )
         landmarks = dense[index].float().cpu() if dense is not None and len(boxes) else None
         runs.append((index, Detections(boxes, placed, torch.ones(len(boxes)), landmarks)))
@@ -86,19 +98,26 @@ def tracks_from_boxes(
 
 
 def find_points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector) -> Tensor:
-    """(F,5,2) points of the faces in ``boxes`` (F,4) of a frame (H,W,3), uint8 in [0,255] or float
-    in [0,1].
-
-    ``detector`` looks at a square twice as wide around each box; the face whose middle lies in the
-    box counts, of several the one that overlaps it most. Without one the points are where they
-    usually lie (``canonical_points``: the mean places of ``mini``'s points in its own boxes, over
-    897 faces of 21 people in 77 clips and 1179 portraits, are within 0.017 of a box of these).
-    Raises ValueError for other shapes.
+    """Find the five points of faces whose boxes are known.
 
     With ``mini``, for 203 faces of 22 clips in boxes 0.7 to 1.6 times as large as its own and up to
-    0.15 of them aside: none lost, and the points within 1.8 % (95 %: 4.0 %) of the distance of the
-    eyes of those that it finds in the whole frame; the usual ones, even in its own boxes, within
-    7.3 % (14.4 %). 17 to 20 ms a face on one shared core.
+    0.15 of them aside, none was lost, and the points were within 1.8 % (95 %: 4.0 %) of the
+    distance of the eyes of those that it finds in the whole frame; the usual places, even in its
+    own boxes, within 7.3 % (14.4 %). 17 to 20 ms a face on one shared core.
+
+    Args:
+        frame_pixels: (H,W,3) uint8 in [0,255] or float in [0,1].
+        boxes: (F,4) xyxy px.
+        detector: searches a square twice as wide around each box. The face whose middle lies in the
+            box counts, of several the one that overlaps it most.
+
+    Returns:
+        (F,5,2) points; if no face is found, the usual places (``canonical_points``: the mean places
+        of ``mini``'s points in its own boxes, over 897 faces of 21 people in 77 clips and 1179
+        portraits, are within 0.017 of a box of these).
+
+    Raises:
+        ValueError: If shapes are others.
     """
     if frame_pixels.ndim != 3 or frame_pixels.shape[2] != 3:
         raise ValueError(f"frame is {tuple(frame_pixels.shape)}; wanted (H,W,3)")
@@ -125,11 +144,22 @@ def find_points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector
 
 
 def five_points_from_mesh(landmarks: Tensor) -> Tensor:
-    """(5,2) the detector's points from MediaPipe's face mesh (468,2), or (478,2) with irises, or
-    from our own dense points (102,2), px. Raises ValueError for others."""
+    """Compute the detector's five points from a mesh.
+
+    Args:
+        landmarks: MediaPipe's face mesh (468,2), or (478,2) with irises, or our dense points
+            (102,2), in px.
+
+    Returns:
+        (5,2) points.
+
+    Raises:
+        ValueError: If the mesh has another number of points.
+    """
     if landmarks.ndim != 2 or landmarks.shape[0] not in _FIVE or landmarks.shape[1] != 2:
         raise ValueError(
-            f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or (478,2), or ours, ({POINTS},2)"
+            f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or "
+            f"(478,2), or ours, ({POINTS},2)"
         )
     return landmarks[torch.tensor(_FIVE[len(landmarks)], device=landmarks.device)].mean(1)
 

@@ -22,13 +22,19 @@ _MARGIN = 1.5  # the crop's side, in longer sides of the detector's box
 
 
 class LandmarkModel:
-    """Lips by InsightFace's 106-point network ``2d106det.onnx``, which comes with its model packs
-    (buffalo_l and others; non-commercial use), run by OpenCV.
+    """Find lips with InsightFace's 106-point network ``2d106det.onnx``, run by OpenCV.
 
-    The contract, checked when the file is opened: one input (1,3,192,192) float RGB in [0,255], a
-    square around the centre of the face's box with 1.5 times its longer side, upright; one output
-    of 212 numbers, (x, y) of 106 points in [-1,1] over that square. Raises WeightsError for a file
-    that is missing, no ONNX, or of other sizes, and ImportError without OpenCV.
+    The file comes with its model packs (buffalo_l and others; non-commercial use). The contract,
+    checked when the file is opened: one input (1,3,192,192) float RGB in [0,255], an upright square
+    around the center of the face's box with 1.5 times its longer side; one output of 212 numbers,
+    (x, y) of 106 points in [-1,1] over that square.
+
+    Args:
+        path: the file.
+
+    Raises:
+        WeightsError: If the file is missing, no ONNX, or of other sizes.
+        ImportError: If OpenCV is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +54,8 @@ class LandmarkModel:
         except cv2.error as error:
             reason = str(error).strip().partition("\n")[0]
             raise WeightsError(
-                f"OpenCV cannot run {path} on a 192x192 px picture ({reason}); wanted InsightFace's 2d106det.onnx"
+                f"OpenCV cannot run {path} on a 192x192 px picture ({reason}); wanted "
+                "InsightFace's 2d106det.onnx"
             ) from error
         if count != 2 * _POINTS:
             raise WeightsError(
@@ -56,13 +63,13 @@ class LandmarkModel:
             )
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, lips (20,2) in frame px) of each frame in which the face of ``track`` is
-        visible."""
+        """Yield (clip index, lips (20,2) in frame px) of each frame in which the face is visible."""
         for index, points in self.points(frames, track):
             yield index, points[_LIPS]
 
     def points(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, all points (106,2) in frame px) likewise."""
+        """Yield (clip index, all points (106,2) in frame px) of each frame in which the face is
+        visible."""
         for index, pixels, box, _ in iterate_visible(frames, track):
             square = _square(box[None])
             crop = crop_pictures(pixels[None].cpu(), square, _SIZE) * 255
@@ -81,9 +88,17 @@ def with_landmarks(
     *,
     smoothing: float = 0.0,
 ) -> list[FaceTrack]:
-    """``tracks``, each of one scene, with the ``dense`` points (N,106,2) that ``model`` finds in
-    ``frames``, all of the clip's in order, while they are visible. smoothing: the smoother's
-    standard deviation in frames, 0 for none."""
+    """Add the dense points of a landmark model to tracks.
+
+    Args:
+        tracks: faces, each of one scene.
+        frames: all frames of the clip in order.
+        model: finds the points.
+        smoothing: standard deviation of the smoother in frames, 0 for none.
+
+    Returns:
+        The tracks with ``dense`` (N,106,2).
+    """
     dense = [torch.zeros(len(track.visible), _POINTS, 2) for track in tracks]
     for chunk in frames:
         for track, found in zip(tracks, dense, strict=True):

@@ -18,8 +18,8 @@ from ..types import FaceTrack, Frames, YuvFrames
 from .tracking import smooth_values
 
 VERSION = 2
-"""Of what ``add_dense_points`` computes: raise it when that changes, and no stored landmarks of before
-are used again."""
+"""Of what ``add_dense_points`` computes: raise it when that changes, and no stored landmarks of
+before are used again."""
 
 SURE = 0.5
 """The least confidence at which landmarks are believed."""
@@ -36,11 +36,12 @@ _SPEAKING = {**LIPS, POINTS: (OUTER_LIPS.start, JAW.stop)}
 
 
 class LandmarkFinder:
-    """Finds the 102 points of faces with ``model``, on the device where it is now; see
-    ``models.face_landmarks``.
+    """Finds the 102 points of faces with ``model``, on the device where it is now.
 
-    ``precision``: of the convolutions (see ``choose_dtype``); coordinates are always computed in the
-    weights' own. ``version``: what points are stored under, such as the hash of the weights.
+    See ``models.face_landmarks``.
+
+    ``precision``: of the convolutions (see ``choose_dtype``); coordinates are always computed in
+    the weights' own. ``version``: what points are stored under, such as the hash of the weights.
     """
 
     def __init__(
@@ -196,8 +197,10 @@ def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
 
 
 def confident_frames(track: FaceTrack) -> Tensor:
-    """(N,) bool: the visible frames whose dense points can be believed; all of them where nobody
-    tells how sure."""
+    """(N,) bool: the visible frames whose dense points can be believed.
+
+    All of them where nobody tells how sure.
+    """
     if track.dense is None:
         return torch.zeros_like(track.visible)
     return (
@@ -237,11 +240,14 @@ def low_confidence_warning(tracks: Sequence[FaceTrack], *, passed: bool = False)
         return None
     if passed:
         return (
-            f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, covered or drawn), so its mouth "
-            "stays there as it is; another model may do (--model mini-2, or wav2lip after `lipsync models pull wav2lip`)"
+            f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, "
+            "covered or drawn), so its mouth "
+            "stays there as it is; another model may do (--model mini-2, or wav2lip after `lipsync "
+            "models pull wav2lip`)"
         )
     return (
-        f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, covered or drawn), so its mask "
+        f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, covered "
+        "or drawn), so its mask "
         "there follows five points instead of its outline"
     )
 

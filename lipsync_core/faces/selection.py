@@ -21,8 +21,10 @@ _LISTED = 8  # people named in an error
 
 @dataclass(frozen=True, slots=True)
 class FaceSelector:
-    """A rule that picks a person; see ``parse_face``. ``index`` counts for "index", ``point`` (x, y
-    in source px) for "point"."""
+    """A rule that picks a person.
+
+    See ``parse_face``. ``index`` counts for "index", ``point`` (x, y in source px) for "point".
+    """
 
     rule: Literal["largest", "left", "right", "index", "point"] = "largest"
     index: int = 0
@@ -46,7 +48,8 @@ def parse_face(text: str) -> FaceSelector:
     if pair := re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*,\s*([0-9]+(?:\.[0-9]*)?)", word):
         return FaceSelector("point", point=(float(pair[1]), float(pair[2])))
     raise ValueError(
-        f"{text!r} names no face; wanted largest, left, right, an index from 0 (counted from left to right at first "
+        f"{text!r} names no face; wanted largest, left, right, an index from 0 (counted from left "
+        "to right at first "
         "appearance), or x,y in source pixels, such as 640,200"
     )
 
@@ -204,13 +207,17 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
 
 
 def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
-    """One track of several that never meet. Where landmarks were looked for and found of some only,
-    the others get the usual ones (``fill_missing_points``)."""
+    """One track of several that never meet.
+
+    Where landmarks were looked for and found of some only, the others get the usual ones
+    (``fill_missing_points``).
+    """
     tracks = fill_missing_points(tracks)
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:
         raise ValueError(
-            f"the tracks have dense points of {sorted(map(str, kinds))}; wanted all of one layout, or none"
+            f"the tracks have dense points of {sorted(map(str, kinds))}; wanted all of one layout, "
+            "or none"
         )
     start = min(track.start for track in tracks)
     count = max(track.start + len(track.visible) for track in tracks) - start
@@ -236,7 +243,8 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
     if not scenes:
         return (
-            "no face was found in any frame; the detector wants a face at least partly turned to the camera, not too "
+            "no face was found in any frame; the detector wants a face at least partly turned to "
+            "the camera, not too "
             "small: try another detector or a lower score, or crop the picture to the person"
         )
     lines: list[str] = []

@@ -72,9 +72,9 @@ def detect_tracks(
     ``scale`` is source px per reduced px, one number or (x, y). The detector runs on every
     ``every``-th frame of a scene and on its first and last frame; on talking people 5 stays within
     1.1 % of the face's size of what every frame would give. Gaps of up to a second are filled. The
-    tracks are in source pixels, as ``link_detections`` describes them. Memory: one chunk of frames, and a few
-    numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1 or
-    smoothing < 0.
+    tracks are in source pixels, as ``link_detections`` describes them. Memory: one chunk of frames,
+    and a few numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1
+    or smoothing < 0.
     """
     if every < 1:
         raise ValueError(f"every is {every}; wanted 1 (each frame) or more")
@@ -136,8 +136,10 @@ def link_detections(
 
 
 def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
-    """The frames ``start`` .. ``start+count-1`` of a track, padded with invisible frames where it
-    does not reach."""
+    """The frames ``start`` ..
+
+    ``start+count-1`` of a track, padded with invisible frames where it does not reach.
+    """
     before = min(max(person.start - start, 0), count)
     first = min(max(start - person.start, 0), person.visible.shape[0])
     last = min(max(start + count - person.start, first), person.visible.shape[0])
@@ -198,8 +200,10 @@ def _parabolas(values: Tensor, sigma: float, radius: int) -> Tensor:
 
 
 def _samples(frames: Iterable[Frames], every: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
-    """Per chunk: the cuts, and the indices and pixels of the frames to look at. Last of all, the
-    clip's last frame."""
+    """Per chunk: the cuts, and the indices and pixels of the frames to look at.
+
+    Last of all, the clip's last frame.
+    """
     state: CutState | None = None
     scene = last = sampled = -1
     held = torch.empty(0)
@@ -286,8 +290,10 @@ def _size(boxes: Tensor) -> Tensor:
 def _stretches(
     person: _Person, runs: list[int], max_gap: int, trusted: bool
 ) -> list[tuple[int, int]]:
-    """(first, last) frame of every time that the person is there; unless ``trusted``, without those
-    taken for false alarms."""
+    """(first, last) frame of every time that the person is there.
+
+    Unless ``trusted``, without those taken for false alarms.
+    """
     stretches: list[list[int]] = []
     for frame in person.frames:
         # Two runs in a row are no absence, however far apart the detector's runs are.

@@ -1,4 +1,4 @@
-"""Public checkpoints, recognised by what is in the file and never by its name.
+"""Read public checkpoints, recognized by their content and never by their name.
 
 Classic ``.pth`` files (zip and the older plain kind) go through ``torch.load(weights_only=True)``.
 TorchScript archives (which that refuses, and whose code ``torch.jit.load`` would run) are read as
@@ -47,7 +47,11 @@ _NOT_WEIGHTS = (
 
 
 def file_format(path: Path) -> Format:
-    """How the file is to be read; WeightsError says what a file that holds no weights is instead."""
+    """Return how a file is to be read.
+
+    Raises:
+        WeightsError: If it holds no weights; the message says what it is.
+    """
     if not path.is_file():
         raise WeightsError(
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; wanted a weight file"
@@ -99,13 +103,20 @@ def _what(head: bytes) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All weights of a file, names freed of ``module.`` and of wrappers, on the CPU. Raises
-    WeightsError."""
+    """Read all weights of a file on the CPU, their names freed of ``module.`` and of wrappers.
+
+    Raises:
+        WeightsError: If the file holds no weights or is damaged.
+    """
     return _plain_names(read_as_named(path), path)
 
 
 def read_as_named(path: Path) -> dict[str, Tensor]:
-    """All weights of a file under its own names, on the CPU. Raises WeightsError."""
+    """Read all weights of a file on the CPU under the file's own names.
+
+    Raises:
+        WeightsError: If the file holds no weights or is damaged.
+    """
     match file_format(path):
         case "safetensors":
             return read_safetensors(path)
@@ -116,7 +127,7 @@ def read_as_named(path: Path) -> dict[str, Tensor]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU."""
+    """Read the tensors of a safetensors file on the CPU."""
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -135,7 +146,8 @@ def _load_checkpoint(path: Path) -> object:
         wanted = re.search(r"GLOBAL ([a-z_]\w*(\.\w+)+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and wanted:
             raise WeightsError(
-                f"{path} holds more than tensors: its pickle asks for {wanted[1]}, which was refused and not run; "
+                f"{path} holds more than tensors: its pickle asks for {wanted[1]}, which was "
+                "refused and not run; "
                 "wanted a file of tensors alone, such as a saved state dict"
             ) from error
         # the pickle errors of torch advise to load the file with its code: never repeat that
@@ -211,8 +223,10 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A tensor as the pickle describes it. Nothing in it is believed before ``_Archive.tensor`` has
-    checked it."""
+    """A tensor as the pickle describes it.
+
+    Nothing in it is believed before ``_Archive.tensor`` has checked it.
+    """
 
     storage: object
     offset: object
@@ -278,8 +292,10 @@ _ALLOWED: dict[tuple[str, str], object] = {
 # What torch's own writer of TorchScript emits (torch/csrc/jit/serialization/pickler.cpp); DUP,
 # INST, EXT and the rest have no business here.
 _EMITTED = (
-    "PROTO STOP MARK GLOBAL NEWOBJ BUILD REDUCE BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET NONE NEWTRUE NEWFALSE "
-    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS "
+    "PROTO STOP MARK GLOBAL NEWOBJ BUILD REDUCE BINPERSID BINPUT LONG_BINPUT BINGET LONG_BINGET "
+    "NONE NEWTRUE NEWFALSE "
+    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
+    "EMPTY_LIST APPEND APPENDS "
     "EMPTY_DICT SETITEM SETITEMS"
 )
 _OPCODES = frozenset(_EMITTED.split())
@@ -302,8 +318,10 @@ _BROKEN = (
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, ``_View``, ``_ScriptObject``; imports nothing, reads nothing,
-    calls nothing else."""
+    """Builds lists, dictionaries, ``_View``, ``_ScriptObject``.
+
+    Imports nothing, reads nothing, calls nothing else.
+    """
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if module_name == "__torch__" or module_name.startswith("__torch__."):
@@ -368,7 +386,8 @@ class _Archive:
                 ]
         if not found:
             raise ValueError(
-                "no named tensors in it (a frozen module keeps none); wanted one that was not frozen"
+                "no named tensors in it (a frozen module keeps none); wanted one that was not "
+                "frozen"
             )
         return found
 
@@ -407,8 +426,10 @@ class _Archive:
         return self.storages[key]
 
     def read(self, name: str) -> bytes:
-        """An entry's bytes. Entries are stored as they are; together they cannot be larger than the
-        file."""
+        """An entry's bytes. Entries are stored as they are.
+
+        Together they cannot be larger than the file.
+        """
         entry = self.archive.getinfo(name)
         self.unread -= entry.file_size
         plain = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
@@ -435,8 +456,10 @@ def _naturals(values: object) -> tuple[int, ...]:
 
 
 def _check_opcodes(data: bytes) -> None:
-    """ValueError for a pickle that torch would not write. PUT takes its memory from its argument,
-    up to 2**32 slots."""
+    """ValueError for a pickle that torch would not write.
+
+    PUT takes its memory from its argument, up to 2**32 slots.
+    """
     if len(data) > _MAX_PICKLE:
         raise ValueError(f"its pickle has {len(data)} bytes; wanted at most {_MAX_PICKLE}")
     for opcode, argument, _ in pickletools.genops(data):

@@ -27,8 +27,11 @@ FACE_IN_CELLS = 4.5
 
 @dataclass(frozen=True, slots=True)
 class FaceDetectorConfig:
-    """``stem``: widths at strides 2 and 4; ``widths`` and ``depths`` (residual blocks) of the maps
-    at strides 8, 16, 32 and 64; ``pyramid``: width of the pyramid and the head."""
+    """``stem``: widths at strides 2 and 4.
+
+    ``widths`` and ``depths`` (residual blocks) of the maps at strides 8, 16, 32 and 64;
+    ``pyramid``: width of the pyramid and the head.
+    """
 
     stem: tuple[int, int] = (16, 32)
     widths: tuple[int, int, int, int] = (64, 96, 128, 128)
@@ -112,8 +115,11 @@ class FaceDetector(nn.Module):
         return self.look(images * 2 - 1)
 
     def look(self, x: Tensor, *, levels: int = len(STRIDES)) -> Cells:
-        """``forward`` of pictures in [-1,1]; of a copy made by ``folded(127.5)``: in
-        [-127.5,127.5]. ``levels``: only so many, from the finest on, look for faces."""
+        """``forward`` of pictures in [-1,1].
+
+        Of a copy made by ``folded(127.5)``: in [-127.5,127.5]. ``levels``: only so many, from the
+        finest on, look for faces.
+        """
         x = self.stem(x)
         maps: list[Tensor] = []
         for stage, lateral in zip(self.stages, self.laterals, strict=True):
@@ -130,8 +136,10 @@ class FaceDetector(nn.Module):
         return Cells(*(torch.cat(parts, 1) for parts in zip(*cells, strict=True)))
 
     def folded(self, full: float = 1) -> "FaceDetector":
-        """A copy for inference: BatchNorm folded into the convolutions, in eval mode. ``full``:
-        what 1 is to ``look``; with 127.5 it takes bytes less 127.5, which bfloat16 holds exactly.
+        """A copy for inference: BatchNorm folded into the convolutions, in eval mode.
+
+        ``full``: what 1 is to ``look``; with 127.5 it takes bytes less 127.5, which bfloat16 holds
+        exactly.
         """
         model = fold_batch_norms(copy.deepcopy(self))
         first = next(model.parameters())
@@ -143,8 +151,10 @@ class FaceDetector(nn.Module):
 def cell_centres(
     height: int, width: int, *, stride: int, device: torch.device | None = None
 ) -> Tensor:
-    """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row. Kept: it is not
-    to be written into."""
+    """(H*W,2) centres (x, y) in input pixels of the cells of one level, row by row.
+
+    Kept: it is not to be written into.
+    """
     with torch.inference_mode(False):  # what is kept may be used in training later
         grid = pixel_grid(height, width, torch.empty(0, device=device)) * stride
         return grid.permute(1, 2, 0).reshape(-1, 2)

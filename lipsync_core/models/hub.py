@@ -1,8 +1,8 @@
-"""Public weight files: where they are, what they must hash to, and how they come onto this machine.
+"""Public weight files: their places, hashes, and download.
 
 Nothing is ever downloaded unless ``pull`` is called. Files lie flat in one folder, so that a
 machine without a network is served by copying them there. The hashes, repositories and mirrors are
-the ones published with the files on the Hub.
+those published with the files on the Hub.
 """
 
 import hashlib
@@ -28,9 +28,17 @@ LRS2 = "research and personal use only, never commercial: trained on the BBC's L
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One public file. ``places`` are (repository, path, revision), tried in turn. ``sha256`` and
-    ``size`` (bytes) are None where nobody we trust has published them; ``sha256`` None makes the
-    entry unverified."""
+    """One public file.
+
+    Attributes:
+        name: its name in our table.
+        title: what it is.
+        places: (repository, path, revision), tried in turn.
+        licence: licence of the weights.
+        sha256: its hash; None, which makes the entry unverified, if no source we trust publishes
+            it.
+        size: bytes, None if unknown.
+    """
 
     name: str
     title: str
@@ -41,12 +49,15 @@ class HubFile:
 
     @property
     def filename(self) -> str:
+        """Return the file's name in the weights folder."""
         return self.places[0][1].rpartition("/")[2]
 
     @property
     def record(self) -> Path:
-        """Where the hash of an unverified file is kept from its first pull on, as ``sha256sum -c``
-        reads it."""
+        """Return where the hash of an unverified file is kept from its first pull on.
+
+        It has the form that ``sha256sum -c`` reads.
+        """
         return weights_folder() / f"{self.filename}.sha256"
 
 
@@ -91,7 +102,8 @@ HUB: dict[str, HubFile] = {
             "s3fd",
             "S3FD face detector",
             ((_WAV2LIP, "checkpoints/s3fd-619a316812.pth", "main"),),
-            "none known to us for the weights, which were trained on WIDER FACE; ask its authors before commercial use",
+            "none known to us for the weights, which were trained on WIDER FACE; ask its authors "
+            "before commercial use",
             "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
             89_843_225,
         ),
@@ -113,7 +125,8 @@ HUB: dict[str, HubFile] = {
             "syncnet",
             "SyncNet v2 sync scorer",
             tuple((repo, "auxiliary/syncnet_v2.model", "main") for repo in _LATENTSYNC),
-            "none known to us for the weights of Chung and Zisserman (2016), which were trained on BBC broadcasts; the "
+            "none known to us for the weights of Chung and Zisserman (2016), which were trained on "
+            "BBC broadcasts; the "
             "code of joonson/syncnet_python is MIT",
             "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
             54_573_114,
@@ -122,7 +135,8 @@ HUB: dict[str, HubFile] = {
             "sfd_face",
             "S3FD face detector of syncnet_python",
             tuple((repo, "auxiliary/sfd_face.pth", "main") for repo in _LATENTSYNC),
-            "none known to us for the weights, which were trained on WIDER FACE; the code of joonson/syncnet_python is MIT",
+            "none known to us for the weights, which were trained on WIDER FACE; the code of "
+            "joonson/syncnet_python is MIT",
             "d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
             89_844_381,
         ),
@@ -132,7 +146,8 @@ HUB: dict[str, HubFile] = {
             "fid-inception",
             "FID Inception network",
             (("toshas/torch-fidelity", "weights-inception-2015-12-05-6726825d.pth", "main"),),
-            "Apache-2.0, as pytorch-fid publishes it; TensorFlow's inception-2015-12-05, trained on ImageNet",
+            "Apache-2.0, as pytorch-fid publishes it; TensorFlow's inception-2015-12-05, trained "
+            "on ImageNet",
             "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
             95_628_359,
         ),
@@ -142,7 +157,8 @@ HUB: dict[str, HubFile] = {
             tuple(
                 (repo, "facerestore_models/GFPGANv1.4.pth", commit) for repo, commit in _RESTORERS
             ),
-            "Apache-2.0, but for parts after StyleGAN2 and DFDNet, which are for non-commercial use (LICENSE of "
+            "Apache-2.0, but for parts after StyleGAN2 and DFDNet, which are for non-commercial "
+            "use (LICENSE of "
             "TencentARC/GFPGAN)",
             "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
             348_632_874,
@@ -178,8 +194,10 @@ HUB: dict[str, HubFile] = {
                 (repo, "79999_iter.pth", "main")
                 for repo in ("vivym/face-parsing-bisenet", "ManyOtherFunctions/face-parse-bisent")
             ),
-            "non-commercial research only: trained on CelebAMask-HQ, whose agreement says so of the data and what is derived "
-            "from it; the code of zllrunning/face-parsing.PyTorch is MIT, and of its weights it says nothing",
+            "non-commercial research only: trained on CelebAMask-HQ, whose agreement says so of "
+            "the data and what is derived "
+            "from it; the code of zllrunning/face-parsing.PyTorch is MIT, and of its weights it "
+            "says nothing",
             "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
             53_289_463,
         ),
@@ -190,9 +208,9 @@ HUB: dict[str, HubFile] = {
 def weights_folder() -> Path:
     """Return the folder of public weights.
 
-    It is ``LIPSYNC_WEIGHTS`` if that is set, else the platform's cache folder. Earlier versions used
-    ``~/.cache/lipsync`` on every platform: if that folder exists it is used, so that nothing is
-    downloaded again.
+    It is ``LIPSYNC_WEIGHTS`` if that is set, else the platform's cache folder. Earlier versions
+    used ``~/.cache/lipsync`` on every platform: if that folder exists it is used, so that nothing
+    is downloaded again.
     """
     earlier = Path.home() / ".cache" / "lipsync"
     if not os.environ.get("LIPSYNC_WEIGHTS") and earlier.is_dir():
@@ -201,25 +219,34 @@ def weights_folder() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The file's sha256 in lower-case hex."""
+    """Return the SHA-256 of a file in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hub_file(name: str) -> HubFile:
-    """The table's entry of that name; WeightsError names the known ones."""
+    """Return the table's entry of a name.
+
+    Raises:
+        WeightsError: If the name is unknown; the message lists the known ones.
+    """
     if name not in HUB:
         raise WeightsError(f"no public weights are called {name!r}; known: {', '.join(HUB)}")
     return HUB[name]
 
 
 def find_file(name: str) -> Path:
-    """The pulled file of that name, its hash checked now. WeightsError says how to get or mend it."""
+    """Return the path of a pulled file after checking its hash.
+
+    Raises:
+        WeightsError: If it is missing or damaged; the message says how to get it.
+    """
     entry = hub_file(name)
     path = weights_folder() / entry.filename
     if not path.is_file():
         raise WeightsError(
-            f"{name} is not on this machine; run `{_pull_command(entry)}`, or {_by_hand(entry, None)}"
+            f"{name} is not on this machine; run `{_pull_command(entry)}`, or "
+            f"{_by_hand(entry, None)}"
         )
     wanted = entry.sha256 or _recorded(entry)
     if wanted is None:
@@ -238,21 +265,31 @@ def pull(
     on_progress: Progress | None = None,
     on_licence: Callable[[str], None] = log.warning,
 ) -> Path:
-    """Put a public file into ``weights_folder()`` and return its path; nothing is fetched when it
-    already lies there.
+    """Download a public file into ``weights_folder()``, unless it lies there already.
 
-    ``endpoint``: the Hub's address (default: ``HF_ENDPOINT``, else huggingface.co).
-    ``on_progress(done, total)`` in bytes. ``on_licence`` gets one sentence before the first
-    download. Entries without a known sha256 need ``allow_unverified``; their hash is written beside
-    the file and checked from then on. Raises WeightsError; a file that is incomplete or has another
-    hash is not kept. A connection that breaks is taken up where it broke.
+    A connection that breaks is resumed. A file that is incomplete or has another hash is not kept.
+
+    Args:
+        name: its name in the table.
+        allow_unverified: needed for entries without a known hash; theirs is written beside the file
+            and checked from then on.
+        endpoint: the Hub's address; None for ``HF_ENDPOINT``, else huggingface.co.
+        on_progress: called with bytes done and total.
+        on_licence: called with one sentence before the first download.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        WeightsError: If it cannot be had, or its hash differs.
     """
     entry = hub_file(name)
     path = weights_folder() / entry.filename
     wanted = entry.sha256 or _recorded(entry)
     if wanted is None and not allow_unverified:
         raise WeightsError(
-            f"{name} is unverified: nobody we trust has published its sha256; `{_pull_command(entry)}` takes it as it "
+            f"{name} is unverified: nobody we trust has published its sha256; "
+            f"`{_pull_command(entry)}` takes it as it "
             "is and records the hash"
         )
     if path.is_file():
@@ -349,8 +386,10 @@ def _write_record(entry: HubFile, digest: str) -> None:
 
 
 def _bar(on_progress: Progress | None, stopped: list[BaseException]) -> Any:
-    """A progress bar class that draws nothing and reports bytes instead. ``stopped`` gets what
-    ``on_progress`` raises: a download may run in threads that swallow it."""
+    """A progress bar class that draws nothing and reports bytes instead.
+
+    ``stopped`` gets what ``on_progress`` raises: a download may run in threads that swallow it.
+    """
     from huggingface_hub.utils import tqdm
 
     most = 0

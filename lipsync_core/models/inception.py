@@ -36,8 +36,10 @@ class InceptionConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One convolution. ``kernel`` (height, width); with stride 1 it keeps the map's size, with
-    stride 2 it is not padded."""
+    """One convolution. ``kernel`` (height, width).
+
+    With stride 1 it keeps the map's size, with stride 2 it is not padded.
+    """
 
     name: str
     channels: int
@@ -165,8 +167,10 @@ def _block_d() -> tuple[_Path, ...]:
 
 
 def _block_e(pool: Literal["average", "max"]) -> tuple[_Path, ...]:
-    """``pool``: the last block takes the maximum where the one before it averages; so it is in the
-    published graph."""
+    """``pool``: the last block takes the maximum where the one before it averages.
+
+    So it is in the published graph.
+    """
     once = (_Layer("branch3x3_2a", 384, (1, 3)), _Layer("branch3x3_2b", 384, (3, 1)))
     twice = (_Layer("branch3x3dbl_3a", 384, (1, 3)), _Layer("branch3x3dbl_3b", 384, (3, 1)))
     return (

@@ -1,7 +1,8 @@
-"""Weight files of our own: safetensors that say what they are, and one door for every other kind.
+"""Load and save weights.
 
-The metadata key ``lipsync`` holds JSON {kind, config, framing, licence, source, sha256}. The config
-and the framing in it build the network, so a file needs nothing beside it.
+Our files are safetensors whose metadata key ``lipsync`` holds JSON {kind, config, framing, licence,
+source, sha256}; the config and the framing in it build the network, so a file needs nothing beside
+it. Other formats go through ``checkpoint.py``.
 """
 
 import dataclasses
@@ -53,9 +54,15 @@ PUBLIC: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a weight file says of itself. ``kind`` is a key of ``MODELS``; ``config`` its config
-    with the framing in it; ``source`` where the weights come from; ``sha256`` the hash of the file
-    they were converted from, None when they were trained by us."""
+    """Metadata of a weight file.
+
+    Attributes:
+        kind: a key of ``MODELS``.
+        config: the network's config with the framing in it.
+        licence: licence of the weights.
+        source: where the weights come from.
+        sha256: hash of the file they were converted from, None if we trained them.
+    """
 
     kind: str
     config: Any
@@ -64,6 +71,7 @@ class Header:
     sha256: str | None
 
     def to_json(self) -> str:
+        """Return the metadata as JSON."""
         config = dataclasses.asdict(self.config)
         framing = config.pop("framing", None)
         facts = {"licence": self.licence, "source": self.source, "sha256": self.sha256}
@@ -71,8 +79,11 @@ class Header:
 
 
 def header_from_json(text: str) -> Header:
-    """The strict inverse of ``Header.to_json``: an unknown, missing or ill-typed field raises
-    ValueError."""
+    """Parse the JSON of ``Header.to_json``, strictly.
+
+    Raises:
+        ValueError: If a field is unknown, missing or of another type.
+    """
     fields = json.loads(text)
     wanted = {"kind", "config", "framing", "licence", "source", "sha256"}
     if (
@@ -103,11 +114,19 @@ def save_model(
     origin_sha256: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write ``model`` (its class in ``MODELS``, its config at ``model.config``) to ``path``, whole
-    or not at all.
+    """Write a network to a file, whole or not at all.
 
-    ``dtype``: what floating tensors are stored as (float16 halves the file); None keeps theirs.
-    WeightsError where the disk refuses.
+    Args:
+        model: its class is in ``MODELS``, its config at ``model.config``.
+        path: the file.
+        licence: licence of the weights.
+        source: where they come from.
+        origin_sha256: hash of the file they were converted from.
+        dtype: type in which floating tensors are stored (float16 halves the file); None keeps
+            theirs.
+
+    Raises:
+        WeightsError: If the file cannot be written.
     """
     kind = next((key for key, (_, network) in MODELS.items() if type(model) is network), None)
     if kind is None:
@@ -135,8 +154,11 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def read_header(path: str | Path) -> Header:
-    """What one of our files says of itself, without reading its tensors. WeightsError for any other
-    file."""
+    """Read the metadata of one of our files, without its tensors.
+
+    Raises:
+        WeightsError: If it is another kind of file.
+    """
     path = Path(path)
     file_format = checkpoint.file_format(path)
     text = _metadata(path) if file_format == "safetensors" else None
@@ -148,7 +170,8 @@ def read_header(path: str | Path) -> Header:
         return header_from_json(text)
     except (ValueError, RecursionError) as error:
         raise WeightsError(
-            f"{path} has a header that this version does not read: {error}; convert it again or update lipsync-core"
+            f"{path} has a header that this version does not read: {error}; convert it again or "
+            "update lipsync-core"
         ) from error
 
 
@@ -163,8 +186,12 @@ def _metadata(path: Path) -> str | None:
 
 
 def weights_file(name_or_path: str | Path) -> Path:
-    """The file of a bundled name, of a public name of ``hub.HUB`` (pulled before, hash checked), or
-    the path itself."""
+    """Return the path of weights.
+
+    Args:
+        name_or_path: a bundled name, a public name of ``hub.HUB`` (pulled before; its hash is
+            checked), or a path.
+    """
     name = str(name_or_path)
     if name in BUNDLED:
         return BUNDLED[name]
@@ -186,12 +213,22 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """The network in a weight file, in eval mode, its floating tensors as ``dtype`` on ``device``.
+    """Load the network of a weight file, in eval mode.
 
-    ``name_or_path``: a name of ``BUNDLED`` (``mini``, ``face_landmarks`` ...), a public name
-    (``lipsync models list``), or any file of ours or of the public networks. ``kind``: the key of
-    ``MODELS`` that the caller needs, or several of which any will do. Nothing is downloaded and no
-    code of a file is run. Raises WeightsError, which says what the file is instead.
+    Nothing is downloaded and no code of a file is run.
+
+    Args:
+        name_or_path: a name of ``BUNDLED`` (``mini``, ``face_landmarks`` ...), a public name
+            (``lipsync models list``), or any file of ours or of the public networks.
+        kind: the key of ``MODELS`` that the caller needs, or several of which any will do.
+        device: device of the network.
+        dtype: type of its floating tensors.
+
+    Returns:
+        The network.
+
+    Raises:
+        WeightsError: If the file is something else; the message says what.
     """
     path = weights_file(name_or_path)
     if checkpoint.file_format(path) == "safetensors" and _metadata(path) is not None:
@@ -210,7 +247,7 @@ def load_model(
 def load_talking_face(
     name_or_path: str | Path, *, device: str | torch.device = "cpu"
 ) -> TalkingFace:
-    """``load_model`` of a network that draws faces, whatever its kind."""
+    """Load a network that draws faces, of any kind; see ``load_model``."""
     network = load_model(name_or_path, kind=TALKING_FACES, device=device)
     assert isinstance(network, TalkingFace)
     return network
@@ -228,7 +265,8 @@ def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     network = architectures.recognize(tensors, path)
     if network.untested:
         _log.warning(
-            "%s looks like %s: its layers are known from public code, and no real file was ever tried here; look at what it "
+            "%s looks like %s: its layers are known from public code, and no real file was ever "
+            "tried here; look at what it "
             "draws before you rely on it",
             *(path, network.title),
         )
@@ -259,12 +297,15 @@ def _build(kind: str, config: Any, tensors: dict[str, Tensor], path: Path) -> nn
 def _check_fit(
     tensors: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, network: str
 ) -> None:
-    """Names, shapes and number kinds agree, and every number is finite; WeightsError names the
-    first that is not."""
+    """Names, shapes and number kinds agree, and every number is finite.
+
+    WeightsError names the first that is not.
+    """
     missing, extra = sorted(set(wanted) - set(tensors)), sorted(set(tensors) - set(wanted))
     if missing or extra:
         raise WeightsError(
-            f"{path} does not fit {network}: {len(missing)} tensors missing ({', '.join(missing[:3])}), "
+            f"{path} does not fit {network}: {len(missing)} tensors missing "
+            f"({', '.join(missing[:3])}), "
             f"{len(extra)} unknown ({', '.join(extra[:3])}); is it of a fork with other layers?"
         )
     for key, tensor in tensors.items():
@@ -277,17 +318,26 @@ def _check_fit(
             raise WeightsError(f"{path}: {key} is {tensor.dtype}; wanted {wanted[key].dtype}")
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
-                f"{path}: {key} holds numbers that are not finite; the file is damaged or mistrained"
+                f"{path}: {key} holds numbers that are not finite; the file is damaged or "
+                "mistrained"
             )
 
 
 def convert_checkpoint(source: str | Path, target: str | Path) -> Header:
-    """Write a public checkpoint (a file, or a pulled public name) as a file of ours; its hash goes
-    into the header.
+    """Write a public checkpoint as a file of ours, with its hash in the header.
 
     Reads the public networks that ``PUBLIC`` has a shape for. Licence and source come from the Hub
-    table when the hash is in it. Raises WeightsError; an existing ``target`` is replaced only by a
-    complete file.
+    table if the hash is in it. An existing ``target`` is replaced only by a complete file.
+
+    Args:
+        source: a file, or a pulled public name.
+        target: the file to write.
+
+    Returns:
+        The header.
+
+    Raises:
+        WeightsError: If the checkpoint cannot be read or is of an unknown network.
     """
     path = weights_file(source)
     digest = hub.file_sha256(path)
