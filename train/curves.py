@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     with atomic_write(args.out) as part:
         picture.savefig(part, format=args.out.suffix.lstrip(".") or "png")
     print_line(
-        f"{args.out}: {', '.join(f'{name} {values[-1]:.3f}' for name, (_, values) in curves.items())}"
+        f"{args.out}: "
+        f"{', '.join(f'{name} {values[-1]:.3f}' for name, (_, values) in curves.items())}"
     )
 
 

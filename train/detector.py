@@ -1,5 +1,6 @@
-"""Train the `mini` face detector on what prepare_detection.py packed. Continues from its own
-checkpoint.
+"""Train the `mini` face detector on what prepare_detection.py packed.
+
+Continues from its own checkpoint.
 
 python -m train.detector runs/faces.safetensors runs/detector --steps 2700
 """

@@ -97,7 +97,8 @@ class Settings:
         weights = self.output_weight, self.truth_weight, self.feature_weight, self.sync_weight
         if min(weights) < 0 or not self.output_weight:
             raise ValueError(
-                f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's output"
+                f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's "
+                "output"
             )
         if not 0 <= self.foreign < 1:
             raise ValueError(f"foreign is {self.foreign}; wanted 0 or more and less than 1")
@@ -220,7 +221,8 @@ def main(argv: list[str] | None = None) -> None:
             start = read_talking_face(args.start)
             if start.config != config:
                 raise TrainingError(
-                    f"{args.start} is no `mini-2` for {settings.framing} crops; wanted one to begin with"
+                    f"{args.start} is no `mini-2` for {settings.framing} crops; wanted one to "
+                    "begin with"
                 )
             student.load_state_dict(start.state_dict())
         if world.is_main:

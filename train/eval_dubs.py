@@ -29,7 +29,8 @@ def read_talking_face(name: str) -> TalkingFace:
         face = load_talking_face(name)
         if isinstance(face, LipWarp):
             raise TrainingError(
-                f"{name} is a LipWarp, which moves the lips of real pictures and draws none: it can neither teach a generator "
+                f"{name} is a LipWarp, which moves the lips of real pictures and draws none: it "
+                "can neither teach a generator "
                 "nor be the start of one; wanted a network that draws faces: name `mini-2`"
             )
         return face
@@ -65,19 +66,26 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
 
 
 def lips(size: int, device: torch.device) -> Tensor:
-    """(1,1,S,S): ``losses.mouth`` in a whole crop. In box crops, which are not aligned, the mouth
-    lies a little lower, but within it all the same."""
+    """(1,1,S,S): ``losses.mouth`` in a whole crop.
+
+    In box crops, which are not aligned, the mouth lies a little lower, but within it all the same.
+    """
     return pad(mouth(size, device=device), (0, 0, size // 2, 0))
 
 
 def only_at(faces: Tensor, mask: Tensor) -> Tensor:
-    """``faces`` with a gradient where ``mask`` is 1 alone. What an expert sees: elsewhere than at
-    the mouth it buys dark blots, whatever the augmentation."""
+    """``faces`` with a gradient where ``mask`` is 1 alone.
+
+    What an expert sees: elsewhere than at the mouth it buys dark blots, whatever the augmentation.
+    """
     return faces * mask + faces.detach() * (1 - mask)
 
 
 def deviation(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
-    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S); where a window is a
-    dub, ``talking`` (B,1) false, the mouth has no truth, and a tenth of it counts."""
+    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S).
+
+    Where a window is a dub, ``talking`` (B,1) false, the mouth has no truth, and a tenth of it
+    counts.
+    """
     weight = torch.where(talking[..., None, None, None], 1.0, 1 - 0.9 * mask)
     return ((made - target) * weight)[..., made.shape[-2] // 2 :, :]

@@ -168,14 +168,16 @@ def main() -> None:
         name: found for name, found in {**groups, **by_speaker}.items() if found
     }.items():
         print(
-            f"\n**{title}**\n\n| | windows | within one frame (95 %) | confidence |\n|---|---|---|---|"
+            f"\n**{title}**\n\n| | windows | within one frame (95 %) | confidence "
+            "|\n|---|---|---|---|"
         )
         for kind in ("real", "dub", "undubbed"):
             print(row(kind, found[kind]))
         for kind in ("rebuilt", "copied"):
             psnr, ssim = np.mean(found[kind], 0)
             print(
-                f"\nlower half {kind}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} ({len(found[kind])} clips)",
+                f"\nlower half {kind}: PSNR {psnr:.2f} dB, SSIM {ssim:.3f} ({len(found[kind])} "
+                "clips)",
                 end="",
             )
         print()

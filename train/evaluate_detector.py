@@ -102,8 +102,10 @@ def match(overlap: Tensor) -> list[tuple[int, int]]:
 
 
 def settled_points(net: cv2.FaceDetectorYN, image: np.ndarray, truth: Detections) -> Tensor:
-    """(F,5,2) points of the faces of `truth`, averaged over six looks at the RGB `image`; nan where
-    they disagree."""
+    """(F,5,2) points of the faces of `truth`, averaged over six looks at the RGB `image`.
+
+    Nan where they disagree.
+    """
     points = torch.full_like(truth.points, math.nan)
     rows = label(net, np.ascontiguousarray(image[..., ::-1]))
     if rows is not None:
@@ -256,7 +258,8 @@ def main() -> None:
     if not args.quick:
         files = [f for t in ("val", "test") for f in rows[t]]
         print(
-            "\njitter of the points, % of the eye distance, per clip (nan: not one face in every frame)"
+            "\njitter of the points, % of the eye distance, per clip (nan: not one face in every "
+            "frame)"
         )
         table = jitter(files, {name: detectors[name] for name in ("yunet", "mini")})
         for i, file in enumerate(files):

@@ -128,8 +128,10 @@ class Settings:
         projects = expert_config(self).projection  # or a ValueError for a size that no network has
         if self.contrastive_steps < self.plan.steps and projects:
             raise ValueError(
-                f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but with a projection the cosine may be "
-                "negative, where the paper's loss has no gradient; set projection = false, or take contrastive steps alone"
+                f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but with a "
+                "projection the cosine may be "
+                "negative, where the paper's loss has no gradient; set projection = false, or take "
+                "contrastive steps alone"
             )
         if self.clips < 1:
             raise ValueError(f"clips is {self.clips}; wanted 1 or more")
@@ -205,8 +207,10 @@ def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batc
 def draw(
     clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World
 ) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device. Sample i of a step is
-    the same windows however many ranks there are."""
+    """This rank's part of the batch of ``step``, augmented, on its device.
+
+    Sample i of a step is the same windows however many ranks there are.
+    """
     count, seed = settings.clips // world.size, settings.plan.seed
     samples = []
     for i in range(world.rank * count, (world.rank + 1) * count):

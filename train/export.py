@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     model = network_of(args.state)
     save_model(model, args.out, licence=args.licence, source=args.source, dtype=torch.float16)
     print_line(
-        f"{args.out}: step {load_state(args.state, {}).step}, {args.out.stat().st_size / 1e6:.2f} MB"
+        f"{args.out}: step {load_state(args.state, {}).step}, {args.out.stat().st_size / 1e6:.2f} "
+        "MB"
     )
 
 

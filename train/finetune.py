@@ -129,7 +129,8 @@ class Settings:
             )
         if not (0 < self.held < 1 and 0 <= self.foreign < 1 and self.gap >= 0):
             raise ValueError(
-                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; wanted held between 0 and 1, foreign from 0 to "
+                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; wanted held between 0 "
+                "and 1, foreign from 0 to "
                 "less than 1, and a gap of 0 or more"
             )
 
@@ -149,7 +150,8 @@ def started(name: str, out: Path) -> Generator:
     model = load_model(path) if kept else read_talking_face(name)
     if not isinstance(model, Generator) or model.config.references != 1:
         raise TrainingError(
-            f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini-2`, a Wav2Lip generator, or a run "
+            f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini-2`, a "
+            "Wav2Lip generator, or a run "
             "of one"
         )
     if not kept:
@@ -172,8 +174,10 @@ def origin(name: str) -> tuple[str, str]:
 
 
 def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
-    """A folder above all ``videos``, files or folders, and what they hold, in order. LipSyncError
-    for what is not there."""
+    """A folder above all ``videos``, files or folders, and what they hold, in order.
+
+    LipSyncError for what is not there.
+    """
     found: list[tuple[Path, Source]] = []
     for path in videos:
         if path.is_dir():
@@ -195,8 +199,10 @@ def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
 
 
 def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
-    """The clips of the person seen longest, by time, ``order`` being that of the sources; and who
-    that is, in words. Of takes at one time, as in a mirror, the first counts."""
+    """The clips of the person seen longest, by time, ``order`` being that of the sources.
+
+    And who that is, in words. Of takes at one time, as in a mirror, the first counts.
+    """
     entries = [entry for entry in read_index(shards) if entry.facts["source"] in order]
     seen = Counter[str]()
     for entry in entries:
@@ -254,8 +260,8 @@ def voice(path: Path) -> Clip:
 
 
 def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Evaluation:
-    """``score_generator`` on held-out clips, which say one another's words and, ``foreign``, the package's
-    demo speech, which nothing here learns from. The score is the mean of both."""
+    """``score_generator`` on held-out clips, which say one another's words and, ``foreign``, the
+    package's demo speech, which nothing here learns from. The score is the mean of both."""
     own = score_generator(model, clips, judge)
     strange = score_generator(model, clips, judge, voices=parted([voice(SPEECH)], 1, 0)[1])
     foreign = {
@@ -343,7 +349,8 @@ def main(argv: list[str] | None = None) -> None:
         long = [clip for clip in taught if len(clip.faces) >= settings.frames + 2 * settings.far]
         if seconds < settings.least_seconds or not (long and kept):
             raise TrainingError(
-                f"{told}: too little to learn from and be judged on, wanted {settings.least_seconds:g} s on end; give more "
+                f"{told}: too little to learn from and be judged on, wanted "
+                f"{settings.least_seconds:g} s on end; give more "
                 f"footage, and see {shards / 'report.html'} for what was left out"
             )
         kept = choose_clips(kept, len(kept))  # all, if one alone is not too short
@@ -461,11 +468,13 @@ def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool
     print_line("\nThe step was chosen on these very frames, so they are a little kind.")
     if not independent:
         print_line(
-            "The judge taught as well: its confidence and offsets are no independent verdict; --expert makes them one."
+            "The judge taught as well: its confidence and offsets are no independent verdict; "
+            "--expert makes them one."
         )
     if after.score <= before.score:
         print_line(
-            f"No step was better than the start (score {before.score:.3f}, best {after.score:.3f}): rather keep that one."
+            f"No step was better than the start (score {before.score:.3f}, best "
+            f"{after.score:.3f}): rather keep that one."
         )
     print_line(f"{path}: try it with lipsync dub VIDEO SPEECH OUT.mp4 --model {path}")
 

@@ -38,7 +38,8 @@ BEGAN = "began"  # folder in that of a run, of what it was begun with
 # what enlarging adds nothing to but blur; Speech2Vid's 112 px of 96 are well below
 _ENLARGED = 1.25
 OTHER_CROPS = (
-    "prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and take expert and judge of the "
+    "prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and "
+    "take expert and judge of the "
     "same kind; or take another network"
 )
 
@@ -90,8 +91,10 @@ class RunArguments:
 def keep_arguments(
     args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tuple[str, ...] = ()
 ) -> None:
-    """Keep in OUT/began what the run was given; TrainingError where it has checkpoints of something
-    else."""
+    """Keep in OUT/began what the run was given.
+
+    TrainingError where it has checkpoints of something else.
+    """
     given = {name: getattr(args, name, None) for name in ("judge", "expert", "teacher", "start")}
     save_settings(
         args.out / BEGAN, RunArguments(**given, videos=videos, speech=speech), run=args.out
@@ -125,25 +128,30 @@ def read_clips(
     least_judged: int | None = None,
 ) -> tuple[list[Clip], list[Clip]]:
     """Clips to learn from (one ``half`` of them, see `load_clips`), and to be judged on.
+
     LipSyncError where there are none, TrainingError for crops of another ``framing``, or much
-    smaller ones than a network of ``size`` px wants."""
+    smaller ones than a network of ``size`` px wants.
+    """
     taught = load_clips(f"{shards}/train", half=half, least=least)
     try:
         strangers = load_clips(f"{shards}/val", least=least_judged or least)
     except NoClipsError as error:
         raise NoClipsError(
-            f"{error}. A run is judged on clips that it does not learn from: prepare two people or more, or anew with "
+            f"{error}. A run is judged on clips that it does not learn from: prepare two people or "
+            "more, or anew with "
             "--splits time, which keeps the end of everybody's footage for that"
         ) from error
     if kinds := {clip.framing.kind for clip in (*taught, *strangers)} - {framing}:
         raise TrainingError(
-            f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare them, or set framing"
+            f"{shards} holds {', '.join(kinds)} crops; this run wants {framing} ones: prepare "
+            "them, or set framing"
         )
     if (
         side := min(side_without_margin(clip.faces.shape[1]) for clip in (*taught, *strangers))
     ) * _ENLARGED < size:
         raise TrainingError(
-            f"{shards} holds crops of {side} px, this run wants {size}: prepare larger ones (--size {size})"
+            f"{shards} holds crops of {side} px, this run wants {size}: prepare larger ones "
+            f"(--size {size})"
         )
     return taught, strangers
 
@@ -193,8 +201,11 @@ def check_divisible(
 
 
 def choose_precision(precision: Precision, world: World) -> bool:
-    """Whether the networks of a run compute in bfloat16; says which it is. ``auto`` takes it where
-    every process has units for it: all take the same. To be called by every rank."""
+    """Whether the networks of a run compute in bfloat16.
+
+    Says which it is. ``auto`` takes it where every process has units for it: all take the same. To
+    be called by every rank.
+    """
     lower = choose_training_dtype(world.device, precision) == torch.bfloat16
     if precision == "auto":
         lower = not world.any(not lower)
@@ -241,8 +252,10 @@ def run_training(
     world: World,
     about: str,
 ) -> bool:
-    """Say what the run is ``about``, train, and tell whether it came to its end; otherwise what
-    waits for it must not begin."""
+    """Say what the run is ``about``, train, and tell whether it came to its end.
+
+    Otherwise what waits for it must not begin.
+    """
     if world.is_main:
         print_line(about)
     with loader if isinstance(loader, Loader) else nullcontext():

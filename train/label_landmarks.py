@@ -74,7 +74,8 @@ def main() -> None:
         part.replace(place)
         found = 1 - np.isnan(points[:, 0, 0]).mean() if len(points) else 0.0
         print(
-            f"{number}/{len(sys.argv) - 2} {source.name}: {len(times)} frames, {found:.0%} with a face",
+            f"{number}/{len(sys.argv) - 2} {source.name}: {len(times)} frames, {found:.0%} with a "
+            "face",
             flush=True,
         )
 

@@ -1,5 +1,6 @@
-"""Train the facial landmarks on what prepare_landmarks.py packed. Continues from its own
-checkpoint.
+"""Train the facial landmarks on what prepare_landmarks.py packed.
+
+Continues from its own checkpoint.
 
 python -m train.landmarks runs/faces.safetensors runs/landmarks --steps 3000
 """
@@ -37,7 +38,8 @@ BATCH, PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 64, 3e-3, 0.02, 0.998, 1
 NEGATIVES = 8  # of a batch: no face, or one that is far from the middle
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/landmarks.py on faces that MediaPipe's attention mesh labelled: US Congress portraits, GRID and "
+    "trained by train/landmarks.py on faces that MediaPipe's attention mesh labelled: US Congress "
+    "portraits, GRID and "
     "other clips"
 )
 # How often a person's faces are drawn: as often as the square root of their number, but portraits
@@ -254,8 +256,10 @@ def draw(pool: Pool, count: int, size: int, rng: torch.Generator) -> tuple[Tenso
 
 
 def losses(found: Tensor, logits: Tensor, points: Tensor, seen: Tensor) -> dict[str, Tensor]:
-    """Of points (N,102,2), distances in parts of the distance of the eyes, where ``seen`` (N,); of
-    mouths, how far open."""
+    """Of points (N,102,2), distances in parts of the distance of the eyes, where ``seen`` (N,).
+
+    Of mouths, how far open.
+    """
     # covered lips are guessed by the rest of the face; other pictures have none
     real = points.abs().sum((1, 2)) > 0
     eyes = (points[real][:, IRISES.start] - points[real][:, IRISES.stop - 1]).norm(dim=1)[

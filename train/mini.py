@@ -216,8 +216,10 @@ def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
 
 
 def draw(footage: Footage, step: int, world: World) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device. Clip i of a step is the
-    same one however many ranks there are."""
+    """This rank's part of the batch of ``step``, augmented, on its device.
+
+    Clip i of a step is the same one however many ranks there are.
+    """
     settings, seed = footage.settings, footage.settings.plan.seed
 
     def mine(count: int) -> range:
@@ -286,10 +288,12 @@ def losses(
     *,
     apart: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make. Of
-    talking clips ``l1`` and ``slopes`` of the lower half's error, and ``sync``; of foreign ones the
-    same, where at the mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the slopes
-    of the flow, and ``photograph``, what the critic says."""
+    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make.
+
+    Of talking clips ``l1`` and ``slopes`` of the lower half's error, and ``sync``; of foreign ones
+    the same, where at the mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the
+    slopes of the flow, and ``photograph``, what the critic says.
+    """
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
     made = warp_reference(planes, target, reference)
@@ -321,7 +325,8 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
     found = np.load(path, mmap_mode="r")
     if found.dtype != np.uint8 or found.shape[1:] != (side, side, 3):
         raise TrainingError(
-            f"{path} holds {found.dtype} {found.shape}; wanted uint8 (N, {side}, {side}, 3), cut as the clips are: "
+            f"{path} holds {found.dtype} {found.shape}; wanted uint8 (N, {side}, {side}, 3), cut "
+            "as the clips are: "
             "prepare both alike"
         )
     return found
@@ -351,7 +356,8 @@ def main(argv: list[str] | None = None) -> None:
             keep_arguments(args)
         if settings.talking % world.size or settings.foreign % world.size:
             raise TrainingError(
-                f"{settings.talking} talking and {settings.foreign} foreign clips a step for {world.size} processes; wanted "
+                f"{settings.talking} talking and {settings.foreign} foreign clips a step for "
+                f"{world.size} processes; wanted "
                 "multiples of their number"
             )
         clips, strangers = read_clips(
@@ -368,7 +374,8 @@ def main(argv: list[str] | None = None) -> None:
             or teacher.config.framing.kind != MINI.framing.kind
         ):
             raise TrainingError(
-                f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} crops; wanted at most "
+                f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} "
+                "crops; wanted at most "
                 f"{settings.frames} {MINI.framing.kind} ones: raise frames, or name another teacher"
             )
 

@@ -179,8 +179,10 @@ def main(argv: list[str] | None = None) -> None:
     if empty:
         clips, speakers, _ = counts.splits["train"]
         print(
-            f"nothing in {', '.join(empty)}, of {clips} clips and {speakers} speakers in train: for val of the same people, "
-            "prepare into another folder with --splits time (and a smaller --longest, for more clips)"
+            f"nothing in {', '.join(empty)}, of {clips} clips and {speakers} speakers in train: "
+            "for val of the same people, "
+            "prepare into another folder with --splits time (and a smaller --longest, for more "
+            "clips)"
         )
     if counts.shared:
         print(f"in more than one split, as wanted: {', '.join(counts.shared)}")

@@ -242,8 +242,10 @@ def fit(
 
 
 def align(net: SpeechLips, talks: list[Talk]) -> None:
-    """Find by how many frames each person's lips are late, where it can be told; GRID and CREMA-D
-    are known to agree."""
+    """Find by how many frames each person's lips are late, where it can be told.
+
+    GRID and CREMA-D are known to agree.
+    """
     for person in {talk.person for talk in talks} - IN_SYNC:
         own = [talk for talk in talks if talk.person == person]
         found = [correlations(predict(net, talk), talk, OFFSETS)[0] for talk in own]
@@ -261,7 +263,8 @@ def report(net: SpeechLips, talks: list[Talk]) -> dict[str, list[float]]:
     means = {person: np.mean(values, 0).round(3).tolist() for person, values in rows.items()}
     for person, values in means.items():
         print(
-            f"{person:12s} n {len(rows[person]):3d}  opening {values[0]:.2f}  width {values[1]:.2f}  jaw {values[2]:.2f}"
+            f"{person:12s} n {len(rows[person]):3d}  opening {values[0]:.2f}  width "
+            f"{values[1]:.2f}  jaw {values[2]:.2f}"
         )
     return means
 

@@ -67,9 +67,10 @@ from train.harness import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames; reference
-    windows begin at least ``far`` frames away. ``augmented``: colours, small warps and voices are
-    varied; the paper and its code vary nothing.
+    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames.
+
+    Reference windows begin at least ``far`` frames away. ``augmented``: colours, small warps and
+    voices are varied; the paper and its code vary nothing.
 
     ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the
     public code: 0.75; 0 at first, and forgotten when a run is resumed, which this one does not).
@@ -80,7 +81,8 @@ class Settings:
     discriminator is. ``experts_ear``: the audio encoder begins as the expert's, which tells visemes
     apart already (layers of one shape; ``mini`` has the shapes of train.expert's teacher).
     ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and
-    exported; 0: none."""
+    exported; 0: none.
+    """
 
     network: Literal["wav2lip", "mini"] = "wav2lip"
     experts_ear: bool = False
@@ -114,7 +116,8 @@ class Settings:
         weights = self.sync_weight, self.quality_weight
         if min(weights) < 0 or sum(weights) >= 1:
             raise ValueError(
-                f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 together"
+                f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 "
+                "together"
             )
         if self.expert_learns and self.expert_statistics == "batch":
             raise ValueError(
@@ -203,7 +206,8 @@ def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tens
 def _check_loss(expert: SyncExpert, name: str) -> None:
     if expert.config.projection:
         raise TrainingError(
-            f"{name} was taught by the contrastive loss alone: its cosine may be negative, where E_sync has no "
+            f"{name} was taught by the contrastive loss alone: its cosine may be negative, where "
+            "E_sync has no "
             "gradient; train an expert with projection = false"
         )
 

@@ -23,8 +23,9 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: ``step`` steps done; ``best``: the highest score of an evaluation so far,
-    None before the first.
+    """How far a run is: ``step`` steps done.
+
+    ``best``: the highest score of an evaluation so far, None before the first.
 
     Nothing else needs keeping beside the parts: the rate and all randomness of a step are functions
     of its number.
@@ -35,8 +36,10 @@ class Progress:
 
 
 def save_state(path: Path, progress: Progress, parts: Mapping[str, Stateful]) -> None:
-    """Write a checkpoint, whole or not at all. TrainingError where the disk refuses; what was there
-    before stays."""
+    """Write a checkpoint, whole or not at all.
+
+    TrainingError where the disk refuses; what was there before stays.
+    """
     state = dataclasses.asdict(progress) | {
         "parts": {name: part.state_dict() for name, part in parts.items()}
     }
@@ -44,8 +47,11 @@ def save_state(path: Path, progress: Progress, parts: Mapping[str, Stateful]) ->
 
 
 def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
-    """Fill ``parts`` from a checkpoint and return how far it is. TrainingError for a file that is
-    missing, damaged or of other parts: what was not trained must not pass for what was."""
+    """Fill ``parts`` from a checkpoint and return how far it is.
+
+    TrainingError for a file that is missing, damaged or of other parts: what was not trained must
+    not pass for what was.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in parts.items():
@@ -59,7 +65,8 @@ def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
         Exception
     ) as error:  # whatever torch's reader and a part make of a file that is not theirs
         raise TrainingError(
-            f"{path} is damaged or of another run ({str(error)[:200]}); take another folder, or delete it to begin anew"
+            f"{path} is damaged or of another run ({str(error)[:200]}); take another folder, or "
+            "delete it to begin anew"
         ) from error
 
 
@@ -93,7 +100,8 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"a batch holds a {type(value).__name__}; wanted tensors, numbers, strings and nests of them"
+        f"a batch holds a {type(value).__name__}; wanted tensors, numbers, strings and nests of "
+        "them"
     )
 
 
@@ -104,5 +112,6 @@ def _write(state: Any, path: Path) -> None:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise TrainingError(
-            f"{path} could not be written ({error}); what was there before is whole: make room and start again"
+            f"{path} could not be written ({error}); what was there before is whole: make room and "
+            "start again"
         ) from error

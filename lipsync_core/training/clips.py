@@ -25,10 +25,12 @@ FRAMINGS = {"aligned": Framing(), "box": Framing("box", pads=(0, 10, 0, 0))}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk; ``mel`` of the whole
-    sound, (80,T) as a tensor or (T,80) on disk; ``first`` is the sound's video frame that goes with
-    ``faces[0]``; ``sound`` (M,) int16 at 16 kHz, for networks that hear something else;
-    ``framing``: how the crops were cut."""
+    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk.
+
+    ``mel`` of the whole sound, (80,T) as a tensor or (T,80) on disk; ``first`` is the sound's video
+    frame that goes with ``faces[0]``; ``sound`` (M,) int16 at 16 kHz, for networks that hear
+    something else; ``framing``: how the crops were cut.
+    """
 
     name: str
     speaker: str
@@ -59,7 +61,8 @@ class Clip:
             return self.mels(range(begin, begin + count), lead_ms=features.lead_ms)
         if self.sound is None or features.rate != RATE:
             raise LipSyncError(
-                f"{self.name} holds no sound at {features.rate} Hz for {features}; prepare the clips anew"
+                f"{self.name} holds no sound at {features.rate} Hz for {features}; prepare the "
+                "clips anew"
             )
         # a second more, in whole frames, instead of the whole sound
         before = max(0, self.first + begin - _MARGIN)
@@ -85,10 +88,13 @@ class Clip:
 
 
 def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> list[Clip]:
-    """The clips of a prepared split, a folder or a URL. ``half`` 0 or 1 gives one of two disjoint
-    halves of every speaker: every other clip, or half of the frames of a speaker who has only one.
-    Clips with fewer than ``least`` frames are left out. LipSyncError where nothing is left, nothing
-    was prepared, or with another margin than a twelfth of the crop."""
+    """The clips of a prepared split, a folder or a URL.
+
+    ``half`` 0 or 1 gives one of two disjoint halves of every speaker: every other clip, or half of
+    the frames of a speaker who has only one. Clips with fewer than ``least`` frames are left out.
+    LipSyncError where nothing is left, nothing was prepared, or with another margin than a twelfth
+    of the crop.
+    """
     entries = read_index(source)
     by_speaker: dict[str, list[Clip]] = {}
     for entry, arrays in zip(
@@ -107,7 +113,8 @@ def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> l
     kept = [c for c in chosen if len(c.faces) >= least]
     if not kept:
         raise NoClipsError(
-            f"{source} has {len(entries)} clips, none of which gives {least} frames; prepare more or longer footage"
+            f"{source} has {len(entries)} clips, none of which gives {least} frames; prepare more "
+            "or longer footage"
         )
     return kept
 
@@ -115,7 +122,8 @@ def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> l
 def _check_margin(facts: Mapping[str, Any], source: Source) -> None:
     if "size" in facts and facts["margin"] != facts["size"] // 12:
         raise LipSyncError(
-            f"{source} holds crops of {facts['size']} px with {facts['margin']} px around them; wanted a twelfth, "
+            f"{source} holds crops of {facts['size']} px with {facts['margin']} px around them; "
+            "wanted a twelfth, "
             f"{facts['size'] // 12} px: prepare anew"
         )
 

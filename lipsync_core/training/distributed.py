@@ -1,5 +1,7 @@
-"""The processes of a run: one, or as many on as many machines as torchrun started. Recipes are
-written for both alike."""
+"""The processes of a run: one, or as many on as many machines as torchrun started.
+
+Recipes are written for both alike.
+"""
 
 import os
 from collections.abc import Generator
@@ -19,8 +21,10 @@ _PATIENCE = timedelta(hours=1)  # the first rank evaluates while the others wait
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place: ``rank`` of ``size``, computing on ``device``. The first one speaks and
-    writes."""
+    """This process's place: ``rank`` of ``size``, computing on ``device``.
+
+    The first one speaks and writes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -68,13 +72,16 @@ class World:
 
 @contextmanager
 def join_processes(device: str = "auto") -> Generator[World]:
-    """This process's `World`: what torchrun says in the environment, or alone. ``device``: cpu,
-    cuda, or auto for a GPU where there is one; each process of a machine takes its own GPU.
-    TrainingError where there is none to take."""
+    """This process's `World`: what torchrun says in the environment, or alone.
+
+    ``device``: cpu, cuda, or auto for a GPU where there is one; each process of a machine takes its
+    own GPU. TrainingError where there is none to take.
+    """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
-            f"no GPU can be used here by torch {torch.__version__}; give --device cpu, or install its CUDA build"
+            f"no GPU can be used here by torch {torch.__version__}; give --device cpu, or install "
+            "its CUDA build"
         )
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -88,7 +95,8 @@ def join_processes(device: str = "auto") -> Generator[World]:
     if kind == "cuda":
         if here.index >= torch.cuda.device_count():
             raise TrainingError(
-                f"process {here.index + 1} of this machine has no GPU of its own; there are {torch.cuda.device_count()}: "
+                f"process {here.index + 1} of this machine has no GPU of its own; there are "
+                f"{torch.cuda.device_count()}: "
                 "start so many processes"
             )
         torch.cuda.set_device(here)

@@ -1,5 +1,7 @@
 """What the face detector learns from: mosaics of labelled pictures, targets per cell, and losses.
-Pure functions; every draw comes from the generator that is passed in."""
+
+Pure functions; every draw comes from the generator that is passed in.
+"""
 
 import math
 from dataclasses import dataclass
@@ -28,8 +30,10 @@ BACKGROUND, IGNORED = -1, -2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A labelled picture: ``levels`` (3,h,w) uint8, each half the size of the one before; ``boxes``
-    (F,4) and ``points`` (F,5,2) in pixels of the first. F may be 0."""
+    """A labelled picture: ``levels`` (3,h,w) uint8, each half the size of the one before.
+
+    ``boxes`` (F,4) and ``points`` (F,5,2) in pixels of the first. F may be 0.
+    """
 
     levels: tuple[Tensor, ...]
     boxes: Tensor
@@ -350,10 +354,12 @@ def damage(image: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def assign(truth: Truth, *, height: int, width: int) -> Tensor:
-    """(N,A) face index of every cell of a (height,width) input, BACKGROUND or IGNORED. A cell
-    answers for the nearest face whose centre is within a fifth of the face's size (or 3/4 of a
-    stride) on a level fit for that size. The ring around, the neighbouring levels and the insides
-    of faces of kind -1 are ignored: no score there is wrong."""
+    """(N,A) face index of every cell of a (height,width) input, BACKGROUND or IGNORED.
+
+    A cell answers for the nearest face whose centre is within a fifth of the face's size (or 3/4 of
+    a stride) on a level fit for that size. The ring around, the neighbouring levels and the insides
+    of faces of kind -1 are ignored: no score there is wrong.
+    """
     centres, strides = [], []
     for s in STRIDES:
         spots = cell_centres(-(-height // s), -(-width // s), stride=s)

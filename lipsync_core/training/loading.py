@@ -79,9 +79,10 @@ class WindowDraw:
 
 
 class DubDraw:
-    """Draws windows of ``frames`` frames of two kinds: such as ``WindowDraw``'s; and, ``foreign``
-    of all, dubs: frames that are their own reference, as in use, beside the sound of one of
-    ``voices``, of whose faces only the number counts.
+    """Draws windows of ``frames`` frames of two kinds: such as ``WindowDraw``'s.
+
+    And, ``foreign`` of all, dubs: frames that are their own reference, as in use, beside the sound
+    of one of ``voices``, of whose faces only the number counts.
 
     Gives ``target``, ``reference`` and ``sound`` as ``WindowDraw`` does; ``also`` (F,1,H,W), the
     same sound for a network with the features ``also``, where there are any; ``heard``
@@ -142,7 +143,8 @@ def two_places(rng: np.random.Generator, count: int, *, far: int) -> tuple[int, 
 def _check_window(expert: SyncExpertConfig | None, frames: int) -> None:
     if expert is not None and expert.window > frames:
         raise TrainingError(
-            f"the expert looks at {expert.window} frames; wanted at most the {frames} that are drawn: raise frames, or name "
+            f"the expert looks at {expert.window} frames; wanted at most the {frames} that are "
+            "drawn: raise frames, or name "
             "another expert"
         )
 

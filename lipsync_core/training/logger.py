@@ -18,9 +18,11 @@ from ..runtime.atomic import atomic_write
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What a recipe finds of its model on what it was not taught. ``score``: higher is better, it
-    chooses the best checkpoint. ``figures`` go into the JSON line and the curves; ``pictures``
-    (3,H,W) uint8 to TensorBoard."""
+    """What a recipe finds of its model on what it was not taught.
+
+    ``score``: higher is better, it chooses the best checkpoint. ``figures`` go into the JSON line
+    and the curves; ``pictures`` (3,H,W) uint8 to TensorBoard.
+    """
 
     score: float
     figures: Mapping[str, float]
@@ -29,8 +31,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunningMeans:
-    """Sums since the last report: ``steps``; ``seconds`` of them, ``waited`` of which for data;
-    ``terms``, () each."""
+    """Sums since the last report: ``steps``.
+
+    ``seconds`` of them, ``waited`` of which for data; ``terms``, () each.
+    """
 
     steps: int = 0
     seconds: float = 0.0
@@ -55,9 +59,11 @@ class RunningMeans:
 
 
 class TrainingLogger:
-    """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard. What an earlier attempt
-    wrote of steps after ``step``, from which the run goes on, is dropped: those steps are made
-    again."""
+    """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard.
+
+    What an earlier attempt wrote of steps after ``step``, from which the run goes on, is dropped:
+    those steps are made again.
+    """
 
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
         self._lines = out / "evaluations.jsonl"
@@ -112,7 +118,8 @@ def _writing(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{path} could not be written ({error}); make room and start again: the run goes on from last.pt"
+            f"{path} could not be written ({error}); make room and start again: the run goes on "
+            "from last.pt"
         ) from error
 
 
@@ -132,7 +139,8 @@ def _board(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter  # seconds to import, and an extra of ours
     except ImportError as error:
         raise TrainingError(
-            f"TensorBoard cannot be imported ({error}); pip install 'lipsync-core[train]', or set tensorboard = false in "
+            f"TensorBoard cannot be imported ({error}); pip install 'lipsync-core[train]', or set "
+            "tensorboard = false in "
             "the run's [plan]"
         ) from error
     return SummaryWriter(str(folder), purge_step=step + 1)

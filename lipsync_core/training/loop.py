@@ -33,10 +33,12 @@ B_co = TypeVar("B_co", covariant=True)
 
 
 class Batches(Protocol[B_co]):
-    """Where batches come from, without end. Its state is its position: after ``load_state_dict`` it
-    goes on behind the last batch that was taken, not the last that was prepared. Ranks walk in
-    step, so one state, that of the first, serves them all; which samples are whose is the loader's
-    affair."""
+    """Where batches come from, without end.
+
+    Its state is its position: after ``load_state_dict`` it goes on behind the last batch that was
+    taken, not the last that was prepared. Ranks walk in step, so one state, that of the first,
+    serves them all; which samples are whose is the loader's affair.
+    """
 
     def __iter__(self) -> Iterator[B_co]: ...
 
@@ -66,8 +68,10 @@ class Draws(Generic[B]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long a run is and how often it tells, judges and saves, in steps. ``seed`` decides every
-    draw of it."""
+    """How long a run is and how often it tells, judges and saves, in steps.
+
+    ``seed`` decides every draw of it.
+    """
 
     steps: int
     seed: int = 0
@@ -173,7 +177,8 @@ def _begun(
         progress = resume(out / "last.pt", parts)
         if not world.all_equal(progress.step):
             raise TrainingError(
-                f"{out / 'last.pt'} is of step {progress.step} here and of another for other processes; wanted a folder "
+                f"{out / 'last.pt'} is of step {progress.step} here and of another for other "
+                "processes; wanted a folder "
                 "that all machines share"
             )
         if not world.is_main:
@@ -192,7 +197,8 @@ def _learn(
         path = out / f"not_finite_step{step:08d}_rank{world.rank}.pt"
         save_batch(path, step, batch)
         raise NotFiniteError(
-            f"step {step}: {error}. The batch is in {path.name}; what was saved before is sound: lower the rate "
+            f"step {step}: {error}. The batch is in {path.name}; what was saved before is sound: "
+            "lower the rate "
             "or clip_norm, or mend the data, and start again"
         ) from error
 

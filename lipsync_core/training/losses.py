@@ -93,8 +93,10 @@ def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: flo
 
 
 def slopes(x: Tensor) -> Tensor:
-    """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W). Of an
-    error, what blur leaves in it; of a flow, how much it bends."""
+    """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W).
+
+    Of an error, what blur leaves in it; of a flow, how much it bends.
+    """
     return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
 
 

@@ -90,7 +90,10 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Rows of an array in a shard on object storage; every slice is one request for just its bytes."""
+    """Rows of an array in a shard on object storage.
+
+    Every slice is one request for just its bytes.
+    """
 
     url: str
     place: Place
@@ -126,8 +129,10 @@ def part(rows: Rows, first: int, stop: int) -> Rows:
 
 
 def read_index(source: Source) -> list[Entry]:
-    """The clips of a prepared split, by name. LipSyncError when there are none or the index is of
-    another format."""
+    """The clips of a prepared split, by name.
+
+    LipSyncError when there are none or the index is of another format.
+    """
     where = _named(source, INDEX)
     try:
         data = where.read_bytes() if isinstance(where, Path) else _remote(where)
@@ -156,9 +161,11 @@ def _entry(row: dict[str, Any]) -> Entry:
 def load_arrays(
     source: Source, entries: Iterable[Entry], fields: Iterable[str]
 ) -> list[dict[str, Rows]]:
-    """The arrays ``fields`` of each of ``entries``, those that it has, not yet read. On disk every
-    shard is mapped once, whatever the number of its clips. LipSyncError for a shard that is missing
-    or shorter than the index says."""
+    """The arrays ``fields`` of each of ``entries``, those that it has, not yet read.
+
+    On disk every shard is mapped once, whatever the number of its clips. LipSyncError for a shard
+    that is missing or shorter than the index says.
+    """
     maps: dict[str, Array] = {}
     wanted = list(fields)
 
@@ -176,7 +183,8 @@ def load_arrays(
         held = maps[entry.shard]
         if place.stop > len(held):
             raise LipSyncError(
-                f"{where} has {len(held)} bytes; its index wants {place.stop} or more: copy the shards again"
+                f"{where} has {len(held)} bytes; its index wants {place.stop} or more: copy the "
+                "shards again"
             )
         return held[place.offset : place.stop].view(place.dtype).reshape(place.shape)
 
@@ -289,8 +297,10 @@ def _named(source: Source, name: str) -> Path | str:
 
 
 def _remote(url: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Bytes of a file on object storage; fsspec comes with torch, what opens a scheme (s3fs, gcsfs
-    ...) does not."""
+    """Bytes of a file on object storage.
+
+    Fsspec comes with torch, what opens a scheme (s3fs, gcsfs ...) does not.
+    """
     import fsspec
 
     try:

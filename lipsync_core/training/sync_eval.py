@@ -107,7 +107,8 @@ def score_expert(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, f
     audio, video = (x.cpu() for x in embed(model, faces.to(at), mels.to(at)))
     if not bool(audio.isfinite().all() & video.isfinite().all()):
         raise TrainingError(
-            f"the held-out clip {clip.name} gives no finite embedding; look at its data, or prepare anew"
+            f"the held-out clip {clip.name} gives no finite embedding; look at its data, or "
+            "prepare anew"
         )
     offset, confidence = find_offset(offset_curve(audio, video))
     starts = torch.arange(len(video))

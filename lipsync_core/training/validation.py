@@ -28,8 +28,10 @@ _GAIN_DB = (
 
 def choose_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
     """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones.
+
     TrainingError for fewer than 1, and where one is left alone that is too short to be dubbed with
-    its own sound."""
+    its own sound.
+    """
     if most < 1:
         raise TrainingError(f"{most} clips would be judged; wanted 1 or more")
     by_speaker: dict[str, list[Clip]] = {}
@@ -50,8 +52,8 @@ def score_generator(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Evaluation:
-    """The figures of ``compare_pictures``, means over speakers of their clips' means, with faces to look
-    at.
+    """The figures of ``compare_pictures``, means over speakers of their clips' means, with faces to
+    look at.
 
     Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of
     real video, each at most 1.
@@ -85,11 +87,12 @@ def compare_pictures(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Iterator[tuple[dict[str, float], Tensor]]:
-    """What ``model``, in evaluation mode, makes of each of ``clips``. A clip is rebuilt from its
-    own sound and frames half a clip away, and dubbed with the sound of the next clip, or of
-    ``voices`` in turn, every frame its own reference, as in use; a clip alone with its own sound of
-    half a clip away, or copying would be in sync. Gives figures, and faces (3,C,3,S,S) as they are,
-    rebuilt and dubbed:
+    """What ``model``, in evaluation mode, makes of each of ``clips``.
+
+    A clip is rebuilt from its own sound and frames half a clip away, and dubbed with the sound of
+    the next clip, or of ``voices`` in turn, every frame its own reference, as in use; a clip alone
+    with its own sound of half a clip away, or copying would be in sync. Gives figures, and faces
+    (3,C,3,S,S) as they are, rebuilt and dubbed:
 
     - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as
       they are; ``l1`` of the crop
@@ -106,7 +109,8 @@ def compare_pictures(
     for i, clip in enumerate(clips):
         if clip.framing.kind != judge.config.framing.kind:
             raise TrainingError(
-                f"the shards hold {clip.framing.kind} crops, the judge wants {judge.config.framing.kind} ones; name an expert "
+                f"the shards hold {clip.framing.kind} crops, the judge wants "
+                f"{judge.config.framing.kind} ones; name an expert "
                 "that was trained on such shards as the judge"
             )
         other = voices[i % len(voices)] if voices else clips[(i + 1) % len(clips)]
@@ -155,7 +159,8 @@ def _away(clip: Clip) -> int:
     count = min(len(clip.faces), _FRAMES)
     if count // 2 <= SEARCH:
         raise TrainingError(
-            f"{clip.name} alone is held out and has {count} frames: too few to be dubbed with its own sound of elsewhere; "
+            f"{clip.name} alone is held out and has {count} frames: too few to be dubbed with its "
+            "own sound of elsewhere; "
             f"wanted {2 * SEARCH + 2}, or a second clip"
         )
     return count // 2

@@ -48,8 +48,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Frames ``first`` .. ``stop-1`` in which one person is seen without a break; ``face_px``: the
-    usual longer side."""
+    """Frames ``first`` .. ``stop-1`` in which one person is seen without a break.
+
+    ``face_px``: the usual longer side.
+    """
 
     person: int
     first: int
@@ -143,7 +145,8 @@ class PictureTakes:
                 return torch.from_numpy(np.array(picture.convert("RGB")))[None]
         except (OSError, SyntaxError) as error:
             raise MediaError(
-                f"{path} cannot be read as a picture ({error}); remove it or preprocess the clip again"
+                f"{path} cannot be read as a picture ({error}); remove it or preprocess the clip "
+                "again"
             ) from error
 
     def _found(self, number: int, detector: Detector) -> Tensor | None:

@@ -48,16 +48,19 @@ def duplicates(prints: Prints) -> dict[int, int]:
 def same_people(
     prints: Prints, takes: Sequence[Hashable], known: Sequence[str | None]
 ) -> list[str]:
-    """A name for the person in each clip, by likeness; clips of one of the ``takes`` show one
-    person, whom tracking followed. Clips with a ``known`` name keep it, and lend it to their group.
-    LipSyncError for more than 8000 takes."""
+    """A name for the person in each clip, by likeness.
+
+    Clips of one of the ``takes`` show one person, whom tracking followed. Clips with a ``known``
+    name keep it, and lend it to their group. LipSyncError for more than 8000 takes.
+    """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
 
     number = {take: i for i, take in enumerate(dict.fromkeys(takes))}
     if len(number) > MOST_BY_LIKENESS:
         raise LipSyncError(
-            f"{len(number)} takes are too many to tell people apart by their faces (at most {MOST_BY_LIKENESS}); "
+            f"{len(number)} takes are too many to tell people apart by their faces (at most "
+            f"{MOST_BY_LIKENESS}); "
             "give --speaker folder, file, or an expression"
         )
     member = np.array([number[take] for take in takes])
@@ -107,10 +110,12 @@ def shared_out(
     *,
     seed: int = 0,
 ) -> dict[str, str]:
-    """The split of every speaker with ``frames``, whole: those ``known`` stay. The others, shuffled
-    by ``seed``, fill ``val`` and ``test`` up to their ``shares`` of all frames where they fit (half
-    as much again at most), and then train; where a split with a share stayed empty and train has
-    two, it gets the one with the least."""
+    """The split of every speaker with ``frames``, whole: those ``known`` stay.
+
+    The others, shuffled by ``seed``, fill ``val`` and ``test`` up to their ``shares`` of all frames
+    where they fit (half as much again at most), and then train; where a split with a share stayed
+    empty and train has two, it gets the one with the least.
+    """
     total = sum(frames.values())
     out = {speaker: split for speaker, split in known.items() if speaker in frames}
     held = {

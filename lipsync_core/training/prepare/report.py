@@ -1,5 +1,7 @@
 """The page that says what was kept, what was dropped and why: figures, histograms, contact sheets.
-One file, no scripts."""
+
+One file, no scripts.
+"""
 
 import base64
 import html
@@ -32,9 +34,11 @@ figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#555}img
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a preparation came to. ``dropped``: reason -> (clips or sources, seconds); ``splits``:
-    split -> clips, speakers, seconds; ``shared``: speakers that are in more than one split (where
-    folders gave the splits)."""
+    """What a preparation came to.
+
+    ``dropped``: reason -> (clips or sources, seconds); ``splits``: split -> clips, speakers,
+    seconds; ``shared``: speakers that are in more than one split (where folders gave the splits).
+    """
 
     sources: int
     splits: Mapping[str, tuple[int, int, float]]
@@ -93,7 +97,8 @@ def write_report(
     ]
     if counts.shared:
         parts.append(
-            f"<p><b>In more than one split:</b> {html.escape(', '.join(counts.shared))}. The folders said so.</p>"
+            f"<p><b>In more than one split:</b> {html.escape(', '.join(counts.shared))}. The "
+            "folders said so.</p>"
         )
     parts += ["<h2>Dropped</h2>", _reasons(outcomes, duplicates, counts)]
     parts += [

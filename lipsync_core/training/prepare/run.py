@@ -18,10 +18,12 @@ from .write_shards import gather, is_there
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """Who goes where. ``speaker``: a rule (see ``speaker_names``); ``by``: ``shared``, speakers are
-    shared out, ``val`` and ``test`` being their parts of all frames (``seed``: of that); ``given``,
-    the first folder below the root is the split; ``time``, the last parts of everybody's footage
-    are ``val`` and ``test``."""
+    """Who goes where. ``speaker``: a rule (see ``speaker_names``).
+
+    ``by``: ``shared``, speakers are shared out, ``val`` and ``test`` being their parts of all
+    frames (``seed``: of that); ``given``, the first folder below the root is the split; ``time``,
+    the last parts of everybody's footage are ``val`` and ``test``.
+    """
 
     speaker: str | None = None
     by: Literal["shared", "given", "time"] = "shared"
@@ -67,7 +69,8 @@ def prepare(
     root, out = root.resolve(), out.resolve()  # workers may stand elsewhere
     if out == root:
         raise LipSyncError(
-            f"{out} is what there is to prepare; give another folder for the shards, if only one in it"
+            f"{out} is what there is to prepare; give another folder for the shards, if only one "
+            "in it"
         )
     sources = find_sources(root, leave=out) if only is None else list(only)
     names = [source.name for source in sources]
@@ -91,7 +94,8 @@ def prepare(
             )
             if waiting := sum(map(unfinished, outcomes)):
                 raise LipSyncError(
-                    f"the disk of {out} is full: {len(outcomes) - waiting} of {len(outcomes)} sources are done and kept; "
+                    f"the disk of {out} is full: {len(outcomes) - waiting} of {len(outcomes)} "
+                    "sources are done and kept; "
                     "make room and run the same command again"
                 )
             duplicates = gather(
@@ -108,7 +112,8 @@ def prepare(
             counts = write_report(out, outcomes, duplicates, command=command)
         except OSError as error:
             raise LipSyncError(
-                f"{out} cannot be written ({error}); make room, or mend that, and run the same command again: nothing is lost"
+                f"{out} cannot be written ({error}); make room, or mend that, and run the same "
+                "command again: nothing is lost"
             ) from error
     if not counts.clips:
         reasons = "; ".join(

@@ -13,7 +13,8 @@ RATE = 16_000  # Hz
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``size`` px of a crop, round which a twelfth is kept as ``margin``, for augmentation;
+    """``size`` px of a crop, round which a twelfth is kept as ``margin``, for augmentation.
+
     ``framing``: ``aligned`` by five points, or ``box``, the detector's box grown by 10 px below, as
     the public weights want it. ``shortest``, ``longest`` frames of a clip; longer takes are cut
     into equal parts. ``least_face`` px: the longer side of a face, mostly. A clip needs
@@ -21,7 +22,8 @@ class Settings:
     0.11; of 16 with a stranger's speech one got a verdict, with less than 0.1. Takes that the judge
     finds more than ``most_offset`` frames off are not believed, for its search ends at 15; nor
     offsets with a standard error above ``most_uncertainty`` frames. ``detector``, ``least_score``:
-    how faces are found."""
+    how faces are found.
+    """
 
     size: int = 96
     framing: Literal["aligned", "box"] = "aligned"
@@ -38,7 +40,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.size < 16 or self.shortest < 5 or self.longest < 2 * self.shortest:
             raise ValueError(
-                f"size {self.size}, shortest {self.shortest}, longest {self.longest}; wanted size >= 16, shortest >= 5 frames "
+                f"size {self.size}, shortest {self.shortest}, longest {self.longest}; wanted size "
+                ">= 16, shortest >= 5 frames "
                 "(the experts' window), longest at least twice that"
             )
         if self.framing not in ("aligned", "box"):

@@ -33,8 +33,10 @@ class Source:
         return f"{plain[-60:]}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
     def stamp(self, root: Path) -> list[int]:
-        """Bytes and time of change, which tell a file that was replaced; zeros where it cannot be
-        reached."""
+        """Bytes and time of change, which tell a file that was replaced.
+
+        Zeros where it cannot be reached.
+        """
         path = root / self.name
         try:
             status = (path / SOUND if self.kind == "pictures" else path).stat()
@@ -44,11 +46,14 @@ class Source:
 
 
 def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
-    """Everything below ``root`` that can be prepared, in the order of names; nothing below
-    ``leave``. LipSyncError when ``root`` is no folder or holds nothing of the kind."""
+    """Everything below ``root`` that can be prepared, in the order of names.
+
+    Nothing below ``leave``. LipSyncError when ``root`` is no folder or holds nothing of the kind.
+    """
     if not root.is_dir():
         raise LipSyncError(
-            f"{root} is no folder; wanted one with videos, or with the reference's preprocessed folders"
+            f"{root} is no folder; wanted one with videos, or with the reference's preprocessed "
+            "folders"
         )
     found: list[Source] = []
 
@@ -82,7 +87,8 @@ def given_split(name: str) -> str:
     split = PurePosixPath(name).parts[0]
     if split not in SPLITS or split == name:
         raise LipSyncError(
-            f"{name} lies in none of the folders {', '.join(SPLITS)}; move it, or leave --splits given out"
+            f"{name} lies in none of the folders {', '.join(SPLITS)}; move it, or leave --splits "
+            "given out"
         )
     return split
 
@@ -107,13 +113,15 @@ def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | Non
         pattern = re.compile(rule)
     except re.error as error:
         raise ValueError(
-            f"--speaker {rule!r} is no regular expression ({error}); wanted one, or {', '.join(RULES)}"
+            f"--speaker {rule!r} is no regular expression ({error}); wanted one, or "
+            f"{', '.join(RULES)}"
         ) from error
     speakers: dict[str, str | None] = {}
     for name in names:
         if (match := pattern.search(name)) is None:
             raise LipSyncError(
-                f"--speaker {rule!r} finds nobody in {name}; wanted an expression that fits every name"
+                f"--speaker {rule!r} finds nobody in {name}; wanted an expression that fits every "
+                "name"
             )
         speakers[name] = match[1] if pattern.groups else match[0]
     return speakers

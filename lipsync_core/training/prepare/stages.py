@@ -46,7 +46,10 @@ PRINT = (_FRAMES_OF_PRINT * _GREY * _GREY, _BANDS * _STEPS)
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Makes what does a job: on every core or machine its own detector and judge. See ``run_jobs``."""
+    """Makes what does a job: on every core or machine its own detector and judge.
+
+    See ``run_jobs``.
+    """
 
     root: Path
     out: Path
@@ -60,7 +63,8 @@ class Preparing:
         scorer = load_scorer(settings.scorer, device)
         if scorer.fps != FPS or scorer.rate != RATE:
             raise ValueError(
-                f"the scorer {scorer.name} looks at {scorer.fps} fps; shards are made at {FPS}: take the judge"
+                f"the scorer {scorer.name} looks at {scorer.fps} fps; shards are made at {FPS}: "
+                "take the judge"
             )
 
         def work(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,8 +175,10 @@ def _drop(reason: str, frames: int, **more: Any) -> dict[str, Any]:
 def _stretches(
     takes: list[Take], key: str, settings: Settings, dropped: list[dict[str, Any]]
 ) -> list[_Stretch]:
-    """Takes in equal parts of at most ``longest`` frames; those too short or too small go to
-    ``dropped``."""
+    """Takes in equal parts of at most ``longest`` frames.
+
+    Those too short or too small go to ``dropped``.
+    """
     out: list[_Stretch] = []
     for number, take in enumerate(takes):
         count = take.stop - take.first
@@ -193,8 +199,10 @@ def _stretches(
 
 
 def _lay_down(stretch: _Stretch, piece: Piece, parts: Path) -> None:
-    """The frames of ``piece`` that belong to the clip: appended to its file; some are kept for its
-    print."""
+    """The frames of ``piece`` that belong to the clip: appended to its file.
+
+    Some are kept for its print.
+    """
     first, stop = max(stretch.first, piece.start), min(stretch.stop, piece.start + len(piece.crops))
     if piece.take != stretch.take or first >= stop:
         return
@@ -275,8 +283,11 @@ def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -
 
 
 def cut_sound(samples: Tensor, first: int, stop: int) -> Tensor:
-    """The sound (M,) at RATE of frames ``first`` .. ``stop-1``, silence beyond its ends. What lies
-    elsewhere is not copied: a long video has many clips."""
+    """The sound (M,) at RATE of frames ``first`` ..
+
+    ``stop-1``, silence beyond its ends. What lies elsewhere is not copied: a long video has many
+    clips.
+    """
     each = int(RATE / FPS)
     kept = samples[max(0, first) * each : max(0, stop) * each]
     before = max(0, min(-first, stop - first)) * each
@@ -312,8 +323,10 @@ def _show_dropped(stretch: _Stretch, out: Path, parts: Path) -> None:
 
 
 def read_settings(out: Path, settings: Settings, root: Path, splitting: Mapping[str, Any]) -> None:
-    """Notes in ``out`` what it is prepared with. LipSyncError when something was done there with
-    something else."""
+    """Notes in ``out`` what it is prepared with.
+
+    LipSyncError when something was done there with something else.
+    """
     now = {**asdict(settings), **splitting}
     wanted = {"settings": now, "root": str(root.resolve())}
     path, jobs = out / "settings.json", out / JOBS

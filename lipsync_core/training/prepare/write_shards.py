@@ -141,8 +141,10 @@ def _named(
     speakers: Mapping[str, str | None],
     state: State,
 ) -> list[tuple[_Clip, str]]:
-    """The clips that repeat no other, with the person in each; those that do are noted in
-    ``state``."""
+    """The clips that repeat no other, with the person in each.
+
+    Those that do are noted in ``state``.
+    """
     rows = [
         arrays["print"][:]
         for split, entries in known.items()
