@@ -134,10 +134,12 @@ def main() -> None:
             ]
             print(f"  {name:16s} {row([*figures, spent])}", flush=True)
     print(
-        f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}; means over {len(args.clips)} clips:"
+        f"{platform.machine()}, {args.threads} threads, torch {torch.__version__}; means over "
+        f"{len(args.clips)} clips:"
     )
     print(
-        "| way | line, levels/px | step, levels | flicker, levels | sharpness | ms a frame |\n|---|---|---|---|---|---|"
+        "| way | line, levels/px | step, levels | flicker, levels | sharpness | ms a frame "
+        "|\n|---|---|---|---|---|---|"
     )
     for name, total in totals.items():
         print(f"| {name} | {' | '.join(row(total).split())} |")

@@ -159,7 +159,8 @@ def main() -> None:
             print(f"  plain transcode      {count / seconds:7.1f} frames/s")
             share = speed / (count / seconds)
             print(
-                f"  dub, end to end      {speed:7.1f} frames/s = {share:.0%} of it; {report['peak_mb']:.0f} MB"
+                f"  dub, end to end      {speed:7.1f} frames/s = {share:.0%} of it; "
+                f"{report['peak_mb']:.0f} MB"
             )
             for name, ms in alone.items():
                 print(f"  {name:20} {ms:7.2f} ms a frame alone ({1000 / ms:.0f} frames/s)")
@@ -170,7 +171,8 @@ def main() -> None:
             ready = generator_ms(Generator(config), batch, ready=True)
             ratio = plain / ready
             print(
-                f"{name}, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} ms, ratio {ratio:.2f}"
+                f"{name}, batch {batch}: {ready:.1f} ms a frame; unfolded and planar {plain:.1f} "
+                f"ms, ratio {ratio:.2f}"
             )
 
 

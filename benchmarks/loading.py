@@ -167,7 +167,8 @@ def main() -> None:
     clips = load_clips(args.shards, least=20)[: args.clips]
     seconds = sum(len(clip.faces) for clip in clips) / 25 / len(clips)
     print(
-        f"{platform.machine()}, {args.threads} workers, {len(clips)} clips of {seconds:.1f} s, torch {torch.__version__}"
+        f"{platform.machine()}, {args.threads} workers, {len(clips)} clips of {seconds:.1f} s, "
+        f"torch {torch.__version__}"
     )
     rows: list[tuple[str, tuple[float, float]]] = []
 
@@ -209,7 +210,8 @@ def main() -> None:
         ]
         rows.append(("reference once more", together(runs)))
     print(
-        "| | samples/s | times the reference | ms of CPU a sample | times less |\n|---|---|---|---|---|"
+        "| | samples/s | times the reference | ms of CPU a sample | times less "
+        "|\n|---|---|---|---|---|"
     )
     first, least = rows[0][1]
     for name, (rate, busy) in rows:

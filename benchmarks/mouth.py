@@ -73,8 +73,10 @@ PHOTO = "the face is a photo, whose mouth does not move"
 
 @dataclass(frozen=True)
 class Pair:
-    """A face and the video whose sound it speaks; whom the bootstrap draws, and a part of the
-    table."""
+    """A face and the video whose sound it speaks.
+
+    Whom the bootstrap draws, and a part of the table.
+    """
 
     face: Path
     sound: Path
@@ -123,7 +125,8 @@ def parse_method(text: str) -> Method:
     pairs = [option.partition("=") for option in listed.split(",") if option]
     if any(not equals for _, equals, _ in pairs):
         raise ValueError(
-            f"{text!r} is no method; wanted MODEL:OPTION=VALUE, such as mini:reference=nearest-closed"
+            f"{text!r} is no method; wanted MODEL:OPTION=VALUE, such as "
+            "mini:reference=nearest-closed"
         )
     return Method(text, model, {name: value for name, _, value in pairs})
 
@@ -154,8 +157,10 @@ def make_dub(pair: Pair, method: Method, cache: Path, *, seconds: float, device:
 
 
 class Openings:
-    """Regular series of openings of videos, by our landmarks or as found in a folder; None without
-    a face."""
+    """Regular series of openings of videos, by our landmarks or as found in a folder.
+
+    None without a face.
+    """
 
     def __init__(self, folder: Path | None, *, seconds: float, device: str) -> None:
         self._folder, self._seconds = folder, seconds
@@ -258,7 +263,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines: list[list[str]] = []
     for group, method in sorted(keys, key=lambda key: key[0]):
         own = [row for row in rows if (row["group"], row["method"]) == (group, method)]
-        counts = f"{sum(row['truth'] is not None for row in own)} ({len({row['person'] for row in own})})"
+        counts = (
+            f"{sum(row['truth'] is not None for row in own)} "
+            f"({len({row['person'] for row in own})})"
+        )
         lines.append(
             [group, method, counts, *(str(mean_over_people(own, name)) for name in COLUMNS)]
         )
@@ -317,7 +325,8 @@ def main() -> None:
             "".join(f"{path}\n" for path in dict.fromkeys(openings.missing)), encoding="utf-8"
         )
         raise SystemExit(
-            f"{len(set(openings.missing))} videos have no series in {arguments.openings}; named in {names}"
+            f"{len(set(openings.missing))} videos have no series in {arguments.openings}; named in "
+            f"{names}"
         )
     arguments.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(f"Points: {openings.points}. n: rows with truth, of so many people.\n\n{table(rows)}")

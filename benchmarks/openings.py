@@ -158,7 +158,8 @@ def main() -> None:
         part.replace(target)
         share = float(np.mean(~np.isnan(values))) if len(values) else 0.0
         print(
-            f"{number}/{len(arguments.videos)} {video.name}: {len(values)} frames, {share:.0%} with a face",
+            f"{number}/{len(arguments.videos)} {video.name}: {len(values)} frames, {share:.0%} "
+            "with a face",
             flush=True,
         )
 

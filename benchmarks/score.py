@@ -65,7 +65,8 @@ def table_of_clips(
     clips: Iterable[Path], scorer: Scorer
 ) -> dict[Path, tuple[FaceTrack, SyncScore]]:
     print(
-        "| clip | frames | offset | ± | distance | confidence | halves |\n|---|---|---|---|---|---|---|"
+        "| clip | frames | offset | ± | distance | confidence | halves "
+        "|\n|---|---|---|---|---|---|---|"
     )
     found: dict[Path, tuple[FaceTrack, SyncScore]] = {}
     near = known = agree = 0
@@ -79,7 +80,8 @@ def table_of_clips(
         for person, whole, *both in zip(tracks, parts[::3], parts[1::3], parts[2::3], strict=True):
             error = "" if whole.uncertainty is None else f"{whole.uncertainty:.1f}"
             print(
-                f"| {clip.name} | {len(person.visible)} | {offset(whole)} | {error} | {whole.distance:.3f} | "
+                f"| {clip.name} | {len(person.visible)} | {offset(whole)} | {error} | "
+                f"{whole.distance:.3f} | "
                 f"{whole.confidence:.3f} | {', '.join(map(offset, both))} |"
             )
             found.setdefault(clip, (person, whole))
@@ -88,7 +90,8 @@ def table_of_clips(
             if first is not None and second is not None:
                 known, agree = known + 1, agree + (abs(first - second) <= 1)
     print(
-        f"\n{near} tracks within one frame of 0; of {known} both halves have a verdict, of {agree} within one frame\n"
+        f"\n{near} tracks within one frame of 0; of {known} both halves have a verdict, of {agree} "
+        "within one frame\n"
     )
     return found
 
@@ -148,7 +151,8 @@ def wall_time(clip: Path, scorer: str) -> None:
         seconds.append(time.perf_counter() - began)
     info = probe(clip)
     print(
-        f"{clip.name} ({info.width}x{info.height}, {info.frames} frames at {float(info.fps):g} fps): ",
+        f"{clip.name} ({info.width}x{info.height}, {info.frames} frames at {float(info.fps):g} "
+        "fps): ",
         end="",
     )
     print(", ".join(f"{s:.2f}" for s in seconds), "s")

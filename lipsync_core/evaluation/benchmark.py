@@ -50,8 +50,10 @@ _CHUNK = 16  # frames read at once
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What is compared, and how. ``root`` holds the files that pairs name; into ``out`` go videos
-    and figures. ``models``: names or weight files. ``scorer`` and ``mode``: see ``score``.
+    """What is compared, and how.
+
+    ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``: names
+    or weight files. ``scorer`` and ``mode``: see ``score``.
 
     ``whole_frame``: the paper's way with LRS2, LRS3 and LRW, in mode reference alone.
 
@@ -80,7 +82,8 @@ class Benchmark:
         names = [*BASELINES, *(Path(model).stem for model in self.models)]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"methods {', '.join(names)}; wanted models of different names, none named like a baseline"
+                f"methods {', '.join(names)}; wanted models of different names, none named like a "
+                "baseline"
             )
 
     @property
@@ -89,8 +92,11 @@ class Benchmark:
         return {Path(model).stem: model for model in self.models}
 
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
-        """One for each pair and method, pair by pair. What its result depends on is in its
-        arguments: weights by their hash. Raises WeightsError where they are not here."""
+        """One for each pair and method, pair by pair.
+
+        What its result depends on is in its arguments: weights by their hash. Raises WeightsError
+        where they are not here.
+        """
         weights = {name: file_sha256(weights_file(model)) for name, model in self.methods.items()}
         common = {
             "root": str(self.root),
@@ -119,8 +125,10 @@ class Benchmark:
         ]
 
     def prepare(self) -> "Bench":
-        """What does the jobs, with its models loaded. Raises LipSyncError and ValueError where
-        root, models or scorer are not what is wanted."""
+        """What does the jobs, with its models loaded.
+
+        Raises LipSyncError and ValueError where root, models or scorer are not what is wanted.
+        """
         return Bench(self)
 
     def holds(self, outcome: Outcome) -> bool:
@@ -155,7 +163,8 @@ class Bench:
         self.scorer = load_scorer(plan.scorer, self.device)
         if not isinstance(self.scorer, SyncNetScorer) and plan.mode == "reference":
             raise ValueError(
-                f"mode reference is SyncNet's own protocol; wanted the scorer syncnet, not {plan.scorer}"
+                "mode reference is SyncNet's own protocol; wanted the scorer syncnet, not "
+                f"{plan.scorer}"
             )
         self.networks = {
             name: load_talking_face(model, device=self.device)
@@ -227,8 +236,10 @@ class Bench:
         }
 
     def _lips(self, method: str, scene: "_Scene", seen: Path) -> dict[str, Any]:
-        """Whose lips ``seen`` shows; with one method of each pair also the mouths of which there is
-        no video."""
+        """Whose lips ``seen`` shows.
+
+        With one method of each pair also the mouths of which there is no video.
+        """
         sound = scene.video if method == "real" else scene.audio
         original = Original(
             scene.video, sound, scene.person, scene.info.fps, lambda: scene.frames(scene.video)
@@ -250,7 +261,8 @@ class Bench:
         )
         if wanted < 1:
             raise LipSyncError(
-                f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a frame"
+                f"{audio}: {sound.samples.shape[1]} samples at {sound.rate} Hz are too few for a "
+                "frame"
             )
         people, count = track_faces(footage, self.detector, stop=wanted, detector_key=self.key)
         person = track_window(select(people, FaceSelector()), 0, count)

@@ -37,10 +37,13 @@ Trials = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One row. ``seen``: frames of a window that the expert was shown; ``averaged``: windows in one
-    decision. ``threshold``: decisions by a threshold on the distance that was set on the other half
-    of the clips; ``pairwise``: how often the true sound lies nearer than the false one, which needs
-    none. ``trials``: decisions about true sound, and as many about false."""
+    """One row. ``seen``: frames of a window that the expert was shown.
+
+    ``averaged``: windows in one decision. ``threshold``: decisions by a threshold on the distance
+    that was set on the other half of the clips; ``pairwise``: how often the true sound lies nearer
+    than the false one, which needs none. ``trials``: decisions about true sound, and as many about
+    false.
+    """
 
     seen: int
     averaged: int
@@ -51,9 +54,9 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReport:
-    """The rows for an ``expert`` whose own windows have ``track_window`` frames, on ``clips`` clips;
-    ``skipped``: the others, with the reason. False sound begins at least ``apart`` frames away in
-    the same clip."""
+    """The rows for an ``expert`` whose own windows have ``track_window`` frames, on ``clips``
+    clips; ``skipped``: the others, with the reason. False sound begins at least ``apart`` frames
+    away in the same clip."""
 
     expert: str
     window: int
@@ -79,9 +82,12 @@ class ExpertReport:
             for row in self.rows
         ]
         notes = (
-            f"{self.expert} on {self.clips} clips ({len(self.skipped)} skipped): its windows have {self.window} frames; where "
-            "it is shown fewer, the outer ones repeat the nearest that it is shown, and the sound stays as it is. The paper "
-            f"trained an expert for each width instead. False sound: {self.apart} or more frames away in the same clip. "
+            f"{self.expert} on {self.clips} clips ({len(self.skipped)} skipped): its windows have "
+            f"{self.window} frames; where "
+            "it is shown fewer, the outer ones repeat the nearest that it is shown, and the sound "
+            "stays as it is. The paper "
+            f"trained an expert for each width instead. False sound: {self.apart} or more frames "
+            "away in the same clip. "
             "Intervals: 95 %, bootstrap over clips."
         )
         return f"{format_markdown(header, rows)}\n\n{notes}"
@@ -100,8 +106,9 @@ def measure_accuracy(
     device: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExpertReport:
-    """How accurate ``expert`` is on the videos below ``folder``, which must be in sync; the first
-    ``frames`` of each count.
+    """How accurate ``expert`` is on the videos below ``folder``, which must be in sync.
+
+    The first ``frames`` of each count.
 
     For every window one decision about its own sound and one about sound that begins at least
     ``apart`` frames earlier or later, drawn at random. Raises LipSyncError with fewer than two
@@ -112,7 +119,8 @@ def measure_accuracy(
     scorer = load_scorer(expert, select_device(device))
     if apart < 1 or min(averaged) < 1 or not all(1 <= width <= scorer.window for width in seen):
         raise ValueError(
-            f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; wanted 1 or more, and widths up to the "
+            f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; wanted 1 or more, and "
+            "widths up to the "
             f"{scorer.window} frames of {expert}'s window"
         )
     detector, key = load_detector(finding, select_device(device))
@@ -133,15 +141,18 @@ def measure_accuracy(
             on_progress(done + 1, len(paths))
     if len(found) < 2:
         raise LipSyncError(
-            f"{len(found)} of {len(paths)} videos below {folder} are usable; wanted two or more{_grouped(folder, skipped)}"
+            f"{len(found)} of {len(paths)} videos below {folder} are usable; wanted two or "
+            f"more{_grouped(folder, skipped)}"
         )
     rows = [accuracy(s, k, [clip[s, k] for clip in found]) for s in seen for k in averaged]
     return ExpertReport(expert, scorer.window, apart, len(found), skipped, tuple(rows))
 
 
 def _grouped(folder: Path, skipped: Mapping[str, str]) -> str:
-    """Why clips were skipped, the commonest reasons first; a reason that names its clip is told
-    without."""
+    """Why clips were skipped, the commonest reasons first.
+
+    A reason that names its clip is told without.
+    """
     paths = {str(folder / name): reason for name, reason in skipped.items()}
     counts = Counter(
         reason.removeprefix(f"{path}: ").replace(path, "the file") for path, reason in paths.items()

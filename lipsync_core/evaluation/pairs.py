@@ -97,11 +97,13 @@ def _read_names(path: Path, lines: list[str]) -> dict[int, tuple[str, str]]:
         )
         if len(names) != 2:
             raise LipSyncError(
-                f"{path}, line {number} has {len(names)} names; wanted two, parted by a tab or white space"
+                f"{path}, line {number} has {len(names)} names; wanted two, parted by a tab or "
+                "white space"
             )
         if outside := next(filter(_leads_out, names), None):
             raise LipSyncError(
-                f"{path}, line {number}: {outside} leads out of the root folder; wanted names below it"
+                f"{path}, line {number}: {outside} leads out of the root folder; wanted names "
+                "below it"
             )
         named[number] = names[0], names[1]
     if not named:
@@ -161,7 +163,8 @@ def draw_pairs(
             unpaired[name] = f"no other speech is shorter than its {float(seconds):.2f} s"
     if not partners:
         raise LipSyncError(
-            f"no pair can be drawn below {root}: {len(unpaired)} files, of which none shows a face for longer than "
+            f"no pair can be drawn below {root}: {len(unpaired)} files, of which none shows a face "
+            "for longer than "
             "another one speaks; wanted at least two videos of unequal length"
         )
     videos = list(partners)

@@ -39,8 +39,10 @@ def write_report(
     unpaired: Mapping[str, str] | None = None,
 ) -> str:
     """Writes ``table.md`` and ``distributions.png`` into ``plan.out`` and returns the page.
+
     ``pairs``: where they come from, in words; ``unpaired``: files that were left out of the draw,
-    with the reasons."""
+    with the reasons.
+    """
     methods = [_collect_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
     distance, confidence = name_scores(plan)
     title = (
@@ -49,13 +51,15 @@ def write_report(
     text = "\n\n".join(
         [
             "# Benchmark",
-            f"Pairs: {pairs}. Scorer: {title}. Mean and 95 % bootstrap interval over the pairs that succeeded (n).",
+            f"Pairs: {pairs}. Scorer: {title}. Mean and 95 % bootstrap interval over the pairs "
+            "that succeeded (n).",
             _format_table(plan, methods, distance, confidence),
             _explain_columns(plan),
             format_lips_section({method.name: list(method.results.values()) for method in methods}),
             *_list_left_out(methods, unpaired or {}),
             "## The paper's table 1",
-            "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures to be set beside the above "
+            "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures to "
+            "be set beside the above "
             "only where scorer, mode and data are the same.",
             format_paper_table(),
         ]
@@ -111,7 +115,8 @@ def _format_table(
             str(len(method.results)),
             str(len(method.failures)),
             *(str(bootstrap_mean(method.values(key))) for key in ("distance", "confidence")),
-            f"{sum(abs(value) <= 1 for value in method.values('offset_frames'))} of {len(method.results)}",
+            f"{sum(abs(value) <= 1 for value in method.values('offset_frames'))} of "
+            f"{len(method.results)}",
             _format_fid(plan.out, method, methods[0]),
             *(str(bootstrap_mean(method.values(key))) for key in ("sharpness", "border_jitter")),
         ]
@@ -139,22 +144,27 @@ def _format_fid(folder: Path, method: _Method, real: _Method) -> str:
 
 def _explain_columns(plan: Benchmark) -> str:
     lines = [
-        "- real: the same frames under their own sound; undubbed: under the pair's; copied mouth: each frame has the mouth "
+        "- real: the same frames under their own sound; undubbed: under the pair's; copied mouth: "
+        "each frame has the mouth "
         "of the frame half a clip away, blended in like a dub.",
-        "- offset within 1: pairs with a verdict of at most one frame; without a verdict a pair does not count as such.",
-        "- sharpness: detail of the mouth over that of the rest of the face; border jitter: trembling of the seam.",
+        "- offset within 1: pairs with a verdict of at most one frame; without a verdict a pair "
+        "does not count as such.",
+        "- sharpness: detail of the mouth over that of the rest of the face; border jitter: "
+        "trembling of the seam.",
     ]
     missing = explain_missing_fid()
     if missing:
         lines.append(f"- FID: null, because {missing}")
     else:
         lines.append(
-            f"- FID of {plan.region}s, against the real frames of the same pairs; * biased upwards: fewer images than the "
+            f"- FID of {plan.region}s, against the real frames of the same pairs; * biased "
+            "upwards: fewer images than the "
             f"{FEATURES} features."
         )
     if name_scores(plan)[0] != "LSE-D":
         lines.append(
-            f"- Distance and confidence are those of {Path(plan.scorer).name}; they are not LSE-D and LSE-C."
+            f"- Distance and confidence are those of {Path(plan.scorer).name}; they are not LSE-D "
+            "and LSE-C."
         )
     return "\n".join(lines)
 

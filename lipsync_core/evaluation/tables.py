@@ -15,8 +15,10 @@ _DRAWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean of ``count`` values and its 95 % interval; NaN without values, and an interval takes
-    two."""
+    """The mean of ``count`` values and its 95 % interval.
+
+    NaN without values, and an interval takes two.
+    """
 
     mean: float
     low: float

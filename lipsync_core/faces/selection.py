@@ -257,4 +257,7 @@ def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
         f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
     )
     where = "" if len(scenes) == 1 else f" in {len(scenes)} scenes, counted anew in each"
-    return f"no frame has the face {name}; {len(lines)} found{where}: {listed}. Choose one of these, or largest"
+    return (
+        f"no frame has the face {name}; {len(lines)} found{where}: {listed}. Choose one of these, "
+        "or largest"
+    )

@@ -42,7 +42,9 @@ _AWAY = -1e6
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The person ``track``, an index into a list of tracks, speaks in the frames ``first`` ..
-    ``stop-1``."""
+
+    ``stop-1``.
+    """
 
     track: int
     first: int
@@ -57,9 +59,11 @@ def find_speaker_turns(
     tracks: Sequence[FaceTrack],
 ) -> list[Turn]:
     """The turns of ``tracks`` in the ``frames`` of a clip at ``scorer.fps``, in the order of time.
+
     One speaks at a time, for 0.4 s or more; pauses of up to a second belong to the turn. Voices
     that fit no face, and whatever ``audio`` (mono, at ``scorer.rate``, sample 0 with frame 0) says
-    off the picture, are nobody's."""
+    off the picture, are nobody's.
+    """
     meters = meter_tracks(frames, audio, scorer, tracks=tracks)
     count = max((track.start + len(track.visible) for track in tracks), default=0)
     faces = [
@@ -72,9 +76,11 @@ def find_speaker_turns(
 
 
 def speaker_confidence(starts: Tensor, distances: Tensor, *, span: int, count: int) -> Tensor:
-    """(count,) at most 1: how sure it is at each frame that the face says what is heard; NaN where
-    it is not to be seen. ``starts`` (W,), ``distances`` (W,2K+1) of windows of ``span`` frames, as
-    ``SyncMeter.windows`` gives them."""
+    """(count,) at most 1: how sure it is at each frame that the face says what is heard.
+
+    NaN where it is not to be seen. ``starts`` (W,), ``distances`` (W,2K+1) of windows of ``span``
+    frames, as ``SyncMeter.windows`` gives them.
+    """
     middle = distances.shape[1] // 2
     whole = distances.new_full((count, distances.shape[1]), torch.nan)
     whole[starts + span // 2] = distances

@@ -100,10 +100,11 @@ class FIDResult:
 
 
 class FID:
-    """The distance of two streams of images. ``network``: ``load_model("fid-inception",
-    kind="fid_inception")``, which is folded in place. ``region``: whole frames, or faces cut along
-    the detector's box at their own resolution: the paper does not say which, and the figures differ
-    by multiples.
+    """The distance of two streams of images.
+
+    ``network``: ``load_model("fid-inception", kind="fid_inception")``, which is folded in place.
+    ``region``: whole frames, or faces cut along the detector's box at their own resolution: the
+    paper does not say which, and the figures differ by multiples.
 
     Images are taken in passes of a fixed size and in float64 beyond the network, so that a sequence
     of images gives one result however it is batched. The results of two halves that were merged
@@ -119,8 +120,10 @@ class FID:
         self._streams = {"real": MomentStream(), "generated": MomentStream()}
 
     def update(self, frames: Frames, side: Side, *, track: FaceTrack | None = None) -> None:
-        """Count these frames, or the faces of ``track`` in them. ``track`` is wanted for faces and
-        refused for frames."""
+        """Count these frames, or the faces of ``track`` in them.
+
+        ``track`` is wanted for faces and refused for frames.
+        """
         if (track is None) != (self.region == "frame"):
             raise ValueError(
                 f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}"

@@ -43,8 +43,9 @@ _GREY = 110  # outside the frame
 
 
 def measure_lse(lip: Tensor, sound: Tensor) -> SyncScore:
-    """The score of embeddings (L,1024) of lips and of the sound at the same frames; L 0 gives none,
-    and says so.
+    """The score of embeddings (L,1024) of lips and of the sound at the same frames.
+
+    L 0 gives none, and says so.
 
     ``curve`` holds the mean Euclidean distances over the 31 shifts, with zeros for the sound before
     the first and after the last; ``frame_confidence`` its median less the distance at the best
@@ -52,7 +53,8 @@ def measure_lse(lip: Tensor, sound: Tensor) -> SyncScore:
     """
     if lip.ndim != 2 or lip.shape != sound.shape:
         raise ValueError(
-            f"lip is {tuple(lip.shape)}, sound {tuple(sound.shape)}; wanted two of the same shape (L,1024)"
+            f"lip is {tuple(lip.shape)}, sound {tuple(sound.shape)}; wanted two of the same shape "
+            "(L,1024)"
         )
     if lip.shape[0] == 0:
         return _make_empty_score()
@@ -85,7 +87,10 @@ def _distances(lip: Tensor, padded: Tensor) -> Tensor:
 
 
 def _make_empty_score() -> SyncScore:
-    reason = f"shorter than {WINDOW + 1} frames at {FPS} fps, in picture or sound: the reference protocol has no score"
+    reason = (
+        f"shorter than {WINDOW + 1} frames at {FPS} fps, in picture or sound: the reference "
+        "protocol has no score"
+    )
     nothing = torch.full((2 * SEARCH + 1,), math.nan)
     return SyncScore(
         "syncnet", None, None, math.nan, math.nan, nothing[:0], nothing, SEARCH, None, reason
@@ -93,8 +98,10 @@ def _make_empty_score() -> SyncScore:
 
 
 def _running_median(x: Tensor, width: int) -> Tensor:
-    """(N,) medians over ``width`` (odd) neighbours; beyond the ends stand zeros, as in
-    scipy.signal.medfilt."""
+    """(N,) medians over ``width`` (odd) neighbours.
+
+    Beyond the ends stand zeros, as in scipy.signal.medfilt.
+    """
     return F.pad(x, (width // 2, width // 2)).unfold(0, width, 1).median(1).values
 
 
@@ -126,8 +133,10 @@ class ReferenceScore:
         )
 
     def _embed(self, windows: int) -> None:
-        """Of as many windows, if there is sound for them; one picture more than they need stays
-        back, so that the last window of the clip is dropped."""
+        """Of as many windows, if there is sound for them.
+
+        One picture more than they need stays back, so that the last window of the clip is dropped.
+        """
         windows = max(0, min(windows, self._heard - self._done))
         pictures = self._waiting[: windows + WINDOW - 1].permute(0, 3, 1, 2).float() / 255
         self._lips[self._done : self._done + windows] = embed_lips(self._syncnet, pictures)
@@ -150,9 +159,11 @@ def score_whole_frame(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceTrack:
-    """One face through one shot, from clip frame ``first_frame`` on without a gap. ``boxes`` (N,4)
-    float64 xyxy px, as found or interpolated; ``squares`` (N,3) float64 centre x, y and half side
-    in px, steadied: what is cut out."""
+    """One face through one shot, from clip frame ``first_frame`` on without a gap.
+
+    ``boxes`` (N,4) float64 xyxy px, as found or interpolated; ``squares`` (N,3) float64 centre x, y
+    and half side in px, steadied: what is cut out.
+    """
 
     first_frame: int
     boxes: Tensor
@@ -244,8 +255,10 @@ def crop_regions(track: ReferenceTrack) -> Tensor:
 
 
 def crop_track(frames: Iterable[Frames], track: ReferenceTrack) -> Iterator[Frames]:
-    """The face of ``track`` as SyncNet sees it, (n,224,224,3) uint8 RGB; ``start`` counts in the
-    clip. ``frames``: RGB (N,H,W,3) at 25 fps, in order."""
+    """The face of ``track`` as SyncNet sees it, (n,224,224,3) uint8 RGB.
+
+    ``start`` counts in the clip. ``frames``: RGB (N,H,W,3) at 25 fps, in order.
+    """
     regions = crop_regions(track).tolist()
     for chunk in frames:
         first = max(chunk.start, track.first_frame)
@@ -286,7 +299,8 @@ def score_reference_tracks(
     for chunk in frames:
         if chunk.start != seen:
             raise ValueError(
-                f"frames {chunk.start} follow frame {seen - 1}; wanted all frames of the clip, in order"
+                f"frames {chunk.start} follow frame {seen - 1}; wanted all frames of the clip, in "
+                "order"
             )
         seen += chunk.pixels.shape[0]
         for track, score in zip(tracks, scores, strict=True):

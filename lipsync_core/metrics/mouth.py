@@ -75,8 +75,10 @@ FIGURES = tuple(one.name for one in fields(MouthFollowing) if one.name != "reaso
 
 
 class MouthFollowingMetric:
-    """Gathers the openings of dub, truth and source piece by piece; any pieces give the same
-    figures, bit for bit."""
+    """Gathers the openings of dub, truth and source piece by piece.
+
+    Any pieces give the same figures, bit for bit.
+    """
 
     def __init__(self) -> None:
         self._pieces: dict[Role, list[tuple[Tensor, Tensor]]] = {
@@ -100,7 +102,8 @@ class MouthFollowingMetric:
             raise ValueError(f"role is {role!r}; wanted dub, truth or source")
         if openings.ndim != 1 or openings.shape != times.shape:
             raise ValueError(
-                f"openings are {tuple(openings.shape)}, times {tuple(times.shape)}; wanted (N,) of one length"
+                f"openings are {tuple(openings.shape)}, times {tuple(times.shape)}; wanted (N,) of "
+                "one length"
             )
         self._pieces[role].append((openings.detach().cpu().double(), times.detach().cpu().double()))
 
@@ -127,7 +130,8 @@ class MouthFollowingMetric:
             if regular is None:
                 seen = int((~openings.isnan()).sum())
                 missing[role] = (
-                    f"the {_NAMES[role]} shows a face in {seen} of {len(openings)} frames; wanted 80 %, and 20 or more"
+                    f"the {_NAMES[role]} shows a face in {seen} of {len(openings)} frames; wanted "
+                    "80 %, and 20 or more"
                 )
             else:
                 series[role] = regular
@@ -309,8 +313,9 @@ def fit_old_and_new(dub: Tensor, truth: Tensor, source: Tensor, lag: int) -> tup
 
 
 def compare_closures(dub: Tensor, truth: Tensor) -> tuple[float | None, float | None]:
-    """Compare the moments at which two mouths are closed; one opening sooner or later counts as
-    agreeing.
+    """Compare the moments at which two mouths are closed.
+
+    One opening sooner or later counts as agreeing.
 
     Args:
         dub: (M,) openings.

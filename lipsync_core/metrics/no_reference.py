@@ -70,8 +70,10 @@ class _Stabilized(FrameValues):
         self._next = 0
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
-        """The next frames of one clip (one object per clip; ``merge`` them) with the face of
-        ``track``."""
+        """The next frames of one clip (one object per clip.
+
+        ``merge`` them) with the face of ``track``.
+        """
         for index, pixels, _, points in iterate_visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
             luma = _blur(_luma(crop_pictures(pixels[None], matrix.to(pixels.device), _SIZE)))
@@ -129,8 +131,10 @@ class MouthMotion(_Stabilized):
         )
 
     def compute(self) -> float | None:
-        """Levels of 255 per 1/25 s, root mean square over pairs of frames; None where no pair is
-        silent."""
+        """Levels of 255 per 1/25 s, root mean square over pairs of frames.
+
+        None where no pair is silent.
+        """
         energy = mean([value * value for value in self.values])
         return None if energy is None else math.sqrt(energy)
 
@@ -165,8 +169,11 @@ def _blur(luma: Tensor) -> Tensor:
 
 @functools.cache
 def _regions() -> dict[str, Tensor]:
-    """Masks (S,S) of an aligned crop: ``mouth``; ``border``, where its edge lies or may lie;
-    ``rest``, cheeks and nose (eyes blink, and would be taken for motion of the head)."""
+    """Masks (S,S) of an aligned crop: ``mouth``.
+
+    ``border``, where its edge lies or may lie; ``rest``, cheeks and nose (eyes blink, and would be
+    taken for motion of the head).
+    """
     points = torch.tensor([ALIGNED]) * _SIZE
     soft, whole = face_mask("mouth", points, _SIZE), face_mask("mouth", points, _SIZE, feather=0)
     grown = F.max_pool2d(whole, 9, 1, 4)

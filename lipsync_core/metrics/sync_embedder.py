@@ -47,8 +47,10 @@ class Scorer(Protocol):
 
 
 class ExpertScorer:
-    """A lip-sync expert as a scorer. Its vectors have length 1, so distances lie in [0, 2] (towers
-    that end in ReLU: at most 1.41). The model is folded in place and must not be trained further.
+    """A lip-sync expert as a scorer.
+
+    Its vectors have length 1, so distances lie in [0, 2] (towers that end in ReLU: at most 1.41).
+    The model is folded in place and must not be trained further.
     """
 
     def __init__(self, model: SyncExpert, name: str) -> None:
@@ -84,9 +86,11 @@ BATCH = 8  # windows at once: the quickest of 4 to 40 on one core, and little me
 
 
 class SyncNetScorer:
-    """SyncNet, which was trained on windows of 5 frames at 25 frames a second, as a scorer. Its
-    vectors are hundreds long, and so are distances. The model is folded in place and must not be
-    trained further."""
+    """SyncNet, which was trained on windows of 5 frames at 25 frames a second, as a scorer.
+
+    Its vectors are hundreds long, and so are distances. The model is folded in place and must not
+    be trained further.
+    """
 
     name: str = "syncnet"
     fps: Fraction = FPS
@@ -111,7 +115,10 @@ class SyncNetScorer:
 
 @torch.inference_mode()
 def embed_lips(model: SyncNet, crops: Tensor) -> Tensor:
-    """(N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU; none from fewer than 5 pictures."""
+    """(N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU.
+
+    None from fewer than 5 pictures.
+    """
     like = next(model.parameters())
     windows = max(0, crops.shape[0] - WINDOW + 1)
     out = torch.empty(windows, model.config.embedding)

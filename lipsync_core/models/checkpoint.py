@@ -91,12 +91,18 @@ def _what(head: bytes) -> str:
     if not head:
         return "empty"
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "a web page: the download gave an error or login page; open the link in a browser and see"
+        return (
+            "a web page: the download gave an error or login page; open the link in a browser and "
+            "see"
+        )
     # ModelProto: ir_version, then producer_name or graph
     if re.match(rb"\x08[\x01-\x20][\x12\x3a]", head):
         return "an ONNX model, which is used as it is and not loaded as weights"
     if re.match(rb"\x80[\x02-\x05]", head):
-        return "a Python pickle that torch.save did not write; it is not opened, for pickles can run code"
+        return (
+            "a Python pickle that torch.save did not write; it is not opened, for pickles can run "
+            "code"
+        )
     if text and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in text):
         return f"text beginning {head[:40].decode('ascii', 'replace')!r}"
     return f"of no known kind (it begins with {head[:8].hex(' ')})"

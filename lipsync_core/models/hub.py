@@ -23,7 +23,10 @@ Progress = Callable[[int, int | None], None]
 
 # github.com/Rudrabha/Wav2Lip has no licence file; its README allows "research/personal" use because
 # of LRS2.
-LRS2 = "research and personal use only, never commercial: trained on the BBC's LRS2 (README of Rudrabha/Wav2Lip)"
+LRS2 = (
+    "research and personal use only, never commercial: trained on the BBC's LRS2 (README of "
+    "Rudrabha/Wav2Lip)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
-"""The edge of the measures of lips: videos in; out comes whether a dub follows the new speech or
-the old lips."""
+"""The edge of the measures of lips: videos in.
+
+Out comes whether a dub follows the new speech or the old lips.
+"""
 
 import math
 import sys
@@ -261,9 +263,15 @@ def explain_following(found: MouthFollowing) -> str:
         return f"The lips follow the {more} {figures}."
     if found.truth is not None:
         followed = "follow" if found.truth >= _CLEAR else "hardly follow"
-        return f"The lips {followed} the true speaker's (correlation {found.truth:.2f}); what chance gives is not known."
+        return (
+            f"The lips {followed} the true speaker's (correlation {found.truth:.2f}); what chance "
+            "gives is not known."
+        )
     followed = "follow" if (found.leak or 0) >= _CLEAR else "hardly follow"
-    return f"The lips {followed} the old lips (correlation {found.leak:.2f}); what chance gives is not known."
+    return (
+        f"The lips {followed} the old lips (correlation {found.leak:.2f}); what chance gives is "
+        "not known."
+    )
 
 
 _FOLLOWS = 0.2  # of a coefficient: less is what two unrelated mouths give in a few seconds

@@ -1,5 +1,7 @@
-"""The edge of image quality: paths in; out comes how good a clip looks, by itself and beside the
-true one."""
+"""The edge of image quality: paths in.
+
+Out comes how good a clip looks, by itself and beside the true one.
+"""
 
 import json
 import logging
@@ -43,7 +45,9 @@ _CHUNK = 4
 @dataclass(frozen=True, slots=True)
 class Figure:
     """What a metric says of the video and, where it needs no truth, of the true clip (``real``).
-    ``reason``: why one of the two is None where it might be a number, or infinite."""
+
+    ``reason``: why one of the two is None where it might be a number, or infinite.
+    """
 
     value: float | None
     real: float | None = None
@@ -110,8 +114,9 @@ def measure_quality(
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
 ) -> QualityReport:
-    """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence;
-    and, against ``real``, the same clip undubbed or the truth, how far it is from that. Memory
+    """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence.
+
+    And, against ``real``, the same clip undubbed or the truth, how far it is from that. Memory
     holds a few frames of each file, some 200 bytes per frame, the sound, and for FID 130 MB.
 
     With ``real`` the frames of both are taken at its rate, up to the end of the shorter, the face
@@ -232,7 +237,8 @@ class _FullReference:
         """``warn`` hears what makes them weak."""
         if self._small:
             warn(
-                f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and SSIM"
+                f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and "
+                "SSIM"
             )
         nothing = "no frame shows the face"
         psnr, ssim, lmd = self._psnr.compute(), self._ssim.compute(), self._lmd.compute()
@@ -268,12 +274,14 @@ def _check_videos(
     ours, theirs = infos[0], infos[-1]
     if (ours.width, ours.height) != (theirs.width, theirs.height):
         raise ValueError(
-            f"{video} has {ours.width}x{ours.height} px and {real} has {theirs.width}x{theirs.height}; wanted the same "
+            f"{video} has {ours.width}x{ours.height} px and {real} has "
+            f"{theirs.width}x{theirs.height}; wanted the same "
             "clip at one size: scale the true one as the other was, and compare again"
         )
     if ours.fps != theirs.fps:
         warn(
-            f"{video} has {ours.fps} fps, {real} has {theirs.fps}: the first is looked at with frames dropped or repeated"
+            f"{video} has {ours.fps} fps, {real} has {theirs.fps}: the first is looked at with "
+            "frames dropped or repeated"
         )
     if ours.frames is None or theirs.frames is None:
         return theirs, Fraction(1)
@@ -281,7 +289,10 @@ def _check_videos(
 
 
 def _find_silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
-    """(count,) bool: in which frames nobody speaks; and the reason where no motion comes of them."""
+    """(count,) bool: in which frames nobody speaks.
+
+    And the reason where no motion comes of them.
+    """
     try:
         sound = read_audio(video)
     except MediaError as error:

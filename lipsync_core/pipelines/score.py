@@ -80,8 +80,11 @@ class ScoreReport:
         )
 
     def best(self) -> TrackScore:
-        """The track that is surest of its offset; in mode reference, which has no uncertainty, the
-        most confident. LipSyncError when none has an offset."""
+        """The track that is surest of its offset.
+
+        In mode reference, which has no uncertainty, the most confident. LipSyncError when none has
+        an offset.
+        """
         found = [track for track in self.tracks if track.score.offset_frames is not None]
         if not found:
             reasons = "; ".join(dict.fromkeys(track.score.reason or "" for track in self.tracks))
@@ -111,8 +114,10 @@ def _number(value: float) -> float | None:
 
 
 def explain_score(score: SyncScore, fps: Fraction) -> str:
-    """The offset in words, such as "sound is 3 frames early (120 ms)"; frames of a video at
-    ``fps``, its own rate."""
+    """The offset in words, such as "sound is 3 frames early (120 ms)".
+
+    Frames of a video at ``fps``, its own rate.
+    """
     if score.offset_ms is None:
         return f"no verdict: {score.reason}"
     if score.offset_ms == 0:
@@ -162,7 +167,8 @@ def score(
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
         raise ValueError(
-            f"mode reference is SyncNet's own protocol, and the scorer is {judge.name}; take the scorer syncnet "
+            f"mode reference is SyncNet's own protocol, and the scorer is {judge.name}; take the "
+            "scorer syncnet "
             "(lipsync models pull syncnet), or mode exact"
         )
     info = probe(video)
@@ -191,7 +197,8 @@ def load_scorer(name: str | Path, device: torch.device) -> Scorer:
         return SyncNetScorer(model)
     if not isinstance(model, SyncExpert):
         raise ValueError(
-            f"{name} holds a {type(model).__name__}, which scores nothing; wanted judge, syncnet or an expert"
+            f"{name} holds a {type(model).__name__}, which scores nothing; wanted judge, syncnet "
+            "or an expert"
         )
     return ExpertScorer(model, Path(name).name)
 
@@ -275,11 +282,13 @@ def _faces(
     if length < math.floor(SHORTEST * footage.fps):
         seconds = float(length / footage.fps)
         raise MediaError(
-            f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or more"
+            f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or "
+            "more"
         )
     if not tracks:
         raise NoFaceError(
-            f"{footage.path}: no face in {length} frames; lower --min-score (now {finding.min_score}) or take another "
+            f"{footage.path}: no face in {length} frames; lower --min-score (now "
+            f"{finding.min_score}) or take another "
             "--detector"
         )
     return tracks, length
@@ -320,8 +329,10 @@ def _score_reference(
     tracks = find_reference_tracks(found, torch.cat(cuts))
     if not tracks:
         raise NoFaceError(
-            f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more than 100 frames (4 s) of "
-            f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames where they are faces"
+            f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more "
+            "than 100 frames (4 s) of "
+            f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames "
+            "where they are faces"
         )
     with closing(frames_of("score")) as frames:
         scores = score_reference_tracks(frames, sound, tracks, judge.model)

@@ -35,8 +35,10 @@ def check_plot(path: Path, *, overwrite: bool) -> None:
 
 
 def plot_scores(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
-    """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track. MediaError when it
-    cannot be written."""
+    """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track.
+
+    MediaError when it cannot be written.
+    """
     check_plot(path, overwrite=overwrite)
     figure = _figure(report, f"{report.video.name}: {report.scorer}, mode {report.mode}")
     try:

@@ -11,8 +11,10 @@ _NESTED = {b"moov", b"trak"}
 
 
 def clear_metadata(path: Path) -> None:
-    """Turn every box of user data and metadata into free space of the same size. Writes into
-    ``path`` itself."""
+    """Turn every box of user data and metadata into free space of the same size.
+
+    Writes into ``path`` itself.
+    """
     with path.open("r+b") as file:
         for kind, start, body, end in list(_boxes(file, 0, path.stat().st_size)):
             if kind in _TELLING:

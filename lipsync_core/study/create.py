@@ -25,8 +25,10 @@ SUFFIXES = (".mp4", ".m4v", ".mov")
 
 @dataclass(frozen=True, slots=True)
 class CreatedStudy:
-    """A new study: ``links`` names the file with one secret link for each rater; ``tasks`` are
-    screens to be judged."""
+    """A new study: ``links`` names the file with one secret link for each rater.
+
+    ``tasks`` are screens to be judged.
+    """
 
     folder: Path
     links: Path
@@ -59,7 +61,8 @@ def create_study(
     """
     if folder.exists():
         raise StudyError(
-            f"{folder} exists; a study is never overwritten, name another folder or remove it yourself"
+            f"{folder} exists; a study is never overwritten, name another folder or remove it "
+            "yourself"
         )
     warnings: list[str] = []
     clips = _find_common_clips(methods, common_only, warnings)
@@ -126,11 +129,13 @@ def _find_common_clips(
     ]
     if not everywhere:
         raise StudyError(
-            f"no clip ({', '.join(SUFFIXES)}) is in every folder; give the same clip the same file name"
+            f"no clip ({', '.join(SUFFIXES)}) is in every folder; give the same clip the same file "
+            "name"
         )
     if missing and not common_only:
         raise StudyError(
-            f"{'; '.join(missing)}; add them, or take the {len(everywhere)} common clips with --common-only"
+            f"{'; '.join(missing)}; add them, or take the {len(everywhere)} common clips with "
+            "--common-only"
         )
     warnings += [f"left out: {text}" for text in missing]
     return everywhere
@@ -154,7 +159,10 @@ def _check_clips(paths: list[Path]) -> Iterator[str]:
 
 
 def _copy_clip(path: Path, folder: Path) -> str:
-    """The id under which a clip is served. A copy, no link: what was judged must stay what it was."""
+    """The id under which a clip is served.
+
+    A copy, no link: what was judged must stay what it was.
+    """
     name = secrets.token_hex(12)
     target = folder / f"{name}.mp4"
     shutil.copyfile(path, target)

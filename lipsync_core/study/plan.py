@@ -46,7 +46,8 @@ def draw_plan(
     per_rater = clips if clips_per_rater is None else clips_per_rater
     if raters < 1 or not 2 <= side_by_side <= methods or not 1 <= per_rater <= clips:
         raise ValueError(
-            f"{raters} raters, {side_by_side} of {methods} methods side by side, {per_rater} of {clips} clips; wanted at "
+            f"{raters} raters, {side_by_side} of {methods} methods side by side, {per_rater} of "
+            f"{clips} clips; wanted at "
             "least 1 rater, 2 methods side by side and 1 clip, and no more of either than there are"
         )
     chance = random.Random(seed)
@@ -72,8 +73,10 @@ def draw_plan(
 def _make_arrangements(
     methods: int, side_by_side: int, chance: random.Random
 ) -> list[tuple[int, ...]]:
-    """Every choice of methods in every row of its square; each sweep shows every choice once,
-    before any comes again."""
+    """Every choice of methods in every row of its square.
+
+    Each sweep shows every choice once, before any comes again.
+    """
     rows = make_latin_rows(side_by_side)
     choices = list(combinations(range(methods), side_by_side))
     starts = [chance.randrange(len(rows)) for _ in choices]

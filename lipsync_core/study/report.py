@@ -1,5 +1,6 @@
-"""The votes, unblinded: opinion scores, preference and agreement, each with its interval. Only here
-do methods have names.
+"""The votes, unblinded: opinion scores, preference and agreement, each with its interval.
+
+Only here do methods have names.
 
 Intervals are percentiles of a bootstrap that draws raters and clips anew, both (the "pigeonhole"
 bootstrap of Owen 2007): each rater judges many clips and each clip is judged by many raters, so
@@ -34,8 +35,10 @@ HALF_VOTES = 0.5  # as if every pair had met once more, and drawn
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval; None where there are no votes, or too few raters or clips for
-    an interval."""
+    """A figure and its 95 % interval.
+
+    None where there are no votes, or too few raters or clips for an interval.
+    """
 
     value: float | None
     low: float | None
@@ -44,9 +47,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class MethodReport:
-    """One method. ``opinions``: mean score 1..5 for each question, of ``ratings`` votes. ``share``:
-    of the ``shown`` screens that it was on, those where it was preferred. ``strength``:
-    Bradley-Terry, the chance to be preferred if all methods stood side by side."""
+    """One method. ``opinions``: mean score 1..5 for each question, of ``ratings`` votes.
+
+    ``share``: of the ``shown`` screens that it was on, those where it was preferred. ``strength``:
+    Bradley-Terry, the chance to be preferred if all methods stood side by side.
+    """
 
     method: str
     ratings: int
@@ -59,10 +64,12 @@ class MethodReport:
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """The outcome. ``finished`` of ``raters`` answered everything; ``votes`` of ``tasks`` screens
-    are answered, of them ``unplayable`` without a judgement. ``agreement``: Krippendorff's ordinal
-    alpha for each question. ``places``: how often each place, from the left, was preferred; far
-    from even, it says that raters favour a side."""
+    """The outcome. ``finished`` of ``raters`` answered everything.
+
+    ``votes`` of ``tasks`` screens are answered, of them ``unplayable`` without a judgement.
+    ``agreement``: Krippendorff's ordinal alpha for each question. ``places``: how often each place,
+    from the left, was preferred; far from even, it says that raters favour a side.
+    """
 
     title: str
     raters: int
@@ -119,9 +126,12 @@ class StudyReport:
         )
         places = ", ".join(str(n) for n in self.places)
         return (
-            f"{self.finished} of {self.raters} raters finished; {self.votes} of {self.tasks} screens are answered{unplayable}. "
-            f"Preferred by place from the left: {places}. In brackets the 95 % interval (bootstrap over raters and clips; "
-            "of alpha over clips). Scores run from 1 to 5; the strength (Bradley-Terry) is the chance to be preferred "
+            f"{self.finished} of {self.raters} raters finished; {self.votes} of {self.tasks} "
+            f"screens are answered{unplayable}. "
+            f"Preferred by place from the left: {places}. In brackets the 95 % interval (bootstrap "
+            "over raters and clips; "
+            "of alpha over clips). Scores run from 1 to 5; the strength (Bradley-Terry) is the "
+            "chance to be preferred "
             "with all methods side by side."
         )
 
@@ -140,8 +150,10 @@ class _Votes:
 
 
 def report_study(folder: Path) -> StudyReport:
-    """What the votes in ``folder`` say so far. StudyError where there are none. Reads only; the
-    study may go on."""
+    """What the votes in ``folder`` say so far.
+
+    StudyError where there are none. Reads only; the study may go on.
+    """
     with open_study(folder) as db:
         votes = _read(db)
         (title,) = db.execute("SELECT title FROM study").fetchone()
@@ -180,12 +192,15 @@ def _read(db: sqlite3.Connection) -> _Votes:
     names = tuple(name for (name,) in db.execute("SELECT name FROM method ORDER BY id"))
     ratings = db.execute(
         "SELECT task.rater, media.clip, media.method, rating.question, rating.value FROM rating "
-        "JOIN task ON task.id = rating.task JOIN shown USING (task, place) JOIN media ON media.id = shown.media"
+        "JOIN task ON task.id = rating.task JOIN shown USING (task, place) JOIN media ON media.id "
+        "= shown.media"
     ).fetchall()
     screens: dict[str, tuple[int, int, list[int], int]] = {}
     for task, rater, clip, method, chosen in db.execute(
-        "SELECT task.id, task.rater, media.clip, media.method, vote.preferred = shown.place FROM vote "
-        "JOIN task ON task.id = vote.task JOIN shown ON shown.task = task.id JOIN media ON media.id = shown.media "
+        "SELECT task.id, task.rater, media.clip, media.method, vote.preferred = shown.place FROM "
+        "vote "
+        "JOIN task ON task.id = vote.task JOIN shown ON shown.task = task.id JOIN media ON "
+        "media.id = shown.media "
         "WHERE vote.preferred IS NOT NULL"
     ):
         _, _, shown, winner = screens.get(task, (rater, clip, [], -1))
@@ -208,8 +223,10 @@ def _read(db: sqlite3.Connection) -> _Votes:
 
 
 def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
-    """Each method's figures. Only raters and clips with votes are drawn anew: the others say
-    nothing."""
+    """Each method's figures.
+
+    Only raters and clips with votes are drawn anew: the others say nothing.
+    """
     voted = np.unique(votes.choices[:, 0]), np.unique(votes.choices[:, 1])
     sizes = (votes.raters, votes.clips)
     figures = _figures(votes, np.ones(sizes[0]), np.ones(sizes[1]))
@@ -268,8 +285,10 @@ def _figures(votes: _Votes, of_rater: Floats, of_clip: Floats) -> tuple[Floats, 
 
 
 def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> list[Estimate]:
-    """``values`` (K,) with the intervals of ``samples`` (B,K); no interval from a single rater or
-    clip."""
+    """``values`` (K,) with the intervals of ``samples`` (B,K).
+
+    No interval from a single rater or clip.
+    """
     known = np.where(np.isnan(values), 0.0, samples)  # those without votes have no interval either
     low, high = percentile_interval(known)
     alone = min(len(voted[0]), len(voted[1])) < 2

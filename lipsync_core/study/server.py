@@ -1,5 +1,8 @@
-"""The voting page: HTTP around ``store``. A rater's secret link is the only key; there is no
-cookie, so no other site can vote in a rater's name, and no page that lists anything."""
+"""The voting page: HTTP around ``store``.
+
+A rater's secret link is the only key; there is no cookie, so no other site can vote in a rater's
+name, and no page that lists anything.
+"""
 
 import json
 import os
@@ -32,7 +35,8 @@ _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 _MAX_VOTE_BYTES = 10_000  # a vote on eight clips has 500
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors "
+    "'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "x-robots-tag": "noindex, nofollow",
@@ -85,7 +89,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise StudyError(
-            f"{host}:{port} cannot be served ({error.strerror}); is it in use? give another --port or --host"
+            f"{host}:{port} cannot be served ({error.strerror}); is it in use? give another --port "
+            "or --host"
         ) from error
     return listener
 
@@ -169,8 +174,10 @@ def _task(request: "Request") -> "Response":
 
 
 def _media(request: "Request") -> "Response":
-    """A clip, whole or the ranges that the browser asks for; its name comes from the database,
-    never from the address."""
+    """A clip, whole or the ranges that the browser asks for.
+
+    Its name comes from the database, never from the address.
+    """
     from starlette.responses import FileResponse, PlainTextResponse
 
     rater, media = _rater(request), request.path_params["media"]
@@ -218,8 +225,10 @@ def _save_vote(request: "Request", body: bytes) -> tuple[int, Mapping[str, str]]
 
 
 def _parse_vote(body: bytes) -> tuple[str, Vote]:
-    """(task, vote) of a JSON object; ValueError for anything else. Whether it is complete is for
-    ``record_vote`` to say."""
+    """(task, vote) of a JSON object.
+
+    ValueError for anything else. Whether it is complete is for ``record_vote`` to say.
+    """
     try:
         data: Any = json.loads(body)
         task, preferred, ratings = (

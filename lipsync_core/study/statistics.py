@@ -1,5 +1,7 @@
-"""What ratings and choices say: agreement, strengths, and how sure one can be. Pure functions on
-arrays."""
+"""What ratings and choices say: agreement, strengths, and how sure one can be.
+
+Pure functions on arrays.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -82,8 +84,10 @@ def draw_resamplings(
 
 
 def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:
-    """The percentile interval of ``LEVEL`` over the first axis; NaN, where a resampling had no such
-    vote, left out."""
+    """The percentile interval of ``LEVEL`` over the first axis.
+
+    NaN, where a resampling had no such vote, left out.
+    """
     tail = 50 * (1 - LEVEL)
     with np.errstate(all="ignore"):
         low, high = np.nanpercentile(samples, [tail, 100 - tail], axis=0)

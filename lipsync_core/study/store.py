@@ -58,8 +58,10 @@ class AlreadyVoted(StudyError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a rater sees next: ``media`` ids from left to right; ``done`` of ``total`` tasks are
-    answered."""
+    """What a rater sees next: ``media`` ids from left to right.
+
+    ``done`` of ``total`` tasks are answered.
+    """
 
     task: str
     media: tuple[str, ...]
@@ -90,7 +92,8 @@ class Vote:
         unplayable = self.preferred is None and not self.ratings
         if not whole or not (answered or unplayable):
             raise ValueError(
-                f"the vote has preferred {self.preferred} and ratings {self.ratings}; wanted a place 0..{places - 1} and "
+                f"the vote has preferred {self.preferred} and ratings {self.ratings}; wanted a "
+                f"place 0..{places - 1} and "
                 f"for each of {places} clips {', '.join(QUESTIONS)} from {SCALE[0]} to {SCALE[-1]}"
             )
 
@@ -136,8 +139,10 @@ def make_durable(db: sqlite3.Connection) -> None:
 
 
 def hash_token(token: str) -> bytes:
-    """What the database knows of a link. Looking it up tells nothing through time: nobody can aim
-    at a hash."""
+    """What the database knows of a link.
+
+    Looking it up tells nothing through time: nobody can aim at a hash.
+    """
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -150,7 +155,8 @@ def find_rater(db: sqlite3.Connection, token: str) -> int | None:
 def find_next_question(db: sqlite3.Connection, rater: int) -> Question | None:
     """The first task without a vote; None when all are done."""
     tasks = db.execute(
-        "SELECT task.id, vote.task IS NOT NULL FROM task LEFT JOIN vote ON vote.task = task.id WHERE rater = ? "
+        "SELECT task.id, vote.task IS NOT NULL FROM task LEFT JOIN vote ON vote.task = task.id "
+        "WHERE rater = ? "
         "ORDER BY position",
         (rater,),
     ).fetchall()
@@ -171,8 +177,11 @@ def can_see(db: sqlite3.Connection, rater: int, media: str) -> bool:
 def record_vote(
     db: sqlite3.Connection, rater: int, task: str, vote: Vote
 ) -> Literal["saved", "repeated"]:
-    """Keep a vote; the same vote again changes nothing. Refused for a task of somebody else (or of
-    nobody), AlreadyVoted for another vote on the same task, ValueError for an incomplete one."""
+    """Keep a vote; the same vote again changes nothing.
+
+    Refused for a task of somebody else (or of nobody), AlreadyVoted for another vote on the same
+    task, ValueError for an incomplete one.
+    """
     if (
         db.execute("SELECT 1 FROM task WHERE id = ? AND rater = ?", (task, rater)).fetchone()
         is None

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --mute-audio --disable-dev-shm-usage --disable-extensions"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking "
+    "--disable-component-update --disable-sync --mute-audio --disable-dev-shm-usage "
+    "--disable-extensions"
 )
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -64,7 +66,8 @@ class Browser:
         end = time.monotonic() + seconds
         while not (value := self.run(script, *args)):
             assert time.monotonic() < end, (
-                f"{script} stayed {value}; the page says {self.run('return document.body.innerText')}"
+                f"{script} stayed {value}; the page says "
+                f"{self.run('return document.body.innerText')}"
             )
             time.sleep(0.03)
         return value

@@ -137,7 +137,10 @@ for (const link of links) {
 Object.assign(made[hero], { color: '#223', bgcolor: '#335' })
 """
 RUN = "return app.queuePrompt(0, 1)"
-IDLE = "return fetch('/queue').then(r => r.json()).then(q => q.queue_running.length + q.queue_pending.length === 0)"
+IDLE = (
+    "return fetch('/queue').then(r => r.json()).then(q => q.queue_running.length + "
+    "q.queue_pending.length === 0)"
+)
 SETTINGS = """
 const quiet = {
   'Comfy.NodeBadge.NodeSourceBadgeMode': 'None', 'Comfy.NodeBadge.NodeIdBadgeMode': 'None', 'Comfy.Minimap.Visible': false,

@@ -34,7 +34,10 @@ NEWER = {  # inputs that workflows from before know nothing of
     "LipSync_Wav2LipGenerate": ("silence", "reference", "speakers", "restorer"),
 }
 INFO = "[data-testid=info-button]"
-PICTURE = "return [...document.images].some(image => image.src.endsWith(arguments[0]) && image.naturalWidth > 0)"
+PICTURE = (
+    "return [...document.images].some(image => image.src.endsWith(arguments[0]) && "
+    "image.naturalWidth > 0)"
+)
 in_a_browser = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 

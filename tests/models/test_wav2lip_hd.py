@@ -246,8 +246,8 @@ def test_they_are_recognised_by_their_layers_and_read(
     with caplog.at_level(logging.WARNING, "lipsync.weights"):
         model = load_model(path, kind="large_generator")
     assert (
-        f"looks like a {title}: its layers are known from public code, and no real file was ever tried"
-        in caplog.text
+        f"looks like a {title}: its layers are known from public code, and no real file was ever "
+        "tried" in caplog.text
     )
     assert model.config == slim
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())

@@ -237,7 +237,10 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         weights.load_model("wav2lip-gan")
     with pytest.raises(
         WeightsError,
-        match=r"no weights are called 'medium'.*known names: mini, mini-2, judge, face_detector, face_landmarks, wav2lip",
+        match=(
+            r"no weights are called 'medium'.*known names: mini, mini-2, judge, face_detector, "
+            r"face_landmarks, wav2lip"
+        ),
     ):
         weights.load_model("medium")
     with pytest.raises(WeightsError, match=r"medium\.pth does not exist"):

@@ -1,5 +1,5 @@
-"""train/baselines/lipgan.py and train/baselines/speech2vid.py themselves: a few steps, on to the same state, and a file
-to dub with."""
+"""train/baselines/lipgan.py and train/baselines/speech2vid.py themselves: a few steps, on to the
+same state, and a file to dub with."""
 
 import io
 from contextlib import redirect_stdout

@@ -210,7 +210,10 @@ def test_a_killed_process_costs_nothing_even_where_errors_are_not_tried_again(
 def test_processes_that_cannot_begin_are_no_failure_of_the_jobs(tmp_path: Path) -> None:
     """More jobs than processes; in a process of its own, which can be ended should nobody else end
     it."""
-    script = "import sys; from test_jobs import *; run_jobs(JOBS, unprepared, Path(sys.argv[1]), processes=2)"
+    script = (
+        "import sys; from test_jobs import *; run_jobs(JOBS, unprepared, Path(sys.argv[1]), "
+        "processes=2)"
+    )
     command = [sys.executable, "-c", script, str(tmp_path / "r.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "RuntimeError: nothing to work with" in done.stderr

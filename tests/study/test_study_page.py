@@ -37,7 +37,10 @@ TOO_SMALL = """
 return [...document.querySelectorAll("#judging :is(button, .scale label, .choice label)")].filter(
   (e) => !e.hidden && (e.offsetHeight < 44 || e.offsetWidth < 40)).map((e) => e.outerHTML);
 """
-READY = "return task && !task.finished && task.task !== arguments[0] && videos.every((v) => v.readyState >= 3) && task.task"
+READY = (
+    "return task && !task.finished && task.task !== arguments[0] && videos.every((v) => "
+    "v.readyState >= 3) && task.task"
+)
 SEEN = "return watched.size === videos.length"
 NEXT = "return task && (task.finished ? 'finished' : task.task !== arguments[0])"
 ON = "return task.finished || task.task !== arguments[0]"
@@ -191,7 +194,8 @@ def test_everything_has_a_name_and_an_order(study: Study, desktop: Browser) -> N
         desktop.press("Tab")
         order.append(
             desktop.run(
-                "return document.activeElement.id || document.activeElement.name || document.activeElement.innerText"
+                "return document.activeElement.id || document.activeElement.name || "
+                "document.activeElement.innerText"
             )
         )
     questions = [f"{q}-{place}" for q in QUESTIONS for place in range(2)]
