@@ -116,9 +116,10 @@ def measure_quality(
 ) -> QualityReport:
     """Measure the image quality of a clip: blur, a trembling seam, lips that move in silence.
 
-    With ``real`` the frames of both are compared at its rate, up to the end of the shorter; the face
-    is searched in ``real`` alone, and motion in silence is that in the silence of ``video`` in both.
-    Memory holds a few frames of each file, some 200 bytes per frame, the sound, and for FID 130 MB.
+    With ``real`` the frames of both are compared at its rate, up to the end of the shorter; the
+    face is searched in ``real`` alone, and motion in silence is that in the silence of ``video`` in
+    both. Memory holds a few frames of each file, some 200 bytes per frame, the sound, and for FID
+    130 MB.
 
     Args:
         video: the clip.
