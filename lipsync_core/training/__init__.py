@@ -1,0 +1,1 @@
+"""Training: shards of clips, losses, loops, checkpoints and evaluation, for every recipe."""

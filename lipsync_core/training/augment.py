@@ -1,8 +1,8 @@
-"""Augmentation of identity and of sound, on batches, with explicit random generators, on whose
-device batches lie.
+"""Random changes of faces and sound, on batches, with explicit random generators.
 
-One draw per clip: every frame of a clip, target and reference alike, gets the same colours and the
-same warp.
+A generator must live on the device of the batch it is used with. There is one draw per
+clip: every frame of a clip, target and reference alike, gets the same colors and the same
+warp.
 """
 
 import math
@@ -16,19 +16,28 @@ from ..image.yuv import LUMA
 
 
 def uniform(n: int, low: float, high: float, rng: Rng) -> Tensor:
-    """(n,) uniform in [low, high)."""
+    """Draw (n,) numbers uniformly from [low, high)."""
     return torch.rand(n, generator=rng, device=rng.device) * (high - low) + low
 
 
 def normal(shape: tuple[int, ...], rng: Rng) -> Tensor:
-    """Normal draws of mean 0 and deviation 1."""
+    """Draw numbers of mean 0 and standard deviation 1."""
     return torch.randn(shape, generator=rng, device=rng.device)
 
 
 def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) -> Tensor:
-    """(n, size, size, 2) sampling grids of small affine maps with random mirror, for grid_sample
-    over a crop of side ``full`` that holds the ``size`` crop in its middle. Strength 1: 6 degrees,
-    6 % scale, 2.5 % aspect, 3 px."""
+    """Draw sampling grids of small affine maps, half of them mirrored.
+
+    Args:
+        n: number of grids.
+        size: side of the crop that is sampled, in pixels.
+        full: side of the larger crop that holds it in its middle, in pixels.
+        rng: the generator; its device is the grids' device.
+        strength: 1 gives up to 6 degrees, 6 % scale, 2.5 % aspect and 3 px of shift.
+
+    Returns:
+        (n, size, size, 2) grids for ``grid_sample`` over the larger crop.
+    """
     angle = uniform(n, -6, 6, rng) * strength * math.pi / 180
     zoom = 1 + uniform(n, -0.06, 0.06, rng) * strength
     aspect = 1 + uniform(n, -0.025, 0.025, rng) * strength
@@ -43,8 +52,16 @@ def warp_grid(n: int, size: int, full: int, rng: Rng, *, strength: float = 1.0) 
 
 
 def elsewhere(grid: Tensor, rng: Rng) -> Tensor:
-    """(K,F,S,S,2) sampling grids as of heads that are held otherwise: one turn, scale and shift a
-    clip, of standard deviation 2.5 degrees, 3 % and 2 % of the side."""
+    """Move sampling grids as if the heads were held differently.
+
+    Args:
+        grid: (K,F,S,S,2) sampling grids of K clips.
+        rng: one turn, scale and shift per clip, of standard deviation 2.5 degrees, 3 % and 2 %
+            of the side.
+
+    Returns:
+        Grids of the same shape.
+    """
     k = grid.shape[0]
     angle, zoom = normal((k,), rng) * 2.5 * math.pi / 180, 1 + normal((k,), rng) * 0.03
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
@@ -53,9 +70,18 @@ def elsewhere(grid: Tensor, rng: Rng) -> Tensor:
 
 
 def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
-    """(K*frames,S,S,2) sampling grids of K clips over aligned crops, whose mouths and chins now
-    wander at random, by up to about 8 % of the crop up and down and 15 % in width. Makes
-    photographs move, so that what moves can be unlearnt."""
+    """Bend sampling grids of aligned crops so that mouths and chins move at random.
+
+    This makes photographs move, so that a network can unlearn what moves.
+
+    Args:
+        grid: (K*frames,S,S,2) sampling grids of K clips.
+        frames: frames of each clip.
+        rng: draws up to about 8 % of the crop up and down and 15 % in width.
+
+    Returns:
+        Grids of the same shape.
+    """
     count = grid.shape[0] // frames
     wander = normal((count, 2, 2 + frames // 3), rng) * uniform(count, 0, 1, rng).view(-1, 1, 1)
     wander = F.interpolate(wander, size=frames, mode="linear", align_corners=True).clamp(-2, 2)
@@ -67,9 +93,18 @@ def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
 
 
 def recolour(faces: Tensor, rng: Rng) -> Tensor:
-    """(K,N,3,S,S) in [0,1], one random gamma, gain per channel, saturation, contrast and hue turn
-    for each of the K clips. All but the gamma is linear, hence one 3x3 matrix and one offset a
-    clip."""
+    """Change the colors of clips, with one draw for each of the K clips.
+
+    Draws gamma, gain per channel, saturation, contrast and hue. All but the gamma is linear,
+    hence one 3x3 matrix and one offset per clip.
+
+    Args:
+        faces: (K,N,3,S,S) in [0,1].
+        rng: the generator, on the device of the faces.
+
+    Returns:
+        Faces of the same shape in [0,1].
+    """
     k = faces.shape[0]
 
     def draw(low: float, high: float) -> Tensor:
@@ -89,8 +124,10 @@ def recolour(faces: Tensor, rng: Rng) -> Tensor:
 
 
 def _hue_turn(angle: Tensor) -> Tensor:
-    """(K,3,3) rotations about the grey axis by (K,1,1) radians: Rodrigues' formula with the axis
-    (1,1,1)/sqrt 3."""
+    """Return (K,3,3) rotations about the gray axis by (K,1,1) radians.
+
+    Rodrigues' formula with the axis (1,1,1)/sqrt 3.
+    """
     rows = [[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]
     cross = torch.tensor(rows, device=angle.device) / math.sqrt(3)
     return (
@@ -101,8 +138,16 @@ def _hue_turn(angle: Tensor) -> Tensor:
 
 
 def degrade(faces: Tensor, rng: Rng) -> Tensor:
-    """(K,N,3,H,W): half of the clips lose detail (down and up again by up to 2.2), a third get
-    noise."""
+    """Take detail from half of the clips and add noise to a third of them.
+
+    Args:
+        faces: (K,N,3,H,W) in [0,1]; those that lose detail are scaled down by up to 2.2 and up
+            again.
+        rng: the generator, on the device of the faces.
+
+    Returns:
+        Faces of the same shape in [0,1].
+    """
     k, n, _, h, w = faces.shape
     out = faces.clone()
     # once: every one would wait for a GPU
@@ -119,9 +164,18 @@ def degrade(faces: Tensor, rng: Rng) -> Tensor:
 
 
 def disturb(faces: Tensor, rng: Rng) -> Tensor:
-    """Faces (K,N,3,S,S) in [0,1] as an expert sees them while it learns: moved, mirrored,
-    recoloured, blurred. Shown the bare output of a generator it can be fooled by blots that no face
-    has; what must hold under all of these is a mouth."""
+    """Move, mirror, recolor and blur the faces that an expert sees while a generator learns.
+
+    An expert that sees the bare output of a generator can be fooled by blots that no face has.
+    What passes under all of these changes is a mouth.
+
+    Args:
+        faces: (K,N,3,S,S) in [0,1].
+        rng: the generator, on the device of the faces.
+
+    Returns:
+        Faces of the same shape in [0,1].
+    """
     k, n, _, size, _ = faces.shape
     # bfloat16 would shift pixels by up to a quarter
     with torch.autocast(faces.device.type, enabled=False):
@@ -133,12 +187,18 @@ def disturb(faces: Tensor, rng: Rng) -> Tensor:
 
 
 def disguise(mels: Tensor, rng: Rng) -> Tensor:
-    """(K,N,1,B,T) log-mel windows in [-4,4] as another voice in another room, one draw for each of
-    the K clips.
+    """Change log-mel windows to another voice and other acoustics, with one draw for each clip.
 
-    The scale has 8/100 units a decibel. Pitch and formants: the band axis stretched by up to 12 %;
-    equaliser: a smooth curve of up to 8 dB; gain: up to 12 dB; noise: a coloured floor anywhere
-    below -35 dB.
+    The scale has 8/100 units per decibel. Pitch and formants: the band axis is stretched by up
+    to 12 %. Equalizer: a smooth curve of up to 8 dB. Gain: up to 12 dB. Noise: colored, at a
+    level anywhere below -35 dB.
+
+    Args:
+        mels: (K,N,1,B,T) windows of K clips in [-4,4].
+        rng: the generator, on the device of the windows.
+
+    Returns:
+        Windows of the same shape in [-4,4].
     """
     k, n, _, bands, steps = mels.shape
     x = mels.reshape(k, n, bands, steps)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk to go on from, without knowledge of any model."""
+"""Checkpoints: the files from which a training run resumes, whatever its model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,21 +14,25 @@ from ..runtime.atomic import atomic_write
 
 
 class Stateful(Protocol):
-    """Anything with a state: modules, optimisers, loaders."""
+    """Anything with a state: modules, optimizers, loaders."""
 
-    def state_dict(self) -> Any: ...
+    def state_dict(self) -> Any:
+        """Return the state."""
 
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Take over a state that ``state_dict`` returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: ``step`` steps done.
+    """How far a run is.
 
-    ``best``: the highest score of an evaluation so far, None before the first.
+    Nothing else needs to be kept beside the parts: the learning rate and all randomness of a
+    step are functions of its number.
 
-    Nothing else needs keeping beside the parts: the rate and all randomness of a step are functions
-    of its number.
+    Attributes:
+        step: number of steps done.
+        best: the highest score of an evaluation so far, None before the first.
     """
 
     step: int = 0
@@ -38,7 +42,13 @@ class Progress:
 def save_state(path: Path, progress: Progress, parts: Mapping[str, Stateful]) -> None:
     """Write a checkpoint, whole or not at all.
 
-    TrainingError where the disk refuses; what was there before stays.
+    Args:
+        path: the file; an earlier one stays as it is if writing fails.
+        progress: how far the run is.
+        parts: models, optimizers and loaders by name.
+
+    Raises:
+        TrainingError: the file cannot be written.
     """
     state = dataclasses.asdict(progress) | {
         "parts": {name: part.state_dict() for name, part in parts.items()}
@@ -47,10 +57,18 @@ def save_state(path: Path, progress: Progress, parts: Mapping[str, Stateful]) ->
 
 
 def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
-    """Fill ``parts`` from a checkpoint and return how far it is.
+    """Fill the parts from a checkpoint and return how far the run is.
 
-    TrainingError for a file that is missing, damaged or of other parts: what was not trained must
-    not pass for what was.
+    Args:
+        path: the file that ``save_state`` wrote.
+        parts: models, optimizers and loaders by the names under which they were saved.
+
+    Returns:
+        The progress that was saved.
+
+    Raises:
+        TrainingError: the file is missing, damaged or of other parts. Weights that were not
+            trained must not pass for trained ones.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -66,25 +84,54 @@ def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
     ) as error:  # whatever torch's reader and a part make of a file that is not theirs
         raise TrainingError(
             f"{path} is damaged or of another run ({str(error)[:200]}); take another folder, or "
-            "delete it to begin anew"
+            "delete it to start again"
         ) from error
 
 
 def resume(path: Path, parts: Mapping[str, Stateful]) -> Progress:
-    """``load_state`` where there is a checkpoint, else ``Progress()``: the run begins."""
+    """Load a checkpoint if there is one, otherwise return the progress of a run that begins.
+
+    Args:
+        path: the checkpoint, which may be missing.
+        parts: see `load_state`.
+
+    Returns:
+        The progress that was saved, or ``Progress()``.
+
+    Raises:
+        TrainingError: the file is damaged or of other parts.
+    """
     return load_state(path, parts) if path.exists() else Progress()
 
 
 def save_batch(path: Path, step: int, batch: Any) -> None:
-    """Write a batch that broke a step, so that ``torch.load(path, weights_only=True)`` gives {step,
-    batch}."""
+    """Write a batch that broke a step, for ``torch.load(path, weights_only=True)``.
+
+    Args:
+        path: the file, which holds a dict of ``step`` and ``batch``.
+        step: number of the step.
+        batch: what `plain` accepts.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
     _write({"step": step, "batch": plain(batch)}, path)
 
 
 def plain(value: Any) -> Any:
-    """``value`` with its tensors on the CPU and its dataclasses and named tuples as dicts: what may
-    be read back without running code. ValueError for anything but these, lists, tuples, dicts,
-    numbers, strings and None."""
+    """Convert a value to what can be read back without running code.
+
+    Args:
+        value: tensors, dataclasses, named tuples, lists, tuples, dicts, numbers, strings, None,
+            nested at will.
+
+    Returns:
+        The value with tensors on the CPU, dataclasses and named tuples as dicts, tuples as
+        lists.
+
+    Raises:
+        ValueError: the value holds anything else.
+    """
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if dataclasses.is_dataclass(value):
@@ -112,6 +159,6 @@ def _write(state: Any, path: Path) -> None:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         raise TrainingError(
-            f"{path} could not be written ({error}); what was there before is whole: make room and "
-            "start again"
+            f"{path} could not be written ({error}); the earlier file is intact: free disk "
+            "space and start again"
         ) from error

@@ -1,4 +1,4 @@
-"""Clips of prepared shards, and how windows are drawn from them."""
+"""Clips of prepared shards, and the windows that are drawn from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +25,17 @@ FRAMINGS = {"aligned": Framing(), "box": Framing("box", pads=(0, 10, 0, 0))}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One stretch of one person speaking: ``faces`` (N,C,C,3) uint8 on disk.
+    """One stretch of one person speaking.
 
-    ``mel`` of the whole sound, (80,T) as a tensor or (T,80) on disk; ``first`` is the sound's video
-    frame that goes with ``faces[0]``; ``sound`` (M,) int16 at 16 kHz, for networks that hear
-    something else; ``framing``: how the crops were cut.
+    Attributes:
+        name: the clip's name in its split.
+        speaker: the speaker's name.
+        faces: (N,C,C,3) uint8, on disk.
+        mel: log-mel columns of the whole sound, (80,T) as a tensor or (T,80) on disk.
+        first: the video frame of the sound that goes with ``faces[0]``.
+        sound: (M,) int16 at 16 kHz, for networks with other features than this mel; None if the
+            shards hold none.
+        framing: how the crops were cut.
     """
 
     name: str
@@ -41,8 +47,16 @@ class Clip:
     framing: Framing = Framing()
 
     def mels(self, frames: Sequence[int], *, lead_ms: int = 0, steps: int = 16) -> Tensor:
-        """The mel windows that begin ``lead_ms`` before the given frames of ``faces``: (len, 1, 80,
-        steps), -4 (silence) beyond the sound."""
+        """Return the mel windows that begin ``lead_ms`` before the given frames.
+
+        Args:
+            frames: indices into ``faces``.
+            lead_ms: milliseconds from the start of a window to its frame.
+            steps: mel columns per window.
+
+        Returns:
+            (len(frames), 1, 80, steps), -4 (silence) beyond the sound.
+        """
         features = MelFeatures(lead_ms=lead_ms)
         # floor((frame / fps - lead) * columns per second) in whole numbers, as audio.window_start
         # has it
@@ -54,15 +68,25 @@ class Clip:
         return torch.from_numpy(windows).transpose(1, 2)[:, None]
 
     def windows(self, features: SoundFeatures, begin: int, count: int) -> Tensor:
-        """What a network with these ``features`` hears beside ``count`` frames of ``faces`` from
-        ``begin`` on: (count,1,H,W). LipSyncError where that wants the sound itself and the shards
-        hold none."""
+        """Return the sound windows of consecutive frames for a network with these features.
+
+        Args:
+            features: the features that the network takes.
+            begin: the first frame, an index into ``faces``.
+            count: number of frames.
+
+        Returns:
+            (count,1,H,W), as the features define them.
+
+        Raises:
+            LipSyncError: the features need the sound itself and the shards hold none at their rate.
+        """
         if isinstance(features, MelFeatures) and replace(features, lead_ms=0) == MelFeatures():
             return self.mels(range(begin, begin + count), lead_ms=features.lead_ms)
         if self.sound is None or features.rate != RATE:
             raise LipSyncError(
                 f"{self.name} holds no sound at {features.rate} Hz for {features}; prepare the "
-                "clips anew"
+                "clips again"
             )
         # a second more, in whole frames, instead of the whole sound
         before = max(0, self.first + begin - _MARGIN)
@@ -73,7 +97,7 @@ class Clip:
         return features.windows(audio, FPS, self.first + begin - before, count)
 
     def frames(self, begin: int, count: int) -> Tensor:
-        """(count,3,C,C) uint8, planar."""
+        """Return ``count`` frames from ``begin`` on as (count,3,C,C) uint8, planar."""
         return torch.from_numpy(np.array(self.faces[begin : begin + count])).permute(0, 3, 1, 2)
 
     def _columns(self, low: int, high: int) -> npt.NDArray[np.float32]:
@@ -88,12 +112,20 @@ class Clip:
 
 
 def load_clips(source: Source, *, half: int | None = None, least: int = 10) -> list[Clip]:
-    """The clips of a prepared split, a folder or a URL.
+    """Load the clips of a prepared split.
 
-    ``half`` 0 or 1 gives one of two disjoint halves of every speaker: every other clip, or half of
-    the frames of a speaker who has only one. Clips with fewer than ``least`` frames are left out.
-    LipSyncError where nothing is left, nothing was prepared, or with another margin than a twelfth
-    of the crop.
+    Args:
+        source: a folder or a URL.
+        half: 0 or 1 gives one of two disjoint halves of every speaker: every other clip, or
+            half of the frames of a speaker with a single clip. None gives all.
+        least: clips with fewer frames are left out.
+
+    Returns:
+        The clips; their arrays are not read yet.
+
+    Raises:
+        NoClipsError: no clip is left.
+        LipSyncError: nothing was prepared, or with another margin than a twelfth of the crop.
     """
     entries = read_index(source)
     by_speaker: dict[str, list[Clip]] = {}
@@ -124,7 +156,7 @@ def _check_margin(facts: Mapping[str, Any], source: Source) -> None:
         raise LipSyncError(
             f"{source} holds crops of {facts['size']} px with {facts['margin']} px around them; "
             "wanted a twelfth, "
-            f"{facts['size'] // 12} px: prepare anew"
+            f"{facts['size'] // 12} px: prepare again"
         )
 
 
@@ -137,8 +169,18 @@ def _half(clips: list[Clip], half: int) -> list[Clip]:
 
 
 def speaker_weights(clips: list[Clip], power: float = 0.35) -> npt.NDArray[np.float64]:
-    """Probability of each clip: speakers weigh (their frames)^power, so that one with hours does
-    not drown the others; within a speaker clips weigh by length."""
+    """Return the probability with which each clip is drawn.
+
+    A speaker weighs (number of frames)^power, so that one with hours of footage does not drown
+    the others; within a speaker, clips weigh by length.
+
+    Args:
+        clips: the clips of all speakers.
+        power: 0 weighs all speakers alike, 1 all frames alike.
+
+    Returns:
+        (len(clips),) probabilities, which sum to 1.
+    """
     frames: dict[str, int] = {}
     for clip in clips:
         frames[clip.speaker] = frames.get(clip.speaker, 0) + len(clip.faces)

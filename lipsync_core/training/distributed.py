@@ -1,4 +1,4 @@
-"""The processes of a run: one, or as many on as many machines as torchrun started.
+"""The processes of a run: one, or as many as torchrun started on one or more machines.
 
 Recipes are written for both alike.
 """
@@ -21,9 +21,12 @@ _PATIENCE = timedelta(hours=1)  # the first rank evaluates while the others wait
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place: ``rank`` of ``size``, computing on ``device``.
+    """This process's place among the processes of a run; the first one reports and writes.
 
-    The first one speaks and writes.
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: where this process computes.
     """
 
     rank: int = 0
@@ -32,10 +35,11 @@ class World:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the first process."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true on some rank: the same answer on all, at the same step."""
+        """Return whether ``flag`` is true on some rank, the same answer on all of them."""
         if self.size == 1:
             return flag
         flags = torch.tensor(int(flag))
@@ -43,7 +47,7 @@ class World:
         return bool(flags)
 
     def all_equal(self, number: int) -> bool:
-        """Whether ``number`` is the same on all ranks."""
+        """Return whether ``number`` is the same on all ranks."""
         if self.size == 1:
             return True
         ends = torch.tensor([number, -number])
@@ -51,17 +55,31 @@ class World:
         return bool(ends.sum() == 0)
 
     def gather(self, x: Tensor) -> Tensor:
-        """(N,...) of every rank, of one shape -> (size*N,...), by rank, with gradient.
+        """Concatenate the tensors of all ranks, with gradient.
 
-        For losses over everybody's embeddings: every rank computes the whole loss, and the mean
-        over ranks that ``spread`` takes of the gradients is then its gradient.
+        For losses over the embeddings of all ranks: every rank computes the whole loss, and the
+        mean of the gradients over ranks, which `wrap` takes, is then the gradient of that loss.
+
+        Args:
+            x: (N,...), of one shape on all ranks.
+
+        Returns:
+            (size*N,...), in the order of ranks.
         """
         return x if self.size == 1 else _Gathered.apply(x, self.rank, self.size)  # pyright: ignore
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """``model`` with gradients that are means over the ranks: call what is returned, keep and
-        save ``model``. Batch norms take their statistics over all GPUs; on CPUs each process takes
-        its own, and those of the first are kept."""
+        """Return the model with gradients that are means over the ranks.
+
+        Batch norms take their statistics over all GPUs; on CPUs each process takes its own, and
+        those of the first are kept.
+
+        Args:
+            model: the model to keep and to save.
+
+        Returns:
+            The module to call in training steps; the model itself if there is one process.
+        """
         if self.size == 1:
             return model
         if self.device.type != "cuda":
@@ -72,10 +90,17 @@ class World:
 
 @contextmanager
 def join_processes(device: str = "auto") -> Generator[World]:
-    """This process's `World`: what torchrun says in the environment, or alone.
+    """Join the processes that torchrun started, or run alone.
 
-    ``device``: cpu, cuda, or auto for a GPU where there is one; each process of a machine takes its
-    own GPU. TrainingError where there is none to take.
+    Args:
+        device: cpu, cuda, or auto for a GPU if there is one; each process of a machine takes
+            its own GPU.
+
+    Yields:
+        This process's `World`.
+
+    Raises:
+        TrainingError: there is no GPU to take.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if kind == "cuda" and not torch.cuda.is_available():

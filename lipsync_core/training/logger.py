@@ -118,7 +118,7 @@ def _writing(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{path} could not be written ({error}); make room and start again: the run goes on "
+            f"{path} could not be written ({error}); free disk space and start again: the run goes on "
             "from last.pt"
         ) from error
 

@@ -309,7 +309,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Pat
             load_state(path, parts)
     for content in (b"", b"nothing", path.read_bytes()[:-200]):
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match="delete it to begin anew"):
+        with pytest.raises(TrainingError, match="delete it to start again"):
             load_state(path, {})
 
 
@@ -441,7 +441,7 @@ def test_a_journal_on_a_full_disk_says_so(tmp_path: Path) -> None:
         (tmp_path / "evaluations.jsonl").unlink()
         (tmp_path / "evaluations.jsonl").symlink_to("/dev/full")
         with pytest.raises(
-            TrainingError, match=r"evaluations.jsonl could not be written .*make room"
+            TrainingError, match=r"evaluations.jsonl could not be written .*disk space"
         ):
             journal.evaluated(1, Evaluation(0.5, {}), best=True)
 
