@@ -56,7 +56,7 @@ def write_reference(source: Path, names: list[str], root: Path) -> list[str]:
 
 
 def reference_mel(path: str, basis: np.ndarray) -> np.ndarray:
-    """(T,80) of a whole file, as librosa computes it: emphasis in float64, one FFT for all frames."""
+    """(T,80) of a whole file, as librosa computes it: float64 emphasis, one FFT for all."""
     with wave.open(path) as file:
         sound = (
             np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768

@@ -47,9 +47,8 @@ _PIXEL_BYTES = 16  # of an IMAGE and its MASK: four floats
 # of a pixel that is being drawn into: floats of the frame, its copies and its mask
 _WORKING_BYTES = 48
 _WORKING_ROOM = 2**28
-_RESTORER_BYTES = (
-    3 << 30
-)  # of 350 MB of weights and eight faces of 512 px, of which a layer's features take half a gigabyte
+# 350 MB of weights, and eight faces of 512 px: the features of one layer take half a gigabyte
+_RESTORER_BYTES = 3 << 30
 
 _log = logging.getLogger("lipsync.nodes")
 _caches: LastResult[list[GeneratorCache]] = LastResult()
@@ -152,7 +151,8 @@ class DubJob:
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
     def caches(self, batch: int, *settings: Any, count: int) -> list[GeneratorCache]:
-        """Caches of the last run for ``count`` faces, if all that changes what is drawn is equal."""
+        """Caches of the last run for ``count`` faces, if everything that changes the drawing is
+        equal."""
         longer, precision = self.settings.longer, self.voice.precision
         key = (*settings, batch, longer, self.reference, precision)
         return _caches.get(self.inputs, key, lambda: [GeneratorCache() for _ in range(count)])

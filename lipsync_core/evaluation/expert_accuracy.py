@@ -1,4 +1,4 @@
-"""How often an expert is right about what is in sync and what is not, as in table 3 of the paper."""
+"""How often an expert tells synchronized clips from others, as in table 3 of the paper."""
 
 import random
 from collections import Counter

@@ -40,7 +40,7 @@ _LEAST_SPEECH = Fraction(1, 2)  # seconds: no scorer says anything of less
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The speech of ``audio`` for the face of ``video``: names below a root folder, parted by "/"."""
+    """The speech of ``audio`` for the face of ``video``: names below a root folder, with "/"."""
 
     audio: str
     video: str

@@ -63,7 +63,7 @@ class LandmarkModel:
             )
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """Yield (clip index, lips (20,2) in frame px) of each frame in which the face is visible."""
+        """Yield (clip index, lips (20,2) in frame px) of each frame that shows the face."""
         for index, points in self.points(frames, track):
             yield index, points[_LIPS]
 

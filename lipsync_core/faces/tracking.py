@@ -336,7 +336,7 @@ def _fill(
 
 
 def _interpolate(times: Tensor, values: Tensor, at: Tensor) -> Tensor:
-    """``values`` (D,C) known at rising ``times`` (D,), linearly at ``at`` (N,) within them: (N,C)."""
+    """Interpolate ``values`` (D,C) at rising ``times`` (D,) linearly at ``at`` (N,): (N,C)."""
     right = torch.searchsorted(times, at).clamp(min=1, max=max(1, times.shape[0] - 1))
     if times.shape[0] == 1:
         return values.expand(at.shape[0], -1).clone()

@@ -145,7 +145,7 @@ class ContextPath(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Both kinds of features as one, the channels that matter in this picture counted up to twice."""
+    """Merge both kinds of features; channels that matter in the picture count up to twice."""
 
     def __init__(self, cin: int) -> None:
         super().__init__()

@@ -114,20 +114,32 @@ def measure_quality(
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
 ) -> QualityReport:
-    """How good the picture of ``video`` is: blur, a trembling seam and lips that move in silence.
+    """Measure the image quality of a clip: blur, a trembling seam, lips that move in silence.
 
-    And, against ``real``, the same clip undubbed or the truth, how far it is from that. Memory
-    holds a few frames of each file, some 200 bytes per frame, the sound, and for FID 130 MB.
+    With ``real`` the frames of both are compared at its rate, up to the end of the shorter; the
+    face is searched in ``real`` alone, and motion in silence is that in the silence of ``video`` in
+    both. Memory holds a few frames of each file, some 200 bytes per frame, the sound, and for FID
+    130 MB.
 
-    With ``real`` the frames of both are taken at its rate, up to the end of the shorter, the face
-    is looked for in it alone, and motion in silence is that in the silence of ``video`` in both.
-    face: whom, as ``dub`` takes it (largest | left
-    | right | INDEX | x,y). region: what PSNR, SSIM and FID look at: the detector's box of the face, or the frame.
-    landmarks: InsightFace's 2d106det.onnx, for LMD by it instead of by the bundled network. FID comes with the weights ``fid-
-    inception``, pulled before. What cannot be had is None in the report, with the reason. on_progress(stage, done, total).
+    Args:
+        video: the clip.
+        real: the same clip undubbed, or the truth.
+        face: the face to measure, as ``dub`` takes it (largest | left | right | INDEX | x,y).
+        region: what PSNR, SSIM and FID compare: the detector's box of the face, or the frame.
+        landmarks: InsightFace's 2d106det.onnx, for LMD by it instead of by the bundled network.
+        finding: detector and tracking.
+        device: auto, cpu, cuda or mps.
+        on_progress: called with a stage, the frames done and their total.
 
-    Raises NoFaceError, MediaError, WeightsError, ValueError (among others for two files of
-    different sizes).
+    Returns:
+        The report. Figures that cannot be had are None, with the reason; FID needs the weights
+        ``fid-inception``, pulled before.
+
+    Raises:
+        NoFaceError: If no face is found.
+        MediaError: If a file cannot be read.
+        WeightsError: If weights are missing.
+        ValueError: If the files differ in size, or an argument is wrong.
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     truth = None if real is None else Path(real)

@@ -155,7 +155,10 @@ def _check_clips(paths: list[Path]) -> Iterator[str]:
         except MediaError:
             yield f"{path} has no sound"
     if seconds and max(seconds) - min(seconds) > 0.1:
-        yield f"{paths[0].name} lasts from {min(seconds):.2f} to {max(seconds):.2f} s, depending on the method"
+        yield (
+            f"{paths[0].name} lasts from {min(seconds):.2f} to {max(seconds):.2f} s, "
+            "depending on the method"
+        )
 
 
 def _copy_clip(path: Path, folder: Path) -> str:

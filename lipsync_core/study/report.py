@@ -96,7 +96,7 @@ class StudyReport:
         )
 
     def to_markdown(self) -> str:
-        """A table of the methods and one of the agreement, with a sentence on what the votes are."""
+        """Return a table of the methods and one of the agreement, with a sentence on the votes."""
         heads = ["method", *QUESTIONS, "preferred", "strength"]
         lines = [
             f"# {self.title}",
@@ -176,7 +176,8 @@ def report_study(folder: Path) -> StudyReport:
 
 _COUNTS = {
     "raters": "SELECT count(*) FROM rater",
-    "finished": "SELECT count(*) FROM rater WHERE NOT EXISTS (SELECT 1 FROM task WHERE task.rater = rater.id "
+    "finished": "SELECT count(*) FROM rater WHERE NOT EXISTS "
+    "(SELECT 1 FROM task WHERE task.rater = rater.id "
     "AND task.id NOT IN (SELECT task FROM vote))",
     "tasks": "SELECT count(*) FROM task",
     "votes": "SELECT count(*) FROM vote",

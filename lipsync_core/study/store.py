@@ -19,26 +19,31 @@ SCALE = range(1, 6)
 # The foreign keys say that only what was shown can be rated or preferred; preferred NULL: a clip
 # could not be played.
 SCHEMA = f"""
-CREATE TABLE study (version INTEGER NOT NULL, title TEXT NOT NULL, seed INTEGER NOT NULL, created TEXT NOT NULL);
+CREATE TABLE study (version INTEGER NOT NULL, title TEXT NOT NULL, seed INTEGER NOT NULL,
+    created TEXT NOT NULL);
 CREATE TABLE method (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE clip (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE media (
-    id TEXT PRIMARY KEY, clip INTEGER NOT NULL REFERENCES clip, method INTEGER NOT NULL REFERENCES method,
+    id TEXT PRIMARY KEY, clip INTEGER NOT NULL REFERENCES clip,
+    method INTEGER NOT NULL REFERENCES method,
     UNIQUE (clip, method));
 CREATE TABLE rater (id INTEGER PRIMARY KEY, token_sha256 BLOB NOT NULL UNIQUE);
 CREATE TABLE task (
     id TEXT PRIMARY KEY, rater INTEGER NOT NULL REFERENCES rater, position INTEGER NOT NULL,
     UNIQUE (rater, position));
 CREATE TABLE shown (
-    task TEXT NOT NULL REFERENCES task, place INTEGER NOT NULL, media TEXT NOT NULL REFERENCES media,
+    task TEXT NOT NULL REFERENCES task, place INTEGER NOT NULL,
+    media TEXT NOT NULL REFERENCES media,
     PRIMARY KEY (task, place), UNIQUE (task, media));
 CREATE INDEX shown_media ON shown (media);
 CREATE TABLE vote (
     task TEXT PRIMARY KEY REFERENCES task, preferred INTEGER, at TEXT NOT NULL,
     FOREIGN KEY (task, preferred) REFERENCES shown (task, place));
 CREATE TABLE rating (
-    task TEXT NOT NULL REFERENCES vote, place INTEGER NOT NULL, question TEXT NOT NULL CHECK (question IN {QUESTIONS}),
-    value INTEGER NOT NULL CHECK (value BETWEEN {SCALE[0]} AND {SCALE[-1]}), PRIMARY KEY (task, place, question),
+    task TEXT NOT NULL REFERENCES vote, place INTEGER NOT NULL,
+    question TEXT NOT NULL CHECK (question IN {QUESTIONS}),
+    value INTEGER NOT NULL CHECK (value BETWEEN {SCALE[0]} AND {SCALE[-1]}),
+    PRIMARY KEY (task, place, question),
     FOREIGN KEY (task, place) REFERENCES shown (task, place));
 """
 VERSION = 1

@@ -222,8 +222,8 @@ def disguise(mels: Tensor, rng: Rng) -> Tensor:
     colour = F.interpolate(
         normal((k, 1, 5), rng) * 0.5, size=bands, mode="linear", align_corners=True
     )
-    floor = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + colour[:, :, None]
-    noise = floor + normal((k, n, steps, bands), rng) * 0.15
+    level = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + colour[:, :, None]
+    noise = level + normal((k, n, steps, bands), rng) * 0.15
     decibel = 100 / 8 * math.log(10) / 20  # scale units -> nepers
     x = torch.logaddexp(2 * x * decibel, 2 * noise * decibel) / (2 * decibel)
     return x.clamp(-4, 4).permute(0, 1, 3, 2).reshape(k, n, 1, bands, steps)

@@ -1,5 +1,4 @@
-"""Batches drawn at random, the same for a seed however often the run stops and however many
-processes share it."""
+"""Random batches that depend on the seed alone, not on interruptions or the number of processes."""
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,15 @@ Batch = dict[str, Tensor]
 
 
 class ClipSampler:
-    """Clips drawn by ``speaker_weights``. NoClipsError where none has ``least`` frames."""
+    """Draws clips with the probabilities of ``speaker_weights``.
+
+    Args:
+        clips: the clips to draw from.
+        least: clips with fewer frames are never drawn.
+
+    Raises:
+        NoClipsError: no clip has ``least`` frames.
+    """
 
     def __init__(self, clips: Sequence[Clip], *, least: int) -> None:
         self._clips = [clip for clip in clips if len(clip.faces) >= least]
@@ -35,20 +42,32 @@ class ClipSampler:
         self._cumulative = speaker_weights(self._clips).cumsum()
 
     def __call__(self, rng: np.random.Generator) -> Clip:
+        """Draw a clip."""
         place = np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right")
         return self._clips[min(int(place), len(self._clips) - 1)]
 
 
 class WindowDraw:
-    """Draws what the Wav2Lip recipes learn from: ``frames`` neighbouring frames of one clip, as
-    many of the same clip that begin elsewhere, and their sound.
+    """Draws samples of the Wav2Lip recipes: neighboring frames, a reference and their sound.
 
-    Called with a random generator it gives ``target`` and ``reference`` (F,C,C,3) uint8, views of
-    the disk where the clips are; ``sound`` (F,1,H,W), what a network with these ``features`` hears
-    at each frame; and where there is an ``expert``, ``heard`` (F-window+1,1,80,16), what it hears
-    at each of its windows among them. ``far``: the least distance of the two beginnings. Clips are
-    drawn by ``speaker_weights``. NoClipsError when no clip is long enough, TrainingError for an
-    expert that looks at more frames.
+    Called with a random generator it returns a dict:
+
+    - ``target`` and ``reference``: (F,C,C,3) uint8, neighboring frames of one clip and as many
+      that begin elsewhere in it; views of the disk if the clips are there.
+    - ``sound``: (F,1,H,W), the windows of ``features`` at each frame.
+    - ``heard``, if there is an ``expert``: (F-window+1,1,80,16), the sound of each of its
+      windows.
+
+    Args:
+        clips: the clips, drawn by ``speaker_weights``.
+        features: the sound features of the network.
+        expert: configuration of the sync expert, if there is one.
+        frames: number F of frames.
+        far: least distance of the beginnings of target and reference, in frames.
+
+    Raises:
+        NoClipsError: no clip is long enough.
+        TrainingError: the expert takes more frames than ``frames``.
     """
 
     def __init__(
@@ -65,6 +84,7 @@ class WindowDraw:
         self._features, self._expert, self._frames, self._far = features, expert, frames, far
 
     def __call__(self, rng: np.random.Generator) -> Sample:
+        """Draw a sample."""
         clip = self._draw(rng)
         begin, other = two_places(rng, len(clip.faces) - self._frames + 1, far=self._far)
         sample = {
@@ -79,15 +99,34 @@ class WindowDraw:
 
 
 class DubDraw:
-    """Draws windows of ``frames`` frames of two kinds: such as ``WindowDraw``'s.
+    """Draws training samples of two kinds: those of ``WindowDraw`` and dubs.
 
-    And, ``foreign`` of all, dubs: frames that are their own reference, as in use, beside the sound
-    of one of ``voices``, of whose faces only the number counts.
+    A dub has frames that are their own reference, as in use, and the sound of one of
+    ``voices``.
 
-    Gives ``target``, ``reference`` and ``sound`` as ``WindowDraw`` does; ``also`` (F,1,H,W), the
-    same sound for a network with the features ``also``, where there are any; ``heard``
-    (F-window+1+2*search,1,80,16), what ``expert`` hears at each of its windows and at as many
-    frames as ``search`` before and after; ``talking`` (1,) bool: no dub. Errors as there.
+    Called with a random generator it returns ``target``, ``reference`` and ``sound`` as
+    ``WindowDraw`` does, and:
+
+    - ``also``, if given: (F,1,H,W), the same sound in the features ``also``.
+    - ``heard``: (F-window+1+2*search,1,80,16), the sound of each window of ``expert`` and of
+      ``search`` frames before and after.
+    - ``talking``: (1,) bool, False for a dub.
+
+    Args:
+        clips: the clips, drawn by ``speaker_weights``.
+        voices: the clips that dubs take their sound from; of their faces only the number is
+            used.
+        features: the sound features of the network.
+        expert: configuration of the sync expert.
+        frames: number F of frames.
+        far: least distance of the beginnings of target and reference, in frames.
+        foreign: share of dubs, in [0,1].
+        search: frames of sound before and after that the expert gets.
+        also: sound features of a second network.
+
+    Raises:
+        NoClipsError: no clip is long enough.
+        TrainingError: the expert takes more frames than ``frames``.
     """
 
     def __init__(
@@ -112,6 +151,7 @@ class DubDraw:
         self._frames, self._far, self._foreign = frames, far, foreign
 
     def __call__(self, rng: np.random.Generator) -> Sample:
+        """Draw a sample."""
         clip, frames, talking = self._draw(rng), self._frames, rng.random() >= self._foreign
         begin, other = two_places(rng, len(clip.faces) - frames + 1, far=self._far)
         voice, at = clip, begin
@@ -133,7 +173,16 @@ class DubDraw:
 
 
 def two_places(rng: np.random.Generator, count: int, *, far: int) -> tuple[int, int]:
-    """Two of ``count`` places, at least ``far`` from each other; ``count`` is 2 * far or more."""
+    """Draw two places at least ``far`` apart.
+
+    Args:
+        rng: the generator.
+        count: number of places, at least 2 * far.
+        far: least distance.
+
+    Returns:
+        Two numbers in [0, count).
+    """
     begin = int(rng.integers(count))
     before, after = max(0, begin - far + 1), max(0, count - begin - far)
     turn = int(rng.integers(before + after))
@@ -151,7 +200,12 @@ def _check_window(expert: SyncExpertConfig | None, frames: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every batch is this process's: the ``rank``-th of ``world``."""
+    """Which part of every batch belongs to this process.
+
+    Attributes:
+        rank: number of the process, from 0.
+        world: number of processes.
+    """
 
     rank: int = 0
     world: int = 1
@@ -162,16 +216,27 @@ class Share:
 
 
 class Loader(Iterator[Batch]):
-    """Batches without end: sample i of step s is ``draw`` with a generator seeded by (seed, s, i),
-    and nothing else.
+    """Endless batches: sample i of step s depends on (seed, s, i) and on nothing else.
 
-    So a run that stops and goes on sees what it would have seen, and the parts of a batch that
-    several processes draw (``share``) make up the batch that one alone would have drawn: its first
-    ``batch / world`` samples are rank 0's. Threads draw ``depth`` batches ahead; the state counts
-    those that were handed out. Faces come as they lie on disk, uint8 and interleaved (B,F,C,C,3):
-    ``permute(0, 1, 4, 2, 3)`` makes them planar, at best on the GPU.
+    A run that stops and resumes therefore sees the batches that it would have seen, and the
+    parts of a batch that several processes draw make up the batch that one alone would have
+    drawn: its first ``batch / world`` samples are rank 0's. Faces come as they are on disk,
+    uint8 and interleaved (B,F,C,C,3): ``permute(0, 1, 4, 2, 3)`` makes them planar, at best on
+    the GPU.
 
     Used as a context, or closed, it stops its threads.
+
+    Args:
+        draw: returns one sample from a generator.
+        batch: samples per step over all processes, a multiple of their number.
+        seed: seed of all draws.
+        share: the part of every batch that this process draws.
+        threads: number of threads that draw samples.
+        depth: batches drawn ahead; the state counts those that were handed out.
+        pin: whether batches are in pinned memory, for copies to a GPU.
+
+    Raises:
+        ValueError: the batch cannot be shared evenly, or ``threads`` or ``depth`` is below 1.
     """
 
     def __init__(
@@ -211,12 +276,18 @@ class Loader(Iterator[Batch]):
         return batch
 
     def state_dict(self) -> dict[str, int]:
-        """The batches handed out so far, and what they depend on."""
+        """Return the number of batches handed out so far, the batch size and the seed."""
         return {"step": self._step, "batch": self._batch, "seed": self._seed}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from there. ValueError for the state of another batch size or seed, which would
-        draw other samples."""
+        """Resume from a state.
+
+        Args:
+            state: what ``state_dict`` returned.
+
+        Raises:
+            ValueError: the state is of another batch size or seed, which would draw other samples.
+        """
         wanted = {"batch": self._batch, "seed": self._seed}
         if got := {key: state[key] for key in wanted if state[key] != wanted[key]}:
             raise ValueError(f"the state is of a loader with {got}; this one has {wanted}")
@@ -224,6 +295,7 @@ class Loader(Iterator[Batch]):
         self._step = int(state["step"])
 
     def close(self) -> None:
+        """Stop the threads."""
         self._stop()
         self._pool.shutdown()
 

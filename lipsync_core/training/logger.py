@@ -1,5 +1,4 @@
-"""What a run tells while it goes on: a JSON line per evaluation, curves and pictures for
-TensorBoard."""
+"""The log of a run: a JSON line per evaluation, curves and pictures for TensorBoard."""
 
 import json
 import math
@@ -18,10 +17,12 @@ from ..runtime.atomic import atomic_write
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What a recipe finds of its model on what it was not taught.
+    """The result of evaluating a model on held-out data.
 
-    ``score``: higher is better, it chooses the best checkpoint. ``figures`` go into the JSON line
-    and the curves; ``pictures`` (3,H,W) uint8 to TensorBoard.
+    Attributes:
+        score: higher is better; it chooses the best checkpoint.
+        figures: numbers for the JSON line and the curves.
+        pictures: (3,H,W) uint8, for TensorBoard.
     """
 
     score: float
@@ -31,9 +32,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunningMeans:
-    """Sums since the last report: ``steps``.
+    """Sums since the last report.
 
-    ``seconds`` of them, ``waited`` of which for data; ``terms``, () each.
+    Attributes:
+        steps: number of steps.
+        seconds: duration of these steps.
+        waited: the part of ``seconds`` that was spent waiting for data.
+        terms: sums of the loss terms, () each.
     """
 
     steps: int = 0
@@ -42,6 +47,7 @@ class RunningMeans:
     terms: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def plus(self, terms: Mapping[str, Tensor], *, seconds: float, waited: float) -> "RunningMeans":
+        """Return the sums with one more step and its seconds in total and waiting for data."""
         sums = {
             k: v.detach() + self.terms[k] if k in self.terms else v.detach()
             for k, v in terms.items()
@@ -49,8 +55,7 @@ class RunningMeans:
         return RunningMeans(self.steps + 1, self.seconds + seconds, self.waited + waited, sums)
 
     def means(self) -> dict[str, float]:
-        """The mean of each term, the seconds a step took and the share of them that was spent
-        waiting for data."""
+        """Return the means of the terms, the seconds per step and the share spent waiting."""
         terms = {name: value.item() / self.steps for name, value in self.terms.items()}
         return terms | {
             "step_seconds": self.seconds / self.steps,
@@ -59,10 +64,15 @@ class RunningMeans:
 
 
 class TrainingLogger:
-    """``out``/evaluations.jsonl and, where wanted, ``out``/tensorboard.
+    """Writes ``out``/evaluations.jsonl and, if asked, ``out``/tensorboard.
 
-    What an earlier attempt wrote of steps after ``step``, from which the run goes on, is dropped:
-    those steps are made again.
+    Entries of an earlier attempt after ``step``, from which the run resumes, are dropped: those
+    steps are done again.
+
+    Args:
+        out: the run's folder.
+        step: number of steps done.
+        tensorboard: whether to write for TensorBoard.
     """
 
     def __init__(self, out: Path, *, step: int, tensorboard: bool) -> None:
@@ -89,12 +99,14 @@ class TrainingLogger:
                 self._board.close()
 
     def report(self, step: int, figures: Mapping[str, float], *, part: str = "train") -> None:
+        """Write the figures of a step as curves of TensorBoard, under the name ``part``."""
         if self._board is not None:
             with _writing(self._curves):
                 for name, value in figures.items():
                     self._board.add_scalar(f"{part}/{name}", value, step)
 
     def evaluated(self, step: int, evaluation: Evaluation, *, best: bool) -> None:
+        """Write an evaluation; ``best`` says whether it is the best so far."""
         figures = {"score": evaluation.score, **evaluation.figures}
         line = (
             {"step": step}
@@ -113,18 +125,18 @@ class TrainingLogger:
 
 @contextmanager
 def _writing(path: Path) -> Generator[None]:
-    """TrainingError where the disk refuses."""
+    """Raise TrainingError if the disk refuses a write."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{path} could not be written ({error}); free disk space and start again: the run goes on "
-            "from last.pt"
+            f"{path} could not be written ({error}); free disk space and start again: the run "
+            "goes on from last.pt"
         ) from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal: of a process that was killed the last may be broken."""
+    """Return the whole lines of a log; the last line of a process that was killed may be broken."""
     found: list[dict[str, Any]] = []
     for text in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError, TypeError, KeyError):

@@ -1,8 +1,8 @@
-"""The loop of every recipe: draw, learn, tell, judge, keep. It knows no model.
+"""The training loop of every recipe: draw, learn, report, evaluate, save. It knows no model.
 
-State is a value: all that a run is after n steps is ``Progress(n, best)`` and the states of its
-parts. The randomness of a step is a function of (seed, step, rank), so an evaluation more or less,
-an interruption, or another machine changes nothing that is learnt.
+State is a value: all that a run is after n steps is ``Progress(n, best)`` and the states of
+its parts. The randomness of a step is a function of (seed, step, rank), so one evaluation
+more or less, an interruption, or another machine changes nothing in what is learned.
 """
 
 import itertools
@@ -33,23 +33,29 @@ B_co = TypeVar("B_co", covariant=True)
 
 
 class Batches(Protocol[B_co]):
-    """Where batches come from, without end.
+    """An endless source of batches.
 
-    Its state is its position: after ``load_state_dict`` it goes on behind the last batch that was
-    taken, not the last that was prepared. Ranks walk in step, so one state, that of the first,
-    serves them all; which samples are whose is the loader's affair.
+    Its state is its position: after ``load_state_dict`` it continues behind the last batch that
+    was taken, not the last that was prepared. Ranks advance together, so one state, that of the
+    first, serves them all; the loader decides which samples belong to which rank.
     """
 
     def __iter__(self) -> Iterator[B_co]: ...
 
-    def state_dict(self) -> Any: ...
+    def state_dict(self) -> Any:
+        """Return the position."""
 
-    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Continue from a position that ``state_dict`` returned."""
 
 
 class Draws(Generic[B]):
-    """`Batches` that are functions of the step's number, ``draw(step)``, which brings its own
-    generators: a thread calls it up to ``depth`` steps ahead."""
+    """`Batches` that are functions of the step's number.
+
+    Args:
+        draw: returns the batch of a step and brings its own generators.
+        depth: batches that a thread draws ahead.
+    """
 
     def __init__(self, draw: Callable[[int], B], *, depth: int = 2) -> None:
         self._draw, self._depth, self._step = draw, depth, 0
@@ -60,17 +66,25 @@ class Draws(Generic[B]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
+        """Return the number of batches taken."""
         return {"step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue from a state that ``state_dict`` returned."""
         self._step = state_dict["step"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How long a run is and how often it tells, judges and saves, in steps.
+    """How long a run is and how often it reports, evaluates and saves.
 
-    ``seed`` decides every draw of it.
+    Attributes:
+        steps: number of steps.
+        seed: decides every draw.
+        report_every: steps between reports.
+        evaluate_every: steps between evaluations.
+        save_every: steps between checkpoints.
+        tensorboard: whether to write for TensorBoard.
     """
 
     steps: int
@@ -97,17 +111,29 @@ def train(
     world: World = World(),
     say: Callable[[str], None],
 ) -> Progress:
-    """Take ``plan.steps`` steps, going on from ``out``/last.pt where there is one, and return how
-    far it came: less than that only where the process was asked to end (`stopping`), which saves
-    first.
+    """Take ``plan.steps`` steps, resuming from ``out``/last.pt if it exists.
 
-    ``learn(batch, step)`` descends and returns named terms () for the report; ``evaluate(steps
-    done)`` judges, on the first rank. ``parts`` and the loader are what a checkpoint holds; they
-    are the same on every rank. ``out`` gets last.pt, best.pt, evaluations.jsonl and tensorboard/;
-    ``say`` one line per report, with the seconds of a step and the share of them that passed
-    waiting for data. NotFiniteError, with the batch saved beside the checkpoints, where a step
-    gives no finite number; LipSyncError where ``out`` cannot be read or written, or another process
-    is at work in it.
+    Args:
+        learn: takes (batch, step), makes one step of the optimizers and returns named terms ()
+            for the report.
+        loader: the batches; its state is part of a checkpoint.
+        plan: length and intervals of the run.
+        parts: models and optimizers that a checkpoint holds, the same on every rank.
+        evaluate: takes the number of steps done and returns an evaluation; called on the first
+            rank.
+        out: gets last.pt, best.pt, evaluations.jsonl and tensorboard/.
+        world: this process among those of the run.
+        say: gets one line per report, with the seconds per step and the share of them spent
+            waiting for data.
+
+    Returns:
+        The progress, below ``plan.steps`` only if the process got a signal to end (`stopping`);
+        it saves first.
+
+    Raises:
+        NotFiniteError: a step gave a number that is not finite; the batch is saved beside the
+            checkpoints.
+        LipSyncError: ``out`` cannot be read or written, or another process is using it.
     """
     parts = {**parts, "loader": loader}
     tally, stop = RunningMeans(), False
@@ -144,22 +170,41 @@ def train(
 
 
 def seeds(*key: int) -> list[int]:
-    """Four numbers of 32 bits that are a function of ``key``, such as (seed, step, rank), and
-    unlike those of other keys."""
+    """Return four 32-bit numbers that are a function of ``key`` and unlike those of other keys.
+
+    Args:
+        key: integers, such as (seed, step, rank).
+
+    Returns:
+        Four integers in [0, 2^32).
+    """
     return np.random.SeedSequence(key).generate_state(4).tolist()
 
 
 def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """The generator of ``key``; other kinds of devices draw other numbers."""
+    """Return the random generator of a key; other kinds of devices draw other numbers.
+
+    Args:
+        key: integers, see `seeds`.
+        device: the device of the generator.
+
+    Returns:
+        A new generator.
+    """
     low, high, *_ = seeds(*key)
     return torch.Generator(device).manual_seed(high << 32 | low)
 
 
 def seed_step(*key: int) -> None:
-    """Set every generator that is nobody's own, of torch on all devices, numpy and Python, to
-    ``key``; and take the kernels of cuDNN that give equal results for equal input. On GPUs runs are
-    equal but for rounding all the same: the gradients of sampling and of antialiased scaling are
-    summed there in any order."""
+    """Seed the global generators of torch (all devices), numpy and Python with ``key``.
+
+    It also chooses the kernels of cuDNN that give equal results for equal input. Runs on GPUs
+    are still equal only up to rounding: the gradients of sampling and of antialiased scaling
+    are summed there in any order.
+
+    Args:
+        key: integers, see `seeds`.
+    """
     low, high, third, fourth = seeds(*key)
     torch.manual_seed(high << 32 | low)
     np.random.seed(third)
@@ -171,8 +216,7 @@ def seed_step(*key: int) -> None:
 def _begun(
     out: Path, parts: Mapping[str, Stateful], plan: Plan, world: World
 ) -> Generator[tuple[Progress, TrainingLogger | None]]:
-    """How far the run is, and the journal of the first rank, which has ``out`` for itself until the
-    end."""
+    """Load the progress of the run and, on the first rank, lock ``out`` and open the log."""
     with exclusive_dir(out) if world.is_main else nullcontext():
         progress = resume(out / "last.pt", parts)
         if not world.all_equal(progress.step):
@@ -199,7 +243,7 @@ def _learn(
         raise NotFiniteError(
             f"step {step}: {error}. The batch is in {path.name}; what was saved before is sound: "
             "lower the rate "
-            "or clip_norm, or mend the data, and start again"
+            "or clip_norm, or repair the data, and start again"
         ) from error
 
 
@@ -210,5 +254,5 @@ def _better(progress: Progress, evaluation: Evaluation) -> tuple[Progress, bool]
 
 
 def format_terms(figures: Mapping[str, float]) -> str:
-    """Named figures in one line."""
+    """Format named figures as one line."""
     return " ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -1,4 +1,4 @@
-"""Losses: pure functions that return unweighted terms. How they are weighed is the recipe's choice."""
+"""Losses: pure functions that return unweighted terms; the recipes choose the weights."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,32 +9,59 @@ from torch import Tensor
 
 
 def cosine_bce(audio: Tensor, video: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy on the cosine of (N,D) embeddings, labels (N,) 1 = in sync (the paper's
-    expert loss).
+    """Return the binary cross-entropy on the cosine of embeddings: the paper's expert loss.
 
-    The cosine is clamped to [0,1]: rounding gives 1 + 1e-7, and embeddings that do not end in ReLU
-    give negatives.
+    The cosine is clamped to [0,1]: rounding gives 1 + 1e-7, and embeddings that do not end in
+    ReLU give negatives.
+
+    Args:
+        audio: (N,D) embeddings of sound.
+        video: (N,D) embeddings of lips.
+        labels: (N,), 1 = in sync.
+
+    Returns:
+        The loss, ().
     """
     cosine = F.cosine_similarity(audio, video, dim=1).clamp(0, 1)
     return _bce(cosine, labels)
 
 
 def sync_loss(audio: Tensor, video: Tensor) -> Tensor:
-    """E_sync of the paper: how far generated lips (N,D) are from their sound (N,D) by the expert's
-    judgement."""
+    """Return E_sync of the paper: the expert's loss of generated lips and their sound.
+
+    Args:
+        audio: (N,D) embeddings of sound.
+        video: (N,D) embeddings of generated lips.
+
+    Returns:
+        The loss, ().
+    """
     return cosine_bce(audio, video, torch.ones_like(audio[:, 0]))
 
 
 def reconstruction(made: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute difference of pictures in [0,1]: L_recon of the papers (LipGAN, Speech2Vid and
-    Wav2Lip alike)."""
+    """Return the mean absolute difference of pictures in [0,1].
+
+    It is L_recon of the papers (LipGAN, Speech2Vid and Wav2Lip alike).
+    """
     return (made - truth).abs().mean()
 
 
 def margin_loss(audio: Tensor, video: Tensor, labels: Tensor, *, margin: float = 1.0) -> Tensor:
-    """LipGAN's contrastive loss of (N,D) embeddings, labels (N,) 1 = in sync (its own code counts
-    the other way round): the squared distance of pairs in sync, and for the others that by which
-    they lie closer than ``margin``, squared."""
+    """Return LipGAN's contrastive loss of embeddings.
+
+    It is the squared distance of pairs in sync, and for the others the square of the amount by
+    which they are closer than ``margin``.
+
+    Args:
+        audio: (N,D) embeddings of sound.
+        video: (N,D) embeddings of lips.
+        labels: (N,), 1 = in sync; LipGAN's own code has the opposite sign.
+        margin: distance from which pairs out of sync cost nothing.
+
+    Returns:
+        The loss, ().
+    """
     # the root of 0 has no gradient
     distance = (audio - video).square().sum(1).clamp_min(1e-12).sqrt()
     return (
@@ -51,12 +78,19 @@ def contrastive(
     apart: int = 2,
     among: Literal["clip", "batch"] = "clip",
 ) -> Tensor:
-    """Which window of sound belongs to which of lips: symmetric cross-entropy over (K,W,D)
-    embeddings of K clips.
+    """Return the symmetric cross-entropy of matching windows of sound with windows of lips.
 
-    starts (K,W): the windows' first frames. Rivals come from the same clip alone, so that neither
-    voice nor face gives the answer away, or from the whole ``batch``; those of a clip that are
-    fewer than ``apart`` frames off are neither right nor wrong.
+    Args:
+        audio: (K,W,D) embeddings of the sound of K clips.
+        video: (K,W,D) embeddings of their lips.
+        starts: (K,W) first frames of the windows.
+        temperature: divides the cosines, ().
+        apart: windows of a clip that are fewer frames off are neither right nor wrong.
+        among: ``clip`` takes rivals from the same clip alone, so that neither voice nor face
+            gives the answer away; ``batch`` takes them from the whole batch.
+
+    Returns:
+        The loss, ().
     """
     if among == "batch":  # one long clip, whose parts lie far apart
         far = (starts.max() + apart) * torch.arange(starts.shape[0], device=starts.device)
@@ -74,13 +108,20 @@ def contrastive(
 
 
 def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: float = 0.1) -> Tensor:
-    """By how much a stretch of lips is found at another shift of its sound than its own: (K,),
-    cross-entropy over shifts.
+    """Return how much a stretch of lips matches another shift of its sound instead of its own.
 
-    video (K,C,D): unit vectors of a stretch's consecutive windows; heard (K,C+2*S,D): those of its
-    sound, from S frames before the first window to S after the last. The windows judge together: a
-    shift's logit is the mean of their cosines over ``temperature``. Shifts of less than ``apart``
-    frames are neither right nor wrong.
+    Cross-entropy over shifts. The windows vote together: a shift's logit is the mean of their
+    cosines over ``temperature``.
+
+    Args:
+        video: (K,C,D) unit vectors of a stretch's consecutive windows.
+        heard: (K,C+2*S,D) unit vectors of its sound, from S frames before the first window to S
+            after the last.
+        apart: shifts of fewer frames are neither right nor wrong.
+        temperature: divides the mean cosine.
+
+    Returns:
+        (K,) losses.
     """
     k, count, _ = video.shape
     shifts = heard.unfold(1, count, 1)  # (K, 2*S+1, D, C)
@@ -93,16 +134,24 @@ def shift_loss(video: Tensor, heard: Tensor, *, apart: int = 3, temperature: flo
 
 
 def slopes(x: Tensor) -> Tensor:
-    """Mean size of the differences of horizontal and of vertical neighbours in (...,H,W).
+    """Return the mean size of the differences of horizontal and of vertical neighbors in (...,H,W).
 
-    Of an error, what blur leaves in it; of a flow, how much it bends.
+    Of an error, this is what blur leaves in it; of a flow, how much it bends.
     """
     return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
 
 
 def mouth(size: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """(1,1,size/2,size): how much the lower half of an aligned crop is mouth, 1 over the lips and
-    the chin's middle, falling to 0.1 at that half's upper edge and to 0 before the others."""
+    """Return how much each pixel of the lower half of an aligned crop belongs to the mouth.
+
+    Args:
+        size: side of the crop in pixels.
+        device: device of the result.
+
+    Returns:
+        (1,1,size/2,size): 1 over the lips and the middle of the chin, falling to 0.1 at the
+        upper border of that half and to 0 before its other borders.
+    """
     y = (torch.arange(size // 2, device=device) + 0.5)[:, None] / size + 0.5
     x = (torch.arange(size, device=device) + 0.5)[None] / size
     radius = (((x - 0.5) / 0.27) ** 2 + ((y - 0.70) / 0.20) ** 2).sqrt()
@@ -110,8 +159,15 @@ def mouth(size: int, *, device: torch.device | str = "cpu") -> Tensor:
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """BCE of the visual-quality discriminator's (N,1) verdicts on photographs and on generated
-    faces."""
+    """Return the BCE of the visual-quality discriminator.
+
+    Args:
+        real: (N,1) verdicts on photographs.
+        fake: (N,1) verdicts on generated faces.
+
+    Returns:
+        The terms by name, () each.
+    """
     return {
         "real": _bce(real, torch.ones_like(real)),
         "fake": _bce(fake, torch.zeros_like(fake)),
@@ -119,14 +175,21 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 
 
 def perceptual_loss(fake: Tensor) -> Tensor:
-    """L_gen as the public code has it (non-saturating): BCE of the (N,1) verdicts against 1."""
+    """Return L_gen as in the public code (non-saturating): BCE of the (N,1) verdicts against 1."""
     return _bce(fake, torch.ones_like(fake))
 
 
 def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-    """How far features (N,C,H,W) are from a teacher's (N,C,H',W'), which are pooled to their grid:
-    the squared distance as a share of the teacher's energy (0: equal, 1: no better than zeros), the
-    mean over layers."""
+    """Return how far features are from a teacher's.
+
+    Args:
+        guessed: per layer (N,C,H,W).
+        wanted: the teacher's, per layer (N,C,H',W'), which are pooled to the same grid.
+
+    Returns:
+        The squared distance as a share of the teacher's energy (0: equal, 1: no better than
+        zeros), the mean over layers, ().
+    """
     shares: list[Tensor] = []
     for mine, other in zip(guessed, wanted, strict=True):
         aim = F.adaptive_avg_pool2d(other, (mine.shape[2], mine.shape[3])).detach().float()
@@ -135,6 +198,6 @@ def feature_loss(guessed: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
 
 
 def _bce(share: Tensor, label: Tensor) -> Tensor:
-    """Of shares in [0,1], in float32: under autocast CUDA refuses it, and bfloat16 has two digits."""
+    """BCE of shares in [0,1], in float32: CUDA refuses it under autocast; bfloat16 has 2 digits."""
     with torch.autocast(share.device.type, enabled=False):
         return F.binary_cross_entropy(share.float(), label.float())

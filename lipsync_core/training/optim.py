@@ -1,5 +1,4 @@
-"""One step downhill: the learning rate as a function of the step, clipping, and the moving average
-of a model."""
+"""Learning-rate schedules, one clipped optimizer step and the moving average of a model."""
 
 import math
 from collections.abc import Callable
@@ -13,12 +12,20 @@ from ..errors import TrainingError
 
 
 class NotFiniteError(TrainingError):
-    """A loss or a gradient is not a finite number; nothing was changed by it."""
+    """A loss or a gradient is not a finite number; the step changed nothing."""
 
 
 def warmup_cosine(total: int, *, warmup: int = 100, least: float = 0.02) -> Callable[[int], float]:
-    """Factor of the learning rate: up over ``warmup`` steps, then down a cosine to ``least`` at
-    ``total``."""
+    """Return a schedule that rises linearly and then falls along a cosine.
+
+    Args:
+        total: the step at which the factor reaches ``least``.
+        warmup: steps of the rise.
+        least: the last factor.
+
+    Returns:
+        A function from the step to the factor of the learning rate, in (0,1].
+    """
 
     def factor(step: int) -> float:
         fall = least + (1 - least) * 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
@@ -28,27 +35,50 @@ def warmup_cosine(total: int, *, warmup: int = 100, least: float = 0.02) -> Call
 
 
 def constant(*, warmup: int = 0) -> Callable[[int], float]:
-    """Factor of the learning rate: up over ``warmup`` steps, then 1, as the paper and the public
-    code have it."""
+    """Return a schedule that rises linearly and stays at 1, as in the paper and public code.
+
+    Args:
+        warmup: steps of the rise.
+
+    Returns:
+        A function from the step to the factor of the learning rate, in (0,1].
+    """
     return lambda step: min(1.0, (step + 1) / max(warmup, 1))
 
 
 def make_schedule(
     kind: Literal["cosine", "constant"], total: int, *, warmup: int
 ) -> Callable[[int], float]:
-    """The factor that a run's settings name."""
+    """Return the schedule that a run's settings name.
+
+    Args:
+        kind: ``cosine`` (`warmup_cosine`) or ``constant``.
+        total: steps of the run.
+        warmup: steps of the rise.
+
+    Returns:
+        A function from the step to the factor of the learning rate, in (0,1].
+    """
     return warmup_cosine(total, warmup=warmup) if kind == "cosine" else constant(warmup=warmup)
 
 
 def step_optimizer(
     loss: Tensor, optimiser: Optimizer, *, rate: float, clip_norm: float = math.inf
 ) -> Tensor:
-    """One step of ``optimiser`` down ``loss`` () at the learning rate ``rate``, with gradients
-    whose norm over all of its parameters is at most ``clip_norm``. Returns the norm before
-    clipping, ().
+    """Take one optimizer step down a loss, with clipped gradients.
 
-    NotFiniteError before anything is changed where the loss or the norm is no finite number. The
-    norm is the same on every rank, so all of them stop.
+    Args:
+        loss: the loss, ().
+        optimiser: the optimizer.
+        rate: the learning rate of this step.
+        clip_norm: largest norm of the gradient over all parameters of the optimizer.
+
+    Returns:
+        The norm before clipping, ().
+
+    Raises:
+        NotFiniteError: the loss or the norm is not finite; raised before anything is changed.
+            The norm is the same on every rank, so all of them stop.
     """
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # pyright: ignore[reportUnknownMemberType]
@@ -64,9 +94,17 @@ def step_optimizer(
 
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, step: int, *, decay: float) -> None:
-    """Move ``average``, a copy of ``model``, towards it in place: average <- keep * average + (1 -
-    keep) * model, with keep = min(decay, (1 + step) / (10 + step)), so that the beginning is
-    forgotten soon. Buffers likewise."""
+    """Move the average of a model towards the model, in place, buffers included.
+
+    average <- keep * average + (1 - keep) * model, with keep = min(decay, (1 + step) / (10 +
+    step)), so that the beginning is soon forgotten.
+
+    Args:
+        average: a copy of the model.
+        model: the model.
+        step: number of the step.
+        decay: largest value of keep, in [0,1).
+    """
     keep = min(decay, (1 + step) / (10 + step))
     for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         old.lerp_(new, 1 - keep) if old.is_floating_point() else old.copy_(new)

@@ -1,4 +1,4 @@
-"""Being asked to end."""
+"""Signals that ask a process to end."""
 
 import signal
 import threading
@@ -17,9 +17,14 @@ _ECHO_S = 3.0
 
 @contextmanager
 def stopping() -> Generator[Callable[[], bool]]:
-    """Inside, a first signal to end only makes the function that is given return True, so that work
-    in progress can be saved; a second one, some seconds later, ends the process as ever. In threads
-    other than the first, signals stay as they are."""
+    """Catch the first signal to end, so that work in progress can be saved.
+
+    A second signal, 3 s or more after the first, ends the process as usual. In threads other
+    than the main one, signals stay as they are.
+
+    Yields:
+        A function that returns whether a signal has come.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -1,4 +1,4 @@
-"""How well an expert finds the offset of clips: the curve of mean cosine distance over shifts."""
+"""Evaluation of sync experts: how well an expert finds the audio offset of clips."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -18,8 +18,17 @@ from .clips import Clip
 def embed(
     model: SyncExpert, faces: Tensor, mels: Tensor, *, batch: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """(audio (W,D), video (W,D)) of every window of faces (N,3,S,S) float and their mel windows
-    (N,1,80,16)."""
+    """Return the embeddings of every window of a clip.
+
+    Args:
+        model: the expert.
+        faces: (N,3,S,S) float.
+        mels: (N,1,80,16) mel windows of the frames.
+        batch: windows per call of the model.
+
+    Returns:
+        (audio (W,D), video (W,D)).
+    """
     window = model.config.window
     count = faces.shape[0] - window + 1
     audio: list[Tensor] = []
@@ -35,25 +44,41 @@ def embed(
 
 
 def crop_center(faces: Tensor, size: int = 96) -> Tensor:
-    """The (N,3,size,size) float centre of uint8 crops with margin."""
+    """Return the (N,3,size,size) float center of uint8 crops with margin."""
     m = (faces.shape[-1] - size) // 2
     return faces[:, :, m : m + size, m : m + size].float() / 255
 
 
 def remove_margin(faces: Tensor, size: int) -> Tensor:
-    """(N,3,C,C) uint8 crops with a margin of a twelfth all round -> (N,3,size,size) float without
-    it."""
+    """Return crops without their margin, scaled to ``size``.
+
+    Args:
+        faces: (N,3,C,C) uint8 crops with a margin of a twelfth on every side.
+        size: side of the result in pixels.
+
+    Returns:
+        (N,3,size,size) float.
+    """
     return resize_faces(crop_center(faces, side_without_margin(faces.shape[-1])), size)
 
 
 def side_without_margin(side: int) -> int:
-    """The side of crops without their margin: of s + 2 (s // 12) px it is s, whatever s is."""
+    """Return the side of crops without their margin: s for crops of s + 2 (s // 12) pixels."""
     return side - 2 * (side // 14)
 
 
 def scale_with_margin(faces: Tensor, size: int) -> Tensor:
-    """(...,3,C,C) uint8 crops with their margin, for drawing ``size`` px from: floats in [0,1],
-    larger ones made smaller, since sampling alone would let them alias."""
+    """Scale crops with their margin so that ``size`` pixels can be sampled from them.
+
+    Larger crops are made smaller, since sampling alone would let them alias.
+
+    Args:
+        faces: (...,3,C,C) uint8.
+        size: side of the sampled crop in pixels.
+
+    Returns:
+        Floats in [0,1].
+    """
     x = faces.float() / 255
     if side_without_margin(faces.shape[-1]) <= size:
         return x
@@ -61,7 +86,7 @@ def scale_with_margin(faces: Tensor, size: int) -> Tensor:
 
 
 def resize_faces(faces: Tensor, size: int) -> Tensor:
-    """Faces (N,3,S,S) -> (N,3,size,size)."""
+    """Resize faces (N,3,S,S) to (N,3,size,size)."""
     return (
         faces
         if faces.shape[-1] == size
@@ -70,10 +95,19 @@ def resize_faces(faces: Tensor, size: int) -> Tensor:
 
 
 def draw_pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Tensor, Tensor]:
-    """Which window's sound to show to each of the (K,W) windows that begin at ``starts``, and
-    whether it is the right one: index (K,W) into W, labels (K,W) float. Half of the time the own
-    one, otherwise one of the same clip at least ``apart`` frames off; a window that has none of
-    these keeps its own."""
+    """Draw the window of sound that each window of lips is paired with.
+
+    Half of the windows get their own; the others get one of the same clip at least ``apart``
+    frames off. A window without such a rival keeps its own.
+
+    Args:
+        starts: (K,W) first frames of the windows.
+        rng: the generator.
+        apart: least distance of a wrong window, in frames.
+
+    Returns:
+        (index (K,W) into W, labels (K,W) float, 1 = its own).
+    """
     far = (starts[:, :, None] - starts[:, None]).abs() >= apart  # (K,W,W)
     own = torch.eye(starts.shape[1], dtype=torch.bool).expand_as(far)
     right = (torch.rand(starts.shape, generator=rng) < 0.5) | ~far.any(2)
@@ -84,7 +118,16 @@ def draw_pairs(starts: Tensor, rng: torch.Generator, *, apart: int) -> tuple[Ten
 def score_expert_on_clips(
     model: SyncExpert, clips: Sequence[Clip], *, apart: int
 ) -> Mapping[str, float]:
-    """What an expert makes of whole clips: means over speakers of ``score_expert``."""
+    """Return the means over speakers of `score_expert`.
+
+    Args:
+        model: the expert.
+        clips: whole clips.
+        apart: least distance of wrong windows, in frames.
+
+    Returns:
+        The figures of `score_expert`.
+    """
     by_speaker: dict[str, list[Mapping[str, float]]] = {}
     for clip in clips:
         by_speaker.setdefault(clip.speaker, []).append(score_expert(model, clip, apart=apart))
@@ -97,10 +140,22 @@ def score_expert_on_clips(
 
 @torch.inference_mode()
 def score_expert(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, float]:
-    """What an expert makes of one clip: ``within_one``, 1 where it finds the offset at 0 within a
-    frame; ``confidence``, of that offset; ``off_sync``, the share of windows that lie closer to
-    their own sound than to one drawn at least ``apart`` frames off; ``bce``, the paper's loss on
-    those pairs (0.69 is a guess). TrainingError where it gives no finite embedding."""
+    """Return an expert's scores on one clip.
+
+    Args:
+        model: the expert.
+        clip: the clip.
+        apart: least distance of wrong windows, in frames.
+
+    Returns:
+        ``within_one``: 1 if the expert finds the offset at 0 within a frame; ``confidence`` of
+        that offset; ``off_sync``: share of windows that are closer to their own sound than to
+        one drawn at least ``apart`` frames off; ``bce``: the paper's loss on those pairs (0.69
+        is a guess).
+
+    Raises:
+        TrainingError: the expert gives an embedding that is not finite.
+    """
     at = next(model.parameters()).device
     faces = remove_margin(clip.frames(0, len(clip.faces)), model.config.size)
     mels = clip.windows(model.config.features, 0, len(clip.faces))
@@ -108,7 +163,7 @@ def score_expert(model: SyncExpert, clip: Clip, *, apart: int) -> Mapping[str, f
     if not bool(audio.isfinite().all() & video.isfinite().all()):
         raise TrainingError(
             f"the held-out clip {clip.name} gives no finite embedding; look at its data, or "
-            "prepare anew"
+            "prepare again"
         )
     offset, confidence = find_offset(offset_curve(audio, video))
     starts = torch.arange(len(video))

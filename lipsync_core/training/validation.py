@@ -1,4 +1,4 @@
-"""What a generator is worth while it learns: on held-out clips, by a judge that did not teach it."""
+"""Validation of generators on held-out clips, by a judge that did not train them."""
 
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -27,10 +27,18 @@ _GAIN_DB = (
 
 
 def choose_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
-    """At most ``most`` of ``clips``, of as many speakers as there are, always the same ones.
+    """Choose at most ``most`` clips of as many speakers as possible, always the same ones.
 
-    TrainingError for fewer than 1, and where one is left alone that is too short to be dubbed with
-    its own sound.
+    Args:
+        clips: the clips to choose from.
+        most: largest number of clips.
+
+    Returns:
+        The chosen clips.
+
+    Raises:
+        TrainingError: ``most`` is below 1, or a single clip is left that is too short to be
+            dubbed with its own sound.
     """
     if most < 1:
         raise TrainingError(f"{most} clips would be judged; wanted 1 or more")
@@ -52,11 +60,21 @@ def score_generator(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Evaluation:
-    """The figures of ``compare_pictures``, means over speakers of their clips' means, with faces to
-    look at.
+    """Return the figures of ``compare_pictures`` and a score, with faces to look at.
 
-    Score: the gain over copying in units of 3 dB and the judge's confidence in units of that of
-    real video, each at most 1.
+    The figures are means over speakers of the means of their clips. The score adds the gain
+    over copying in units of 3 dB and the judge's confidence in units of that of real video,
+    each at most 1.
+
+    Args:
+        model: the generator.
+        clips: held-out clips.
+        judge: the expert that scores.
+        teacher: the expert that the generator is trained with, if any.
+        voices: clips whose sound is used for dubs; the next clip by default.
+
+    Returns:
+        The evaluation.
     """
     rows: dict[str, list[dict[str, float]]] = {}
     pictures: list[Tensor] = []
@@ -87,24 +105,35 @@ def compare_pictures(
     teacher: SyncExpert | None = None,
     voices: Sequence[Clip] | None = None,
 ) -> Iterator[tuple[dict[str, float], Tensor]]:
-    """What ``model``, in evaluation mode, makes of each of ``clips``.
+    """Compare what a generator in evaluation mode draws for each clip with the clip.
 
-    A clip is rebuilt from its own sound and frames half a clip away, and dubbed with the sound of
-    the next clip, or of ``voices`` in turn, every frame its own reference, as in use; a clip alone
-    with its own sound of half a clip away, or copying would be in sync. Gives figures, and faces
-    (3,C,3,S,S) as they are, rebuilt and dubbed:
+    A clip is rebuilt from its own sound and frames half a clip away, and dubbed with the sound
+    of the next clip, or of ``voices`` in turn, every frame being its own reference, as in use.
+    A single clip is dubbed with its own sound of half a clip away, or copying would be in sync.
 
-    - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the frames half a clip away as
-      they are; ``l1`` of the crop
-    - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C and
-      LSE-D), and 1 where it finds the offset at 0 within one frame; ``rebuilt_confidence``,
-      ``rebuilt_distance``; ``real``: its confidence of the clip itself
-    - ``flicker``: mean change from frame to frame of the dub's lower half beyond the source's own,
-      in levels of 255
-    - ``sync``, where there is a ``teacher``: E_sync of the rebuilt faces
+    Args:
+        model: the generator.
+        clips: held-out clips.
+        judge: the expert that scores.
+        teacher: the expert that the generator is trained with, if any.
+        voices: clips whose sound is used for dubs.
 
-    TrainingError where the judge wants crops that were cut otherwise, and for a clip alone of fewer
-    than 32 frames.
+    Yields:
+        Figures and faces (3,C,3,S,S): the clip's own, rebuilt and dubbed. The figures:
+
+        - ``psnr``, ``copied``: dB of the lower half, rebuilt, and of the unchanged frames half
+          a clip away; ``l1`` of the crop
+        - ``confidence``, ``distance``, ``within_one``: by ``judge`` of the dub (L2, as LSE-C
+          and LSE-D), and 1 if it finds the offset at 0 within one frame;
+          ``rebuilt_confidence``, ``rebuilt_distance``; ``real``: its confidence of the clip
+          itself
+        - ``flicker``: mean change from frame to frame of the dub's lower half beyond the
+          source's own, in levels of 255
+        - ``sync``, if there is a ``teacher``: E_sync of the rebuilt faces
+
+    Raises:
+        TrainingError: the judge takes crops that were cut differently, or there is a single
+            clip of fewer than 32 frames.
     """
     for i, clip in enumerate(clips):
         if clip.framing.kind != judge.config.framing.kind:
@@ -155,7 +184,7 @@ def _examined(
 
 
 def _away(clip: Clip) -> int:
-    """Half of the frames of a clip that are looked at, which must lie beyond the judge's search."""
+    """Return half of the clip's frames under evaluation, which must exceed the judge's search."""
     count = min(len(clip.faces), _FRAMES)
     if count // 2 <= SEARCH:
         raise TrainingError(
@@ -175,7 +204,7 @@ def _drawn(
     away: int = 0,
     batch: int = 32,
 ) -> Tensor:
-    """Faces (N,3,S,S) beside the sound of ``voice``, turned by ``away`` frames."""
+    """Draw faces (N,3,S,S) to the sound of ``voice``, shifted by ``away`` frames."""
     sound = voice.windows(model.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     shots = reference.repeat(1, model.config.references, 1, 1)
     with autocast_training(faces.device):
@@ -189,8 +218,7 @@ def _drawn(
 def _verdict(
     judge: SyncExpert, voice: Clip, faces: Tensor, *, away: int = 0
 ) -> tuple[int, float, float]:
-    """Offset, confidence and distance of faces (N,3,S,S) beside the sound of ``voice``, turned by
-    ``away`` frames."""
+    """Return the offset, confidence and distance of faces and a voice ``away`` frames off."""
     looked = resize_faces(faces, judge.config.size)
     heard = voice.windows(judge.config.features, 0, len(faces)).roll(away, 0).to(faces.device)
     sound, video = embed(judge, looked, heard)
@@ -199,7 +227,7 @@ def _verdict(
 
 
 def _psnr(made: Tensor, truth: Tensor) -> float:
-    """dB of the lower half, the mean of frames."""
+    """Return the dB of the lower half, the mean of frames."""
     half = truth.shape[2] // 2
     return float(
         -10 * (made - truth)[:, :, half:].square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean()
