@@ -370,7 +370,7 @@ def _call(line: list[str]) -> str:
             raise Refused(f"{end.code}: {complained.getvalue()}") from None
     finally:
         sys.argv = before
-        logging.getLogger().handlers.clear()  # they write to where nobody looks any more
+        logging.getLogger().handlers.clear()  # their streams are no longer read
     return printed.getvalue()
 
 
@@ -1170,7 +1170,7 @@ def _run(out: Path, inputs: Path | None, only: str, keep: Path | None) -> int:
 
     Args:
         out: The JSON file that is written.
-        inputs: Folder of the inputs; by default they are made anew.
+        inputs: Folder of the inputs; by default they are made again.
         only: Cases whose names have this text.
         keep: Where to keep pictures.
 

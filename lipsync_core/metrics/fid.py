@@ -1,5 +1,7 @@
-"""Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid computes it, from moments that
-stream and merge."""
+"""Compute the Frechet Inception Distance (Heusel et al. 2017) from moments that stream and merge.
+
+The figures agree with those of pytorch-fid.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,9 +26,15 @@ _BLOCK = 256  # rows per product: large enough for BLAS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """What is known of ``count`` feature vectors: their ``mean`` (D,) and ``scatter`` (D,D), the
-    sum of outer products of what deviates from the mean; float64. A few MB that travel between
-    machines (32 MiB for D = 2048)."""
+    """Mean and scatter of a set of feature vectors: a few MB that can travel between machines.
+
+    They take 32 MiB for D = 2048.
+
+    Attributes:
+        count: Number of feature vectors.
+        mean: (D,) float64 mean.
+        scatter: (D,D) float64 sum of the outer products of the deviations from the mean.
+    """
 
     count: int
     mean: Tensor
@@ -34,19 +42,36 @@ class Moments:
 
     @classmethod
     def none(cls, width: int = FEATURES) -> "Moments":
+        """Return the moments of no features, of ``width`` dimensions."""
         zeros = torch.zeros(width, width, dtype=torch.float64)
         return cls(0, zeros[0].clone(), zeros)
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
-        """Of (N,D) numbers, N at least 1."""
+        """Compute the moments of a batch of features.
+
+        Args:
+            features: (N,D) numbers, N at least 1.
+
+        Returns:
+            Their moments, on the CPU in float64.
+        """
         rows = features.detach().to("cpu", torch.float64)
         mean = rows.mean(0)
         rows = rows - mean
         return cls(len(rows), mean, rows.T @ rows)
 
     def merged(self, other: "Moments") -> "Moments":
-        """Of both together (Chan, Golub and LeVeque 1983: no large sums that cancel)."""
+        """Return the moments of both sets together.
+
+        The update is that of Chan, Golub and LeVeque (1983), in which no large sums cancel.
+
+        Args:
+            other: Moments of other features of the same width.
+
+        Returns:
+            The moments of the union.
+        """
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count
@@ -60,18 +85,31 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """(D,D), divided by N-1 as numpy.cov does."""
+        """(D,D) covariance, divided by N-1 as numpy.cov does.
+
+        ValueError for fewer than 2 images.
+        """
         if self.count < 2:
             raise ValueError(f"{self.count} images have no covariance; wanted at least 2")
         return self.scatter / (self.count - 1)
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """|m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^1/2), never below 0.
+    """Compute the Frechet distance |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^1/2) of two sets.
 
     The trace of the root comes from eigenvalues of the symmetric C1^1/2 C2 C1^1/2, which are those
-    of C1 C2: it needs no general matrix root, and stays exact where a covariance is singular (fewer
+    of C1 C2: it needs no general matrix root, and stays exact when a covariance is singular (fewer
     images than features).
+
+    Args:
+        first: Moments of the first set.
+        second: Moments of the second set, of the same width.
+
+    Returns:
+        The distance, 0 or more; lower is better, 0 for equal moments.
+
+    Raises:
+        ValueError: If a set has fewer than 2 images.
     """
     c1, c2 = first.covariance, second.covariance
     values, vectors = torch.linalg.eigh(c1)
@@ -88,9 +126,15 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FIDResult:
-    """``distance`` between ``real`` and ``generated`` many images, of whole frames or of faces
-    alone (``region``). Results of two regions do not compare. ``note`` says what makes the figure
-    weak."""
+    """FID of generated images against real ones; results of two regions are not comparable.
+
+    Attributes:
+        distance: Frechet distance, 0 or more, lower is better.
+        region: Whether whole frames or only faces were compared.
+        real: Number of real images.
+        generated: Number of generated images.
+        note: Why the figure is unreliable; None if it is reliable.
+    """
 
     distance: float
     region: Region
@@ -100,15 +144,22 @@ class FIDResult:
 
 
 class FID:
-    """The distance of two streams of images.
+    """Frechet Inception Distance of two streams of images: 0 or more, lower is better.
 
-    ``network``: ``load_model("fid-inception", kind="fid_inception")``, which is folded in place.
-    ``region``: whole frames, or faces cut along the detector's box at their own resolution: the
-    paper does not say which, and the figures differ by multiples.
+    Formula: |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^1/2) of the means and covariances of 2048
+    Inception features (Heusel et al. 2017).
 
-    Images are taken in passes of a fixed size and in float64 beyond the network, so that a sequence
-    of images gives one result however it is batched. The results of two halves that were merged
-    agree with the whole to rounding.
+    Images are embedded in batches of a fixed size, and their features accumulate in float64, so a
+    sequence of images gives one result however it is batched. The results of two merged halves
+    agree with the whole up to rounding.
+
+    Args:
+        network: ``load_model("fid-inception", kind="fid_inception")``, which is folded in place.
+        region: Whole frames, or faces cut along the detector's box at their own resolution. The
+            paper does not say which it uses, and the figures differ by multiples.
+
+    Raises:
+        ValueError: If ``region`` is unknown.
     """
 
     def __init__(self, network: Inception, *, region: Region) -> None:
@@ -120,9 +171,15 @@ class FID:
         self._streams = {"real": MomentStream(), "generated": MomentStream()}
 
     def update(self, frames: Frames, side: Side, *, track: FaceTrack | None = None) -> None:
-        """Count these frames, or the faces of ``track`` in them.
+        """Add these frames, or the faces of ``track`` in them.
 
-        ``track`` is wanted for faces and refused for frames.
+        Args:
+            frames: The next frames.
+            side: Whether the frames are ``real`` or ``generated``.
+            track: Face track; required for faces, refused for whole frames.
+
+        Raises:
+            ValueError: If ``track`` does not match the region.
         """
         if (track is None) != (self.region == "frame"):
             raise ValueError(
@@ -136,17 +193,37 @@ class FID:
                 waiting.clear()
 
     def moments(self, side: Side) -> Moments:
-        """Of all images of that side up to now: what a worker sends home."""
+        """Return the moments of all images of one side so far, which a worker can send elsewhere.
+
+        Args:
+            side: ``real`` or ``generated``.
+
+        Returns:
+            Their moments.
+        """
         waiting = self._images[side]
         done = self._streams[side].compute()
         return done.merged(Moments.of(_embed(waiting, self._network))) if waiting else done
 
     def merge(self, side: Side, moments: Moments) -> None:
-        """Count what another worker has seen as well."""
+        """Add the moments that another worker gathered.
+
+        Args:
+            side: ``real`` or ``generated``.
+            moments: What ``FID.moments`` of the other worker returned.
+        """
         self._streams[side].merge(moments)
 
     def compute(self) -> FIDResult:
-        """ValueError where a side has fewer than 2 images."""
+        """Compute the distance of the images gathered so far.
+
+        Returns:
+            The distance and the image counts, with a note if there are no more images than
+            features.
+
+        Raises:
+            ValueError: If a side has fewer than 2 images.
+        """
         real, fake = self.moments("real"), self.moments("generated")
         distance = frechet_distance(real, fake)
         few = min(real.count, fake.count)
@@ -161,9 +238,16 @@ class FID:
 def extract_features(
     network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None
 ) -> Tensor:
-    """(N, 2048) float32 on the CPU: what ``FID`` takes the moments of, image by image, to be kept
-    and counted elsewhere. Of the faces of ``track``, or of whole frames. ``network`` is folded in
-    place."""
+    """Extract the Inception features whose moments ``FID`` uses, to be stored and used elsewhere.
+
+    Args:
+        network: Inception network, which is folded in place.
+        frames: Pieces of a clip.
+        track: Face track to embed the visible faces of; None for whole frames.
+
+    Returns:
+        (N,2048) float32 features on the CPU, one row per image.
+    """
     network = prepare_for_inference(network)
     waiting: list[Tensor] = []
     found: list[Tensor] = []
@@ -178,8 +262,10 @@ def extract_features(
 
 
 def _cut_images(frames: Frames, track: FaceTrack | None, network: Inception) -> Iterator[Tensor]:
-    """(1,3,S,S) each frame, or each visible face, as the network takes it, stretched by itself:
-    sizes may differ."""
+    """Yield each frame or visible face as a (1,3,S,S) network input.
+
+    Each image is resized by itself, because sizes may differ.
+    """
     faces = (
         frames.pixels
         if track is None
@@ -199,14 +285,18 @@ def _embed(images: list[Tensor], network: Inception) -> Tensor:
 
 
 class MomentStream:
-    """Moments of features that come in pieces; the pieces' sizes change nothing, not one bit."""
+    """Moments of features that arrive in pieces; their sizes do not change the result by a bit.
+
+    Args:
+        width: Dimensions of the features.
+    """
 
     def __init__(self, width: int = FEATURES) -> None:
         self._done = Moments.none(width)
         self._rows: list[Tensor] = []
 
     def update(self, features: Tensor) -> None:
-        """(N,D) features."""
+        """Add (N,D) features."""
         for row in features.detach().to("cpu", torch.float64).clone():
             self._rows.append(row)
             if len(self._rows) == _BLOCK:
@@ -214,9 +304,9 @@ class MomentStream:
                 self._rows = []
 
     def merge(self, moments: Moments) -> None:
-        """Count these as well."""
+        """Add the moments of other features."""
         self._done = self._done.merged(moments)
 
     def compute(self) -> Moments:
-        """Of everything up to now; more may follow."""
+        """Return the moments of all features so far; more may follow."""
         return self._done.merged(Moments.of(torch.stack(self._rows))) if self._rows else self._done

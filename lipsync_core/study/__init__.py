@@ -1,7 +1,6 @@
-"""A blind listening-and-looking test: people judge clips of several methods side by side (paper,
-section 5: 14 raters).
+"""Run a blind test in which people judge clips of several methods side by side (paper, section 5).
 
-``create`` builds a folder, ``server`` lets people vote in it, ``report`` alone tells which method
-was which. The folder: ``study.sqlite`` (plan and votes), ``media/`` (the clips under random names),
-``links.csv`` (the raters' secret links).
+``create`` builds a folder, ``server`` lets people vote in it, and only ``report`` reveals which
+method was which. The folder holds ``study.sqlite`` (plan and votes), ``media/`` (the clips under
+random names) and ``links.csv`` (the raters' secret links).
 """

@@ -1,5 +1,7 @@
-"""MP4 files that do not say who made them: metadata emptied in place, so that no sample and no time
-stamp moves."""
+"""Remove from MP4 files whatever names their maker.
+
+Metadata is emptied in place, so that no sample and no time stamp moves.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,8 @@ _NESTED = {b"moov", b"trak"}
 def clear_metadata(path: Path) -> None:
     """Turn every box of user data and metadata into free space of the same size.
 
-    Writes into ``path`` itself.
+    Args:
+        path: MP4 file; it is changed in place.
     """
     with path.open("r+b") as file:
         for kind, start, body, end in list(_boxes(file, 0, path.stat().st_size)):
@@ -25,7 +28,11 @@ def clear_metadata(path: Path) -> None:
 
 
 def is_h264(path: Path) -> bool:
-    """Whether a track's sample description says AVC."""
+    """Return whether a track's sample description says AVC.
+
+    Args:
+        path: MP4 file.
+    """
     with path.open("rb") as file:
         for kind, _, body, end in _boxes(file, 0, path.stat().st_size):
             if kind == b"trak":
@@ -37,8 +44,10 @@ def is_h264(path: Path) -> bool:
 
 
 def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """(kind, start, start of the body, end) of the boxes between two positions, and of those in
-    ``_NESTED`` ones."""
+    """Yield (kind, start, start of the body, end) of the boxes between two positions.
+
+    Boxes inside those in ``_NESTED`` are included.
+    """
     while start + 8 <= stop:
         file.seek(start)
         size, kind = int.from_bytes(file.read(4)), file.read(4)

@@ -1,5 +1,7 @@
-"""Folders of clips -> a study: the same clip of each method is found by its file name and copied
-under a random one."""
+"""Create a study from folders of clips, one folder for each method.
+
+The clips of different methods are matched by file name and copied under random names.
+"""
 
 import csv
 import os
@@ -25,9 +27,14 @@ SUFFIXES = (".mp4", ".m4v", ".mov")
 
 @dataclass(frozen=True, slots=True)
 class CreatedStudy:
-    """A new study: ``links`` names the file with one secret link for each rater.
+    """Describe a new study.
 
-    ``tasks`` are screens to be judged.
+    Attributes:
+        folder: Folder of the study.
+        links: File with one secret link for each rater.
+        clips: Number of clips that are judged.
+        tasks: Number of screens that are judged.
+        warnings: One sentence for each oddity of the clips.
     """
 
     folder: Path
@@ -48,16 +55,26 @@ def create_study(
     title: str = "Which talking face looks right?",
     seed: int = 0,
 ) -> CreatedStudy:
-    """Build the study in ``folder``, which must not exist yet; it appears whole or not at all.
+    """Build the study in ``folder``, which appears whole or not at all.
 
-    methods: a folder of clips (.mp4, .m4v, .mov; best H.264 in 4:2:0) for each method's name. A
-    clip is one file name; it must be there for every method, or with ``common_only`` those that are
-    not everywhere are left out with a warning. raters: 14 in the paper. side_by_side: clips on one
-    screen. clips_per_rater: all by default. seed: draws the plan; the links and the names of the
-    copies are always new. title: what raters read above the questions.
+    Args:
+        folder: Folder of the study; it must not exist yet.
+        methods: A folder of clips (.mp4, .m4v, .mov; best H.264 in 4:2:0) for each method's name.
+            A clip is one file name, and every method must have it unless ``common_only`` is set.
+        raters: Number of raters (14 in the paper).
+        side_by_side: Number of clips on one screen.
+        clips_per_rater: Number of clips that each rater judges; None for all.
+        common_only: Leave out, with a warning, the clips that some method lacks.
+        title: Text that raters read above the questions.
+        seed: Seed of the plan; the links and the names of the copies are always new.
 
-    StudyError when clips are missing or ``folder`` exists, MediaError for a file without a picture,
-    ValueError for numbers that allow no study.
+    Returns:
+        The paths, counts and warnings of the new study.
+
+    Raises:
+        StudyError: Clips are missing, or ``folder`` exists.
+        MediaError: A file has no picture.
+        ValueError: The numbers allow no study.
     """
     if folder.exists():
         raise StudyError(
@@ -107,7 +124,7 @@ def create_study(
 def _find_common_clips(
     methods: Mapping[str, Path], common_only: bool, warnings: list[str]
 ) -> list[str]:
-    """File names that every method has, sorted."""
+    """Return the file names that every method has, sorted."""
     if len(methods) < 2:
         raise ValueError(
             f"{len(methods)} methods; wanted at least two, each with its folder of clips"
@@ -142,7 +159,7 @@ def _find_common_clips(
 
 
 def _check_clips(paths: list[Path]) -> Iterator[str]:
-    """What is odd about the files of one clip. MediaError for one without a picture."""
+    """Yield what is odd about the files of one clip; MediaError for one without a picture."""
     seconds: list[float] = []
     for path in paths:
         info = media.probe(path)
@@ -162,9 +179,9 @@ def _check_clips(paths: list[Path]) -> Iterator[str]:
 
 
 def _copy_clip(path: Path, folder: Path) -> str:
-    """The id under which a clip is served.
+    """Copy a clip and return the id under which it is served.
 
-    A copy, no link: what was judged must stay what it was.
+    A copy, no link: the study must keep the file that the raters judged.
     """
     name = secrets.token_hex(12)
     target = folder / f"{name}.mp4"
@@ -176,8 +193,10 @@ def _copy_clip(path: Path, folder: Path) -> str:
 
 @contextmanager
 def _make_folder(folder: Path) -> Generator[Path]:
-    """A new folder under a temporary name beside ``folder``, renamed when the block ends, removed
-    if it raises."""
+    """Yield a new temporary folder beside ``folder``.
+
+    It is renamed when the block ends, and removed if the block raises.
+    """
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

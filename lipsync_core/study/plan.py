@@ -1,5 +1,4 @@
-"""Who judges which clips of which methods, in which order and on which side: a balanced plan, drawn
-with a seed."""
+"""Draw a balanced plan: the clips, methods, order and sides that each rater judges."""
 
 import random
 from dataclasses import dataclass
@@ -9,8 +8,14 @@ from math import lcm
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One screen: ``rater`` judges ``methods`` (indices, from left to right) on ``clip`` as
-    question number ``position``."""
+    """Describe one screen.
+
+    Attributes:
+        rater: Index of the rater.
+        position: Index of the question in the rater's order.
+        clip: Index of the clip.
+        methods: Indices of the methods, from left to right.
+    """
 
     rater: int
     position: int
@@ -19,8 +24,16 @@ class Task:
 
 
 def make_latin_rows(n: int) -> list[list[int]]:
-    """Orders of n things in which each is in each place, and next after each other one, equally
-    often: a Williams square (Williams 1949). n rows for even n; for odd n the mirrored rows too."""
+    """Return balanced orders of ``n`` things: a Williams square (Williams 1949).
+
+    Each thing is equally often in each place, and equally often next after each other thing.
+
+    Args:
+        n: Number of things.
+
+    Returns:
+        ``n`` rows for even ``n``; for odd ``n`` the mirrored rows too.
+    """
     # 0, 1, n-1, 2, n-2, ...
     first = [(i + 1) // 2 if i % 2 else (n - i // 2) % n for i in range(n)]
     rows = [[(item + row) % n for item in first] for row in range(n)]
@@ -36,12 +49,25 @@ def draw_plan(
     clips_per_rater: int | None = None,
     seed: int = 0,
 ) -> list[Task]:
-    """A task for every rater and each of that rater's clips (all, or ``clips_per_rater``).
+    """Draw a task for every rater and each of that rater's clips.
 
-    Counts differ by at most one: how often a clip is judged; how often an arrangement (which
-    methods, in which places) occurs in all, and how often with one clip. Within a rater
-    arrangements take turns too, and clips take turns in every place of the raters' orders
-    (``make_latin_rows``). ValueError for numbers that allow no study.
+    Three counts differ by at most one: how often a clip is judged, how often an arrangement (methods
+    in places) occurs in all, and how often it occurs with one clip. Within a rater arrangements take
+    turns too, and clips take turns in every place of the raters' orders (``make_latin_rows``).
+
+    Args:
+        raters: Number of raters.
+        clips: Number of clips.
+        methods: Number of methods.
+        side_by_side: Number of clips on one screen.
+        clips_per_rater: Number of clips that each rater judges; None for all.
+        seed: Seed of the draw.
+
+    Returns:
+        The tasks of all raters.
+
+    Raises:
+        ValueError: The numbers allow no study.
     """
     per_rater = clips if clips_per_rater is None else clips_per_rater
     if raters < 1 or not 2 <= side_by_side <= methods or not 1 <= per_rater <= clips:
@@ -59,7 +85,7 @@ def draw_plan(
     tasks: list[Task] = []
     for rater in range(raters):
         if rater % len(orders) == 0:
-            # a new square for the next raters: nobody could learn the pattern
+            # a new square for the next raters, so that no rater can learn the pattern
             chance.shuffle(relabel)
         for position, place in enumerate(orders[rater % len(orders)]):
             t = rater * per_rater + relabel[place]
@@ -73,7 +99,7 @@ def draw_plan(
 def _make_arrangements(
     methods: int, side_by_side: int, chance: random.Random
 ) -> list[tuple[int, ...]]:
-    """Every choice of methods in every row of its square.
+    """Return every choice of methods in every row of its square.
 
     Each sweep shows every choice once, before any comes again.
     """
