@@ -238,8 +238,7 @@ class FID:
 def extract_features(
     network: Inception, frames: Iterable[Frames], *, track: FaceTrack | None = None
 ) -> Tensor:
-    """Extract the Inception features whose moments ``FID`` computes, to be stored and used
-    elsewhere.
+    """Extract the Inception features whose moments ``FID`` uses, to be stored and used elsewhere.
 
     Args:
         network: Inception network, which is folded in place.

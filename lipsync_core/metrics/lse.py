@@ -1,15 +1,15 @@
-"""The reference protocol: SyncNet scores as the public scripts give them, for comparison with
-published LSE-D and LSE-C.
+"""Compute LSE-D and LSE-C by the protocol of the public scripts, to compare with published ones.
 
-What the scripts of joonson/syncnet_python and of Wav2Lip's evaluation do is kept, doubtful or not:
-vectors of zeros stand where there is no sound to compare with, the last window is dropped, 25
-frames a second are taken for granted, and the best shift of 15 frames either way counts. LSE-D is
+This follows the scripts of joonson/syncnet_python and of Wav2Lip's evaluation, including their
+doubtful choices: zero vectors stand for missing audio, the last window is dropped, 25 frames a
+second are assumed, and the best shift within 15 frames either way counts. LSE-D is
 ``SyncScore.distance`` and LSE-C ``SyncScore.confidence`` of a score of this module, and of no
-other. Left out: the scripts write frames and crops as MPEG-4 and JPEG and read them back, which
-blurs them; here they stay as they are, so figures may differ from theirs in the second decimal.
+other. One step is left out: the scripts write frames and crops as MPEG-4 and JPEG and read them
+back, which blurs them; here they stay as they are, so figures may differ from theirs in the second
+decimal.
 
-All frames here are 25 a second, all sound is mono at 16 kHz: 640 samples a frame.
-``models.layers.fold`` makes the network a tenth quicker.
+All frames here are 25 a second, and all audio is mono at 16 kHz: 640 samples a frame.
+``models.layers.fold`` makes the network a tenth faster.
 """
 
 import math
@@ -33,23 +33,33 @@ _SAMPLES_PER_FRAME = 640
 _SMOOTHING = 9  # frames, median of the confidence over time
 # syncnet_python's run_pipeline.py, defaults:
 _MIN_TRACK = 100  # frames: shots of fewer and tracks of no more give no score
-_MAX_GAP = 25  # frames without a face that a track survives
+_MAX_GAP = 25  # frames without a face that a track may bridge
 _MIN_OVERLAP = 0.5  # of a face and the track's last one, intersection over union
 _MIN_FACE = 100  # px, mean of the longer side
 _STEADYING = 13  # frames, median of place and size
-# reach of the crop from the middle of the face, in half sides of it
+# reach of the crop from the center of the face, in half sides of its box
 _ABOVE, _BELOW, _BESIDE = 1.0, 1.8, 1.4
-_GREY = 110  # outside the frame
+_GRAY = 110  # pixel value outside the frame
 
 
 def measure_lse(lip: Tensor, sound: Tensor) -> SyncScore:
-    """The score of embeddings (L,1024) of lips and of the sound at the same frames.
+    """Compute LSE-D and LSE-C from embeddings of the lips and of the audio.
 
-    L 0 gives none, and says so.
+    LSE-D is the lowest mean Euclidean distance over the 31 shifts (0 or more, lower is better),
+    LSE-C the median of the mean distances less that minimum (0 or more, higher is better).
 
-    ``curve`` holds the mean Euclidean distances over the 31 shifts, with zeros for the sound before
-    the first and after the last; ``frame_confidence`` its median less the distance at the best
-    shift, frame by frame, smoothed.
+    Args:
+        lip: (L,1024) embeddings of the lips.
+        sound: (L,1024) embeddings of the audio at the same frames.
+
+    Returns:
+        The score: ``curve`` holds the mean distances over the 31 shifts, with zero vectors for the
+            audio before the first frame and after the last; ``frame_confidence`` the median of the
+            curve less the distance at the best shift, frame by frame, smoothed. L = 0 gives NaN
+            figures and a reason.
+
+    Raises:
+        ValueError: If the two shapes differ.
     """
     if lip.ndim != 2 or lip.shape != sound.shape:
         raise ValueError(
@@ -98,46 +108,53 @@ def _make_empty_score() -> SyncScore:
 
 
 def _running_median(x: Tensor, width: int) -> Tensor:
-    """(N,) medians over ``width`` (odd) neighbours.
+    """Return (N,) medians over ``width`` (odd) neighbors.
 
-    Beyond the ends stand zeros, as in scipy.signal.medfilt.
+    Values beyond the ends are zeros, as in scipy.signal.medfilt.
     """
     return F.pad(x, (width // 2, width // 2)).unfold(0, width, 1).median(1).values
 
 
 class ReferenceScore:
-    """The score of one face: pictures go in as they come, and only their embeddings (4 kB a frame)
-    are kept. The result does not depend on how many come at once."""
+    """LSE-D and LSE-C of one face whose pictures arrive in pieces.
+
+    Only the embeddings (4 kB a frame) are kept. The size of the pieces does not change the result.
+
+    Args:
+        syncnet: SyncNet.
+        audio: Audio from the first picture on, mono at 16 kHz.
+    """
 
     def __init__(self, syncnet: SyncNet, audio: Audio) -> None:
         """``audio``: the sound from the first picture on, mono at 16 kHz."""
         self._syncnet, self._audio = syncnet, audio
-        # windows that the sound allows
-        self._heard = max(0, audio.samples.shape[1] // _SAMPLES_PER_FRAME - WINDOW)
+        # windows for which there is audio
+        self._allowed = max(0, audio.samples.shape[1] // _SAMPLES_PER_FRAME - WINDOW)
         self._waiting = torch.empty((0, SIZE, SIZE, 3), dtype=torch.uint8)
-        self._lips = torch.empty(self._heard, syncnet.config.embedding)
+        self._lips = torch.empty(self._allowed, syncnet.config.embedding)
         self._done = 0
 
     def update(self, pictures: Tensor) -> None:
-        """``pictures`` (N,224,224,3) uint8 RGB, the next ones."""
-        if self._done < self._heard:  # what has no sound is not looked at
+        """Add the next pictures, (N,224,224,3) uint8 RGB."""
+        if self._done < self._allowed:  # pictures without audio are not embedded
             self._waiting = torch.cat((self._waiting, pictures.cpu()))
         while self._waiting.shape[0] >= BATCH + WINDOW:
             self._embed(BATCH)
 
     def compute(self) -> SyncScore:
-        """The score of all pictures; nothing may be added afterwards."""
+        """Compute the score of all pictures; none may be added afterwards."""
         self._embed(self._waiting.shape[0] - WINDOW)
         return measure_lse(
             self._lips[: self._done], embed_sound(self._syncnet, self._audio, 0, self._done)
         )
 
     def _embed(self, windows: int) -> None:
-        """Of as many windows, if there is sound for them.
+        """Embed up to ``windows`` windows, as far as there is audio for them.
 
-        One picture more than they need stays back, so that the last window of the clip is dropped.
+        One picture more than they need is kept back, so that the last window of the clip is
+        dropped.
         """
-        windows = max(0, min(windows, self._heard - self._done))
+        windows = max(0, min(windows, self._allowed - self._done))
         pictures = self._waiting[: windows + WINDOW - 1].permute(0, 3, 1, 2).float() / 255
         self._lips[self._done : self._done + windows] = embed_lips(self._syncnet, pictures)
         self._done += windows
@@ -145,11 +162,15 @@ class ReferenceScore:
 
 
 def score_whole_frame(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) -> SyncScore:
-    """The score of clips that are faces already (LRS2, LRS3, LRW): every whole frame, stretched to
-    224x224.
+    """Score a clip whose whole frames are faces (LRS2, LRS3, LRW), resized to 224x224.
 
-    ``frames``: all of the clip, in order, as RGB (N,H,W,3) at 25 fps; ``audio`` mono at 16 kHz from
-    the same beginning.
+    Args:
+        frames: All frames of the clip in order, RGB (N,H,W,3) at 25 fps.
+        audio: Mono audio at 16 kHz from the same beginning.
+        syncnet: SyncNet.
+
+    Returns:
+        The score of the clip.
     """
     score = ReferenceScore(syncnet, audio)
     for chunk in frames:
@@ -159,10 +180,13 @@ def score_whole_frame(frames: Iterable[Frames], audio: Audio, syncnet: SyncNet) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceTrack:
-    """One face through one shot, from clip frame ``first_frame`` on without a gap.
+    """One face through one shot, without a gap.
 
-    ``boxes`` (N,4) float64 xyxy px, as found or interpolated; ``squares`` (N,3) float64 centre x, y
-    and half side in px, steadied: what is cut out.
+    Attributes:
+        first_frame: First frame in the clip.
+        boxes: (N,4) float64 xyxy px, detected or interpolated.
+        squares: (N,3) float64 center x, center y and half side in px of the squares to cut,
+            smoothed.
     """
 
     first_frame: int
@@ -171,7 +195,7 @@ class ReferenceTrack:
 
     @property
     def last_frame(self) -> int:
-        """The last frame of the track itself."""
+        """Last frame of the track, in the clip."""
         return self.first_frame + self.boxes.shape[0] - 1
 
 
@@ -181,13 +205,21 @@ _Face = tuple[int, list[float]]  # frame, box
 def find_reference_tracks(
     detections: Sequence[Detections], cuts: Tensor | None = None
 ) -> list[ReferenceTrack]:
-    """The tracks of a clip, shot by shot, each beginning with the first face that is left.
+    """Find the face tracks of a clip, shot by shot.
 
-    ``detections``: of every frame, from ``faces.s3fd.syncnet_detector`` to be faithful. ``cuts``
-    (N,) bool: frames that begin a shot, as ``faces.scenes.scene_cuts`` finds them; the reference
-    asks PySceneDetect's ContentDetector, which cuts in other places where a shot is quick or dark.
-    Shots under 100 frames, tracks of up to 100 detections and faces of up to 100 px give no track,
-    so a clip of four seconds or less gives none at all.
+    Each track begins with the first face that no other track has taken. Shots under 100 frames,
+    tracks of up to 100 detections and faces of up to 100 px give no track, so a clip of four
+    seconds or less gives none at all.
+
+    Args:
+        detections: Faces of every frame, from ``faces.s3fd.syncnet_detector`` to match the
+            protocol.
+        cuts: (N,) bool, frames that begin a shot, as ``faces.scenes.scene_cuts`` finds them. The
+            reference uses PySceneDetect's ContentDetector, which cuts in other places when a shot
+            is short or dark.
+
+    Returns:
+        The tracks, in the order of their shots.
     """
     begins = [] if cuts is None else [int(i) for i in cuts.nonzero()[:, 0] if i > 0]
     tracks: list[ReferenceTrack] = []
@@ -211,9 +243,12 @@ def _longer(boxes: Tensor) -> Tensor:
 
 
 def _follow(shot: list[list[_Face]]) -> list[_Face]:
-    """Takes the faces of one track out of ``shot``: the first that is left, then in every frame the
-    first that overlaps the last one taken. (Detections of one frame overlap too little for two of
-    them to belong to one track.)"""
+    """Remove the faces of one track from ``shot`` and return them.
+
+    It starts with the first face left, then takes in every frame the first one that overlaps the
+    last one taken. (Detections of one frame overlap too little for two of them to belong to one
+    track.)
+    """
     track: list[_Face] = []
     for faces in shot:
         for i, (frame, box) in enumerate(faces):
@@ -239,25 +274,37 @@ def _track(faces: list[_Face]) -> ReferenceTrack:
     before = after - 1
     slope = (found[after] - found[before]) / (known[after] - known[before])[:, None]
     boxes = found[before] + slope * (frames - known[before])[:, None]
-    centres, half = (boxes[:, :2] + boxes[:, 2:]) / 2, _longer(boxes).amax(1) / 2
-    steady = [_running_median(row, _STEADYING) for row in (*centres.unbind(1), half)]
+    centers, half = (boxes[:, :2] + boxes[:, 2:]) / 2, _longer(boxes).amax(1) / 2
+    steady = [_running_median(row, _STEADYING) for row in (*centers.unbind(1), half)]
     return ReferenceTrack(int(known[0]), boxes, torch.stack(steady, 1))
 
 
 def crop_regions(track: ReferenceTrack) -> Tensor:
-    """(N,5) int64: px of grey that are put around each frame, then first row, end row, first column
-    and end column of the crop in the frame so padded."""
+    """Compute how each frame is padded and cropped.
+
+    Args:
+        track: Track of N frames.
+
+    Returns:
+        (N,5) int64: px of gray padding around each frame, then first row, end row, first column and
+        end column of the crop in the padded frame.
+    """
     x, y, half = track.squares.unbind(1)
     pad = (half * _BELOW).trunc()
     x, y = x + pad, y + pad
-    edges = (y - half * _ABOVE, y + half * _BELOW, x - half * _BESIDE, x + half * _BESIDE)
-    return torch.stack((pad, *(edge.trunc() for edge in edges)), 1).long()
+    limits = (y - half * _ABOVE, y + half * _BELOW, x - half * _BESIDE, x + half * _BESIDE)
+    return torch.stack((pad, *(limit.trunc() for limit in limits)), 1).long()
 
 
 def crop_track(frames: Iterable[Frames], track: ReferenceTrack) -> Iterator[Frames]:
-    """The face of ``track`` as SyncNet sees it, (n,224,224,3) uint8 RGB.
+    """Yield the crops of a tracked face as SyncNet takes them, (n,224,224,3) uint8 RGB.
 
-    ``start`` counts in the clip. ``frames``: RGB (N,H,W,3) at 25 fps, in order.
+    Args:
+        frames: RGB (N,H,W,3) at 25 fps, in order.
+        track: Track of the face.
+
+    Yields:
+        The crops of each piece; ``start`` counts in the clip.
     """
     regions = crop_regions(track).tolist()
     for chunk in frames:
@@ -277,8 +324,8 @@ def _crop(pixels: Tensor, region: Sequence[int]) -> Tensor:
     pad, top, bottom, left, right = region
     top, left = max(0, top) - pad, max(0, left) - pad  # from here on in pixels of the frame
     bottom, right = min(bottom - pad, height + pad), min(right - pad, width + pad)
-    grey = _GREY if pixels.dtype == torch.uint8 else _GREY / 255
-    face = pixels.new_full((1, max(1, bottom - top), max(1, right - left), 3), grey)
+    gray = _GRAY if pixels.dtype == torch.uint8 else _GRAY / 255
+    face = pixels.new_full((1, max(1, bottom - top), max(1, right - left), 3), gray)
     inside = pixels[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     y, x = max(0, -top), max(0, -left)
     face[0, y : y + inside.shape[0], x : x + inside.shape[1]] = inside
@@ -288,11 +335,19 @@ def _crop(pixels: Tensor, region: Sequence[int]) -> Tensor:
 def score_reference_tracks(
     frames: Iterable[Frames], audio: Audio, tracks: Sequence[ReferenceTrack], syncnet: SyncNet
 ) -> list[SyncScore]:
-    """The score of every track of a clip with its own stretch of the sound, in one pass over the
-    frames.
+    """Score every track of a clip with its own part of the audio, in one pass over the frames.
 
-    ``frames``: all of the clip, in order, as RGB (N,H,W,3) at 25 fps; ``audio`` mono at 16 kHz from
-    the same beginning.
+    Args:
+        frames: All frames of the clip in order, RGB (N,H,W,3) at 25 fps.
+        audio: Mono audio at 16 kHz from the same beginning.
+        tracks: Tracks of the clip, as ``find_reference_tracks`` returns them.
+        syncnet: SyncNet.
+
+    Returns:
+        The scores, in the order of the tracks.
+
+    Raises:
+        ValueError: If frames are missing, or a track goes on after the last frame.
     """
     scores = [ReferenceScore(syncnet, _stretch(audio, track)) for track in tracks]
     seen = 0

@@ -1,8 +1,7 @@
-"""Whether dubbed lips follow the new speech or the old lips, told from how far mouths are open over
-time.
+"""Measure from mouth openings over time whether dubbed lips follow the new speech or the old lips.
 
 Series of mouth openings (``landmarks.mouth_opening``: in distances between the outer corners of the
-eyes) of three videos are compared: the dub; ``truth``, a video of the speaker of the new sound; and
+eyes) of three videos are compared: the dub; ``truth``, a video of the speaker of the new audio; and
 ``source``, the video that was dubbed. No sync network takes part, so a model that learned to please
 one gains nothing here.
 """
@@ -44,7 +43,7 @@ class MouthFollowing:
         movement: Deviation of the dub over that of the true speaker, both after a median over three
             openings; best 1.
         closure_recall: Share of the true speaker's closed openings at which the dub is closed too,
-            one opening sooner or later allowed; in [0,1], higher is better. Closed is less than a
+            one opening earlier or later allowed; in [0,1], higher is better. Closed is less than a
             tenth of the way from a mouth's 1st to its 99th percentile.
         closure_precision: Share of the dub's closed openings at which the true speaker is closed
             too, likewise.
@@ -184,10 +183,10 @@ def _check_series(
                 f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more",
             )
     reasons: dict[str, str] = {}
-    for wanted, roles in _NEEDED.items():
+    for names, roles in _NEEDED.items():
         lacking = [why[role] for role in roles if given[role] is None]
         if lacking:
-            reasons |= dict.fromkeys(wanted, lacking[0])
+            reasons |= dict.fromkeys(names, lacking[0])
     return given, reasons
 
 
@@ -205,8 +204,8 @@ def compare_openings(
         dub: (M,) openings of the dub at 25 a second, all finite; None where they cannot be had.
         truth: Those of the true speaker, likewise; sound and picture of all three begin together.
         source: Those of the source, likewise; None for a photo, whose mouth does not move.
-        lags: The greatest lag at which correlations are taken, in openings. 1 where the offsets of
-            the truth are mended.
+        lags: The greatest lag at which correlations are taken, in openings. 1 if the offsets of
+            the truth are corrected.
         missing: Why series are None.
 
     Returns:
@@ -252,13 +251,12 @@ _ABSENT = {
 
 
 def align(first: Tensor, second: Tensor, lag: int) -> tuple[Tensor, Tensor]:
-    """Cut two series to what they have in common when the first is ``lag`` openings late (below 0:
-    early).
+    """Cut two series to their common part when the first is ``lag`` openings late.
 
     Args:
         first: (M,) openings.
         second: (L,) openings.
-        lag: Openings.
+        lag: Openings; below 0 if the first is early.
 
     Returns:
         Two series of one length.
@@ -300,14 +298,14 @@ def fit_old_and_new(dub: Tensor, truth: Tensor, source: Tensor, lag: int) -> tup
         (old, new): the least-squares coefficients of source and truth, all three with mean 0 and
         deviation 1; (0, 0) for a frozen dub, and for 20 openings in common or fewer.
     """
-    made, wanted = align(dub.double(), truth.double(), lag)
+    actual, expected = align(dub.double(), truth.double(), lag)
     before = source.double()[max(lag, 0) :]
-    common = min(len(made), len(before))
+    common = min(len(actual), len(before))
     if common <= _LEAST or _is_frozen(dub):
         return 0.0, 0.0
-    causes = torch.stack([_standardize(before[:common]), _standardize(wanted[:common])], 1)
+    causes = torch.stack([_standardize(before[:common]), _standardize(expected[:common])], 1)
     solved = torch.linalg.lstsq(
-        causes, _standardize(made[:common])[:, None], driver="gelsd"
+        causes, _standardize(actual[:common])[:, None], driver="gelsd"
     ).solution[:, 0]
     return float(solved[0]), float(solved[1])
 
@@ -315,7 +313,7 @@ def fit_old_and_new(dub: Tensor, truth: Tensor, source: Tensor, lag: int) -> tup
 def compare_closures(dub: Tensor, truth: Tensor) -> tuple[float | None, float | None]:
     """Compare the moments at which two mouths are closed.
 
-    One opening sooner or later counts as agreeing.
+    One opening earlier or later counts as agreeing.
 
     Args:
         dub: (M,) openings.
@@ -325,9 +323,9 @@ def compare_closures(dub: Tensor, truth: Tensor) -> tuple[float | None, float | 
         (recall, precision) in [0,1]; None for the recall where the truth is never closed, for the
         precision where the dub never is. A mouth that does not move is never closed.
     """
-    made, wanted = _find_closed(dub), _find_closed(truth)
-    recall = _share(_widen(made) & wanted, wanted)
-    precision = _share(_widen(wanted) & made, made)
+    actual, expected = _find_closed(dub), _find_closed(truth)
+    recall = _share(_widen(actual) & expected, expected)
+    precision = _share(_widen(expected) & actual, actual)
     return recall, precision
 
 
@@ -336,7 +334,7 @@ def _share(part: Tensor, whole: Tensor) -> float | None:
 
 
 def _find_closed(openings: Tensor) -> Tensor:
-    """(M,) bool."""
+    """Return (M,) bool, whether the mouth is closed."""
     if not len(openings):
         return torch.zeros(0, dtype=torch.bool)
     low, high = torch.quantile(openings, openings.new_tensor(_ENDS))
@@ -344,7 +342,7 @@ def _find_closed(openings: Tensor) -> Tensor:
 
 
 def _widen(moments: Tensor) -> Tensor:
-    """(M,) bool: with one opening more to either side."""
+    """Widen each run of an (M,) bool mask by one opening on either side."""
     wide = moments.clone()
     wide[:-1] |= moments[1:]
     wide[1:] |= moments[:-1]
@@ -352,26 +350,26 @@ def _widen(moments: Tensor) -> Tensor:
 
 
 def _largest_correlation(first: Tensor, second: Tensor, lags: int) -> tuple[float, int]:
-    """The largest correlation and its lag, of equal ones the latest."""
+    """Return the largest correlation and its lag; of equal ones, the latest lag."""
     return max(
         (correlate_openings(*align(first, second, lag)), lag) for lag in range(-lags, lags + 1)
     )
 
 
 def _movement(dub: Tensor, truth: Tensor) -> float | None:
-    made, wanted = (
+    actual, expected = (
         float(_median_of_three(openings).std(correction=0)) for openings in (dub, truth)
     )
-    return made / wanted if wanted > _FROZEN else None
+    return actual / expected if expected > _FROZEN else None
 
 
 def _median_of_three(openings: Tensor) -> Tensor:
-    """(M-2,)"""
+    """Return the (M-2,) medians of three neighbors."""
     return openings.unfold(0, 3, 1).median(1).values
 
 
 def _standardize(openings: Tensor) -> Tensor:
-    """With mean 0 and deviation 1; a frozen mouth becomes all 0."""
+    """Scale to mean 0 and deviation 1; a frozen mouth becomes all 0."""
     return (openings - openings.mean()) / (openings.std(correction=0) + 1e-9)
 
 

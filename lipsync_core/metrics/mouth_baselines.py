@@ -1,5 +1,4 @@
-"""Mouths that a dub must beat, as series of openings: no picture is needed to say how they follow
-the true speaker."""
+"""Mouth openings of baselines that a dub must beat, compared without drawing a picture."""
 
 from fractions import Fraction
 from itertools import pairwise
@@ -12,7 +11,7 @@ from ..audio.ops import mix_to_mono
 from ..types import Audio
 from .mouth import RATE
 
-_SMOOTHING = (0.25, 0.5, 0.25)  # over neighbouring openings: one syllable lasts five or more
+_SMOOTHING = (0.25, 0.5, 0.25)  # over neighboring openings: one syllable lasts five or more
 # of the pressure (Stevens 1955, "The measurement of loudness"): how loud a sound seems
 _LOUDNESS = 0.6
 

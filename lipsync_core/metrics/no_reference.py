@@ -1,7 +1,6 @@
-"""What users complain of, in numbers that need no truth to compare with: blurred mouths, a border
-that jitters, old lips that show through.
+"""Measure visible faults without a reference: blurred mouths, jittering borders, old lips showing.
 
-All three look at luma (Rec. 601, levels of 255) of crops that are stabilised by the face's five
+All three metrics use luma (Rec. 601, levels of 255) of crops that are stabilized by the face's five
 points. None has an absolute threshold: compare a dub with its own undubbed clip, tracked once, at
 one frame rate.
 """
@@ -22,22 +21,28 @@ from ..image.yuv import LUMA
 from ..types import FaceTrack, Frames
 from .aggregate import FrameValues, mean, median
 
-_SIZE = 96  # px of a stabilised crop: motion is coarse, and fine grain only adds noise
+_SIZE = 96  # px of a stabilized crop: motion is coarse, and fine grain only adds noise
 _NATIVE_PX = (32, 1024)  # sides of the crops in which sharpness is measured
 
 
 class Sharpness(FrameValues):
-    """Fine detail of the mouth against that of the rest of the face, both at the resolution of the
-    frame: the root mean square of the Laplacian inside the mouth's mask over that between it and
-    the face's outline.
+    """Fine detail of the mouth relative to that of the rest of the face; higher is sharper.
+
+    Formula: the root mean square of the Laplacian of luma inside the mouth's mask, divided by that
+    between the mask and the face's outline, both at the resolution of the frame. Range: above 0.
 
     Real footage: 0.62 to 1.11 (nine clips). Its mouth blurred by a Gaussian of sigma 1 px keeps 37
     to 50 % of that, 2 px 17 to 29 %; redrawn from 96 px, on faces of 190 px and more, 32 to 49 %.
-    Noise and codec treat both regions alike.
+    Noise and codec affect both regions alike.
     """
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
-        """Frames with the face of ``track``; those where it is not visible do not count."""
+        """Add frames with the face of ``track``; frames in which it is not visible do not count.
+
+        Args:
+            frames: The next frames.
+            track: Track of the face.
+        """
         for _, pixels, _, points in iterate_visible(frames, track):
             matrix, size = _native_crop(points)
             luma = _luma(crop_pictures(pixels[None], matrix.to(pixels.device), size))
@@ -53,14 +58,19 @@ class Sharpness(FrameValues):
                 self.values.append(mouth / other)
 
     def compute(self) -> float | None:
-        """The geometric mean over frames; None where no frame shows the face, or all are flat."""
+        """Return the geometric mean over frames.
+
+        None if no frame shows the face, or all are flat.
+        """
         logarithm = mean([math.log(value) for value in self.values])
         return None if logarithm is None else math.exp(logarithm)
 
 
 class _Stabilized(FrameValues):
-    """A metric of neighbouring frames: keeps the last ``history`` crops and drops them where the
-    face is not seen."""
+    """Metric of neighboring frames, which keeps the last ``history`` crops.
+
+    It drops them when the face is not visible.
+    """
 
     history = 1
 
@@ -70,9 +80,13 @@ class _Stabilized(FrameValues):
         self._next = 0
 
     def update(self, frames: Frames, track: FaceTrack) -> None:
-        """The next frames of one clip (one object per clip.
+        """Add the next frames of one clip with the face of ``track``.
 
-        ``merge`` them) with the face of ``track``.
+        Use one object per clip, and ``merge`` them.
+
+        Args:
+            frames: The next frames.
+            track: Track of the face.
         """
         for index, pixels, _, points in iterate_visible(frames, track):
             matrix = crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), _SIZE)
@@ -89,9 +103,12 @@ class _Stabilized(FrameValues):
 
 
 class BorderJitter(_Stabilized):
-    """How much the seam around the mouth trembles: the second difference in time along the edge of
-    the mouth's mask, less that of cheeks and nose. Steady motion has none; head motion is fitted on
-    cheeks and nose and taken out."""
+    """Jitter of the seam around the mouth, in levels of 255 per frame squared; lower is better.
+
+    Formula: the second difference of luma in time along the border of the mouth's mask, less that
+    of cheeks and nose (root of the difference of energies, at least 0). Steady motion has none;
+    head motion is fitted on cheeks and nose and removed.
+    """
 
     history = 2
 
@@ -102,18 +119,32 @@ class BorderJitter(_Stabilized):
         self.values.append(_excess_motion(change, regions["border"], regions["rest"]))
 
     def compute(self) -> float | None:
-        """Levels of 255 per frame squared, the median over frames (a cut, a blink or a nod says
-        nothing of the seam); None where the face is never seen in three frames on end."""
+        """Return the median over frames.
+
+        None if the face is never visible in three consecutive frames.
+
+        A median, because a cut, a blink or a nod says nothing about the seam. In levels of 255 per
+        frame squared.
+        """
         return median(self.values)
 
 
 class MouthMotion(_Stabilized):
-    """Motion of the mouth where the speech is silent: how much the old lips leak through.
+    """Motion of the mouth while the speech is silent, which shows old lips leaking.
 
-    ``silent`` (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbours
-    count. Head motion is fitted on cheeks and nose and taken out, and what remains there (noise) is
-    taken off the mouth's. One photo moved like the head of a real clip, its face found anew, gives
-    0.1 to 0.7; the same clips 2.4 to 13 where they talk and 0.7 where one is silent.
+    Lower is better.
+
+    Formula: the root mean square of the difference of luma between neighboring silent frames inside
+    the mouth's mask, less that of cheeks and nose (noise), in levels of 255 per 1/25 s. Range: 0 or
+    more. Head motion is fitted on cheeks and nose and removed.
+
+    One photo moved like the head of a real clip, its face detected again, gives 0.1 to 0.7; the
+    same clips 2.4 to 13 while they talk, and 0.7 when one is silent.
+
+    Args:
+        silent: (N,) bool per clip frame, from ``silent_frames``; only pairs of silent neighbors
+            count.
+        fps: Frames per second of the clip.
     """
 
     def __init__(self, silent: Tensor, fps: Fraction) -> None:
@@ -131,25 +162,27 @@ class MouthMotion(_Stabilized):
         )
 
     def compute(self) -> float | None:
-        """Levels of 255 per 1/25 s, root mean square over pairs of frames.
+        """Return the root mean square over pairs of frames; None if no pair is silent.
 
-        None where no pair is silent.
+        In levels of 255 per 1/25 s.
         """
         energy = mean([value * value for value in self.values])
         return None if energy is None else math.sqrt(energy)
 
 
 def _native_crop(points: Tensor) -> tuple[Tensor, int]:
-    """The aligned crop of a face with as many pixels as the frame has there: its (1,2,3) map, and
-    its side."""
+    """Return the (1,2,3) map and the side of an aligned crop.
+
+    It has as many pixels as the face has in the frame.
+    """
     side = float(scale_of(crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), 1)))
     size = min(max(round(side), _NATIVE_PX[0]), _NATIVE_PX[1])
     return crop_to_frame(points.new_zeros(1, 4), points[None], Framing(), size), size
 
 
 def _luma(crops: Tensor) -> Tensor:
-    """(S,S) in [0,255], on the CPU, of one crop (1,3,S,S) in [0,1]."""
-    crops = crops.cpu()  # small, and what follows wants float64
+    """Convert a crop (1,3,S,S) in [0,1] to luma (S,S) in [0,255] on the CPU."""
+    crops = crops.cpu()  # small, and the next steps use float64
     return (crops[0] * crops.new_tensor(LUMA)[:, None, None]).sum(0) * 255
 
 
@@ -161,7 +194,7 @@ def _laplacian(luma: Tensor) -> Tensor:
 
 
 def _blur(luma: Tensor) -> Tensor:
-    """Blurred with sigma 1 px, so that a shift is seen in the gradient."""
+    """Blur with sigma 1 px, so that a shift shows in the gradient."""
     kernel = luma.new_tensor([1, 4, 6, 4, 1]) / 16
     x = F.pad(luma[None, None], (2, 2, 2, 2), mode="replicate")
     return F.conv2d(F.conv2d(x, kernel[None, None, None]), kernel[None, None, :, None])[0, 0]
@@ -169,10 +202,10 @@ def _blur(luma: Tensor) -> Tensor:
 
 @functools.cache
 def _regions() -> dict[str, Tensor]:
-    """Masks (S,S) of an aligned crop: ``mouth``.
+    """Return masks (S,S) of an aligned crop: ``mouth``, ``border`` and ``rest``.
 
-    ``border``, where its edge lies or may lie; ``rest``, cheeks and nose (eyes blink, and would be
-    taken for motion of the head).
+    ``border`` covers all places that the border of the mouth's mask may reach; ``rest`` is cheeks
+    and nose (eyes blink, which would be taken for head motion).
     """
     points = torch.tensor([ALIGNED]) * _SIZE
     soft, whole = face_mask("mouth", points, _SIZE), face_mask("mouth", points, _SIZE, feather=0)
@@ -186,8 +219,10 @@ def _regions() -> dict[str, Tensor]:
 
 
 def _remove_head_motion(change: Tensor, luma: Tensor, region: Tensor) -> Tensor:
-    """``change`` (S,S) less what a small similarity motion of ``luma`` and a change of light,
-    fitted in ``region``, explain."""
+    """Remove from ``change`` (S,S) the part that head motion and a change of light explain.
+
+    That part is a small similarity motion of ``luma`` and a change of light, fitted in ``region``.
+    """
     dy, dx = torch.gradient(luma.double())
     axis = torch.linspace(-1, 1, _SIZE, dtype=torch.float64)
     x, y = axis[None, :], axis[:, None]
@@ -206,6 +241,8 @@ def _rms(x: Tensor, weight: Tensor) -> float:
 
 
 def _excess_motion(change: Tensor, region: Tensor, rest: Tensor) -> float:
-    """How much more moves in ``region`` than in ``rest``: the root of the difference of energies,
-    at least 0."""
+    """Return how much more ``region`` moves than ``rest``.
+
+    This is the root of the difference of energies, at least 0.
+    """
     return math.sqrt(max(0.0, _rms(change, region) ** 2 - _rms(change, rest) ** 2))

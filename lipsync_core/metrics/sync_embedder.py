@@ -1,4 +1,4 @@
-"""Networks that judge lip sync, behind one face: crops and sound in, embeddings out."""
+"""Networks that judge lip sync, behind one interface: crops and audio in, embeddings out."""
 
 from fractions import Fraction
 from typing import Protocol
@@ -16,41 +16,81 @@ from ..types import Audio
 
 
 class Scorer(Protocol):
-    """Lips and sound as vectors that lie close (L2) where they belong together.
+    """Network that embeds lips and audio as vectors that are close (L2) if they belong together.
 
-    ``name``: for reports; figures of two scorers do not compare. ``fps``: the rate at which it
-    looks. ``window``: frames in one look; a window of sound lasts as long. ``rate``: Hz of the
-    sound. ``size``, ``framing``: its crops.
+    Attributes:
+        name: Name for reports; figures of two scorers are not comparable.
+        fps: Frame rate of the crops it takes.
+        window: Frames per embedding; a window of audio is as long.
+        rate: Sample rate of the audio in Hz.
+        size: Side of the crops in px.
+        framing: Framing of the crops.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name for reports."""
+        ...
+
     @property
-    def fps(self) -> Fraction: ...
+    def fps(self) -> Fraction:
+        """Frame rate of the crops."""
+        ...
+
     @property
-    def window(self) -> int: ...
+    def window(self) -> int:
+        """Frames per embedding."""
+        ...
+
     @property
-    def rate(self) -> int: ...
+    def rate(self) -> int:
+        """Sample rate of the audio in Hz."""
+        ...
+
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Side of the crops in px."""
+        ...
+
     @property
-    def framing(self) -> Framing: ...
+    def framing(self) -> Framing:
+        """Framing of the crops."""
+        ...
 
     def embed_video(self, crops: Tensor) -> Tensor:
-        """Crops (N,3,S,S) RGB in [0,1] of consecutive frames -> (N-window+1, D) on the CPU."""
+        """Embed the windows of consecutive crops.
+
+        Args:
+            crops: (N,3,S,S) RGB in [0,1] of consecutive frames.
+
+        Returns:
+            (N-window+1,D) embeddings on the CPU.
+        """
         ...
 
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
-        """The windows of sound (mono, at ``rate``) that begin with the frames start ..
-        start+count-1 at ``fps``: (count, D) on the CPU."""
+        """Embed the windows of audio that begin with ``count`` consecutive frames.
+
+        Args:
+            audio: Mono audio at ``rate``.
+            start: First frame, at ``fps``.
+            count: Number of windows.
+
+        Returns:
+            (count,D) embeddings on the CPU.
+        """
         ...
 
 
 class ExpertScorer:
-    """A lip-sync expert as a scorer.
+    """Lip-sync expert as a scorer.
 
-    Its vectors have length 1, so distances lie in [0, 2] (towers that end in ReLU: at most 1.41).
+    Its vectors have length 1, so distances are in [0,2] (towers that end in ReLU: at most 1.41).
     The model is folded in place and must not be trained further.
+
+    Args:
+        model: Lip-sync expert.
+        name: Name for reports.
     """
 
     def __init__(self, model: SyncExpert, name: str) -> None:
@@ -60,14 +100,17 @@ class ExpertScorer:
         self.name = name
         self.window, self.size, self.framing = config.window, config.size, config.framing
         self.rate = config.features.rate
-        # a window of sound lasts as long as the frames that it was trained beside, and ``lead_ms``
-        # more on both sides
-        heard = config.features
-        seconds = Fraction(heard.steps * heard.hop, heard.rate) - Fraction(2 * heard.lead_ms, 1000)
+        # a window of audio lasts as long as the frames it was trained with, plus ``lead_ms`` on
+        # both sides
+        features = config.features
+        seconds = Fraction(features.steps * features.hop, features.rate) - Fraction(
+            2 * features.lead_ms, 1000
+        )
         self.fps = config.window / seconds
 
     @torch.inference_mode()
     def embed_video(self, crops: Tensor) -> Tensor:
+        """Embed the windows of consecutive crops; see ``Scorer``."""
         weight = next(self._model.parameters())
         # (N-window+1, window, 3, S, S)
         windows = crops.unfold(0, self.window, 1).permute(0, 4, 1, 2, 3)
@@ -76,20 +119,24 @@ class ExpertScorer:
 
     @torch.inference_mode()
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
+        """Embed windows of audio; see ``Scorer``."""
         weight = next(self._model.parameters())
         mels = mel_windows(audio, self.fps, start, count, features=self._features)
         with autocast_inference(weight):
             return self._model.embed_audio(mels.to(weight.device, weight.dtype)).float().cpu()
 
 
-BATCH = 8  # windows at once: the quickest of 4 to 40 on one core, and little memory
+BATCH = 8  # windows at once: the fastest of 4 to 40 on one core, and little memory
 
 
 class SyncNetScorer:
     """SyncNet, which was trained on windows of 5 frames at 25 frames a second, as a scorer.
 
-    Its vectors are hundreds long, and so are distances. The model is folded in place and must not
-    be trained further.
+    Its vectors have lengths in the hundreds, and so have their distances. The model is folded in
+    place and must not be trained further.
+
+    Args:
+        model: SyncNet.
     """
 
     name: str = "syncnet"
@@ -103,21 +150,24 @@ class SyncNetScorer:
         self.model = fold_batch_norms(model).requires_grad_(False)
 
     def embed_video(self, crops: Tensor) -> Tensor:
-        """``crops`` (N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU, one for each frame
-        that begins a window."""
+        """Embed (N,3,224,224) crops as (N-4,1024), one for each frame that begins a window."""
         return embed_lips(self.model, crops)
 
     def embed_audio(self, audio: Audio, start: int, count: int) -> Tensor:
-        """Mono 16 kHz ``audio`` -> (count, 1024) on the CPU, for the windows that begin with frames
-        ``start`` .. ``start+count-1``; outside the signal there is silence."""
+        """Embed mono 16 kHz audio as (count,1024); outside the signal there is silence."""
         return embed_sound(self.model, audio, start, count)
 
 
 @torch.inference_mode()
 def embed_lips(model: SyncNet, crops: Tensor) -> Tensor:
-    """(N,3,224,224) RGB float in [0,1] -> (N-4, 1024) on the CPU.
+    """Embed the windows of consecutive crops with SyncNet.
 
-    None from fewer than 5 pictures.
+    Args:
+        model: SyncNet.
+        crops: (N,3,224,224) RGB float in [0,1].
+
+    Returns:
+        (N-4,1024) embeddings on the CPU; none for fewer than 5 crops.
     """
     like = next(model.parameters())
     windows = max(0, crops.shape[0] - WINDOW + 1)
@@ -130,7 +180,18 @@ def embed_lips(model: SyncNet, crops: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def embed_sound(model: SyncNet, audio: Audio, start: int, count: int) -> Tensor:
-    """As ``SyncNetScorer.embed_audio``. Only a few windows of sound are worked on at a time."""
+    """Embed windows of audio with SyncNet, a few at a time.
+
+    Args:
+        model: SyncNet.
+        audio: Mono audio at 16 kHz; outside the signal there is silence.
+        start: First frame, at 25 fps.
+        count: Number of windows.
+
+    Returns:
+        (count,1024) embeddings on the CPU, for the windows that begin with the frames ``start`` to
+        ``start+count-1``.
+    """
     like = next(model.parameters())
     out = torch.empty(count, model.config.embedding)
     for done in range(0, count, BATCH):

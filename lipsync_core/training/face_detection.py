@@ -1,4 +1,4 @@
-"""What the face detector learns from: mosaics of labelled pictures, targets per cell, and losses.
+"""Training data of the face detector: mosaics of labeled pictures, targets per cell, and losses.
 
 Pure functions; every draw comes from the generator that is passed in.
 """
@@ -30,9 +30,12 @@ BACKGROUND, IGNORED = -1, -2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A labelled picture: ``levels`` (3,h,w) uint8, each half the size of the one before.
+    """A labeled picture at several scales.
 
-    ``boxes`` (F,4) and ``points`` (F,5,2) in pixels of the first. F may be 0.
+    Attributes:
+        levels: (3,h,w) uint8, each half the size of the one before.
+        boxes: (F,4) in pixels of the first level; F may be 0.
+        points: (F,5,2) in pixels of the first level.
     """
 
     levels: tuple[Tensor, ...]
@@ -41,8 +44,14 @@ class Picture:
 
 
 class Truth(NamedTuple):
-    """Faces of N canvases, padded to F: ``boxes`` (N,F,4), ``points`` (N,F,5,2), ``kind`` (N,F): 1
-    a face, 0 nothing, -1 a face that is cut or too small, which neither counts for nor against."""
+    """The labeled faces of N canvases, padded to F per canvas.
+
+    Attributes:
+        boxes: (N,F,4) in pixels.
+        points: (N,F,5,2) in pixels.
+        kind: (N,F), 1 for a face, 0 for padding, -1 for a face that is cut or too small, which
+            counts neither for nor against a detection.
+    """
 
     boxes: Tensor
     points: Tensor
@@ -50,7 +59,16 @@ class Truth(NamedTuple):
 
 
 def picture(pixels: Tensor, boxes: Tensor, points: Tensor) -> Picture:
-    """`Picture` of (3,H,W) uint8 ``pixels`` with halves down to 16 px."""
+    """Build a `Picture` with levels down to 16 px.
+
+    Args:
+        pixels: (3,H,W) uint8.
+        boxes: (F,4) in pixels.
+        points: (F,5,2) in pixels.
+
+    Returns:
+        The labeled picture.
+    """
     levels = [pixels]
     while min(levels[-1].shape[1:]) >= 32:
         levels.append(avg_pool2d(levels[-1].float(), 2).round().to(torch.uint8))
@@ -70,12 +88,18 @@ def _chance(probability: float, rng: torch.Generator) -> bool:
 
 
 # --- one tile
-# -------------------------------------------------------------------------------------------------------
 
 
 def random_linear(scale: float, rng: torch.Generator) -> tuple[Tensor, bool]:
-    """(2,2) matrix from picture to tile: ``scale``, a turn of up to 30 degrees (normal, half of
-    them under 8), 10 % of stretch and shear, and a mirror half of the time; and whether it mirrors.
+    """Draw a linear map from picture to tile.
+
+    Args:
+        scale: scale of the map.
+        rng: draws a turn of up to 30 degrees (normal, half of them under 8), 10 % of stretch
+            and shear, and a mirror half of the time.
+
+    Returns:
+        The (2,2) matrix and whether it mirrors.
     """
     angle = math.radians(max(-30.0, min(30.0, 12.0 * float(torch.randn((), generator=rng)))))
     stretch, shear = _log_uniform(0.9, 1.1, rng), _uniform(-0.1, 0.1, rng)
@@ -91,8 +115,20 @@ def random_linear(scale: float, rng: torch.Generator) -> tuple[Tensor, bool]:
 def move_faces(
     boxes: Tensor, points: Tensor, matrix: Tensor, *, mirrored: bool
 ) -> tuple[Tensor, Tensor]:
-    """Faces under the (2,3) affine ``matrix``: points move along, a box becomes the box around its
-    moved inscribed ellipse (a turned head fills an ellipse, not a turned rectangle)."""
+    """Map labeled faces: points move along, and boxes stay upright.
+
+    A box becomes the box around its moved inscribed ellipse, since a turned head fills an
+    ellipse and not a turned rectangle.
+
+    Args:
+        boxes: (F,4) in pixels.
+        points: (F,5,2) in pixels.
+        matrix: (2,3) affine map.
+        mirrored: whether the map mirrors, so that left and right points swap.
+
+    Returns:
+        Boxes and points after the map, of the same shapes.
+    """
     linear, shift = matrix[:, :2], matrix[:, 2]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ linear.T + shift
     half = ((boxes[:, 2:] - boxes[:, :2]) / 2)[:, None] * linear  # (F,2,2)
@@ -104,8 +140,17 @@ def move_faces(
 
 
 def warp(source: Picture, matrix: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """A tile (3,height,width) in [0,1] of ``source`` under ``matrix`` (2,3, picture to tile
-    pixels), read from the level nearest in scale, and its coverage (1,height,width) in [0,1]."""
+    """Sample a tile from a picture, from the level nearest in scale.
+
+    Args:
+        source: the picture.
+        matrix: (2,3), from picture to tile pixels.
+        height: height of the tile in pixels.
+        width: width of the tile in pixels.
+
+    Returns:
+        The tile (3,height,width) in [0,1] and its coverage (1,height,width) in [0,1].
+    """
     scale = float(torch.linalg.det(matrix[:, :2]).abs().sqrt())
     level = min(len(source.levels) - 1, max(0, round(-math.log2(scale))))
     pixels = source.levels[level]
@@ -126,8 +171,15 @@ def warp(source: Picture, matrix: Tensor, *, height: int, width: int) -> tuple[T
 
 
 def recolour(tile: Tensor, rng: torch.Generator) -> Tensor:
-    """(3,H,W) in [0,1] under another light: gamma, gain per channel, contrast, saturation,
-    sometimes grey."""
+    """Change the light of a tile: gamma, gain per channel, contrast, saturation, sometimes gray.
+
+    Args:
+        tile: (3,H,W) in [0,1].
+        rng: the generator.
+
+    Returns:
+        The tile, of the same shape, in [0,1].
+    """
     grey = tile.mean(0, keepdim=True)
     saturation = 0.0 if _chance(0.12, rng) else _uniform(0.4, 1.5, rng)
     tile = (grey + (tile - grey) * saturation).clamp(1e-4, 1) ** _log_uniform(0.5, 2.0, rng)
@@ -136,7 +188,16 @@ def recolour(tile: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def occlude(tile: Tensor, boxes: Tensor, rng: torch.Generator) -> Tensor:
-    """Covers a part of some faces with a rectangle of one colour or of the tile's own pixels."""
+    """Cover a part of some faces with a rectangle of one color or of the tile's own pixels.
+
+    Args:
+        tile: (3,H,W) in [0,1].
+        boxes: (F,4) in pixels.
+        rng: the generator; a quarter of the faces is covered.
+
+    Returns:
+        The tile.
+    """
     _, height, width = tile.shape
     for box in boxes.tolist():
         if not _chance(0.25, rng):
@@ -160,30 +221,41 @@ def occlude(tile: Tensor, boxes: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _placement(source: Picture, *, side: int, rng: torch.Generator) -> tuple[Tensor, bool]:
-    """(2,3) matrix that puts a face of ``source`` (or any spot of it) into a tile of ``side`` px,
-    and whether it mirrors. Face sizes are log-uniform from a seventh (at least 18 px) to most of
-    the tile."""
+    """Draw the (2,3) map that puts a face or a spot of a picture into a tile.
+
+    Face sizes are log-uniform from a seventh (at least 18 px) to most of the tile of ``side``
+    px. Also returns whether the map mirrors.
+    """
     height, width = source.levels[0].shape[1:]
     if len(source.boxes) and not _chance(0.18, rng):
         box = source.boxes[int(torch.randint(len(source.boxes), (), generator=rng))]
         size = _log_uniform(max(18.0, side / 7), max(20.0, 0.95 * side), rng)
         centre, scale = (box[:2] + box[2:]) / 2, size / float((box[2:] - box[:2]).prod().sqrt())
-        room = max(0.12 * side, (side - size) / 2)
+        spread = max(0.12 * side, (side - size) / 2)
     else:
         centre = torch.tensor([width, height]) * torch.rand(2, generator=rng)
-        scale, room = _log_uniform(0.3, 2.5, rng) * side / max(height, width), side / 2
+        scale, spread = _log_uniform(0.3, 2.5, rng) * side / max(height, width), side / 2
     linear, mirrored = random_linear(scale, rng)
-    target = side / 2 + room * (torch.rand(2, generator=rng) * 2 - 1)
+    target = side / 2 + spread * (torch.rand(2, generator=rng) * 2 - 1)
     return torch.cat([linear, (target - linear @ centre)[:, None]], 1), mirrored
 
 
 # --- a canvas
-# -------------------------------------------------------------------------------------------------------
 
 
 def texture(size: int, rng: torch.Generator) -> Tensor:
-    """(3,size,size) in [0,1] without any face: noise of one octave, soft stripes, checks, or (half
-    of the time) round things, in random colours."""
+    """Draw a texture without any face.
+
+    It is noise of one octave, soft stripes, checks, or (half of the time) round shapes, in
+    random colors.
+
+    Args:
+        size: side in pixels.
+        rng: the generator.
+
+    Returns:
+        (3,size,size) in [0,1].
+    """
     kind = int(torch.randint(6, (), generator=rng))
     colours = torch.rand(2, 3, 1, 1, generator=rng)
     if kind >= 3:
@@ -203,8 +275,10 @@ def texture(size: int, rng: torch.Generator) -> Tensor:
 
 
 def _shapes(image: Tensor, rng: torch.Generator) -> Tensor:
-    """``image`` (3,S,S) strewn with 4 to 60 round things that are no faces: shaded discs, rings and
-    parts of rings as letters have them, and glows."""
+    """Add 4 to 60 round shapes that are no faces to an image (3,S,S).
+
+    Shaded discs, rings and parts of rings as letters have them, and glows.
+    """
     size = image.shape[-1]
     for _ in range(int(_log_uniform(4, 60, rng))):
         x, y = (size * torch.rand(2, generator=rng)).tolist()
@@ -227,7 +301,7 @@ def _shapes(image: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _seen(boxes: Tensor, *, width: int, height: int) -> Tensor:
-    """(F,) share of each box's area that lies inside a tile."""
+    """Return the (F,) share of each box's area inside a tile."""
     limit = torch.tensor([width, height], dtype=boxes.dtype)
     low, high = boxes[:, :2].clamp(min=0), boxes[:, 2:].minimum(limit)
     return (high - low).clamp(min=0).prod(-1) / (boxes[:, 2:] - boxes[:, :2]).prod(-1)
@@ -236,8 +310,18 @@ def _seen(boxes: Tensor, *, width: int, height: int) -> Tensor:
 def canvas(
     draw: "Draw", *, size: int, rng: torch.Generator
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, int]]]:
-    """One training picture (3,size,size) in [0,1] and its faces (box, points, kind as in `Truth`):
-    a square grid of 1 to 16 tiles over a texture or a picture without faces."""
+    """Compose one training picture: 1 to 16 tiles in a square grid.
+
+    The background is a texture or a picture without faces.
+
+    Args:
+        draw: source of the pictures.
+        size: side in pixels.
+        rng: the generator.
+
+    Returns:
+        The picture (3,size,size) in [0,1] and its faces (box, points, kind as in `Truth`).
+    """
     grid = (1, 1, 2, 2, 3, 4)[int(torch.randint(6, (), generator=rng))]
     side = size // grid
     if _chance(0.5, rng):
@@ -271,22 +355,41 @@ def canvas(
 
 
 class Draw(NamedTuple):
-    """Where pictures come from: a group by ``weights`` (G,), then one of its pictures evenly."""
+    """A source of random pictures.
+
+    Attributes:
+        groups: labeled pictures in groups; a group is drawn by weight, then one of its pictures
+            evenly.
+        weights: (G,) weights of the groups.
+        empty: pictures without faces.
+    """
 
     groups: tuple[tuple[Picture, ...], ...]
     weights: Tensor
     empty: tuple[Picture, ...]
 
     def with_faces(self, rng: torch.Generator) -> Picture:
+        """Draw a labeled picture."""
         group = self.groups[int(torch.multinomial(self.weights, 1, generator=rng))]
         return group[int(torch.randint(len(group), (), generator=rng))]
 
     def without_faces(self, rng: torch.Generator) -> Picture:
+        """Draw a picture without faces."""
         return self.empty[int(torch.randint(len(self.empty), (), generator=rng))]
 
 
 def mosaic(draw: Draw, *, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Truth]:
-    """``count`` canvases (N,3,size,size) in [0,1] and their faces."""
+    """Compose a batch of training pictures.
+
+    Args:
+        draw: source of the pictures.
+        count: number N of canvases.
+        size: side of each in pixels.
+        rng: the generator.
+
+    Returns:
+        (N,3,size,size) in [0,1] and the faces.
+    """
     images: list[Tensor] = []
     every: list[list[tuple[Tensor, Tensor, int]]] = []
     for _ in range(count):
@@ -306,11 +409,10 @@ def mosaic(draw: Draw, *, count: int, size: int, rng: torch.Generator) -> tuple[
 
 
 # --- damage
-# ---------------------------------------------------------------------------------------------------------
 
 
 def blur(image: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian blur of (3,H,W)."""
+    """Blur (3,H,W) with a Gaussian of ``sigma_px`` pixels."""
     radius = max(1, math.ceil(2.5 * sigma_px))
     line = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma_px**2))
     line = line / line.sum()
@@ -321,9 +423,18 @@ def blur(image: Tensor, sigma_px: float) -> Tensor:
 
 
 def block_quantise(image: Tensor, step: float) -> Tensor:
-    """(3,H,W) in [0,1], H and W multiples of 8, as a JPEG-like coder leaves it: 8x8 cosine
-    transform, coefficients rounded to ``step`` times a weight that grows from 1 to 8 with
-    frequency, as in ITU-T T.81, Annex K."""
+    """Quantize an image as a JPEG-like coder does.
+
+    8x8 cosine transform, with coefficients rounded to ``step`` times a weight that grows from 1
+    to 8 with frequency, as in ITU-T T.81, Annex K.
+
+    Args:
+        image: (3,H,W) in [0,1], H and W multiples of 8.
+        step: quantization step of the lowest frequency.
+
+    Returns:
+        The image, of the same shape.
+    """
     k = torch.arange(8.0)
     basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) / 2
     basis[0] /= math.sqrt(2)
@@ -335,7 +446,7 @@ def block_quantise(image: Tensor, step: float) -> Tensor:
 
 
 def damage(image: Tensor, rng: torch.Generator) -> Tensor:
-    """What cameras and encoders do to (3,H,W) in [0,1]: blur, lost resolution, noise, coding."""
+    """Apply blur, lost resolution, noise and coding to (3,H,W) in [0,1], as cameras do."""
     _, h, w = image.shape
     if _chance(0.25, rng):
         image = blur(image, _log_uniform(0.5, 2.0, rng))
@@ -350,15 +461,22 @@ def damage(image: Tensor, rng: torch.Generator) -> Tensor:
 
 
 # --- targets and losses
-# ---------------------------------------------------------------------------------------------
 
 
 def assign(truth: Truth, *, height: int, width: int) -> Tensor:
-    """(N,A) face index of every cell of a (height,width) input, BACKGROUND or IGNORED.
+    """Assign a face to every cell of the detector.
 
-    A cell answers for the nearest face whose centre is within a fifth of the face's size (or 3/4 of
-    a stride) on a level fit for that size. The ring around, the neighbouring levels and the insides
-    of faces of kind -1 are ignored: no score there is wrong.
+    A cell is responsible for the nearest face whose center is within a fifth of the face's size
+    (or 3/4 of a stride) on a level fit for that size. The ring around, the neighboring levels
+    and the insides of faces of kind -1 are ignored: no score there is wrong.
+
+    Args:
+        truth: the faces of N canvases.
+        height: height of the input in pixels.
+        width: width of the input in pixels.
+
+    Returns:
+        (N,A) face index per cell, BACKGROUND or IGNORED.
     """
     centres, strides = [], []
     for s in STRIDES:
@@ -384,9 +502,18 @@ def assign(truth: Truth, *, height: int, width: int) -> Tensor:
 
 
 def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, Tensor]:
-    """Unweighted terms. ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.25) over cells
-    that are not ignored, per positive cell; ``box``: 1 - GIoU; ``edges`` and ``points``: smooth L1
-    of coordinates in face sizes."""
+    """Return the unweighted loss terms of a detector.
+
+    Args:
+        cells: the detector's output.
+        truth: the faces.
+        assigned: what `assign` returned.
+
+    Returns:
+        ``score``: focal loss (Lin et al. 2017, gamma 2, alpha 0.25) over cells that are not
+        ignored, per positive cell; ``box``: 1 - GIoU; ``edges`` and ``points``: smooth L1 of
+        coordinates in face sizes.
+    """
     positive = assigned >= 0
     count = positive.sum().clamp(min=1)
     wanted = positive.to(cells.logits.dtype)
@@ -412,6 +539,9 @@ def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, 
 
 
 def _smooth_l1(x: Tensor, *, beta: float) -> Tensor:
-    """|x| with a parabola below ``beta``, in the unit of x (Girshick 2015, equation 3, divided by its slope)."""
+    """Return |x| with a parabola below ``beta``, in the unit of x.
+
+    Girshick 2015, equation 3, divided by its slope.
+    """
     x = x.abs()
     return torch.where(x < beta, x.square() / (2 * beta), x - beta / 2)

@@ -1,23 +1,19 @@
-"""Shards: prepared clips in tar files, written once, read at random from disk or from object
-storage.
+"""Shards: prepared clips in tar files, read at random from disk or object storage.
 
 The format is WebDataset's: files of one base name in a tar are one sample, here ``NAME.faces.npy``,
-``NAME.mel.npy``, ``NAME.sound.npy``, ``NAME.print.npy`` and ``NAME.json``. Judged in November 2026,
-by what a training run asks of them:
+``NAME.mel.npy``, ``NAME.sound.npy``, ``NAME.print.npy`` and ``NAME.json``. Judged in November 2026
+by the needs of a training run:
 
-    format       needs                  licence      found WebDataset   nothing: tar and npy   BSD-3
-    (its   alive (1.0.2 on PyPI, 75 kB); read by Hugging Face datasets, DALI and
-                 are in Python/numpy    reader)      every tar; parts lie whole and uncompressed at
-                 known offsets
-    Lance        pylance, 85 MB, and    Apache-2.0   alive (14.0.2); random rows from object
-    storage, versions; but a clip is
-                 pyarrow, 55 MB                      read through Arrow buffers, and two wheels that
-                 match every platform
-    Parquet      pyarrow, 55 MB         Apache-2.0   alive; made for columns of small values: one
-    window of a clip costs the
-                                                     whole page that holds it
-    safetensors  nothing: is here       Apache-2.0   alive; ranges can be read too, but it is no
-        convention for many samples, nothing streams it, and other tools see only tensors
+- WebDataset (BSD-3, its reader; chosen): needs nothing, since tar and npy are in Python and numpy;
+  alive (1.0.2 on PyPI, 75 kB); read by Hugging Face datasets, DALI and every tar; parts are whole
+  and uncompressed at known offsets.
+- Lance (Apache-2.0): needs pylance, 85 MB, and pyarrow, 55 MB; alive (14.0.2); random rows from
+  object storage, versions; but a clip is read through Arrow buffers, and two wheels must match
+  every platform.
+- Parquet (Apache-2.0): needs pyarrow, 55 MB; alive; made for columns of small values: one window of
+  a clip costs the whole page that holds it.
+- safetensors (Apache-2.0): needs nothing, is here; alive; ranges can be read too, but it has no
+  convention for many samples, nothing streams it, and other tools see only tensors.
 
 Arrays are raw (npy), not JPEG: a window is then one contiguous range of bytes, which the disk's
 cache gives at the speed of memory; decoding ten crops of 112 px would alone take longer than all
@@ -54,7 +50,13 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an array lies: its first byte in the shard, its dtype as numpy writes it, its shape."""
+    """Where an array is in a shard.
+
+    Attributes:
+        offset: its first byte.
+        dtype: its dtype as numpy writes it.
+        shape: its shape.
+    """
 
     offset: int
     dtype: str
@@ -62,6 +64,7 @@ class Place:
 
     @property
     def stop(self) -> int:
+        """The byte after its last."""
         return (
             self.offset + int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
         )
@@ -69,8 +72,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One clip of a split: ``facts`` are what NAME.json holds, ``arrays`` lie in the file
-    ``shard``."""
+    """One clip of a split.
+
+    Attributes:
+        name: its name.
+        speaker: its speaker.
+        shard: name of the file that holds it.
+        facts: the contents of NAME.json.
+        arrays: places of its arrays in ``shard``.
+    """
 
     name: str
     speaker: str
@@ -80,26 +90,26 @@ class Entry:
 
 
 class Rows(Protocol):
-    """An array (N,...) of which slices of rows are read: in memory, mapped from disk, or fetched."""
+    """An array (N,...) that is read in slices of rows: in memory, mapped from disk, or fetched."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+
     def __len__(self) -> int: ...
     def __getitem__(self, rows: slice, /) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Rows of an array in a shard on object storage.
-
-    Every slice is one request for just its bytes.
-    """
+    """Rows of an array in a shard on object storage; every slice is one request for its bytes."""
 
     url: str
     place: Place
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
         return self.place.shape
 
     def __len__(self) -> int:
@@ -114,7 +124,7 @@ class Fetched:
         return np.frombuffer(data, place.dtype).reshape(place.shape)
 
     def part(self, first: int, stop: int) -> "Fetched":
-        """The same without the rows outside ``first`` .. ``stop-1``; nothing is fetched."""
+        """Return the rows ``first`` to ``stop-1`` as another array; nothing is fetched."""
         rest = self.shape[1:]
         row = int(np.prod(rest, dtype=np.int64)) * np.dtype(self.place.dtype).itemsize
         return Fetched(
@@ -124,14 +134,21 @@ class Fetched:
 
 
 def part(rows: Rows, first: int, stop: int) -> Rows:
-    """The rows ``first`` .. ``stop-1``, not yet read."""
+    """Return the rows ``first`` to ``stop-1``, not yet read."""
     return rows.part(first, stop) if isinstance(rows, Fetched) else rows[first:stop]
 
 
 def read_index(source: Source) -> list[Entry]:
-    """The clips of a prepared split, by name.
+    """Return the clips of a prepared split, by name.
 
-    LipSyncError when there are none or the index is of another format.
+    Args:
+        source: a folder or a URL.
+
+    Returns:
+        The entries.
+
+    Raises:
+        LipSyncError: there are none, or the index has another format.
     """
     where = _named(source, INDEX)
     try:
@@ -139,7 +156,7 @@ def read_index(source: Source) -> list[Entry]:
         found = json.loads(data)
         if found["format"] != _FORMAT:
             raise LipSyncError(
-                f"{where} has format {found['format']}; this version reads {_FORMAT}: prepare anew"
+                f"{where} has format {found['format']}; this version reads {_FORMAT}: prepare again"
             )
         rows = [_entry(row) for row in found["clips"]]
     except FileNotFoundError as error:
@@ -148,7 +165,7 @@ def read_index(source: Source) -> list[Entry]:
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LipSyncError(
-            f"{where} cannot be read as an index of shards ({error}); prepare anew"
+            f"{where} cannot be read as an index of shards ({error}); prepare again"
         ) from error
     return sorted(rows, key=lambda row: row.name)
 
@@ -161,10 +178,20 @@ def _entry(row: dict[str, Any]) -> Entry:
 def load_arrays(
     source: Source, entries: Iterable[Entry], fields: Iterable[str]
 ) -> list[dict[str, Rows]]:
-    """The arrays ``fields`` of each of ``entries``, those that it has, not yet read.
+    """Return arrays of clips, not yet read.
 
-    On disk every shard is mapped once, whatever the number of its clips. LipSyncError for a shard
-    that is missing or shorter than the index says.
+    On disk every shard is mapped once, whatever the number of its clips.
+
+    Args:
+        source: a folder or a URL.
+        entries: the clips.
+        fields: names of the arrays; a clip may lack some.
+
+    Returns:
+        Per clip, its arrays by name.
+
+    Raises:
+        LipSyncError: a shard is missing or shorter than the index says.
     """
     maps: dict[str, Array] = {}
     wanted = list(fields)
@@ -178,7 +205,7 @@ def load_arrays(
                 maps[entry.shard] = np.memmap(where, np.uint8, "r")
             except (OSError, ValueError) as error:
                 raise LipSyncError(
-                    f"{where} cannot be read ({error}); copy the shards again, or prepare anew"
+                    f"{where} cannot be read ({error}); copy the shards again, or prepare again"
                 ) from error
         held = maps[entry.shard]
         if place.stop > len(held):
@@ -195,10 +222,10 @@ def load_arrays(
 
 
 class ShardWriter:
-    """Adds clips to the split in ``folder``: new shards beside those that are there.
+    """Adds clips to the split in ``folder``, in new shards beside the existing ones.
 
-    Used as a context. Shards appear under their name when they are whole, the index last of all:
-    what is cut off leaves the split as it was, and the same clips in the same order give the same
+    Used as a context. Shards get their name when they are complete, the index last of all: an
+    interruption leaves the split as it was, and the same clips in the same order give the same
     bytes.
     """
 
@@ -211,8 +238,14 @@ class ShardWriter:
     def add(
         self, name: str, *, speaker: str, facts: Mapping[str, Any], arrays: Mapping[str, Array]
     ) -> None:
-        """One clip; ``name`` without dots, which in this format part a sample's name from its
-        parts'."""
+        """Add one clip.
+
+        Args:
+            name: without dots, which in this format separate a sample's name from its parts'.
+            speaker: name of the speaker.
+            facts: contents of NAME.json.
+            arrays: arrays by name.
+        """
         if "." in name or "/" in name:
             raise ValueError(f"a clip is called {name!r}; wanted a name without dots and slashes")
         tar = self._tar or self._opened()
@@ -280,7 +313,7 @@ class ShardWriter:
 
 
 def _put(tar: tarfile.TarFile, name: str, data: io.BytesIO) -> int:
-    """Adds a file and returns the offset of its first byte."""
+    """Add a file and return the offset of its first byte."""
     info = tarfile.TarInfo(name)
     info.size = data.getbuffer().nbytes
     data.seek(0)
@@ -297,9 +330,9 @@ def _named(source: Source, name: str) -> Path | str:
 
 
 def _remote(url: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """Bytes of a file on object storage.
+    """Return bytes of a file on object storage.
 
-    Fsspec comes with torch, what opens a scheme (s3fs, gcsfs ...) does not.
+    Fsspec comes with torch; the packages for a scheme (s3fs, gcsfs ...) do not.
     """
     import fsspec
 

@@ -278,7 +278,7 @@ def test_they_draw_the_same_folded_and_the_mouth_is_never_seen(title: str) -> No
     mel = uniform(1, (2, 1, 80, 16), -4, 4).double()
     made = model.decode(mel, model.encode(target, reference), target, reference)
     assert made.shape == (2, 3, size, size) and made.min() >= 0 and made.max() <= 1
-    assert not torch.equal(made[0], made[1])  # it hears
+    assert not torch.equal(made[0], made[1])  # the output depends on the audio
     other = target.clone()
     other[:, :, size // 2 : size - margin, margin : size - margin] = 0.5
     alone = model(mel[:1], other, reference)

@@ -204,7 +204,7 @@ def test_what_this_machine_has_not_is_told(
 
 
 def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
-    """Or it would be a network that nobody taught."""
+    """Otherwise the network would be untrained."""
     save_settings(tmp_path, read_settings(run_file(tmp_path), expert.Settings))
     with pytest.raises(TrainingError, match=r"best.pt does not exist"):
         export.main([str(tmp_path / "best.pt"), str(tmp_path / "judge.safetensors")])

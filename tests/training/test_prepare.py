@@ -332,7 +332,7 @@ def test_sources_and_their_speakers(tmp_path: Path) -> None:
     assert list(speaker_names(names[:2], None).values()) == [None, None]
     assert list(speaker_names(names, "file").values()) == names
     assert list(speaker_names(names, "([a-z]+)_").values()) == ["ann", "bob", "ann"]
-    with pytest.raises(LipSyncError, match="finds nobody in x/bob_2"):
+    with pytest.raises(LipSyncError, match="matches nothing in x/bob_2"):
         speaker_names(names, "ann")
     with pytest.raises(ValueError, match="no regular expression"):
         speaker_names(names, "(")

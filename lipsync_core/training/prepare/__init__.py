@@ -1,2 +1,1 @@
-"""Videos in, shards out: what training reads (``training.shards``), and a report on what was kept
-and why."""
+"""Preparation: videos become shards for training, with a report on what was kept and why."""

@@ -1,5 +1,4 @@
-"""Crops of the people of one source, piece by piece: of a video, or of the reference's folders of
-face pictures."""
+"""Face crops of the people in one source, piece by piece: a video, or folders of face pictures."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,8 +36,14 @@ _MISSED = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Frames ``start`` .. of the take ``take``: ``crops`` (N,C,C,3) uint8 for the shard, ``looked``
-    (N,3,S,S) for the judge."""
+    """Consecutive frames of a take.
+
+    Attributes:
+        take: number of the take.
+        start: number of its first frame.
+        crops: (N,C,C,3) uint8, for the shard.
+        looked: (N,3,S,S), for the judge.
+    """
 
     take: int
     start: int
@@ -48,9 +53,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """Frames ``first`` .. ``stop-1`` in which one person is seen without a break.
+    """Frames in which one person is seen without a break.
 
-    ``face_px``: the usual longer side.
+    Attributes:
+        person: number of the person.
+        first: the first frame.
+        stop: the frame after the last.
+        face_px: the usual longer side of the face, in pixels.
     """
 
     person: int
@@ -60,7 +69,11 @@ class Take:
 
 
 class VideoTakes:
-    """The people of a video at 25 fps; scene cuts end takes. MediaError for what cannot be read."""
+    """The people of a video at 25 fps; scene cuts end takes.
+
+    Raises:
+        MediaError: the video cannot be read.
+    """
 
     def __init__(self, path: Path, detector: Detector) -> None:
         if probe(path).still:
@@ -74,7 +87,7 @@ class VideoTakes:
         ]
 
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
-        """Every frame of every take, takes side by side."""
+        """Yield every frame of every take, takes side by side."""
         coded = self._footage.coded(chunk=_CHUNK)
         with closing(prefetch(coded)) as chunks:
             for chunk in chunks:
@@ -119,7 +132,7 @@ class PictureTakes:
         ]
 
     def pieces(self, settings: Settings, scorer: Scorer) -> Iterator[Piece]:
-        """Every picture of every take, in order."""
+        """Yield every picture of every take, in order."""
         for number, take in enumerate(self.takes):
             for frame in range(take.first, take.stop):
                 pixels = self._open(frame)
@@ -136,7 +149,7 @@ class PictureTakes:
                 )
 
     def _open(self, number: int) -> Tensor:
-        """(1,H,W,3) uint8."""
+        """Read a picture as (1,H,W,3) uint8."""
         from PIL import Image
 
         path = self._folder / f"{number}{PICTURES}"
@@ -150,7 +163,7 @@ class PictureTakes:
             ) from error
 
     def _found(self, number: int, detector: Detector) -> Tensor | None:
-        """(5,2) points of the best face, in parts of the picture's width and height."""
+        """Return (5,2) points of the best face, in parts of the picture's width and height."""
         pixels = self._open(number)
         _, height, width, _ = pixels.shape
         edge = round(max(height, width) * _AROUND)
@@ -171,7 +184,7 @@ def _placed(
     *,
     pads: tuple[int, int, int, int] = (0, 10, 0, 0),
 ) -> tuple[Tensor, Tensor]:
-    """(N,2,3) maps of the shard's crops with their margin, and of the judge's."""
+    """Return the (N,2,3) maps of the shard's crops with their margin, and of the judge's."""
     framing = Framing("box", pads=pads) if settings.framing == "box" else Framing()
     boxes, points = seen.boxes.float(), seen.points.float()
     matrices = crop_to_frame(boxes, points, framing, settings.size)
@@ -188,7 +201,7 @@ def _side(boxes: Tensor) -> float:
 
 
 def _bridged(found: dict[int, Tensor], numbers: set[int]) -> dict[int, Tensor]:
-    """``found`` and, between two neighbours of it that are close, what lies there."""
+    """Fill the gaps of ``found`` between two neighbors that are close."""
     known = sorted(found)
     out = dict(found)
     for a, b in pairwise(known):

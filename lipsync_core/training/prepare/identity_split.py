@@ -1,4 +1,4 @@
-"""Who is who and what is the same, from the prints of clips; and who goes into which split."""
+"""Identities and duplicates from the prints of clips, and the split of speakers."""
 
 import hashlib
 from collections import Counter
@@ -28,8 +28,16 @@ _BLOCK = 1024
 
 
 def duplicates(prints: Prints) -> dict[int, int]:
-    """Clips that are an earlier one again, as far as they begin and end at the same place: number
-    -> number of the first."""
+    """Find the clips that repeat an earlier one.
+
+    A repetition is recognized if both begin and end at the same place.
+
+    Args:
+        prints: the prints of the clips.
+
+    Returns:
+        Number of each repeated clip -> number of the first.
+    """
     pictures, sounds = prints[:, : PRINT[0]], prints[:, PRINT[0] : sum(PRINT)]
     found: dict[int, int] = {}
     for begin in range(0, len(prints), _BLOCK):
@@ -48,10 +56,21 @@ def duplicates(prints: Prints) -> dict[int, int]:
 def same_people(
     prints: Prints, takes: Sequence[Hashable], known: Sequence[str | None]
 ) -> list[str]:
-    """A name for the person in each clip, by likeness.
+    """Name the person in each clip, by likeness.
 
-    Clips of one of the ``takes`` show one person, whom tracking followed. Clips with a ``known``
-    name keep it, and lend it to their group. LipSyncError for more than 8000 takes.
+    Clips of one take show one person, whom tracking followed. Clips with a ``known`` name keep
+    it and give it to their group.
+
+    Args:
+        prints: the prints of the clips.
+        takes: the take of each clip.
+        known: the name of each clip's speaker, None if unknown.
+
+    Returns:
+        A name per clip.
+
+    Raises:
+        LipSyncError: there are more than 8000 takes.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
@@ -87,8 +106,16 @@ def same_people(
 
 
 def kept_together(seen: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Speaker -> the first of those who must share a split with him, from (source, speaker) of
-    every clip: two people in one video share its room and each other's voice."""
+    """Group the speakers who must share a split.
+
+    Two people in one video share its acoustics and each other's voice.
+
+    Args:
+        seen: (source, speaker) of every clip.
+
+    Returns:
+        Speaker -> the first of the speakers of the same group.
+    """
     leader: dict[str, str] = {}
     first: dict[str, str] = {}
 
@@ -110,11 +137,21 @@ def shared_out(
     *,
     seed: int = 0,
 ) -> dict[str, str]:
-    """The split of every speaker with ``frames``, whole: those ``known`` stay.
+    """Choose the split of every speaker.
 
-    The others, shuffled by ``seed``, fill ``val`` and ``test`` up to their ``shares`` of all frames
-    where they fit (half as much again at most), and then train; where a split with a share stayed
-    empty and train has two, it gets the one with the least.
+    Speakers stay whole. Those not ``known``, shuffled by ``seed``, fill ``val`` and ``test`` up
+    to their ``shares`` of all frames where they fit (half as much again at most), and then
+    train. If a split with a share stays empty and train has two speakers, it gets the one with
+    the fewest frames.
+
+    Args:
+        frames: frames of every speaker.
+        shares: share of every split.
+        known: the split of speakers that have one, which stays.
+        seed: seed of the shuffle.
+
+    Returns:
+        Speaker -> split.
     """
     total = sum(frames.values())
     out = {speaker: split for speaker, split in known.items() if speaker in frames}
@@ -144,6 +181,7 @@ def shared_out(
 
 
 def as_prints(rows: Sequence[npt.NDArray[Any]]) -> Prints:
+    """Stack the prints of clips."""
     return (
         np.stack([np.asarray(row, np.float32) for row in rows])
         if rows

@@ -1,6 +1,6 @@
-"""The page that says what was kept, what was dropped and why: figures, histograms, contact sheets.
+"""The report of a preparation: figures, histograms, contact sheets, reasons for what was dropped.
 
-One file, no scripts.
+One HTML file without scripts.
 """
 
 import base64
@@ -34,10 +34,13 @@ figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#555}img
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a preparation came to.
+    """The figures of a preparation.
 
-    ``dropped``: reason -> (clips or sources, seconds); ``splits``: split -> clips, speakers,
-    seconds; ``shared``: speakers that are in more than one split (where folders gave the splits).
+    Attributes:
+        sources: number of sources.
+        splits: split -> (clips, speakers, seconds).
+        dropped: reason -> (clips or sources, seconds).
+        shared: speakers in more than one split, if folders gave the splits.
     """
 
     sources: int
@@ -47,11 +50,12 @@ class Counts:
 
     @property
     def clips(self) -> int:
+        """Number of clips in all splits."""
         return sum(clips for clips, _, _ in self.splits.values())
 
 
 def counted(out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str, str]) -> Counts:
-    """The figures of what lies below ``out``."""
+    """Count the clips below ``out``, per split, and what was dropped."""
     known = known_clips(out)
     frames = {
         split: sum(entry.arrays["faces"].shape[0] for entry in entries)
@@ -75,7 +79,17 @@ def counted(out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str, str
 def write_report(
     out: Path, outcomes: Sequence[Outcome], duplicates: Mapping[str, str], *, command: str
 ) -> Counts:
-    """``report.html`` and ``report.json`` in ``out``; returns the figures in them."""
+    """Write ``report.html`` and ``report.json``.
+
+    Args:
+        out: the folder of the shards.
+        outcomes: the results of the sources.
+        duplicates: clip -> the clip that it repeats.
+        command: the command line that the report shows.
+
+    Returns:
+        The figures in the report.
+    """
     counts = counted(out, outcomes, duplicates)
     known = known_clips(out)
     facts = [entry.facts for entries in known.values() for entry in entries]
@@ -107,7 +121,7 @@ def write_report(
             "confidence", [f["confidence"] for f in facts], [row["confidence"] for row in lost]
         ),
         _histogram(
-            "sound early by, frames (mended)",
+            "sound early by, frames (corrected)",
             [f["offset_frames"] for f in facts],
             [r["offset_frames"] for r in lost],
             whole=True,
@@ -141,7 +155,7 @@ def write_report(
 def _drops(
     outcomes: Sequence[Outcome], duplicates: Mapping[str, str]
 ) -> list[tuple[str, str, int]]:
-    """(reason, source or clip, frames) of everything that did not become a clip."""
+    """Return (reason, source or clip, frames) of everything that did not become a clip."""
     out: list[tuple[str, str, int]] = []
     for outcome in outcomes:
         name = str(outcome.arguments["name"])
@@ -196,7 +210,7 @@ def _minutes(known: Mapping[str, Sequence[Entry]]) -> list[float]:
 def _histogram(
     title: str, kept: Sequence[float], lost: Sequence[float] = (), *, whole: bool = False
 ) -> str:
-    """Bars of ``kept``, and on top of them, pale, those of what was dropped."""
+    """Draw bars of ``kept`` and, on top of them, pale bars of what was dropped."""
     values = np.asarray([*kept, *lost], np.float64)
     if not len(values):
         return ""
@@ -229,7 +243,7 @@ def _histogram(
 
 
 def _spread(items: Sequence[Any]) -> list[Any]:
-    """At most as many as a sheet holds, evenly from first to last."""
+    """Return at most as many items as a sheet holds, evenly from first to last."""
     return [
         items[i * len(items) // min(len(items), _SHEET)] for i in range(min(len(items), _SHEET))
     ]
@@ -251,7 +265,7 @@ def _read(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def _sheet(title: str, pictures: Sequence[npt.NDArray[np.uint8]]) -> str:
-    """The pictures in rows, as one JPEG within the page."""
+    """Lay out pictures in rows, as one JPEG within the page."""
     from PIL import Image
 
     rows = -(-len(pictures) // _COLUMNS)

@@ -1,4 +1,4 @@
-"""A folder of videos becomes shards: look, work, gather, report."""
+"""Prepare a folder of videos: find sources, cut clips, write shards and a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +18,16 @@ from .write_shards import gather, is_there
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """Who goes where. ``speaker``: a rule (see ``speaker_names``).
+    """How clips are divided among train, val and test.
 
-    ``by``: ``shared``, speakers are shared out, ``val`` and ``test`` being their parts of all
-    frames (``seed``: of that); ``given``, the first folder below the root is the split; ``time``,
-    the last parts of everybody's footage are ``val`` and ``test``.
+    Attributes:
+        speaker: rule for speakers' names, see ``speaker_names``.
+        by: ``shared`` divides the speakers; ``given`` takes the first folder below the root as
+            the split; ``time`` takes the last parts of every speaker's footage for ``val`` and
+            ``test``.
+        val: share of all frames for val, in [0,1).
+        test: share of all frames for test, in [0,1).
+        seed: seed of ``shared``.
     """
 
     speaker: str | None = None
@@ -39,6 +44,7 @@ class Splitting:
 
     @property
     def shares(self) -> Mapping[str, float]:
+        """The share of each split; the three sum to 1."""
         return {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
 
 
@@ -56,14 +62,31 @@ def prepare(
     command: str = "",
     on_progress: ProgressCallback | None = None,
 ) -> Counts:
-    """Every video and every preprocessed folder below ``root`` as shards ``out/train``,
-    ``out/val``, ``out/test``, and ``out/report.html``. ``only``: not every one, but these.
+    """Prepare videos and preprocessed folders as shards and a report.
 
-    Can be killed and started again at any time: what is done is kept. Sources that are added later
-    go into further shards; speakers stay in their split. again: those that failed are tried once
-    more. command: what the report calls it. Raises LipSyncError for a root without sources, an
-    ``out`` of other settings or where another process is at work, a full disk, and when not one
-    clip was left; the report is there then too.
+    Writes ``out/train``, ``out/val``, ``out/test`` and ``out/report.html``. The run can be
+    killed and started again at any time: what is done is kept. Sources that are added later go
+    into further shards; speakers stay in their split.
+
+    Args:
+        root: the folder of sources.
+        out: the folder of the shards.
+        only: the sources to prepare; all below ``root`` by default.
+        settings: how clips are cut and judged.
+        splitting: how clips are divided.
+        processes: number of processes on this machine.
+        cluster: the machines that share the work, if any.
+        again: whether sources that failed are tried once more.
+        device: device of the detector and the judge.
+        command: the command line that the report shows.
+        on_progress: gets the progress.
+
+    Returns:
+        The figures of the report.
+
+    Raises:
+        LipSyncError: ``root`` has no sources; ``out`` has other settings or another process
+            uses it; the disk is full; no clip was left (the report exists in that case too).
     """
     say = on_progress or (lambda *_: None)
     root, out = root.resolve(), out.resolve()  # workers may stand elsewhere
@@ -96,7 +119,7 @@ def prepare(
                 raise LipSyncError(
                     f"the disk of {out} is full: {len(outcomes) - waiting} of {len(outcomes)} "
                     "sources are done and kept; "
-                    "make room and run the same command again"
+                    "free disk space and run the same command again"
                 )
             duplicates = gather(
                 out,
@@ -112,7 +135,7 @@ def prepare(
             counts = write_report(out, outcomes, duplicates, command=command)
         except OSError as error:
             raise LipSyncError(
-                f"{out} cannot be written ({error}); make room, or mend that, and run the same "
+                f"{out} cannot be written ({error}); free disk space or fix the cause, and run the same "
                 "command again: nothing is lost"
             ) from error
     if not counts.clips:

@@ -1,4 +1,4 @@
-"""What prepared clips depend on."""
+"""The settings of prepared clips."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,16 +13,24 @@ RATE = 16_000  # Hz
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``size`` px of a crop, round which a twelfth is kept as ``margin``, for augmentation.
+    """How clips are cut and judged.
 
-    ``framing``: ``aligned`` by five points, or ``box``, the detector's box grown by 10 px below, as
-    the public weights want it. ``shortest``, ``longest`` frames of a clip; longer takes are cut
-    into equal parts. ``least_face`` px: the longer side of a face, mostly. A clip needs
-    ``least_confidence`` of ``scorer``, in its L2 measure: of 54 clips of 11 speakers the least had
-    0.11; of 16 with a stranger's speech one got a verdict, with less than 0.1. Takes that the judge
-    finds more than ``most_offset`` frames off are not believed, for its search ends at 15; nor
-    offsets with a standard error above ``most_uncertainty`` frames. ``detector``, ``least_score``:
-    how faces are found.
+    Attributes:
+        size: side of a crop in pixels, without the margin for augmentation.
+        framing: ``aligned`` by five points, or ``box``, the detector's box grown by 10 px
+            below, as the public weights need it.
+        shortest: least frames of a clip.
+        longest: most frames of a clip; longer takes are cut into equal parts.
+        least_face: least longer side of a face, in pixels.
+        least_confidence: confidence of ``scorer`` that a clip needs, in its L2 measure. Of 54
+            clips of 11 speakers the least had 0.11; of 16 with a stranger's speech one got a
+            verdict, with less than 0.1.
+        most_offset: takes that the judge finds more frames off are not believed, for its search
+            ends at 15.
+        most_uncertainty: largest standard error of an offset, in frames.
+        scorer: the expert that judges sync.
+        detector: the face detector.
+        least_score: least score of a detected face.
     """
 
     size: int = 96
@@ -49,5 +57,5 @@ class Settings:
 
     @property
     def margin(self) -> int:
-        """px on every side of a crop: what ``training.sync.shown`` takes off."""
+        """Pixels kept on every side of a crop, a twelfth of it."""
         return self.size // 12

@@ -1,4 +1,4 @@
-"""What there is to prepare below a folder, and who speaks in it as far as names tell."""
+"""The sources below a folder, and their speakers as far as names show."""
 
 import hashlib
 import os
@@ -18,25 +18,25 @@ RULES = ("folder", "file", "likeness")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A video, or a folder of face pictures as the reference's preprocessing leaves them
-    (``pictures``: FRAME.jpg, with gaps where no face was found, and audio.wav). ``name``: its path
-    below the root, with slashes."""
+    """A video, or a folder of face pictures.
+
+    Attributes:
+        name: its path below the root, with slashes.
+        kind: ``video``, or ``pictures`` as the reference's preprocessing leaves them:
+            FRAME.jpg, with gaps for frames without a face, and audio.wav.
+    """
 
     name: str
     kind: Literal["video", "pictures"]
 
     @property
     def key(self) -> str:
-        """Its name in shards and as a file: letters, digits, - and _, and a hash that keeps equal
-        ones apart."""
+        """Its name in shards and as a file: letters, digits, - and _, and a unique hash."""
         plain = re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePosixPath(self.name).with_suffix("")))
         return f"{plain[-60:]}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
     def stamp(self, root: Path) -> list[int]:
-        """Bytes and time of change, which tell a file that was replaced.
-
-        Zeros where it cannot be reached.
-        """
+        """Return bytes and time of change of the file; zeros if it cannot be reached."""
         path = root / self.name
         try:
             status = (path / SOUND if self.kind == "pictures" else path).stat()
@@ -46,9 +46,17 @@ class Source:
 
 
 def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
-    """Everything below ``root`` that can be prepared, in the order of names.
+    """Find everything below a folder that can be prepared.
 
-    Nothing below ``leave``. LipSyncError when ``root`` is no folder or holds nothing of the kind.
+    Args:
+        root: the folder.
+        leave: a folder to skip.
+
+    Returns:
+        The sources, sorted by name.
+
+    Raises:
+        LipSyncError: ``root`` is no folder or holds no source.
     """
     if not root.is_dir():
         raise LipSyncError(
@@ -59,7 +67,7 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
 
     def refuse(error: OSError) -> None:
         raise LipSyncError(
-            f"{error.filename} cannot be listed ({error}); mend that, or move it out of {root}"
+            f"{error.filename} cannot be listed ({error}); fix that, or move it out of {root}"
         ) from error
 
     for place, folders, files in os.walk(root, onerror=refuse):
@@ -83,7 +91,17 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
 
 
 def given_split(name: str) -> str:
-    """The split that the first folder of a name tells. LipSyncError for another one."""
+    """Return the split that the first folder of a name gives.
+
+    Args:
+        name: name of a source.
+
+    Returns:
+        train, val or test.
+
+    Raises:
+        LipSyncError: the folder has another name.
+    """
     split = PurePosixPath(name).parts[0]
     if split not in SPLITS or split == name:
         raise LipSyncError(
@@ -94,12 +112,21 @@ def given_split(name: str) -> str:
 
 
 def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | None]:
-    """Who speaks in each of the sources, None where only the faces tell.
+    """Return the speaker of each source as far as names show.
 
-    ``folder``: the folder they lie in; ``file``: each its own; ``likeness``: faces; any other rule
-    is a regular expression that is searched for in each name, its first group (or all of it) being
-    the speaker. None: by folder where there are several folders, else by likeness. ValueError for
-    an expression that is none; LipSyncError for a name that it does not fit.
+    Args:
+        names: names of the sources.
+        rule: ``folder``: the folder of the source; ``file``: each source has its own;
+            ``likeness``: faces decide; any other rule is a regular expression that is searched
+            for in each name, its first group (or all of it) being the speaker. None: by folder
+            if there are several folders, else by likeness.
+
+    Returns:
+        Source -> speaker, None if faces decide.
+
+    Raises:
+        ValueError: the rule is no valid expression.
+        LipSyncError: the rule does not match a name.
     """
     if rule is None:
         rule = "folder" if len({PurePosixPath(name).parent for name in names}) > 1 else "likeness"
@@ -120,7 +147,7 @@ def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | Non
     for name in names:
         if (match := pattern.search(name)) is None:
             raise LipSyncError(
-                f"--speaker {rule!r} finds nobody in {name}; wanted an expression that fits every "
+                f"--speaker {rule!r} matches nothing in {name}; wanted an expression that fits every "
                 "name"
             )
         speakers[name] = match[1] if pattern.groups else match[0]

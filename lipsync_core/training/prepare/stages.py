@@ -1,5 +1,4 @@
-"""One source at a time: its takes are cut into clips, judged, and laid down as parts that
-``gathering`` puts into shards."""
+"""Process one source: cut its takes into clips, judge them, and store their parts."""
 
 import errno
 import json
@@ -46,9 +45,15 @@ PRINT = (_FRAMES_OF_PRINT * _GREY * _GREY, _BANDS * _STEPS)
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """Makes what does a job: on every core or machine its own detector and judge.
+    """Builds what processes a job: each core or machine has its own detector and judge.
 
     See ``run_jobs``.
+
+    Attributes:
+        root: the folder of sources.
+        out: the folder of the shards.
+        settings: how clips are cut and judged.
+        device: device of the detector and the judge.
     """
 
     root: Path
@@ -84,7 +89,7 @@ class Preparing:
 
 
 def job_of(source: Source, root: Path, settings: Settings) -> Job:
-    """``source`` as a job: done again when the file or the settings are others."""
+    """Return a source as a job, which is done again if the file or the settings change."""
     arguments = {
         "name": source.name,
         "kind": source.kind,
@@ -95,13 +100,13 @@ def job_of(source: Source, root: Path, settings: Settings) -> Job:
 
 
 def unfinished(outcome: Outcome) -> bool:
-    """Whether the disk was full."""
+    """Return whether the disk was full."""
     return outcome.result is not None and FULL in outcome.result
 
 
 @dataclass(slots=True)
 class _Stretch:
-    """A clip in the making: frames ``first`` .. ``stop-1`` of a take."""
+    """A clip in progress: frames ``first`` to ``stop-1`` of a take."""
 
     key: str
     take: int
@@ -175,7 +180,7 @@ def _drop(reason: str, frames: int, **more: Any) -> dict[str, Any]:
 def _stretches(
     takes: list[Take], key: str, settings: Settings, dropped: list[dict[str, Any]]
 ) -> list[_Stretch]:
-    """Takes in equal parts of at most ``longest`` frames.
+    """Divide takes into equal parts of at most ``longest`` frames.
 
     Those too short or too small go to ``dropped``.
     """
@@ -199,10 +204,7 @@ def _stretches(
 
 
 def _lay_down(stretch: _Stretch, piece: Piece, parts: Path) -> None:
-    """The frames of ``piece`` that belong to the clip: appended to its file.
-
-    Some are kept for its print.
-    """
+    """Append the clip's frames in ``piece`` to its file, and keep some for its print."""
     first, stop = max(stretch.first, piece.start), min(stretch.stop, piece.start + len(piece.crops))
     if piece.take != stretch.take or first >= stop:
         return
@@ -226,7 +228,7 @@ def _judged(
     settings: Settings,
     dropped: list[dict[str, Any]],
 ) -> dict[str, Any] | None:
-    """What is known of the clip, or None and a line in ``dropped``."""
+    """Return the clip's facts, or None and add an entry to ``dropped``."""
     count = stretch.stop - stretch.first
     if score.offset_frames is None:
         # figures of the curve belong to the file; what is counted is the kind of reason
@@ -261,7 +263,7 @@ def _judged(
 
 
 def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -> None:
-    """The sound of the clip, moved by its offset, and its print."""
+    """Store the sound of the clip, moved by its offset, and its print."""
     # sound early by some frames lies as many before its lips
     begin = stretch.first - row["offset_frames"]
     # 5 frames are 16 columns: cut there, windows are those of the whole sound
@@ -283,10 +285,17 @@ def _finish(row: dict[str, Any], stretch: _Stretch, sound: Audio, parts: Path) -
 
 
 def cut_sound(samples: Tensor, first: int, stop: int) -> Tensor:
-    """The sound (M,) at RATE of frames ``first`` ..
+    """Cut the sound of a range of frames, with silence beyond its ends.
 
-    ``stop-1``, silence beyond its ends. What lies elsewhere is not copied: a long video has many
-    clips.
+    Nothing outside the range is copied: a long video has many clips.
+
+    Args:
+        samples: (M,) at RATE.
+        first: the first frame.
+        stop: the frame after the last.
+
+    Returns:
+        The samples of the range.
     """
     each = int(RATE / FPS)
     kept = samples[max(0, first) * each : max(0, stop) * each]
@@ -295,8 +304,11 @@ def cut_sound(samples: Tensor, first: int, stop: int) -> Tensor:
 
 
 def _print(stretch: _Stretch, mel: Tensor) -> npt.NDArray[np.float16]:
-    """What tells a clip from others: small pictures and a small spectrogram, each without its mean
-    and of length 1, and the histograms of ``faces.likeness``."""
+    """Return the print that identifies a clip.
+
+    Small pictures and a small spectrogram, each without its mean and of length 1, and the
+    histograms of ``faces.likeness``.
+    """
     assert stretch.portrait is not None
     pictures = torch.cat([each - each.mean() for each in stretch.small])
     small = F.adaptive_avg_pool2d(mel[None], (_BANDS, _STEPS)).flatten()
@@ -312,7 +324,7 @@ def _print(stretch: _Stretch, mel: Tensor) -> npt.NDArray[np.float16]:
 
 
 def _show_dropped(stretch: _Stretch, out: Path, parts: Path) -> None:
-    """Its middle frame, for the report."""
+    """Store the middle frame of a dropped clip for the report."""
     (parts / f"{stretch.key}.faces").unlink()
     if stretch.portrait is not None:
         from PIL import Image
@@ -323,9 +335,16 @@ def _show_dropped(stretch: _Stretch, out: Path, parts: Path) -> None:
 
 
 def read_settings(out: Path, settings: Settings, root: Path, splitting: Mapping[str, Any]) -> None:
-    """Notes in ``out`` what it is prepared with.
+    """Store in ``out`` the settings of its preparation, or compare them with those that are there.
 
-    LipSyncError when something was done there with something else.
+    Args:
+        out: the folder of the shards.
+        settings: how clips are cut and judged.
+        root: the folder of sources.
+        splitting: how clips are divided.
+
+    Raises:
+        LipSyncError: ``out`` was prepared with other settings.
     """
     now = {**asdict(settings), **splitting}
     wanted = {"settings": now, "root": str(root.resolve())}

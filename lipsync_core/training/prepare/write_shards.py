@@ -1,5 +1,4 @@
-"""The parts of all sources become shards: duplicates left out, speakers named and kept apart
-between splits."""
+"""Write the clips of all sources to shards, without duplicates, one split per speaker."""
 
 import json
 import shutil
@@ -24,14 +23,18 @@ STATE = "gathered.json"
 
 @dataclass(slots=True)
 class State:
-    """What earlier gatherings decided: the first clip of each duplicate."""
+    """Decisions of earlier calls.
+
+    Attributes:
+        duplicates: clip -> the first clip that it repeats.
+    """
 
     duplicates: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
-    """A clip whose parts lie ready; ``row`` is what ``work`` found."""
+    """A clip whose parts are ready; ``row`` holds its facts."""
 
     key: str
     source: str
@@ -40,6 +43,7 @@ class _Clip:
 
 
 def read_state(out: Path) -> State:
+    """Read the decisions of earlier calls."""
     path = out / STATE
     if not path.exists():
         return State()
@@ -52,15 +56,14 @@ def read_state(out: Path) -> State:
 
 
 def known_clips(out: Path) -> dict[str, list[Entry]]:
-    """The clips in the shards of every split."""
+    """Return the clips in the shards of every split."""
     return {
         split: read_index(out / split) if (out / split / INDEX).exists() else [] for split in SPLITS
     }
 
 
 def is_there(out: Path) -> Callable[[Outcome], bool]:
-    """Whether what a source's job made is still there: its clips in shards, as parts, or known as
-    duplicates."""
+    """Return a test of whether a source's clips exist: in shards, as parts or duplicates."""
     settled = {entry.name for entries in known_clips(out).values() for entry in entries} | set(
         read_state(out).duplicates
     )
@@ -89,13 +92,25 @@ def gather(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """Puts the clips of ``outcomes`` that are in no shard yet into new ones below ``out`` and
-    removes their parts. Returns the duplicates found so far: clip -> the one it repeats.
+    """Move the clips that are in no shard yet into new shards and remove their parts.
 
-    ``speakers``: by source, None where faces tell; ``given``: the split by source, where folders
-    say it; ``by_time``: the end of everybody's footage is val and test; else speakers are shared
-    out by ``shares``, those who are there already staying where they are. Killed at any place, the
-    next call ends the work: shards and indices appear whole, parts go last.
+    Killed at any point, the next call finishes the work: shards and indices appear whole, parts
+    are removed last.
+
+    Args:
+        out: the folder of the shards.
+        outcomes: the results of the sources.
+        settings: how clips are cut and judged.
+        speakers: source -> speaker, None if faces decide.
+        shares: share of each split; speakers that are in the shards already stay in their
+            split.
+        given: source -> split, if folders give it.
+        by_time: whether the end of every speaker's footage is val and test.
+        seed: seed of the split.
+        on_progress: gets (done, total).
+
+    Returns:
+        The duplicates found so far: clip -> the clip that it repeats.
     """
     for split in SPLITS:
         remove_partials(out / split)
@@ -141,10 +156,7 @@ def _named(
     speakers: Mapping[str, str | None],
     state: State,
 ) -> list[tuple[_Clip, str]]:
-    """The clips that repeat no other, with the person in each.
-
-    Those that do are noted in ``state``.
-    """
+    """Return the clips that repeat no other, with their speakers; note the rest in ``state``."""
     rows = [
         arrays["print"][:]
         for split, entries in known.items()
@@ -178,7 +190,7 @@ def _placed(
     shares: Mapping[str, float],
     seed: int,
 ) -> dict[str, str]:
-    """The split of every speaker."""
+    """Return the split of every speaker."""
     before = {entry.speaker: split for split, entries in known.items() for entry in entries}
     old = [
         (str(entry.facts["source"]), entry.speaker, int(entry.facts["frames"]))
@@ -202,8 +214,11 @@ def _by_time(
     named: Sequence[tuple[_Clip, str]],
     shares: Mapping[str, float],
 ) -> dict[str, str]:
-    """The split of every clip: of each speaker's footage, in the order of sources and time, the
-    last ``shares`` are val and, before it, test; a clip each at least, where train keeps one."""
+    """Return the split of every clip.
+
+    Of each speaker's footage, in the order of sources and time, the last ``shares`` are val
+    and, before it, test; at least one clip each, if train keeps one.
+    """
     clips = [
         (
             entry.speaker,
@@ -225,7 +240,7 @@ def _by_time(
     placed = {name: "train" for *_, name in clips}
     for rows in by_speaker.values():
         total = sum(frames for frames, _ in rows)
-        for split in ("val", "test"):  # val first: without it nobody can choose a checkpoint
+        for split in ("val", "test"):  # val first: without it no checkpoint can be chosen
             held = 0
             while (
                 shares[split] > 0
