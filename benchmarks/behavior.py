@@ -1170,7 +1170,7 @@ def _run(out: Path, inputs: Path | None, only: str, keep: Path | None) -> int:
 
     Args:
         out: The JSON file that is written.
-        inputs: Folder of the inputs; by default they are made again.
+        inputs: Folder of the inputs; by default they are generated.
         only: Cases whose names have this text.
         keep: Where to keep pictures.
 

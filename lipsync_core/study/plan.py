@@ -51,9 +51,10 @@ def draw_plan(
 ) -> list[Task]:
     """Draw a task for every rater and each of that rater's clips.
 
-    Three counts differ by at most one: how often a clip is judged, how often an arrangement (methods
-    in places) occurs in all, and how often it occurs with one clip. Within a rater arrangements take
-    turns too, and clips take turns in every place of the raters' orders (``make_latin_rows``).
+    Three counts differ by at most one: how often a clip is judged, how often an arrangement
+    (methods in places) occurs in all, and how often it occurs with one clip. Within a rater
+    arrangements take turns too, and clips take turns in every place of the raters' orders
+    (``make_latin_rows``).
 
     Args:
         raters: Number of raters.

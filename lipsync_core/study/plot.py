@@ -1,5 +1,4 @@
-"""The report on paper: a table, JSON, and a picture of the scores and strengths with their
-intervals."""
+"""Write the report as a table, as JSON and as a picture of the scores with their intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,12 @@ _COLOURS = ("#1f5f8b", "#c2703d", "#4f7f52")
 
 
 def save_report(report: StudyReport, folder: Path) -> None:
-    """Write report.md, report.json and report.png into ``folder``, replacing what was there."""
+    """Write report.md, report.json and report.png into ``folder``, replacing older ones.
+
+    Args:
+        report: Report of a study.
+        folder: Folder for the files.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -34,7 +38,12 @@ def save_report(report: StudyReport, folder: Path) -> None:
 
 
 def plot_report(report: StudyReport, out: Path) -> None:
-    """Draw ``report`` into ``out`` (.png, .svg or .pdf)."""
+    """Draw the scores and strengths of a report.
+
+    Args:
+        report: Report of a study.
+        out: Picture to write (.png, .svg or .pdf).
+    """
     from matplotlib.figure import Figure
 
     names = [m.method for m in report.methods]
@@ -67,8 +76,10 @@ def plot_report(report: StudyReport, out: Path) -> None:
 def _points(
     axes: "Axes", estimates: Sequence[Estimate], shift: float, colour: str, label: str
 ) -> None:
-    """A dot for each estimate that has a value and a line for each that has an interval, one row
-    below the other."""
+    """Draw each estimate as a dot and its interval, if it has one, as a line.
+
+    The estimates stand one row below the other.
+    """
     rows = [
         (i + shift, e.value, e.low, e.high) for i, e in enumerate(estimates) if e.value is not None
     ]

@@ -1,11 +1,10 @@
-"""The votes, unblinded: opinion scores, preference and agreement, each with its interval.
+"""Reveal the methods and compute opinion scores, preference and agreement, with intervals.
 
-Only here do methods have names.
+Only this module links votes to the names of the methods.
 
-Intervals are percentiles of a bootstrap that draws raters and clips anew, both (the "pigeonhole"
-bootstrap of Owen 2007): each rater judges many clips and each clip is judged by many raters, so
-votes are not independent, as an interval from Student's t would take them to be, and would come out
-too narrow.
+Intervals are percentiles of a bootstrap that resamples both raters and clips (the "pigeonhole"
+bootstrap of Owen 2007). Each rater judges many clips and each clip is judged by many raters, so
+votes are not independent; Student's t assumes that they are, and its intervals would be too narrow.
 """
 
 import json
@@ -35,9 +34,12 @@ HALF_VOTES = 0.5  # as if every pair had met once more, and drawn
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval.
+    """Hold a figure and its 95 % interval.
 
-    None where there are no votes, or too few raters or clips for an interval.
+    Attributes:
+        value: The figure; None if there are no votes.
+        low: Lower end; None if there are too few raters or clips for an interval.
+        high: Upper end, like ``low``.
     """
 
     value: float | None
@@ -47,10 +49,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class MethodReport:
-    """One method. ``opinions``: mean score 1..5 for each question, of ``ratings`` votes.
+    """Hold the results of one method.
 
-    ``share``: of the ``shown`` screens that it was on, those where it was preferred. ``strength``:
-    Bradley-Terry, the chance to be preferred if all methods stood side by side.
+    Attributes:
+        method: Name of the method.
+        ratings: Number of votes behind ``opinions``.
+        opinions: Mean score 1..5 for each question.
+        shown: Number of screens that the method was on.
+        preferred: Number of screens on which it was preferred.
+        share: ``preferred`` over ``shown``.
+        strength: Bradley-Terry strength, the probability of being preferred if all methods stood
+            side by side.
     """
 
     method: str
@@ -64,11 +73,19 @@ class MethodReport:
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """The outcome. ``finished`` of ``raters`` answered everything.
+    """Hold the results of a study.
 
-    ``votes`` of ``tasks`` screens are answered, of them ``unplayable`` without a judgement.
-    ``agreement``: Krippendorff's ordinal alpha for each question. ``places``: how often each place,
-    from the left, was preferred; far from even, it says that raters favour a side.
+    Attributes:
+        title: Title of the study.
+        raters: Number of raters.
+        finished: Number of raters who answered everything.
+        tasks: Number of screens.
+        votes: Number of answered screens.
+        unplayable: Number of answered screens without a judgement.
+        methods: Results of each method.
+        agreement: Krippendorff's ordinal alpha for each question.
+        places: How often each place, from the left, was preferred; uneven counts mean that raters
+            favor a side.
     """
 
     title: str
@@ -82,6 +99,7 @@ class StudyReport:
     places: tuple[int, ...]
 
     def to_json(self) -> str:
+        """Return the report as JSON text."""
         method = {
             "level": LEVEL,
             "intervals": "bootstrap over raters and clips",
@@ -138,8 +156,11 @@ class StudyReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Votes:
-    """Every rating (columns rater, clip, method, question, value) and every choice (rater, clip,
-    set, method)."""
+    """Hold every rating and every choice.
+
+    ``ratings`` has the columns rater, clip, method, question and value; ``choices`` has the columns
+    rater, clip, set and method.
+    """
 
     methods: tuple[str, ...]
     ratings: Ints  # (N,5)
@@ -150,9 +171,18 @@ class _Votes:
 
 
 def report_study(folder: Path) -> StudyReport:
-    """What the votes in ``folder`` say so far.
+    """Report the votes in a study's folder so far.
 
-    StudyError where there are none. Reads only; the study may go on.
+    The folder is only read; the study may go on.
+
+    Args:
+        folder: Folder of the study.
+
+    Returns:
+        The results with their intervals.
+
+    Raises:
+        StudyError: There are no votes, or there is no study.
     """
     with open_study(folder) as db:
         votes = _read(db)
@@ -224,9 +254,9 @@ def _read(db: sqlite3.Connection) -> _Votes:
 
 
 def _methods(votes: _Votes) -> tuple[MethodReport, ...]:
-    """Each method's figures.
+    """Compute each method's figures.
 
-    Only raters and clips with votes are drawn anew: the others say nothing.
+    Only raters and clips with votes are resampled: the others carry no information.
     """
     voted = np.unique(votes.choices[:, 0]), np.unique(votes.choices[:, 1])
     sizes = (votes.raters, votes.clips)
@@ -270,8 +300,10 @@ def _members(votes: _Votes) -> NDArray[np.bool_]:
 
 
 def _figures(votes: _Votes, of_rater: Floats, of_clip: Floats) -> tuple[Floats, Floats, Floats]:
-    """Mean opinions (M*Q,), preference shares (M,) and weighted wins (S,M) with each vote weighing
-    as its rater times its clip; NaN where nothing weighs."""
+    """Return mean opinions (M*Q,), preference shares (M,) and weighted wins (S,M).
+
+    Each vote weighs as its rater times its clip; figures without any weight are NaN.
+    """
     m, q, s = len(votes.methods), len(QUESTIONS), len(votes.members)
     rater, clip, method, question, value = votes.ratings.T
     weight = of_rater[rater] * of_clip[clip]
@@ -286,9 +318,9 @@ def _figures(votes: _Votes, of_rater: Floats, of_clip: Floats) -> tuple[Floats, 
 
 
 def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> list[Estimate]:
-    """``values`` (K,) with the intervals of ``samples`` (B,K).
+    """Combine ``values`` (K,) with the intervals of ``samples`` (B,K).
 
-    No interval from a single rater or clip.
+    There is no interval from a single rater or clip.
     """
     known = np.where(np.isnan(values), 0.0, samples)  # those without votes have no interval either
     low, high = percentile_interval(known)
@@ -302,7 +334,7 @@ def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> lis
 
 
 def _agreement(votes: _Votes) -> dict[str, Estimate]:
-    """For each question alpha over all units (a clip of a method)."""
+    """Compute alpha for each question over all units (a clip of a method)."""
     result: dict[str, Estimate] = {}
     count = len(votes.methods)
     for k, question in enumerate(QUESTIONS):

@@ -1,6 +1,6 @@
-"""What ratings and choices say: agreement, strengths, and how sure one can be.
+"""Compute agreement, strengths and bootstrap intervals of ratings and choices.
 
-Pure functions on arrays.
+All functions are pure functions on arrays.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +15,17 @@ LEVEL = 0.95
 
 
 def krippendorff_alpha(ratings: Floats) -> float | None:
-    """Krippendorff's alpha for ordinal values (Krippendorff 2011, "Computing Krippendorff's
-    Alpha-Reliability").
+    """Return Krippendorff's alpha for ordinal values.
 
-    ratings: (raters, units), NaN where somebody did not rate; units with fewer than two ratings do
-    not count. 1: all agree; 0: as by chance; below: worse. None where alpha is 0/0: nothing is
-    rated twice, or all values are equal.
+    Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
+
+    Args:
+        ratings: (raters, units), NaN for a missing rating; units with fewer than two ratings do not
+            count.
+
+    Returns:
+        1 if all agree, 0 for agreement by chance, below 0 if worse than chance. None if alpha is
+        0/0: nothing is rated twice, or all values are equal.
     """
     values = np.unique(ratings[~np.isnan(ratings)])
     counts = (ratings[:, :, None] == values).sum(0).astype(np.float64)  # (units, values)
@@ -41,14 +46,21 @@ def krippendorff_alpha(ratings: Floats) -> float | None:
 def bradley_terry(
     members: NDArray[np.bool_], wins: Floats, *, half_votes: float = 0.0, tolerance: float = 1e-10
 ) -> Floats:
-    """Strengths p (..., M), summing to 1: i is chosen before j with probability p_i / (p_i + p_j).
+    """Fit strengths p such that i is chosen before j with probability p_i / (p_i + p_j).
 
-    members: (S,M), which methods stood together; pairs, or more of them, where the chance is p_i
-    over the sum (Luce's choice axiom, which for pairs is Bradley and Terry's model). wins: (..., S,
-    M), how often each was chosen out of each set. half_votes: votes added to either side of every
-    pair, so that a method that always or never wins has a finite strength; 0 is maximum likelihood.
-    Found by the minorisation of Hunter (2004), "MM algorithms for generalized Bradley-Terry
-    models".
+    In sets of more than two the probability is p_i over the sum (Luce's choice axiom, which for
+    pairs is Bradley and Terry's model). The fit is the minorization of Hunter (2004), "MM
+    algorithms for generalized Bradley-Terry models".
+
+    Args:
+        members: (S,M), whether a method belongs to a set.
+        wins: (..., S, M), how often each method was chosen out of each set.
+        half_votes: Votes added to either side of every pair, so that a method that always or never
+            wins has a finite strength; 0 is maximum likelihood.
+        tolerance: Limit at which the iteration stops.
+
+    Returns:
+        Strengths (..., M), summing to 1.
     """
     count = members.shape[1]
     if half_votes:
@@ -73,8 +85,17 @@ def bradley_terry(
 def draw_resamplings(
     raters: int, clips: int, count: int, seed: int = 0
 ) -> Iterator[tuple[Floats, Floats]]:
-    """How often each rater (R,) and each clip (C,) is drawn when both are drawn anew, with
-    replacement."""
+    """Draw with replacement how often each rater and each clip counts in a resampling.
+
+    Args:
+        raters: Number of raters R.
+        clips: Number of clips C.
+        count: Number of resamplings.
+        seed: Seed of the draw.
+
+    Yields:
+        Counts of the raters (R,) and of the clips (C,).
+    """
     chance = np.random.default_rng(seed)
     for _ in range(count):
         yield (
@@ -84,9 +105,15 @@ def draw_resamplings(
 
 
 def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:
-    """The percentile interval of ``LEVEL`` over the first axis.
+    """Return the percentile interval of ``LEVEL`` over the first axis.
 
-    NaN, where a resampling had no such vote, left out.
+    NaN, which marks a resampling without such a vote, is left out.
+
+    Args:
+        samples: (B, ...) values of B resamplings.
+
+    Returns:
+        The lower and the upper end, (...).
     """
     tail = 50 * (1 - LEVEL)
     with np.errstate(all="ignore"):
@@ -97,8 +124,19 @@ def percentile_interval(samples: Floats) -> tuple[Floats, Floats]:
 def resample_units(
     ratings: Floats, statistic: Callable[[Floats], float | None], clips: Ints, count: int
 ) -> Floats:
-    """``statistic`` of ``ratings`` (raters, units) with the clips (U,), to which the units belong,
-    drawn anew. Raters are not drawn: one that is drawn twice would agree with itself."""
+    """Compute a statistic of ratings for resampled clips.
+
+    Raters are not resampled: a rater drawn twice would agree with themselves.
+
+    Args:
+        ratings: (raters, U), NaN for a missing rating.
+        statistic: Function of ratings; None if it has no value.
+        clips: (U,), the clip to which each unit belongs.
+        count: Number of resamplings.
+
+    Returns:
+        The values of the resamplings.
+    """
     names = np.unique(clips)
     of_clip = [np.flatnonzero(clips == name) for name in names]
     chance = np.random.default_rng(0)

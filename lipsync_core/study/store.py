@@ -1,5 +1,7 @@
-"""The study's SQLite file: the plan, which never changes, and the votes, each on the disk before it
-is acknowledged."""
+"""Keep the study's plan and votes in an SQLite file.
+
+The plan never changes; each vote is on the disk before it is acknowledged.
+"""
 
 import hashlib
 import sqlite3
@@ -50,22 +52,26 @@ VERSION = 1
 
 
 class StudyError(LipSyncError):
-    """A study cannot be built, opened or reported."""
+    """Raised if a study cannot be built, opened or reported."""
 
 
 class Refused(StudyError):
-    """The task is not this rater's."""
+    """Raised if the task is not this rater's."""
 
 
 class AlreadyVoted(StudyError):
-    """The task has another vote; the first one counts."""
+    """Raised if the task has another vote; the first one counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a rater sees next: ``media`` ids from left to right.
+    """Describe what a rater sees next.
 
-    ``done`` of ``total`` tasks are answered.
+    Attributes:
+        task: Id of the task.
+        media: Ids of the clips, from left to right.
+        done: Number of the rater's answered tasks.
+        total: Number of the rater's tasks.
     """
 
     task: str
@@ -76,15 +82,26 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One answered screen: ``preferred`` place (from the left, 0-based) and for each place a value
-    1..5 to each of ``QUESTIONS``. Where a clip could not be played, ``preferred`` is None and
-    ``ratings`` is empty."""
+    """Hold one answered screen.
+
+    Attributes:
+        preferred: Preferred place, from the left and 0-based; None if a clip could not be played.
+        ratings: For each place a value 1..5 for each of ``QUESTIONS``; empty if a clip could not be
+            played.
+    """
 
     preferred: int | None
     ratings: tuple[Mapping[str, int], ...]
 
     def check(self, places: int) -> None:
-        """ValueError unless this answers a screen of ``places`` clips in full."""
+        """Raise an error unless the vote answers a screen in full.
+
+        Args:
+            places: Number of clips on the screen.
+
+        Raises:
+            ValueError: The vote is incomplete or has values out of range.
+        """
         whole = all(
             set(r) == set(QUESTIONS) and all(type(v) is int and v in SCALE for v in r.values())
             for r in self.ratings
@@ -105,12 +122,21 @@ class Vote:
 
 @contextmanager
 def open_study(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Connection]:
-    """The study's database, in one transaction that is on the disk when the block ends and undone
-    if it raises.
+    """Open the study's database for one transaction.
 
-    A connection for each use: threads share none, and SQLite does the locking; readers wait for
-    nobody. The folder must lie on a local disk (the write-ahead log needs shared memory).
-    StudyError where there is no study.
+    The transaction is on the disk when the block ends, and undone if the block raises. Each use has
+    its own connection: threads share none, and SQLite does the locking; readers wait for no writer.
+    The folder must lie on a local disk (the write-ahead log needs shared memory).
+
+    Args:
+        folder: Folder of the study.
+        writing: Whether the block writes.
+
+    Yields:
+        The connection.
+
+    Raises:
+        StudyError: There is no study.
     """
     path = folder / "study.sqlite"
     if not path.is_file():
@@ -135,7 +161,7 @@ def open_study(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Conn
 
 
 def make_durable(db: sqlite3.Connection) -> None:
-    """Every commit survives the end of the process and of the power."""
+    """Make every commit survive the end of the process and a power failure."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # the log is flushed at each commit
     # macOS: past the disk's own cache; elsewhere without effect
@@ -144,21 +170,21 @@ def make_durable(db: sqlite3.Connection) -> None:
 
 
 def hash_token(token: str) -> bytes:
-    """What the database knows of a link.
+    """Return the hash of a link's token, which is all that the database stores of it.
 
-    Looking it up tells nothing through time: nobody can aim at a hash.
+    The time of a lookup reveals nothing: a caller cannot choose a token by its hash.
     """
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def find_rater(db: sqlite3.Connection, token: str) -> int | None:
-    """The rater whose link this is."""
+    """Return the rater whose link has this token; None if there is none."""
     row = db.execute("SELECT id FROM rater WHERE token_sha256 = ?", (hash_token(token),)).fetchone()
     return None if row is None else row[0]
 
 
 def find_next_question(db: sqlite3.Connection, rater: int) -> Question | None:
-    """The first task without a vote; None when all are done."""
+    """Return the first task without a vote; None when all are done."""
     tasks = db.execute(
         "SELECT task.id, vote.task IS NOT NULL FROM task LEFT JOIN vote ON vote.task = task.id "
         "WHERE rater = ? "
@@ -174,7 +200,7 @@ def find_next_question(db: sqlite3.Connection, rater: int) -> Question | None:
 
 
 def can_see(db: sqlite3.Connection, rater: int, media: str) -> bool:
-    """Whether a task of the rater shows this clip."""
+    """Return whether a task of the rater shows this clip."""
     query = "SELECT 1 FROM shown JOIN task ON task.id = shown.task WHERE media = ? AND rater = ?"
     return db.execute(query, (media, rater)).fetchone() is not None
 
@@ -184,8 +210,19 @@ def record_vote(
 ) -> Literal["saved", "repeated"]:
     """Keep a vote; the same vote again changes nothing.
 
-    Refused for a task of somebody else (or of nobody), AlreadyVoted for another vote on the same
-    task, ValueError for an incomplete one.
+    Args:
+        db: Connection that may write.
+        rater: Index of the rater.
+        task: Id of the task.
+        vote: The answers.
+
+    Returns:
+        "saved", or "repeated" for the same vote again.
+
+    Raises:
+        Refused: The task belongs to another rater, or does not exist.
+        AlreadyVoted: The task has another vote.
+        ValueError: The vote is incomplete.
     """
     if (
         db.execute("SELECT 1 FROM task WHERE id = ? AND rater = ?", (task, rater)).fetchone()

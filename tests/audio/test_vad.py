@@ -1,4 +1,4 @@
-"""When somebody speaks: onsets and ends in time, at any level and rate, in noise; and the soft
+"""When a person speaks: onsets and ends in time, at any level and rate, in noise; and the soft
 edges."""
 
 import math

@@ -240,7 +240,7 @@ def clip() -> Tensor:
 
 
 def person(x: float, *, count: int = COUNT, dense: bool = True, opening: float = 0.05) -> FaceTrack:
-    """Somebody who drifts to the right, with the landmarks of ``face`` or none."""
+    """A person who drifts to the right, with the landmarks of ``face`` or none."""
     t = torch.arange(count, dtype=torch.float32)[:, None, None]
     drift = torch.cat([0.5 * t, (t / 3).sin()], -1) + torch.tensor([x, 10.0])
     marks = (

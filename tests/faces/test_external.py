@@ -1,4 +1,4 @@
-"""Tracks from faces that somebody else found."""
+"""Tracks from faces that another detector found."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -23,7 +23,7 @@ from lipsync_core.pipelines.track_faces import reorder_track
 from lipsync_core.types import Detections
 
 FPS = Fraction(25)
-NOBODY = torch.zeros(0, 4)
+NO_BOXES = torch.zeros(0, 4)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def boxes(*corners: float) -> Tensor:
 def test_a_photo_and_a_short_batch_keep_every_box() -> None:
     (one,) = tracks_from_boxes([boxes(5)], fps=FPS, frames=1)
     assert one.visible.tolist() == [True] and torch.equal(one.boxes, boxes(5))
-    brief = [boxes(5), boxes(5, 100), NOBODY, boxes(6), boxes(6), boxes(6), boxes(6), boxes(200)]
+    brief = [boxes(5), boxes(5, 100), NO_BOXES, boxes(6), boxes(6), boxes(6), boxes(6), boxes(200)]
     found = tracks_from_boxes(brief, fps=FPS, frames=8, smoothing_s=0)
     spans = [(t.start, len(t.visible)) for t in found]
     assert spans == [(0, 7), (1, 1), (7, 1)]  # the one frame without is filled
@@ -73,7 +73,7 @@ def test_motion_cuts_and_points_come_through() -> None:
 def test_dense_points_go_wherever_the_track_goes() -> None:
     """Found, joined over a frame without a face, smoothed, cut, padded, arranged and chosen: every
     time with the points."""
-    clip = [boxes(5 + i) if i != 20 else NOBODY for i in range(60)]
+    clip = [boxes(5 + i) if i != 20 else NO_BOXES for i in range(60)]
     mesh = torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(1)) * 40
     dense = [mesh + i if len(b) else torch.zeros(0, 68, 2) for i, b in enumerate(clip)]
     wanted = mesh + torch.arange(60.0)[:, None, None]
@@ -177,7 +177,7 @@ def test_the_face_in_a_box_has_the_detectors_points(astronaut: Tensor, mini: Min
         points = find_points_in_boxes(large, drawn * zoom, mini) / zoom
         assert float((points[:3] - seen.points[0]).norm(dim=2).max()) < 0.15 * eyes
         torch.testing.assert_close(points[3], canonical_points(drawn)[3])
-    assert find_points_in_boxes(astronaut, NOBODY, mini).shape == (0, 5, 2)
+    assert find_points_in_boxes(astronaut, NO_BOXES, mini).shape == (0, 5, 2)
 
 
 def test_a_neighbours_face_is_not_taken(astronaut: Tensor, mini: MiniDetector) -> None:

@@ -194,7 +194,7 @@ def test_a_face_that_is_mostly_doubted_has_no_outline_and_the_report_hears_of_it
     )
     said = low_confidence_warning([found])
     assert said is not None and "100%" in said
-    assert low_confidence_warning([face()]) is None  # nobody looked
+    assert low_confidence_warning([face()]) is None  # the detector did not run
 
 
 def test_of_one_person_scenes_without_landmarks_get_the_usual_ones() -> None:
@@ -214,8 +214,8 @@ def test_of_one_person_scenes_without_landmarks_get_the_usual_ones() -> None:
     one_shape = replace(known, dense=dense_of(known)[:1] + 0.5 * torch.arange(COUNT)[:, None, None])
     filled = fill_missing_points([one_shape, turned])[1]
     torch.testing.assert_close(dense_of(filled), dense_of(one_shape)[:5] + 9.0, atol=1e-2, rtol=0)
-    nobody = join_tracks([turned, replace(turned, start=30)])
-    assert nobody.dense is None and nobody.dense_scores is not None
+    unseen = join_tracks([turned, replace(turned, start=30)])
+    assert unseen.dense is None and unseen.dense_scores is not None
 
 
 def test_scores_go_wherever_the_track_goes() -> None:

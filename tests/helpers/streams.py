@@ -50,7 +50,7 @@ def person(
     hidden: slice = slice(0, 0),
     start: int = 0,
 ) -> FaceTrack:
-    """Somebody who drifts to the right and nods a little, in frames ``start`` .. ``start+count-1``."""
+    """A person who drifts right and nods a little, in frames ``start`` .. ``start+count-1``."""
     t = torch.arange(count, dtype=torch.float32)[:, None, None]
     drift = torch.cat([0.4 * t, (t / 5).sin() * 2], -1)
     points = torch.tensor([ALIGNED]) * scale * (1 + 0.003 * t) + torch.tensor([x, 20.0]) + drift

@@ -199,7 +199,7 @@ def test_the_hosts_own_boxes(client: Client, graph: Graph, names: dict[str, str]
 
 
 def test_measure_shift_and_mux(client: Client, graph: Graph) -> None:
-    """What is out of sync is found, and mended, by what the first node says to the second."""
+    """What is out of sync is found, and fixed, by what the first node says to the second."""
     demo = graph.add("LipSync_DemoMedia", clip="out of sync")
     score = graph.add("LipSync_SyncScore", media=demo[1])
     plot, verdict = (
@@ -209,9 +209,9 @@ def test_measure_shift_and_mux(client: Client, graph: Graph) -> None:
     late = graph.add("PreviewAny", source=score[1])
     sound = graph.add("LipSync_LoadAudio", video=demo[1])
     moved = graph.add("LipSync_ShiftAudio", audio=sound[0], amount=score[0])
-    mended = graph.add("LipSync_SetAudio", video=demo[1], audio=moved[0])
-    save, heard = graph.add("SaveVideo", video=mended[0]), graph.add("PreviewAudio", audio=moved[0])
-    again = graph.add("LipSync_SyncScore", media=mended[0])
+    fixed = graph.add("LipSync_SetAudio", video=demo[1], audio=moved[0])
+    save, heard = graph.add("SaveVideo", video=fixed[0]), graph.add("PreviewAudio", audio=moved[0])
+    again = graph.add("LipSync_SyncScore", media=fixed[0])
     left = graph.add("PreviewAny", source=again[1])
     outcome = client.finish(graph, seconds=400)
     assert (

@@ -267,7 +267,7 @@ def test_10_bits_become_8_with_one_warning(
         [part.pixels for part in read_frames(path, chunk=2, on_warning=warnings.append)]
     )
     assert len(warnings) == 1 and "10-bit" in warnings[0]
-    assert not caplog.records  # whoever asks for the warnings tells of them
+    assert not caplog.records  # the caller that asks for the warnings reports them
     list(read_frames(path, chunk=2))
     assert [record.message for record in caplog.records] == warnings
     assert level_of(pixels) == list(range(5))

@@ -52,7 +52,7 @@ def test_a_track_gets_its_dense_points(tmp_path: Path, chunk: int) -> None:
         and found.dense.shape == (9, 106, 2)
         and torch.equal(found.visible, person.visible)
     )
-    assert not found.dense[3].any()  # where nobody is seen
+    assert not found.dense[3].any()  # no person is seen there
     for index, lips in model.lips(whole, person):
         torch.testing.assert_close(found.dense[index - 2, 52:72], lips)
     # nothing moves, and the absence weighs nothing

@@ -113,7 +113,7 @@ def test_movement_ignores_single_jumps() -> None:
 
 
 def test_closures_by_hand() -> None:
-    """Closed at 10..12 and 40..42; the dub at 13..14 (one beside), and at 70, where nobody is."""
+    """Closed at 10..12 and 40..42; the dub at 13..14 (one beside), and at 70, without a face."""
     truth, dub = torch.ones(100, dtype=torch.float64), torch.ones(100, dtype=torch.float64)
     truth[10:13], truth[40:43], dub[13:15], dub[70] = 0, 0, 0, 0
     recall, precision = compare_closures(dub, truth)

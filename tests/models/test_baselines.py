@@ -297,7 +297,9 @@ def test_the_stream_does_not_depend_on_the_chunks(name: str, size: int, clip: Te
     assert torch.equal(streams[0][5:9], clip[5:9])
     assert bool((streams[0] != clip).flatten(1).any(1)[track.visible].all())
     other = whole(sync.stream(pieces(clip, COUNT), voice(2), fps=FPS, tracks=[track]))
-    assert int((other != streams[0]).flatten(1).any(1).sum()) > COUNT // 2  # it hears
+    assert (
+        int((other != streams[0]).flatten(1).any(1).sum()) > COUNT // 2
+    )  # the output depends on the audio
 
 
 @pytest.mark.parametrize("name", THIN)

@@ -208,7 +208,7 @@ def test_everywhere_404_names_every_place(served: Hub) -> None:
 
 
 def test_offline_says_how_to_place_the_file_by_hand(served: Hub) -> None:
-    closed = "http://127.0.0.1:9"  # the discard port: nobody listens
+    closed = "http://127.0.0.1:9"  # the discard port: no server listens
     with pytest.raises(WeightsError) as caught:
         hub.pull("toy", endpoint=closed)
     text = str(caught.value)

@@ -278,7 +278,7 @@ def test_they_draw_the_same_folded_and_the_mouth_is_never_seen(title: str) -> No
     mel = uniform(1, (2, 1, 80, 16), -4, 4).double()
     made = model.decode(mel, model.encode(target, reference), target, reference)
     assert made.shape == (2, 3, size, size) and made.min() >= 0 and made.max() <= 1
-    assert not torch.equal(made[0], made[1])  # it hears
+    assert not torch.equal(made[0], made[1])  # the output depends on the audio
     other = target.clone()
     other[:, :, size // 2 : size - margin, margin : size - margin] = 0.5
     alone = model(mel[:1], other, reference)
@@ -292,14 +292,14 @@ def test_activations_are_those_that_are_named() -> None:
     below = torch.full((1, 2, 1, 1), -1.0)
     for act, wanted in (("relu", 0.0), ("leaky", -0.2), ("prelu", -0.25)):
         model = LargeGenerator(dataclasses.replace(thin(WAV2LIP_288), act=act, act_up=act))
-        assert model.face_encoder_blocks[0][0].activated(
+        assert model.face_encoder_blocks[0][0].activate(
             below.clone()
         ).mean().item() == pytest.approx(wanted)
-        assert model.face_decoder_blocks[1][0].activated(
+        assert model.face_decoder_blocks[1][0].activate(
             below.clone()
         ).mean().item() == pytest.approx(wanted)
         tail = 0.0 if act == "leaky" else wanted
-        assert model.audio_encoder[-1].activated(below.clone()).mean().item() == pytest.approx(tail)
+        assert model.audio_encoder[-1].activate(below.clone()).mean().item() == pytest.approx(tail)
 
 
 def test_they_stream(clip: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Score, shift, set: what is found is mended."""
+"""Score, shift, set: the offset that is found is fixed."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,8 +18,8 @@ def test_a_late_sound_is_found_and_mended(pack: Pack, host: Host, talking: Path)
     offset, offset_ms, _, _, plot, words = pack.run("SyncScore", media=video, audio=late)
     assert (offset, offset_ms) == (-5.0, -200.0) and "5 frames late" in words
     assert plot.shape[0] == 1 and 0 < float(plot.mean()) < 1
-    (mended,) = pack.run("ShiftAudio", audio=late, amount=offset)
-    (whole,) = pack.run("SetAudio", video=video, audio=mended)
+    (fixed,) = pack.run("ShiftAudio", audio=late, amount=offset)
+    (whole,) = pack.run("SetAudio", video=video, audio=fixed)
     assert pack.run("SyncScore", media=whole)[5] == "in sync"
     assert [value for value, _, _ in host.bar][-1] == 1000
 

@@ -202,7 +202,7 @@ def test_exit_codes(tmp_path: Path) -> None:
         2: ("dub", ASTRONAUT, speech, "-o", out, "--start", "never"),
         3: ("dub", wall, speech, "-o", out, "--no-cache"),
         4: ("dub", tmp_path / "missing.mp4", speech, "-o", out),
-        5: ("dub", ASTRONAUT, speech, "-o", out, "--model", "wav2lip-gan-of-nobody"),
+        5: ("dub", ASTRONAUT, speech, "-o", out, "--model", "wav2lip-gan-unknown"),
     }
     for code, arguments in cases.items():
         done = lipsync(*arguments)

@@ -88,7 +88,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 
 def test_numbers_are_those_that_an_index_counts() -> None:
     """The second from the left in the first scene is away for a while; after the cut they are
-    counted anew."""
+    counted again."""
     tracks = [
         person(300, 10, 20, 0, 50, hidden=range(10, 20)),
         person(400, 10, 20, 0, 50),

@@ -169,16 +169,16 @@ def test_a_cut_is_scored_with_its_own_sound(demo_folder: Path) -> None:
         made.video, Audio(made.audio.samples[:, part], made.audio.rate), cut=cut, finding=FRESH
     ).tracks
     assert given.score.offset_frames == -5 and abs(given.score.distance - own.score.distance) < 0.02
-    mended = slice(round(2.2 * made.audio.rate), round(6.2 * made.audio.rate))
+    span = slice(round(2.2 * made.audio.rate), round(6.2 * made.audio.rate))
     (whole,) = score(
-        made.video, Audio(made.audio.samples[:, mended], made.audio.rate), cut=cut, finding=FRESH
+        made.video, Audio(made.audio.samples[:, span], made.audio.rate), cut=cut, finding=FRESH
     ).tracks
     assert whole.score.offset_frames == 0
 
 
 def test_the_demo_clips(demo_folder: Path) -> None:
     with pytest.raises(ValueError, match="portrait, talking"):
-        make_demo_clip(demo_folder, "nobody")  # type: ignore[arg-type]
+        make_demo_clip(demo_folder, "no-such-speaker")  # type: ignore[arg-type]
     clips = {
         name: make_demo_clip(demo_folder, name)
         for name in ("portrait", "talking", "out of sync", "two people")

@@ -305,12 +305,12 @@ def test_what_the_command_cannot_do_is_said_and_nothing_is_written(tmp_path: Pat
     read = photo.read_bytes()
     for wrong in (tmp_path / "mask.jpg", tmp_path / "nowhere" / "mask.png", tmp_path):
         assert mask(photo, "-o", wrong).exit_code == 2
-    assert isinstance(mask(photo, "-o", out, "--face", "somebody").exception, ValueError)
+    assert isinstance(mask(photo, "-o", out, "--face", "no-such-face").exception, ValueError)
     assert isinstance(mask(wall, "-o", out, "--no-cache").exception, NoFaceError)
     assert isinstance(mask(photo, "-o", photo, "--overwrite").exception, MediaError)
     assert isinstance(mask(tmp_path / "missing.mp4", "-o", out).exception, MediaError)
     assert isinstance(mask(wall, "-o", out, "--no-cache", "--start", "9").exception, MediaError)
-    assert isinstance(mask(photo, "-o", out, "--model", "of-nobody").exception, WeightsError)
+    assert isinstance(mask(photo, "-o", out, "--model", "no-such-model").exception, WeightsError)
     assert photo.read_bytes() == read and sorted(p.name for p in tmp_path.iterdir()) == [
         "photo.png",
         "wall.mp4",

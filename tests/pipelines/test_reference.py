@@ -162,7 +162,7 @@ def test_nobody_gets_somebody_elses_mouth(kind: Reference) -> None:
     """Of people who share a track, in one scene; the last goes away and comes back."""
     track = tracked(60)
     moved = torch.zeros(60, 1)
-    moved[20:] = 80.0  # somebody at the other end of the picture
+    moved[20:] = 80.0  # another person at the other end of the picture
     shift = torch.cat([moved, 0 * moved], 1)
     track.visible[40:44] = False
     shared = FaceTrack(

@@ -82,7 +82,7 @@ def pixels_of(
 @pytest.mark.parametrize("kind", ["bytes", "float", "yuv"])
 def test_strength_0_changes_no_bit_and_asks_no_network(kind: str) -> None:
     def refusing(faces: Tensor) -> Tensor:
-        raise AssertionError("nobody asked")
+        raise AssertionError("must not be called")
 
     frames = clip(2, kind=kind)
     assert torch.equal(

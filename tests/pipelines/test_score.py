@@ -84,13 +84,13 @@ def test_a_dub_is_in_sync(talk: Path) -> None:
 def test_moved_sound_is_found_and_mended(talk: Path, tmp_path: Path, offset: int) -> None:
     """Sound moved ahead by ``offset`` frames is early by them; delayed by what was found, it is in
     sync."""
-    off, mended = tmp_path / "off.mp4", tmp_path / "mended.mp4"
+    off, fixed = tmp_path / "off.mp4", tmp_path / "fixed.mp4"
     shift_audio(talk, off, Fraction(-offset, 25))
     report = score(off, finding=FRESH)
     found = report.best().score.offset_frames
     assert found is not None and abs(found - offset) <= 1
-    shift_sound(off, mended, found, report.scorer_fps)
-    assert only(score(mended, finding=FRESH)).offset_frames == 0
+    shift_sound(off, fixed, found, report.scorer_fps)
+    assert only(score(fixed, finding=FRESH)).offset_frames == 0
 
 
 @pytest.mark.parametrize("fps", [12, Fraction(30000, 1001), 60])
@@ -219,14 +219,14 @@ def command(*args: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_scores_draws_and_mends(talk: Path, tmp_path: Path) -> None:
-    off, mended, picture = tmp_path / "off.mp4", tmp_path / "mended.mkv", tmp_path / "plot.png"
+    off, fixed, picture = tmp_path / "off.mp4", tmp_path / "fixed.mkv", tmp_path / "plot.png"
     shift_audio(talk, off, Fraction(-5, 25))
-    done = command(off, "--fix", mended, "--plot", picture)
+    done = command(off, "--fix", fixed, "--plot", picture)
     assert done.returncode == 0, done.stderr
     assert "sound is 5 frames early (200 ms)" in done.stdout and "+200 ms" in done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
-    assert json.loads(command(mended, "--json").stdout)["tracks"][0]["offset_frames"] == 0
-    again = command(off, "--fix", mended)
+    assert json.loads(command(fixed, "--json").stdout)["tracks"][0]["offset_frames"] == 0
+    again = command(off, "--fix", fixed)
     assert again.returncode == 4 and "exists" in again.stderr
     before = off.read_bytes()
     itself = command(off, "--fix", off, "--overwrite")

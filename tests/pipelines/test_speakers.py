@@ -63,7 +63,7 @@ def near(found: list[Turn], wanted: list[Turn], frames: int = 2) -> bool:
 def test_faces_speak_in_turns_and_nobody_off_the_picture() -> None:
     faces = torch.stack([confident((0, 40)), confident((40, 75))], 1)
     found = decode_turns(faces, everywhere(), fps=25)
-    assert near(found, [Turn(0, 0, 40), Turn(1, 40, 75)])  # from 75 on a voice that is nobody's
+    assert near(found, [Turn(0, 0, 40), Turn(1, 40, 75)])  # from 75 on a voice without a face
 
 
 def test_doubts_are_no_turns() -> None:
@@ -224,7 +224,7 @@ def test_rows_over_one_another_and_in_any_order_are_one_turn() -> None:
 
 
 def test_a_soft_end_does_not_reach_into_the_next_scene() -> None:
-    """``left`` speaks up to a cut, after which somebody else is left."""
+    """``left`` speaks up to a cut, after which another person is left."""
     tracks = [track(0, 50), track(50, 50, scene=50)]
     turns = rowed([row(1, 2, "left")], tracks)
     assert turns == [Turn(0, 25, 50)]
@@ -244,11 +244,11 @@ def test_a_face_that_is_away_in_its_turn_is_said() -> None:
     again = match_rows(
         rows[:1], tracks[:1], FPS, pytest.fail, length=50, index=frame_order(50, 100, "loop")
     )
-    assert again == [Turn(0, 63, 75)]  # the picture begins anew
+    assert again == [Turn(0, 63, 75)]  # the picture begins again
 
 
 def test_who_began_where_another_did_is_named_by_index() -> None:
-    """Somebody walks from the left to the right, then another appears where the first began."""
+    """A person walks from the left to the right, then another appears where the first began."""
     walker, later = track(0, 100), track(40, 60, 52)
     walker.boxes[:, 0::2] += torch.linspace(0, 200, 100)[:, None]
     turns = [Turn(0, 0, 40), Turn(1, 45, 90)]
@@ -280,7 +280,7 @@ def test_errors_of_a_table_name_the_line(tmp_path: Path, text: str, said: str) -
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the astronaut side by side for 6 s: the left one says the first half of the demo, the
-    right one the second, each dubbed by `mini-2`, which the judge hears better of a photograph; the
+    right one the second, each dubbed by `mini-2`, which the judge scores better on a photograph; the
     other keeps still."""
     folder = tmp_path_factory.mktemp("pair")
     Image.fromarray(skimage.data.astronaut()[:256, 96:352]).save(folder / "head.png")
@@ -374,7 +374,7 @@ def test_a_table_gives_each_face_its_turn(pair: Path, tmp_path: Path) -> None:
         change[:17, 1].amax() > 25 > change[:17, 0].amax()
         and change[33:48, 0].amax() > 25 > change[33:48, 1].amax()
     )
-    assert report.frames == 50 and report.dubbed < 50  # 0.92 to 1.06 s: nobody's
+    assert report.frames == 50 and report.dubbed < 50  # 0.92 to 1.06 s: no speaker's
 
 
 def test_silence_keeps_the_mouth(pair: Path, tmp_path: Path) -> None:

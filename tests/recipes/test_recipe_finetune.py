@@ -156,7 +156,9 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
     with pytest.raises(LipSyncError, match=r"gone\.mp4 does not exist"):
         finetune.main([run, str(tmp_path / "gone.mp4"), str(tmp_path / "no")])
     with pytest.raises(LipSyncError, match=r"no clip is left of 1 sources: no face \(1\)"):
-        finetune.main([run, str(nobody(talk, tmp_path / "nobody.mp4")), str(tmp_path / "nobody")])
+        finetune.main(
+            [run, str(faceless(talk, tmp_path / "faceless.mp4")), str(tmp_path / "faceless")]
+        )
     thin = {
         name: tuple(
             replace(stage, channels=stage.channels // 16) for stage in getattr(LIPGAN_BASIC, name)
@@ -179,7 +181,7 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
             finetune.main([run, str(talk), str(tmp_path / name), *start])
 
 
-def nobody(talk: Path, out: Path) -> Path:
+def faceless(talk: Path, out: Path) -> Path:
     with VideoWriter(
         out, VideoInfo(64, 64, Fraction(25), None), AudioSource(talk), preset="ultrafast"
     ) as writer:

@@ -433,7 +433,7 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
                 record_vote(db, rater, question.task, Vote(preferred, named))
     report = report_study(created.folder)
     assert (report.finished, report.votes, report.tasks) == (14, 280, 280)
-    assert abs(report.places[0] - 140) < 30  # nobody favours a side
+    assert abs(report.places[0] - 140) < 30  # no rater favors a side
     for m, name in enumerate(METHODS):
         found = report.methods[m]
         assert found.method == name and abs(found.strength.value - truth[m]) < 0.1

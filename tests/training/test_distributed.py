@@ -54,7 +54,7 @@ def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def verdict(audio: Tensor, video: Tensor, starts: Tensor, temperature: Tensor, kind: str) -> Tensor:
-    if kind == "bce":  # a mean over samples needs nobody else's
+    if kind == "bce":  # a mean over samples needs no other process's
         labels = (starts % 2).flatten().float()
         return cosine_bce(audio.flatten(0, 1), video.flatten(0, 1), labels) + 0 * temperature
     return contrastive(audio, video, starts, temperature, among="batch")

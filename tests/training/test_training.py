@@ -70,10 +70,10 @@ def test_clips_are_read_with_their_offset_mended(tmp_path: Path) -> None:
             mel = log_mel(Audio(samples[None], 16000)).T.numpy()
             arrays = {"faces": np.zeros((100, 12, 12, 3), np.uint8), "mel": mel}
             writer.add(name, speaker=name, facts={"first": -offset}, arrays=arrays)
-    mended, right = load_clips(tmp_path)
-    assert (mended.name, right.name) == ("early", "right")
+    fixed, right = load_clips(tmp_path)
+    assert (fixed.name, right.name) == ("early", "right")
     frames = list(range(10, 90))
-    torch.testing.assert_close(mended.mels(frames), right.mels(frames), atol=1e-5, rtol=0)
+    torch.testing.assert_close(fixed.mels(frames), right.mels(frames), atol=1e-5, rtol=0)
 
 
 def test_frames_are_planar_and_halves_do_not_meet(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_crops_of_any_side_are_shown_without_their_margin() -> None:
 
 
 def test_held_out_figures_know_a_good_expert_from_a_blind_one() -> None:
-    """An expert that hears and sees the number of the frame, written into sound and pictures, is
+    """An expert that reads the number of the frame, written into sound and pictures, is
     always right."""
 
     class Reader(Towers):
