@@ -1,7 +1,4 @@
-"""The edge of the measures of lips: videos in.
-
-Out comes whether a dub follows the new speech or the old lips.
-"""
+"""Measure from videos whether the lips of a dub follow the new speech or the old lips."""
 
 import math
 import sys
@@ -39,7 +36,7 @@ class MouthReport:
     Attributes:
         truth: Video of the speaker of the new sound, or None.
         source: The video that was dubbed, or None.
-        landmarks: Which points the mouths were measured by.
+        landmarks: Landmark network that the mouths were measured with.
         following: The figures.
     """
 
@@ -53,7 +50,7 @@ class MouthReport:
 
         Returns:
             "truth_video" and "source_video" (paths or null), "landmarks", the figures by their
-            names (null for what cannot be had), and "reasons" for those that are null.
+            names (null if missing), and "reasons" for those that are null.
         """
         paths = {"truth_video": self.truth, "source_video": self.source}
         named = {name: None if path is None else str(path) for name, path in paths.items()}
@@ -78,15 +75,15 @@ def measure_following(
         truth: Video of the speaker of the new sound; its largest face counts. None: no figure that
             needs it.
         source: The video that was dubbed. None, or a photo: no figure that needs it.
-        face: Whose mouth in dub and source, as ``dub`` takes it (largest | left | right | INDEX |
-            x,y).
-        seconds: How much of each video is looked at, from its beginning; None for all.
-        finding: How faces are found.
-        device: Where networks run: auto, cpu, cuda or mps.
-        on_progress: Is called with (stage, frames done, frames in all as far as they are known).
+        face: Face to measure in dub and source, as ``dub`` takes it (largest | left | right | INDEX
+            | x,y).
+        seconds: Seconds of each video to measure, from its beginning; None for all.
+        finding: Detector and tracking.
+        device: Device of the networks: auto, cpu, cuda or mps.
+        on_progress: Called with (stage, frames done, frames in all as far as they are known).
 
     Returns:
-        The figures that can be had, and why the others cannot.
+        The available figures, and the reasons for the missing ones.
 
     Raises:
         ValueError: Without truth and source, and for an unknown face or device.
@@ -150,8 +147,8 @@ class MouthMeter:
 
         Args:
             video: A file.
-            selector: Whose mouth.
-            seconds: How much of it; None for all.
+            selector: Face to measure.
+            seconds: Seconds to measure; None for all.
 
         Returns:
             (N,) openings of its frames at its own rate, NaN where no face is seen.
@@ -188,11 +185,11 @@ class MouthMeter:
 
     @staticmethod
     def times(video: Path, count: int) -> Tensor:
-        """Tell when the frames of a video are shown.
+        """Compute when the frames of a video are shown.
 
         Args:
             video: A file.
-            count: Of how many frames.
+            count: Number of frames.
 
         Returns:
             (count,) float64 seconds.
@@ -232,7 +229,7 @@ def measure_openings(frames: Frames, person: FaceTrack, finder: LandmarkFinder) 
 
 
 def frame_times(fps: Fraction, count: int) -> Tensor:
-    """Tell when frames at a constant rate are shown: (count,) float64 seconds from the first."""
+    """Return when frames at a constant rate are shown: (count,) float64 seconds."""
     return torch.arange(count, dtype=torch.float64) / float(fps)
 
 

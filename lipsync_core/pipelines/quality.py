@@ -1,7 +1,4 @@
-"""The edge of image quality: paths in.
-
-Out comes how good a clip looks, by itself and beside the true one.
-"""
+"""Measure the image quality of a clip, by itself and against the true clip."""
 
 import json
 import logging
@@ -38,15 +35,18 @@ from .track_faces import Finding, load_detector, load_landmarks, select_device, 
 
 _log = logging.getLogger("lipsync.quality")
 
-# frames of each file read together: every metric looks at one at a time, and 4K has 25 MB each
+# frames of each file read together: metrics take one at a time, and a 4K frame has 25 MB
 _CHUNK = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a metric says of the video and, where it needs no truth, of the true clip (``real``).
+    """Result of one metric.
 
-    ``reason``: why one of the two is None where it might be a number, or infinite.
+    Attributes:
+        value: Figure of the video.
+        real: Figure of the true clip, for metrics that need no reference.
+        reason: Why one of the two is None although it could be a number, or infinite.
     """
 
     value: float | None
@@ -54,21 +54,29 @@ class Figure:
     reason: str | None = None
 
     def to_values(self) -> dict[str, Any]:
-        """For JSON, which has no infinity: {"value", "real"}, and "reason" where there is one."""
+        """Return {"value", "real"} for JSON, without infinities, and "reason" if any."""
         values = {"value": _finite_or_none(self.value), "real": _finite_or_none(self.real)}
         return values if self.reason is None else {**values, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QualityReport:
-    """How the face mostly at ``centre`` (x, y in px, as ``--face`` takes it) looks in ``video``,
-    seen in ``with_face`` of the ``frames`` that were looked at, at ``fps``.
+    """Image quality of one face of a video.
 
-    ``figures``: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (metrics.artefacts), of the
-    video and of ``real``; with ``real`` also ``psnr_db`` (infinite for equal pictures), ``ssim``,
-    ``fid``, all three of the ``region`` (figures of two regions do not compare), and ``lmd``, by
-    ``landmarks`` (nor do those of two landmark networks). ``mouth``: whose lips it follows, where
-    others were given (``mouth_following``).
+    Attributes:
+        video: The video.
+        real: The true clip, if one was given.
+        region: What PSNR, SSIM and FID compared; figures of two regions are not comparable.
+        fps: Rate at which frames were measured.
+        frames: Number of frames measured.
+        with_face: Number of these frames that show the face.
+        centre: Median center (x, y) of the face in px, as ``--face`` takes it.
+        figures: ``sharpness``, ``border_jitter`` and ``mouth_motion`` (``metrics.no_reference``) of
+            the video and of ``real``; with ``real`` also ``psnr_db`` (infinite for equal pictures),
+            ``ssim``, ``fid`` and ``lmd``.
+        warnings: Warnings for the user.
+        landmarks: Landmark network of ``lmd``; figures of two networks are not comparable.
+        mouth: Whose lips the mouth follows, if other videos were given (``mouth_following``).
     """
 
     video: Path
@@ -84,9 +92,13 @@ class QualityReport:
     mouth: MouthReport | None = None
 
     def to_json(self) -> str:
-        """One JSON object; "figures" holds {"value", "real"} by name, null for what is missing or
-        infinite, and then "reason" says why. fps as "25" or "30000/1001". "mouth": see
-        ``MouthReport.to_values``; null where it was not asked."""
+        """Format the report as one JSON object.
+
+        Returns:
+            "figures" holds {"value", "real"} by name, null for missing or infinite figures, and
+            then "reason" says why. fps is given as "25" or "30000/1001". "mouth" is that of
+            ``MouthReport.to_values``; null if it was not measured.
+        """
         values = {
             "video": str(self.video),
             "real": None if self.real is None else str(self.real),
@@ -223,7 +235,7 @@ class _FullReference:
         self._small = 0
 
     def update(self, real: Frames, made: Frames, person: FaceTrack) -> None:
-        """The same frames, true and made."""
+        """Add the same frames of the true clip and of the video."""
         for truth, picture in self._pictures(real, made, person):
             if min(truth.shape[:2]) < SSIM_WINDOW_PX:
                 self._small += 1
@@ -246,7 +258,7 @@ class _FullReference:
             yield crop_box(pixels, box), crop_box(made.pixels[index - made.start], box)
 
     def figures(self, warn: Callable[[str], None]) -> dict[str, Figure]:
-        """``warn`` hears what makes them weak."""
+        """Compute the figures; ``warn`` is called with the reasons that make them unreliable."""
         if self._small:
             warn(
                 f"{self._small} pictures of less than {SSIM_WINDOW_PX} px are left out of PSNR and "
@@ -277,8 +289,10 @@ class _FullReference:
 def _check_videos(
     video: Path, real: Path | None, warn: Callable[[str], None]
 ) -> tuple[VideoInfo, Fraction]:
-    """The picture that is looked at, and how much of its length ``video`` has, as far as headers
-    tell (1: all)."""
+    """Return the video that sets rate and size, and the share of its length that ``video`` has.
+
+    The share comes from the headers (1: all).
+    """
     infos = [probe(path) for path in (video, real) if path is not None]
     for path, info in zip((video, real), infos, strict=False):
         if info.still:
@@ -301,10 +315,7 @@ def _check_videos(
 
 
 def _find_silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
-    """(count,) bool: in which frames nobody speaks.
-
-    And the reason where no motion comes of them.
-    """
+    """Return (count,) bool, the frames without speech, and why motion may be missing."""
     try:
         sound = read_audio(video)
     except MediaError as error:
@@ -318,7 +329,7 @@ def _find_silence(video: Path, fps: Fraction, count: int) -> tuple[Tensor, str]:
 def _read_together(
     paths: list[Path], fps: Fraction, warn: Callable[[str], None]
 ) -> Generator[list[Frames], None, None]:
-    """The same frames of each file, up to the end of the shortest."""
+    """Yield the same frames of each file, up to the end of the shortest."""
     done = 0
     readers = [
         prefetch(read_frames(path, fps=fps, chunk=_CHUNK, on_warning=warn)) for path in paths
@@ -354,7 +365,7 @@ def _no_reference_figures(looks: list[_NoReference], silence: str) -> dict[str, 
 
 
 def _load_fid(region: Region, device: torch.device) -> tuple[FID | None, str | None]:
-    """The metric, or why there is none."""
+    """Return the metric, or the reason why there is none."""
     try:
         network = load_model("fid-inception", kind="fid_inception", device=device)
     except WeightsError as error:

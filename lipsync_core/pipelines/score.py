@@ -1,4 +1,4 @@
-"""The edge: paths in, a report on lip sync out; and the file that is in sync."""
+"""Score the lip sync of a video file, and write a copy whose audio is in sync."""
 
 import json
 import logging
@@ -37,13 +37,19 @@ _log = logging.getLogger("lipsync.score")
 Mode = Literal["exact", "reference"]
 
 SHORTEST = Fraction(1, 2)  # seconds of picture
-_CHUNK = 32  # frames read and looked at together
+_CHUNK = 32  # frames read and scored together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackScore:
-    """One face: seen from ``first_frame`` to ``last_frame`` (inclusive) of the video at its own
-    rate, mostly at ``centre`` (x, y in px, as ``lipsync dub --face x,y`` takes it)."""
+    """Score of one face.
+
+    Attributes:
+        first_frame: First frame of the face, in frames of the video at its own rate.
+        last_frame: Last frame of the face, inclusive.
+        score: Its score.
+        centre: Median center (x, y) of the face in px, as ``lipsync dub --face x,y`` takes it.
+    """
 
     first_frame: int
     last_frame: int
@@ -53,13 +59,21 @@ class TrackScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreReport:
-    """The score of every face track of ``video``, in the order of their appearance.
+    """Scores of all face tracks of a video, in the order of their appearance.
 
-    ``scorer``, ``mode``: figures of two scorers, or of two modes, do not compare. ``fps``: the
-    video's own rate, in which the tracks' first and last frames count. ``scorer_fps``: the rate at
-    which the scorer looks, in whose frames offsets, search and uncertainty count, because whole
-    frames of 30 or 60 fps are finer or coarser than what it can tell; a scorer's 3 frames at 25 fps
-    are 120 ms in any file. ``audio``: the sound's file where it was another one.
+    Figures of two scorers, or of two modes, are not comparable.
+
+    Attributes:
+        scorer: Name of the scorer.
+        mode: Whether ``exact`` or ``reference`` scores were computed.
+        video: The video.
+        audio: The file of the audio; None for the video's own audio, and for audio in memory.
+        fps: The video's own rate, in which the tracks' first and last frames count.
+        scorer_fps: The rate at which the scorer takes frames, in which offsets, search and
+            uncertainty count, because whole frames of 30 or 60 fps are finer or coarser than its
+            resolution; a scorer's 3 frames at 25 fps are 120 ms in any file.
+        tracks: The scores.
+        warnings: Warnings for the user.
     """
 
     scorer: str
@@ -72,25 +86,32 @@ class ScoreReport:
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:
-        """{"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms",
-        "distance", "confidence", "search_frames", "uncertainty"}]}; without an offset these are
-        null and "reason" says why."""
+        """Format the scores as one JSON object.
+
+        Returns:
+            {"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms",
+            "distance", "confidence", "search_frames", "uncertainty"}]}; without an offset these are
+            null and "reason" says why.
+        """
         return json.dumps(
             {"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]}
         )
 
     def best(self) -> TrackScore:
-        """The track that is surest of its offset.
+        """Return the track with the least uncertain offset.
 
-        In mode reference, which has no uncertainty, the most confident. LipSyncError when none has
-        an offset.
+        In mode reference, which has no uncertainty, this is the most confident one.
+
+        Returns:
+            The track.
+
+        Raises:
+            LipSyncError: If no track has an offset.
         """
         found = [track for track in self.tracks if track.score.offset_frames is not None]
         if not found:
             reasons = "; ".join(dict.fromkeys(track.score.reason or "" for track in self.tracks))
-            raise LipSyncError(
-                f"{self.video}: no face has an offset that could be mended ({reasons})"
-            )
+            raise LipSyncError(f"{self.video}: no face has an offset to correct ({reasons})")
         return min(found, key=lambda track: (track.score.uncertainty or 0, -track.score.confidence))
 
 
@@ -114,9 +135,14 @@ def _number(value: float) -> float | None:
 
 
 def explain_score(score: SyncScore, fps: Fraction) -> str:
-    """The offset in words, such as "sound is 3 frames early (120 ms)".
+    """Describe an offset in words, such as "sound is 3 frames early (120 ms)".
 
-    Frames of a video at ``fps``, its own rate.
+    Args:
+        score: The score.
+        fps: Rate of the video, in whose frames the offset is given.
+
+    Returns:
+        The description, or the reason why there is no offset.
     """
     if score.offset_ms is None:
         return f"no verdict: {score.reason}"
@@ -140,19 +166,36 @@ def score(
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
 ) -> ScoreReport:
-    """How well lips and sound of ``video`` agree, or its lips and the sound ``audio`` (a file, or
-    in memory), which begins with the first frame; every face track is scored. cut: the part of the
-    video that counts, its own sound with it; its ``fps`` and ``longer`` have no say. Memory holds
-    one chunk of frames, some 200 bytes per frame and face, the sound and its embeddings.
+    """Score how well the lips and the audio of a video agree, for every face track.
 
-    scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), a file of such weights, or what
-    ``load_scorer`` made of one, on its own device. mode: ``exact``, or ``reference``, what the
-    public scripts compute (LSE-D and LSE-C), with SyncNet alone: faces are found by its own
-    detector, ``sfd_face``, and ``finding`` does not count; with ``whole_frame``, as for LRS2, LRS3
-    and LRW, whose frames are faces already, none is looked for. on_progress(stage, done, total).
+    Memory holds one chunk of frames, some 200 bytes per frame and face, the audio and its
+    embeddings.
 
-    Raises NoFaceError, MediaError (no sound, less than half a second of picture, sound shorter than
-    the scorer's window), WeightsError, ValueError.
+    Args:
+        video: The video.
+        audio: Audio that begins with the first frame, as a file or in memory; None for the video's
+            own.
+        scorer: ``judge`` (ours, bundled), ``syncnet`` (pulled before), a file of such weights, or
+            the result of ``load_scorer``, on its own device.
+        mode: ``exact``; or ``reference`` for the scores of the public scripts (LSE-D and LSE-C),
+            which needs SyncNet and finds faces with its own detector, ``sfd_face``, ignoring
+            ``finding``.
+        whole_frame: Take whole frames as faces without detection, as for LRS2, LRS3 and LRW; for
+            mode ``reference`` only.
+        cut: Part of the video to score, with its own audio; its ``fps`` and ``longer`` are ignored.
+        finding: Detector and tracking.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        on_progress: Called with a stage, the frames done and their total.
+
+    Returns:
+        The scores of all face tracks.
+
+    Raises:
+        NoFaceError: If no face is found.
+        MediaError: If there is no audio, less than half a second of picture, or less audio than one
+            window of the scorer.
+        WeightsError: If weights are missing.
+        ValueError: If an argument is wrong.
     """
     video, say = Path(video), on_progress or (lambda *_: None)
     source = audio if isinstance(audio, Audio) else video if audio is None else Path(audio)
@@ -190,8 +233,18 @@ def score(
 
 
 def load_scorer(name: str | Path, device: torch.device) -> Scorer:
-    """The scorer in a bundled, pulled or given weight file, named for reports as the caller named
-    it."""
+    """Load the scorer in a bundled, pulled or given weight file.
+
+    Args:
+        name: Name or path of the weights, which becomes the scorer's name in reports.
+        device: Device to load the network to.
+
+    Returns:
+        The scorer.
+
+    Raises:
+        ValueError: If the weights are of another kind of network.
+    """
     model = load_model(name, device=device)
     if isinstance(model, SyncNet):
         return SyncNetScorer(model)
@@ -213,9 +266,22 @@ def shift_sound(
     overwrite: bool = False,
     on_warning: Callable[[str], None] | None = None,
 ) -> None:
-    """Write ``out``: the picture of ``video`` as it is, its sound (or that of ``audio``)
-    ``offset_frames`` / ``fps`` seconds later (< 0: earlier). With a score's ``offset_frames`` and
-    its scorer's ``fps`` the result is in sync. MediaError."""
+    """Write a copy of a video whose audio is ``offset_frames / fps`` seconds later.
+
+    With a score's ``offset_frames`` and its scorer's ``fps`` the result is in sync.
+
+    Args:
+        video: The video, whose picture is copied.
+        out: File to write.
+        offset_frames: Frames by which the audio is delayed; below 0: earlier.
+        fps: Rate of these frames.
+        audio: File to take the audio from; None for the video's own.
+        overwrite: Whether ``out`` may be replaced.
+        on_warning: Called with each warning.
+
+    Raises:
+        MediaError: If a file cannot be read or written.
+    """
     delay = offset_frames / Fraction(fps)
     shift_audio(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
 
@@ -226,7 +292,20 @@ def read_judged_audio(
     judge: Scorer,
     warn: Callable[[str], None],
 ) -> Audio:
-    """What the judge hears of ``source`` from ``span[0]`` to ``span[1]`` seconds."""
+    """Read the audio that a scorer takes: mono, at its sample rate.
+
+    Args:
+        source: File, or audio in memory, which is taken whole.
+        span: First and last second to read from a file; None for its end.
+        judge: The scorer.
+        warn: Called with each warning.
+
+    Returns:
+        The audio.
+
+    Raises:
+        MediaError: If it is shorter than one window of the scorer.
+    """
     if isinstance(source, Audio):
         path, sound = "the audio", resample(mix_to_mono(source), judge.rate)
     else:
@@ -254,7 +333,7 @@ def _score_exact(
     device: torch.device,
     say: ProgressCallback,
 ) -> list[TrackScore]:
-    """The score of every face, its frames counted at the scorer's rate."""
+    """Score every face; frames count at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
     coded = footage.coded(chunk=_CHUNK)
     with closing(_report_frames(coded, length, "score", say)) as frames:
@@ -269,7 +348,7 @@ def _score_exact(
 def _faces(
     footage: Clip, finding: Finding, device: torch.device, say: ProgressCallback
 ) -> tuple[list[FaceTrack], int]:
-    """Every face track, and the number of frames."""
+    """Find every face track, and count the frames."""
     say("find faces", 0, footage.length or 0)
     whole = footage.length or 0
     tracks, length = find_people(
@@ -302,7 +381,7 @@ def _score_reference(
     device: torch.device,
     say: ProgressCallback,
 ) -> list[TrackScore]:
-    """The same by the public scripts' protocol."""
+    """Score every face by the public scripts' protocol."""
 
     def frames_of(stage: str) -> Generator[Frames, None, None]:
         return _report_frames(footage.rgb(chunk=_CHUNK), footage.length or 0, stage, say)
@@ -332,7 +411,7 @@ def _score_reference(
             f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more "
             "than 100 frames (4 s) of "
             f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames "
-            "where they are faces"
+            "if they are faces"
         )
     with closing(frames_of("score")) as frames:
         scores = score_reference_tracks(frames, sound, tracks, judge.model)
@@ -345,7 +424,10 @@ def _score_reference(
 def _report_frames(
     frames: Iterator[AnyFrames], length: int, stage: str, say: ProgressCallback
 ) -> Generator[AnyFrames, None, None]:
-    """``frames``, read ahead, of which ``say`` hears; ``length`` as far as it is known."""
+    """Yield ``frames``, read ahead, and report progress to ``say``.
+
+    ``length`` is the number of frames as far as it is known.
+    """
     with closing(prefetch(frames)) as pieces:
         for piece in pieces:
             yield piece
@@ -354,7 +436,7 @@ def _report_frames(
 
 
 def _at_rate(track: TrackScore, looked: Fraction, own: Fraction) -> TrackScore:
-    """``track``, whose frames count at ``looked`` fps, in frames at ``own`` fps."""
+    """Convert the frame numbers of ``track`` from ``looked`` fps to ``own`` fps."""
     frames = (track.first_frame, track.last_frame + 1)
     first, end = (math.floor(frame / looked * own + Fraction(1, 2)) for frame in frames)
     return replace(track, first_frame=first, last_frame=max(first, end - 1))

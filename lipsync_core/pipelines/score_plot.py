@@ -1,4 +1,4 @@
-"""A picture of a score: confidence over time, and the curve that the offset was read from."""
+"""Plot scores: confidence over time, and the distance curve that gave the offset."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,16 @@ _MOST_ROWS = 8  # 3200 px high
 
 
 def check_plot(path: Path, *, overwrite: bool) -> None:
-    """MediaError when ``path`` is nothing that ``plot_scores`` could write."""
+    """Check that ``plot_scores`` can write to a path.
+
+    Args:
+        path: File to write.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        MediaError: If the suffix is not .png, .svg or .pdf, the folder is missing, or the file
+            exists.
+    """
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise MediaError(f"{path}: a plot is a .png, .svg or .pdf; name it so")
     if not path.parent.is_dir():
@@ -35,9 +44,15 @@ def check_plot(path: Path, *, overwrite: bool) -> None:
 
 
 def plot_scores(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
-    """Writes ``path`` (PNG, SVG or PDF, by its suffix): a row per face track.
+    """Plot a report to a PNG, SVG or PDF file, with one row per face track.
 
-    MediaError when it cannot be written.
+    Args:
+        report: The scores.
+        path: File to write; its suffix selects the format.
+        overwrite: Whether an existing file may be replaced.
+
+    Raises:
+        MediaError: If the file cannot be written.
     """
     check_plot(path, overwrite=overwrite)
     figure = _figure(report, f"{report.video.name}: {report.scorer}, mode {report.mode}")
@@ -49,7 +64,14 @@ def plot_scores(report: ScoreReport, path: Path, *, overwrite: bool = False) -> 
 
 
 def draw_scores(report: ScoreReport) -> Tensor:
-    """The same as a picture, (H,W,3) uint8, without the file's name; of the first eight tracks."""
+    """Draw the first eight tracks of a report as a picture, without the file's name.
+
+    Args:
+        report: The scores.
+
+    Returns:
+        (H,W,3) uint8 picture.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     some = replace(report, tracks=report.tracks[:_MOST_ROWS])

@@ -295,14 +295,14 @@ def test_activations_are_those_that_are_named() -> None:
     below = torch.full((1, 2, 1, 1), -1.0)
     for act, wanted in (("relu", 0.0), ("leaky", -0.2), ("prelu", -0.25)):
         model = LargeGenerator(dataclasses.replace(thin(WAV2LIP_288), act=act, act_up=act))
-        assert model.face_encoder_blocks[0][0].activated(
+        assert model.face_encoder_blocks[0][0].activate(
             below.clone()
         ).mean().item() == pytest.approx(wanted)
-        assert model.face_decoder_blocks[1][0].activated(
+        assert model.face_decoder_blocks[1][0].activate(
             below.clone()
         ).mean().item() == pytest.approx(wanted)
         tail = 0.0 if act == "leaky" else wanted
-        assert model.audio_encoder[-1].activated(below.clone()).mean().item() == pytest.approx(tail)
+        assert model.audio_encoder[-1].activate(below.clone()).mean().item() == pytest.approx(tail)
 
 
 def test_they_stream(clip: Tensor) -> None:

@@ -211,18 +211,18 @@ def test_codeformer_without_its_package_is_named_with_its_licence(
         (
             "ESRGAN",
             None,
-            "holds ESRGAN, which enlarges pictures; wanted one that restores faces: GFPGAN",
+            "holds ESRGAN, which enlarges pictures; expected one that restores faces: GFPGAN",
         ),
-        ("SCUNet", None, "holds SCUNet, which restores pictures of any kind; wanted"),
+        ("SCUNet", None, "holds SCUNet, which restores pictures of any kind; expected"),
         (
             "Grey",
             None,
-            "holds Grey with 1 channels in, 3 out, 1 times the size; wanted RGB in and out",
+            "holds Grey with 1 channels in, 3 out, 1 times the size; expected RGB in and out",
         ),
         (
             "Nobody",
             None,
-            r"holds no network that spandrel knows \(tensors shift\.Nobody \.\.\.\); wanted",
+            r"holds no network that spandrel knows \(tensors shift\.Nobody \.\.\.\); expected",
         ),
         ("GFPGAN", [1.0, 2.0], r"does not fit the network that spandrel takes it for \(Error"),
         ("GFPGAN", [float("nan")], "shift holds numbers that are not finite"),

@@ -107,7 +107,7 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
     assert (whole / "evaluations.jsonl").read_bytes() == (parts / "evaluations.jsonl").read_bytes()
     wanted = torch.load(parts / "best.pt", weights_only=True)["parts"]["average"]
     assert same(wanted, expert.load_trained(parts / "best.pt").state_dict())
-    with pytest.raises(TrainingError, match=r"settings.json tells no run of this kind"):
+    with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
         expert.load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match="other settings"):
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
