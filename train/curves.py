@@ -28,6 +28,7 @@ def figures(run: Path, name: str) -> tuple[list[int], list[float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

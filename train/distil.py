@@ -181,6 +181,7 @@ def lesson(
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     options = make_parser(__doc__)
     options.add_argument(
         "--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt"

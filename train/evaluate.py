@@ -122,6 +122,7 @@ def row(name: str, results: list[tuple[int, float]]) -> str:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -210,6 +210,7 @@ def jitter(files: list[Path], detectors: dict[str, Detect]) -> dict[str, list[fl
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -236,6 +236,7 @@ def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     args = make_parser(__doc__, judge=False).parse_args(argv)
     torch.set_num_threads(args.threads)
     settings = read_settings(args.run, Settings)

@@ -306,6 +306,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     args = arguments(argv)
     torch.set_num_threads(args.threads)
     settings, out, shards = read_settings(args.run, Settings), args.out, args.out / "shards"

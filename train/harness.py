@@ -1,4 +1,4 @@
-"""What the command lines of the recipes share."""
+"""The parts that the command lines of the recipes share."""
 
 import argparse
 import math
@@ -45,7 +45,15 @@ OTHER_CROPS = (
 
 
 def make_parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentParser:
-    """RUN SHARDS OUT, where to compute, and, where wanted, by whom to be judged."""
+    """Return a parser of RUN SHARDS OUT, the device and, if wanted, the judge.
+
+    Args:
+        doc: description of the command.
+        judge: whether there is an option for the judge.
+
+    Returns:
+        The parser.
+    """
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,7 +77,7 @@ def make_parser(doc: str | None, *, judge: bool = True) -> argparse.ArgumentPars
 
 
 def positive(text: str) -> int:
-    """What a command line gives as a number of things, 1 or more."""
+    """Parse a number of at least 1 from the command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}; wanted a number of at least 1")
     return int(text)
@@ -77,8 +85,19 @@ def positive(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RunArguments:
-    """What a run was given on its command line, as it was named there: going on with another judge,
-    say, would compare two scales. What its recipe does not take has its default."""
+    """The networks and data of a run, as named on its command line.
+
+    Resuming with another judge, say, would compare two scales. An argument that a recipe does
+    not take has its default.
+
+    Attributes:
+        judge: the expert that evaluates.
+        expert: the expert that trains the generator.
+        teacher: the network that the student learns from.
+        start: the weights that training starts from.
+        videos: further videos.
+        speech: further recordings of speech.
+    """
 
     judge: str | None = None
     expert: str | None = None
@@ -91,9 +110,15 @@ class RunArguments:
 def keep_arguments(
     args: argparse.Namespace, *, videos: tuple[str, ...] = (), speech: tuple[str, ...] = ()
 ) -> None:
-    """Keep in OUT/began what the run was given.
+    """Store the arguments of a run in OUT/began.
 
-    TrainingError where it has checkpoints of something else.
+    Args:
+        args: the parsed command line.
+        videos: further videos.
+        speech: further recordings of speech.
+
+    Raises:
+        TrainingError: OUT has checkpoints of a run with other arguments.
     """
     given = {name: getattr(args, name, None) for name in ("judge", "expert", "teacher", "start")}
     save_settings(
@@ -102,14 +127,23 @@ def keep_arguments(
 
 
 def is_run_checkpoint(name: str) -> bool:
-    """Whether ``name`` is a checkpoint in a run's folder; public weights may end in .pt, too."""
+    """Return whether ``name`` is a checkpoint of a run; public weights may end in .pt too."""
     path = Path(name)
     return path.suffix == ".pt" and (path.parent / "settings.json").exists()
 
 
 def init_audio_encoder_from_expert(expert: SyncExpert, model: Generator) -> bool:
-    """Begin with the expert's audio encoder, which already tells visemes apart and hears windows of
-    the same length. False, and nothing is lent, where it is of another shape."""
+    """Start with the expert's audio encoder, which separates visemes already.
+
+    It takes windows of the same length.
+
+    Args:
+        expert: the expert.
+        model: the generator, changed in place.
+
+    Returns:
+        False, with the model unchanged, if the encoders' shapes differ.
+    """
     own = model.audio_encoder.state_dict()
     lent = {key: value for key, value in expert.audio_encoder.state_dict().items() if key in own}
     if any(value.shape != own[key].shape for key, value in lent.items()):
@@ -127,10 +161,22 @@ def read_clips(
     half: int | None = None,
     least_judged: int | None = None,
 ) -> tuple[list[Clip], list[Clip]]:
-    """Clips to learn from (one ``half`` of them, see `load_clips`), and to be judged on.
+    """Load clips for training and for evaluation.
 
-    LipSyncError where there are none, TrainingError for crops of another ``framing``, or much
-    smaller ones than a network of ``size`` px wants.
+    Args:
+        shards: a prepared folder or its URL.
+        framing: how crops must be cut.
+        size: side of the network's input in pixels.
+        least: least frames of a clip.
+        half: train on one half of the clips, see `load_clips`.
+        least_judged: least frames of a clip for evaluation; ``least`` by default.
+
+    Returns:
+        Clips to train on and clips to evaluate on.
+
+    Raises:
+        LipSyncError: there are none.
+        TrainingError: the crops have another framing, or are much smaller than ``size``.
     """
     taught = load_clips(f"{shards}/train", half=half, least=least)
     try:
@@ -138,8 +184,8 @@ def read_clips(
     except NoClipsError as error:
         raise NoClipsError(
             f"{error}. A run is judged on clips that it does not learn from: prepare two people or "
-            "more, or anew with "
-            "--splits time, which keeps the end of everybody's footage for that"
+            "more, or again with "
+            "--splits time, which keeps the end of every speaker's footage for that"
         ) from error
     if kinds := {clip.framing.kind for clip in (*taught, *strangers)} - {framing}:
         raise TrainingError(
@@ -157,8 +203,16 @@ def read_clips(
 
 
 def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advice: str) -> None:
-    """TrainingError, which ends in ``advice``, where one of the ``networks``, by name, wants crops
-    cut otherwise."""
+    """Check that all networks take crops cut like these.
+
+    Args:
+        framing: how the crops are cut.
+        networks: the networks by name.
+        advice: end of the error message.
+
+    Raises:
+        TrainingError: a network takes crops cut differently.
+    """
     for name, network in networks.items():
         if (wanted := network.config.framing) != framing:
             which = (
@@ -170,8 +224,16 @@ def check_framings(framing: Framing, networks: Mapping[str, nn.Module], *, advic
 
 
 def crop_batch(faces: Tensor, size: int, device: torch.device) -> Tensor:
-    """What a loader gives, (B,F,C,C,3) uint8 with a margin of a twelfth all round ->
-    (B,F,3,size,size) in [0,1]."""
+    """Convert a loader's faces to network input.
+
+    Args:
+        faces: (B,F,C,C,3) uint8 with a margin of a twelfth on every side.
+        size: side of the result in pixels.
+        device: device of the result.
+
+    Returns:
+        (B,F,3,size,size) in [0,1].
+    """
     planar = faces.to(device, non_blocking=True).flatten(0, 1).permute(0, 3, 1, 2)
     return remove_margin(planar, size).unflatten(0, faces.shape[:2])
 
@@ -179,7 +241,7 @@ def crop_batch(faces: Tensor, size: int, device: torch.device) -> Tensor:
 def make_loader(
     draw: Callable[[np.random.Generator], Sample], *, batch: int, seed: int, world: World
 ) -> Loader:
-    """The loader of this rank's part of every batch."""
+    """Return the loader of this rank's part of every batch."""
     return Loader(
         draw,
         batch=batch,
@@ -192,8 +254,18 @@ def make_loader(
 def check_divisible(
     count: int, what: str, world: World, *, least: int = 1, beside: str = ""
 ) -> None:
-    """TrainingError where the ``count`` of ``what`` in a step cannot be shared out evenly,
-    ``least`` for each process; ``beside`` tells of that."""
+    """Check that the processes can share the items of a step evenly.
+
+    Args:
+        count: number of items in a step.
+        what: name of the items.
+        world: the processes.
+        least: least items of each process.
+        beside: addition to the error message.
+
+    Raises:
+        TrainingError: they cannot.
+    """
     if count % world.size or count < least * world.size:
         raise TrainingError(
             f"{count} {what} a step for {world.size} processes; wanted a multiple{beside}"
@@ -201,10 +273,17 @@ def check_divisible(
 
 
 def choose_precision(precision: Precision, world: World) -> bool:
-    """Whether the networks of a run compute in bfloat16.
+    """Choose and print whether the networks of a run compute in bfloat16.
 
-    Says which it is. ``auto`` takes it where every process has units for it: all take the same. To
-    be called by every rank.
+    Every rank must call this. ``auto`` takes bfloat16 if every process has units for it: all
+    take the same.
+
+    Args:
+        precision: the precision of the settings.
+        world: the processes.
+
+    Returns:
+        Whether it is bfloat16.
     """
     lower = choose_training_dtype(world.device, precision) == torch.bfloat16
     if precision == "auto":
@@ -230,9 +309,21 @@ def train_critic(
     clip_norm: float = math.inf,
     bfloat16: bool,
 ) -> dict[str, Tensor]:
-    """One step of a visual-quality discriminator, which is ``discriminate`` to all ranks, on
-    photographs and on what a generator made, (N,3,S,S) both. Returns the terms critic_real and
-    critic_fake."""
+    """Take one step of a visual-quality discriminator.
+
+    Args:
+        critic: the discriminator.
+        discriminate: the same, wrapped for all ranks.
+        real: photographs (N,3,S,S).
+        made: generated faces (N,3,S,S).
+        optimiser: the discriminator's optimizer.
+        rate: the learning rate.
+        clip_norm: largest norm of the gradient.
+        bfloat16: whether to compute in bfloat16.
+
+    Returns:
+        The terms critic_real and critic_fake.
+    """
     critic.requires_grad_(True)
     with torch.autocast(real.device.type, torch.bfloat16, enabled=bfloat16):
         verdicts = discriminate(torch.cat([real, made.detach()]))
@@ -252,9 +343,20 @@ def run_training(
     world: World,
     about: str,
 ) -> bool:
-    """Say what the run is ``about``, train, and tell whether it came to its end.
+    """Print a description of the run and train.
 
-    Otherwise what waits for it must not begin.
+    Args:
+        learn: see `lipsync_core.training.loop.train`.
+        loader: the batches.
+        plan: length and intervals of the run.
+        parts: models and optimizers of the checkpoint.
+        evaluate: returns an evaluation.
+        out: the run's folder.
+        world: the processes.
+        about: the description.
+
+    Returns:
+        Whether the run is finished; if not, steps that need its result must not start.
     """
     if world.is_main:
         print_line(about)
@@ -273,7 +375,7 @@ def run_training(
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a recipe; what the user can mend needs no traceback."""
+    """Run a recipe; errors that the user can correct are shown without a traceback."""
     try:
         main()
     except (LipSyncError, OSError) as error:
@@ -281,4 +383,5 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def print_line(line: str) -> None:
+    """Print a line at once."""
     print(line, flush=True)

@@ -59,6 +59,7 @@ def label(source: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
+    """Run the command line."""
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     out = Path(sys.argv[1])

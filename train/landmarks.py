@@ -284,6 +284,7 @@ def losses(found: Tensor, logits: Tensor, points: Tensor, seen: Tensor) -> dict[
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

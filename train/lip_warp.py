@@ -50,6 +50,7 @@ def rising(knots: Tensor) -> Tensor:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -333,6 +333,7 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     options = make_parser(__doc__)
     options.add_argument(
         "--teacher",

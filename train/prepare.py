@@ -138,6 +138,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     args = arguments(argv)
     torch.set_num_threads(1)
     try:

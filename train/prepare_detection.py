@@ -108,6 +108,7 @@ def shrink(image: np.ndarray, faces: np.ndarray, long_side: int) -> tuple[np.nda
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -79,6 +79,7 @@ def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, 
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -270,6 +270,7 @@ def report(net: SpeechLips, talks: list[Talk]) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -309,6 +309,7 @@ def _combine_losses(
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     options = make_parser(__doc__)
     options.add_argument(
         "--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file"

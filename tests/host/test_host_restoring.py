@@ -39,7 +39,7 @@ def test_networks_that_spandrel_builds_restore_faces(tmp_path: Path) -> None:
     told = {row["file"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert {"gfpgan", "restoreformer", "safetensors", "esrgan"} <= told.keys()
     assert (
-        "ESRGAN, which enlarges pictures; wanted one that restores faces"
+        "ESRGAN, which enlarges pictures; expected one that restores faces"
         in told.pop("esrgan")["refused"]
     )
     for name, row in told.items():

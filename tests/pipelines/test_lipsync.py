@@ -158,9 +158,7 @@ def test_float_frames_stay_float(sync: LipSync, clip: Tensor, dubbed: Tensor) ->
 
 def test_pads_and_lead_override_the_config() -> None:
     assert LipSync(Generator(MINI), lead_ms=120).config.features.lead_ms == 120
-    with pytest.raises(
-        ValueError, match="frames faces by their aligned points; pads apply to box framing alone"
-    ):
+    with pytest.raises(ValueError, match="pads apply to box framing alone"):
         LipSync(Generator(MINI), pads=(0, 1, 2, 3))
     with torch.device("meta"):
         public = Generator(WAV2LIP)

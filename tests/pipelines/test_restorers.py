@@ -171,7 +171,7 @@ def test_others_are_called_as_spandrel_calls_them(spandrel: ModuleType, tmp_path
     how = load_restorer(Restore(saved(tmp_path / "a.pth", "Future")), precision="bfloat16")
     faces = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(how(faces), faces + 0.5)
-    assert how.licence == "not stated by the file; ask whoever trained it" and not how.bfloat16
+    assert how.licence.startswith("not stated by the file") and not how.bfloat16
     assert load_restorer(
         Restore(saved(tmp_path / "b.pth", "GFPGAN")), precision="bfloat16"
     ).bfloat16
@@ -211,18 +211,18 @@ def test_codeformer_without_its_package_is_named_with_its_licence(
         (
             "ESRGAN",
             None,
-            "holds ESRGAN, which enlarges pictures; wanted one that restores faces: GFPGAN",
+            "holds ESRGAN, which enlarges pictures; expected one that restores faces: GFPGAN",
         ),
-        ("SCUNet", None, "holds SCUNet, which restores pictures of any kind; wanted"),
+        ("SCUNet", None, "holds SCUNet, which restores pictures of any kind; expected"),
         (
             "Grey",
             None,
-            "holds Grey with 1 channels in, 3 out, 1 times the size; wanted RGB in and out",
+            "holds Grey with 1 channels in, 3 out, 1 times the size; expected RGB in and out",
         ),
         (
             "Nobody",
             None,
-            r"holds no network that spandrel knows \(tensors shift\.Nobody \.\.\.\); wanted",
+            r"holds no network that spandrel knows \(tensors shift\.Nobody \.\.\.\); expected",
         ),
         ("GFPGAN", [1.0, 2.0], r"does not fit the network that spandrel takes it for \(Error"),
         ("GFPGAN", [float("nan")], "shift holds numbers that are not finite"),

@@ -1,4 +1,4 @@
-"""train/expert.py itself: two steps, and on to the same state; every named run builds its network."""
+"""train/expert.py itself: two steps and a resumed run; every named run builds its network."""
 
 import io
 import json
@@ -107,7 +107,7 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
     assert (whole / "evaluations.jsonl").read_bytes() == (parts / "evaluations.jsonl").read_bytes()
     wanted = torch.load(parts / "best.pt", weights_only=True)["parts"]["average"]
     assert same(wanted, expert.load_trained(parts / "best.pt").state_dict())
-    with pytest.raises(TrainingError, match=r"settings.json tells no run of this kind"):
+    with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
         expert.load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match="other settings"):
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])

@@ -205,8 +205,8 @@ def test_the_teacher_pulls_at_paint_over_the_mouth_alone() -> None:
 def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None:
     torch.manual_seed(0)
     model, teacher = Generator(MINI), SyncExpert(expert.TEACHER)
-    mini.copying(model)
-    assert mini.lend_ear(teacher, model)
+    mini.init_as_copy(model)
+    assert mini.init_audio_encoder_from_expert(teacher, model)
     torch.testing.assert_close(
         model.audio_encoder[0].conv_block[0].weight, teacher.audio_encoder[0].conv_block[0].weight
     )
@@ -217,7 +217,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
     wanted = torch.cat([target[:, :, :48], share * reference[:, :, 48:] + (1 - share) * 0.5], 2)
     torch.testing.assert_close(made, wanted)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert not mini.lend_ear(SyncExpert(expert.JUDGE), model)
+    assert not mini.init_audio_encoder_from_expert(SyncExpert(expert.JUDGE), model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -262,7 +262,7 @@ def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, sha
     ):
         with pytest.raises(TrainingError, match=told):
             mini.main([run_file(tmp_path, line), str(shards), out, "--teacher", "judge"])
-    with pytest.raises(TrainingError, match=r"settings.json tells no run of this kind"):
+    with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
         mini.load_trained(tmp_path / "last.pt")
 
 

@@ -26,10 +26,15 @@ from .write_shards import known_clips
 _SHEET, _COLUMNS, _TILE = 48, 12, 96  # pictures of a contact sheet, and px of each
 _BINS, _WIDTH, _HEIGHT = 24, 360, 120  # of a histogram
 _NAMED = 8  # sources named beside a reason
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child,td.text{text-align:left}figure{display:inline-block;margin:1em 1.5em 1em 0}
-figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#555}img{max-width:100%}"""
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}\n"
+    "table{border-collapse:collapse}"
+    "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\n"
+    "td:first-child,th:first-child,td.text{text-align:left}"
+    "figure{display:inline-block;margin:1em 1.5em 1em 0}\n"
+    "figcaption{font-weight:600}svg text{font:11px system-ui,sans-serif;fill:#555}"
+    "img{max-width:100%}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,10 @@ def write_report(
             parts.append(_sheet(title, _middles(out / split, _spread(ranked))))
     pictures = [_read(path) for path in _spread(sorted((out / DROPPED).glob("*.jpg")))]
     parts.append(_sheet("dropped by the judge", pictures) if pictures else "")
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Prepared clips</title><style>{_STYLE}</style>'
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Prepared clips</title>'
+        f"<style>{_STYLE}</style>"
+    )
     page = head + "".join(parts)
     with atomic_write(out / "report.html") as part:
         part.write_text(page, encoding="utf-8")
@@ -228,7 +236,8 @@ def _histogram(
             if count:
                 height, top = count / most * _HEIGHT, _HEIGHT * (1 - (below + count) / most)
                 shapes.append(
-                    f'<rect x="{i * wide:.1f}" y="{top:.1f}" width="{wide * 0.9:.1f}" height="{height:.1f}" fill="{colour}"/>'
+                    f'<rect x="{i * wide:.1f}" y="{top:.1f}" width="{wide * 0.9:.1f}" '
+                    f'height="{height:.1f}" fill="{colour}"/>'
                 )
     ends = "".join(
         f'<text x="{x}" y="{_HEIGHT + 14}" text-anchor="{anchor}">{value:g}</text>'
@@ -276,4 +285,7 @@ def _sheet(title: str, pictures: Sequence[npt.NDArray[np.uint8]]) -> str:
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" src="data:image/jpeg;base64,{data}">'
+    return (
+        f'<h2>{html.escape(title)}</h2><img alt="{html.escape(title)}" '
+        f'src="data:image/jpeg;base64,{data}">'
+    )

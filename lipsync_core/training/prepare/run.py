@@ -135,7 +135,7 @@ def prepare(
             counts = write_report(out, outcomes, duplicates, command=command)
         except OSError as error:
             raise LipSyncError(
-                f"{out} cannot be written ({error}); free disk space or fix the cause, and run the same "
+                f"{out} cannot be written ({error}); free disk space or fix the cause, and run the "
                 "command again: nothing is lost"
             ) from error
     if not counts.clips:

@@ -33,7 +33,8 @@ class Source:
     def key(self) -> str:
         """Its name in shards and as a file: letters, digits, - and _, and a unique hash."""
         plain = re.sub(r"[^A-Za-z0-9_-]+", "_", str(PurePosixPath(self.name).with_suffix("")))
-        return f"{plain[-60:]}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+        digest = hashlib.sha256(self.name.encode("utf-8", "surrogateescape")).hexdigest()
+        return f"{plain[-60:]}-{digest[:8]}"
 
     def stamp(self, root: Path) -> list[int]:
         """Return bytes and time of change of the file; zeros if it cannot be reached."""
@@ -147,8 +148,8 @@ def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | Non
     for name in names:
         if (match := pattern.search(name)) is None:
             raise LipSyncError(
-                f"--speaker {rule!r} matches nothing in {name}; wanted an expression that fits every "
-                "name"
+                f"--speaker {rule!r} matches nothing in {name}; wanted an expression that fits "
+                "every name"
             )
         speakers[name] = match[1] if pattern.groups else match[0]
     return speakers

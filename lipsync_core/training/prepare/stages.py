@@ -62,6 +62,7 @@ class Preparing:
     device: str = "cpu"
 
     def __call__(self) -> Work:
+        """Return the function that processes a job."""
         device, settings = select_device(self.device), self.settings
         finding = Finding(detector=settings.detector, min_score=settings.least_score, cache=False)
         detector, _ = load_detector(finding, device)
