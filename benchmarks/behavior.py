@@ -804,7 +804,7 @@ def _refused_cases() -> Iterator[Case]:
     yield Case("refused: pads of mini", library("clip.mkv", pads=(0, 0, 0, 0)), fails=True)
     late = {"start": Fraction(9)}
     yield Case("refused: beyond the end", library("clip.mkv", cut=late), fails=True)
-    yield Case("refused: no such model", library("clip.mkv", model="nobody"), fails=True)
+    yield Case("refused: no such model", library("clip.mkv", model="no-such-model"), fails=True)
     for line in (("@empty.png", "@speech.wav"), ("@clip.mkv",)):
         yield Case(f"refused by the command: {line}", command("dub", *line), fails=True)
 

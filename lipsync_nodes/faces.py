@@ -103,7 +103,8 @@ class DetectFaces(io.ComfyNode):
                 ),
                 BoundingBox.Output("bboxes", tooltip="The box of every face, frame by frame."),
                 io.Int.Output(
-                    "count", tooltip="How many people there are; after a cut everybody counts anew."
+                    "count",
+                    tooltip="How many people there are; after a cut all people count again.",
                 ),
                 io.Image.Output(
                     "preview", tooltip="Frames with numbered boxes; at most 16 of a video."

@@ -216,14 +216,14 @@ def select_track(
 
 
 def refuse_second_choice(found: People, track: FaceTrack) -> None:
-    """ValueError when the person of ``track`` was chosen before: nobody says two things at once."""
+    """Raise ValueError if an earlier speaker is the person of ``track``."""
     for number, speaker in enumerate(found.speakers, 1):
         before = track_window(speaker.track, 0, found.frames)
         now = track_window(track, 0, found.frames)
         both = before.visible & now.visible
         if bool(both.any()) and torch.equal(before.boxes[both], now.boxes[both]):
             raise ValueError(
-                f"this is speaker {number} again; choose somebody else here, or take this node out"
+                f"this is speaker {number} again; choose another person here, or take this node out"
             )
 
 

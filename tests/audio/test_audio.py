@@ -194,7 +194,7 @@ def tones(rate: int, count: int, limit: float) -> Tensor:
 
 
 def snr(got: Tensor, wanted: Tensor, edge: int) -> float:
-    """Signal to error in dB, the ends left out: there the filter reaches into the silence around."""
+    """Signal to error in dB without the ends, where the filter reaches into silence."""
     error = (got.double() - wanted)[:, edge:-edge]
     return float(10 * (wanted[:, edge:-edge].square().mean() / error.square().mean()).log10())
 

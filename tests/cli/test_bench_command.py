@@ -191,7 +191,8 @@ def test_a_benchmark_from_pairs_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--model", "nobody"], ["--model", "judge"], ["--scorer", "mini"], ["--root", "none"]]
+    "wrong",
+    [["--model", "no-such-model"], ["--model", "judge"], ["--scorer", "mini"], ["--root", "none"]],
 )
 def test_what_bench_cannot_do_leaves_nothing_behind(tmp_path: Path, wrong: list[str]) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"so reading videos would be told of")

@@ -1,4 +1,4 @@
-"""S3FD against numbers of the public references (tests/reference/s3fd_*.npz) under recipe weights."""
+"""S3FD against the public references (tests/reference/s3fd_*.npz) under recipe weights."""
 
 import hashlib
 import json

@@ -29,7 +29,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message of the host's socket. kind: executing, progress ..., or ``preview`` for a picture."""
+    """A message of the host's socket; kind: executing, progress ..., ``preview`` for a picture."""
 
     time: float  # of time.monotonic()
     kind: str
@@ -80,7 +80,7 @@ class Client:
             return json.loads(answer.read() or b"null")
 
     def upload(self, path: Path) -> str:
-        """Put a file into the host's input folder as its page does; the name that a widget takes."""
+        """Upload a file to the host's input folder; return the name that a widget takes."""
         edge = uuid.uuid4().hex
         head = (
             f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n'

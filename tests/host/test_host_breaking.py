@@ -76,7 +76,7 @@ def test_one_frame_is_legal(
 def test_a_picture_8000_px_wide(
     client: Client, graph: Graph, names: dict[str, str], tmp_path: Path
 ) -> None:
-    """The face is 75 px of 8000: too small for the detector's eyes, and it says so; a box helps it."""
+    """The detector misses a face of 75 px in 8000 and says so; a box helps it."""
     video = graph.add("LoadVideo", file=client.upload(material.wide(tmp_path / "wide.mp4")))
     voice = graph.add("LoadAudio", audio=names["voice"])
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0])

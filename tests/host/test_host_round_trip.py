@@ -65,7 +65,7 @@ def read(path: str) -> Any:
 
 
 def plain(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """Without titles, and without what a newer host or a node that shows something adds of itself."""
+    """Without titles, and without what a newer host or a preview node adds."""
     known = {name: set(node["inputs"]) for name, node in CORE[min(CORE)].items()}
 
     def inputs(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,19 @@ from lipsync_core.media import (
 from lipsync_core.types import Audio
 
 
-@pytest.mark.parametrize(("name", "codec", "rate", "layout"), [
-    ("a.wav", "pcm_s16le", 8000, "mono"), ("b.wav", "pcm_u8", 22050, "stereo"), ("c.wav", "pcm_f32le", 96000, "5.1"),
-    ("d.flac", "flac", 44100, "stereo"), ("e.mp3", "libmp3lame", 44100, "stereo"), ("f.m4a", "aac", 48000, "mono"),
-    ("g.opus", "libopus", 48000, "stereo"), ("h.wav", "pcm_s24le", 16000, "3.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "layout"),
+    [
+        ("a.wav", "pcm_s16le", 8000, "mono"),
+        ("b.wav", "pcm_u8", 22050, "stereo"),
+        ("c.wav", "pcm_f32le", 96000, "5.1"),
+        ("d.flac", "flac", 44100, "stereo"),
+        ("e.mp3", "libmp3lame", 44100, "stereo"),
+        ("f.m4a", "aac", 48000, "mono"),
+        ("g.opus", "libopus", 48000, "stereo"),
+        ("h.wav", "pcm_s24le", 16000, "3.0"),
+    ],
+)
 def test_any_format_rate_and_channel_count(
     tmp_path: Path, name: str, codec: str, rate: int, layout: str
 ) -> None:
@@ -154,10 +162,18 @@ def dubbed(folder: Path, name: str, sound: AudioSource, frames: int = 50) -> Pat
 
 
 @pytest.mark.parametrize("output", [".mp4", ".mov", ".mkv", ".webm"])
-@pytest.mark.parametrize(("name", "codec", "rate"), [
-    ("a.wav", "pcm_s16le", 44100), ("a.wav", "pcm_s16le", 11025), ("a.mp3", "libmp3lame", 44100),
-    ("a.m4a", "aac", 48000), ("a.mkv", "aac", 48000), ("a.opus", "libopus", 48000), ("a.flac", "flac", 48000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("a.wav", "pcm_s16le", 44100),
+        ("a.wav", "pcm_s16le", 11025),
+        ("a.mp3", "libmp3lame", 44100),
+        ("a.m4a", "aac", 48000),
+        ("a.mkv", "aac", 48000),
+        ("a.opus", "libopus", 48000),
+        ("a.flac", "flac", 48000),
+    ],
+)
 def test_a_click_stays_where_it_was(
     tmp_path: Path, output: str, name: str, codec: str, rate: int
 ) -> None:

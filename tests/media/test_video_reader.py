@@ -231,9 +231,14 @@ def still(path: Path, image: np.ndarray, pixel_format: str, codec: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "codec", "pixel_format"), [
-    ("a%03d.png", "png", "rgb24"), ("b.jpg", "mjpeg", "yuvj444p"), ("c: d.webp", "libwebp", "yuv420p"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("a%03d.png", "png", "rgb24"),
+        ("b.jpg", "mjpeg", "yuvj444p"),
+        ("c: d.webp", "libwebp", "yuv420p"),
+    ],
+)
 def test_stills(tmp_path: Path, name: str, codec: str, pixel_format: str) -> None:
     image = np.full((24, 40, 3), (200, 120, 40), np.uint8)
     path = still(tmp_path / name, image, pixel_format, codec)

@@ -42,7 +42,7 @@ def still() -> Frames:
 
 
 def dubbed(clip: Frames, made: Tensor, face: FaceTrack, *, shake: float = 0) -> Frames:
-    """``made`` (N,3,CROP,CROP) pasted under the mouth's mask, which trembles by ``shake`` crop px."""
+    """Paste ``made`` (N,3,CROP,CROP) under a mouth mask that trembles by ``shake`` crop px."""
     matrices = crop_to_frame(face.boxes, face.points, Framing(), CROP)
     noise = torch.randn(COUNT, 1, 2, generator=torch.Generator().manual_seed(4))
     points = apply(invert(matrices), face.points) + shake * noise

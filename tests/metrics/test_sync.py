@@ -109,15 +109,29 @@ def test_score_of_a_planted_clip(shift: int) -> None:
 def test_distances_are_of_true_pairs_only() -> None:
     sound, video = planted(20, 0, 0.5)
     found = shift_distances(video, sound, start=0, search=3)
-    assert found.isnan().nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [2, 0], [17, 6], [18, 5], [18, 6],
-                                                [19, 4], [19, 5], [19, 6]]  # fmt: skip
+    assert found.isnan().nonzero().tolist() == [
+        [0, 0],
+        [0, 1],
+        [0, 2],
+        [1, 0],
+        [1, 1],
+        [2, 0],
+        [17, 6],
+        [18, 5],
+        [18, 6],
+        [19, 4],
+        [19, 5],
+        [19, 6],
+    ]
     assert float(found[5, 1]) == pytest.approx(float((video[5] - sound[3]).norm()), abs=1e-6)
     # beyond a track's own ends the clip's sound is heard
     assert not shift_distances(video[5:15], sound, start=5, search=3).isnan().any()
 
 
-@pytest.mark.parametrize(("frames", "reach", "search"), [(75, 0, 15), (34, 0, 15), (30, 0, 13), (25, 0, 10), (12, 0, 4),
-                                                         (12, 15, 15), (12, 6, 10)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frames", "reach", "search"),
+    [(75, 0, 15), (34, 0, 15), (30, 0, 13), (25, 0, 10), (12, 0, 4), (12, 15, 15), (12, 6, 10)],
+)
 def test_the_search_is_as_wide_as_the_clip_carries(frames: int, reach: int, search: int) -> None:
     windows = frames - 4
     video, sound = torch.zeros(windows, 8), torch.zeros(windows + 2 * reach, 8)

@@ -149,19 +149,33 @@ def test_foreign_safetensors(tmp_path: Path) -> None:
 
 _UNET = "face_encoder_blocks.8.0.x audio_encoder.0.x face_decoder_blocks.0.0.x output_block.1.x"
 KEYS = {
-    "a 384 px derivative of Wav2Lip with spatial attention": f"{_UNET} audio_refine.0.x sam.sa.conv1.weight",
+    "a 384 px derivative of Wav2Lip with spatial attention": (
+        f"{_UNET} audio_refine.0.x sam.sa.conv1.weight"
+    ),
     "a 384 px derivative of Wav2Lip": f"{_UNET} audio_refine.0.x",
-    "a 288 px derivative of Wav2Lip (PReLU)": f"{_UNET} audio_encoder.0.act.weight face_decoder_blocks.1.0.act.weight",
-    "a 288 px derivative of Wav2Lip (PReLU on its way up)": f"{_UNET} face_decoder_blocks.1.0.act.weight",
+    "a 288 px derivative of Wav2Lip (PReLU)": (
+        f"{_UNET} audio_encoder.0.act.weight face_decoder_blocks.1.0.act.weight"
+    ),
+    "a 288 px derivative of Wav2Lip (PReLU on its way up)": (
+        f"{_UNET} face_decoder_blocks.1.0.act.weight"
+    ),
     "a 288 px derivative of Wav2Lip": _UNET,
-    "a Wav2Lip generator": "face_encoder_blocks.0.0.x audio_encoder.0.x face_decoder_blocks.0.0.x output_block.1.x",
+    "a Wav2Lip generator": (
+        "face_encoder_blocks.0.0.x audio_encoder.0.x face_decoder_blocks.0.0.x output_block.1.x"
+    ),
     "a Wav2Lip lip-sync expert": "face_encoder.0.x audio_encoder.0.x",
     "a Wav2Lip quality discriminator": "face_encoder_blocks.0.0.x binary_pred.0.weight",
-    "the SyncNet v2 sync scorer": "netcnnaud.0.weight netcnnlip.0.weight netfcaud.0.weight netfclip.0.weight",
+    "the SyncNet v2 sync scorer": (
+        "netcnnaud.0.weight netcnnlip.0.weight netfcaud.0.weight netfclip.0.weight"
+    ),
     "the S3FD face detector": "conv1_1.weight conv3_3_norm.weight conv3_3_norm_mbox_conf.weight",
-    "syncnet_python's S3FD face detector (sfd_face)": "vgg.0.weight L2Norm3_3.weight loc.0.weight conf.0.weight",
+    "syncnet_python's S3FD face detector (sfd_face)": (
+        "vgg.0.weight L2Norm3_3.weight loc.0.weight conf.0.weight"
+    ),
     "the FID Inception network": "Conv2d_1a_3x3.conv.weight Mixed_7c.branch_pool.bn.bias fc.weight",
-    "the BiSeNet face parser": "cp.resnet.conv1.weight cp.arm16.conv.bn.bias ffm.conv1.weight conv_out32.conv_out.weight",
+    "the BiSeNet face parser": (
+        "cp.resnet.conv1.weight cp.arm16.conv.bn.bias ffm.conv1.weight conv_out32.conv_out.weight"
+    ),
 }
 
 

@@ -90,7 +90,7 @@ def test_files_print_nothing_and_run_no_code_from_text() -> None:
 
 
 def test_heavy_packages_load_when_they_are_needed(pack_folder: Path) -> None:
-    """ComfyUI has torch, numpy, av and PIL loaded by then; ours may add nothing heavy to its start."""
+    """ComfyUI has torch, numpy, av and PIL loaded by then; the pack adds nothing heavy."""
     code = f"""
 import asyncio, importlib.util, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -144,7 +144,7 @@ def test_a_sheet_shows_what_the_stream_redraws(
 def test_a_sheet_shows_which_lips_would_be_moved(
     marked: bool, track: FaceTrack, media: ImageClip
 ) -> None:
-    """As the stream has it of a mouth that rests: how far the chin falls is told by speech alone."""
+    """As a stream has it with a resting mouth: only speech says how far the chin falls."""
     model, (width, height) = lip_warp(), media.size
     with torch.no_grad():
         model.neutral[2] = 0.4  # no chin falls

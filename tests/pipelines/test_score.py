@@ -1,4 +1,4 @@
-"""The edge of scoring, end to end: a dubbed photograph, its sound moved, and every awkward input."""
+"""Scoring end to end: a dubbed photograph, its audio shifted, and every awkward input."""
 
 import json
 import subprocess
@@ -107,8 +107,16 @@ def test_json_is_as_promised(talk: Path) -> None:
     values = json.loads(score(talk, SPEECH, finding=FRESH).to_json())
     (track,) = values["tracks"]
     assert list(values) == ["scorer", "tracks"] and values["scorer"] == "judge"
-    assert list(track) == ["first_frame", "last_frame", "offset_frames", "offset_ms", "distance", "confidence",
-                           "search_frames", "uncertainty"]  # fmt: skip
+    assert list(track) == [
+        "first_frame",
+        "last_frame",
+        "offset_frames",
+        "offset_ms",
+        "distance",
+        "confidence",
+        "search_frames",
+        "uncertainty",
+    ]
     assert track["offset_frames"] == 0 and isinstance(track["distance"], float)
 
 
@@ -190,10 +198,15 @@ def test_syncnet_scores_in_exact_mode_too(talk: Path, tmp_path: Path, syncnet: P
 PLAIN = SyncScore("judge", 3, 120.0, 1.0, 0.5, torch.zeros(9), torch.zeros(5), 2, 0.4)
 
 
-@pytest.mark.parametrize(("offset", "fps", "words"), [(3, 25, "sound is 3 frames early (120 ms)"),
-                                                      (-1, 25, "sound is 1 frame late (40 ms)"),
-                                                      (0, 25, "in sync"),
-                                                      (3, 30, "sound is 3.6 frames early (120 ms)")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("offset", "fps", "words"),
+    [
+        (3, 25, "sound is 3 frames early (120 ms)"),
+        (-1, 25, "sound is 1 frame late (40 ms)"),
+        (0, 25, "in sync"),
+        (3, 30, "sound is 3.6 frames early (120 ms)"),
+    ],
+)
 def test_the_verdict_in_words(offset: int, fps: int, words: str) -> None:
     assert (
         explain_score(replace(PLAIN, offset_frames=offset, offset_ms=40.0 * offset), Fraction(fps))
@@ -202,8 +215,11 @@ def test_the_verdict_in_words(offset: int, fps: int, words: str) -> None:
 
 
 def test_the_surest_track_is_mended_by() -> None:
-    others = [replace(PLAIN, uncertainty=0.3, offset_frames=1), replace(PLAIN, offset_frames=None, offset_ms=None,
-              uncertainty=None, reason="flat"), replace(PLAIN, uncertainty=0.3, confidence=0.6, offset_frames=2)]  # fmt: skip
+    others = [
+        replace(PLAIN, uncertainty=0.3, offset_frames=1),
+        replace(PLAIN, offset_frames=None, offset_ms=None, uncertainty=None, reason="flat"),
+        replace(PLAIN, uncertainty=0.3, confidence=0.6, offset_frames=2),
+    ]
     tracks = tuple(TrackScore(0, 9, one, (5, 5)) for one in [PLAIN, *others])
     report = ScoreReport(
         "judge", "exact", Path("a.mp4"), None, Fraction(25), Fraction(25), tracks, ()

@@ -280,8 +280,8 @@ def test_errors_of_a_table_name_the_line(tmp_path: Path, text: str, said: str) -
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the astronaut side by side for 6 s: the left one says the first half of the demo, the
-    right one the second, each dubbed by `mini-2`, which the judge scores better on a photograph; the
-    other keeps still."""
+    right one the second, each dubbed by `mini-2`, which the judge scores better on a photograph;
+    the other keeps still."""
     folder = tmp_path_factory.mktemp("pair")
     Image.fromarray(skimage.data.astronaut()[:256, 96:352]).save(folder / "head.png")
     speech = read_audio(SPEECH)
@@ -386,8 +386,15 @@ def test_silence_keeps_the_mouth(pair: Path, tmp_path: Path) -> None:
     seen: dict[str, list[Tensor]] = {}
     for silence in ("keep", "generate"):
         frames = seen[silence] = []
-        report = dub(pair, sound, tmp_path / f"{silence}.mp4", silence=silence, select="left", finding=FRESH,
-                     on_frames=lambda chunk, frames=frames: frames.append(chunk.pixels.clone()))  # fmt: skip
+        report = dub(
+            pair,
+            sound,
+            tmp_path / f"{silence}.mp4",
+            silence=silence,
+            select="left",
+            finding=FRESH,
+            on_frames=lambda chunk, frames=frames: frames.append(chunk.pixels.clone()),
+        )
         assert report.dubbed == 38 if silence == "generate" else report.dubbed < 25
     plain = [piece.pixels for piece in read_coded(pair, stop=38)]
     kept, made, source = (torch.cat(part)[:38] for part in (seen["keep"], seen["generate"], plain))

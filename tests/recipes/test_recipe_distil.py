@@ -217,8 +217,15 @@ def test_what_is_cut_otherwise_or_of_another_shape_is_refused(
         "--start",
         "mini",
     )
-    refused("is no `mini-2` for aligned crops", "--teacher", "mini-2", "--expert", expert, "--start",
-            saved(Generator(thin(MINI)), tmp_path / "thin.safetensors"))  # fmt: skip
+    refused(
+        "is no `mini-2` for aligned crops",
+        "--teacher",
+        "mini-2",
+        "--expert",
+        expert,
+        "--start",
+        saved(Generator(thin(MINI)), tmp_path / "thin.safetensors"),
+    )
     (tmp_path / "settings.json").write_text("{}", encoding="utf-8")
     (tmp_path / "best.pt").touch()
     refused(

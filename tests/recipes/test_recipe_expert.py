@@ -1,4 +1,4 @@
-"""train/expert.py itself: two steps, and on to the same state; every named run builds its network."""
+"""train/expert.py itself: two steps and a resumed run; every named run builds its network."""
 
 import io
 import json

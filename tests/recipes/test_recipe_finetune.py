@@ -193,9 +193,12 @@ def test_the_one_seen_longest_is_taken_in_the_order_of_time(tmp_path: Path) -> N
     """Ann is seen twice in b.mp4, once with her mirror image, and once in a.mp4, which was named
     second; Bob less."""
     rows = [
-        ("x1", "ann", "b.mp4", 60, 30), ("x2", "ann", "b.mp4", 0, 60), ("x3", "ann", "b.mp4", 40, 30),
-        ("x4", "ann", "a.mp4", 0, 25), ("x5", "bob", "a.mp4", 0, 70),
-    ]  # fmt: skip
+        ("x1", "ann", "b.mp4", 60, 30),
+        ("x2", "ann", "b.mp4", 0, 60),
+        ("x3", "ann", "b.mp4", 40, 30),
+        ("x4", "ann", "a.mp4", 0, 25),
+        ("x5", "bob", "a.mp4", 0, 70),
+    ]
     with ShardWriter(tmp_path) as writer:
         for name, who, source, begin, count in rows:
             facts = {"first": 0, "source": source, "start": begin, "frames": count}

@@ -244,7 +244,9 @@ def test_wrong_experts_shards_and_settings_are_refused(
     (tmp_path / "five" / "run.toml").write_text(EXPERT.format(window=5), encoding="utf-8")
     expert.main([str(tmp_path / "five" / "run.toml"), str(long_shards), str(tmp_path / "five")])
     for line, match in {
-        "frames = 3": "the expert looks at 5 frames; wanted at most the 3 that are drawn: raise frames",
+        "frames = 3": (
+            "the expert looks at 5 frames; wanted at most the 3 that are drawn: raise frames"
+        ),
         "far = 0": "windows 2, frames 5, far 0; wanted 1 or more",
     }.items():
         with pytest.raises(TrainingError, match=match):

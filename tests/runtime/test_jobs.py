@@ -208,8 +208,8 @@ def test_a_killed_process_costs_nothing_even_where_errors_are_not_tried_again(
 
 @pytest.mark.usefixtures("importable")
 def test_processes_that_cannot_begin_are_no_failure_of_the_jobs(tmp_path: Path) -> None:
-    """More jobs than processes; in a process of its own, which can be ended should no other code end
-    it."""
+    """More jobs than processes; in a process of its own, which can be ended should no other code
+    end it."""
     script = (
         "import sys; from test_jobs import *; run_jobs(JOBS, unprepared, Path(sys.argv[1]), "
         "processes=2)"
