@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LONGEST = (
     "test_recipe_",
     "test_table3",
-    "test_preparing",
+    "test_prepare",
     "test_in_memory",
     "test_speakers",
     "test_dub",

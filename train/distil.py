@@ -1,9 +1,12 @@
-"""Any generator teaches one of the shape of `mini-2`: by what it draws, by the features of its face
-encoder, and beside it a frozen expert.
+"""Train a generator of the shape of `mini-2` on the output of any other generator.
 
-    python -m train.distil train/configs/distil.toml SHARDS OUT --teacher wav2lip --expert
-    runs/expert/best.pt torchrun --nproc-per-node 8 -m train.distil train/configs/distil.toml SHARDS
-    OUT --teacher T --expert E
+The student learns from the teacher's pictures, from the features of its face encoder, and from a
+frozen expert.
+
+    python -m train.distil train/configs/distil.toml SHARDS OUT --teacher wav2lip
+        --expert runs/expert/best.pt
+    torchrun --nproc-per-node 8 -m train.distil train/configs/distil.toml SHARDS OUT
+        --teacher T --expert E
 
 The teacher: a bundled or pulled name, a weights file of any kind that `dub` can use, or a run's
 checkpoint. It may draw larger faces, hear other features of the sound and take more pictures; its
@@ -69,7 +72,8 @@ class Settings:
     only helps the face encoder to a start. ``sync_weight``: of ``sync_term``, at every step:
     without it small students lose the lips, whose few pixels hardly count in L1 (the 28 times
     smaller Wav2Lip of arXiv 2304.00471 has an LSE-C of 2.67 or 6.28 without its teacher and 8.04
-    with); as much as foreign clips have in `mini`'s recipe."""
+    with); as much as foreign clips have in `mini`'s recipe.
+    """
 
     framing: Literal["aligned", "box"] = "aligned"
     windows: int = 16
@@ -105,6 +109,7 @@ class Settings:
 
 
 def student_config(settings: Settings) -> GeneratorConfig:
+    """Return the student's configuration."""
     return replace(MINI, framing=FRAMINGS[settings.framing])
 
 
@@ -116,8 +121,13 @@ def load_trained(state: Path) -> Generator:
 
 
 class Pair(NamedTuple):
-    """A feature of the student's face encoder, the teacher's that it is compared with, and the
-    channels of both."""
+    """A student's feature and the teacher's feature that it is compared with.
+
+    Attributes:
+        mine: number of the feature in the student's face encoder.
+        other: number of the feature in the teacher's.
+        channels: channels of both.
+    """
 
     mine: int
     other: int
@@ -126,8 +136,17 @@ class Pair(NamedTuple):
 
 @torch.no_grad()
 def partners(student: TalkingFace, teacher: TalkingFace) -> list[Pair]:
-    """For each feature of a student in evaluation mode the coarsest one of the teacher's that is as
-    fine, and less than twice as fine. Features without such a partner are left out."""
+    """Pair each feature of a student with the coarsest teacher feature that is as fine.
+
+    The teacher's must be less than twice as fine. Features without such a partner are left out.
+
+    Args:
+        student: the student, in evaluation mode.
+        teacher: the teacher.
+
+    Returns:
+        The pairs.
+    """
     mine, others = (
         [x.shape for x in maps(model.encode(*_blank(model)))] for model in (student, teacher)
     )
@@ -139,7 +158,7 @@ def partners(student: TalkingFace, teacher: TalkingFace) -> list[Pair]:
 
 
 def maps(features: Sequence[Tensor]) -> list[Tensor]:
-    """Features as maps (N,C,H,W), those without places as maps of one."""
+    """Return features as maps (N,C,H,W); features without positions become maps of one pixel."""
     return [x[:, :, None, None] if x.ndim == 2 else x for x in features]
 
 
@@ -149,8 +168,7 @@ def _blank(model: TalkingFace) -> tuple[Tensor, Tensor]:
 
 
 class Pupil(nn.Module):
-    """A student, and layers that tell the teacher's features from its own: one forward pass, all
-    that gradients are averaged over."""
+    """A student and layers that predict the teacher's features, as one module with averaged gradients."""
 
     def __init__(self, student: Generator, pairs: Sequence[Pair]) -> None:
         super().__init__()
@@ -172,8 +190,17 @@ class Pupil(nn.Module):
 def lesson(
     teacher: TalkingFace, sound: Tensor, faces: Tensor, reference: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
-    """What the teacher draws of faces (N,3,S,S) of any size beside sound (N,1,H,W), and its
-    features of them."""
+    """Return the teacher's picture and features.
+
+    Args:
+        teacher: the teacher.
+        sound: (N,1,H,W).
+        faces: (N,3,S,S) of any size.
+        reference: (N,3,S,S) of any size.
+
+    Returns:
+        The faces that the teacher draws, and its features of them.
+    """
     target, shot = (resize_faces(x, teacher.config.size) for x in (faces, reference))
     shots = shot.repeat(1, teacher.config.references, 1, 1)
     features = teacher.encode(target, shots)

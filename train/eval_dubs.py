@@ -1,5 +1,6 @@
 """What recipes share that teach by dubs: frames that say something else than they did, of which
-there is no truth."""
+there is no truth.
+"""
 
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def read_talking_face(name: str) -> TalkingFace:
     """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or
     pulled name.
 
-    TrainingError for one that draws nothing."""
+    TrainingError for one that draws nothing.
+    """
     if not is_run_checkpoint(name):
         face = load_talking_face(name)
         if isinstance(face, LipWarp):
@@ -52,7 +54,8 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
     the paper where its cosine is never negative; for one of the contrastive loss, where E_sync has
     no gradient, the cross-entropy over shifts.
 
-    It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16)."""
+    It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16).
+    """
     b, f = faces.shape[:2]
     size, window = expert.config.size, expert.config.window
     looked = disturb(resize_faces(faces.flatten(0, 1), size).unflatten(0, (b, f)), rng)

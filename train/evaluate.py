@@ -42,7 +42,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]]:
     """Offset and confidence of each two-second window of video (V,D) against all the audio (A,D)
-    around it."""
+    around it.
+    """
     found = []
     for begin in range(0, frames - WINDOW + 1, WINDOW):
         count = WINDOW - 4
@@ -86,7 +87,8 @@ def examine(
     clip: Clip, other: Tensor, model: Generator, judge: SyncExpert
 ) -> tuple[tuple[int, float], dict[str, list]]:
     """The clip's own (offset, confidence), and by kind the verdicts on its windows and the quality
-    of its rebuilding."""
+    of its rebuilding.
+    """
     n = len(clip.faces)
     faces = crop_center(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
     index = list(range(n))

@@ -168,7 +168,8 @@ def recall(
 
 def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
     """(faces found, pictures) on five of scikit-image's without faces, whole and in quarters, at
-    three sizes."""
+    three sizes.
+    """
     folder = Path(skimage.data.__file__).parent
     alarms = dict.fromkeys(detectors, (0, 0))
     for file in EMPTY:
@@ -188,7 +189,8 @@ def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
 def jitter(files: list[Path], detectors: dict[str, Detect]) -> dict[str, list[float]]:
     """Per clip: rms of the points' second difference over the first frames, over sqrt(6) (so it
     equals the scatter of points that only scatter) and over the distance of the eyes; smooth motion
-    cancels."""
+    cancels.
+    """
     rows: dict[str, list[float]] = {name: [] for name in detectors}
     for file in files:
         with av.open(str(file)) as container:

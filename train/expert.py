@@ -100,7 +100,8 @@ class Settings:
     contrastive, among the windows of a clip or of the batch; the rest are the paper's loss. A
     batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
     clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that
-    is judged and exported."""
+    is judged and exported.
+    """
 
     network: Literal["teacher", "judge", "wav2lip"]
     projection: bool = True
@@ -146,8 +147,11 @@ class Settings:
 
 
 def expert_config(settings: Settings) -> SyncExpertConfig:
-    """The network's shape. Its sound of 200 ms is centred on what it sees: it begins 80, 40 or 0 ms
-    before 1, 3, 5 frames."""
+    """Return the configuration of the expert's network.
+
+    Its sound of 200 ms is centered on its frames: it begins 80, 40 or 0 ms before 1, 3 or 5
+    frames.
+    """
     features = MelFeatures(lead_ms=(5 - settings.window) * 20)
     network = NETWORKS[settings.network]
     projection = network.projection if settings.projection else 0
@@ -175,8 +179,7 @@ class Batch(NamedTuple):
 
 
 class Pupil(nn.Module):
-    """An expert and the temperature at which it is taught: one forward pass, all that gradients are
-    averaged over."""
+    """An expert and the temperature of its training, as one module with averaged gradients."""
 
     def __init__(self, expert: SyncExpert) -> None:
         super().__init__()
@@ -184,6 +187,7 @@ class Pupil(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(0.1).log())
 
     def forward(self, mels: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the audio and video embeddings and the temperature."""
         return *self.expert(mels, faces), self.log_temperature.exp().clamp_min(0.02)
 
 
@@ -223,8 +227,16 @@ def draw(
 
 
 def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """faces (k,F,3,C,C) uint8, with a margin of a twelfth all round -> (k,F,3,size,size) float, the
-    upper half 0."""
+    """Augment faces and erase their upper half.
+
+    Args:
+        faces: (k,F,3,C,C) uint8, with a margin of a twelfth on every side.
+        size: side of the result in pixels.
+        rng: the generator.
+
+    Returns:
+        (k,F,3,size,size) float, the upper half 0.
+    """
     k, f, _, _, _ = faces.shape
     whole = warp_grid(k, size, round(size * 7 / 6), rng)
     # the expert looks at the lower half alone

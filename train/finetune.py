@@ -99,7 +99,8 @@ class Settings:
     of there: the lips are right already, and without critic and with more of it dark blots grew
     beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on
     one person do not unteach the others' voices. ``decay``: of the moving average that is judged
-    and written. ``least_seconds``: of the person; ``least_confidence``: of a clip."""
+    and written. ``least_seconds``: of the person; ``least_confidence``: of a clip.
+    """
 
     windows: int = 8
     frames: int = 7
@@ -143,8 +144,20 @@ def load_trained(state: Path) -> Generator:
 
 
 def started(name: str, out: Path) -> Generator:
-    """The generator to begin with, which is kept in ``out`` beside the run: once that has a
-    checkpoint, it is the one it was. TrainingError for networks of other kinds."""
+    """Return the generator to start from, and keep a copy in ``out``.
+
+    If the run has a checkpoint, the copy is used.
+
+    Args:
+        name: bundled or pulled name, or a weights file.
+        out: the run's folder.
+
+    Returns:
+        The generator.
+
+    Raises:
+        TrainingError: the network is of another kind.
+    """
     path = out / BEGAN / _START
     kept = path.exists() and has_checkpoint(out)
     model = load_model(path) if kept else read_talking_face(name)
@@ -227,8 +240,16 @@ def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
 
 
 def parted(clips: Sequence[Clip], held: float, gap: int) -> tuple[list[Clip], list[Clip]]:
-    """Clips in the order of time -> what is learnt from, and of the last frames, ``held`` of all,
-    pieces of at most 75. Between them ``gap`` frames are in neither."""
+    """Divide clips, in the order of time, into training and held-out clips.
+
+    Args:
+        clips: clips of one person.
+        held: share of the frames, the last ones, that is held out.
+        gap: frames between the two that are in neither.
+
+    Returns:
+        Clips to train on, and held-out pieces of at most 75 frames.
+    """
     total, at = sum(len(clip.faces) for clip in clips), 0
     cut = total - round(held * total)
     taught: list[Clip] = []
@@ -260,8 +281,19 @@ def voice(path: Path) -> Clip:
 
 
 def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Evaluation:
-    """``score_generator`` on held-out clips, which say one another's words and, ``foreign``, the
-    package's demo speech, which nothing here learns from. The score is the mean of both."""
+    """Evaluate on held-out clips with each other's words and with foreign words.
+
+    The foreign words are the package's demo speech, which no training uses. The score is the
+    mean of both.
+
+    Args:
+        model: the generator.
+        clips: held-out clips.
+        judge: the expert that scores.
+
+    Returns:
+        The evaluation.
+    """
     own = score_generator(model, clips, judge)
     strange = score_generator(model, clips, judge, voices=parted([voice(SPEECH)], 1, 0)[1])
     foreign = {
@@ -272,6 +304,7 @@ def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Eval
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -463,6 +496,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool) -> None:
+    """Print the evaluations before and after, and where the weights are."""
     print_line("\n| held out | before | after |\n|---|---|---|")
     for name, title in _REPORT.items():
         print_line(f"| {title} | {before.figures[name]:.3f} | {after.figures[name]:.3f} |")

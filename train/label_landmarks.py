@@ -30,7 +30,8 @@ _PHOTOS = (".jpg", ".jpeg", ".png")
 
 def target(out: Path, source: Path) -> Path:
     """Where the labels of ``source`` lie: its folder is part of the name, because clips of two
-    people may share theirs."""
+    people may share theirs.
+    """
     return out / f"{source.parent.name}_{source.name}.npz"
 
 

@@ -75,7 +75,8 @@ EMPTY = (
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """Crops (K,3,S,S) uint8, their ``points`` (K,102,2), how likely each is drawn (K,), and
-    pictures without faces."""
+    pictures without faces.
+    """
 
     crops: Tensor
     points: Tensor
@@ -116,7 +117,8 @@ def uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor
 
 def crop_maps(points: Tensor, size: int, rng: torch.Generator) -> Tensor:
     """(N,2,3) from crops of ``size`` px to the kept ones: where a detector would place them, which
-    errs, then turned, scaled and shifted: one in five by up to 60 degrees."""
+    errs, then turned, scaled and shifted: one in five by up to 60 degrees.
+    """
     count = len(points)
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
     eyes = (anchors[:, 0] - anchors[:, 1]).norm(dim=1)
@@ -212,7 +214,8 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
 
 def without_faces(pool: Pool, count: int, size: int, rng: torch.Generator) -> Tensor:
     """(count,3,S,S) in [0,1]: pictures of other things, and the corners of crops, where a face is
-    cut."""
+    cut.
+    """
     out = torch.zeros(count, 3, size, size)
     for i in range(count):
         if i % 2 and pool.empty:
@@ -234,7 +237,8 @@ def without_faces(pool: Pool, count: int, size: int, rng: torch.Generator) -> Te
 
 def draw(pool: Pool, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A batch: crops (N,3,S,S), points (N,102,2) in crop px, and (N,) 1 where there is a face whose
-    lips can be seen."""
+    lips can be seen.
+    """
     chosen = torch.multinomial(pool.weights, count - NEGATIVES, replacement=True, generator=rng)
     points, kept = pool.points[chosen], pool.crops[chosen].float() / 255
     side = kept.shape[-1]
@@ -361,7 +365,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def mean_face(pool: Pool, size: int) -> list[float]:
     """What the network begins to say: the mean of faces in crops of ``size`` px, as its last layer
-    counts."""
+    counts.
+    """
     points = pool.points[:: max(1, len(pool.points) // 500)]
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
     maps = fit_similarity(anchors, (torch.tensor(EYES_AND_NOSE) * size).expand_as(anchors))

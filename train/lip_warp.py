@@ -27,7 +27,8 @@ _DRAWN = 2000  # frames of each person
 
 def curves(net: SpeechLips, talks: list[Talk]) -> tuple[Tensor, Tensor]:
     """(3,KNOTS) quantiles of what the network says, and of the shapes that lips had, in standard
-    deviations."""
+    deviations.
+    """
     said, true = [], []
     for person in sorted({talk.person for talk in talks}):
         own = [talk for talk in talks if talk.person == person]

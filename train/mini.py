@@ -88,7 +88,8 @@ class Settings:
     away, and ``moved_heads`` of them are turned and shifted a little beside, so that the flow
     learns to bring them into place; shifts of less than ``apart`` frames are no rivals.
     ``critic_...``: of the patch critic, whose rate is constant. ``decay``: of the moving average
-    that is judged and exported."""
+    that is judged and exported.
+    """
 
     talking: int = 4
     foreign: int = 4
@@ -150,7 +151,8 @@ class Batch(NamedTuple):
 
 class Pupil(nn.Module):
     """A generator as far as the planes that it draws: one forward pass, all that gradients are
-    averaged over."""
+    averaged over.
+    """
 
     def __init__(self, model: Generator) -> None:
         super().__init__()
@@ -163,7 +165,8 @@ class Pupil(nn.Module):
 @dataclass(frozen=True, slots=True, eq=False)
 class Footage:
     """What batches are drawn from: clips, how likely each is, what a teacher that looks at
-    ``window`` frames ``hears`` of the i-th (see ``hearing``), and photographs (N,C,C,3)."""
+    ``window`` frames ``hears`` of the i-th (see ``hearing``), and photographs (N,C,C,3).
+    """
 
     clips: Sequence[Clip]
     weights: npt.NDArray[np.float64]
@@ -208,7 +211,8 @@ class Footage:
 @torch.no_grad()
 def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
     """What a frozen teacher hears at each frame of a clip and SEARCH before and after:
-    (N+2*SEARCH,D), on the CPU. It hears the sound as it is, not disguised, so once is enough."""
+    (N+2*SEARCH,D), on the CPU. It hears the sound as it is, not disguised, so once is enough.
+    """
     at = next(teacher.parameters()).device
     sound = clip.windows(teacher.config.features, -SEARCH, len(clip.faces) + 2 * SEARCH)
     with torch.autocast(at.type, torch.bfloat16, enabled=bfloat16):
@@ -242,7 +246,8 @@ def augmented(
     samples: Sequence[Sample], talking: int, rng: torch.Generator, *, moved_heads: float = 0.0
 ) -> Batch:
     """The batch of samples of which the first ``talking`` show their own sound, on the device of
-    ``rng``; so many of these, ``moved_heads``, hold the head otherwise in the reference."""
+    ``rng``; so many of these, ``moved_heads``, hold the head otherwise in the reference.
+    """
     *rows, photograph = zip(*samples, strict=True)
     target, reference, mels, heard = (torch.stack(row).to(rng.device) for row in rows)
     still = torch.tensor(photograph, device=rng.device)
@@ -270,7 +275,8 @@ def augmented(
 
 def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: int) -> Tensor:
     """(K,) how well the teacher finds the shift of faces (K,F,3,S,S) against what it heard, by all
-    of their windows."""
+    of their windows.
+    """
     k, f = faces.shape[:2]
     count = f - teacher.config.window + 1
     looked = resize_faces(faces.flatten(0, 1), teacher.config.size).unflatten(0, (k, f))

@@ -68,7 +68,8 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def label(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray | None:
     """Averaged YuNet faces (F,14) of a picture, or None when there is none or one that YuNet is
-    unsure about."""
+    unsure about.
+    """
     fit = min(1.0, 1280 / max(image.shape[:2]))
     looks = [
         yunet_rows(net, image, fit * s, flip) for s in (1.0, 0.7, 0.5) for flip in (False, True)

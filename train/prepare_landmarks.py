@@ -43,7 +43,8 @@ _FRAMING = Framing(
 
 def five_points(points: Tensor) -> Tensor:
     """(N,5,2) what a detector would say of faces with these 102 ``points`` (N,102,2): eyes, tip of
-    the nose, lip corners."""
+    the nose, lip corners.
+    """
     return torch.cat(
         [points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop], points[:, [0, 10]]],
         1,
@@ -52,7 +53,8 @@ def five_points(points: Tensor) -> Tensor:
 
 def read_labels(path: Path) -> tuple[Tensor, Tensor]:
     """When frames that have a face are shown (K,), in seconds from the first frame on, and its
-    points (K,102,2) in px."""
+    points (K,102,2) in px.
+    """
     with np.load(path) as file:
         times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
     points = points[:, list(MEDIAPIPE_VERTICES)]
@@ -62,7 +64,8 @@ def read_labels(path: Path) -> tuple[Tensor, Tensor]:
 
 def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Crops (3,S,S) uint8 and their points (102,2) in crop px, of every ``every``-th frame of
-    ``source`` that has a face."""
+    ``source`` that has a face.
+    """
     times, points = read_labels(labels)
     fps = probe(source).fps
     for piece in (

@@ -42,7 +42,8 @@ SOURCE = "trained by train/speech_lips.py on talking clips that MediaPipe's atte
 class Talk:
     """One clip: ``mel`` (80,M), the column ``starts`` (N,) of each frame's window, ``shape`` (N,3)
     of the lips in parts of the distance of the outer eye corners, whose it is, and by how many
-    frames its lips come late."""
+    frames its lips come late.
+    """
 
     name: str
     person: str
@@ -60,7 +61,8 @@ class Talk:
 
 def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig) -> Talk | None:
     """The clip ``source``; None where the face is seen in less than 80 % of it, or lips hardly
-    move."""
+    move.
+    """
     with np.load(labels) as file:
         times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
     points = points[:, list(MEDIAPIPE_VERTICES)]
@@ -103,7 +105,8 @@ def read_talks(
 
 def normalise(talks: list[Talk]) -> None:
     """Say every clip's shapes relative to its person's closed mouth, in the person's own standard
-    deviations."""
+    deviations.
+    """
     for person in {talk.person for talk in talks}:
         own = [talk for talk in talks if talk.person == person]
         every = torch.cat([talk.shape for talk in own])
@@ -155,7 +158,8 @@ def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
 
 def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
     """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up
-    to -45 dBFS."""
+    to -45 dBFS.
+    """
     floor = torch.rand(count, 1, 1, generator=rng) * 4.2 - 4.3
     points = torch.randn(count, 1, 5, generator=rng) * 0.6
     tone = F.interpolate(points, (80,), mode="linear", align_corners=True)[:, 0, :, None]
@@ -199,7 +203,8 @@ def predict(net: SpeechLips, talk: Talk) -> Tensor:
 
 def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]]:
     """For opening, width and jaw the best correlation within ``lags`` frames of the clip's offset,
-    and the lag."""
+    and the lag.
+    """
     best = []
     for column in range(3):
         rows = []

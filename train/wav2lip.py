@@ -163,7 +163,8 @@ def varied(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference
     (B,F,3,size,size), both in the same other light and a little turned, and the sound in another
-    voice."""
+    voice.
+    """
     both = torch.cat(
         [batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1
     )
@@ -181,7 +182,8 @@ def embedded(
     expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Embeddings (N,D), audio and video, of all windows of the expert's length among faces
-    (B,F,3,S,S), and of what it hears beside them, (B,F-window+1,1,80,16)."""
+    (B,F,3,S,S), and of what it hears beside them, (B,F-window+1,1,80,16).
+    """
     looked = resize_faces(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
     index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
     return expert(heard.flatten(0, 1), looked[:, index].flatten(0, 1))
@@ -199,7 +201,8 @@ def remembering(expert: SyncExpert) -> SyncExpert:
 def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
     """Faces and sound that an expert which learns beside the generator shall tell apart, as LipGAN
     has it: half of the time generated faces beside their own sound, otherwise real ones beside the
-    next clip's."""
+    next clip's.
+    """
     return (made.detach(), heard) if torch.rand(()) < 0.5 else (real, heard.roll(1, 0))
 
 

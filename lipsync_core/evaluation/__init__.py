@@ -1,2 +1,1 @@
-"""Evaluation as in the paper: lists of pairs, generation and scores, tables beside its rows,
-accuracy of experts."""
+"""Evaluation as in the paper: pairs, dubs and their scores, tables, and the accuracy of experts."""

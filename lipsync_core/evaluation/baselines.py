@@ -1,5 +1,4 @@
-"""What any method must beat, beside the real video and the undubbed one: the clip's own mouth at
-the wrong time."""
+"""Baseline that any method must beat: the clip's own mouth at the wrong time."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -20,13 +19,21 @@ _FRAMING = Framing()
 
 
 def copy_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iterator[Frames]:
-    """The first ``count`` frames of a video at ``fps``, each with the mouth of another moment:
-    frame i has that of frame i + count/2 (past the end counted on from the first), placed and
-    blended like a generated one.
+    """Yield the first frames of a video, each with the mouth of another moment.
 
-    Real pixels that know nothing of the sound: what the blend alone costs in looks, and what chance
-    gives in sync. ``person``: the face, from frame 0. A frame that does not show it, or whose
-    partner does not, stays as it is.
+    Frame i gets the mouth of frame i + count/2 (counted on from the first frame past the end),
+    placed and blended like a generated one. These are real pixels that do not depend on the audio:
+    they show the loss of quality by the blend alone, and the sync that chance gives.
+
+    Args:
+        path: The video.
+        fps: Rate at which to read it.
+        person: The face, from frame 0. A frame that does not show it, or whose partner does not,
+            stays unchanged.
+        count: Number of frames.
+
+    Yields:
+        The frames.
     """
     half = count // 2
     own, later, earlier = (

@@ -1,5 +1,4 @@
-"""The paper's benchmark: pairs of face and speech, methods that dub them, and what scorers say of
-the results."""
+"""Benchmark of the paper: methods dub pairs of face and speech, and scorers score the results."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,17 +49,25 @@ _CHUNK = 16  # frames read at once
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What is compared, and how.
-
-    ``root`` holds the files that pairs name; into ``out`` go videos and figures. ``models``: names
-    or weight files. ``scorer`` and ``mode``: see ``score``.
-
-    ``whole_frame``: the paper's way with LRS2, LRS3 and LRW, in mode reference alone.
+    """Settings of a benchmark.
 
     ``mode`` reference dubs as the paper's scripts do: 25 fps, no pads, no last frame for which the
-    sound ends inside its window, and a pair whose video is shorter than its speech, or that has a
-    frame without a face, fails. Otherwise ``dub`` does as it does by default, and ends where the
-    shorter of picture and sound does. ``region``: what FID looks at.
+    audio ends inside its window, and a pair fails whose video is shorter than its speech or has a
+    frame without a face. Otherwise ``dub`` runs with its defaults, and ends with the shorter of
+    picture and audio.
+
+    Attributes:
+        root: Folder of the files that pairs name.
+        out: Folder for videos and figures.
+        models: Names or weight files.
+        scorer: See ``score``.
+        mode: See ``score``.
+        whole_frame: Score whole frames as the paper does for LRS2, LRS3 and LRW; in mode reference
+            only.
+        region: Region that FID compares.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        batch: Frames generated at once.
+        finding: Detector and tracking.
     """
 
     root: Path
@@ -88,14 +95,22 @@ class Benchmark:
 
     @property
     def methods(self) -> dict[str, str]:
-        """The models by the names under which tables show them."""
+        """Return the models by the names under which tables show them."""
         return {Path(model).stem: model for model in self.models}
 
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
-        """One for each pair and method, pair by pair.
+        """List one job for each pair and method, pair by pair.
 
-        What its result depends on is in its arguments: weights by their hash. Raises WeightsError
-        where they are not here.
+        The arguments of a job hold everything its result depends on: weights by their hash.
+
+        Args:
+            pairs: The pairs.
+
+        Returns:
+            The jobs.
+
+        Raises:
+            WeightsError: If weights are missing.
         """
         weights = {name: file_sha256(weights_file(model)) for name, model in self.methods.items()}
         common = {
@@ -125,14 +140,19 @@ class Benchmark:
         ]
 
     def prepare(self) -> "Bench":
-        """What does the jobs, with its models loaded.
+        """Load the models and return the callable that runs the jobs.
 
-        Raises LipSyncError and ValueError where root, models or scorer are not what is wanted.
+        Returns:
+            The callable.
+
+        Raises:
+            LipSyncError: If the root folder, the models or the scorer cannot be used.
+            ValueError: If a setting is wrong.
         """
         return Bench(self)
 
     def holds(self, outcome: Outcome) -> bool:
-        """Whether the files that a job's result names are still there."""
+        """Return whether the files that a job's result names still exist."""
         result = outcome.result or {}
         return all(
             (self.out / name).is_file()
@@ -142,7 +162,7 @@ class Benchmark:
 
 
 def explain_missing_fid() -> str | None:
-    """Why there is no FID: its network is not here. None where it is."""
+    """Return why there is no FID (its network is missing); None if there is one."""
     try:
         weights_file("fid-inception")
     except WeightsError:
@@ -151,7 +171,7 @@ def explain_missing_fid() -> str | None:
 
 
 class Bench:
-    """Does the jobs of a ``Benchmark``: dubs, scores, looks."""
+    """Runs the jobs of a ``Benchmark``: dubs, scores and measures."""
 
     def __init__(self, plan: Benchmark) -> None:
         self.plan = plan
@@ -184,11 +204,19 @@ class Bench:
         return network
 
     def __call__(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The result of one job: the video's path below ``out``, its frames and those without the
-        face, what ``score`` says of its longest face track, sharpness and border jitter, whose lips
-        it follows ("mouth"; see ``LipJudge``; with the undubbed video also "mouth_references"), the
-        file of its FID features or null. Where it fails, it leaves none of these files, not even an
-        earlier run's."""
+        """Run one job.
+
+        A job that fails leaves no files, not even those of an earlier run.
+
+        Args:
+            arguments: Arguments of the job.
+
+        Returns:
+            The video's path below ``out``, its number of frames and of those without the face, the
+            score of its longest face track, sharpness and border jitter, whose lips it follows
+            ("mouth"; see ``LipJudge``; with the undubbed video also "mouth_references"), and the
+            file of its FID features or null.
+        """
         name = f"{arguments['method']}/{arguments['pair']:05}"
         out, features = (
             self.plan.out / f"videos/{name}.mp4",
@@ -236,9 +264,9 @@ class Bench:
         }
 
     def _lips(self, method: str, scene: "_Scene", seen: Path) -> dict[str, Any]:
-        """Whose lips ``seen`` shows.
+        """Measure whose lips ``seen`` shows.
 
-        With one method of each pair also the mouths of which there is no video.
+        One method of each pair also gets the reference mouths, which have no video.
         """
         sound = scene.video if method == "real" else scene.audio
         original = Original(
@@ -274,7 +302,7 @@ class Bench:
         return _Scene(video, footage.info, audio, count, person)
 
     def _make(self, method: str, scene: "_Scene", out: Path) -> None:
-        """Writes the video of a method."""
+        """Write the video of a method."""
         encoding, fps = Encoding(overwrite=True, repeatable=True), scene.info.fps
         if method in BASELINES:
             copied = method == "copied mouth"
@@ -313,7 +341,7 @@ class Bench:
         )
 
     def _features(self, scene: "_Scene", video: Path, out: Path) -> str | None:
-        """Writes the FID features of ``video`` to ``out``, where there is a network for them."""
+        """Write the FID features of ``video`` to ``out`` if their network is available."""
         if self.inception is None:
             return None
         track = scene.person if self.plan.region == "face" else None
@@ -325,8 +353,11 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
-    """A pair, looked at: the first ``count`` frames of ``video`` at the rate of ``info`` are dubbed
-    with ``audio``, in them ``person``."""
+    """Pair whose video was read and whose face was found.
+
+    The first ``count`` frames of ``video`` at the rate of ``info`` are dubbed with ``audio``; they
+    show ``person``.
+    """
 
     video: Path
     info: VideoInfo
@@ -335,7 +366,7 @@ class _Scene:
     person: FaceTrack
 
     def frames(self, video: Path) -> Iterator[Frames]:
-        """These frames of another file."""
+        """Read the same frames of another file."""
         return read_frames(video, chunk=_CHUNK, fps=self.info.fps, stop=self.count)
 
 
@@ -348,13 +379,22 @@ def _looks(frames: Iterable[Frames], person: FaceTrack) -> dict[str, float | Non
 
 
 def frames_of_scripts(samples: int) -> int:
-    """How many frames the paper's evaluation scripts make for ``samples`` at 16 kHz: frame i at 25
-    fps as long as 16 mel columns from floor(16 i / 5) on are there, and no last frame beyond."""
+    """Count the frames that the paper's evaluation scripts make.
+
+    They make frame i at 25 fps as long as 16 mel columns from floor(16 i / 5) on exist, and no last
+    frame beyond.
+
+    Args:
+        samples: Length of the audio at 16 kHz.
+
+    Returns:
+        The number of frames.
+    """
     return max(0, -(-5 * (mel_length(samples) - _SCRIPT_COLUMNS + 1) // 16))
 
 
 def _scored(report: ScoreReport) -> dict[str, Any]:
-    """The longest of the tracks, the first of equals; those of bystanders are counted."""
+    """Return the score of the longest track, the first of equals, and the number of tracks."""
     best = max(report.tracks, key=lambda track: track.last_frame - track.first_frame)
     found = best.score
     if not math.isfinite(found.distance):

@@ -1,4 +1,4 @@
-"""How often an expert tells synchronized clips from others, as in table 3 of the paper."""
+"""Measure how often an expert tells clips in sync from others, as in table 3 of the paper."""
 
 import random
 from collections import Counter
@@ -37,12 +37,16 @@ Trials = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One row. ``seen``: frames of a window that the expert was shown.
+    """One row of the table.
 
-    ``averaged``: windows in one decision. ``threshold``: decisions by a threshold on the distance
-    that was set on the other half of the clips; ``pairwise``: how often the true sound lies nearer
-    than the false one, which needs none. ``trials``: decisions about true sound, and as many about
-    false.
+    Attributes:
+        seen: Frames of a window that the expert was shown.
+        averaged: Windows in one decision.
+        threshold: Share of right decisions in [0,1] by a threshold on the distance, which was set
+            on the other half of the clips; higher is better, 0.5 is chance.
+        pairwise: Share of decisions in [0,1] in which the true audio is nearer than the false one,
+            without a threshold; higher is better, 0.5 is chance.
+        trials: Decisions about true audio, and as many about false.
     """
 
     seen: int
@@ -54,9 +58,16 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class ExpertReport:
-    """The rows for an ``expert`` whose own windows have ``track_window`` frames, on ``clips``
-    clips; ``skipped``: the others, with the reason. False sound begins at least ``apart`` frames
-    away in the same clip."""
+    """Accuracy of an expert on a set of clips.
+
+    Attributes:
+        expert: Name of the expert.
+        window: Frames of the expert's own windows.
+        apart: Least distance in frames of the false audio, which is from the same clip.
+        clips: Number of clips.
+        skipped: Reasons of the skipped clips, by their names.
+        rows: The rows.
+    """
 
     expert: str
     window: int
@@ -66,10 +77,11 @@ class ExpertReport:
     rows: tuple[Accuracy, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the report for JSON."""
         return asdict(self)
 
     def table(self) -> str:
-        """Markdown, with what is compared."""
+        """Format the rows as Markdown, with a description of the comparison."""
         header = ["frames seen", "windows averaged", "accuracy, %", "nearer of two, %", "decisions"]
         rows = [
             [
@@ -106,13 +118,29 @@ def measure_accuracy(
     device: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExpertReport:
-    """How accurate ``expert`` is on the videos below ``folder``, which must be in sync.
+    """Measure how accurate an expert is on videos that are in sync.
 
-    The first ``frames`` of each count.
+    For every window there is one decision about its own audio and one about audio that begins at
+    least ``apart`` frames earlier or later, drawn at random.
 
-    For every window one decision about its own sound and one about sound that begins at least
-    ``apart`` frames earlier or later, drawn at random. Raises LipSyncError with fewer than two
-    usable clips, ValueError for widths beyond the expert's.
+    Args:
+        folder: Folder of the videos, which must be in sync.
+        expert: Scorer, as ``load_scorer`` takes it.
+        apart: Least distance in frames of the false audio.
+        seen: Frames of a window to show to the expert.
+        averaged: Windows per decision.
+        frames: Frames of each video to use, from its beginning.
+        seed: Seed of the draw.
+        finding: Detector and tracking.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        on_progress: Called with the videos done and their number.
+
+    Returns:
+        One row for each combination of ``seen`` and ``averaged``.
+
+    Raises:
+        LipSyncError: If fewer than two clips are usable.
+        ValueError: If a width is beyond the expert's.
     """
     if not folder.is_dir():
         raise LipSyncError(f"{folder} is no folder; wanted one with videos in sync")
@@ -149,9 +177,9 @@ def measure_accuracy(
 
 
 def _grouped(folder: Path, skipped: Mapping[str, str]) -> str:
-    """Why clips were skipped, the commonest reasons first.
+    """List why clips were skipped, most frequent reasons first.
 
-    A reason that names its clip is told without.
+    The name of the clip is removed from a reason.
     """
     paths = {str(folder / name): reason for name, reason in skipped.items()}
     counts = Counter(
@@ -170,8 +198,10 @@ def _embedded(
     detector: Detector,
     key: tuple[str, str] | None,
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """Window by window what the expert makes of the largest face, by frames seen, and of the sound
-    from there on."""
+    """Return embeddings of the windows of the largest face, by frames seen, and of the audio.
+
+    The windows of audio begin with those of video.
+    """
     footage = VideoClip(path, replace(probe(path), fps=scorer.fps))
     people, _ = track_faces(footage, detector, detector_key=key)
     person = select(people, FaceSelector())
@@ -194,7 +224,7 @@ def _embedded(
 
 
 def _seen(crops: Tensor, width: int, scorer: Scorer) -> Tensor:
-    """(N-window+1, D) windows of which only the middle ``width`` frames are shown."""
+    """Return (N-window+1,D) embeddings of windows that show only the middle ``width`` frames."""
     span = scorer.window
     if crops.shape[0] < span:
         raise ValueError(
@@ -212,8 +242,21 @@ def _seen(crops: Tensor, width: int, scorer: Scorer) -> Tensor:
 def trials(
     video: Tensor, sound: Tensor, averaged: int, apart: int, chance: random.Random
 ) -> Trials:
-    """One decision about each run of ``averaged`` windows of video (N,D) and sound (A,D), which
-    begin together; runs do not overlap. ValueError where the clip is too short for one."""
+    """Decide about each run of ``averaged`` windows of a clip; runs do not overlap.
+
+    Args:
+        video: (N,D) embeddings of windows of video.
+        sound: (A,D) embeddings of windows of audio, which begin together with those of video.
+        averaged: Windows in one decision.
+        apart: Least distance in frames of the false audio.
+        chance: Source of random numbers.
+
+    Returns:
+        The decisions.
+
+    Raises:
+        ValueError: If the clip is too short for one.
+    """
     count = min(video.shape[0], sound.shape[0])
     distances = torch.cdist(video[:count].double(), sound.double())
     true: list[Tensor] = []
@@ -232,7 +275,7 @@ def trials(
 
 
 def accuracy(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
-    """The row of these clips; at least two."""
+    """Compute one row from the decisions of at least two clips."""
     halves = (clips[0::2], clips[1::2])
     # each half is judged by the other's
     thresholds = {0: _threshold(halves[1]), 1: _threshold(halves[0])}
@@ -247,7 +290,7 @@ def accuracy(seen: int, averaged: int, clips: Sequence[Trials]) -> Accuracy:
 
 
 def _threshold(clips: Sequence[Trials]) -> float:
-    """The distance below which the most decisions are right when they say "in sync"."""
+    """Return the distance that gives the most right decisions when lower values mean "in sync"."""
     true, false = (torch.cat([clip[side] for clip in clips]).sort().values for side in (0, 1))
     candidates = torch.cat([true, false]).sort().values
     limits = (candidates[:-1] + candidates[1:]) / 2

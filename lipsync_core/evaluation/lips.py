@@ -1,5 +1,4 @@
-"""In the benchmark: how the lips of each method follow those that spoke the sound, and the old
-ones."""
+"""Measure in the benchmark how far each method's lips follow the new speech and the old lips."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,8 +55,7 @@ class Original:
 
 
 class LipJudge:
-    """Compares the lips of dubs with those of the video that the sound comes from, and with the
-    source's."""
+    """Compares the lips of dubs with those of the speaker of the audio, and with the source's."""
 
     def __init__(self, meter: MouthMeter) -> None:
         self._meter = meter
@@ -89,14 +87,13 @@ class LipJudge:
         return {**found.to_values(), "landmarks": LANDMARKS}
 
     def references(self, original: Original) -> dict[str, dict[str, Any]]:
-        """Compare the mouths that need no video: one opened by loudness alone, and the source's
-        frozen.
+        """Compare the mouths without a video: one opened by loudness alone, and a frozen one.
 
         Args:
-            original: What a dub would be made of.
+            original: Input of a dub.
 
         Returns:
-            What ``compare`` returns, by the names of ``REFERENCES``.
+            The same as ``compare``, by the names of ``REFERENCES``.
         """
         true, old = self._truth(original), self._source(original)
         missing: dict[Role, str] = {"truth": true} if isinstance(true, str) else {}
@@ -125,7 +122,7 @@ class LipJudge:
         return found
 
     def _truth(self, original: Original) -> Tensor | str:
-        """Openings of the video that the sound comes from, or why there are none."""
+        """Return openings of the video that the audio comes from, or why there are none."""
         sound, seconds = original.sound, _seconds(original) + _LAG_SECONDS
 
         def look() -> Tensor | str:
@@ -218,7 +215,7 @@ def _values(figures: Sequence[Result], name: str) -> list[float]:
 
 
 def _missing(found: Mapping[str, Sequence[Result]]) -> list[str]:
-    """Why figures are missing, most frequent first."""
+    """List why figures are missing, most frequent reasons first."""
     counts = Counter[tuple[str, str]]()
     for method, figures in found.items():
         for reasons in (figure["reasons"] for figure in figures):

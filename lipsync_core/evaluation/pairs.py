@@ -1,4 +1,4 @@
-"""Who speaks what: the public lists of pairs, and lists of our own by the paper's rule."""
+"""Pairs of face and speech: the public lists, and lists drawn by the paper's rule."""
 
 import os
 import random
@@ -40,7 +40,12 @@ _LEAST_SPEECH = Fraction(1, 2)  # seconds: no scorer says anything of less
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The speech of ``audio`` for the face of ``video``: names below a root folder, with "/"."""
+    """Speech of one file for the face of another; names below a root folder, with "/".
+
+    Attributes:
+        audio: File of the speech.
+        video: File of the face.
+    """
 
     audio: str
     video: str
@@ -48,20 +53,35 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class DrawnPairs:
-    """``pairs`` that were drawn, and the files that are in none as a face, each with the reason."""
+    """Pairs that were drawn.
+
+    Attributes:
+        pairs: The pairs.
+        unpaired: Files that no pair uses as a face, each with the reason.
+    """
 
     pairs: tuple[Pair, ...]
     unpaired: Mapping[str, str]
 
 
 def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
-    """The pairs of a list: two names a line, parted by a tab where the line has one, else by white
-    space. Empty lines and those that begin with "#" count for nothing.
+    """Read a list of pairs: two names a line, separated by a tab, else by white space.
 
-    The public lists for LRW, LRS2 and LRS3 give the audio first and no suffix (".mp4" is meant);
-    those of ReSyncED give the video first, and suffixes. ``auto`` tells them apart by that. Raises
-    LipSyncError for a list that cannot be read so, for names that lead out of the root folder and
-    for a pair that comes twice, ValueError for an unknown order.
+    Empty lines and those that begin with "#" are ignored. The public lists for LRW, LRS2 and LRS3
+    give the audio first and no suffix (".mp4" is meant); those of ReSyncED give the video first,
+    and suffixes.
+
+    Args:
+        path: The list.
+        order: Which name comes first; ``auto`` decides by the suffixes.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        LipSyncError: If the list cannot be read so, a name leads out of the root folder, or a pair
+            comes twice.
+        ValueError: If the order is unknown.
     """
     if order not in ("auto", "audio-video", "video-audio"):
         raise ValueError(f"order is {order!r}; wanted auto, audio-video or video-audio")
@@ -139,15 +159,24 @@ def _with_suffix(name: str) -> str:
 def draw_pairs(
     root: Path, *, seed: int = 0, count: int | None = None, leave: Path | None = None
 ) -> DrawnPairs:
-    """Pairs by the paper's rule: for each video below ``root`` the speech of another one, drawn at
-    random among those that are shorter. The same files and seed give the same pairs on every
-    machine.
+    """Draw pairs by the paper's rule: each video gets the speech of a random shorter one.
 
-    No pair comes twice. ``count``: how many pairs; more than there are videos give each several, as
-    long as there are others to speak; None: one for each video. ``leave``: a folder whose files do
-    not count, such as that of earlier dubs. Files that cannot be read, show no picture, or are not
-    longer than any other one that speaks are left out and told of. Raises LipSyncError when no pair
-    can be drawn.
+    The same files and seed give the same pairs on every machine. No pair comes twice. Files that
+    cannot be read, show no picture, or are not longer than any other one that speaks are left out
+    and reported.
+
+    Args:
+        root: Folder of the videos.
+        seed: Seed of the draw.
+        count: Number of pairs; more than there are videos give each several, as long as there are
+            others to speak; None: one for each video.
+        leave: Folder whose files are ignored, such as that of earlier dubs.
+
+    Returns:
+        The pairs, and the files left out.
+
+    Raises:
+        LipSyncError: If no pair can be drawn.
     """
     if count is not None and count < 1:
         raise ValueError(f"{count} pairs; wanted at least 1")
@@ -187,8 +216,12 @@ def draw_pairs(
 
 
 def write_pairs(pairs: list[Pair] | tuple[Pair, ...], path: Path) -> None:
-    """``pairs`` as a list that ``read_pairs`` reads back: with suffixes, so the video stands first,
-    and parted by tabs."""
+    """Write a list that ``read_pairs`` reads back: with suffixes, video first, separated by tabs.
+
+    Args:
+        pairs: The pairs.
+        path: File to write.
+    """
     for name in [name for pair in pairs for name in (pair.audio, pair.video)]:
         if not _fits_a_line(name):
             raise LipSyncError(f"{name!a} {_UNFIT}")
@@ -204,15 +237,17 @@ def _fits_a_line(name: str) -> bool:
 
 
 def _escape(name: str) -> str:
-    """A name that would be read as a comment, or lose its first space, in other words."""
+    """Rewrite a name that would be read as a comment, or lose its first space."""
     return f"./{name}" if name.startswith("#") or name[:1].isspace() else name
 
 
 def _measure_lengths(
     root: Path, leave: Path | None
 ) -> tuple[dict[str, Fraction], dict[str, Fraction], dict[str, str]]:
-    """Seconds of picture and of sound of the videos below ``root`` by name, in order, and what
-    could not be used."""
+    """Return seconds of picture and of audio of the videos below ``root``, and unusable files.
+
+    Names are in order; unusable files come with the reasons.
+    """
     if not root.is_dir():
         raise LipSyncError(f"{root} is no folder; wanted one with videos")
     files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]

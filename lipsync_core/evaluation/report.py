@@ -1,4 +1,4 @@
-"""What a benchmark found: a page with its table beside the paper's, and plots."""
+"""Report of a benchmark: a page with its table beside the paper's, and plots."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SHOWN = 20  # failures, and files left out, by name
 
 @dataclass(frozen=True, slots=True)
 class _Method:
-    """What became of one method: results by pair, and the failures."""
+    """Results of one method by pair, and its failures."""
 
     name: str
     results: Mapping[int, Mapping[str, Any]]
@@ -38,10 +38,16 @@ def write_report(
     pairs: str,
     unpaired: Mapping[str, str] | None = None,
 ) -> str:
-    """Writes ``table.md`` and ``distributions.png`` into ``plan.out`` and returns the page.
+    """Write ``table.md`` and ``distributions.png`` into ``plan.out``.
 
-    ``pairs``: where they come from, in words; ``unpaired``: files that were left out of the draw,
-    with the reasons.
+    Args:
+        plan: The benchmark.
+        outcomes: Outcomes of its jobs.
+        pairs: Description of the source of the pairs.
+        unpaired: Files left out of the draw, with the reasons.
+
+    Returns:
+        The page.
     """
     methods = [_collect_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
     distance, confidence = name_scores(plan)
@@ -82,8 +88,10 @@ def write_report(
 
 
 def name_scores(plan: Benchmark) -> tuple[str, str]:
-    """LSE-D and LSE-C are SyncNet's in the public protocol, which mode reference is, and nobody
-    else's."""
+    """Name distance and confidence: LSE-D and LSE-C in mode reference only.
+
+    They are SyncNet's scores in the public protocol, which mode reference follows.
+    """
     return ("LSE-D", "LSE-C") if plan.mode == "reference" else ("distance", "confidence")
 
 
@@ -126,7 +134,7 @@ def _format_table(
 
 
 def _format_fid(folder: Path, method: _Method, real: _Method) -> str:
-    """The distance of a method's pictures to the real ones of the same pairs."""
+    """Format the distance of a method's pictures to the real ones of the same pairs."""
     both = [pair for pair in sorted(method.results) if pair in real.results]
     files = [
         (real.results[pair]["fid_features"], method.results[pair]["fid_features"]) for pair in both
@@ -171,28 +179,28 @@ def _explain_columns(plan: Benchmark) -> str:
 
 def _list_left_out(methods: Sequence[_Method], unpaired: Mapping[str, str]) -> list[str]:
     count = sum(len(method.failures) for method in methods)
-    told = {name: reason for name, reason in unpaired.items() if reason != NOT_DRAWN}
-    rest = len(unpaired) - len(told)
+    reasons = {name: reason for name, reason in unpaired.items() if reason != NOT_DRAWN}
+    rest = len(unpaired) - len(reasons)
     parts = [f"## Failures: {count}", *_list_reasons(_collect_failures(methods))]
     if unpaired:
-        parts += [f"## Files without a pair of their own: {len(unpaired)}", *_list_reasons(told)]
+        parts += [f"## Files without a pair of their own: {len(unpaired)}", *_list_reasons(reasons)]
         parts += [f"- {NOT_DRAWN}: {rest}"] if rest else []
     return parts
 
 
 def _collect_failures(methods: Sequence[_Method]) -> dict[str, str]:
-    """Errors by what they befell: a pair where all methods fail alike, else its pair and method."""
+    """Collect errors by pair if all methods fail alike, else by pair and method."""
     pairs: dict[int, list[Outcome]] = {}
     for outcome in (outcome for method in methods for outcome in method.failures):
         pairs.setdefault(outcome.arguments["pair"], []).append(outcome)
-    told: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for pair, failures in sorted(pairs.items()):
         alike = len(failures) == len(methods) and len({outcome.error for outcome in failures}) == 1
-        told |= {
+        errors |= {
             f"{pair:05}, all methods" if alike else outcome.id: str(outcome.error)
             for outcome in failures
         }
-    return told
+    return errors
 
 
 def _list_reasons(reasons: Mapping[str, str]) -> list[str]:

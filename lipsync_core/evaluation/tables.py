@@ -1,4 +1,4 @@
-"""Means with their intervals, as tables in Markdown and as plots; and what the paper reports."""
+"""Means with their intervals, as Markdown tables and as plots; and the figures of the paper."""
 
 import math
 import random
@@ -15,9 +15,13 @@ _DRAWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean of ``count`` values and its 95 % interval.
+    """Mean of values with its 95 % interval.
 
-    NaN without values, and an interval takes two.
+    Attributes:
+        mean: The mean; NaN without values.
+        low: Lower end of the interval; NaN for fewer than two values.
+        high: Upper end of the interval, likewise.
+        count: Number of values.
     """
 
     mean: float
@@ -33,25 +37,43 @@ class Mean:
         )
 
     def percent(self) -> str:
-        """A share in percent."""
+        """Format a share in percent."""
         return f"{100 * self.mean:.1f}" + (
             "" if math.isnan(self.low) else f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
         )
 
 
 def bootstrap_mean(values: Sequence[float], *, draws: int = _DRAWS, seed: int = 0) -> Mean:
-    """The mean of ``values`` and its percentile bootstrap interval: 95 % of the means of ``draws``
-    samples of the same size, drawn with replacement; the seed is fixed, so the same values give the
-    same interval."""
+    """Compute a mean and its percentile bootstrap interval.
+
+    Args:
+        values: The values.
+        draws: Number of samples of the same size, drawn with replacement; the interval holds 95 %
+            of their means.
+        seed: Seed, fixed so that the same values give the same interval.
+
+    Returns:
+        The mean and its interval.
+    """
     return _bootstrap(values, fmean, draws, seed)
 
 
 def bootstrap_ratio(
     parts: Sequence[tuple[float, float]], *, draws: int = _DRAWS, seed: int = 0
 ) -> Mean:
-    """Sum of hits over sum of trials of independent ``parts`` (hits, trials), such as clips, and
-    the bootstrap interval over parts: trials within one are alike, and counting each as independent
-    would promise too much."""
+    """Compute the sum of hits over the sum of trials, and its bootstrap interval over parts.
+
+    Trials within one part are alike, and counting each as independent would give too narrow an
+    interval.
+
+    Args:
+        parts: (hits, trials) of independent parts, such as clips.
+        draws: Number of samples.
+        seed: Seed.
+
+    Returns:
+        The ratio and its interval.
+    """
 
     def ratio(some: Sequence[tuple[float, float]]) -> float:
         return sum(hits for hits, _ in some) / sum(trials for _, trials in some)
@@ -72,7 +94,15 @@ def _bootstrap(
 
 
 def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, its columns padded to line up; a bar in a cell is escaped."""
+    """Format a Markdown table with aligned columns; a bar in a cell is escaped.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells.
+
+    Returns:
+        The table.
+    """
     cells = [
         [cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (header, *rows)
     ]
@@ -114,7 +144,7 @@ SETS = ("LRW", "LRS2", "LRS3")
 
 
 def format_paper_table() -> str:
-    """The paper's rows, LSE-D / LSE-C / FID for each data set."""
+    """Format the paper's rows: LSE-D / LSE-C / FID for each data set."""
     header = ["method", *(f"{name} LSE-D / LSE-C / FID" for name in SETS)]
     return format_markdown(
         header, [[name, *(" / ".join(figures) for figures in row)] for name, row in PAPER.items()]
@@ -124,8 +154,15 @@ def format_paper_table() -> str:
 def plot_distributions(
     panels: Mapping[str, Mapping[str, Sequence[float]]], title: str, path: Path
 ) -> None:
-    """One panel for each quantity, in it for each method every value as a dot, the box of the
-    middle half with the median, and the mean as a diamond; as PNG."""
+    """Plot each quantity in a panel, as PNG: values as dots, boxes of the middle half, and means.
+
+    A box holds the median too; the mean is a diamond.
+
+    Args:
+        panels: Values by quantity and method.
+        title: Title of the plot.
+        path: File to write.
+    """
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -239,6 +239,7 @@ def nearly(value: object) -> object:
     return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed: pip install 'lipsync-core[ray]'"
 )

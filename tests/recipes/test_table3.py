@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from helpers.shards import write_noise
 
@@ -40,6 +41,7 @@ def test_settings_become_the_toml_that_gives_them_back(tmp_path: Path) -> None:
         assert read_settings(table3.run_file(tmp_path / "run.toml", part), kind) == part
 
 
+@pytest.mark.slow
 def test_six_rows_and_nothing_is_made_twice(tmp_path: Path) -> None:
     shards, out = write_noise(tmp_path / "shards", train="ab", val="cd"), tmp_path / "out"
     run = table3.run_file(

@@ -118,7 +118,8 @@ def load_trained(state: Path) -> LipGAN:
 
 def begin_with(model: LipGAN, name: str) -> None:
     """Give ``model`` the weights of a run's checkpoint (RUN/best.pt) or of a weights file;
-    TrainingError for those of another network."""
+    TrainingError for those of another network.
+    """
     path = Path(name)
     start = load_trained(path) if path.suffix == ".pt" else load_talking_face(name)
     try:

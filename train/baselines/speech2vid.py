@@ -51,7 +51,8 @@ class Settings:
     average that is judged and exported; 0: none.
 
     Batch, rate, and the distance of the still are the third-party Keras version's (Adam's default
-    there), which neither clips gradients nor averages weights."""
+    there), which neither clips gradients nor averages weights.
+    """
 
     references: int = 1
     thinner: Literal[1, 2, 4, 8, 16] = 1

@@ -43,7 +43,8 @@ PAPER = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``expert`` and ``generator`` as their recipes take them; ``window`` and ``expert_learns`` are
-    set row by row. ``judged_clips``: at the end, of all speakers in turn; intervals want many."""
+    set row by row. ``judged_clips``: at the end, of all speakers in turn; intervals want many.
+    """
 
     expert: expert.Settings
     generator: wav2lip.Settings
@@ -55,7 +56,8 @@ class Row:
     """Means over clips with 95 % intervals. ``accuracy``: share of held-out windows that lie nearer
     to their own sound than to another of the clip, by the expert as it ends. The rest is the
     judge's verdict on the generator (L2): of ``dub``s with other people's sound, and of clips
-    ``rebuilt`` with their own."""
+    ``rebuilt`` with their own.
+    """
 
     window: int
     learns: bool
@@ -126,7 +128,8 @@ def table(rows: Sequence[Row]) -> str:
 
 def as_toml(settings: Any, table: str = "") -> str:
     """Frozen settings as the TOML that gives them back; ``None`` is left out. ``table``: the name
-    of the one they stand in."""
+    of the one they stand in.
+    """
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     plain = {k: v for k, v in values.items() if v is not None and not dataclasses.is_dataclass(v)}
     nested = {k: v for k, v in values.items() if dataclasses.is_dataclass(v)}
