@@ -171,6 +171,7 @@ class Openings:
             self._meter = MouthMeter(load_landmarks(target), *load_detector(Finding(), target))
 
     def __call__(self, video: Path) -> Tensor | None:
+        """Return the openings of a video, None without a face; note a missing series."""
         if video not in self._known:
             self._known[video] = (
                 self._stored(video) if self._folder is not None else self._measured(video)
