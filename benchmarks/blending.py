@@ -1,5 +1,6 @@
-"""Can the seam be seen? What a model drew, put back in four ways in one run, and judged at the edge
-that each way has.
+"""Compare four ways of blending a model's crops into the frames, by the visibility of the seam.
+
+All four run on the same drawings, and each is judged at the edge of its own mask.
 
     python -m benchmarks.blending SPEECH CLIP [CLIP ...] [--frames 40] [--model mini]
 
@@ -104,6 +105,7 @@ def around(frames: Frames, track: FaceTrack) -> tuple[Frames, FaceTrack]:
 
 
 def main() -> None:
+    """Read the command line, measure, and print the results."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -146,6 +148,7 @@ def main() -> None:
 
 
 def row(figures: list[float]) -> str:
+    """Format the figures of one way as a table row."""
     line, step, flicker, sharp, seconds = figures
     return f"{line:.3f} {step:.2f} {flicker:.3f} {math.exp(sharp):.2f} {seconds * 1000:.1f}"
 

@@ -1,5 +1,6 @@
-"""How fast is a dub, stage by stage, against the wall: a plain transcode of the same clip with the
-same encoder settings.
+"""Measure the speed of a dub, stage by stage.
+
+The yardstick is a plain transcode of the same clip with the same encoder settings.
 
     python -m benchmarks.dub CLIP SPEECH [--heights 360 720 1080] [--threads 2]
 
@@ -55,8 +56,11 @@ def scale(clip: Path, height: int, out: Path) -> VideoInfo:
 
 
 def transcode(source: Path, out: Path) -> tuple[int, float]:
-    """Frames and seconds of decode -> x264 veryfast crf 18 -> MP4, in the decoder's own pixel
-    format."""
+    """Decode and encode (x264 veryfast crf 18, MP4) in the decoder's own pixel format.
+
+    Returns:
+        Number of frames, and seconds.
+    """
     began, count = time.perf_counter(), 0
     with av.open(str(source)) as reader, av.open(str(out), "w") as writer:
         picture = reader.streams.video[0]
@@ -74,8 +78,11 @@ def transcode(source: Path, out: Path) -> tuple[int, float]:
 
 
 def dub_apart(source: Path, speech: Path, out: Path) -> dict:
-    """`lipsync dub` in a process of its own: its report, with ``peak_mb`` where the system tells it
-    (Linux)."""
+    """Run `lipsync dub` in a process of its own.
+
+    Returns:
+        Its report, with ``peak_mb`` if the system reports it (Linux).
+    """
     code = (
         "import re,sys\nfrom pathlib import Path\nfrom lipsync_core.cli.main import app\n"
         "app(['dub',*sys.argv[1:3],'-o',sys.argv[3],'--json','--no-cache','--overwrite','--when-audio-is-longer','trim'],"
@@ -136,6 +143,7 @@ def generator_ms(model: Generator, batch: int, *, ready: bool) -> float:
 
 
 def main() -> None:
+    """Read the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

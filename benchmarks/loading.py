@@ -1,5 +1,6 @@
-"""Samples a second: prepared shards against the reference's way, on the same clips and the same
-cores, in one run.
+"""Compare samples a second of prepared shards with the reference's way of loading.
+
+Both run on the same clips and the same cores, in one run.
 
     python -m benchmarks.loading SHARDS/train [--clips 64] [--seconds 8] [--threads 2] [--remote]
 
@@ -154,6 +155,7 @@ def in_memory(source: Path) -> str:
 
 
 def main() -> None:
+    """Read the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,5 +1,4 @@
-"""The project's table of lips: whether those of dubs follow the new speech or the old lips, by any
-landmarks.
+"""Measure whether the lips of dubs follow the new speech or the old lips, by any landmarks.
 
     python -m benchmarks.mouth PAIRS.csv --cache FOLDER --out ROWS.json [--root FOLDER] [--method
     mini ...]
@@ -274,6 +273,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Read the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--root", type=Path, default=Path())

@@ -1,5 +1,6 @@
-"""Mouth openings over time by landmarks that the project did not train: MediaPipe's attention mesh,
-or dlib's 68 points.
+"""Measure mouth openings over time by landmarks that the project did not train.
+
+These are MediaPipe's attention mesh and dlib's 68 points.
 
     python openings.py --points mesh|dlib --out FOLDER [--seconds 8] VIDEO [VIDEO ...]
 
@@ -43,8 +44,12 @@ Opening = Callable[[np.ndarray], float]
 def opening(
     points: np.ndarray, layout: tuple[tuple[tuple[int, int], ...], tuple[int, int]]
 ) -> float:
-    """How far the mouth of points (K,2) is open, in distances between the outer corners of the
-    eyes."""
+    """Return the opening of the mouth, in distances between the outer corners of the eyes.
+
+    Args:
+        points: (K,2) landmarks.
+        layout: Indices of the pairs of inner lip points, and of the outer corners of the eyes.
+    """
     lips, (left, right) = layout
     gaps = [np.hypot(*(points[upper] - points[lower])) for upper, lower in lips]
     return float(np.mean(gaps) / np.hypot(*(points[left] - points[right])))
@@ -67,8 +72,10 @@ def mesh() -> Opening:
 
 
 def dlib_points() -> Opening:
-    """Measures the frames of one video, in order, by dlib's 68 points in boxes of its frontal face
-    detector."""
+    """Measure the frames of one video, in order, by dlib's 68 points.
+
+    The points are found in boxes of its frontal face detector.
+    """
     import cv2
     import dlib
 
@@ -137,6 +144,7 @@ def is_done(target: Path, size: int, seconds: float) -> bool:
 
 
 def main() -> None:
+    """Read the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--points", choices=("mesh", "dlib"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the series")

@@ -1,5 +1,6 @@
-"""What ``lipsync score`` finds on real clips, and how fast: the tables behind the figures in the
-README and the judge's card.
+"""Measure what ``lipsync score`` finds on real clips, and how fast.
+
+Its tables stand behind the figures in the README and the judge's card.
 
     python -m benchmarks.score FOLDER... [--scorer judge] [--shift CLIP...] [--time CLIP]
 
@@ -37,12 +38,14 @@ MEDIA = {".mkv", ".mp4", ".mpg", ".mov", ".webm"}
 
 
 def tracks_of(clip: Path, fps: Fraction) -> list[FaceTrack]:
+    """Find the face tracks of a clip at ``fps``."""
     footage = VideoClip(clip, replace(probe(clip), fps=fps), on_warning=lambda _: None)
     detector, key = load_detector(Finding(), torch.device("cpu"))
     return track_faces(footage, detector, detector_key=key)[0]
 
 
 def scores(clip: Path, tracks: list[FaceTrack], sound: Audio, scorer: Scorer) -> list[SyncScore]:
+    """Score every track against the audio."""
     frames = read_frames(clip, fps=scorer.fps, on_warning=lambda _: None)
     return score_tracks(frames, sound, scorer, tracks=tracks)
 
@@ -58,12 +61,14 @@ def halves(track: FaceTrack) -> list[FaceTrack]:
 
 
 def offset(score: SyncScore) -> str:
+    """Format the offset of a score."""
     return "none" if score.offset_frames is None else f"{score.offset_frames:+d}"
 
 
 def table_of_clips(
     clips: Iterable[Path], scorer: Scorer
 ) -> dict[Path, tuple[FaceTrack, SyncScore]]:
+    """Print the offsets of clips and return one track and score of each."""
     print(
         "| clip | frames | offset | ± | distance | confidence | halves "
         "|\n|---|---|---|---|---|---|---|"
@@ -104,6 +109,7 @@ def moved(sound: Audio, frames: int, fps: Fraction) -> Audio:
 
 
 def table_of_shifts(clips: list[Path], scorer: Scorer) -> None:
+    """Print the offsets that are found after the audio of clips is shifted."""
     print(
         f"| clip | own | {' | '.join(f'{k:+d}' for k in SHIFTS)} |\n|---|---|{'---|' * len(SHIFTS)}"
     )
@@ -134,6 +140,7 @@ def chance(found: dict[Path, tuple[FaceTrack, SyncScore]], scorer: Scorer) -> No
 
 
 def wall_time(clip: Path, scorer: str) -> None:
+    """Print the wall time of the command on a clip."""
     line = [
         sys.executable,
         "-m",
@@ -159,6 +166,7 @@ def wall_time(clip: Path, scorer: str) -> None:
 
 
 def main() -> None:
+    """Read the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -9,7 +9,7 @@ back, which blurs them; here they stay as they are, so figures may differ from t
 decimal.
 
 All frames here are 25 a second, and all audio is mono at 16 kHz: 640 samples a frame.
-``models.layers.fold`` makes the network a tenth faster.
+``models.layers.fold_batch_norms`` makes the network a tenth faster.
 """
 
 import math

@@ -64,14 +64,14 @@ def test_a_host_accepts_every_node_link_and_value(name: str, kinds: dict[str, Ki
 def test_faults_are_found(pack: Pack) -> None:
     kinds = {**ours(pack), **of_core(CORE, VERSIONS[0])}
     api = read("workflows/api/Dub a video.json")
-    api["1"]["inputs"]["clip"] = "nobody"
+    api["1"]["inputs"]["clip"] = "no-such-clip"
     api["2"]["class_type"] = "LipSync_Gone"
     api["3"]["inputs"] |= {"strength": 1.5, "colour_match": 1}
     api["4"]["inputs"] |= {"model": ["3", 0], "old": 1}
     del api["5"]["inputs"]["video"]
     found = faults(api, kinds)
     words = [
-        "clip is 'nobody'",
+        "clip is 'no-such-clip'",
         "no such node",
         "strength is 1.5",
         "colour_match is 1",

@@ -220,9 +220,9 @@ def test_codeformer_without_its_package_is_named_with_its_licence(
             "holds Grey with 1 channels in, 3 out, 1 times the size; expected RGB in and out",
         ),
         (
-            "Nobody",
+            "Unknown",
             None,
-            r"holds no network that spandrel knows \(tensors shift\.Nobody \.\.\.\); expected",
+            r"holds no network that spandrel knows \(tensors shift\.Unknown \.\.\.\); expected",
         ),
         ("GFPGAN", [1.0, 2.0], r"does not fit the network that spandrel takes it for \(Error"),
         ("GFPGAN", [float("nan")], "shift holds numbers that are not finite"),

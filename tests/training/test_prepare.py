@@ -91,7 +91,7 @@ def root(talk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_video(root / "odd" / "silent.mp4", noise)
     write_sound(
-        root / "odd" / "nobody.mp4",
+        root / "odd" / "faceless.mp4",
         np.full((1, 32000), 0.1, np.float32),
         16000,
         codec="aac",
@@ -472,8 +472,13 @@ def test_a_folder_is_one_preparation_s_alone_and_not_that_of_the_footage(
 
 def test_what_could_not_begin_binds_nobody(root: Path, tmp_path: Path) -> None:
     for processes in (1, 2):
-        with pytest.raises(LipSyncError, match="no weights are called 'nobody'"):
-            prepare(root / "odd", tmp_path, settings=Settings(scorer="nobody"), processes=processes)
+        with pytest.raises(LipSyncError, match="no weights are called 'no-such-scorer'"):
+            prepare(
+                root / "odd",
+                tmp_path,
+                settings=Settings(scorer="no-such-scorer"),
+                processes=processes,
+            )
     with pytest.raises(LipSyncError, match="no clip is left of 4 sources"):
         prepare(root / "odd", tmp_path)
 
