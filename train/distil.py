@@ -60,7 +60,9 @@ from train.wav2lip import varied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
+    """The settings of a named run.
+
+    A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
     ``foreign`` of them dubs; reference windows of the others begin at least ``far`` frames away.
     ``decay``: of the moving average that is judged and exported.
 
@@ -168,7 +170,7 @@ def _blank(model: TalkingFace) -> tuple[Tensor, Tensor]:
 
 
 class Pupil(nn.Module):
-    """A student and layers that predict the teacher's features, as one module with averaged gradients."""
+    """A student with layers that predict the teacher's features, as one module."""
 
     def __init__(self, student: Generator, pairs: Sequence[Pair]) -> None:
         super().__init__()

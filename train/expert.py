@@ -94,7 +94,9 @@ NETWORKS = {"teacher": TEACHER, "judge": JUDGE, "wav2lip": WAV2LIP_EXPERT}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. ``projection``: false leaves out the linear layer that ends the teacher's and
+    """The settings of a named run.
+
+    ``projection``: false leaves out the linear layer that ends the teacher's and
     the judge's towers, which then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes
     one of two disjoint halves of every speaker's footage. ``contrastive_steps``: so many steps are
     contrastive, among the windows of a clip or of the batch; the rest are the paper's loss. A

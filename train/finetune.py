@@ -88,7 +88,9 @@ _REPORT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
+    """The settings of a named run.
+
+    A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
     ``foreign`` of them dubs, as in `mini-2`'s recipe, where fewer cost unseen speakers their sync;
     reference windows of the others begin at least ``far`` frames away. ``held``: the part of the
     frames, the last ones, that is held out, ``gap`` frames after what is learnt from.

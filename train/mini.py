@@ -82,7 +82,9 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``frames`` frames of each of ``talking`` and
+    """The settings of a named run.
+
+    A batch, over all ranks, is ``frames`` frames of each of ``talking`` and
     ``foreign`` clips; every other foreign one is a photograph, where there are any. The teacher
     judges all its windows among the frames, together. A reference begins at least ``far`` frames
     away, and ``moved_heads`` of them are turned and shifted a little beside, so that the flow

@@ -67,7 +67,9 @@ from train.harness import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``windows`` windows of ``frames`` frames.
+    """The settings of a named run.
+
+    A batch, over all ranks, is ``windows`` windows of ``frames`` frames.
 
     Reference windows begin at least ``far`` frames away. ``augmented``: colours, small warps and
     voices are varied; the paper and its code vary nothing.

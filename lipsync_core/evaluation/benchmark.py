@@ -241,7 +241,7 @@ class Bench:
         real = method == "real"
         # the truth is what the file shows, not our encoding of it
         seen = scene.video if real else out
-        # nobody will look for faces in these files again
+        # these files are not searched for faces again
         finding = replace(self.plan.finding, cache=False)
         # the scripts score the real files themselves; else they are encoded and cut like the others
         scored = scene.video if real and self.plan.mode == "reference" else out
