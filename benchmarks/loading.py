@@ -79,7 +79,7 @@ def reference_sample(
         pictures = list(Path(folder).glob("*.jpg"))
         begin, other = (int(pictures[i].stem) for i in rng.choice(len(pictures), 2, replace=False))
         paths = [f"{folder}/{start + i}.jpg" for start in (begin, other) for i in range(WINDOW)]
-        if begin < 1 or not all(os.path.isfile(path) for path in paths):
+        if begin < 1 or not all(os.path.isfile(path) for path in paths):  # noqa: PTH113 - as there
             continue
         faces = [cv2.resize(cv2.imread(path), (SIZE, SIZE)) for path in paths]
         mel = reference_mel(f"{folder}/audio.wav", basis)

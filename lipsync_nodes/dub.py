@@ -151,8 +151,7 @@ class DubJob:
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
 
     def caches(self, batch: int, *settings: Any, count: int) -> list[GeneratorCache]:
-        """Caches of the last run for ``count`` faces, if everything that changes the drawing is
-        equal."""
+        """Return the last run's caches for ``count`` faces, unless something drawn changes."""
         longer, precision = self.settings.longer, self.voice.precision
         key = (*settings, batch, longer, self.reference, precision)
         return _caches.get(self.inputs, key, lambda: [GeneratorCache() for _ in range(count)])

@@ -122,7 +122,7 @@ class DetectFaces(io.ComfyNode):
         )
 
     @classmethod
-    def execute(  # noqa: PLR0913 - the host passes every input by its name
+    def execute(  # noqa: PLR0913
         cls,
         media,
         detector,

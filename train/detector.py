@@ -43,7 +43,10 @@ PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 4e-3, 0.02, 0.998, 200
 # surest other thing less than 0.7; lamps and letters in pictures without faces went up to 0.9.
 CALIBRATION = -1.15
 LICENCE = "Apache-2.0"
-SOURCE = "trained by train/detector.py on pictures that YuNet labelled: US Congress portraits, GRID and other clips"
+SOURCE = (
+    "trained by train/detector.py on pictures that YuNet labelled: US Congress portraits, GRID and "
+    "other clips"
+)
 # how often a group of pictures is drawn: a person's long series counts little beside many people's
 # portraits
 GROUP_WEIGHTS = {

@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> None:
             sound, also, heard, talking = (
                 batch[k].to(world.device) for k in ("sound", "also", "heard", "talking")
             )
-            # the teacher hears the voice as it is
+            # the teacher gets the voice as it is
             target, reference, sound = varied(batch, sound, side, noise)
             target, reference = target.flatten(0, 1), reference.flatten(0, 1)
             small = [
@@ -322,7 +322,10 @@ def main(argv: list[str] | None = None) -> None:
             return score_generator(average, strangers, judge)
 
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
-        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        about = (
+            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
+            f"{world.device}"
+        )
         if world.is_main:
             figures = format_terms(score_generator(teacher, strangers, judge).figures)
             about += f"\n{len(pairs)} features are compared; the teacher, held out: {figures}"

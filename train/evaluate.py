@@ -120,7 +120,10 @@ def row(name: str, results: list[tuple[int, float]]) -> str:
     hits = sum(abs(offset) <= 1 for offset, _ in results)
     low, high = wilson(hits, len(results))
     confidence = np.mean([c for _, c in results])
-    return f"| {name} | {len(results)} | {hits / len(results):.1%} ({low:.1%} to {high:.1%}) | {confidence:.3f} |"
+    return (
+        f"| {name} | {len(results)} | {hits / len(results):.1%} ({low:.1%} to {high:.1%}) | "
+        f"{confidence:.3f} |"
+    )
 
 
 def main() -> None:

@@ -332,7 +332,10 @@ def main(argv: list[str] | None = None) -> None:
             return Evaluation(figures["off_sync"], figures, pictures)
 
         parts = {"model": pupil, "average": average, "optimiser": optimiser}
-        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        about = (
+            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
+            f"{world.device}"
+        )
         done = run_training(
             learn,
             loader,

@@ -362,7 +362,10 @@ def main(argv: list[str] | None = None) -> None:
             check_framings(
                 model.config.framing,
                 {args.expert or args.judge: expert, args.judge: judge},
-                advice=f"name --expert and --judge that were trained on crops such as {args.start} wants",
+                advice=(
+                    f"name --expert and --judge that were trained on crops such as {args.start} "
+                    "wants"
+                ),
             )
             with Bar() as bar:
                 prepare(
@@ -467,7 +470,10 @@ def main(argv: list[str] | None = None) -> None:
             return examined(average, kept, judge)
 
         learnt, held = (sum(len(clip.faces) for clip in some) for some in (taught, kept))
-        about = f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on {world.device}"
+        about = (
+            f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on "
+            f"{world.device}"
+        )
         parts = {"model": model, "average": average, "optimiser": optimiser}
         parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
         done = run_training(

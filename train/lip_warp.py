@@ -21,7 +21,10 @@ from lipsync_core.models.weights import load_model, save_model
 from train.speech_lips import TEACHING, Talk, normalise, predict, read_talks
 
 LICENCE = "Apache-2.0"
-SOURCE = "train/lip_warp.py: speech_lips and face_landmarks of this project, and the spread of its training clips"
+SOURCE = (
+    "train/lip_warp.py: speech_lips and face_landmarks of this project, and the spread of its "
+    "training clips"
+)
 _DRAWN = 2000  # frames of each person
 
 

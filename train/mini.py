@@ -6,7 +6,7 @@ a frozen expert.
     runs/teacher/best.pt
 
 Each step sees two kinds of clips: talking ones (rebuild the frames: L1, slopes, sync) and foreign
-ones, other footage or photographs with somebody else's sound (no truth: sync, and L1 that is weak
+ones, other footage or photographs with another person's sound (no truth: sync, and L1 that is weak
 at the mouth). The same command goes on where a run was stopped.
 """
 
@@ -167,12 +167,12 @@ class Pupil(nn.Module):
 @dataclass(frozen=True, slots=True, eq=False)
 class Footage:
     """What batches are drawn from: clips, how likely each is, what a teacher that looks at
-    ``window`` frames ``hears`` of the i-th (see ``hearing``), and photographs (N,C,C,3).
+    ``window`` frames ``audio_embedding`` of the i-th (see ``hearing``), and photographs (N,C,C,3).
     """
 
     clips: Sequence[Clip]
     weights: npt.NDArray[np.float64]
-    hears: Callable[[int], Tensor]
+    audio_embedding: Callable[[int], Tensor]
     window: int
     photographs: npt.NDArray[np.uint8] | None
     settings: Settings
@@ -205,15 +205,15 @@ class Footage:
 
     def _sound(self, i: int, begin: int) -> tuple[Tensor, Tensor]:
         count = self.settings.frames - self.window + 1 + 2 * SEARCH
-        return self.clips[i].windows(MINI.features, begin, self.settings.frames), self.hears(i)[
-            begin : begin + count
-        ]
+        return self.clips[i].windows(
+            MINI.features, begin, self.settings.frames
+        ), self.audio_embedding(i)[begin : begin + count]
 
 
 @torch.no_grad()
 def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
-    """What a frozen teacher hears at each frame of a clip and SEARCH before and after:
-    (N+2*SEARCH,D), on the CPU. It hears the sound as it is, not disguised, so once is enough.
+    """Audio embeddings of a frozen teacher at each frame of a clip and SEARCH before and after:
+    (N+2*SEARCH,D), on the CPU. The sound is not augmented, so once is enough.
     """
     at = next(teacher.parameters()).device
     sound = clip.windows(teacher.config.features, -SEARCH, len(clip.faces) + 2 * SEARCH)
@@ -270,7 +270,7 @@ def augmented(
         x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         for x in (faces[:, :f], faces[:, f:])
     )
-    # the generator hears the voice disguised; the teacher, who must judge sharply, heard it as it
+    # the generator gets an augmented voice; the teacher, which must judge sharply, got it as it
     # is
     return Batch(*flat, disguise(mels, rng).flatten(0, 1), heard, talking)
 
@@ -421,9 +421,14 @@ def main(argv: list[str] | None = None) -> None:
         factor = warmup_cosine(plan.steps, warmup=settings.warmup)
         weights = dataclasses.asdict(settings.weights)
         bfloat16 = choose_precision(settings.precision, world)
-        hears = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
+        audio_embedding = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
         footage = Footage(
-            clips, speaker_weights(clips), hears, teacher.config.window, photographs, settings
+            clips,
+            speaker_weights(clips),
+            audio_embedding,
+            teacher.config.window,
+            photographs,
+            settings,
         )
 
         def learn(batch: Batch, step: int) -> dict[str, Tensor]:
@@ -459,7 +464,10 @@ def main(argv: list[str] | None = None) -> None:
             evaluate=lambda step: score_generator(average, strangers, judge),
             out=args.out,
             world=world,
-            about=f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on {world.device}",
+            about=(
+                f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on "
+                f"{world.device}"
+            ),
         )
     if not done:
         sys.exit(1)  # what waits for this run must not begin

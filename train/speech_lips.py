@@ -1,4 +1,4 @@
-"""Train the network that hears speech and says how the lips move, on what label_landmarks.py
+"""Train the network that predicts the shape of the lips from speech, on what label_landmarks.py
 labelled.
 
     python -m train.speech_lips DATA LABELS OUT [--steps 1500] [--leave-out PERSON ...]
@@ -35,7 +35,10 @@ LAGS, OFFSETS = 2, 6
 IN_SYNC = {"grid_s1", "grid_s4", "crema_1001", "mA", "mB", "mC", "wA", "wB", "wD"}
 LEVEL = 12.5  # dB of one unit of log-mel
 LICENCE = "Apache-2.0"
-SOURCE = "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labelled: GRID and others"
+SOURCE = (
+    "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labelled: "
+    "GRID and others"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +160,7 @@ def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
-    """(count,80,steps) windows in which nobody speaks: digital silence, and noise of any colour up
+    """(count,80,steps) windows without speech: digital silence, and noise of any colour up
     to -45 dBFS.
     """
     floor = torch.rand(count, 1, 1, generator=rng) * 4.2 - 4.3

@@ -123,7 +123,8 @@ class Settings:
             )
         if self.expert_learns and self.expert_statistics == "batch":
             raise ValueError(
-                'an expert that learns has running statistics of its own; set expert_statistics = "running"'
+                "an expert that learns has running statistics of its own; "
+                'set expert_statistics = "running"'
             )
         if self.network == "mini" and self.size != 96:
             raise ValueError(f"mini draws 96 px, not {self.size}; take the network wav2lip")
@@ -184,7 +185,7 @@ def embedded(
     expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Embeddings (N,D), audio and video, of all windows of the expert's length among faces
-    (B,F,3,S,S), and of what it hears beside them, (B,F-window+1,1,80,16).
+    (B,F,3,S,S), and of the sound beside them, (B,F-window+1,1,80,16).
     """
     looked = resize_faces(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
     index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
@@ -331,7 +332,7 @@ def main(argv: list[str] | None = None) -> None:
         if world.is_main:
             save_settings(args.out, settings, recipe="wav2lip")
             keep_arguments(args)
-        beside = ", and two for each where the expert hears other clips' sound"
+        beside = ", and two for each where the expert gets other clips' sound"
         check_divisible(
             settings.windows, "windows", world, least=1 + settings.expert_learns, beside=beside
         )
@@ -420,7 +421,10 @@ def main(argv: list[str] | None = None) -> None:
                 switch.on = switch.on or found.figures["sync"] < settings.sync_below
             return found
 
-        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        about = (
+            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
+            f"{world.device}"
+        )
         done = run_training(
             learn,
             loader,

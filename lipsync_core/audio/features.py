@@ -313,8 +313,7 @@ def _cepstra(audio: Audio, first: int, count: int, features: CepstrumFeatures) -
 
 @functools.lru_cache(maxsize=4)
 def _cepstrum_filters(features: CepstrumFeatures) -> Tensor:
-    """(filters, 257) triangles of height one between neighbouring places, even on the mel scale
-    1127 ln(1 + f/700)."""
+    """Return triangles of height one, (filters, 257), even on the scale 1127 ln(1 + f/700)."""
     low, high = (1127 * math.log(1 + hz / 700) for hz in (features.low_hz, features.high_hz))
     mels = torch.linspace(low, high, features.filters + 2, dtype=torch.float64)
     edges = (700 * (torch.exp(mels / 1127) - 1))[:, None]
@@ -346,8 +345,11 @@ def mfcc_filters() -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _cosines(filters: int, coefficients: int) -> Tensor:
-    """(filters, coefficients - 1): all but the first coefficient of the orthonormal cosine
-    transform (DCT-II), each lifted by 1 + 11 sin(pi k / 22)."""
+    """Return the rows of a lifted cosine transform, (filters, coefficients - 1).
+
+    They are all but the first coefficient of the orthonormal DCT-II, each lifted by 1 + 11 sin(pi k
+    / 22).
+    """
     k = torch.arange(1, coefficients, dtype=torch.float64)
     angles = (
         (2 * torch.arange(filters, dtype=torch.float64)[:, None] + 1) * k / (2 * filters) * math.pi

@@ -52,7 +52,7 @@ Again = Annotated[
 ]
 
 
-def bench_command(  # noqa: PLR0913  (options of the command line)
+def bench_command(  # noqa: PLR0913
     root: Annotated[Path, typer.Option(help="Folder with the videos.")],
     pairs: Annotated[
         Path | None, typer.Argument(help="File with pairs; without one, random pairs are used.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @expand_options
-def mask_command(  # noqa: PLR0913  (options of the command line)
+def mask_command(  # noqa: PLR0913
     face: FaceFile,
     blend: Annotated[Blend, Only("mask", "feather", "feather_px", "strength", "occlusion")],
     cut: Annotated[Cut, Only("start", "end")],

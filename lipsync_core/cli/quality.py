@@ -38,7 +38,7 @@ _MOUTH_MEANING = {
 
 
 @expand_options
-def quality_command(  # noqa: PLR0913  (options of the command line)
+def quality_command(  # noqa: PLR0913
     video: Annotated[Path, typer.Argument(help="Video with a face, such as a dub.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     real: Annotated[

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @expand_options
-def score_command(  # noqa: PLR0913  (options of the command line)
+def score_command(  # noqa: PLR0913
     video: Annotated[Path, typer.Argument(help="Video with a face.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     audio: Annotated[Path | None, typer.Argument(help="Sound; by default the video's own.")] = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @expand_options
-def speakers_command(  # noqa: PLR0913  (options of the command line)
+def speakers_command(  # noqa: PLR0913
     video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
     cut: Annotated[Cut, Only("start", "end")],

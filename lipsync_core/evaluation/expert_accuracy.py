@@ -105,7 +105,7 @@ class ExpertReport:
         return f"{format_markdown(header, rows)}\n\n{notes}"
 
 
-def measure_accuracy(
+def measure_accuracy(  # noqa: PLR0913
     folder: Path,
     *,
     expert: str = "judge",

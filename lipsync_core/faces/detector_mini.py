@@ -94,8 +94,10 @@ class MiniDetector:
         return Detections(shares @ boxes * ratio.repeat(2), points, scores[kept])
 
     def _second_look(self, pixels: Tensor, faces: list[Detections]) -> list[Detections]:
-        """``faces`` with their points from a closer look at each and at its mirror image: a network
-        this small errs to one side, and the mirror's error is on the other."""
+        """Refine the points of ``faces`` by a closer look at each and at its mirror image.
+
+        A network this small errs to one side, and the mirror's error is on the other.
+        """
         counts = [len(found.scores) for found in faces]
         if not any(counts):
             return faces
@@ -126,8 +128,7 @@ class MiniDetector:
         ]
 
     def _looked(self, cells: Cells) -> tuple[Tensor, Tensor]:
-        """Points (F,5,2) of the face in the middle of each crop, in its pixels, and whether there
-        is one (F,)."""
+        """Find points (F,5,2) of each crop's middle face, and whether there is one (F,)."""
         off = ((cells.boxes[..., :2] + cells.boxes[..., 2:]) / 2 - _LOOK_SIDE / 2).abs().amax(-1)
         # a neighbour's face may be in the crop as well
         shares = cells.logits.sigmoid() * (off < _LOOK_SIDE / 6)
@@ -138,8 +139,7 @@ class MiniDetector:
 
 
 def _reduce(images: Tensor, long_side: int) -> Tensor:
-    """(N,3,H,W) uint8, or float in [0,1], to 0..255 of either kind, at most ``long_side`` px long,
-    without aliasing."""
+    """Reduce images to at most ``long_side`` px without aliasing, as 0..255 of either kind."""
     height, width = images.shape[-2:]
     whole = images.dtype == torch.uint8
     images = images if whole else images * 255

@@ -68,8 +68,7 @@ class LandmarkModel:
             yield index, points[_LIPS]
 
     def points(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """Yield (clip index, all points (106,2) in frame px) of each frame in which the face is
-        visible."""
+        """Yield (clip index, all points (106,2) in frame px) of each frame that shows the face."""
         for index, pixels, box, _ in iterate_visible(frames, track):
             square = _square(box[None])
             crop = crop_pictures(pixels[None].cpu(), square, _SIZE) * 255

@@ -57,8 +57,10 @@ class LandmarkFinder:
         self._model.narrow.to(self._dtype)
 
     def maps(self, boxes: Tensor, points: Tensor) -> Tensor:
-        """(N,2,3) ``crop_to_frame`` maps of the network's crops of faces with ``boxes`` (N,4) and
-        ``points`` (N,5,2)."""
+        """Return the (N,2,3) ``crop_to_frame`` maps of the network's crops.
+
+        boxes (N,4), points (N,5,2).
+        """
         return crop_to_frame(boxes.float(), points.float(), self._framing, self.size)
 
     @torch.no_grad()
@@ -97,8 +99,7 @@ class LandmarkFinder:
         return apply(maps.cpu(), found), scores
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:
-        """(clip index, outer and inner lips (40,2) in frame px) of each frame in which the face of
-        ``track`` is visible."""
+        """Yield (clip index, outer and inner lips (40,2) in px) of each frame with the face."""
         here = _seen(track, frames)
         seen = Frames(frames.pixels[here - frames.start])
         found, _ = self.find(
@@ -199,7 +200,7 @@ def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
 def confident_frames(track: FaceTrack) -> Tensor:
     """(N,) bool: the visible frames whose dense points can be believed.
 
-    All of them where nobody tells how sure.
+    All of them if no confidence is known.
     """
     if track.dense is None:
         return torch.zeros_like(track.visible)
@@ -211,8 +212,10 @@ def confident_frames(track: FaceTrack) -> Tensor:
 
 
 def confidence_weights(track: FaceTrack) -> Tensor | None:
-    """(N,) in [0,1]: 1 where the landmarks of ``track`` can be believed, 0 where they cannot, with
-    a soft way of two frames between, within the former; None where nobody tells how sure they are.
+    """Compute per frame whether the landmarks of a track can be trusted, (N,) in [0,1].
+
+    1 if they can, 0 if they cannot, with a transition of two frames inside the trusted stretch;
+    None if no confidence is known.
     """
     if track.dense_scores is None:
         return None
@@ -253,8 +256,7 @@ def low_confidence_warning(tracks: Sequence[FaceTrack], *, passed: bool = False)
 
 
 def fill_missing_points(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
-    """Give those of one person's ``tracks`` whose landmarks were looked for and not found the usual
-    ones of the others.
+    """Give tracks without found landmarks the usual ones of the same person's other tracks.
 
     Args:
         tracks: of one person; their dense points, where there are any, of one layout.
@@ -286,8 +288,10 @@ def fill_missing_points(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
 
 def _unit(track: FaceTrack, which: Tensor) -> Tensor:
-    """(n,2,3) maps from a unit square laid upon eyes and nose to px, of the frames ``which`` (N,)
-    bool."""
+    """Return (n,2,3) maps from a unit square laid upon eyes and nose to px.
+
+    They are those of the frames ``which`` (N,) bool.
+    """
     return crop_to_frame(track.boxes[which].float(), track.points[which].float(), FRAMING, 1)
 
 
@@ -326,8 +330,7 @@ def _finished(
 
 
 def _filled(points: Tensor, visible: Tensor, sure: Tensor) -> Tensor:
-    """``points`` (N,K,2) whose visible, unsure frames lie between the nearest sure ones, or as the
-    nearest."""
+    """Interpolate the unsure visible frames of ``points`` (N,K,2) between the nearest sure ones."""
     known, wanted = sure.nonzero()[:, 0], (visible & ~sure).nonzero()[:, 0]
     if not len(known) or not len(wanted):
         return points

@@ -37,9 +37,14 @@ class FaceSelector:
 
 
 def parse_face(text: str) -> FaceSelector:
-    """Reads ``largest``, ``left``, ``right``, an INDEX from 0 that counts from left to right at
-    first appearance, or ``x,y`` in source pixels, a place on the face when it first appears. Raises
-    ValueError for anything else."""
+    """Parse a face selector.
+
+    It is ``largest``, ``left``, ``right``, an INDEX from 0 that counts from left to right at first
+    appearance, or ``x,y`` in source pixels, a place on the face when it first appears.
+
+    Raises:
+        ValueError: If the text is anything else.
+    """
     word = text.strip().lower()
     if word == "largest" or word == "left" or word == "right":
         return FaceSelector(word)
@@ -57,18 +62,18 @@ def parse_face(text: str) -> FaceSelector:
 def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:
     """The track of the chosen person, from the first frame with a face to the last.
 
-    Nobody is recognised across a cut, so the rule is applied anew in each scene, and the tracks
-    chosen are joined. In a scene where it finds nobody (an INDEX too high, no face at x,y), the
-    person is invisible.
+    People are not recognized across a cut, so the rule is applied again in each scene, and the
+    tracks chosen are joined. In a scene in which it finds no face (an INDEX too high, no face at
+    x,y), the person is invisible.
 
-    largest: whoever covers the most picture over the time that they are visible; times when that
-    person is away go to the next largest, if those two are never visible together. left, right: the
-    end of the row at first appearance, of those who are there for at least a quarter of the time of
-    whoever is there longest. INDEX: place in the row of everybody, each where they first appear.
-    x,y: whoever first appears nearest around the point, at most half a face beside it; the earlier
-    one where two do.
+    largest: the person who covers the most picture over the time that they are visible; times when
+    that person is away go to the next largest, if those two are never visible together. left,
+    right: the end of the row at first appearance, of those who are there for at least a quarter of
+    the time of the one who is there longest. INDEX: place in the row of all people, each where they
+    first appear. x,y: the person who first appears nearest around the point, at most half a face
+    beside it; the earlier one where two do.
 
-    Raises NoFaceError when nobody is chosen in any scene; it says who is there.
+    Raises NoFaceError if no face is chosen in any scene; it says who is there.
     """
     return join_tracks(select_each(tracks, selector))
 
@@ -81,13 +86,19 @@ def select_each(tracks: Sequence[FaceTrack], selector: FaceSelector) -> list[Fac
 def select_like(
     tracks: Sequence[FaceTrack], portraits: Sequence[Tensor], reference: Tensor
 ) -> FaceTrack:
-    """The track of whoever looks most like ``reference`` (3,S,S), chosen anew in each scene and
-    joined as by ``select``. ``portraits``: for each of ``tracks``, pictures of it (P,3,S,S); see
-    ``faces.likeness``, also for how far to trust this.
+    """Return the track of the person who looks most like a reference.
 
-    Somebody is chosen in every scene, the only one there too: how alike two pictures are does not
-    tell whether they show one person. Raises NoFaceError without anybody, and ValueError unless
-    every visible track has portraits.
+    One is chosen in each scene and joined as by ``select``, even if only one is there: how alike
+    two pictures are does not tell whether they show the same person (see ``faces.similarity``).
+
+    Args:
+        tracks: the faces of the clip.
+        portraits: for each of ``tracks``, pictures of it (P,3,S,S).
+        reference: (3,S,S).
+
+    Raises:
+        NoFaceError: If there is no face.
+        ValueError: Unless every visible track has portraits.
     """
     if len(portraits) != len(tracks):
         raise ValueError(
@@ -103,8 +114,7 @@ def select_like(
 
 
 def rows_by_scene(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
-    """The people of each scene, scene by scene, from left to right at first appearance: as an INDEX
-    counts them."""
+    """List the people scene by scene, from left to right at first appearance, as INDEX counts."""
     scenes: dict[int, list[FaceTrack]] = {}
     for person in tracks:
         if bool(person.visible.any()):
@@ -225,7 +235,7 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     visible = torch.zeros(count, dtype=torch.bool)
     (kind,) = kinds
     dense = None if kind is None else torch.zeros(count, kind, 2)
-    scores = torch.ones(count)  # what nobody doubts
+    scores = torch.ones(count)  # full confidence
     for track in tracks:
         frames = track.start - start + track.visible.nonzero()[:, 0]
         boxes[frames], points[frames] = track.boxes[track.visible], track.points[track.visible]
@@ -256,7 +266,7 @@ def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
     listed = "; ".join(lines[:_LISTED]) + (
         f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
     )
-    where = "" if len(scenes) == 1 else f" in {len(scenes)} scenes, counted anew in each"
+    where = "" if len(scenes) == 1 else f" in {len(scenes)} scenes, counted again in each"
     return (
         f"no frame has the face {name}; {len(lines)} found{where}: {listed}. Choose one of these, "
         "or largest"

@@ -38,15 +38,16 @@ at 0 s, 1.00 / 0.10 at 0.12 s, 1.08 / 0.06 at 0.2 s; 15 others, 1.09 / 0.33, 1.1
 
 @dataclass(slots=True)
 class _Person:
-    """Sightings of one person in one scene: frame indices and values (14 + 2K,), the box, the five
-    points and K dense ones."""
+    """Sightings of one person in one scene.
+
+    Frame indices and values (14 + 2K,): the box, the five points and K dense ones.
+    """
 
     frames: list[int] = field(default_factory=list[int])
     values: list[Tensor] = field(default_factory=list[Tensor])
 
     def predict(self, frame: int, max_gap: int) -> Tensor:
-        """The box (4,) expected in ``frame``: straight on, or where it was last if that is long
-        ago."""
+        """Return the box (4,) expected in ``frame``, or the last one if that is long ago."""
         box = self.values[-1][:4]
         gap = frame - self.frames[-1]
         if len(self.frames) < 2 or gap > max_gap:
@@ -161,12 +162,17 @@ def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
 
 
 def smooth_values(values: Tensor, sigma: float) -> Tensor:
-    """``values`` (N,C), one row a frame, without their jitter: at each frame the value there of the
-    parabola that fits its neighbours best, weighted by a Gaussian of ``sigma`` frames on both
-    sides.
+    """Remove jitter by a local parabola fit.
 
-    So there is no lag, and constant, linear and quadratic motion come through unchanged, up to both
-    ends: a plain Gaussian would shrink every nod and pull the ends inwards.
+    Constant, linear and quadratic motion come through unchanged, without lag and up to both ends: a
+    plain Gaussian would shrink every nod and pull the ends inwards.
+
+    Args:
+        values: (N,C), one row per frame.
+        sigma: frames; standard deviation of the Gaussian that weighs the neighbors.
+
+    Returns:
+        (N,C), at each frame the value of the parabola that fits its neighbors best.
     """
     count = values.shape[0]
     # the neighbours weigh nothing; a parabola meets three points exactly
@@ -184,8 +190,7 @@ def smooth_values(values: Tensor, sigma: float) -> Tensor:
 
 
 def _parabolas(values: Tensor, sigma: float, radius: int) -> Tensor:
-    """(N,C) at each frame the value there of the parabola that fits ``radius`` neighbours to each
-    side best."""
+    """Fit parabolas to ``radius`` neighbors on each side of a frame; their values (N,C) there."""
     count = values.shape[0]
     offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = torch.exp(-0.5 * (offset / sigma) ** 2)
@@ -319,8 +324,7 @@ def _neighbours(runs: list[int], first: int, second: int) -> bool:
 def _fill(
     person: _Person, stretches: list[tuple[int, int]], smoothing: float, scene: int
 ) -> FaceTrack:
-    """A track over all ``stretches``: interpolated between the sightings, smoothed within each
-    stretch."""
+    """Return a track over all ``stretches``, interpolated between sightings and smoothed."""
     start, end = stretches[0][0], stretches[-1][1] + 1
     values = _interpolate(
         torch.tensor(person.frames), torch.stack(person.values), torch.arange(start, end)

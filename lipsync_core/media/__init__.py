@@ -15,7 +15,6 @@ __all__ = [
     "SoundInfo",
     "VideoWriter",
     "check_output_path",
-    "suffix_for_copy",
     "probe",
     "probe_sound",
     "read_audio",
@@ -24,4 +23,5 @@ __all__ = [
     "refuse_inputs",
     "resample_pyav",
     "shift_audio",
+    "suffix_for_copy",
 ]

@@ -129,8 +129,10 @@ def read_audio(
 
 
 def _joined(blocks: Iterable[Samples], channels: int) -> Samples:
-    """One array that doubles when it is full: a list of thousands of blocks would leave the heap in
-    pieces."""
+    """Join blocks to one array, which doubles when it is full.
+
+    A list of thousands of blocks would fragment the heap.
+    """
     samples, count = np.empty((channels, _BLOCK), np.float32), 0
     for block in blocks:
         end = count + block.shape[1]
@@ -233,8 +235,7 @@ def _pull(resampler: AudioResampler, frame: AudioFrame | None) -> Samples:
 
 
 def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iterator[Samples]:
-    """Yield samples start..stop-1 of the concatenated ``blocks`` (C,T), taking no block past the
-    end."""
+    """Yield samples start..stop-1 of the concatenated ``blocks`` (C,T), and read no block more."""
     at = 0
     for block in blocks:
         part = block[:, max(0, start - at) : None if stop is None else max(0, stop - at)]
@@ -246,8 +247,7 @@ def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iter
 
 
 def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
-    """The track at its own rate from sample ``begin`` of the picture's clock on, gaps filled with
-    silence."""
+    """Yield the track at its own rate from sample ``begin`` of the picture's clock, gaps silent."""
     zero = first_frame_time(path)
     at = begin
     for time, samples, rate in _decoded(path, begin, zero, warn):
@@ -273,8 +273,7 @@ def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
 def _decoded(
     path: Path, begin: int, zero: Fraction | None, warn: Warn
 ) -> Iterator[tuple[Fraction, Samples, int]]:
-    """(time in seconds of the container's clock, samples (C,T), rate) from before sample ``begin``
-    on."""
+    """Yield (time on the container's clock, samples (C,T), rate) from before ``begin`` on."""
     with open_source(path) as container, raise_media_errors(path, "the sound cannot be decoded"):
         stream = _sound_stream(container)
         seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL

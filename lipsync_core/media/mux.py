@@ -210,9 +210,11 @@ class CopiedTracks:
 
 
 def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
-    """``found``, where the first packets of a picture, whose frames may be stored in another order
-    than shown, are decoded one after another: Matroska leaves their decoding times out, MPEG-PS
-    repeats the first. Counted back from the first that is sure."""
+    """Repair the decoding times of a picture's first packets.
+
+    Frames may be stored in another order than shown: Matroska leaves their decoding times out,
+    MPEG-PS repeats the first. They are counted back from the first that is sure.
+    """
     held: list[Packet[Stream]] = []
     sure = False
     for packet in found:
@@ -306,8 +308,7 @@ def _nearest_rate(codec: str, rate: int) -> int:
 
 
 def _encodable_layout(codec: str, rate: int, channels: int, layout: str | None) -> str:
-    """The channel layout of the source if the encoder takes it, else the customary one for as many
-    channels."""
+    """Return the source's channel layout if the encoder takes it, else the customary one."""
     for name in (layout, _LAYOUTS.get(channels)):
         if name is not None:
             context = CodecContext.create(codec, "w")

@@ -62,8 +62,7 @@ class Orientation:
     flip_y: bool = False
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Return the size of the upright picture stored as ``width`` x ``height`` px, or the
-        reverse."""
+        """Return the size of the picture stored as ``width`` x ``height``, or the reverse."""
         return (height, width) if self.transpose else (width, height)
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -168,8 +167,7 @@ class ToRgb:
         return Frames(pixels, start)
 
     def write(self, frame: VideoFrame, out: Tensor) -> None:
-        """Write the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that is a view of
-        planes.
+        """Write the upright ``frame`` into ``out`` (H,W,3) uint8, fastest if that views planes.
 
         Transparent parts are laid over black.
         """
@@ -208,8 +206,7 @@ class ToCoded:
 
     @staticmethod
     def takes(frame: VideoFrame) -> bool:
-        """Return whether a frame can stay coded: 8 bits, 4:2:0, even size, a matrix that we
-        compute."""
+        """Return whether a frame can stay coded: 8 bits, 4:2:0, even size, a known matrix."""
         even = frame.width % 2 == 0 and frame.height % 2 == 0
         return (
             frame.format.name in _CODED

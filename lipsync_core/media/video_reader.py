@@ -68,7 +68,7 @@ def probe(src: Path | str) -> VideoInfo:
         return VideoInfo(width, height, fps, count, colour_tags(frame))
 
 
-def read_frames(
+def read_frames(  # noqa: PLR0913
     src: Path | str,
     *,
     chunk: int = 32,
@@ -132,7 +132,7 @@ def read_coded(
     return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
 
 
-def _clip(
+def _clip(  # noqa: PLR0913
     src: Path | str,
     fps: Fraction | None,
     every: int,
@@ -215,8 +215,7 @@ class _Clip:
             yield converter.frames(pixels[:filled], index - filled * self.every)
 
     def backwards(self, start: int, stop: int | None, chunk: int) -> Iterator[Frames | YuvFrames]:
-        """The frames of ``forwards`` from the last to the first, read segment by segment from the
-        end."""
+        """Yield the frames of ``forwards`` from the last to the first, read segment by segment."""
         every = self.every
         low = -(-start // every)  # frames are counted in units of ``every`` here
         high = -(-self._end() // every)
@@ -270,9 +269,11 @@ class _Clip:
     def _timed(
         self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
-        """(time, duration, frame), times in seconds after clip frame 0, which ``zero`` (default:
-        the first frame) gives. period: what is added where the file gives no time. promised: the
-        header's length, in seconds."""
+        """Yield (time, duration, frame), times in seconds after clip frame 0.
+
+        ``zero`` (default: the first frame) gives that time. ``period`` is added if the file gives
+        no time; ``promised`` is the header's length in seconds.
+        """
         time: Fraction | None = None
         duration = period
         for frame in self._decoded(target):
@@ -295,8 +296,10 @@ class _Clip:
             )
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
-        """Decoded frames from a keyframe at or before ``target`` (seconds of the container's clock;
-        None: from the start) to the end of the file."""
+        """Decode from a keyframe at or before ``target`` to the end of the file.
+
+        ``target`` is in seconds of the container's clock; None: from the start.
+        """
         for margin in () if target is None else _SEEK_MARGINS:
             with open_source(self.path) as container:
                 stream = _picture(container, self.path)

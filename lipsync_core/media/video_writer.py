@@ -63,7 +63,7 @@ class VideoWriter:
         ValueError: If frames are of another size.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         path: Path | str,
         info: VideoInfo,
@@ -224,8 +224,10 @@ class VideoWriter:
 
 
 def _written_tags(colour: ColourTags, yuv: bool) -> ColourTags:
-    """``colour`` as it can be written: YUV needs a matrix that is one, RGB (matrix 0, full range)
-    has none."""
+    """Return the color tags that can be written: YUV needs a matrix, RGB has none.
+
+    RGB is matrix 0, full range.
+    """
     if not yuv:
         return ColourTags(colour.primaries, colour.transfer, 0, True)
     return BT709 if colour.matrix == 0 else colour

@@ -169,8 +169,7 @@ def _load_checkpoint(path: Path) -> object:
 
 
 def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
-    """The state dict itself, or the one inside a training checkpoint (beside optimiser, step and so
-    on)."""
+    """Return the state dict itself, or the one inside a training checkpoint."""
     if _is_state_dict(value):
         return value
     if not isinstance(value, Mapping):
@@ -199,8 +198,10 @@ def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
 
 
 def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Keys without ``module.`` segments (DataParallel puts them anywhere) and without segments that
-    all keys share."""
+    """Strip ``module.`` segments from keys, and segments that all keys share.
+
+    DataParallel puts ``module.`` anywhere.
+    """
     names = {key: [part for part in key.split(".") if part != "module"] for key in tensors}
     while (
         len(names) > 1
@@ -253,8 +254,10 @@ class _ScriptObject:
 
 
 class _Maker:
-    """A function that a pickle may call and cannot alter: BUILD could set attributes of a plain
-    one."""
+    """A function that a pickle may call and cannot alter.
+
+    BUILD could set attributes of a plain one.
+    """
 
     __slots__ = ("_make",)
 
@@ -365,8 +368,7 @@ class _Archive:
         self.storages: dict[str, Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that hangs on the root module, by its path of attribute names: the state
-        dict's keys."""
+        """Return every tensor of the root module by its path of attribute names."""
         order = f"{self.folder}/byteorder"
         if order in self.archive.namelist() and self.read(order) != b"little":
             raise ValueError("its numbers are big-endian; save it on a little-endian machine")
@@ -398,8 +400,10 @@ class _Archive:
         return found
 
     def tensor(self, view: _View) -> Tensor:
-        """The tensor, checked: inside its storage, and no larger than it (a stride of 0 could claim
-        terabytes)."""
+        """Return the tensor after checking that it is inside its storage and no larger than it.
+
+        A stride of 0 could claim terabytes.
+        """
         shape, strides, (offset,) = (
             _naturals(view.shape),
             _naturals(view.strides),

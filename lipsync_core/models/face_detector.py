@@ -1,5 +1,4 @@
-"""`mini` face detector: an anchor-free pyramid network for boxes and five landmarks, small enough
-to be embedded.
+"""`mini` face detector: a small anchor-free pyramid network for boxes and five landmarks.
 
 A separable residual backbone gives maps at strides 8, 16, 32 and 64; a top-down pyramid (FPN, Lin
 et al. 2017) brings them to one width, and one head shared by all levels (FCOS, Tian et al. 2019)
@@ -40,8 +39,13 @@ class FaceDetectorConfig:
 
 
 class Cells(NamedTuple):
-    """What the network says of A cells, in pixels of its input: ``logits`` (N,A) of the score,
-    ``boxes`` (N,A,4) xyxy, ``points`` (N,A,5,2)."""
+    """Output of the network for A cells, in pixels of its input.
+
+    Attributes:
+        logits: (N,A) of the score.
+        boxes: (N,A,4) xyxy.
+        points: (N,A,5,2).
+    """
 
     logits: Tensor
     boxes: Tensor
@@ -56,8 +60,10 @@ def _conv(
 
 
 class Separable(nn.Module):
-    """Depthwise then pointwise convolution, (N,C,H,W) -> (N,D,H/stride,W/stride), residual where
-    the shapes agree."""
+    """Depthwise then pointwise convolution, residual if the shapes agree.
+
+    (N,C,H,W) -> (N,D,H/stride,W/stride).
+    """
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -66,13 +72,16 @@ class Separable(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the layers."""
         y = self.pointwise(self.depthwise(x).relu_())
         return (x + y if self.residual else y).relu_()
 
 
 class FaceDetector(nn.Module):
-    """Pictures (N,3,H,W) RGB in [0,1], any H and W >= 1, to `Cells`: those of stride 8 row by row,
-    then 16, 32, 64."""
+    """Map pictures (N,3,H,W) RGB in [0,1], any H and W >= 1, to `Cells`.
+
+    Cells of stride 8 come row by row, then 16, 32, 64.
+    """
 
     def __init__(self, config: FaceDetectorConfig) -> None:
         super().__init__()
@@ -112,6 +121,7 @@ class FaceDetector(nn.Module):
         nn.init.constant_(self.score[1].bias, -4.6)  # pyright: ignore[reportArgumentType]
 
     def forward(self, images: Tensor) -> Cells:
+        """Run the layers."""
         return self.look(images * 2 - 1)
 
     def look(self, x: Tensor, *, levels: int = len(STRIDES)) -> Cells:
@@ -161,9 +171,11 @@ def cell_centres(
 
 
 def _decode(score: Tensor, shape: Tensor, stride: int) -> Cells:
-    """Maps (N,1,h,w) and (N,14,h,w) of one level to `Cells`: centre and points count strides from
-    the cell's centre, sizes are logarithms. float32, because bfloat16 cannot hold a coordinate past
-    256 px."""
+    """Convert the maps (N,1,h,w) and (N,14,h,w) of one level to `Cells`.
+
+    Center and points count strides from the cell's center, sizes are logarithms. float32, because
+    bfloat16 cannot hold a coordinate past 256 px.
+    """
     n, _, h, w = score.shape
     centres = cell_centres(h, w, stride=stride, device=score.device)
     raw = shape.float().flatten(2).mT  # (N, h*w, 14)

@@ -1,6 +1,6 @@
-"""BiSeNet for face parsing: what each pixel of a portrait shows (Yu et al., ECCV 2018: "BiSeNet:
-Bilateral Segmentation Network for Real-time Semantic Segmentation").
+"""BiSeNet for face parsing: a label for each pixel of a portrait.
 
+Yu et al., ECCV 2018: "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation".
 The shape and the parameter names are those of zllrunning/face-parsing.PyTorch (model.py), whose
 ``79999_iter.pth`` loads strictly: the paper's context path on a ResNet-18, without its spatial
 path, in place of which that network's own features at an eighth of the side are fused.
@@ -41,6 +41,7 @@ class ConvNorm(nn.Sequential):
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(cout)))
 
     def forward(self, input: Tensor) -> Tensor:
+        """Run the layers."""
         return super().forward(input).relu_()
 
 
@@ -65,6 +66,7 @@ class Residual(nn.Sequential):
         )
 
     def forward(self, input: Tensor) -> Tensor:
+        """Run the layers."""
         *layers, shortcut = self
         x = input
         for layer in layers:
@@ -112,6 +114,7 @@ class Refinement(nn.Sequential):
         )
 
     def forward(self, input: Tensor) -> Tensor:
+        """Run the layers."""
         conv, *gate = self
         x = conv(input)
         weight = x.mean((2, 3), keepdim=True)
@@ -154,6 +157,7 @@ class Fusion(nn.Module):
         self.conv2 = nn.Conv2d(cin // 4, cin, 1, bias=False)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        """Run the layers."""
         x = self.convblk(torch.cat([detail, context], 1))
         weight = self.conv2(self.conv1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
         return x + x * weight
@@ -174,11 +178,10 @@ class FaceParsing(nn.Module):
         self.conv_out32 = _head(config.width, config.width // 2, config.labels)
 
     def cells(self, pixels: Tensor) -> Tensor:
-        """Logits (N,19,h,w) at an eighth, rounded up, of the height and width of portraits
-        ``pixels`` (N,3,H,W) RGB in [0,1].
+        """Return logits (N,19,h,w) of portraits ``pixels`` (N,3,H,W) RGB in [0,1].
 
-        The centres of the corner cells are those of the corner pixels (align_corners), as in
-        training.
+        h and w are an eighth, rounded up, of height and width. The centers of the corner cells are
+        those of the corner pixels (align_corners), as in training.
         """
         mean, spread = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _SPREAD))
         eighth, context = self.cp((pixels - mean) / spread)

@@ -291,7 +291,7 @@ def pull(
     wanted = entry.sha256 or _recorded(entry)
     if wanted is None and not allow_unverified:
         raise WeightsError(
-            f"{name} is unverified: nobody we trust has published its sha256; "
+            f"{name} is unverified: no source we trust has published its sha256; "
             f"`{_pull_command(entry)}` takes it as it "
             "is and records the hash"
         )
@@ -341,7 +341,7 @@ def _fetch(
                 _check_hash(Path(fetched), wanted)
             return Path(fetched)
         except Exception as error:
-            if stopped:  # whoever hears of the progress wants no more of it
+            if stopped:  # on_progress raised: the caller wants no more of it
                 raise stopped[0] from None
             # the errors of a broken line belong to whichever HTTP library the Hub client uses
             log.info("%s: %r", url, error)

@@ -1,10 +1,9 @@
-"""The Inception network of the Frechet Inception Distance (Heusel et al. 2017), as pytorch-fid
-carries it in PyTorch.
+"""The Inception network of the Frechet Inception Distance, as pytorch-fid has it.
 
-Inception v3 (Szegedy et al. 2016) with the weights that TensorFlow published on 2015-12-05. It
-differs from torchvision's network in its pooling branches, which changes every feature. Parameter
-names are those of the public file ``pt_inception-2015-12-05-6726825d.pth``, so that it loads
-strictly.
+Frechet Inception Distance: Heusel et al. 2017. Inception v3 (Szegedy et al. 2016) with the weights
+that TensorFlow published on 2015-12-05. It differs from torchvision's network in its pooling
+branches, which changes every feature. Parameter names are those of the public file
+``pt_inception-2015-12-05-6726825d.pth``, so that it loads strictly.
 """
 
 from collections import OrderedDict
@@ -23,8 +22,12 @@ _MINIMUM_SIZE = 75  # px: below this the last blocks have no pixel left
 
 @dataclass(frozen=True, slots=True)
 class InceptionConfig:
-    """The defaults are the public file's: ``size`` px is the side that every image is stretched to,
-    ``classes`` the width of the classifier, which the file holds and the distance does not use."""
+    """Shape of the network; the defaults are the public file's.
+
+    Attributes:
+        size: px of the side to which every image is stretched.
+        classes: width of the classifier, which the file holds and the distance does not use.
+    """
 
     size: int = 299
     classes: int = 1008
@@ -49,8 +52,7 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """One way through a block: a pooling, convolutions in a row, and at the end all of ``heads``
-    beside one another."""
+    """One path through a block: a pooling, convolutions in a row, then parallel ``heads``."""
 
     row: tuple[_Layer, ...] = ()
     heads: tuple[_Layer, ...] = ()
@@ -73,6 +75,7 @@ class NormConv(nn.Sequential):
         super().__init__(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels, eps=1e-3)))
 
     def forward(self, input: Tensor) -> Tensor:
+        """Run the layers."""
         return F.relu(super().forward(input), inplace=True)
 
 
@@ -98,6 +101,7 @@ class Mixed(nn.Module):
         self.add_module(layer.name, conv)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Run the layers."""
         outputs: list[Tensor] = []
         for path in self.paths:
             y = _pooled(x, path.pool)

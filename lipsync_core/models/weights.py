@@ -141,7 +141,7 @@ def save_model(
         with atomic_write(Path(path)) as part:
             part.write_bytes(
                 save(tensors, {"lipsync": header.to_json()})
-            )  # its own writer lets nobody else read the file
+            )  # its own writer makes a file that other users cannot read
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path} cannot be written ({error}); make room, or give a folder that is there"
@@ -359,7 +359,7 @@ def convert_checkpoint(source: str | Path, target: str | Path) -> Header:
 
 def _unknown_licence(kind: str) -> str:
     if kind not in PUBLIC:
-        return "not stated by the file; ask whoever trained it"
+        return "not stated by the file; ask its author"
     public = hub.HUB[
         {"fid_inception": "fid-inception"}.get(kind, kind if kind in hub.HUB else "wav2lip")
     ]

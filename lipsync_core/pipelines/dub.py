@@ -118,7 +118,7 @@ class DubReport:
         return json.dumps({**values, "out": str(self.out), "fps": str(self.fps)})
 
 
-def dub(  # noqa: PLR0913 - the one function of the API that takes every choice by keyword
+def dub(  # noqa: PLR0913
     face: Path | str,
     audio: Speech | Sequence[tuple[Speech, str | FaceTrack]],
     out: Path | str,

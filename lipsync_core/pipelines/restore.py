@@ -348,7 +348,7 @@ def restorer_for(
 def _licence(architecture: str, *, named: bool) -> str:
     public = hub.HUB.get(architecture.lower())
     if public is None:
-        return "not stated by the file; ask whoever trained it"
+        return "not stated by the file; ask its author"
     return (
         public.licence
         if named

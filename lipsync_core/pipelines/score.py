@@ -154,7 +154,7 @@ def explain_score(score: SyncScore, fps: Fraction) -> str:
     return f"sound is {round(frames, 1):g} {plural} {way} ({abs(score.offset_ms):.0f} ms)"
 
 
-def score(
+def score(  # noqa: PLR0913
     video: Path | str,
     audio: Path | str | Audio | None = None,
     *,

@@ -98,7 +98,7 @@ class Cluster:
             raise ValueError(f"{self.workers} workers; wanted at least 1")
 
 
-def run_jobs(
+def run_jobs(  # noqa: PLR0913
     jobs: Sequence[Job],
     prepare: Callable[[], Work],
     results: Path,

@@ -11,6 +11,7 @@ class WarningLog:
         self._log = log
 
     def __call__(self, message: str) -> None:
+        """Log and keep ``message``, unless it was given before."""
         if message not in self.messages:
             self.messages.append(message)
             self._log.warning("%s", message)

@@ -129,7 +129,7 @@ class DubDraw:
         TrainingError: the expert takes more frames than ``frames``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         clips: Sequence[Clip],
         *,

@@ -1,5 +1,7 @@
-"""A named run is a small TOML file, read strictly into a frozen config; a run's folder remembers
-it."""
+"""A named run is a small TOML file, read strictly into a frozen config.
+
+A run's folder remembers it.
+"""
 
 import dataclasses
 import json
@@ -16,8 +18,9 @@ _RECIPE = "recipe"  # key of settings.json
 
 
 def read_settings(path: str | Path, kind: type[S]) -> S:
-    """The frozen dataclass ``kind`` as the TOML file ``path`` fills it; fields that are left out
-    take their defaults.
+    """The frozen dataclass ``kind`` as the TOML file ``path`` fills it.
+
+    Fields that are left out take their defaults.
 
     TrainingError for a file that is missing or no TOML and for unknown, missing, ill-typed or
     impossible values.
@@ -61,7 +64,7 @@ def load_settings(out: Path, kind: type[S]) -> S:
 
 
 def read_recipe(out: Path) -> str | None:
-    """Return the name of the recipe that the run in ``out`` follows, None for runs older than it."""
+    """Return the name of the recipe of the run in ``out``, None for older runs."""
     try:
         return json.loads((out / "settings.json").read_text(encoding="utf-8")).get(_RECIPE)
     except (OSError, ValueError, AttributeError):
@@ -105,7 +108,8 @@ def save_settings(
                 f"{key} was {then.get(key)} and is {now.get(key)}" for key in changed
             )
             raise TrainingError(
-                f"{run} holds a run with other settings ({differences}); take another folder, or delete "
+                f"{run} holds a run with other settings ({differences}); take another folder, or "
+                "delete "
                 f"{path.relative_to(run).as_posix()} to go on with the new ones all the same"
             )
         return

@@ -289,7 +289,7 @@ class ShardWriter:
     def _opened(self) -> tarfile.TarFile:
         self._part = temporary_name(self._folder / f"{self._count:06}.tar")
         self._file = self._part.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         return self._tar
 
     def _close(self) -> None:

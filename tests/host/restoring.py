@@ -14,17 +14,17 @@ from prepare import prepare_torchvision
 prepare_torchvision()
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import torch
-from safetensors.torch import save_file
-from spandrel.architectures.ESRGAN import ESRGAN
-from spandrel.architectures.GFPGAN import GFPGAN
-from spandrel.architectures.RestoreFormer import RestoreFormer
-from torch import Tensor, nn
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from spandrel.architectures.ESRGAN import ESRGAN  # noqa: E402
+from spandrel.architectures.GFPGAN import GFPGAN  # noqa: E402
+from spandrel.architectures.RestoreFormer import RestoreFormer  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
-from lipsync_core.errors import WeightsError
-from lipsync_core.image.affine import FFHQ
-from lipsync_core.pipelines.restore import SIZE, Restore, load_restorer, restored
-from lipsync_core.types import FaceTrack, Frames
+from lipsync_core.errors import WeightsError  # noqa: E402
+from lipsync_core.image.affine import FFHQ  # noqa: E402
+from lipsync_core.pipelines.restore import SIZE, Restore, load_restorer, restored  # noqa: E402
+from lipsync_core.types import FaceTrack, Frames  # noqa: E402
 
 
 def saved(folder: Path) -> dict[str, Path]:

@@ -403,7 +403,7 @@ def test_silence_keeps_the_mouth(pair: Path, tmp_path: Path) -> None:
 
 
 def test_what_does_not_go_together_is_refused(pair: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 .*speakers"):
+    with pytest.raises(ValueError, match=r"2 .*speakers"):
         dub(pair, [(SPEECH, "left"), (SPEECH, "right")], tmp_path / "x.mp4", speakers="auto")
     with pytest.raises(ValueError, match="photo"):
         dub(ASTRONAUT, SPEECH, tmp_path / "x.mp4", speakers="auto")

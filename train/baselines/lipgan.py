@@ -1,8 +1,9 @@
 """Train the baseline LipGAN: L1, and a discriminator that learns beside the generator whether face
 and sound agree.
 
-    python -m train.baselines.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain python -m
-    train.baselines.lipgan train/configs/lipgan.toml SHARDS runs/lipgan --start runs/pretrain/best.pt
+    python -m train.baselines.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain
+    python -m train.baselines.lipgan train/configs/lipgan.toml SHARDS runs/lipgan \\
+        --start runs/pretrain/best.pt
 
 The shards must hold the sound itself, as those of train.prepare do. The same command goes on where
 a run was stopped.
@@ -126,7 +127,8 @@ def begin_with(model: LipGAN, name: str) -> None:
         model.load_state_dict(start.state_dict())
     except RuntimeError as error:
         raise TrainingError(
-            f"{name} holds another network than this run's; set network, or start from another: {error}"
+            f"{name} holds another network than this run's; set network, or start from another: "
+            f"{error}"
         ) from error
 
 
@@ -143,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         if world.is_main:
             save_settings(args.out, settings, recipe="lipgan")
             keep_arguments(args)
-        beside = ", and two for each where the discriminator hears other clips' sound"
+        beside = ", and two for each where the discriminator gets other clips' sound"
         check_divisible(
             settings.batch,
             "frames",
@@ -220,7 +222,10 @@ def main(argv: list[str] | None = None) -> None:
         def evaluate(step: int) -> Evaluation:
             return score_generator(average, strangers, judge)
 
-        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        about = (
+            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
+            f"{world.device}"
+        )
         done = run_training(
             learn,
             loader,

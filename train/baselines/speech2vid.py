@@ -69,7 +69,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.references < 1 or self.batch < 1 or self.batch % self.references:
             raise ValueError(
-                f"references {self.references}, batch {self.batch}; wanted 1 or more, and a batch that is a multiple"
+                f"references {self.references}, batch {self.batch}; wanted 1 or more, and a batch "
+                "that is a multiple"
             )
 
 
@@ -142,7 +143,10 @@ def main(argv: list[str] | None = None) -> None:
             return score_generator(average, strangers, judge)
 
         parts = {"model": model, "average": average, "optimiser": optimiser}
-        about = f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on {world.device}"
+        about = (
+            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
+            f"{world.device}"
+        )
         done = run_training(
             learn,
             loader,

@@ -27,7 +27,8 @@ _SHEET, _COLUMNS, _TILE = 48, 12, 96  # pictures of a contact sheet, and px of e
 _BINS, _WIDTH, _HEIGHT = 24, 360, 120  # of a histogram
 _NAMED = 8  # sources named beside a reason
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222}\n"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;"
+    "color:#222}\n"
     "table{border-collapse:collapse}"
     "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}\n"
     "td:first-child,th:first-child,td.text{text-align:left}"

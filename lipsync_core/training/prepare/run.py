@@ -48,7 +48,7 @@ class Splitting:
         return {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
 
 
-def prepare(
+def prepare(  # noqa: PLR0913
     root: Path,
     out: Path,
     *,

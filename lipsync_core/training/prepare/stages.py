@@ -117,7 +117,7 @@ class _Stretch:
     portrait: Tensor | None = None
 
 
-def _prepared(source: Source, job: Preparing, detector: Detector, scorer: Scorer) -> dict[str, Any]:
+def _prepared(source: Source, job: Preparing, detector: Detector, scorer: Scorer) -> dict[str, Any]:  # noqa: C901
     settings, path = job.settings, job.root / source.name
     parts = job.out / PARTS / source.key
     shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed

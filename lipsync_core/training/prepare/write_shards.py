@@ -80,7 +80,7 @@ def is_there(out: Path) -> Callable[[Outcome], bool]:
     return there
 
 
-def gather(
+def gather(  # noqa: PLR0913
     out: Path,
     outcomes: Sequence[Outcome],
     settings: Settings,
