@@ -18,9 +18,11 @@ class Stateful(Protocol):
 
     def state_dict(self) -> Any:
         """Return the state."""
+        ...
 
     def load_state_dict(self, state_dict: Any, /) -> Any:
         """Take over a state that ``state_dict`` returned."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,11 @@ class Batches(Protocol[B_co]):
 
     def state_dict(self) -> Any:
         """Return the position."""
+        ...
 
     def load_state_dict(self, state_dict: Any, /) -> Any:
         """Continue from a position that ``state_dict`` returned."""
+        ...
 
 
 class Draws(Generic[B]):
