@@ -171,8 +171,8 @@ class Detections:
         points: (F,5,2) right eye, left eye, nose, right and left mouth corner in px (the person's
             right, so image-left first).
         scores: (F,) in [0,1].
-        dense: (F,K,2) landmarks in px, in the layout given by K (``blend.outlines.LAYOUTS``); None
-            without landmarks.
+        dense: (F,K,2) landmarks in px, in the layout given by K (``blend.landmark_masks.LAYOUTS``);
+            None without landmarks.
     """
 
     boxes: Tensor
@@ -201,8 +201,8 @@ class FaceTrack:
         visible: (N,) bool.
         start: Clip index of the first frame.
         scene: Clip index of the first frame of the track's scene.
-        dense: (N,K,2) landmarks in px, in the layout given by K (``blend.outlines.LAYOUTS``); None
-            without landmarks.
+        dense: (N,K,2) landmarks in px, in the layout given by K (``blend.landmark_masks.LAYOUTS``);
+            None without landmarks.
         dense_scores: (N,) in [0,1], the landmark network's confidence in each frame; None when
             unknown. Scores without ``dense`` mean that landmarks were searched for and mostly not
             found.

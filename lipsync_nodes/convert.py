@@ -177,7 +177,7 @@ def boxes_by_frame(value: Any) -> list[Tensor]:
 
 
 def _boxes(items: Sequence[Any]) -> Tensor:
-    rows_by_scene: list[list[float]] = []
+    rows: list[list[float]] = []
     for item in items:
         try:
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
@@ -189,8 +189,8 @@ def _boxes(items: Sequence[Any]) -> Tensor:
             raise ValueError(
                 f"a bounding box is {item!r}; wanted finite numbers, width and height above 0"
             )
-        rows_by_scene.append([x, y, x + width, y + height])
-    return torch.tensor(rows_by_scene, dtype=torch.float32).reshape(-1, 4)
+        rows.append([x, y, x + width, y + height])
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
 
 
 def bounding_boxes(tracks: Sequence[FaceTrack], count: int) -> list[list[dict[str, Any]]]:

@@ -166,8 +166,16 @@ class Pupil(nn.Module):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Footage:
-    """What batches are drawn from: clips, how likely each is, what a teacher that looks at
-    ``window`` frames ``audio_embedding`` of the i-th (see ``hearing``), and photographs (N,C,C,3).
+    """Source of the batches.
+
+    Attributes:
+        clips: the clips to learn from.
+        weights: probability of each clip.
+        audio_embedding: returns the teacher's embeddings of a clip's sound, by its number; see
+            ``hearing``.
+        window: frames that the teacher looks at.
+        photographs: (N,C,C,3) uint8, None without any.
+        settings: settings of the run.
     """
 
     clips: Sequence[Clip]

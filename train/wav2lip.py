@@ -23,8 +23,11 @@ from torch import Tensor, nn
 from lipsync_core.audio.features import MelFeatures
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.precision import Precision
-from lipsync_core.models.quality_discriminator import WAV2LIP_DISCRIMINATOR, QualityDiscriminator
-from lipsync_core.models.quality_discriminator import config_for_size as seeing
+from lipsync_core.models.quality_discriminator import (
+    WAV2LIP_DISCRIMINATOR,
+    QualityDiscriminator,
+    config_for_size,
+)
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
 from lipsync_core.models.wav2lip import (
     LARGER,
@@ -347,7 +350,7 @@ def main(argv: list[str] | None = None) -> None:
         _initialize(model, expert, settings, args)
         model.to(world.device, memory_format=torch.channels_last)
         average = copy.deepcopy(model).eval()
-        critic = QualityDiscriminator(seeing(WAV2LIP_DISCRIMINATOR, settings.size))
+        critic = QualityDiscriminator(config_for_size(WAV2LIP_DISCRIMINATOR, settings.size))
         critic.to(world.device, memory_format=torch.channels_last)
         switch = Switch(settings.sync_below is None)
 

@@ -64,7 +64,7 @@ class FaceParser:
             size: Side of the result in px; None for S.
 
         Returns:
-            (N,19,size,size) probability of each of ``blend.parsing.LABELS``, on the pixels' device.
+            (N,19,size,size) probability of each of ``parser_masks.LABELS``, on the pixels' device.
         """
         looked = F.interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True)
         whole = torch.eye(2, 3, device=pixels.device, dtype=pixels.dtype)
@@ -86,7 +86,7 @@ class FaceParser:
             size: Side of the crops in px.
 
         Returns:
-            (N,19,size,size) probability of each of ``blend.parsing.LABELS``.
+            (N,19,size,size) probability of each of ``blend.parser_masks.LABELS``.
         """
         device = frames.pixels.device
         points, placed = points.to(device, torch.float32), placed.to(device, torch.float32)

@@ -212,11 +212,11 @@ def find_reference_tracks(
     seconds or less gives none at all.
 
     Args:
-        detections: Faces of every frame, from ``faces.s3fd.syncnet_detector`` to match the
+        detections: Faces of every frame, from ``faces.detector_s3fd.syncnet_detector`` to match the
             protocol.
-        cuts: (N,) bool, frames that begin a shot, as ``faces.scenes.scene_cuts`` finds them. The
-            reference uses PySceneDetect's ContentDetector, which cuts in other places when a shot
-            is short or dark.
+        cuts: (N,) bool, frames that begin a shot, as ``faces.shot_boundaries.find_cuts`` finds
+            them. The reference uses PySceneDetect's ContentDetector, which cuts in other places
+            when a shot is short or dark.
 
     Returns:
         The tracks, in the order of their shots.

@@ -57,7 +57,7 @@ def copy_openings(openings: Tensor) -> Tensor:
         openings: (M,) openings of the source.
 
     Returns:
-        (M,) its own openings at the wrong time, as ``evaluation.baselines.copied_mouth`` draws
+        (M,) its own openings at the wrong time, as ``evaluation.baselines.copy_mouth`` draws
         them.
     """
     return openings.roll(-(len(openings) // 2))

@@ -21,7 +21,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from ..faces.tracking import track_window as seen
+from ..faces.tracking import track_window
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_frames
 from ..runtime.intervals import true_runs
@@ -129,7 +129,7 @@ def meter_tracks(
     meters = [SyncMeter(scorer, audio, sound=sound, search=search) for _ in tracks]
     for chunk in frames:
         for track, meter in zip(tracks, meters, strict=True):
-            part = seen(track, chunk.start, chunk.pixels.shape[0])
+            part = track_window(track, chunk.start, chunk.pixels.shape[0])
             if part.visible.any():
                 here = part.visible
                 matrices = crop_to_frame(

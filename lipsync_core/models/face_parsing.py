@@ -164,7 +164,7 @@ class Fusion(nn.Module):
 
 
 class FaceParsing(nn.Module):
-    """How likely each of the 19 labels of ``blend.parsing.LABELS`` is at each pixel."""
+    """How likely each of the 19 labels of ``blend.parser_masks.LABELS`` is at each pixel."""
 
     def __init__(self, config: FaceParsingConfig) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ class SyncNet(nn.Module):
         )
 
     def embed_audio(self, mfcc: Tensor) -> Tensor:
-        """Embed (N,1,13,20) of ``audio.mfcc`` as (N,1024).
+        """Embed (N,1,13,20) of ``audio.features.mfcc`` as (N,1024).
 
         The vectors are not normalized: their lengths are in the hundreds.
         """

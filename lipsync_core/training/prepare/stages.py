@@ -308,7 +308,7 @@ def _print(stretch: _Stretch, mel: Tensor) -> npt.NDArray[np.float16]:
     """Return the print that identifies a clip.
 
     Small pictures and a small spectrogram, each without its mean and of length 1, and the
-    histograms of ``faces.likeness``.
+    histograms of ``faces.similarity``.
     """
     assert stretch.portrait is not None
     pictures = torch.cat([each - each.mean() for each in stretch.small])
