@@ -99,6 +99,8 @@ def _api_node(node: Json, ends: Mapping[int, list[Any]]) -> Json:
     slots = node.get("inputs", [])
     widgets = [slot["name"] for slot in slots if "widget" in slot]
     inputs = dict(zip(widgets, node.get("widgets_values", []), strict=False))
+    buttons = {slot["name"] for slot in slots if slot["type"] == "IMAGEUPLOAD"}
+    inputs = {name: value for name, value in inputs.items() if name not in buttons}
     inputs |= {slot["name"]: ends[slot["link"]] for slot in slots if slot["link"] in ends}
     return {"class_type": node["type"], "inputs": inputs}
 
