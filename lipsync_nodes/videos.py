@@ -57,12 +57,18 @@ class VideoSource:
         """Whether it is a file of the user, so that its face tracks are worth caching."""
         return self.sound == self.path
 
-    def audio(self, start: Fraction = Fraction(0), end: Fraction | None = None) -> Audio:
+    def audio(
+        self,
+        start: Fraction = Fraction(0),
+        end: Fraction | None = None,
+        track: int | None = None,
+    ) -> Audio:
         """Read its sound, with its own rate and channels.
 
         Args:
             start: Begin, in seconds after the start of the cut.
             end: End, in seconds after the start of the cut; None for the end of the cut.
+            track: Number of the file's sound track, from 1; None for the default one.
 
         Raises:
             MediaError: It has no sound.
@@ -78,7 +84,7 @@ class VideoSource:
             ends = [
                 at for at in (self.end, None if end is None else self.start + end) if at is not None
             ]
-            sound = _read(self.sound, self.start + start, min(ends, default=None))
+            sound = _read(self.sound, self.start + start, min(ends, default=None), track)
         if not sound.samples.shape[1]:
             raise MediaError(f"there is no sound from {float(start):g} s on; begin earlier")
         return sound
@@ -123,11 +129,11 @@ def video_source(video: Any) -> VideoSource:
     return known
 
 
-def _read(path: Path, start: Fraction, end: Fraction | None) -> Audio:
-    rate = probe_sound(path).rate
+def _read(path: Path, start: Fraction, end: Fraction | None, track: int | None) -> Audio:
+    rate = probe_sound(path, track).rate
     first = round(start * rate)
     stop = None if end is None else max(first, round(end * rate))
-    return read_audio(path, rate=None, mono=False, start=first, stop=stop)
+    return read_audio(path, rate=None, mono=False, start=first, stop=stop, track=track)
 
 
 def _trimmed(path: Path, video: Any) -> VideoSource:

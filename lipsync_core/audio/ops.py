@@ -1,13 +1,15 @@
 """Resample, mix, shift and trim sound held in memory."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 
 from ..types import Audio
+
+_BLOCK = 4096  # samples whose level is measured together
 
 
 def resample(audio: Audio, rate: int) -> Audio:
@@ -38,9 +40,26 @@ def resample(audio: Audio, rate: int) -> Audio:
     )
 
 
-def mix_to_mono(audio: Audio) -> Audio:
-    """Return the mean of the channels, (1,T)."""
-    return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
+def mix_to_mono(audio: Audio, warn: Callable[[str], None] = lambda _: None) -> Audio:
+    """Make one channel for the models, in which speech keeps its level.
+
+    Args:
+        audio: the sound; six and eight channels are taken to be 5.1 and 7.1.
+        warn: called if only one channel can be used.
+
+    Returns:
+        (1,T): the mean of the channels that ``useful_channels`` names.
+    """
+    from ..media.channels import useful_channels
+
+    samples = audio.samples
+    if len(samples) == 1:
+        return audio
+    blocks = (block.detach().cpu().float().numpy() for block in samples.split(_BLOCK, dim=1))
+    found = useful_channels(blocks, audio.rate, [""] * len(samples))
+    if found.warning is not None:
+        warn(f"the audio: {found.warning}")
+    return Audio(samples[list(found.indices)].mean(0, keepdim=True), audio.rate)
 
 
 def shift(audio: Audio, delay_s: Fraction) -> Audio:

@@ -7,6 +7,7 @@ from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
 from .mux import AudioSource
 from .output_path import check_output_path, refuse_inputs
 from .remux import shift_audio, suffix_for_copy
+from .sound_tracks import track_used
 from .video_reader import probe, read_coded, read_frames
 from .video_writer import VideoWriter
 
@@ -24,4 +25,5 @@ __all__ = [
     "resample_pyav",
     "shift_audio",
     "suffix_for_copy",
+    "track_used",
 ]

@@ -1,7 +1,8 @@
 """Read sound as float samples on the picture's clock, whole or block by block."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,21 +12,20 @@ import numpy.typing as npt
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 from torch import Tensor
 
 from ..errors import MediaError
 from ..types import Audio
+from .channels import useful_channels
 from .container import (
     Warn,
     decode_sound,
     first_frame_time,
     open_source,
-    path_of_container,
     raise_media_errors,
     warn_once,
 )
+from .sound_tracks import choose_sound
 
 Samples = npt.NDArray[np.float32]  # (C,T)
 
@@ -44,7 +44,7 @@ _LONGEST_GAP = 3600
 
 @dataclass(frozen=True, slots=True)
 class SoundInfo:
-    """Properties of the first sound track of a file.
+    """Properties of a sound track of a file.
 
     Attributes:
         rate: samples per second.
@@ -59,21 +59,25 @@ class SoundInfo:
     codec: str
 
 
-def probe_sound(src: Path | str) -> SoundInfo:
-    """Return the properties of the first sound track of ``src``.
+def probe_sound(src: Path | str, track: int | None = None) -> SoundInfo:
+    """Return the properties of a sound track of a file.
+
+    Args:
+        src: the file.
+        track: number of the track, from 1; None for the default one.
 
     Raises:
         MediaError: If the file has none or cannot be read.
     """
     with open_source(src) as container:
-        stream = _sound_stream(container)
+        stream = choose_sound(container, track, lambda _: None)
         return SoundInfo(
             stream.rate, stream.channels, stream.layout.name, stream.codec_context.name
         )
 
 
-def first_sample_time(src: Path | str) -> Fraction:
-    """Return when the sound of ``src`` begins, in seconds of the container's clock.
+def first_sample_time(src: Path | str, track: int | None = None) -> Fraction:
+    """Return when a sound track of ``src`` begins, in seconds of the container's clock.
 
     Encoder priming is not counted.
     """
@@ -81,7 +85,7 @@ def first_sample_time(src: Path | str) -> Fraction:
         open_source(src) as container,
         raise_media_errors(Path(src), "the sound cannot be decoded"),
     ):
-        stream = _sound_stream(container)
+        stream = choose_sound(container, track, lambda _: None)
         for frame in decode_sound(container, stream, lambda _: None):
             if frame.pts is not None and frame.time_base is not None:
                 return frame.pts * frame.time_base
@@ -95,9 +99,10 @@ def read_audio(
     mono: bool = True,
     start: int = 0,
     stop: int | None = None,
+    track: int | None = None,
     on_warning: Warn | None = None,
 ) -> Audio:
-    """Read the first sound track of an audio or video file.
+    """Read a sound track of an audio or video file.
 
     Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: when the sound
     begins): a track that begins later is preceded by silence, earlier sound is cut, encoder priming
@@ -106,9 +111,12 @@ def read_audio(
     Args:
         src: the file.
         rate: sample rate in Hz; None for the file's own.
-        mono: return the mean of the channels.
+        mono: return one channel for the models: the center of 5.1 and 7.1, else the mean, without
+            channels that are silent or cancel it (see ``useful_channels``; decided by the beginning
+            of the track, whatever part of it is read).
         start: first sample, at the output rate.
         stop: end (exclusive) at the output rate; it may lie past the end.
+        track: number of the file's sound track, from 1; None for the default one.
         on_warning: called with each warning.
 
     Returns:
@@ -121,9 +129,9 @@ def read_audio(
         raise ValueError(
             f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop"
         )
-    info = probe_sound(src)
+    info = probe_sound(src, track)
     blocks = read_audio_blocks(
-        src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning
+        src, rate=rate, mono=mono, start=start, stop=stop, track=track, on_warning=on_warning
     )
     return Audio(torch.from_numpy(_joined(blocks, 1 if mono else info.channels)), rate or info.rate)
 
@@ -151,11 +159,12 @@ def read_audio_blocks(
     mono: bool = False,
     start: int = 0,
     stop: int | None = None,
+    track: int | None = None,
     on_warning: Warn | None = None,
 ) -> Iterator[Samples]:
     """Yield the samples of ``read_audio`` as blocks (C,T) in order, in bounded memory."""
-    path = Path(src)
-    native = probe_sound(path).rate
+    path, warn = Path(src), warn_once(on_warning)
+    native = probe_sound(path, track).rate
     rate = rate or native
     ratio = Fraction(rate, native)
     # The filter is heard for `reach` native samples to either side. Beginning at a multiple of the
@@ -164,15 +173,27 @@ def read_audio_blocks(
     reach = 0 if rate == native else 128 * max(1, math.ceil(1 / ratio))
     begin = max(0, math.floor(start / ratio) - reach) // ratio.denominator * ratio.denominator
     end = None if stop is None else math.ceil(stop / ratio) + reach
-    blocks = trim_blocks(
-        _placed(path, begin, warn_once(on_warning)), 0, None if end is None else end - begin
-    )
+    blocks = trim_blocks(_placed(path, track, begin, warn), 0, None if end is None else end - begin)
     if mono:
-        blocks = (block.mean(axis=0, keepdims=True) for block in blocks)
+        useful = list(_useful_channels(path, track, warn))
+        blocks = (block[useful].mean(axis=0, keepdims=True) for block in blocks)
     done = int(begin * ratio)
     return trim_blocks(
         resample_blocks(blocks, native, rate), start - done, None if stop is None else stop - done
     )
+
+
+def _useful_channels(path: Path, track: int | None, warn: Warn) -> tuple[int, ...]:
+    with open_source(path) as container:
+        stream = choose_sound(container, track, lambda _: None)
+        rate, names = stream.rate, [channel.name for channel in stream.layout.channels]
+    if len(names) == 1:
+        return (0,)
+    with closing(_decoded(path, track, 0, None, lambda _: None)) as decoded:
+        found = useful_channels((samples for _, samples, _ in decoded), rate, names)
+    if found.warning is not None:
+        warn(f"{path.name}: {found.warning}")
+    return found.indices
 
 
 def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -204,7 +225,7 @@ def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> 
         channels = channels or [_resampler(to_rate) for _ in whole]
         for at in range(0, whole.shape[1], _BLOCK):
             block = whole[:, at : at + _BLOCK]
-            frames = [_mono_frame(row, from_rate, taken) for row in block]
+            frames = [make_audio_frame(row[None], from_rate, taken, "mono") for row in block]
             taken += block.shape[1]
             out = np.stack(
                 [_pull(channel, frame) for channel, frame in zip(channels, frames, strict=True)]
@@ -223,8 +244,20 @@ def _resampler(rate: int) -> AudioResampler:
     return AudioResampler("fltp", "mono", rate, options={"filter_size": "64", "cutoff": "0.95"})
 
 
-def _mono_frame(samples: Samples, rate: int, at: int) -> AudioFrame:
-    frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
+def make_audio_frame(samples: Samples, rate: int, at: int, layout: str) -> AudioFrame:
+    """Make a frame of FFmpeg from samples.
+
+    Args:
+        samples: (C,T).
+        rate: samples per second.
+        at: time of the first sample, counted in samples.
+        layout: FFmpeg's name of the channel layout.
+
+    Returns:
+        The frame; interleaved, because PyAV 18.1 cannot fill eight planar channels.
+    """
+    interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
+    frame = AudioFrame.from_ndarray(interleaved, "flt", layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
     return frame
 
@@ -246,11 +279,11 @@ def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iter
             return
 
 
-def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
+def _placed(path: Path, track: int | None, begin: int, warn: Warn) -> Iterator[Samples]:
     """Yield the track at its own rate from sample ``begin`` of the picture's clock, gaps silent."""
     zero = first_frame_time(path)
     at = begin
-    for time, samples, rate in _decoded(path, begin, zero, warn):
+    for time, samples, rate in _decoded(path, track, begin, zero, warn):
         zero = time if zero is None else zero
         place = math.floor((time - zero) * rate + Fraction(1, 2))
         gap = place - at
@@ -271,11 +304,11 @@ def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
 
 
 def _decoded(
-    path: Path, begin: int, zero: Fraction | None, warn: Warn
-) -> Iterator[tuple[Fraction, Samples, int]]:
+    path: Path, track: int | None, begin: int, zero: Fraction | None, warn: Warn
+) -> Generator[tuple[Fraction, Samples, int], None, None]:
     """Yield (time on the container's clock, samples (C,T), rate) from before ``begin`` on."""
     with open_source(path) as container, raise_media_errors(path, "the sound cannot be decoded"):
-        stream = _sound_stream(container)
+        stream = choose_sound(container, track, warn)
         seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
         if zero is None and stream.start_time is not None and stream.time_base is not None:
             zero = stream.start_time * stream.time_base
@@ -286,7 +319,8 @@ def _decoded(
         ):
             container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
         rate, channels = stream.rate, stream.channels
-        to_float = AudioResampler("fltp", stream.layout, rate)
+        # interleaved: PyAV 18.1 counts nine planes in eight planar channels, and crashes
+        to_float = AudioResampler("flt", stream.layout, rate)
         time: Fraction | None = None
         for frame in decode_sound(container, stream, warn):
             following = zero or Fraction(0) if time is None else time
@@ -298,15 +332,7 @@ def _decoded(
                     "convert it"
                 )
             for part in to_float.resample(frame):
-                yield begins, part.to_ndarray(), rate  # pyright: ignore[reportReturnType]
+                yield begins, part.to_ndarray().reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
             time = begins + Fraction(frame.samples, rate)
         if time is None and begin == 0:
             raise MediaError(f"{path}: no sound could be decoded from its sound track")
-
-
-def _sound_stream(container: InputContainer) -> AudioStream:
-    if not container.streams.audio:
-        raise MediaError(
-            f"{path_of_container(container)}: holds no sound; wanted a file with a sound track"
-        )
-    return container.streams.audio[0]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..audio.ops import frame_count, mix, mix_to_mono, resample
 from ..errors import MediaError
-from ..media import AudioSource, read_audio
+from ..media import AudioSource, probe_sound, read_audio, track_used
 from ..media.clip import Cut
+from ..runtime.paths import same_file
 from ..types import Audio
 
 
@@ -20,11 +21,13 @@ class AudioInputs:
         sources: The files, or audio in memory, as the caller gave them.
         speech: For the model: each source mono at the model's rate.
         output: For the output file: the source, or the mix of several.
+        tracks: Which sound track was read of each file that has several.
     """
 
     sources: tuple[Path | Audio, ...]
     speech: tuple[Audio, ...]
     output: AudioSource
+    tracks: tuple[str, ...] = ()
 
     def count_frames(self, fps: Fraction) -> int:
         """Number of output frames at ``fps``: as many as the longest speech takes."""
@@ -59,55 +62,62 @@ def read_audio_inputs(
         MediaError: A source cannot be read, or has no sound.
         ValueError: Audio in memory holds no finite samples.
     """
-    spans = [(cut.start, cut.end) if source == face else (Fraction(0), None) for source in sources]
-    speech = [
-        _read_speech(source, *span, rate, warn) for source, span in zip(sources, spans, strict=True)
-    ]
-    output = (
-        AudioSource(sources[0], *spans[0])
-        if len(sources) == 1
-        else _mix_sources(sources, spans, warn)
+    parts = [_part_of(source, face, cut) for source in sources]
+    speech = [_read_speech(part, rate, warn) for part in parts]
+    output = parts[0] if len(parts) == 1 else _mix_sources(parts, warn)
+    tracks = [track_used(source, cut.audio_track) for source in sources if isinstance(source, Path)]
+    return AudioInputs(
+        tuple(sources), tuple(speech), output, tuple(track for track in tracks if track)
     )
-    return AudioInputs(tuple(sources), tuple(speech), output)
 
 
-def _read_speech(
-    source: Path | Audio,
-    start: Fraction,
-    end: Fraction | None,
-    rate: int,
-    warn: Callable[[str], None],
-) -> Audio:
-    """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
+def _part_of(source: Path | Audio, face: Path | None, cut: Cut) -> AudioSource:
+    """What is heard of a source: all of it, or the cut if it is the face video itself.
+
+    Raises ValueError for samples that are not finite.
+    """
     if isinstance(source, Audio):
-        AudioSource(source)  # raises ValueError for samples that are not finite
-        speech = resample(mix_to_mono(source), rate)
+        return AudioSource(source)
+    span = (cut.start, cut.end) if same_file(source, face) else ()
+    return AudioSource(source, *span, track=cut.audio_track)
+
+
+def _read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
+    """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
+    if isinstance(part.source, Audio):
+        speech = resample(mix_to_mono(part.source, warn), rate)
     else:
-        first, stop = round(start * rate), None if end is None else round(end * rate)
-        speech = read_audio(source, rate=rate, start=first, stop=stop, on_warning=warn)
-    if speech.samples.shape[1] == 0:
-        name = "the audio" if isinstance(source, Audio) else str(source)
-        raise MediaError(
-            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer "
-            f"one"
+        first, stop = (
+            round(part.start * rate),
+            None if part.stop is None else round(part.stop * rate),
         )
+        speech = read_audio(
+            part.source, rate=rate, start=first, stop=stop, track=part.track, on_warning=warn
+        )
+    if speech.samples.shape[1] == 0:
+        name = "the audio" if isinstance(part.source, Audio) else str(part.source)
+        when = " after the start of the cut" if part.start else ""
+        raise MediaError(f"{name} has no sound{when}; give a longer one")
     return speech
 
 
-def _mix_sources(
-    sources: Sequence[Path | Audio],
-    spans: Sequence[tuple[Fraction, Fraction | None]],
-    warn: Callable[[str], None],
-) -> AudioSource:
-    """All sources at once, held in memory."""
-    tracks = [
-        source
-        if isinstance(source, Audio)
-        else read_audio(source, rate=None, mono=False, on_warning=warn)
-        for source in sources
-    ]
-    parts: list[Audio] = []
-    for track, (start, end) in zip(tracks, spans, strict=True):
-        stop = None if end is None else round(end * track.rate)
-        parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
-    return AudioSource(mix(parts))
+def _mix_sources(parts: Sequence[AudioSource], warn: Callable[[str], None]) -> AudioSource:
+    """All parts at once, held in memory."""
+    return AudioSource(mix([_read_whole(part, warn) for part in parts]))
+
+
+def _read_whole(part: AudioSource, warn: Callable[[str], None]) -> Audio:
+    """A part at its own rate, with all channels."""
+    if isinstance(part.source, Audio):
+        return part.source
+    rate = probe_sound(part.source, part.track).rate
+    first, stop = round(part.start * rate), None if part.stop is None else round(part.stop * rate)
+    return read_audio(
+        part.source,
+        rate=None,
+        mono=False,
+        start=first,
+        stop=stop,
+        track=part.track,
+        on_warning=warn,
+    )

@@ -19,7 +19,7 @@ from ..errors import LipSyncError, MediaError, NoFaceError
 from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
-from ..media import probe, read_audio, shift_audio
+from ..media import probe, read_audio, shift_audio, track_used
 from ..media.clip import Clip, Cut, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
 from ..metrics.sync import score_tracks
@@ -28,6 +28,7 @@ from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
+from ..runtime.paths import same_file
 from ..runtime.prefetch import prefetch
 from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
@@ -74,6 +75,7 @@ class ScoreReport:
             resolution; a scorer's 3 frames at 25 fps are 120 ms in any file.
         tracks: The scores.
         warnings: Warnings for the user.
+        audio_track: Which sound track was scored, of a file with several.
     """
 
     scorer: str
@@ -84,6 +86,7 @@ class ScoreReport:
     scorer_fps: Fraction
     tracks: tuple[TrackScore, ...]
     warnings: tuple[str, ...]
+    audio_track: str | None = None
 
     def to_json(self) -> str:
         """Format the scores as one JSON object.
@@ -91,11 +94,12 @@ class ScoreReport:
         Returns:
             {"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms",
             "distance", "confidence", "search_frames", "uncertainty"}]}; without an offset these are
-            null and "reason" says why.
+            null and "reason" says why. "audio_track" is there if the file has several.
         """
-        return json.dumps(
-            {"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]}
-        )
+        values = {"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]}
+        if self.audio_track is not None:
+            values["audio_track"] = self.audio_track
+        return json.dumps(values)
 
     def best(self) -> TrackScore:
         """Return the track with the least uncertain offset.
@@ -217,8 +221,8 @@ def score(  # noqa: PLR0913
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    span = (cut.start, cut.end) if source == video else (Fraction(0), None)
-    sound = read_judged_audio(source, span, judge, warn)
+    span = (cut.start, cut.end) if same_file(source, video) else (Fraction(0), None)
+    sound = read_judged_audio(source, span, judge, warn, cut.audio_track)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
@@ -227,8 +231,9 @@ def score(  # noqa: PLR0913
         found = _score_exact(footage, sound, judge, finding, target, say)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = source if isinstance(source, Path) and audio is not None else None
+    used = track_used(source, cut.audio_track) if isinstance(source, Path) else None
     return ScoreReport(
-        judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages)
+        judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages), used
     )
 
 
@@ -263,6 +268,7 @@ def shift_sound(
     fps: Fraction,
     *,
     audio: Path | str | None = None,
+    track: int | None = None,
     overwrite: bool = False,
     on_warning: Callable[[str], None] | None = None,
 ) -> None:
@@ -276,6 +282,7 @@ def shift_sound(
         offset_frames: Frames by which the audio is delayed; below 0: earlier.
         fps: Rate of these frames.
         audio: File to take the audio from; None for the video's own.
+        track: Number of the sound track, from 1; None for the default one.
         overwrite: Whether ``out`` may be replaced.
         on_warning: Called with each warning.
 
@@ -283,7 +290,9 @@ def shift_sound(
         MediaError: If a file cannot be read or written.
     """
     delay = offset_frames / Fraction(fps)
-    shift_audio(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
+    shift_audio(
+        video, out, delay, audio=audio, track=track, overwrite=overwrite, on_warning=on_warning
+    )
 
 
 def read_judged_audio(
@@ -291,6 +300,7 @@ def read_judged_audio(
     span: tuple[Fraction, Fraction | None],
     judge: Scorer,
     warn: Callable[[str], None],
+    track: int | None = None,
 ) -> Audio:
     """Read the audio that a scorer takes: mono, at its sample rate.
 
@@ -299,6 +309,7 @@ def read_judged_audio(
         span: First and last second to read from a file; None for its end.
         judge: The scorer.
         warn: Called with each warning.
+        track: Number of a file's sound track, from 1; None for the default one.
 
     Returns:
         The audio.
@@ -307,7 +318,7 @@ def read_judged_audio(
         MediaError: If it is shorter than one window of the scorer.
     """
     if isinstance(source, Audio):
-        path, sound = "the audio", resample(mix_to_mono(source), judge.rate)
+        path, sound = "the audio", resample(mix_to_mono(source, warn), judge.rate)
     else:
         first, stop = (
             round(span[0] * judge.rate),
@@ -315,7 +326,9 @@ def read_judged_audio(
         )
         path, sound = (
             source,
-            read_audio(source, rate=judge.rate, start=first, stop=stop, on_warning=warn),
+            read_audio(
+                source, rate=judge.rate, start=first, stop=stop, track=track, on_warning=warn
+            ),
         )
     seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
     if seconds < wanted:

@@ -84,9 +84,9 @@ def write_sound(
         sound = out.add_stream(codec, rate, layout=layout)
         for _ in range(picture_frames):
             out.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples, np.float32), "fltp", layout
-        )
+        # interleaved, because PyAV 18.1 crashes on eight planar channels
+        interleaved = np.ascontiguousarray(samples.T, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, "flt", layout)
         frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
         frame.pts = 0
         for packet in [*sound.encode(frame), *sound.encode(None)]:
