@@ -20,7 +20,7 @@ from .channels import useful_channels
 from .container import (
     Warn,
     decode_sound,
-    first_frame_time,
+    first_frame_audio_time,
     open_source,
     raise_media_errors,
     warn_once,
@@ -281,7 +281,7 @@ def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iter
 
 def _placed(path: Path, track: int | None, begin: int, warn: Warn) -> Iterator[Samples]:
     """Yield the track at its own rate from sample ``begin`` of the picture's clock, gaps silent."""
-    zero = first_frame_time(path)
+    zero = first_frame_audio_time(path)
     at = begin
     for time, samples, rate in _decoded(path, track, begin, zero, warn):
         zero = time if zero is None else zero
