@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 from torch import Tensor
 
 from ..errors import MediaError
@@ -22,12 +24,16 @@ from .container import (
     decode_sound,
     first_frame_audio_time,
     open_source,
+    path_of_container,
     raise_media_errors,
     warn_once,
 )
+from .sound_ends import padding_begins, promised_end
 from .sound_tracks import choose_sound
 
 Samples = npt.NDArray[np.float32]  # (C,T)
+_Timed = tuple[Fraction, Samples, int]
+"""A block: its time in seconds of the container's clock, its samples, and their rate in Hz."""
 
 _BLOCK = 1 << 16  # samples given to the resampler at once
 # seconds decoded and dropped after a seek: decoders carry state (MP3 reservoir, AAC overlap)
@@ -40,6 +46,10 @@ _SEEKABLE = ("mov,", "matroska", "wav", "flac", "ogg", "mpegts")
 _JITTER = Fraction(1, 50)
 # seconds of silence that a time stamp may ask for; more is taken to be a damaged time stamp
 _LONGEST_GAP = 3600
+# Blocks of a decoder that may follow the end that an edit list states, as the padding of the last
+# packets; if there is more, the statement is wrong.
+_PADDING = 2
+_MISSING = Fraction(1, 10)  # seconds: a sound that ends by more before its promised end is cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,26 @@ def first_sample_time(src: Path | str, track: int | None = None) -> Fraction:
     return Fraction(0)
 
 
+def clock_zero(
+    src: Path | str, track: int | None = None, *, keep_early: bool = False
+) -> Fraction | None:
+    """Return when sample 0 of a file sounds, in seconds of the container's clock.
+
+    Args:
+        src: the file.
+        track: number of its sound track, from 1; None for the default one.
+        keep_early: see ``read_audio``.
+
+    Returns:
+        The time of the first picture, with ``keep_early`` that of the first sound if it is earlier;
+        None without a picture, for the beginning of the sound.
+    """
+    picture = first_frame_audio_time(src)
+    if picture is None or not keep_early:
+        return picture
+    return min(picture, first_sample_time(src, track))
+
+
 def read_audio(
     src: Path | str,
     *,
@@ -100,6 +130,7 @@ def read_audio(
     start: int = 0,
     stop: int | None = None,
     track: int | None = None,
+    keep_early: bool = False,
     on_warning: Warn | None = None,
 ) -> Audio:
     """Read a sound track of an audio or video file.
@@ -117,6 +148,8 @@ def read_audio(
         start: first sample, at the output rate.
         stop: end (exclusive) at the output rate; it may lie past the end.
         track: number of the file's sound track, from 1; None for the default one.
+        keep_early: let sample 0 be the first sound if that comes before the first picture, for a
+            file that is heard without its picture.
         on_warning: called with each warning.
 
     Returns:
@@ -131,7 +164,14 @@ def read_audio(
         )
     info = probe_sound(src, track)
     blocks = read_audio_blocks(
-        src, rate=rate, mono=mono, start=start, stop=stop, track=track, on_warning=on_warning
+        src,
+        rate=rate,
+        mono=mono,
+        start=start,
+        stop=stop,
+        track=track,
+        keep_early=keep_early,
+        on_warning=on_warning,
     )
     return Audio(torch.from_numpy(_joined(blocks, 1 if mono else info.channels)), rate or info.rate)
 
@@ -160,6 +200,7 @@ def read_audio_blocks(
     start: int = 0,
     stop: int | None = None,
     track: int | None = None,
+    keep_early: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Samples]:
     """Yield the samples of ``read_audio`` as blocks (C,T) in order, in bounded memory."""
@@ -173,7 +214,10 @@ def read_audio_blocks(
     reach = 0 if rate == native else 128 * max(1, math.ceil(1 / ratio))
     begin = max(0, math.floor(start / ratio) - reach) // ratio.denominator * ratio.denominator
     end = None if stop is None else math.ceil(stop / ratio) + reach
-    blocks = trim_blocks(_placed(path, track, begin, warn), 0, None if end is None else end - begin)
+    zero = clock_zero(path, track, keep_early=keep_early)
+    blocks = trim_blocks(
+        _placed(path, track, zero, begin, warn), 0, None if end is None else end - begin
+    )
     if mono:
         useful = list(_useful_channels(path, track, warn))
         blocks = (block[useful].mean(axis=0, keepdims=True) for block in blocks)
@@ -279,9 +323,13 @@ def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iter
             return
 
 
-def _placed(path: Path, track: int | None, begin: int, warn: Warn) -> Iterator[Samples]:
-    """Yield the track at its own rate from sample ``begin`` of the picture's clock, gaps silent."""
-    zero = first_frame_audio_time(path)
+def _placed(
+    path: Path, track: int | None, zero: Fraction | None, begin: int, warn: Warn
+) -> Iterator[Samples]:
+    """Yield the track at its own rate from sample ``begin`` after ``zero``, gaps silent.
+
+    ``zero`` is None for the track's own beginning.
+    """
     at = begin
     for time, samples, rate in _decoded(path, track, begin, zero, warn):
         zero = time if zero is None else zero
@@ -305,34 +353,68 @@ def _placed(path: Path, track: int | None, begin: int, warn: Warn) -> Iterator[S
 
 def _decoded(
     path: Path, track: int | None, begin: int, zero: Fraction | None, warn: Warn
-) -> Generator[tuple[Fraction, Samples, int], None, None]:
-    """Yield (time on the container's clock, samples (C,T), rate) from before ``begin`` on."""
+) -> Generator[_Timed, None, None]:
+    """Yield the blocks of a track from before ``begin`` on, without the padding at its end."""
     with open_source(path) as container, raise_media_errors(path, "the sound cannot be decoded"):
         stream = choose_sound(container, track, warn)
-        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
         if zero is None and stream.start_time is not None and stream.time_base is not None:
             zero = stream.start_time * stream.time_base
+        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
         if (
             seconds > _SEEK_FROM
             and zero is not None
             and container.format.name.startswith(_SEEKABLE)
         ):
             container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
-        rate, channels = stream.rate, stream.channels
-        # interleaved: PyAV 18.1 counts nine planes in eight planar channels, and crashes
-        to_float = AudioResampler("flt", stream.layout, rate)
-        time: Fraction | None = None
-        for frame in decode_sound(container, stream, warn):
-            following = zero or Fraction(0) if time is None else time
-            known = frame.pts is not None and frame.time_base is not None
-            begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
-            if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
-                raise MediaError(
-                    f"{path}: rate or channels of the sound change at {float(begins):.2f} s; "
-                    "convert it"
-                )
-            for part in to_float.resample(frame):
-                yield begins, part.to_ndarray().reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
-            time = begins + Fraction(frame.samples, rate)
-        if time is None and begin == 0:
+        blocks, last = _float_blocks(container, stream, zero or Fraction(0), warn), None
+        for time, samples, rate in _without_padding(blocks, padding_begins(container, stream)):
+            yield time, samples, rate
+            last = time + Fraction(samples.shape[1], rate)
+        if last is None and begin == 0:
             raise MediaError(f"{path}: no sound could be decoded from its sound track")
+        promised = promised_end(container, stream)
+        if promised is not None and last is not None and last < promised - _MISSING:
+            warn(
+                f"{path.name}: the sound ends at {float(last):.2f} of the {float(promised):.2f} s "
+                "that its header promises; the file is incomplete"
+            )
+
+
+def _float_blocks(
+    container: InputContainer, stream: AudioStream, following: Fraction, warn: Warn
+) -> Iterator[_Timed]:
+    """Decode from the current position on; blocks without a time follow the one before."""
+    rate, channels = stream.rate, stream.channels
+    # interleaved: PyAV 18.1 counts nine planes in eight planar channels, and crashes
+    to_float = AudioResampler("flt", stream.layout, rate)
+    for frame in decode_sound(container, stream, warn):
+        known = frame.pts is not None and frame.time_base is not None
+        begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
+        if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
+            raise MediaError(
+                f"{path_of_container(container)}: rate or channels of the sound change at "
+                f"{float(begins):.2f} s; convert it"
+            )
+        for part in to_float.resample(frame):
+            yield begins, part.to_ndarray().reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
+        following = begins + Fraction(frame.samples, rate)
+
+
+def _without_padding(blocks: Iterable[_Timed], end: Fraction | None) -> Iterator[_Timed]:
+    """Cut ``blocks`` at ``end``, unless so much follows that it can be no padding."""
+    if end is None:
+        yield from blocks
+        return
+    held: list[_Timed] = []
+    largest = 1
+    for time, samples, rate in blocks:
+        largest = max(largest, samples.shape[1])
+        held.append((time, samples, rate))
+        after = time + Fraction(samples.shape[1], rate) - end
+        if after <= 0 or after * rate > _PADDING * largest:
+            yield from held
+            held.clear()
+    for time, samples, rate in held:
+        kept = max(0, round((end - time) * rate))
+        if kept:
+            yield time, samples[:, :kept], rate

@@ -20,6 +20,7 @@ from ..runtime.paths import same_file
 from ..types import Audio
 from .audio_reader import (
     Samples,
+    clock_zero,
     first_sample_time,
     make_audio_frame,
     probe_sound,
@@ -83,6 +84,8 @@ class AudioSource:
         stop: seconds at which it falls silent; None for its end.
         lead: seconds of silence before it.
         track: number of the file's sound track, from 1; None for the default one.
+        keep_early: whether sample 0 is the first sound of the file if that comes before its first
+            picture; see ``read_audio``.
     """
 
     source: Path | Audio
@@ -90,6 +93,7 @@ class AudioSource:
     stop: Fraction | None = None
     lead: Fraction = Fraction(0)
     track: int | None = None
+    keep_early: bool = False
 
     def __post_init__(self) -> None:
         if self.lead < 0:
@@ -121,10 +125,10 @@ def add_audio_stream(
     if (
         isinstance(sound.source, Path)
         and sound.start == sound.lead == 0
-        and _can_copy(sound.source, sound.track, suffix)
+        and _can_copy(sound, suffix)
     ):
         container = stack.enter_context(open_source(sound.source))
-        zero = first_frame_audio_time(sound.source)
+        zero = clock_zero(sound.source, sound.track, keep_early=sound.keep_early)
         zero = first_sample_time(sound.source, sound.track) if zero is None else zero
         stream = choose_sound(container, sound.track, warn)
         return CopiedTracks(out, container, (stream,), zero, sound.stop, warn)
@@ -378,12 +382,13 @@ class EncodedTrack:
 Track = CopiedTracks | EncodedTrack
 
 
-def _can_copy(path: Path, track: int | None, suffix: str) -> bool:
+def _can_copy(sound: AudioSource, suffix: str) -> bool:
+    assert isinstance(sound.source, Path)
     allowed = _COPIED_SOUND[suffix]
-    if allowed is not None and probe_sound(path, track).codec not in allowed:
+    if allowed is not None and probe_sound(sound.source, sound.track).codec not in allowed:
         return False
-    zero = first_frame_audio_time(path)
-    return zero is None or first_sample_time(path, track) > zero - _ALIGNED
+    zero = clock_zero(sound.source, sound.track, keep_early=sound.keep_early)
+    return zero is None or first_sample_time(sound.source, sound.track) > zero - _ALIGNED
 
 
 def _nearest_rate(codec: str, rate: int) -> int:
@@ -420,5 +425,11 @@ def _blocks(sound: AudioSource, rate: int, warn: Warn) -> Iterator[Samples]:
         samples = sound.source.samples.detach().cpu().to(torch.float32).numpy()
         return trim_blocks(resample_blocks([samples], sound.source.rate, rate), start, stop)
     return read_audio_blocks(
-        sound.source, rate=rate, start=start, stop=stop, track=sound.track, on_warning=warn
+        sound.source,
+        rate=rate,
+        start=start,
+        stop=stop,
+        track=sound.track,
+        keep_early=sound.keep_early,
+        on_warning=warn,
     )

@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from ..runtime.atomic import temporary_name
+from ..runtime.paths import same_file
 from ..types import Audio
 from .audio_reader import probe_sound
 from .container import (
@@ -73,7 +74,11 @@ def shift_audio(
     check_output_path(out, overwrite=overwrite)
     partial = temporary_name(out)
     sound = AudioSource(
-        source, start=max(-delay, Fraction(0)), lead=max(delay, Fraction(0)), track=track
+        source,
+        start=max(-delay, Fraction(0)),
+        lead=max(delay, Fraction(0)),
+        track=track,
+        keep_early=not same_file(source, src),
     )
     try:
         with raise_media_errors(out, "cannot be written"), ExitStack() as stack:

@@ -12,6 +12,8 @@ from ..media.clip import Cut
 from ..runtime.paths import same_file
 from ..types import Audio
 
+_PADDED_FRAMES = 2  # less than this at the end of a video's own sound is taken for padding
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioInputs:
@@ -22,16 +24,23 @@ class AudioInputs:
         speech: For the model: each source mono at the model's rate.
         output: For the output file: the source, or the mix of several.
         tracks: Which sound track was read of each file that has several.
+        own_sound: Whether all of it is the face video's own sound.
     """
 
     sources: tuple[Path | Audio, ...]
     speech: tuple[Audio, ...]
     output: AudioSource
     tracks: tuple[str, ...] = ()
+    own_sound: bool = False
 
     def count_frames(self, fps: Fraction) -> int:
         """Number of output frames at ``fps``: as many as the longest speech takes."""
         return max(frame_count(speech, fps) for speech in self.speech)
+
+    def outlasts(self, frames: int, fps: Fraction) -> bool:
+        """Whether it is longer than its own picture by more than a codec's padding."""
+        longest = max(Fraction(one.samples.shape[1], one.rate) for one in self.speech)
+        return not self.own_sound or longest * fps - frames >= _PADDED_FRAMES
 
     def speech_per_face(self, faces: int) -> tuple[Audio, ...]:
         """The speech of each of ``faces`` faces: its own, or the only one there is."""
@@ -62,38 +71,69 @@ def read_audio_inputs(
         MediaError: A source cannot be read, or has no sound.
         ValueError: Audio in memory holds no finite samples.
     """
-    parts = [_part_of(source, face, cut) for source in sources]
+    parts = [part_of_source(source, face, cut) for source in sources]
     speech = [_read_speech(part, rate, warn) for part in parts]
     output = parts[0] if len(parts) == 1 else _mix_sources(parts, warn)
     tracks = [track_used(source, cut.audio_track) for source in sources if isinstance(source, Path)]
     return AudioInputs(
-        tuple(sources), tuple(speech), output, tuple(track for track in tracks if track)
+        tuple(sources),
+        tuple(speech),
+        output,
+        tracks=tuple(track for track in tracks if track),
+        own_sound=all(same_file(source, face) for source in sources),
     )
 
 
-def _part_of(source: Path | Audio, face: Path | None, cut: Cut) -> AudioSource:
-    """What is heard of a source: all of it, or the cut if it is the face video itself.
+def part_of_source(source: Path | Audio, face: Path | None, cut: Cut) -> AudioSource:
+    """Find the part of a source that is used beside a video.
 
-    Raises ValueError for samples that are not finite.
+    Args:
+        source: A file, or audio in memory.
+        face: The video.
+        cut: The part of the video that is used, and the sound track of files.
+
+    Returns:
+        The cut if the source is the video itself, on the clock of its picture; else all of it.
+
+    Raises:
+        ValueError: Audio in memory holds samples that are not finite.
     """
     if isinstance(source, Audio):
         return AudioSource(source)
-    span = (cut.start, cut.end) if same_file(source, face) else ()
-    return AudioSource(source, *span, track=cut.audio_track)
+    if same_file(source, face):
+        return AudioSource(source, cut.start, cut.end, track=cut.audio_track)
+    return AudioSource(source, track=cut.audio_track, keep_early=True)
+
+
+def read_mono(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
+    """Read one channel for a model, resampled while reading so that memory holds no more than that.
+
+    Args:
+        part: What is read; audio in memory whole.
+        rate: The model's sample rate in Hz.
+        warn: Called with each warning.
+
+    Returns:
+        (1,T) at ``rate``.
+
+    Raises:
+        MediaError: A file cannot be read.
+    """
+    if isinstance(part.source, Audio):
+        return resample(mix_to_mono(part.source, warn), rate)
+    return read_audio(
+        part.source,
+        rate=rate,
+        start=round(part.start * rate),
+        stop=None if part.stop is None else round(part.stop * rate),
+        track=part.track,
+        keep_early=part.keep_early,
+        on_warning=warn,
+    )
 
 
 def _read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
-    """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
-    if isinstance(part.source, Audio):
-        speech = resample(mix_to_mono(part.source, warn), rate)
-    else:
-        first, stop = (
-            round(part.start * rate),
-            None if part.stop is None else round(part.stop * rate),
-        )
-        speech = read_audio(
-            part.source, rate=rate, start=first, stop=stop, track=part.track, on_warning=warn
-        )
+    speech = read_mono(part, rate, warn)
     if speech.samples.shape[1] == 0:
         name = "the audio" if isinstance(part.source, Audio) else str(part.source)
         when = " after the start of the cut" if part.start else ""
@@ -119,5 +159,6 @@ def _read_whole(part: AudioSource, warn: Callable[[str], None]) -> Audio:
         start=first,
         stop=stop,
         track=part.track,
+        keep_early=part.keep_early,
         on_warning=warn,
     )

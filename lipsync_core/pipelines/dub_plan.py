@@ -265,10 +265,12 @@ def count_output_frames(clip: Clip, length: int, audio: AudioInputs, longer: Lon
         longer: How the picture continues if the speech outlasts it.
 
     Returns:
-        As many as the longest speech takes; no more than ``length`` if a video is trimmed.
+        As many as the longest speech takes; no more than ``length`` if a video is trimmed, or if
+        its own sound lasts hardly longer, which Matroska, MPEG-TS and AVI do not tell from padding.
     """
     count = audio.count_frames(clip.fps)
-    return min(count, length) if longer == "trim" and not clip.still else count
+    trims = longer == "trim" or not audio.outlasts(length, clip.fps)
+    return min(count, length) if trims and not clip.still else count
 
 
 def _find_people(clip: Clip, options: PlanOptions, count: int, log: RunLog) -> People:

@@ -14,12 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..audio.ops import mix_to_mono, resample
 from ..errors import LipSyncError, MediaError, NoFaceError
 from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
-from ..media import probe, read_audio, shift_audio, track_used
+from ..media import AudioSource, probe, shift_audio, track_used
 from ..media.clip import Clip, Cut, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
 from ..metrics.sync import score_tracks
@@ -28,10 +27,10 @@ from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
-from ..runtime.paths import same_file
 from ..runtime.prefetch import prefetch
 from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
+from .audio_inputs import part_of_source, read_mono
 from .track_faces import Finding, find_people, select_device
 
 _log = logging.getLogger("lipsync.score")
@@ -221,8 +220,7 @@ def score(  # noqa: PLR0913
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    span = (cut.start, cut.end) if same_file(source, video) else (Fraction(0), None)
-    sound = read_judged_audio(source, span, judge, warn, cut.audio_track)
+    sound = read_judged_audio(part_of_source(source, video, cut), judge, warn)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
@@ -295,21 +293,13 @@ def shift_sound(
     )
 
 
-def read_judged_audio(
-    source: Path | Audio,
-    span: tuple[Fraction, Fraction | None],
-    judge: Scorer,
-    warn: Callable[[str], None],
-    track: int | None = None,
-) -> Audio:
+def read_judged_audio(part: AudioSource, judge: Scorer, warn: Callable[[str], None]) -> Audio:
     """Read the audio that a scorer takes: mono, at its sample rate.
 
     Args:
-        source: File, or audio in memory, which is taken whole.
-        span: First and last second to read from a file; None for its end.
+        part: What is read; see ``part_of_source``.
         judge: The scorer.
         warn: Called with each warning.
-        track: Number of a file's sound track, from 1; None for the default one.
 
     Returns:
         The audio.
@@ -317,19 +307,8 @@ def read_judged_audio(
     Raises:
         MediaError: If it is shorter than one window of the scorer.
     """
-    if isinstance(source, Audio):
-        path, sound = "the audio", resample(mix_to_mono(source, warn), judge.rate)
-    else:
-        first, stop = (
-            round(span[0] * judge.rate),
-            None if span[1] is None else round(span[1] * judge.rate),
-        )
-        path, sound = (
-            source,
-            read_audio(
-                source, rate=judge.rate, start=first, stop=stop, track=track, on_warning=warn
-            ),
-        )
+    path = "the audio" if isinstance(part.source, Audio) else part.source
+    sound = read_mono(part, judge.rate, warn)
     seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
     if seconds < wanted:
         raise MediaError(

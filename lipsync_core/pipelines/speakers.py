@@ -26,6 +26,7 @@ from ..runtime.paths import same_file
 from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame
 from ..types import Audio, FaceTrack, Frames, ProgressCallback, YuvFrames
+from .audio_inputs import part_of_source
 from .run_log import RunLog
 from .score import load_scorer, read_judged_audio
 from .track_faces import Finding, find_people, reorder_track, select_device
@@ -164,9 +165,8 @@ def detect_turns(
         Turns in frames of the clip.
     """
     assert clip.path is not None  # images have no sound of their own
-    fps, own = clip.fps, same_file(audio, clip.path)
-    span = (cut.start, cut.end) if own else (Fraction(0), None)
-    speech = read_judged_audio(audio, span, judge, log.warn, cut.audio_track)
+    fps = clip.fps
+    speech = read_judged_audio(part_of_source(audio, clip.path, cut), judge, log.warn)
     at_judge = open_clip(clip.path, replace(cut, fps=judge.fps), on_warning=log.warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])

@@ -74,10 +74,11 @@ def write_sound(
     layout: str = "mono",
     delay: Fraction | None = None,
     picture_frames: int = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """``samples`` (C,T) float32 as a sound file; with ``picture_frames`` also that many black
     frames at 25 fps, and the sound ``delay`` seconds after them."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=options or {}) as out:
         video = None
         if picture_frames:
             video = out.add_stream("libx264", 25)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.media import click, click_time, write_sound
+from helpers.media import click, click_time, levels, write_sound, write_video
 
-from lipsync_core.media.clip import Cut
+from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
+from lipsync_core.media.clip import Cut, VideoClip
 from lipsync_core.pipelines.audio_inputs import read_audio_inputs
+from lipsync_core.pipelines.dub_plan import count_output_frames
 from lipsync_core.types import Audio
 
 RATE = 16000
@@ -42,3 +44,51 @@ def test_a_warning_about_channels_reaches_the_report_once(tmp_path: Path) -> Non
     assert isinstance(inputs.output.source, Audio)
     assert torch.equal(inputs.output.source.samples, opposed)
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])  # encoded again; copied
+def test_speech_keeps_what_sounds_before_its_own_first_picture(tmp_path: Path, suffix: str) -> None:
+    speech = write_sound(
+        tmp_path / "a.mkv",
+        click(RATE, 2.0, 0.2),
+        RATE,
+        codec="flac",
+        delay=Fraction(-1, 2),
+        picture_frames=25,
+    )
+    face = write_video(tmp_path / "face.mp4", levels(50))
+    inputs = read_audio_inputs([speech], RATE, face=face, warn=lambda _: None)
+    assert inputs.count_frames(Fraction(25)) == 50
+    assert abs(click_time(inputs.speech[0].samples, RATE) - 0.2) <= 0.001
+    with VideoWriter(tmp_path / f"out{suffix}", probe(face), inputs.output) as out:
+        for frames in read_frames(face):
+            out.write(frames)
+    written = read_audio(tmp_path / f"out{suffix}")
+    assert abs(click_time(written.samples, RATE) - 0.2) <= 0.002
+    assert read_audio(speech).samples.abs().max() < 0.01  # its picture's own sound begins later
+
+
+@pytest.mark.parametrize(
+    ("seconds", "suffix", "own", "outlasts"),
+    [
+        ("2", ".mp4", True, False),  # by the edit list
+        ("2", ".mkv", True, False),  # AAC fills up its last packet
+        ("2.2", ".mkv", True, True),
+        ("2", ".mkv", False, True),
+    ],
+)
+def test_padding_of_a_clips_own_sound_asks_for_no_more_frames(
+    tmp_path: Path, seconds: str, suffix: str, own: bool, outlasts: bool
+) -> None:
+    clip = write_sound(
+        tmp_path / f"a{suffix}",
+        click(RATE, float(seconds), 0.5),
+        RATE,
+        codec="aac",
+        picture_frames=50,
+    )
+    other = write_video(tmp_path / "other.mp4", levels(50))
+    inputs = read_audio_inputs([clip], RATE, face=clip if own else other, warn=lambda _: None)
+    assert inputs.outlasts(50, Fraction(25)) == outlasts
+    frames = count_output_frames(VideoClip(clip, probe(clip)), 50, inputs, "pingpong")
+    assert (frames == 50) == (not outlasts)
