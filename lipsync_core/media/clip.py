@@ -71,6 +71,7 @@ class Cut:
             "Sound track to use of a file with several, from 1; by default the one that players "
             "choose.",
             minimum=1,
+            panel="Advanced",
         ),
     ] = None
 
