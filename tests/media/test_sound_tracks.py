@@ -20,7 +20,7 @@ from lipsync_core.media import (
     shift_audio,
     track_used,
 )
-from lipsync_core.media.clip import Cut
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.audio_inputs import read_audio_inputs
 
 RATE = 16000

@@ -9,7 +9,8 @@ import torch
 from helpers.media import click, click_time, levels, write_sound, write_video
 
 from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
-from lipsync_core.media.clip import Cut, VideoClip
+from lipsync_core.media.clip import VideoClip
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.audio_inputs import read_audio_inputs
 from lipsync_core.pipelines.dub_plan import count_output_frames
 from lipsync_core.types import Audio
