@@ -1,17 +1,21 @@
 """Audio inputs of a dub: speech for the model, and the sound of the output."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ..audio.ops import frame_count, mix, mix_to_mono, resample
+from ..audio.ops import frame_count, mix, mix_to_mono, resample, speech_level
 from ..errors import MediaError
 from ..media import AudioSource, probe_sound, read_audio, track_used
 from ..options import Cut
 from ..runtime.paths import same_file
 from ..types import Audio
 
+# Level of speech below which the mouths of mini differ visibly from those of full volume
+# (correlation of their openings over time: 0.94 at -37 dBFS, 0.84 at -47).
+_QUIET_DBFS = -35
 _PADDED_FRAMES = 2  # less than this at the end of a video's own sound is taken for padding
 
 
@@ -134,10 +138,18 @@ def read_mono(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audi
 
 def _read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
     speech = read_mono(part, rate, warn)
+    name = "the audio" if isinstance(part.source, Audio) else str(part.source)
     if speech.samples.shape[1] == 0:
-        name = "the audio" if isinstance(part.source, Audio) else str(part.source)
         when = " after the start of the cut" if part.start else ""
         raise MediaError(f"{name} has no sound{when}; give a longer one")
+    level = speech_level(speech)
+    if level == -math.inf:
+        warn(f"{name} is silent: mouths will not speak; give audio with speech")
+    elif level < _QUIET_DBFS:
+        warn(
+            f"{name} is quiet (speech at {level:.0f} dBFS), and lips follow it less; raise it to "
+            "about -20 dBFS"
+        )
     return speech
 
 

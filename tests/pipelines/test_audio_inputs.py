@@ -4,6 +4,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.media import click, click_time, levels, write_sound, write_video
@@ -12,7 +13,7 @@ from lipsync_core.media import VideoWriter, probe, read_audio, read_frames
 from lipsync_core.media.clip import VideoClip
 from lipsync_core.options import Cut
 from lipsync_core.pipelines.audio_inputs import read_audio_inputs
-from lipsync_core.pipelines.dub_plan import count_output_frames
+from lipsync_core.pipelines.dub_plan import count_output_frames, parse_speakers
 from lipsync_core.types import Audio
 
 RATE = 16000
@@ -93,3 +94,29 @@ def test_padding_of_a_clips_own_sound_asks_for_no_more_frames(
     assert inputs.outlasts(50, Fraction(25)) == outlasts
     frames = count_output_frames(VideoClip(clip, probe(clip)), 50, inputs, "pingpong")
     assert (frames == 50) == (not outlasts)
+
+
+@pytest.mark.parametrize(
+    ("level", "warning"), [(0.1, None), (0.01, "is quiet (speech at -40 dBFS)"), (0.0, "is silent")]
+)
+@pytest.mark.parametrize("file", [True, False])
+def test_speech_too_quiet_to_be_followed_is_warned_about_once(
+    tmp_path: Path, level: float, warning: str | None, file: bool
+) -> None:
+    noise = np.random.default_rng(0).normal(0, level, (1, RATE)).astype(np.float32)
+    talk = np.concatenate([np.zeros((1, 5 * RATE), np.float32), noise], axis=1)
+    source = (
+        write_sound(tmp_path / "a.wav", talk, RATE, codec="pcm_f32le")
+        if file
+        else Audio(torch.from_numpy(talk), RATE)
+    )
+    warnings: list[str] = []
+    inputs = read_audio_inputs([source], RATE, warn=warnings.append)
+    assert torch.equal(inputs.speech[0].samples, torch.from_numpy(talk))
+    assert len(warnings) == (warning is not None) and (warning or "") in "".join(warnings)
+
+
+def test_no_audio_at_all_is_an_error_that_says_so() -> None:
+    for nothing in (None, []):
+        with pytest.raises(ValueError, match="no audio; wanted a file"):
+            parse_speakers(nothing, "largest")  # pyright: ignore[reportArgumentType]
