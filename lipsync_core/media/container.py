@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from .input_path import check_input_path
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -87,12 +88,7 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
         MediaError: If the file is missing, empty or not media.
     """
     path = Path(src)
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder; wanted a file")
-    if not path.is_file():
-        raise MediaError(f"{path}: no such file; check the name")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    check_input_path(path)
     with raise_media_errors(
         path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
     ):

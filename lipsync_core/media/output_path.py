@@ -4,19 +4,27 @@ import os
 from pathlib import Path
 
 from ..errors import MediaError
-from .mux import SUFFIXES
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")  # those of the tables in ``mux``
 
 
-def check_output_path(path: Path, *, overwrite: bool) -> None:
+def check_output_path(path: Path, *, overwrite: bool, suffixes: tuple[str, ...] = SUFFIXES) -> None:
     """Check that ``path`` may be written.
 
+    Args:
+        path: File to write.
+        overwrite: Whether an existing file is replaced.
+        suffixes: Those that can be written.
+
     Raises:
-        MediaError: If the file exists without ``overwrite``, or its folder is missing or read-only.
+        MediaError: If the suffix is another, the file exists without ``overwrite``, or its folder
+            is missing or read-only.
     """
     folder, suffix = path.parent, path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in suffixes:
         raise MediaError(
-            f"{path}: cannot write {suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}"
+            f"{path}: cannot write {suffix or 'a file without suffix'}; use {', '.join(suffixes)}"
         )
     if not folder.is_dir():
         raise MediaError(f"{path}: the folder {folder} does not exist; create it first")

@@ -161,7 +161,7 @@ def test_every_field_of_a_blend_is_described() -> None:
 
 
 def test_an_option_of_the_blend_stands_in_few_files() -> None:
-    """The field, the help page of the node, and the snapshot of the nodes; tests aside."""
+    """The field, its effect, the help page of the node, and its snapshot; tests aside."""
     root = Path(__file__).parents[2]
     places = [
         path.relative_to(root).as_posix()
@@ -172,5 +172,6 @@ def test_an_option_of_the_blend_stands_in_few_files() -> None:
     ]
     assert places == [
         "lipsync_core/blend/blender.py",
+        "lipsync_core/options.py",
         "lipsync_nodes/web/docs/LipSync_BlendSettings.md",
     ]
