@@ -1,6 +1,8 @@
-"""The options of a dub, which the command line, the nodes and their documentation share.
+"""The options of a dub, as dataclasses whose fields describe themselves.
 
-Importing this module imports neither torch nor PyAV, so that help and usage errors come at once.
+The command line, the node inputs and the documentation are made from them; see
+``runtime.options``. This module imports neither torch nor PyAV, so that a host can list the
+options without loading the library.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,7 @@ import typer
 
 from ..errors import LipSyncError
 from ..faces.selector import parse_face
-from ..media.input_path import check_input_path
-from ..media.output_path import check_output_path, refuse_inputs
+from ..media.paths import check_input_path, check_output_path, refuse_inputs
 from ..models.weight_files import check_weights
 from ..options import Cut, Finding
 

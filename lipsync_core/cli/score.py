@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..media.output_path import PLOT_SUFFIXES, check_output_path
+from ..media.paths import PLOT_SUFFIXES, check_output_path
 from ..options import Finding
 from .checks import check_inputs, check_video_output
 from .options import Device, Only, expand_options

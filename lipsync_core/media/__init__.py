@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
     from .mux import AudioSource
-    from .output_path import check_output_path, refuse_inputs
+    from .paths import check_output_path, refuse_inputs
     from .remux import shift_audio, suffix_for_copy
     from .video_reader import probe, read_coded, read_frames
     from .video_writer import VideoWriter
@@ -34,7 +34,7 @@ __all__ = [
 _HOMES = {
     "audio_reader": ("SoundInfo", "probe_sound", "read_audio", "resample_pyav"),
     "mux": ("AudioSource",),
-    "output_path": ("check_output_path", "refuse_inputs"),
+    "paths": ("check_output_path", "refuse_inputs"),
     "remux": ("shift_audio", "suffix_for_copy"),
     "video_reader": ("probe", "read_coded", "read_frames"),
     "video_writer": ("VideoWriter",),

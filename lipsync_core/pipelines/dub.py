@@ -12,13 +12,12 @@ import torch
 
 from .._version import __version__
 from ..audio.vad import Silence
-from ..blend.blender import Blend
 from ..media import AudioSource, VideoWriter, refuse_inputs
-from ..media.clip import Cut, VideoClip, open_clip
+from ..media.clip import VideoClip, open_clip
 from ..models.generator import TalkingFace
 from ..models.precision import Precision
 from ..models.weights import load_talking_face
-from ..options import Encoding
+from ..options import Blend, Cut, Encoding, Restore
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import read_audio_inputs
@@ -35,7 +34,7 @@ from .dub_plan import (
 from .lipsync import LipSync
 from .reference import Reference
 from .render import render
-from .restore import Restore, Restorer, restorer_for
+from .restore import Restorer, restorer_for
 from .roles import GeneratorCache, RenderedChunk
 from .run_log import RunLog
 from .track_faces import Finding, load_parser, select_device

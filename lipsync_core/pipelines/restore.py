@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..blend.blender import Blend, Blender, BlendState, FaceCrops, Mouth
+from ..blend.blender import Blender, BlendState, FaceCrops, Mouth
 from ..errors import WeightsError
 from ..image.affine import FFHQ, Framing, apply, compose, crop_to_frame, invert, scale_of, unit_maps
 from ..image.crop import crop_frames, sample_affine
 from ..models import checkpoint, hub
 from ..models.precision import Precision, choose_dtype
 from ..models.weights import weights_file
-from ..options import Restore
+from ..options import Blend, Restore
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 from .roles import ReferenceCrops, values_at, visible_in
 

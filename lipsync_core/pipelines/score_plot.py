@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MediaError
-from ..media.output_path import PLOT_SUFFIXES, check_output_path
+from ..media.paths import PLOT_SUFFIXES, check_output_path
 from ..runtime.atomic import atomic_write
 from ..types import SyncScore
 from .score import ScoreReport, TrackScore, explain_score

@@ -18,7 +18,7 @@ from lipsync_core import Blend, Cut, Encoding, Finding, dub
 from lipsync_core.cli.dub import DubOptions, dub_command
 from lipsync_core.cli.main import app
 from lipsync_core.cli.options import build_options, expand_options
-from lipsync_core.pipelines.restore import Restore
+from lipsync_core.options import Restore
 from lipsync_core.runtime.options import Option, option_fields
 
 
