@@ -2,7 +2,9 @@
 there is no truth.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,15 +12,25 @@ from torch.nn.functional import pad
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.metrics.sync import SEARCH
-from lipsync_core.models.generator import TalkingFace
+from lipsync_core.models.generator import SoundFeatures, TalkingFace
 from lipsync_core.models.lip_warp import LipWarp
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disturb
+from lipsync_core.training.clips import Clip
+from lipsync_core.training.loading import DubDraw, Loader
 from lipsync_core.training.losses import mouth, shift_loss, sync_loss
 from lipsync_core.training.sync_eval import resize_faces
 from train.export import network_of
-from train.harness import is_run_checkpoint
+from train.harness import (
+    AnyRun,
+    Job,
+    init_audio_encoder_from_expert,
+    is_run_checkpoint,
+    load_batches,
+    print_line,
+)
 
 
 def read_talking_face(name: str) -> TalkingFace:
@@ -44,6 +56,30 @@ def read_talking_face(name: str) -> TalkingFace:
     return model.eval()
 
 
+def begin_mini(job: Job[Any], model: Generator, expert: SyncExpert, name: str) -> None:
+    """Give a network of `mini-2`'s shape the weights of --start, or the expert's audio encoder.
+
+    Args:
+        job: the run.
+        model: the network, changed in place.
+        expert: the expert.
+        name: its name.
+
+    Raises:
+        TrainingError: --start is of another shape.
+    """
+    if job.args.start:
+        start = read_talking_face(job.args.start)
+        if start.config != model.config:
+            raise TrainingError(
+                f"{job.args.start} is no `mini-2` for {model.config.framing.kind} crops; wanted "
+                "one to begin with"
+            )
+        model.load_state_dict(start.state_dict())
+    elif not init_audio_encoder_from_expert(expert, model) and job.world.is_main:
+        print_line(f"the audio encoder of {name} is of another shape: mini's begins at random")
+
+
 def reach(expert: SyncExpertConfig) -> int:
     """How many frames of sound before and after the lips ``sync_term`` wants for this expert."""
     return SEARCH if expert.projection else 0
@@ -66,6 +102,29 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
     if not expert.config.projection:
         return sync_loss(audio, video)
     return shift_loss(video.unflatten(0, (b, -1)), audio.unflatten(0, (b, -1))).mean()
+
+
+def load_dubs(run: AnyRun, voices: Sequence[Clip], *, also: SoundFeatures | None = None) -> Loader:
+    """Return the batches of windows that talk and of dubs.
+
+    Args:
+        run: the run, whose settings have ``windows``, ``frames``, ``far`` and ``foreign``.
+        voices: clips that dubs take their sound from.
+        also: sound features of a second network.
+    """
+    settings, expert = run.settings, run.data.expert.config
+    draw = DubDraw(
+        run.data.clips,
+        voices=voices,
+        features=run.student.average.config.features,
+        also=also,
+        expert=expert,
+        search=reach(expert),
+        frames=settings.frames,
+        far=settings.far,
+        foreign=settings.foreign,
+    )
+    return load_batches(run, draw, settings.windows)
 
 
 def lips(size: int, device: torch.device) -> Tensor:

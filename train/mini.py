@@ -10,12 +10,10 @@ ones, other footage or photographs with another person's sound (no truth: sync, 
 at the mouth). The same command goes on where a run was stopped.
 """
 
-import copy
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +28,6 @@ from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator, init_as_copy, warp_reference
-from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import (
     degrade,
     disguise,
@@ -40,27 +37,16 @@ from lipsync_core.training.augment import (
     recolour,
     warp_grid,
 )
-from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
-from lipsync_core.training.distributed import World, join_processes
-from lipsync_core.training.loop import Draws, Plan, generator, seed_step
+from lipsync_core.training.distributed import World
+from lipsync_core.training.loop import Draws, Plan, generator
 from lipsync_core.training.losses import mouth, perceptual_loss, shift_loss, slopes
-from lipsync_core.training.optim import step_optimizer, update_ema, warmup_cosine
-from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.optim import warmup_cosine
 from lipsync_core.training.sync_eval import resize_faces
-from lipsync_core.training.validation import choose_clips, score_generator
+from train import harness
+from train.eval_dubs import begin_mini
 from train.expert_weights import read_expert
-from train.harness import (
-    choose_precision,
-    init_audio_encoder_from_expert,
-    keep_arguments,
-    make_parser,
-    print_line,
-    read_clips,
-    run_command,
-    run_training,
-    train_critic,
-)
+from train.harness import JUDGE, START, Job, Networks
 
 SIZE = MINI.size
 _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
@@ -121,14 +107,6 @@ class Settings:
             raise ValueError(f"apart is {self.apart}; wanted 1 to {SEARCH}, or no shift is wrong")
 
 
-def load_trained(state: Path) -> Generator:
-    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    load_settings(state.parent, Settings)
-    model = Generator(MINI)
-    load_state(state, {"average": model})
-    return model
-
-
 class Sample(NamedTuple):
     """A clip as it lies on disk."""
 
@@ -151,7 +129,7 @@ class Batch(NamedTuple):
     talking: int  # so many of the clips show their own sound
 
 
-class Pupil(nn.Module):
+class Planes(nn.Module):
     """A generator as far as the planes that it draws: one forward pass, all that gradients are
     averaged over.
     """
@@ -348,138 +326,112 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
     return found
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    options = make_parser(__doc__)
-    options.add_argument(
-        "--teacher",
-        required=True,
-        help="an expert: a run's checkpoint (RUN/best.pt) or a weights file",
+@dataclass(frozen=True, eq=False)
+class Data(harness.Data):
+    """The clips, networks and photographs of a run.
+
+    Attributes:
+        photographs: (N,C,C,3) uint8, None without any.
+    """
+
+    photographs: npt.NDArray[np.uint8] | None = None
+
+
+Run = harness.Run[Settings, Data, Networks]
+
+
+def read(job: Job[Settings]) -> Data:
+    """Read the clips, the photographs, the teacher and the judge."""
+    args, settings, world = job.args, job.settings, job.world
+    for count, what in ((settings.talking, "talking"), (settings.foreign, "foreign")):
+        harness.check_divisible(count, f"{what} clips", world)
+    clips, held_out = harness.read_clips(job, SIZE, least=2 * (settings.far + settings.frames))
+    portraits, photographs = args.portraits or Path(args.shards) / "portraits.npy", None
+    if args.portraits or portraits.exists():
+        photographs = read_photographs(portraits, side=clips[0].faces.shape[1])
+    teacher, judge = (read_expert(name).to(world.device) for name in (args.teacher, args.judge))
+    if teacher.config.window > settings.frames or teacher.config.framing.kind != MINI.framing.kind:
+        raise TrainingError(
+            f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} "
+            f"crops; wanted at most {settings.frames} {MINI.framing.kind} ones: raise frames, or "
+            "name another teacher"
+        )
+    return Data(clips, held_out, judge, teacher=teacher, photographs=photographs)
+
+
+def build(job: Job[Settings], data: Data) -> Networks:
+    """Build the generator and its critic."""
+    settings = job.settings
+    model = init_as_copy(Generator(MINI))
+    begin_mini(job, model, data.teacher, job.args.teacher)
+    optimizer = harness.adamw(settings.rate, settings.betas, settings.weight_decay)
+    schedule = warmup_cosine(settings.plan.steps, warmup=settings.warmup)
+    student = harness.make_student(
+        job, job.place(model), optimizer, schedule=schedule, forward=Planes(model)
     )
-    options.add_argument(
-        "--portraits", type=Path, help="photographs, SHARDS/portraits.npy where there are any"
+    critic = job.place(QualityDiscriminator(PATCH_CRITIC))
+    optimizer = harness.adamw(
+        settings.critic_rate, settings.critic_betas, settings.critic_weight_decay
     )
-    options.add_argument(
-        "--start",
-        help="a weights file or a bundled or pulled name, whose weights training begins with",
-    )
-    args = options.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    settings = read_settings(args.run, Settings)
-    plan = settings.plan
-    with join_processes(args.device) as world:
-        if world.is_main:
-            save_settings(args.out, settings, recipe="mini")
-            keep_arguments(args)
-        if settings.talking % world.size or settings.foreign % world.size:
-            raise TrainingError(
-                f"{settings.talking} talking and {settings.foreign} foreign clips a step for "
-                f"{world.size} processes; wanted "
-                "multiples of their number"
-            )
-        clips, strangers = read_clips(
-            args.shards, MINI.framing.kind, SIZE, least=2 * (settings.far + settings.frames)
-        )
-        strangers = choose_clips(strangers, settings.judged_clips)
-        portraits = args.portraits or Path(args.shards) / "portraits.npy"
-        photographs = None
-        if args.portraits or portraits.exists():
-            photographs = read_photographs(portraits, side=clips[0].faces.shape[1])
-        teacher, judge = (read_expert(name).to(world.device) for name in (args.teacher, args.judge))
-        if (
-            teacher.config.window > settings.frames
-            or teacher.config.framing.kind != MINI.framing.kind
-        ):
-            raise TrainingError(
-                f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} "
-                "crops; wanted at most "
-                f"{settings.frames} {MINI.framing.kind} ones: raise frames, or name another teacher"
-            )
+    return Networks(student, {"critic": harness.make_opponent(job, critic, optimizer)})
 
-        seed_step(plan.seed)
-        model = init_as_copy(Generator(MINI))
-        if args.start:
-            start = load_talking_face(args.start)
-            if start.config != MINI:
-                raise TrainingError(
-                    f"{args.start} is no generator of the shape of `mini-2`; start from one that is"
-                )
-            model.load_state_dict(start.state_dict())
-        elif not init_audio_encoder_from_expert(teacher, model) and world.is_main:
-            print_line(
-                f"the audio encoder of {args.teacher} is of another shape: mini's begins at random"
-            )
-        model.to(world.device, memory_format=torch.channels_last)
-        average = copy.deepcopy(model).eval()
-        critic = QualityDiscriminator(PATCH_CRITIC).to(
-            world.device, memory_format=torch.channels_last
-        )
-        optimiser = torch.optim.AdamW(
-            model.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
-        )
-        critic_optimiser = torch.optim.AdamW(
-            critic.parameters(),
-            settings.critic_rate,
-            settings.critic_betas,
-            weight_decay=settings.critic_weight_decay,
-        )
-        parts = {"model": model, "average": average, "optimiser": optimiser}
-        parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        together, discriminate = world.wrap(Pupil(model)), world.wrap(critic)
-        factor = warmup_cosine(plan.steps, warmup=settings.warmup)
-        weights = dataclasses.asdict(settings.weights)
-        bfloat16 = choose_precision(settings.precision, world)
-        audio_embedding = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
-        footage = Footage(
-            clips,
-            speaker_weights(clips),
-            audio_embedding,
-            teacher.config.window,
-            photographs,
-            settings,
-        )
 
-        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            # other than the batch's own
-            noise = generator(plan.seed, step, world.rank, 1, device=world.device)
-            together.train()
-            critic.requires_grad_(False)
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                planes = together(batch.mels, batch.target, batch.reference)
-                terms, made = losses(planes, batch, teacher, critic, noise, apart=settings.apart)
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            norm = step_optimizer(
-                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
-            )
-            update_ema(average, model, step, decay=settings.decay)
-            terms |= train_critic(
-                critic,
-                discriminate,
-                batch.target,
-                made,
-                critic_optimiser,
-                rate=settings.critic_rate,
-                bfloat16=bfloat16,
-            )
-            return terms | {"loss": loss, "gradient": norm}
+def load_batches(run: Run) -> Draws[Batch]:
+    """Return the batches of talking and foreign clips; the teacher embeds each sound once."""
+    clips, teacher, photographs = run.data.clips, run.data.teacher, run.data.photographs
+    embed = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=run.bfloat16))
+    weights, window = speaker_weights(clips), teacher.config.window
+    footage = Footage(clips, weights, embed, window, photographs, run.settings)
+    return Draws(lambda step: draw(footage, step, run.world))
 
-        seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
-        done = run_training(
-            learn,
-            Draws(lambda step: draw(footage, step, world)),
-            plan=plan,
-            parts=parts,
-            evaluate=lambda step: score_generator(average, strangers, judge),
-            out=args.out,
-            world=world,
-            about=(
-                f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on "
-                f"{world.device}"
-            ),
+
+def step(run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Take one step of the generator, then one of the critic."""
+    settings, student, critic = run.settings, run.student, run.networks.opponents["critic"]
+    weights = dataclasses.asdict(settings.weights)
+    noise = run.noise(step, 1)  # other than the batch's own
+    student.wrapped.train()
+    critic.model.requires_grad_(False)
+    with run.autocast():
+        planes = student.wrapped(batch.mels, batch.target, batch.reference)
+        terms, made = losses(
+            planes, batch, run.data.teacher, critic.model, noise, apart=settings.apart
         )
-    if not done:
-        sys.exit(1)  # what waits for this run must not begin
+    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    norm = student.learn(loss, step)
+    terms |= harness.train_critic(run, critic, batch.target, made, rate=settings.critic_rate)
+    return terms | {"loss": loss, "gradient": norm}
 
+
+def describe(run: Run) -> str:
+    """Describe the run by its clips and photographs."""
+    photographs = run.data.photographs
+    count = "no" if photographs is None else len(photographs)
+    return harness.describe(run, f"{count} photographs")
+
+
+RECIPE = harness.Recipe(
+    name="mini",
+    settings=Settings,
+    network=lambda settings, out: Generator(MINI),
+    parse=partial(
+        harness.parse_arguments,
+        __doc__,
+        judge=JUDGE,
+        teacher={
+            "required": True,
+            "help": "an expert: a run's checkpoint (RUN/best.pt) or a weights file",
+        },
+        portraits={"type": Path, "help": "photographs, SHARDS/portraits.npy where there are any"},
+        start=START,
+    ),
+    read=read,
+    build=build,
+    batches=load_batches,
+    step=step,
+    describe=describe,
+)
+main = partial(harness.run, RECIPE)
 
 if __name__ == "__main__":
-    run_command(main)
+    harness.run_command(main)

@@ -22,12 +22,13 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.runtime.atomic import atomic_write
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
+from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import read_settings, save_settings
 from lipsync_core.training.sync_eval import score_expert
-from lipsync_core.training.validation import choose_clips, compare_pictures
+from lipsync_core.training.validation import compare_pictures
 from train import expert, wav2lip
 from train.expert_weights import read_expert
-from train.harness import positive, print_line, read_clips, run_command
+from train.harness import Job, positive, print_line, read_clips, run_command
 
 # Off-sync accuracy in %, LSE-D, LSE-C of the paper (arXiv 2008.10010, table 3; LRS2).
 PAPER = {
@@ -171,10 +172,8 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     settings = read_settings(args.run, Settings)
     common = ["--device", args.device, "--threads", str(args.threads)]
-    _, strangers = read_clips(
-        args.shards, settings.generator.framing, settings.generator.size, least=40
-    )
-    strangers = choose_clips(strangers, settings.judged_clips)
+    job = Job(args, replace(settings.generator, judged_clips=settings.judged_clips), World())
+    _, strangers = read_clips(job, settings.generator.size, least=40)
     judge = read_expert(args.judge)
     rows: list[Row] = []
     for window in (1, 3, 5):
@@ -203,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
             listener = read_expert(state)
             if learns:
                 load_state(out / "last.pt", {"expert": listener})
-            model = wav2lip.load_trained(out / "last.pt").eval()
+            model = wav2lip.RECIPE.load_trained(out / "last.pt").eval()
             found = [figures for figures, _ in compare_pictures(model, strangers, judge)]
             rows.append(
                 measured(
