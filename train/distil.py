@@ -9,9 +9,9 @@ frozen expert.
         --teacher T --expert E
 
 The teacher: a bundled or pulled name, a weights file of any kind that `dub` can use, or a run's
-checkpoint. It may draw larger faces, hear other features of the sound and take more pictures; its
-crops must be cut as the shards' are. Half of all windows are dubs: of them the teacher alone knows
-what they look like. The same command goes on where a run was stopped.
+checkpoint. It may draw larger faces and take other sound features and more pictures; its crops
+must be cut as the shards' are. Half of all windows are dubs, of which only the teacher knows what
+they look like. The same command continues a run that was stopped.
 """
 
 from collections.abc import Sequence
@@ -51,19 +51,30 @@ from train.wav2lip import varied
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
-    ``foreign`` of them dubs; reference windows of the others begin at least ``far`` frames away.
-    ``decay``: of the moving average that is judged and exported.
-
-    ``output_weight``, ``truth_weight``: of the mean absolute difference of the lower half from what
-    the teacher draws, and from the frame; together as much as L1 weighs in `mini`'s own recipe
-    (20). The teacher's share is the larger one: it is all there is for dubs, and what a small
-    network can learn; the frame keeps it from the teacher's blur. ``feature_weight``: of
-    ``feature_loss``, which is 1 at first: by far the least, for it says nothing of the lips and
-    only helps the face encoder to a start. ``sync_weight``: of ``sync_term``, at every step:
-    without it small students lose the lips, whose few pixels hardly count in L1 (the 28 times
-    smaller Wav2Lip of arXiv 2304.00471 has an LSE-C of 2.67 or 6.28 without its teacher and 8.04
-    with); as much as foreign clips have in `mini`'s recipe.
+    Attributes:
+        framing: how crops are cut.
+        windows: windows of a batch, over all processes.
+        frames: frames of a window.
+        far: least distance of the beginnings of a window and its reference, in frames.
+        foreign: share of the windows that are dubs.
+        output_weight: weight of the mean absolute difference of the lower half from the teacher's.
+            With ``truth_weight`` it is as much as L1 has in `mini`'s own recipe (20). It is the
+            larger one: dubs have nothing else, and it is what a small network can learn.
+        truth_weight: weight of the difference from the frame, which keeps the teacher's blur away.
+        feature_weight: weight of ``feature_loss``, which is 1 at first. By far the least: it says
+            nothing of the lips, and only helps the face encoder to a start.
+        sync_weight: weight of ``sync_term``, at every step. Without it small students lose the
+            lips, whose few pixels hardly count in L1 (the 28 times smaller Wav2Lip of arXiv
+            2304.00471 has an LSE-C of 2.67 or 6.28 without its teacher and 8.04 with). As much as
+            dubs have in `mini`'s recipe.
+        rate: learning rate.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     framing: Literal["aligned", "box"] = "aligned"
@@ -162,7 +173,7 @@ class WithAdapters(nn.Module):
     def forward(
         self, sound: Tensor, target: Tensor, reference: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """What it draws, (N,3,S,S), and its guesses of the teacher's features."""
+        """Return the faces (N,3,S,S) that the student draws, and guesses of teacher's features."""
         features = self.student.encode(target, reference)
         made = self.student.decode(sound, features, target, reference)
         return made, [

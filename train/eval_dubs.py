@@ -1,6 +1,4 @@
-"""What recipes share that teach by dubs: frames that say something else than they did, of which
-there is no truth.
-"""
+"""Parts of the recipes that train on dubs: frames with other speech, of which there is no truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +32,16 @@ from train.harness import (
 
 
 def read_talking_face(name: str) -> TalkingFace:
-    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or
-    pulled name.
+    """Read a network that draws faces.
 
-    TrainingError for one that draws nothing.
+    Args:
+        name: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        TrainingError: it draws nothing.
     """
     if not is_run_checkpoint(name):
         face = load_talking_face(name)
@@ -81,16 +85,25 @@ def begin_mini(job: Job[Any], model: Generator, expert: SyncExpert, name: str) -
 
 
 def reach(expert: SyncExpertConfig) -> int:
-    """How many frames of sound before and after the lips ``sync_term`` wants for this expert."""
+    """Return how many frames of sound before and after the lips ``sync_term`` needs."""
     return SEARCH if expert.projection else 0
 
 
 def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Generator) -> Tensor:
-    """How far the lips of faces (B,F,3,S,S) are from their sound by a frozen expert, (): E_sync of
-    the paper where its cosine is never negative; for one of the contrastive loss, where E_sync has
-    no gradient, the cross-entropy over shifts.
+    """Return how far lips are from their sound, by a frozen expert.
 
-    It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16).
+    E_sync of the paper if the expert's cosine is never negative; for an expert of the contrastive
+    loss, where E_sync has no gradient, the cross-entropy over shifts. It sees the faces disturbed,
+    as in its own training.
+
+    Args:
+        expert: the expert.
+        faces: (B,F,3,S,S).
+        heard: (B,F-window+1+2*reach,1,80,16).
+        rng: of the disturbances.
+
+    Returns:
+        The loss, ().
     """
     b, f = faces.shape[:2]
     size, window = expert.config.size, expert.config.window
@@ -128,26 +141,33 @@ def load_dubs(run: AnyRun, voices: Sequence[Clip], *, also: SoundFeatures | None
 
 
 def lips(size: int, device: torch.device) -> Tensor:
-    """(1,1,S,S): ``losses.mouth`` in a whole crop.
+    """Return ``losses.mouth`` in a whole crop, (1,1,S,S).
 
-    In box crops, which are not aligned, the mouth lies a little lower, but within it all the same.
+    In box crops, which are not aligned, the mouth lies a little lower, but still within it.
     """
     return pad(mouth(size, device=device), (0, 0, size // 2, 0))
 
 
 def only_at(faces: Tensor, mask: Tensor) -> Tensor:
-    """``faces`` with a gradient where ``mask`` is 1 alone.
+    """Return faces with a gradient only where a mask is 1.
 
-    What an expert sees: elsewhere than at the mouth it buys dark blots, whatever the augmentation.
+    This is what an expert sees: its gradient outside the mouth leaves dark spots, whatever the
+    augmentation.
     """
     return faces * mask + faces.detach() * (1 - mask)
 
 
 def deviation(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
-    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S).
+    """Return the errors of the lower halves of faces.
 
-    Where a window is a dub, ``talking`` (B,1) false, the mouth has no truth, and a tenth of it
-    counts.
+    Args:
+        made: generated faces (B,F,3,S,S).
+        target: true faces.
+        talking: (B,1), false for a dub, whose mouth has no truth: a tenth of its error counts.
+        mask: the mouth (1,1,S,S).
+
+    Returns:
+        (B,F,3,S/2,S).
     """
     weight = torch.where(talking[..., None, None, None], 1.0, 1 - 0.9 * mask)
     return ((made - target) * weight)[..., made.shape[-2] // 2 :, :]

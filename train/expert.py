@@ -3,8 +3,8 @@
     python -m train.expert train/configs/expert-teacher.toml SHARDS OUT
     torchrun --nproc-per-node 8 -m train.expert train/configs/expert-paper.toml SHARDS OUT
 
-The first steps are taught by the N-way contrastive loss, the rest by the paper's binary
-cross-entropy on the cosine. The same command goes on where a run was stopped.
+The first steps use the N-way contrastive loss, the rest the paper's binary cross-entropy on the
+cosine. The same command continues a run that was stopped.
 """
 
 from dataclasses import dataclass, replace
@@ -85,13 +85,29 @@ NETWORKS = {"teacher": TEACHER, "judge": JUDGE, "wav2lip": WAV2LIP_EXPERT}
 class Settings:
     """The settings of a named run.
 
-    ``projection``: false leaves out the linear layer that ends the teacher's and
-    the judge's towers, which then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes
-    one of two disjoint halves of every speaker's footage. ``contrastive_steps``: so many steps are
-    contrastive, among the windows of a clip or of the batch; the rest are the paper's loss. A
-    batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
-    clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that
-    is judged and exported.
+    Attributes:
+        network: the layers, see ``NETWORKS``.
+        projection: whether teacher and judge end in a linear layer; without it they end in ReLU, as
+            the paper's loss needs.
+        window: frames that the expert sees.
+        size: side of the faces in pixels.
+        framing: how crops are cut.
+        half: 0 or 1 takes one of two disjoint halves of every speaker's footage.
+        contrastive_steps: number of contrastive steps; the rest have the paper's loss.
+        among: where contrastive steps take their rivals from, see ``contrastive``.
+        apart: least distance of wrong sounds in frames.
+        clips: clips of a batch, over all processes.
+        windows: windows of each clip.
+        stretch: frames of a clip that the windows begin in.
+        rate: learning rate.
+        schedule: how the rate changes.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     network: Literal["teacher", "judge", "wav2lip"]
@@ -154,7 +170,10 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
 
 
 class Batch(NamedTuple):
-    """Windows of K clips. Those of a clip may share their frames, which lie in ``faces`` once."""
+    """Windows of k clips.
+
+    Those of a clip may share their frames, which lie in ``faces`` once.
+    """
 
     faces: Tensor  # (k,F,3,S,S), of which only the lower half is filled
     mels: Tensor  # (k,w,1,80,16)
@@ -176,7 +195,7 @@ class Tempered(nn.Module):
 
 
 def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batch:
-    """Windows of one clip as they lie on disk: faces (F,3,C,C) uint8, with margin."""
+    """Draw windows of one clip as they are on disk, faces (F,3,C,C) uint8 with margin."""
     w, t, stretch = settings.windows, settings.window, settings.stretch
     begin = int(rng.integers(0, len(clip.faces) - stretch - t + 1))
     choose_clips = torch.from_numpy(np.sort(rng.choice(stretch + 1, w, replace=False)))
@@ -195,9 +214,9 @@ def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batc
 def draw(
     clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World
 ) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device.
+    """Return this process's part of the batch of a step, augmented, on its device.
 
-    Sample i of a step is the same windows however many ranks there are.
+    Sample i of a step is the same windows for any number of processes.
     """
     count, seed = settings.clips // world.size, settings.plan.seed
     samples = []

@@ -6,12 +6,12 @@
 VIDEO: a file, or a folder of them. One command does it all: it prepares the footage (OUT/shards,
 see its report.html), takes the person who is seen longest, holds out the last fifth of the frames,
 trains, writes OUT/NAME.safetensors, NAME being the folder's, for `lipsync dub --model`, and prints
-what was gained on the held-out frames. Stopped, the same command goes on.
+what was gained on the held-out frames. The same command continues a run that was stopped.
 
---expert: what judges the lips in training, a run's checkpoint or a weights file. The package has
-none but the judge, which otherwise teaches and judges at once: what it then says of its own pupil
-proves nothing. --speech: recordings of others, which dubs in training say beside the person's own
-words in disguised voices.
+--expert: judges the lips in training, a run's checkpoint or a weights file. The package has none
+but the judge, which otherwise teaches and evaluates at once: its figures then prove nothing.
+--speech: recordings of others, used for dubs in training beside the person's own words in disguised
+voices.
 """
 
 import argparse
@@ -76,18 +76,33 @@ _REPORT = {
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
-    ``foreign`` of them dubs, as in `mini-2`'s recipe, where fewer cost unseen speakers their sync;
-    reference windows of the others begin at least ``far`` frames away. ``held``: the part of the
-    frames, the last ones, that is held out, ``gap`` frames after what is learnt from.
+    The weights of the losses are those of `mini-2`'s recipe, but for ``sync_weight``.
 
-    The weights are those of `mini-2`'s recipe: ``l1_weight`` of the mean error of the lower half,
-    ``slope_weight`` of its slopes, in which blur stands out, ``photograph_weight`` of what its
-    patch critic says; ``sync_weight`` of ``sync_term`` on talking windows and dubs alike, a third
-    of there: the lips are right already, and without critic and with more of it dark blots grew
-    beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on
-    one person do not unteach the others' voices. ``decay``: of the moving average that is judged
-    and written. ``least_seconds``: of the person; ``least_confidence``: of a clip.
+    Attributes:
+        windows: windows of a batch, over all processes.
+        frames: frames of a window.
+        far: least distance of the beginnings of a window and its reference, in frames.
+        foreign: share of the windows that are dubs, as in `mini-2`'s recipe; with fewer, unseen
+            speakers lost their sync there.
+        held: share of the frames, the last ones, that is held out.
+        gap: frames between those and what is learned from.
+        least_seconds: least footage of the person.
+        least_confidence: least confidence of a clip.
+        l1_weight: weight of the mean error of the lower half.
+        slope_weight: weight of the error's slopes, in which blur stands out.
+        sync_weight: weight of ``sync_term`` on talking windows and dubs alike, a third of
+            `mini-2`'s: the lips are right already, and with more of it and no critic dark spots
+            grew beside them.
+        photograph_weight: weight of the patch critic's verdict.
+        rate: learning rate, a tenth of `mini-2`'s, so that a few hundred steps on one person do not
+            unteach the voices of others.
+        critic_rate: learning rate of the critic.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and written.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     windows: int = 8
@@ -156,7 +171,7 @@ def started(name: str, out: Path) -> Generator:
 
 
 def origin(name: str) -> tuple[str, str]:
-    """Licence and source of the weights called so."""
+    """Return licence and source of weights, by their name."""
     unknown = "not stated by the weights that it was begun with", Path(name).name
     if Path(name).suffix == ".pt":
         return unknown
@@ -168,9 +183,17 @@ def origin(name: str) -> tuple[str, str]:
 
 
 def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
-    """A folder above all ``videos``, files or folders, and what they hold, in order.
+    """Find the videos.
 
-    LipSyncError for what is not there.
+    Args:
+        videos: files or folders.
+        out: a folder that is left out.
+
+    Returns:
+        A folder above all of them, and the sources in order.
+
+    Raises:
+        LipSyncError: one is missing.
     """
     found: list[tuple[Path, Source]] = []
     for path in videos:
@@ -193,9 +216,16 @@ def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
 
 
 def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
-    """The clips of the person seen longest, by time, ``order`` being that of the sources.
+    """Return the clips of the person seen longest, in the order of time.
 
-    And who that is, in words. Of takes at one time, as in a mirror, the first counts.
+    Of clips that were filmed at one time, as in a mirror, the first counts.
+
+    Args:
+        shards: the prepared clips.
+        order: names of the sources in order.
+
+    Returns:
+        The clips, and the person in words.
     """
     entries = [entry for entry in read_index(shards) if entry.facts["source"] in order]
     seen = Counter[str]()
@@ -249,12 +279,12 @@ def parted(clips: Sequence[Clip], held: float, gap: int) -> tuple[list[Clip], li
 
 
 def stretch(clip: Clip, first: int, stop: int) -> Clip:
-    """Its frames ``first`` .. ``stop-1``."""
+    """Return frames ``first`` to ``stop - 1`` of a clip."""
     return replace(clip, faces=part(clip.faces, first, stop), first=clip.first + first)
 
 
 def voice(path: Path) -> Clip:
-    """A recording, as a clip of whose faces there is only the number."""
+    """Return a recording as a clip of whose faces there is only the number."""
     sound = mix_to_mono(read_audio(path, rate=RATE))
     faces = np.zeros((int(sound.samples.shape[1] * FPS / RATE), 1, 1, 3), np.uint8)
     samples = (sound.samples[0] * 32767).round().clamp(-32768, 32767).short().numpy()

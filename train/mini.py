@@ -1,13 +1,12 @@
-"""Train the generator that ships as `mini-2`: redraw the lower half of a face from sound, taught by
-a frozen expert.
+"""Train the generator that ships as `mini-2`: it redraws the lower half of a face from sound.
 
-    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt torchrun
-    --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT --teacher
-    runs/teacher/best.pt
+    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
+    torchrun --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT
+        --teacher runs/teacher/best.pt
 
-Each step sees two kinds of clips: talking ones (rebuild the frames: L1, slopes, sync) and foreign
-ones, other footage or photographs with another person's sound (no truth: sync, and L1 that is weak
-at the mouth). The same command goes on where a run was stopped.
+The teacher is a frozen expert. Each step sees two kinds of clips: talking ones (rebuild the frames:
+L1, slopes, sync) and foreign ones, other footage or photographs with another person's sound (no
+truth: sync, and L1 that is weak at the mouth). The same command continues a run that was stopped.
 """
 
 import dataclasses
@@ -54,7 +53,7 @@ _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Of the terms that ``losses`` returns."""
+    """Weights of the terms that ``losses`` returns."""
 
     l1: float = 30.0
     slopes: float = 15.0
@@ -70,13 +69,27 @@ class Weights:
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``frames`` frames of each of ``talking`` and
-    ``foreign`` clips; every other foreign one is a photograph, where there are any. The teacher
-    judges all its windows among the frames, together. A reference begins at least ``far`` frames
-    away, and ``moved_heads`` of them are turned and shifted a little beside, so that the flow
-    learns to bring them into place; shifts of less than ``apart`` frames are no rivals.
-    ``critic_...``: of the patch critic, whose rate is constant. ``decay``: of the moving average
-    that is judged and exported.
+    Attributes:
+        talking: talking clips of a batch, over all processes.
+        foreign: foreign clips of a batch; every other one is a photograph if there are any.
+        frames: frames of each clip; the teacher judges all its windows among them together.
+        far: least distance of the beginnings of a clip and its reference, in frames.
+        apart: shifts of fewer frames are no rivals.
+        moved_heads: share of the references that are turned and shifted a little, so that the flow
+            learns to bring them into place.
+        weights: weights of the losses.
+        rate: learning rate.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        warmup: steps in which the rate rises.
+        clip_norm: largest norm of the gradient.
+        critic_rate: constant learning rate of the patch critic.
+        critic_betas: of its AdamW.
+        critic_weight_decay: of its AdamW.
+        decay: of the moving average that is evaluated and exported.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     talking: int = 4
@@ -130,15 +143,14 @@ class Batch(NamedTuple):
 
 
 class Planes(nn.Module):
-    """A generator as far as the planes that it draws: one forward pass, all that gradients are
-    averaged over.
-    """
+    """A generator up to the planes that it draws, for gradients that are means over processes."""
 
     def __init__(self, model: Generator) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, mels: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Return the planes (N,6,S/2,S)."""
         return self.model.draw(mels, self.model.encode(target, reference))
 
 
@@ -164,6 +176,7 @@ class Footage:
     settings: Settings
 
     def talking(self, rng: np.random.Generator) -> Sample:
+        """Draw a clip with its own sound and a reference elsewhere in it."""
         frames, far = self.settings.frames, self.settings.far
         i, begin = self._stretch(rng)
         starts = range(len(self.clips[i].faces) - frames + 1)
@@ -172,7 +185,10 @@ class Footage:
         return Sample(*faces, *self._sound(i, begin), False)
 
     def foreign(self, rng: np.random.Generator, *, photograph: bool) -> Sample:
-        """Sound of a clip and faces of any other; as in use, each frame is its own reference."""
+        """Draw the sound of a clip and the faces of any other.
+
+        As in use, each frame is its own reference.
+        """
         sound = self._sound(*self._stretch(rng))
         if photograph and self.photographs is not None:
             picture = np.array(self.photographs[rng.integers(len(self.photographs))])
@@ -198,8 +214,15 @@ class Footage:
 
 @torch.no_grad()
 def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
-    """Audio embeddings of a frozen teacher at each frame of a clip and SEARCH before and after:
-    (N+2*SEARCH,D), on the CPU. The sound is not augmented, so once is enough.
+    """Embed the sound of a clip with a frozen teacher; it is not augmented, so once is enough.
+
+    Args:
+        teacher: the teacher.
+        clip: the clip of N frames.
+        bfloat16: whether it computes in bfloat16.
+
+    Returns:
+        (N+2*SEARCH,D) embeddings at each frame and SEARCH frames before and after, on the CPU.
     """
     at = next(teacher.parameters()).device
     sound = clip.windows(teacher.config.features, -SEARCH, len(clip.faces) + 2 * SEARCH)
@@ -208,9 +231,9 @@ def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
 
 
 def draw(footage: Footage, step: int, world: World) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device.
+    """Return this process's part of the batch of a step, augmented, on its device.
 
-    Clip i of a step is the same one however many ranks there are.
+    Clip i of a step is the same one for any number of processes.
     """
     settings, seed = footage.settings, footage.settings.plan.seed
 
@@ -233,8 +256,16 @@ def draw(footage: Footage, step: int, world: World) -> Batch:
 def augmented(
     samples: Sequence[Sample], talking: int, rng: torch.Generator, *, moved_heads: float = 0.0
 ) -> Batch:
-    """The batch of samples of which the first ``talking`` show their own sound, on the device of
-    ``rng``; so many of these, ``moved_heads``, hold the head otherwise in the reference.
+    """Augment samples.
+
+    Args:
+        samples: the samples, talking ones first.
+        talking: number of those that show their own sound.
+        rng: the generator, on the device of the result.
+        moved_heads: share of the talking ones whose reference holds the head differently.
+
+    Returns:
+        The batch.
     """
     *rows, photograph = zip(*samples, strict=True)
     target, reference, mels, heard = (torch.stack(row).to(rng.device) for row in rows)
@@ -262,8 +293,16 @@ def augmented(
 
 
 def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: int) -> Tensor:
-    """(K,) how well the teacher finds the shift of faces (K,F,3,S,S) against what it heard, by all
-    of their windows.
+    """Return how badly the teacher finds the shift of faces against their sound.
+
+    Args:
+        teacher: the teacher.
+        faces: (K,F,3,S,S).
+        heard: (K,F-window+1+2*SEARCH,D) embeddings of the sound.
+        apart: shifts of fewer frames are no rivals.
+
+    Returns:
+        (K,) losses.
     """
     k, f = faces.shape[:2]
     count = f - teacher.config.window + 1
@@ -282,11 +321,21 @@ def losses(
     *,
     apart: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make.
+    """Return the losses of generated planes, and the faces that they make.
 
-    Of talking clips ``l1`` and ``slopes`` of the lower half's error, and ``sync``; of foreign ones
-    the same, where at the mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the
-    slopes of the flow, and ``photograph``, what the critic says.
+    Args:
+        planes: (K*F,6,48,96).
+        batch: the batch that they belong to.
+        teacher: the frozen expert.
+        critic: the patch critic.
+        rng: of the disturbances that the teacher sees.
+        apart: shifts of fewer frames are no rivals.
+
+    Returns:
+        The terms, () each, and the faces (K*F,3,96,96). The terms are, of talking clips, ``l1`` and
+        ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the
+        mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the slopes of the flow,
+        and ``photograph``, the critic's verdict.
     """
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
@@ -315,7 +364,18 @@ def losses(
 
 
 def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
-    """(N,side,side,3) as train.prepare writes them, left on disk. TrainingError for others."""
+    """Read the photographs that train.prepare wrote; they stay on disk.
+
+    Args:
+        path: the file.
+        side: side that they must have in pixels.
+
+    Returns:
+        (N,side,side,3) uint8.
+
+    Raises:
+        TrainingError: they are of another size or type.
+    """
     found = np.load(path, mmap_mode="r")
     if found.dtype != np.uint8 or found.shape[1:] != (side, side, 3):
         raise TrainingError(

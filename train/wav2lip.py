@@ -1,12 +1,11 @@
-"""Train a generator against a frozen lip-sync expert, with or without a visual-quality
-discriminator.
+"""Train a generator against a frozen lip-sync expert, with or without a discriminator.
 
     python -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert runs/expert/best.pt
     torchrun --nproc-per-node 8 -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert
     runs/expert/best.pt
 
 L = (1 - sync_weight - quality_weight) L1 + sync_weight E_sync + quality_weight L_gen, as in the
-paper. The same command goes on where a run was stopped.
+paper. The same command continues a run that was stopped.
 """
 
 from collections.abc import Mapping
@@ -53,21 +52,37 @@ from train.harness import EXPERT, JUDGE, START, Data, Job, Networks
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``windows`` windows of ``frames`` frames.
-
-    Reference windows begin at least ``far`` frames away. ``augmented``: colours, small warps and
-    voices are varied; the paper and its code vary nothing.
-
-    ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the
-    public code: 0.75; 0 at first, and forgotten when a run is resumed, which this one does not).
-    ``expert_statistics``: of its batch norms, ``running`` as a frozen network has them, or
-    ``batch``, as the public code runs it by omission; its figures differ much (0.72 against 1.05 on
-    one batch). Held out they are taken of one clip, not of 16, so thresholds are near the public
-    code's alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's
-    discriminator is. ``experts_ear``: the audio encoder begins as the expert's, which tells visemes
-    apart already (layers of one shape; ``mini`` has the shapes of train.expert's teacher).
-    ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and
-    exported; 0: none.
+    Attributes:
+        network: the layers.
+        experts_ear: whether the audio encoder begins as the expert's, which separates visemes
+            already; their shapes must be equal (``mini`` has those of train.expert's teacher).
+        size: side of the faces in pixels.
+        framing: how crops are cut.
+        windows: windows of a batch, over all processes.
+        frames: frames of a window.
+        far: least distance of the beginnings of a window and its reference, in frames.
+        augmented: whether colors, positions and voices are varied; the paper and its code vary
+            nothing.
+        sync_weight: weight of E_sync.
+        sync_below: E_sync counts only from the first evaluation on in which it is below this; None:
+            from the beginning. The public code has 0.75, and forgets it when a run is resumed.
+        quality_weight: weight of L_gen; 0: no discriminator.
+        expert_statistics: of the expert's batch norms: ``running``, as in a frozen network, or
+            ``batch``, as the public code has it by omission. E_sync differs much (0.72 against
+            1.05 on one batch); in evaluations ``batch`` means one clip, not 16, so thresholds are
+            only near those of the public code.
+        expert_learns: the expert is not frozen but trained on generated faces, as LipGAN's
+            discriminator is.
+        rate: learning rate.
+        betas: of AdamW.
+        schedule: how the rate changes.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported; 0: none.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     network: Literal["wav2lip", "mini"] = "wav2lip"
@@ -115,6 +130,7 @@ class Settings:
 
 
 def generator_config(settings: Settings) -> GeneratorConfig:
+    """Return the configuration of the generator."""
     if settings.network == "mini":
         return replace(MINI, framing=FRAMINGS[settings.framing])
     # 40 ms: what the public code pairs in training (and its inference does not)
@@ -126,24 +142,34 @@ def generator_config(settings: Settings) -> GeneratorConfig:
 
 
 class Switch:
-    """Whether E_sync counts yet."""
+    """Whether E_sync counts yet; part of a checkpoint."""
 
     def __init__(self, on: bool) -> None:
         self.on = on
 
     def state_dict(self) -> dict[str, bool]:
+        """Return the state."""
         return {"on": self.on}
 
     def load_state_dict(self, state: dict[str, bool]) -> None:
+        """Continue from a state."""
         self.on = state["on"]
 
 
 def varied(
     batch: Batch, sound: Tensor, size: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference
-    (B,F,3,size,size), both in the same other light and a little turned, and the sound in another
-    voice.
+    """Augment the faces and the sound of a batch.
+
+    Args:
+        batch: ``target`` and ``reference`` (B,F,C,C,3) uint8 with margin.
+        sound: mel windows (B,F,1,80,16).
+        size: side of the result in pixels.
+        rng: the generator.
+
+    Returns:
+        Target and reference (B,F,3,size,size), both in the same other light and turned a little
+        alike, and the sound in another voice.
     """
     both = torch.cat(
         [batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1
@@ -161,8 +187,16 @@ def varied(
 def embedded(
     expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings (N,D), audio and video, of all windows of the expert's length among faces
-    (B,F,3,S,S), and of the sound beside them, (B,F-window+1,1,80,16).
+    """Embed all windows of the expert's length.
+
+    Args:
+        expert: the expert.
+        config: its configuration.
+        faces: (B,F,3,S,S).
+        heard: mel windows (B,F-window+1,1,80,16).
+
+    Returns:
+        Embeddings of sound and lips, (N,D) each.
     """
     looked = resize_faces(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
     index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
@@ -170,7 +204,7 @@ def embedded(
 
 
 def remembering(expert: SyncExpert) -> SyncExpert:
-    """``expert`` with batch statistics that leave its running ones as they are."""
+    """Let an expert use batch statistics, and keep its running ones; it is changed in place."""
     expert.train()
     for layer in expert.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -179,9 +213,18 @@ def remembering(expert: SyncExpert) -> SyncExpert:
 
 
 def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """Faces and sound that an expert which learns beside the generator shall tell apart, as LipGAN
-    has it: half of the time generated faces beside their own sound, otherwise real ones beside the
-    next clip's.
+    """Choose pairs that do not belong together, as LipGAN's code does.
+
+    Half of the time these are generated faces and their own sound, otherwise real faces and the
+    sound of the next clip.
+
+    Args:
+        real: real faces, clips first.
+        made: generated faces.
+        heard: the sound of both.
+
+    Returns:
+        Faces and sound.
     """
     return (made.detach(), heard) if torch.rand(()) < 0.5 else (real, heard.roll(1, 0))
 

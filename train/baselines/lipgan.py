@@ -1,12 +1,11 @@
-"""Train the baseline LipGAN: L1, and a discriminator that learns beside the generator whether face
-and sound agree.
+"""Train the baseline LipGAN: L1, and a discriminator that judges whether face and sound agree.
 
     python -m train.baselines.lipgan train/configs/lipgan-pretrain.toml SHARDS runs/pretrain
-    python -m train.baselines.lipgan train/configs/lipgan.toml SHARDS runs/lipgan \\
+    python -m train.baselines.lipgan train/configs/lipgan.toml SHARDS runs/lipgan
         --start runs/pretrain/best.pt
 
-The shards must hold the sound itself, as those of train.prepare do. The same command goes on where
-a run was stopped.
+The shards must hold the sound itself, as those of train.prepare do. The same command continues a
+run that was stopped.
 """
 
 from dataclasses import dataclass, replace
@@ -44,13 +43,24 @@ from train.wav2lip import out_of_sync
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``batch`` frames, each beside one at least ``far``
-    frames away, and Adam has the public code's rate; that code neither clips gradients nor averages
-    weights.
+    """The settings of a named run.
 
-    ``thinner``: what the channels of every layer are divided by, for small machines; 1 as
-    published. ``contrastive_weight``: of the discriminator's verdict; 0: no discriminator, as the
-    generator is pre-trained. ``decay``: of the moving average that is judged and exported; 0: none.
+    Adam has the public code's rate; that code neither clips gradients nor averages weights.
+
+    Attributes:
+        network: the layers.
+        thinner: divides the channels of every layer, for small machines; 1 as published.
+        framing: how crops are cut.
+        batch: frames of a batch, over all processes.
+        far: least distance of a frame and its reference, in frames.
+        contrastive_weight: weight of the discriminator's verdict; 0: no discriminator, as the
+            generator is pre-trained.
+        rate: learning rate.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported; 0: none.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     network: Literal["lipgan", "lipgan-basic"] = "lipgan"
@@ -75,6 +85,7 @@ Run = harness.Run[Settings, Data, Networks]
 
 
 def generator_config(settings: Settings) -> LipGANConfig:
+    """Return the configuration of the generator."""
     config = LIPGAN if settings.network == "lipgan" else LIPGAN_BASIC
     return replace(
         config,
@@ -86,6 +97,7 @@ def generator_config(settings: Settings) -> LipGANConfig:
 
 
 def critic_config(settings: Settings) -> LipGANDiscriminatorConfig:
+    """Return the configuration of the discriminator."""
     config = LipGANDiscriminatorConfig(framing=generator_config(settings).framing)
     return replace(
         config,
@@ -99,8 +111,14 @@ def _thinner(stages: tuple[LipGANStage, ...], by: int) -> tuple[LipGANStage, ...
 
 
 def begin_with(model: LipGAN, name: str) -> None:
-    """Give ``model`` the weights of a run's checkpoint (RUN/best.pt) or of a weights file;
-    TrainingError for those of another network.
+    """Give a generator the weights of another.
+
+    Args:
+        model: the generator, changed in place.
+        name: a run's checkpoint (RUN/best.pt) or a weights file.
+
+    Raises:
+        TrainingError: they are of another network.
     """
     path = Path(name)
     start = RECIPE.load_trained(path) if path.suffix == ".pt" else load_talking_face(name)

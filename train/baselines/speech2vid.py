@@ -4,7 +4,7 @@
 
 As LipGAN's authors compared it: beside stills of the person the network sees the upper half of the
 frame that it redraws. The shards must hold the sound itself, as those of train.prepare do. The same
-command goes on where a run was stopped.
+command continues a run that was stopped.
 """
 
 from dataclasses import dataclass, replace
@@ -27,14 +27,24 @@ from train.harness import Data, Job, Networks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A named run. A batch, over all ranks, is ``batch`` frames. ``references``: stills of the
-    person, neighbours that begin at least ``far`` frames away (in use, the frame itself stands for
-    all of them); as many neighbouring frames are redrawn beside them. ``thinner``: what the width
-    of every layer is divided by, for small machines; 1 as published. ``decay``: of the moving
-    average that is judged and exported; 0: none.
+    """The settings of a named run.
 
-    Batch, rate, and the distance of the still are the third-party Keras version's (Adam's default
-    there), which neither clips gradients nor averages weights.
+    Batch, rate, and the distance of the still are those of the third-party Keras version (Adam's
+    default there), which neither clips gradients nor averages weights.
+
+    Attributes:
+        references: stills of the person, neighbors in the clip; as many neighboring frames are
+            redrawn. In use, the frame itself stands for all of them.
+        thinner: divides the width of every layer, for small machines; 1 as published.
+        framing: how crops are cut.
+        batch: frames of a batch, over all processes.
+        far: least distance of the frames and the stills, in frames.
+        rate: learning rate.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported; 0: none.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     references: int = 1
@@ -61,6 +71,7 @@ Run = harness.Run[Settings, Data, Networks]
 
 
 def generator_config(settings: Settings) -> Speech2VidConfig:
+    """Return the configuration of the generator."""
     whole, by = SPEECH2VID, settings.thinner
     return replace(
         whole,
