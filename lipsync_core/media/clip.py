@@ -5,19 +5,22 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+<<<<<<< HEAD
 from ..errors import MediaError
 from ..runtime.options import Option
 from ..runtime.timecode import parse_fps, parse_seconds
+=======
+from ..options import Cut, Longer
+>>>>>>> main
 from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
-Longer = Literal["pingpong", "loop", "hold", "trim"]
 _SEEK_GAP = 250  # frames: a usual distance of key frames, from which a decoder has to start
 DETECT_SIDE = 640  # px: faces are detected in frames reduced to this
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of
@@ -25,6 +28,7 @@ DETECT_SIDE = 640  # px: faces are detected in frames reduced to this
 _DETECT_CHUNK = 10
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True, slots=True)
 class Cut:
     """The part of a face video that is dubbed.
@@ -66,6 +70,8 @@ class Cut:
     ] = "pingpong"
 
 
+=======
+>>>>>>> main
 class Clip(Protocol):
     """Pictures at a constant rate, numbered from 0: what every pipeline reads."""
 

@@ -20,7 +20,7 @@ from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
 from ..media import probe, read_audio, shift_audio
-from ..media.clip import Clip, Cut, open_clip
+from ..media.clip import Clip, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
 from ..metrics.sync import score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
@@ -28,6 +28,7 @@ from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
+from ..options import Cut
 from ..runtime.prefetch import prefetch
 from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
