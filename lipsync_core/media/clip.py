@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-<<<<<<< HEAD
 from ..errors import MediaError
-from ..runtime.options import Option
-from ..runtime.timecode import parse_fps, parse_seconds
-=======
 from ..options import Cut, Longer
->>>>>>> main
 from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
@@ -28,50 +23,6 @@ DETECT_SIDE = 640  # px: faces are detected in frames reduced to this
 _DETECT_CHUNK = 10
 
 
-<<<<<<< HEAD
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The part of a face video that is dubbed.
-
-    Attributes:
-        start: Where it begins, in seconds.
-        end: Where it ends, in seconds; None for the end of the file.
-        fps: Frame rate of the output; None for the source's.
-        longer: How the picture continues if the speech outlasts it. A photo just stays.
-    """
-
-    start: Annotated[
-        Fraction,
-        Option("Start of the cut: seconds or h:mm:ss.", parse=parse_seconds, metavar="TIME"),
-    ] = Fraction(0)
-    end: Annotated[
-        Fraction | None,
-        Option(
-            "End of the cut; by default that of the video.", parse=parse_seconds, metavar="TIME"
-        ),
-    ] = None
-    fps: Annotated[
-        Fraction | None,
-        Option(
-            "Frames per second, such as 25 or 30000/1001; by default the video's.",
-            panel="Encoding",
-            parse=parse_fps,
-            metavar="RATE",
-        ),
-    ] = None
-    longer: Annotated[
-        Longer,
-        Option(
-            "What the picture does if the speech is longer.",
-            "pingpong: play forwards and backwards. loop: start again. hold: stay on the last "
-            "frame. trim: stop the speech with the picture.",
-            flags=("--when-audio-is-longer",),
-        ),
-    ] = "pingpong"
-
-
-=======
->>>>>>> main
 class Clip(Protocol):
     """Pictures at a constant rate, numbered from 0: what every pipeline reads."""
 
