@@ -30,7 +30,8 @@ from lipsync_core.image.landmarks import (
     RIGHT_EYE,
     mouth_opening,
 )
-from lipsync_core.media.clip import Cut, open_clip
+from lipsync_core.media.clip import open_clip
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from train.prepare_landmarks import read_labels
 

@@ -10,13 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..audio.vad import Silence
-from ..blend.blender import Blend
-from ..blend.masks import MaskKind
-from ..media.clip import Cut
 from ..models.precision import Precision
-from ..pipelines.dub import Encoding
+from ..options import Blend, Cut, Encoding, MaskKind, Restore
 from ..pipelines.reference import Reference
-from ..pipelines.restore import Restore
 from ..pipelines.track_faces import Finding
 from .options import AsJson, Device, FaceFile, Model, Which, expand_options
 from .progress import Bar

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..blend.blender import Blend
-from ..media.clip import Cut
+from ..options import Blend, Cut
 from ..pipelines.track_faces import Finding
 from .options import Device, FaceFile, Model, Only, Overwrite, Which, expand_options
 from .progress import Bar

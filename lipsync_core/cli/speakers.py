@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..media.clip import Cut
+from ..options import Cut
 from ..pipelines.track_faces import Finding
 from .options import AsJson, Device, Only, expand_options
 from .progress import Bar

@@ -23,7 +23,8 @@ from ..metrics.sync_embedder import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception
 from ..models.weights import load_model, load_talking_face, weights_file
-from ..pipelines.dub import Cut, Encoding, dub
+from ..options import Cut, Encoding
+from ..pipelines.dub import dub
 from ..pipelines.mouth_following import MouthMeter
 from ..pipelines.score import Mode, ScoreReport, load_scorer, score
 from ..pipelines.track_faces import (

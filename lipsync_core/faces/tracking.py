@@ -1,7 +1,7 @@
 """From faces in single frames to people over time: association, gaps, smoothing."""
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,9 +22,12 @@ _REACH, _GROWTH = 1.0, math.log(2.0)
 _REACH_AFTER_GAP, _GROWTH_AFTER_GAP = 0.5, math.log(1.5)
 # more than any cost: people seen in the last run choose before those who were lost
 _SEEN_FIRST = 10.0
-_VELOCITY_SPAN = 3  # sightings from which the velocity is taken
 
+# Of the longest gap that is filled, a second: what is there for less is taken for a false alarm,
+# and the velocity is that over this time.
+_LEAST_SHARE = 0.4
 _LEAST_SIGHTINGS = 3
+_USUAL_FPS = 25  # at which the accuracy of ``every`` was measured
 
 _SMOOTHED_AT_ONCE = 2048  # frames
 
@@ -52,7 +55,8 @@ class _Person:
         gap = frame - self.frames[-1]
         if len(self.frames) < 2 or gap > max_gap:
             return box
-        earlier = max(-_VELOCITY_SPAN, -len(self.frames))
+        first = self.frames[-1] - _LEAST_SHARE * max_gap
+        earlier = min(bisect_left(self.frames, first), len(self.frames) - 2)
         velocity = (box - self.values[earlier][:4]) / (self.frames[-1] - self.frames[earlier])
         shift = (velocity[:2] + velocity[2:]) / 2 * gap  # of the centre: extrapolated sizes explode
         return box + shift.repeat(2)
@@ -71,7 +75,8 @@ def detect_tracks(
 
     ``frames`` are all frames of the clip in order, reduced to a size that suits the detector;
     ``scale`` is source px per reduced px, one number or (x, y). The detector runs on every
-    ``every``-th frame of a scene and on its first and last frame; on talking people 5 stays within
+    ``every``-th frame of a scene (more densely below 25 frames per second, so that no more time is
+    between two runs than there) and on its first and last frame; on talking people 5 stays within
     1.1 % of the face's size of what every frame would give. Gaps of up to a second are filled. The
     tracks are in source pixels, as ``link_detections`` describes them. Memory: one chunk of frames,
     and a few numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1
@@ -83,6 +88,8 @@ def detect_tracks(
         raise ValueError(f"smoothing is {smoothing} s; wanted 0 (none) or more")
     x, y = scale if isinstance(scale, tuple) else (scale, scale)
     stretch = torch.tensor([x, y])
+    # as many seconds between two runs as at the usual rate, where a clip has fewer frames
+    every = min(every, max(1, round(every * fps / _USUAL_FPS)))
     cuts: list[int] = []
     runs: list[tuple[int, Detections]] = []
     for starts, indices, pixels in _samples(frames, every):
@@ -93,9 +100,8 @@ def detect_tracks(
             runs.append(
                 (index, Detections(boxes * stretch.repeat(2), points * stretch, scores, dense))
             )
-    return link_detections(
-        runs, cuts=cuts, max_gap=max(1, round(fps)), smoothing=smoothing * float(fps)
-    )
+    max_gap = max(every, round(fps))
+    return link_detections(runs, cuts=cuts, max_gap=max_gap, smoothing=smoothing * float(fps))
 
 
 def link_detections(
@@ -116,10 +122,10 @@ def link_detections(
     A track never crosses a cut, and spans the frames from the person's first sighting in the scene
     to the last; frames outside its span are invisible (``track_window`` pads them), as are absences
     beyond ``max_gap``. A person who comes back to the same place at about the same size is the same
-    person. A stretch without a long absence counts only if it has at least 3 sightings (or half of
-    the scene's runs, if those are fewer) and lasts at least a quarter of ``max_gap`` (or half of
-    the scene): shorter ones are taken for false alarms and dropped, unless the detections are
-    ``trusted``.
+    person. A stretch without a long absence counts only if it lasts at least 0.4 of ``max_gap`` (or
+    half of the scene) and has at least 3 sightings (or as many as that time has frames, or half of
+    the scene's runs, if those are fewer): shorter ones are taken for false alarms and dropped,
+    unless the detections are ``trusted``.
     """
     scenes: dict[int, list[tuple[int, Tensor]]] = {}
     for frame, found in detections:
@@ -308,8 +314,9 @@ def _stretches(
             stretches[-1].append(frame)
         else:
             stretches.append([frame])
-    sightings = min(_LEAST_SIGHTINGS, math.ceil(len(runs) / 2))
-    length = min(max_gap / 4, (runs[-1] - runs[0]) / 2)
+    duration = _LEAST_SHARE * max_gap
+    sightings = min(_LEAST_SIGHTINGS, math.ceil(len(runs) / 2), math.ceil(duration))
+    length = min(duration, (runs[-1] - runs[0]) / 2)
     return [
         (s[0], s[-1])
         for s in stretches

@@ -104,6 +104,8 @@ def shift_audio(
 def suffix_for_copy(src: Path | str) -> str:
     """Return .mp4 if that holds the picture of ``src`` as it is and players expect it, else .mkv.
 
+    A clip with an edit list that hides pictures at its start keeps its kind: Matroska has none.
+
     Raises:
         MediaError: If the file cannot be read.
     """
@@ -111,6 +113,10 @@ def suffix_for_copy(src: Path | str) -> str:
         stream = picture_stream(reader)
         if stream is None:
             raise MediaError(f"{src}: holds no picture; wanted a video")
+        first = next(iter(stream.index_entries), None)
+        if first is not None and first.is_discard:
+            suffix = Path(src).suffix.lower()
+            return suffix if suffix in {".mp4", ".m4v", ".mov"} else ".mp4"
         return ".mp4" if stream.codec_context.name in _MP4_PICTURES else ".mkv"
 
 

@@ -241,7 +241,7 @@ class SyncMeter:
         offset, confidence = find_offset(curve)
         generator = torch.Generator().manual_seed(0)  # the same clip always gives the same verdict
         sums, pairs = _block_sums(distances)
-        error = _offset_error(sums, pairs, distances.nanmean(0).argmin(), generator)
+        error = _offset_uncertainty(sums, pairs, distances.nanmean(0).argmin(), generator)
         chance = _chance_confidence(sums, pairs, generator)
         reason = None
         if self._silent:
@@ -355,7 +355,7 @@ def _block_sums(distances: Tensor) -> tuple[Tensor, Tensor]:
     return sums, zeros.index_add(0, block, (~distances.isnan()).to(distances.dtype))
 
 
-def _offset_error(
+def _offset_uncertainty(
     sums: Tensor, pairs: Tensor, best_shift: Tensor, generator: torch.Generator
 ) -> float:
     """Estimate the standard error of the offset by a bootstrap over blocks.

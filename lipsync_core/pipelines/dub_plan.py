@@ -14,9 +14,10 @@ from ..errors import NoFaceError
 from ..faces.landmarks import confidence_weights, low_confidence_warning
 from ..faces.selection import FaceSelector, parse_face, select
 from ..media import AudioSource, probe
-from ..media.clip import Clip, Cut, Longer, frame_order
+from ..media.clip import Clip, frame_order
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
+from ..options import Cut, Longer
 from ..types import Audio, FaceTrack, References
 from .audio_inputs import AudioInputs
 from .lipsync import LipSync

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..runtime.cache_folder import find_cache_folder
 from ..types import FaceTrack
 
-_VERSION = 2
+_VERSION = 3
 """Version of the file and of the tracking; raise it when either changes, to ignore old entries."""
 
 _log = logging.getLogger("lipsync.faces")

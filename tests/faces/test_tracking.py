@@ -352,3 +352,20 @@ def test_long_tracks_are_smoothed_as_short_ones(monkeypatch: pytest.MonkeyPatch)
     whole = smooth_values(values, 3.0)
     monkeypatch.setattr(tracking, "_SMOOTHED_AT_ONCE", 7)
     torch.testing.assert_close(smooth_values(values, 3.0), whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("fps", [Fraction(1, 2), 2, 3, 4, Fraction(24000, 1001), 25, 60])
+@pytest.mark.parametrize("every", [1, 5, 30])
+def test_faces_are_followed_at_any_frame_rate(fps: Fraction, every: int) -> None:
+    """No absence is made of the time between two runs, however few frames a second has."""
+    tracks = detect_tracks(
+        [Frames(film(1, 64), 0)], WhiteSquares(), scale=1.0, every=every, fps=Fraction(fps)
+    )
+    assert [(t.start, len(t.visible)) for t in tracks] == [(0, 64)] and tracks[0].visible.all()
+
+
+def test_slow_footage_is_looked_at_as_often_in_seconds() -> None:
+    for fps, pictures in ((4, 40), (12, 21), (25, 9)):
+        detector = WhiteSquares()
+        detect_tracks([Frames(film(1, 40), 0)], detector, scale=1.0, every=5, fps=Fraction(fps))
+        assert detector.pictures == pictures

@@ -155,7 +155,7 @@ def test_a_hub_model_is_pulled_with_a_bar_that_stops(
         on_progress(60, 100)
         raise AssertionError("the bar does not stop")
 
-    monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", pull)
+    monkeypatch.setattr(pack.part("lipsync_core.models.hub"), "pull", pull)
     with pytest.raises(Cancelled):
         pack.run("LoadLipSyncModel", model="wav2lip-gan (Hub)")
     assert asked == ["wav2lip-gan"] and [value for value, _, _ in host.bar] == [500]
