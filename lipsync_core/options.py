@@ -192,7 +192,7 @@ class Cut:
     Attributes:
         start: Where it begins, in seconds.
         end: Where it ends, in seconds; None for the end of the file.
-        fps: Frame rate of the output; None for the source's average.
+        fps: Frame rate of the output; None for the source's.
         longer: How the picture continues if the speech outlasts it. A photo just stays.
     """
 
@@ -209,7 +209,7 @@ class Cut:
     fps: Annotated[
         Fraction | None,
         Option(
-            "Frames per second, such as 25 or 30000/1001; by default the video's average.",
+            "Frames per second, such as 25 or 30000/1001; by default the video's.",
             panel="Encoding",
             parse=parse_fps,
             metavar="RATE",

@@ -75,6 +75,7 @@ def measure(source: Path, labels: Path) -> dict[str, float] | None:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
+    """Return the correlation of two series (N,)."""
     return float(np.corrcoef(a.numpy(), b.numpy())[0, 1])
 
 
