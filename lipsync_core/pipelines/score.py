@@ -221,8 +221,8 @@ def score(  # noqa: PLR0913
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    sound = read_judged_audio(part_of_source(source, video, cut), judge, warn)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
+    sound = read_judged_audio(part_of_source(source, video, cut), judge, warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
         found = _score_reference(footage, sound, judge, whole_frame, target, say)
