@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from .paths import check_input_path
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -30,6 +31,7 @@ _NOT_MEDIA = frozenset({"tty"})
 # they are shown are in decoding order as well.
 _IN_DECODING_ORDER = "avi"
 # Only the named file is read: no network and no numbered picture series.
+_NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
@@ -94,12 +96,7 @@ def open_source(
         MediaError: If the file is missing, empty or not media.
     """
     path = Path(src)
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder; wanted a file")
-    if not path.is_file():
-        raise MediaError(f"{path}: no such file; check the name")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    check_input_path(path)
     with raise_media_errors(
         path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
     ):
@@ -117,18 +114,20 @@ def path_of_container(container: InputContainer) -> Path:
     return Path(container.name.removeprefix("file:"))
 
 
-def is_still(container: InputContainer) -> bool:
-    """Return whether the file is a single picture (PNG, JPEG, WebP, ...) and not a video."""
+def is_image(container: InputContainer) -> bool:
+    """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
     return name == "image2" or name.endswith("_pipe")
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream that is not the cover picture of a sound file, or None."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
+    """Return the picture of a file: of its default tracks, else of all, the largest; or None.
+
+    Cover pictures and thumbnails do not count.
+    """
+    streams = [one for one in container.streams.video if not one.disposition & _NO_PICTURE]
+    default = [one for one in streams if one.disposition & Disposition.default]
+    return max(default or streams, key=lambda one: one.width * one.height, default=None)
 
 
 def read_packets(

@@ -63,7 +63,6 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
     ),
     ".webm": frozenset({"webvtt"}),
 }
-SUFFIXES = tuple(_COPIED_SOUND)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
 _REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)

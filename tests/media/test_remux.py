@@ -230,7 +230,7 @@ def test_pictures_of_an_avi_with_b_frames_are_shown_in_order(tmp_path: Path, cod
         )
         voice.sample_rate, voice.pts = 16000, 0
         file.mux([*sound.encode(voice), *sound.encode(None)])
-    assert level_of(pixels(src)) == list(range(70))
+    assert level_of(pixels(src)) == list(range(70)) and probe(src).frames == 70
     assert level_of(next(read_frames(src, start=60)).pixels) == list(range(60, 70))
     shift_audio(src, out, Fraction(1, 10))
     assert torch.equal(pixels(out), pixels(src)) and probe(out).fps == 25
