@@ -239,6 +239,7 @@ def _track_without_dense(
         every=pace.every,
         fps=clip.fps,
         smoothing=pace.smoothing,
+        pictures=clip.pick,
     )
     if key is not None:
         store_tracks(key, found, count)
@@ -431,6 +432,7 @@ def track_boxes(
         frames=count,
         cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
         smoothing_s=smoothing,
+        pictures=clip.pick,
     )
     return tracks, count
 
