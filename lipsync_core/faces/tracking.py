@@ -192,6 +192,16 @@ def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     return FaceTrack(boxes, points, visible, start, person.scene, dense, scores)
 
 
+def cut_tracks(people: Sequence[FaceTrack], stop: int) -> list[FaceTrack]:
+    """The parts of tracks before frame ``stop``, of those people who are visible there."""
+    cut: list[FaceTrack] = []
+    for person in people:
+        seen = person.visible[: max(stop - person.start, 0)].nonzero()[:, 0]
+        if len(seen):
+            cut.append(track_window(person, person.start, int(seen[-1]) + 1))
+    return cut
+
+
 def smooth_values(values: Tensor, sigma: float) -> Tensor:
     """Remove jitter by a local parabola fit.
 
