@@ -6,13 +6,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lipsync_core.errors import LipSyncError
-from ..lipsync_core.pipelines.demo import make_demo_clip
-from ..lipsync_core.pipelines.restore import Restore
-from . import convert, host
+from ..lipsync_core.options import Restore
+from . import host
 from .options import option_inputs
 from .sockets import CATEGORY, Model, Restorer
-from .types import Voice
-from .videos import file_source, video_output, video_source
 
 _DEMO = ["portrait", "talking", "out of sync", "two people"]
 _SPOKEN = ("talking", "out of sync")
@@ -55,6 +52,10 @@ class DemoMedia(io.ComfyNode):
     @classmethod
     def execute(cls, clip) -> io.NodeOutput:
         """Run the node."""
+        from ..lipsync_core.pipelines.demo import make_demo_clip
+        from . import convert
+        from .videos import video_output
+
         made = make_demo_clip(
             host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES)
         )
@@ -140,6 +141,9 @@ class LoadAudio(io.ComfyNode):
     @classmethod
     def execute(cls, file, start, end, video=None) -> io.NodeOutput:
         """Run the node."""
+        from . import convert
+        from .videos import file_source, video_source
+
         if end and end <= start:
             raise ValueError(
                 f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end"
@@ -198,6 +202,8 @@ class LoadLipSyncModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, precision) -> io.NodeOutput:
         """Run the node."""
+        from .types import Voice
+
         patcher = host.generator(model, host.Progress({"pull": 1}))
         return io.NodeOutput(
             Voice(patcher, host.HUB.get(model) or host.BUNDLED_TOO.get(model) or model, precision)
@@ -313,6 +319,9 @@ class LoadVideos(io.ComfyNode):
     @classmethod
     def execute(cls, folder, limit) -> io.NodeOutput:
         """Run the node."""
+        from ..lipsync_core.pipelines.demo import make_demo_clip
+        from .videos import video_output
+
         if folder == host.DEMO_FOLDER:
             progress = host.Progress(_STAGES)
             paths = [

@@ -24,7 +24,8 @@ from ..lipsync_core.media import (
     shift_audio,
     suffix_for_copy,
 )
-from ..lipsync_core.media.clip import Cut, open_clip
+from ..lipsync_core.media.clip import open_clip
+from ..lipsync_core.options import Cut
 from ..lipsync_core.runtime.prefetch import prefetch
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host

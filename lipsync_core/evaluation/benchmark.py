@@ -13,7 +13,8 @@ from torch import nn
 from ..audio.features import mel_length
 from ..audio.ops import frame_count
 from ..errors import LipSyncError, WeightsError
-from ..faces.selection import FaceSelector, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import VideoClip
@@ -23,7 +24,8 @@ from ..metrics.sync_embedder import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception
 from ..models.weights import load_model, load_talking_face, weights_file
-from ..pipelines.dub import Cut, Encoding, dub
+from ..options import Cut, Encoding
+from ..pipelines.dub import dub
 from ..pipelines.mouth_following import MouthMeter
 from ..pipelines.score import Mode, ScoreReport, load_scorer, score
 from ..pipelines.track_faces import (

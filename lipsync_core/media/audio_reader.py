@@ -20,7 +20,7 @@ from ..types import Audio
 from .container import (
     Warn,
     decode_sound,
-    first_frame_time,
+    first_frame_audio_time,
     open_source,
     path_of_container,
     raise_media_errors,
@@ -248,7 +248,7 @@ def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iter
 
 def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
     """Yield the track at its own rate from sample ``begin`` of the picture's clock, gaps silent."""
-    zero = first_frame_time(path)
+    zero = first_frame_audio_time(path)
     at = begin
     for time, samples, rate in _decoded(path, begin, zero, warn):
         zero = time if zero is None else zero

@@ -5,64 +5,22 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..runtime.options import Option
-from ..runtime.timecode import parse_fps, parse_seconds
+from ..errors import MediaError
+from ..options import Cut, Longer
 from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
-Longer = Literal["pingpong", "loop", "hold", "trim"]
 _SEEK_GAP = 250  # frames: a usual distance of key frames, from which a decoder has to start
 DETECT_SIDE = 640  # px: faces are detected in frames reduced to this
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of
 # footage, in pieces.
 _DETECT_CHUNK = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The part of a face video that is dubbed.
-
-    Attributes:
-        start: Where it begins, in seconds.
-        end: Where it ends, in seconds; None for the end of the file.
-        fps: Frame rate of the output; None for the source's average.
-        longer: How the picture continues if the speech outlasts it. A photo just stays.
-    """
-
-    start: Annotated[
-        Fraction,
-        Option("Start of the cut: seconds or h:mm:ss.", parse=parse_seconds, metavar="TIME"),
-    ] = Fraction(0)
-    end: Annotated[
-        Fraction | None,
-        Option(
-            "End of the cut; by default that of the video.", parse=parse_seconds, metavar="TIME"
-        ),
-    ] = None
-    fps: Annotated[
-        Fraction | None,
-        Option(
-            "Frames per second, such as 25 or 30000/1001; by default the video's average.",
-            panel="Encoding",
-            parse=parse_fps,
-            metavar="RATE",
-        ),
-    ] = None
-    longer: Annotated[
-        Longer,
-        Option(
-            "What the picture does if the speech is longer.",
-            "pingpong: play forwards and backwards. loop: start again. hold: stay on the last "
-            "frame. trim: stop the speech with the picture.",
-            flags=("--when-audio-is-longer",),
-        ),
-    ] = "pingpong"
 
 
 class Clip(Protocol):
@@ -85,7 +43,7 @@ class Clip(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Number of frames: exact in memory, as the container states it in a file, or None."""
+        """Number of frames, or None where a file does not let them be counted."""
         ...
 
     @property
@@ -187,7 +145,7 @@ class VideoClip:
 
     @property
     def length(self) -> int | None:
-        """Number of frames of the file, as the container states it; None if it does not."""
+        """Number of frames of the whole file at its own rate; None if they cannot be counted."""
         return self.info.frames
 
     @property
@@ -426,20 +384,35 @@ def open_clip(
         The clip. Nothing but the header has been read.
 
     Raises:
-        MediaError: The file cannot be read as a video or photo.
+        MediaError: The file cannot be read as a video or photo, or ends before the cut begins.
         ValueError: The cut holds no frame.
     """
-    info = probe(path)
-    info = replace(info, fps=cut.fps or info.fps)
+    info = probe(path, cut.start)
     if info.still:
-        return VideoClip(path, info, on_warning=on_warning)
+        return VideoClip(path, replace(info, fps=cut.fps or info.fps), on_warning=on_warning)
+    if cut.fps is not None:
+        count = info.frames and max(1, int(info.frames / info.fps * cut.fps + Fraction(1, 2)))
+        info = replace(info, fps=cut.fps, frames=count)
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
         raise ValueError(
             f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it "
             f"later"
         )
-    return VideoClip(path, info, first, stop, on_warning)
+    clip = VideoClip(path, info, first, stop, on_warning)
+    if first and _is_empty(clip):
+        length = f" of its {float(info.frames / info.fps):.2f} s" if info.frames else ""
+        raise MediaError(
+            f"{path}: holds no frame from {float(cut.start):g} s on{length}; begin the cut earlier"
+        )
+    return clip
+
+
+def _is_empty(clip: VideoClip) -> bool:
+    """Whether a clip begins where its file has ended."""
+    if clip.length is not None:
+        return clip.first >= clip.length
+    return next(clip.pick([0]), None) is None
 
 
 def frame_order(length: int, count: int, longer: Longer) -> Tensor:

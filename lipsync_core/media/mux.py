@@ -26,7 +26,13 @@ from .audio_reader import (
     resample_blocks,
     trim_blocks,
 )
-from .container import Warn, first_frame_time, open_source, read_packets
+from .container import (
+    Warn,
+    first_frame_audio_time,
+    open_source,
+    path_of_container,
+    read_packets,
+)
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
 _COPIED_SOUND: dict[str, frozenset[str] | None] = {
@@ -55,10 +61,10 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
     ),
     ".webm": frozenset({"webvtt"}),
 }
-SUFFIXES = tuple(_COPIED_SOUND)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
 _REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)
+_HIDING = frozenset({"mp4", "mov", "ipod"})  # containers with edit lists
 # seconds that a copied track may begin before the picture without being cut
 _ALIGNED = Fraction(1, 1000)
 
@@ -113,7 +119,7 @@ def add_audio_stream(
         and _can_copy(sound.source, suffix)
     ):
         container = stack.enter_context(open_source(sound.source))
-        zero = first_frame_time(sound.source)
+        zero = first_frame_audio_time(sound.source)
         zero = first_sample_time(sound.source) if zero is None else zero
         return CopiedTracks(out, container, (container.streams.audio[0],), zero, sound.stop, warn)
     return EncodedTrack(out, suffix, sound, warn)
@@ -151,7 +157,12 @@ def add_other_streams(
     if not kept:
         return None
     return CopiedTracks(
-        out, container, tuple(kept), (first_frame_time(source) or Fraction(0)) + start, None, warn
+        out,
+        container,
+        tuple(kept),
+        (first_frame_audio_time(source) or Fraction(0)) + start,
+        None,
+        warn,
     )
 
 
@@ -178,7 +189,11 @@ class CopiedTracks:
         self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
         for stream in streams:
             self._streams[stream.index].metadata.update(stream.metadata)
-        self._packets = _dated(read_packets(container, streams, warn))
+        name = path_of_container(container).name
+        can_hide = out.format.name in _HIDING
+        self._packets = _decodable(
+            _dated(read_packets(container, streams, warn)), zero, name, can_hide, warn
+        )
         self._next: Packet[Stream] | None = next(self._packets, None)
 
     def mux_until(self, until: Fraction) -> None:
@@ -193,8 +208,9 @@ class CopiedTracks:
                 if stamp * base - self._zero >= until:
                     return
                 # What ended before the first frame is left out; encoder priming ends exactly there
-                # and stays.
-                if (stamp + (packet.duration or 0)) * base >= self._zero:
+                # and stays, and so do the hidden pictures from which shown ones are decoded.
+                hidden = packet.is_discard and packet.stream.type == "video"
+                if hidden or (stamp + (packet.duration or 0)) * base >= self._zero:
                     self._mux(packet, round(self._zero / base), stamp)
             self._next = next(self._packets, None)
 
@@ -237,6 +253,69 @@ def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
         for packet, place in zip(held, places, strict=True):
             packet.dts = place - late
     yield from held
+
+
+def _decodable(
+    found: "Iterator[Packet[Stream]]", zero: Fraction, name: str, can_hide: bool, warn: Warn
+) -> "Iterator[Packet[Stream]]":
+    """Yield the pictures that are shown, with the hidden ones from which they are decoded.
+
+    An edit list may begin and end between key frames, as in cuts made without encoding. What it
+    hides is left out where nothing that is shown needs it.
+
+    Args:
+        found: the packets in file order; those of other kinds pass.
+        zero: seconds at which the first frame is shown.
+        name: the file's name, for messages.
+        can_hide: whether the container that is written can hide pictures at its start.
+        warn: called with each warning.
+
+    Yields:
+        The packets in file order.
+
+    Raises:
+        MediaError: If pictures that must be hidden cannot be.
+    """
+    hidden: list[Packet[Stream]] = []
+    begun = False
+    for packet in found:
+        if packet.stream.type != "video":
+            yield packet
+            continue
+        if packet.is_discard:
+            hidden.append(packet)
+            continue
+        # a key frame that comes later than the first frame shown may follow pictures that need
+        # the hidden ones
+        first = packet.pts is None or packet.pts * packet.time_base <= zero
+        if packet.is_keyframe and (begun or first):
+            hidden.clear()
+        if hidden:
+            _check_hidden(hidden, begun, name, can_hide)
+        late = [p for p in hidden if p.pts is not None and p.pts * p.time_base > zero]
+        if late:
+            warn(
+                f"{name}: the copy shows {len(late)} more picture at its end than the edit list "
+                "does; the one before is decoded from it"
+            )
+        yield from hidden
+        hidden.clear()
+        begun = True
+        yield packet
+
+
+def _check_hidden(hidden: "list[Packet[Stream]]", begun: bool, name: str, can_hide: bool) -> None:
+    """Raise a MediaError where ``hidden`` pictures would be shown in what is written."""
+    if not begun and not can_hide:
+        raise MediaError(
+            f"{name} is cut between key frames: pictures before the cut must stay in the file "
+            "without being shown, which only .mp4 and .mov can do; write one of these"
+        )
+    if begun and any(packet.is_keyframe for packet in hidden):
+        raise MediaError(
+            f"{name}: its edit list joins parts that begin between key frames, which cannot be "
+            "copied; export the clip from an editor first"
+        )
 
 
 class EncodedTrack:
@@ -293,7 +372,7 @@ def _can_copy(path: Path, suffix: str) -> bool:
     allowed = _COPIED_SOUND[suffix]
     if allowed is not None and probe_sound(path).codec not in allowed:
         return False
-    zero = first_frame_time(path)
+    zero = first_frame_audio_time(path)
     return zero is None or first_sample_time(path) > zero - _ALIGNED
 
 

@@ -23,7 +23,8 @@ from .container import (
     warn_once,
 )
 from .mux import AudioSource, CopiedTracks, Track, add_audio_stream, add_other_streams
-from .output_path import check_output_path, container_options, move_into_place, refuse_inputs
+from .output_path import container_options, move_into_place
+from .paths import check_output_path, refuse_inputs
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
 _MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1
@@ -104,6 +105,8 @@ def shift_audio(
 def suffix_for_copy(src: Path | str) -> str:
     """Return .mp4 if that holds the picture of ``src`` as it is and players expect it, else .mkv.
 
+    A clip with an edit list that hides pictures at its start keeps its kind: Matroska has none.
+
     Raises:
         MediaError: If the file cannot be read.
     """
@@ -111,6 +114,10 @@ def suffix_for_copy(src: Path | str) -> str:
         stream = picture_stream(reader)
         if stream is None:
             raise MediaError(f"{src}: holds no picture; wanted a video")
+        first = next(iter(stream.index_entries), None)
+        if first is not None and first.is_discard:
+            suffix = Path(src).suffix.lower()
+            return suffix if suffix in {".mp4", ".m4v", ".mov"} else ".mp4"
         return ".mp4" if stream.codec_context.name in _MP4_PICTURES else ".mkv"
 
 

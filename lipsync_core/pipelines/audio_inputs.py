@@ -8,7 +8,7 @@ from pathlib import Path
 from ..audio.ops import frame_count, mix, mix_to_mono, resample
 from ..errors import MediaError
 from ..media import AudioSource, read_audio
-from ..media.clip import Cut
+from ..options import Cut
 from ..types import Audio
 
 

@@ -20,7 +20,7 @@ from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
 from ..media import probe, read_audio, shift_audio
-from ..media.clip import Clip, Cut, open_clip
+from ..media.clip import Clip, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
 from ..metrics.sync import score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
@@ -28,6 +28,7 @@ from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
+from ..options import Cut
 from ..runtime.prefetch import prefetch
 from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
@@ -217,9 +218,9 @@ def score(  # noqa: PLR0913
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
+    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     span = (cut.start, cut.end) if source == video else (Fraction(0), None)
     sound = read_judged_audio(source, span, judge, warn)
-    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
         found = _score_reference(footage, sound, judge, whole_frame, target, say)

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ..audio.vad import activity_curve
 from ..errors import MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_appearance, join_tracks, select_each
+from ..faces.selection import first_appearance, join_tracks, select_each
 from ..faces.selection import rows_by_scene as seats
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..media import probe_sound
-from ..media.clip import Clip, Cut, open_clip
+from ..media.clip import Clip, open_clip
 from ..metrics.active_speaker import Turn, find_speaker_turns
 from ..metrics.sync_embedder import Scorer
+from ..options import Cut
 from ..runtime.intervals import merge_intervals
 from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame

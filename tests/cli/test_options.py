@@ -18,7 +18,7 @@ from lipsync_core import Blend, Cut, Encoding, Finding, dub
 from lipsync_core.cli.dub import DubOptions, dub_command
 from lipsync_core.cli.main import app
 from lipsync_core.cli.options import build_options, expand_options
-from lipsync_core.pipelines.restore import Restore
+from lipsync_core.options import Restore
 from lipsync_core.runtime.options import Option, option_fields
 
 
@@ -161,7 +161,7 @@ def test_every_field_of_a_blend_is_described() -> None:
 
 
 def test_an_option_of_the_blend_stands_in_few_files() -> None:
-    """The field, the help page of the node, and the snapshot of the nodes; tests aside."""
+    """The field, its effect, the help page of the node, and its snapshot; tests aside."""
     root = Path(__file__).parents[2]
     places = [
         path.relative_to(root).as_posix()
@@ -172,5 +172,6 @@ def test_an_option_of_the_blend_stands_in_few_files() -> None:
     ]
     assert places == [
         "lipsync_core/blend/blender.py",
+        "lipsync_core/options.py",
         "lipsync_nodes/web/docs/LipSync_BlendSettings.md",
     ]

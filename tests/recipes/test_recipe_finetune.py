@@ -21,8 +21,9 @@ from lipsync_core.media import AudioSource, VideoWriter, read_audio
 from lipsync_core.models.baselines.lipgan import LIPGAN_BASIC, LipGAN
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_model, read_header, save_model
+from lipsync_core.options import Encoding
 from lipsync_core.pipelines.demo import SPEECH
-from lipsync_core.pipelines.dub import Encoding, Finding, dub
+from lipsync_core.pipelines.dub import Finding, dub
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.settings import read_settings
 from lipsync_core.training.shards import ShardWriter

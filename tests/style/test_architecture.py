@@ -23,6 +23,7 @@ ORDER = [
     "types",
     "errors",
     "runtime",
+    "options",
     "image",
     "media",
     "blend",
