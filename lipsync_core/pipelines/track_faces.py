@@ -118,32 +118,30 @@ def track_faces(
     Returns:
         One track per face, and the number of frames searched.
     """
-    stop = clip.clamp(stop)  # else a cut would find the cached tracks of a longer one
-    key = _cache_key(clip, stop, detector_key, pace)
+    stop = clip.clamp(stop)  # what is stored may be of a longer cut
+    key = _cache_key(clip, detector_key, pace)
     marked = (
         None
         if key is None or landmarks is None
         else derived_key(key, dense=landmarks.version, by=VERSION)
     )
-    if marked is not None and (known := load_tracks(marked)) is not None:
+    if marked is not None and (known := load_tracks(marked, stop)) is not None:
         return known
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
     if landmarks is not None:
         people = add_landmarks(clip, people, count, landmarks, pace=pace, on_found=on_found)
     if marked is not None:
-        store_tracks(marked, people, count)
+        store_tracks(marked, people, count, ended=count < stop)
     return people, count
 
 
-def _cache_key(
-    clip: Clip, stop: int, detector_key: tuple[str, str] | None, pace: Pace
-) -> str | None:
+def _cache_key(clip: Clip, detector_key: tuple[str, str] | None, pace: Pace) -> str | None:
+    """The key of all searches of ``clip``, however many frames they cover."""
     if detector_key is None or clip.path is None:
         return None
     settings = {
         "fps": str(clip.fps),
         "first": clip.first,
-        "stop": stop,
         "every": pace.every,
         "side": DETECT_SIDE,
         **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
@@ -162,7 +160,7 @@ def _track_without_dense(
     on_found: SearchCallback | None,
 ) -> tuple[list[FaceTrack], int]:
     """The faces without dense points, from the cache under ``key`` or searched for."""
-    if key is not None and (known := load_tracks(key)) is not None:
+    if key is not None and (known := load_tracks(key, stop)) is not None:
         return known
     count = 0
 
@@ -182,9 +180,10 @@ def _track_without_dense(
         every=pace.every,
         fps=clip.fps,
         smoothing=pace.smoothing,
+        pictures=clip.pick,
     )
     if key is not None:
-        store_tracks(key, found, count)
+        store_tracks(key, found, count, ended=count < stop)
     return found, count
 
 
@@ -374,6 +373,7 @@ def track_boxes(
         frames=count,
         cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
         smoothing_s=smoothing,
+        pictures=clip.pick,
     )
     return tracks, count
 
