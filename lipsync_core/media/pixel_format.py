@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..image.yuv import MATRICES
 from ..types import ColourTags, Frames, YuvFrames
+from .filters import display_matrix
 
 # Without the flag swscale takes a fast path whose RGB is about one luma step too dark: after RGB
 # and back, luma was at 47.6 dB instead of 54.4 (measured on 720p H.264, swscale 9.5). Planar RGB,
@@ -72,16 +73,19 @@ class Orientation:
 
 
 def orientation_of_frame(frame: VideoFrame, path: Path) -> Orientation:
-    """Return how to turn ``frame`` of the file ``path`` upright.
+    """Return how to turn and mirror ``frame`` of the file ``path`` upright.
 
-    The EXIF block of a JPEG decides, else the display matrix, rounded to the nearest quarter turn.
+    The EXIF block of a JPEG decides, else the display matrix, whose angle is rounded to the nearest
+    quarter turn.
     """
-    # `frame.side_data` is never touched: where it meets side data that PyAV 18 cannot name (EXIF,
-    # in photographs), it raises and leaves an object behind on which the garbage collector crashes.
-    turned = {0: 1, 1: 8, 2: 3, 3: 6}[round(frame.rotation / 90) % 4]
-    return Orientation(
-        *_EXIF_ORIENTATIONS.get(_exif_orientation(path) or turned, (False, False, False))
-    )
+    # `frame.side_data` is never touched but by `display_matrix`: PyAV 18 crashes on photographs'.
+    exif = _exif_orientation(path)
+    if exif is not None:
+        return Orientation(*_EXIF_ORIENTATIONS.get(exif, (False, False, False)))
+    a, b, c, d = display_matrix(frame)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)
+    return Orientation(flip_x=a < 0, flip_y=d < 0)
 
 
 def _exif_orientation(path: Path) -> int | None:
@@ -143,6 +147,18 @@ def describe_loss(frame: VideoFrame) -> str | None:
     return f"the {bits}-bit picture is reduced to 8 bits" if bits > 8 else None
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Return whether any part of a frame is transparent; an alpha channel alone does not say so."""
+    if not _has_alpha(frame):
+        return False
+    planes = VideoReformatter().reformat(frame, format="gbrap", threads=1).planes
+    return bool(_array(planes[3], frame.width).min() < 255)
+
+
+def _has_alpha(frame: VideoFrame) -> bool:
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
 class ToRgb:
     """Convert decoded frames to ``Frames`` of one size.
 
@@ -172,9 +188,7 @@ class ToRgb:
         Transparent parts are laid over black.
         """
         width, height = self._size
-        alpha = frame.format.has_palette or any(
-            component.is_alpha for component in frame.format.components
-        )
+        alpha = _has_alpha(frame)
         wide = _is_wide(frame)
         if wide and frame.width % 2 and not frame.format.is_rgb:
             # swscale 9.5 converts colours wrongly where chroma is halved over an odd width

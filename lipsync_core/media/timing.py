@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from av.container import InputContainer
@@ -11,8 +12,9 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from .container import is_image, open_source, picture_stream, raise_media_errors
+from .container import is_image, open_source, path_of_container, picture_stream, raise_media_errors
 from .frame_rate import MAX_FPS, rate_of_ticks
+from .webp import read_animated_webp
 
 STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
 # How much is read to measure a rate. 29.97 and 30 part by half a frame after 500 frames. The bytes
@@ -99,6 +101,8 @@ class _Stamps:
 
 def _read(container: InputContainer, stream: VideoStream, begin: int | None = None) -> _Stamps:
     """Read the time stamps from the start of the file, or from the keyframe before ``begin``."""
+    if not is_image(container) and container.format.name == "webp_pipe":
+        return _read_webp(container)
     packets: list[tuple[int | None, int | None, int]] = []
     size, whole = 0, False
     try:
@@ -120,6 +124,14 @@ def _read(container: InputContainer, stream: VideoStream, begin: int | None = No
     ticks = sorted(tick for tick in durations if tick is not None)
     last = durations[ticks[-1]] if ticks else 0
     return _Stamps(ticks, stream.time_base or Fraction(1), last, len(packets), whole)
+
+
+def _read_webp(container: InputContainer) -> _Stamps:
+    """The time stamps of an animated WebP, whose packets have none."""
+    frames = islice(read_animated_webp(path_of_container(container)), _PACKETS)
+    times = [(frame.pts or 0, frame.duration) for frame in frames]
+    ticks = [pts for pts, _ in times]
+    return _Stamps(ticks, Fraction(1, 1000), times[-1][1], len(times), len(times) < _PACKETS)
 
 
 def _rate(stamps: _Stamps, stream: VideoStream, default: Fraction = STILL_FPS) -> Fraction:

@@ -26,7 +26,16 @@ from .container import (
     raise_media_errors,
     warn_once,
 )
-from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, describe_loss, orientation_of_frame
+from .filters import deinterlace
+from .pixel_format import (
+    BT709,
+    ToCoded,
+    ToRgb,
+    colour_tags,
+    describe_loss,
+    is_transparent,
+    orientation_of_frame,
+)
 from .timing import STILL_FPS, find_picture, measure_timing, promised_end
 
 # RGB held at once when reading backwards: the more, the fewer frames are decoded twice
@@ -46,7 +55,7 @@ def probe(src: Path | str, start: Fraction = Fraction(0)) -> VideoInfo:
         start: where the part begins whose rate counts, in seconds.
 
     Returns:
-        Size in px (upright; pixels are taken as square), the rate as an exact Fraction (25 for
+        Size in px (upright) and shape of the pixels, the rate as an exact Fraction (25 for
         stills), measured on the time stamps and customary where that moves no picture by half a
         frame; the number of frames at that rate, counted (None if the file is damaged or its end
         cannot be reached); and the color tags under which the RGB is best written again.
@@ -58,14 +67,16 @@ def probe(src: Path | str, start: Fraction = Fraction(0)) -> VideoInfo:
     timing = measure_timing(path, start)
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = _picture(container, path)
-        frame = first_frame(container, stream)
-    width, height = orientation_of_frame(frame, path).size(frame.width, frame.height)
+        frame, aspect = first_frame(container, stream), _pixel_aspect(stream)
+    orientation = orientation_of_frame(frame, path)
+    width, height = orientation.size(frame.width, frame.height)
     if timing.still:
         return VideoInfo(width, height, STILL_FPS, 1, BT709, still=True)
     count = None
     if timing.end is not None:
         count = max(1, _nearest((timing.end - (frame_time(frame) or 0)) * timing.fps))
-    return VideoInfo(width, height, timing.fps, count, colour_tags(frame))
+    aspect = 1 / aspect if orientation.transpose else aspect
+    return VideoInfo(width, height, timing.fps, count, colour_tags(frame), pixel_aspect=aspect)
 
 
 def read_frames(  # noqa: PLR0913
@@ -235,6 +246,8 @@ class _Clip:
         lost = describe_loss(frame)
         if lost is not None:
             self.warn(f"{self.path.name}: {lost}")
+        if is_transparent(frame):
+            self.warn(f"{self.path.name}: transparent parts are laid over black")
         orientation = orientation_of_frame(frame, self.path)
         if self.coded and ToCoded.takes(frame):
             return ToCoded(frame, orientation)
@@ -260,6 +273,13 @@ class _Clip:
             stream = _picture(container, self.path)
             promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
             promised = Fraction(0) if timing.still else promised
+            if (
+                stream.metadata.get("alpha_mode") == "1"
+            ):  # VP8 and VP9, whose alpha FFmpeg leaves out
+                self.warn(
+                    f"{self.path.name}: the transparency is not read; transparent parts show the "
+                    "colour stored under them (often black)"
+                )
         zero = None
         if start / fps > _SEEK_FROM and not timing.still:
             zero = first_frame_time(self.path)
@@ -277,7 +297,7 @@ class _Clip:
         """
         time: Fraction | None = None
         duration = period
-        for frame in self._decoded(target):
+        for frame in deinterlace(self._decoded(target), self.warn, self.path.name):
             stamp = frame_time(frame)
             if stamp is None:
                 stamp = (zero or Fraction(0)) if time is None else time + duration
@@ -328,6 +348,12 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
     stream = find_picture(container, path)
     stream.thread_type = ThreadType.AUTO
     return stream
+
+
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    """The shape of the stored pixels, width by height; nonsense in a header is taken as square."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def _nearest(value: Fraction) -> int:
