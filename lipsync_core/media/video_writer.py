@@ -220,7 +220,10 @@ class VideoWriter:
         """Renames a whole file and removes any other; runs when all files are closed."""
         try:
             if self._whole:
-                move_into_place(self._partial, self._path, overwrite=self._overwrite)
+                seconds = (self._count - 1) / self._info.fps
+                move_into_place(
+                    self._partial, self._path, overwrite=self._overwrite, seconds=seconds
+                )
         finally:
             self._partial.unlink(missing_ok=True)
 
