@@ -13,6 +13,7 @@ from PIL import Image
 
 from lipsync_core.media import VideoWriter, probe, read_frames
 from lipsync_core.media.clip import Cut, open_clip
+from lipsync_core.media.hdr import HLG, PQ, to_bt709
 from lipsync_core.types import Frames, VideoInfo
 
 
@@ -224,3 +225,22 @@ def test_square_pixels_are_written_as_before(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", VideoInfo(32, 16, Fraction(25), None)) as writer:
         writer.write(Frames(levels(2)))
     assert probe(tmp_path / "a.mp4").pixel_aspect == 1
+
+
+# ITU-R BT.2408: HDR reference white, 203 cd/m2, is the code value 0.58 of PQ and 0.75 of HLG
+@pytest.mark.parametrize(("transfer", "white"), [(PQ, 0.58), (HLG, 0.75)])
+def test_hdr_colours_follow_the_standards(transfer: int, white: float) -> None:
+    grey = np.full((3, 1, 2), round(65535 * white), np.uint16)
+    assert (to_bt709(grey, transfer, wide=True) >= 253).all()
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16)[None, None].repeat(3, 0)
+    shown = to_bt709(ramp, transfer, wide=True).astype(int)
+    assert (np.diff(shown[0]) >= 0).all() and shown[0, 0, 0] == 0 and shown[0, 0, -1] == 255
+    assert np.ptp(shown, axis=0).max() <= 1  # grey stays grey
+
+
+def test_standard_colours_of_bt2020_keep_their_light() -> None:
+    grey = np.full((3, 1, 1), 128 * 257, np.uint16)
+    assert (to_bt709(grey, 14, wide=True) == 128).all()
+    red = np.array([200, 40, 40], np.uint16).reshape(3, 1, 1) * 257
+    shown = to_bt709(red, 14, wide=True).reshape(-1)
+    assert shown[0] > 210 and shown[1] < 40  # the same red lies further out in the smaller gamut
