@@ -12,7 +12,14 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from .container import is_image, open_source, path_of_container, picture_stream, raise_media_errors
+from .container import (
+    is_image,
+    is_in_decoding_order,
+    open_source,
+    path_of_container,
+    picture_stream,
+    raise_media_errors,
+)
 from .frame_rate import MAX_FPS, rate_of_ticks
 from .webp import read_animated_webp
 
@@ -119,7 +126,8 @@ def _read(container: InputContainer, stream: VideoStream, begin: int | None = No
     except FFmpegError:  # what follows cannot be read
         pass
     # AVI knows the order of decoding alone
-    known = 0 if all(packet[0] is not None for packet in packets) else 1
+    by_rank = is_in_decoding_order(container, stream)
+    known = 1 if by_rank or any(packet[0] is None for packet in packets) else 0
     durations = {packet[known]: packet[2] for packet in packets if packet[known] is not None}
     ticks = sorted(tick for tick in durations if tick is not None)
     last = durations[ticks[-1]] if ticks else 0

@@ -22,6 +22,7 @@ from .container import (
     first_frame,
     first_frame_time,
     frame_time,
+    is_in_decoding_order,
     open_source,
     raise_media_errors,
     warn_once,
@@ -325,6 +326,8 @@ class _Clip:
             with open_source(self.path) as container:
                 stream = _picture(container, self.path)
                 assert target is not None and stream.time_base is not None
+                if is_in_decoding_order(container, stream):
+                    break
                 try:
                     container.seek(math.floor((target - margin) / stream.time_base), stream=stream)
                 except FFmpegError:
