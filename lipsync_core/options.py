@@ -194,6 +194,8 @@ class Cut:
         end: Where it ends, in seconds; None for the end of the file.
         fps: Frame rate of the output; None for the source's.
         longer: How the picture continues if the speech outlasts it. A photo just stays.
+        audio_track: Number of the sound track that is read of a file with several, from 1; None
+            for the default one.
     """
 
     start: Annotated[
@@ -224,6 +226,15 @@ class Cut:
             flags=("--when-audio-is-longer",),
         ),
     ] = "pingpong"
+    audio_track: Annotated[
+        int | None,
+        Option(
+            "Sound track to use of a file with several, from 1; by default the one that players "
+            "choose.",
+            minimum=1,
+            panel="Advanced",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,10 +186,12 @@ def _decode(
     container: InputContainer, stream: VideoStream | AudioStream, warn: Warn, what: str
 ) -> Iterator[VideoFrame | AudioFrame]:
     damaged = f"{path_of_container(container).name}: damaged or incomplete {what}"
+    # a last packet of PCM that is shorter than usual is as good as any other
+    pcm = stream.codec_context.name.startswith("pcm_")
     by_rank = stream.type == "video" and container.format.name == _IN_DECODING_ORDER
     times: deque[int] = deque()
     for packet in chain(read_packets(container, (stream,), warn), (None,)):
-        if packet is not None and packet.is_corrupt:
+        if packet is not None and packet.is_corrupt and not pcm:
             warn(damaged)
         if by_rank and packet is not None and packet.dts is not None:
             times.append(packet.dts)

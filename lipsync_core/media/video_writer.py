@@ -102,7 +102,13 @@ class VideoWriter:
                 )
             if extra_tracks_from is not None:
                 further = add_other_streams(
-                    self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn
+                    self._out,
+                    self._suffix,
+                    extra_tracks_from,
+                    extra_start,
+                    stack,
+                    self._warn,
+                    audio,
                 )
                 self._tracks += [] if further is None else [further]
             self._stack = stack.pop_all()
