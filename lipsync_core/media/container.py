@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from ..runtime.wrong_file import HEAD, describe_wrong_file
 from .webp import is_animated_webp, read_animated_webp
 
 _log = logging.getLogger("lipsync.media")
@@ -98,6 +99,10 @@ def open_source(
         raise MediaError(f"{path}: no such file; check the name")
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    with path.open("rb") as file:
+        wrong = describe_wrong_file(file.read(HEAD))
+    if wrong is not None:
+        raise MediaError(f"{path} is {wrong}")
     with raise_media_errors(
         path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
     ):

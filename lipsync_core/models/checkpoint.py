@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..runtime.wrong_file import HEAD, describe_wrong_file
 
 Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 
@@ -57,7 +58,7 @@ def file_format(path: Path) -> Format:
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; wanted a weight file"
         )
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD)
     if head.startswith(b"PK"):
         return _zip_format(path)
     if head.startswith(_LEGACY):
@@ -90,11 +91,8 @@ def _what(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "empty"
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return (
-            "a web page: the download gave an error or login page; open the link in a browser and "
-            "see"
-        )
+    if (wrong := describe_wrong_file(head)) is not None:
+        return wrong
     # ModelProto: ir_version, then producer_name or graph
     if re.match(rb"\x08[\x01-\x20][\x12\x3a]", head):
         return "an ONNX model, which is used as it is and not loaded as weights"
