@@ -30,10 +30,6 @@ Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 # pickled magic number 0x1950a86a20f9469cfc6c
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 _NOT_WEIGHTS = (
-    (
-        b"version https://git-lfs",
-        "a git-lfs pointer, not the file itself; run `git lfs pull`, or download it directly",
-    ),
     (b"GGUF", "a GGUF file (language models)"),
     (b"\x89HDF", "an HDF5 file (Keras weights, as those of LipGAN), which is not read here"),
     (b"MATLAB 5.0", "a MATLAB file"),
