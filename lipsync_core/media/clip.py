@@ -401,9 +401,9 @@ def open_clip(
         )
     clip = VideoClip(path, info, first, stop, on_warning)
     if first and _is_empty(clip):
-        length = f" of its {float(info.frames / info.fps):.2f} s" if info.frames else ""
+        length = f" (it lasts {float(info.frames / info.fps):.2f} s)" if info.frames else ""
         raise MediaError(
-            f"{path}: holds no frame from {float(cut.start):g} s on{length}; begin the cut earlier"
+            f"{path}: holds no frame from {float(cut.start):g} s on; begin the cut earlier{length}"
         )
     return clip
 

@@ -37,7 +37,7 @@ from .pixel_format import (
     is_transparent,
     orientation_of_frame,
 )
-from .timing import STILL_FPS, find_picture, measure_timing, promised_end
+from .timing import STILL_FPS, describe_truncation, find_picture, measure_timing, promised_end
 
 # RGB held at once when reading backwards: the more, the fewer frames are decoded twice
 _REVERSE_BYTES = 256 << 20
@@ -272,11 +272,8 @@ class _Clip:
         fps = self.fps or timing.fps
         with open_source(self.path) as container, raise_media_errors(self.path, "cannot be read"):
             stream = _picture(container, self.path)
-            promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
-            promised = Fraction(0) if timing.still else promised
-            if (
-                stream.metadata.get("alpha_mode") == "1"
-            ):  # VP8 and VP9, whose alpha FFmpeg leaves out
+            # VP8 and VP9, whose alpha FFmpeg's decoders leave out
+            if stream.metadata.get("alpha_mode") == "1":
                 self.warn(
                     f"{self.path.name}: the transparency is not read; transparent parts show the "
                     "colour stored under them (often black)"
@@ -286,15 +283,15 @@ class _Clip:
             zero = first_frame_time(self.path)
         target = None if zero is None else zero + start / fps
         period = Fraction(0) if timing.still else 1 / timing.fps
-        yield from resample_times(self._timed(target, zero, period, promised), fps)
+        yield from resample_times(self._timed(target, zero, period), fps)
 
     def _timed(
-        self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
+        self, target: Fraction | None, zero: Fraction | None, period: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
         """Yield (time, duration, frame), times in seconds after clip frame 0.
 
         ``zero`` (default: the first frame) gives that time. ``period`` is added if the file gives
-        no time; ``promised`` is the header's length in seconds.
+        no time.
         """
         time: Fraction | None = None
         duration = period
@@ -309,13 +306,10 @@ class _Clip:
             yield time - zero, duration, frame
         if time is None:
             raise MediaError(f"{self.path}: no frame of the picture could be decoded")
-        there = time + duration - (zero or 0)
-        if there < promised - 3 * period:  # headers round, and leave out what an edit list trims
-            wanted = f"{float(promised):.2f} s that its header promises"
-            self.warn(
-                f"{self.path.name}: the picture ends at {float(there):.2f} of the {wanted}; the "
-                "file is incomplete"
-            )
+        end = time + duration
+        lack = period and describe_truncation(self.path, zero or Fraction(0), end, period)
+        if lack:
+            self.warn(f"{self.path.name}: {lack}; the file is incomplete")
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
         """Decode from a keyframe at or before ``target`` to the end of the file.
