@@ -312,8 +312,6 @@ class Encoding:
         float,
         Option(
             "Quality of the video: lower is better and larger.",
-            minimum=0,
-            maximum=63,
             panel="Encoding",
             advanced=True,
         ),

@@ -188,6 +188,8 @@ class VideoWriter:
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         context = stream.codec_context
         context.time_base = 1 / info.fps
+        if info.pixel_aspect != 1:
+            context.sample_aspect_ratio = info.pixel_aspect
         tags = _written_tags(info.colour, encoder)
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace, context.color_range = tags.matrix, 2 if tags.full_range else 1
