@@ -151,7 +151,7 @@ class VideoClip:
     @property
     def scale(self) -> tuple[float, float]:
         """Px of the clip per px of ``reduced``, horizontally and vertically."""
-        return _scale(*self.size)
+        return _scale(*self.size, self.info.pixel_aspect)
 
     def clamp(self, stop: int) -> int:
         """``stop``, or the number of frames of the cut if that is smaller."""
@@ -238,7 +238,7 @@ class VideoClip:
             fps=self.info.fps,
             start=self.first,
             stop=self._stop_in_file(stop),
-            size=_reduced_size(*self.size),
+            size=_reduced_size(*self.size, self.info.pixel_aspect),
             on_warning=self.on_warning,
         )
         for piece in read:
@@ -401,9 +401,9 @@ def open_clip(
         )
     clip = VideoClip(path, info, first, stop, on_warning)
     if first and _is_empty(clip):
-        length = f" of its {float(info.frames / info.fps):.2f} s" if info.frames else ""
+        length = f" (it lasts {float(info.frames / info.fps):.2f} s)" if info.frames else ""
         raise MediaError(
-            f"{path}: holds no frame from {float(cut.start):g} s on{length}; begin the cut earlier"
+            f"{path}: holds no frame from {float(cut.start):g} s on; begin the cut earlier{length}"
         )
     return clip
 
@@ -481,12 +481,13 @@ def _repeat(frames: AnyFrames, count: int, chunk: int) -> Iterator[AnyFrames]:
         yield replace(frames, pixels=frames.pixels[-1:].expand(shape))
 
 
-def _reduced_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height at which faces are detected."""
-    reduction = max(1.0, max(width, height) / DETECT_SIDE)
-    return max(1, round(width / reduction)), max(1, round(height / reduction))
+def _reduced_size(width: int, height: int, aspect: Fraction = Fraction(1)) -> tuple[int, int]:
+    """Width and height at which faces are detected, with square pixels."""
+    shown = float(width * aspect)
+    reduction = max(1.0, max(shown, height) / DETECT_SIDE)
+    return max(1, round(shown / reduction)), max(1, round(height / reduction))
 
 
-def _scale(width: int, height: int) -> tuple[float, float]:
-    size = _reduced_size(width, height)
+def _scale(width: int, height: int, aspect: Fraction = Fraction(1)) -> tuple[float, float]:
+    size = _reduced_size(width, height, aspect)
     return width / size[0], height / size[1]

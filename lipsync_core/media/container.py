@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from .paths import check_input_path
+from .webp import is_animated_webp, read_animated_webp
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -117,6 +118,8 @@ def path_of_container(container: InputContainer) -> Path:
 def is_image(container: InputContainer) -> bool:
     """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
+    if name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+        return False
     return name == "image2" or name.endswith("_pipe")
 
 
@@ -160,6 +163,9 @@ def decode_video(
 
     Damaged packets are skipped.
     """
+    if container.format.name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+        yield from read_animated_webp(path_of_container(container))
+        return
     for frame in _decode(
         container, stream, warn, "picture data; frames may be missing or repeated"
     ):

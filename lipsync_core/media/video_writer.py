@@ -201,6 +201,8 @@ class VideoWriter:
         stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.time_base = 1 / info.fps
+        if info.pixel_aspect != 1:
+            context.sample_aspect_ratio = info.pixel_aspect
         tags = _written_tags(info.colour, subsampled)
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace, context.color_range = tags.matrix, 2 if tags.full_range else 1
