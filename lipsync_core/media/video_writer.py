@@ -22,6 +22,7 @@ from .container import Warn, file_url, raise_media_errors, warn_once
 from .encoders import (
     DEFAULT_CRF,
     DEFAULT_PRESET,
+    H264,
     Encoder,
     add_picture,
     choose_encoder,
@@ -31,6 +32,8 @@ from .mux import AudioSource, Track, add_audio_stream, add_other_streams
 from .output_path import container_options, move_into_place
 from .paths import check_output_path
 from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
+
+_SHOWN_SIDE, _SHOWN_PIXELS = 4096, 4096 * 2176  # what decoders of H.264 level 5.1 have to show
 
 
 class VideoWriter:
@@ -184,6 +187,15 @@ class VideoWriter:
             self._warn(
                 f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by "
                 "repeating the edge"
+            )
+        too_big = max(info.width, info.height) > _SHOWN_SIDE or (
+            info.width * info.height > _SHOWN_PIXELS
+        )
+        if encoder.name == H264 and too_big:
+            self._warn(
+                f"{self._path.name}: many phones and browsers show no H.264 of {info.width}x"
+                f"{info.height} px (up to {_SHOWN_SIDE} px and 8.9 megapixels); scale it down with "
+                "--max-side 1920 (Cut.max_side)"
             )
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         context = stream.codec_context
