@@ -11,8 +11,6 @@ import json
 import time
 from pathlib import Path
 
-import skimage.data
-import skimage.io
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -31,6 +29,7 @@ from lipsync_core.training.face_detection import (
     picture,
 )
 from lipsync_core.training.optim import update_ema, warmup_cosine
+from train.empty_pictures import read_empty_pictures
 from train.harness import choose_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}
@@ -58,31 +57,10 @@ GROUP_WEIGHTS = {
     "train/grid_s1": 0.7,
 }
 OTHER_WEIGHT = 0.4
-# scikit-image's pictures that show no face; five more are kept back for evaluate_detector.py
-EMPTY = (
-    *(
-        "brick.png",
-        "chelsea.png",
-        "cell.png",
-        "chessboard_GRAY.png",
-        "chessboard_RGB.png",
-        "clock_motion.png",
-    ),
-    *(
-        "color.png",
-        "grass.png",
-        "gravel.png",
-        "horse.png",
-        "ihc.png",
-        "logo.png",
-        "microaneurysms.png",
-        "moon.png",
-    ),
-    *("retina.jpg", "text.png"),
-)
 
 
 def load_pictures(path: Path) -> Draw:
+    """Load the pictures that prepare_detection.py packed, and those without faces."""
     data = load_file(path)
     with safe_open(path, "pt") as file:
         names = file.metadata()["groups"].split(",")
@@ -102,18 +80,15 @@ def load_pictures(path: Path) -> Draw:
 
 
 def empty_pictures() -> tuple[Picture, ...]:
-    folder = Path(skimage.data.__file__).parent
-    pictures = []
-    for name in EMPTY:
-        pixels = torch.from_numpy(skimage.io.imread(folder / name))
-        pixels = pixels[..., None].expand(*pixels.shape, 3) if pixels.ndim == 2 else pixels[..., :3]
-        pixels = pixels * 255 if pixels.dtype == torch.bool else pixels
-        pixels = pixels.permute(2, 0, 1)[:, :768, :768].to(torch.uint8).contiguous()
-        pictures.append(picture(pixels, torch.zeros(0, 4), torch.zeros(0, 5, 2)))
-    return tuple(pictures)
+    """Return the pictures without faces."""
+    # five more are kept back for evaluate_detector.py
+    found = read_empty_pictures(most_px=768, leave_out={"coffee.png"})
+    boxes, points = torch.zeros(0, 4), torch.zeros(0, 5, 2)
+    return tuple(picture(pixels, boxes, points) for pixels in found)
 
 
 def export(model: FaceDetector, path: Path) -> None:
+    """Write the weights of a detector, with its scores calibrated."""
     model = copy.deepcopy(model)
     with torch.no_grad():
         model.score[1].bias += CALIBRATION

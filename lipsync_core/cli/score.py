@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..pipelines.track_faces import Finding
+from ..media.paths import PLOT_SUFFIXES, check_output_path
+from ..options import Finding
+from .checks import check_inputs, check_video_output
 from .options import Device, Only, expand_options
 from .progress import Bar
 
@@ -46,16 +46,14 @@ def score_command(  # noqa: PLR0913
     ] = False,
 ) -> None:
     """Measure by how many frames the sound is early or late, for every face."""
-    from ..media import check_output_path, refuse_inputs
+    if plot is not None:
+        check_output_path(plot, overwrite=overwrite, suffixes=PLOT_SUFFIXES)
+    if fix is not None:
+        check_video_output(fix, video, audio, overwrite=overwrite)
+    check_inputs(video, audio, weights=(scorer,), finding=finding)
     from ..pipelines.score import score
-    from ..pipelines.score_plot import check_plot
     from ..runtime.prefetch import share_cores
 
-    if plot is not None:
-        check_plot(plot, overwrite=overwrite)
-    if fix is not None:
-        check_output_path(fix, overwrite=overwrite)
-        refuse_inputs(fix, video, *([] if audio is None else [audio]))
     share_cores()
     with Bar() as on_progress:
         report = score(
@@ -76,6 +74,9 @@ def score_command(  # noqa: PLR0913
 
 
 def _print(report: "ScoreReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from ..pipelines.score import explain_score
 
     table = Table(

@@ -13,7 +13,8 @@ from torch import nn
 from ..audio.features import mel_length
 from ..audio.ops import frame_count
 from ..errors import LipSyncError, WeightsError
-from ..faces.selection import FaceSelector, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import VideoClip

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import MediaError
 from ..options import Cut, Longer
 from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
@@ -42,7 +43,7 @@ class Clip(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Number of frames: exact in memory, as the container states it in a file, or None."""
+        """Number of frames, or None where a file does not let them be counted."""
         ...
 
     @property
@@ -144,7 +145,7 @@ class VideoClip:
 
     @property
     def length(self) -> int | None:
-        """Number of frames of the file, as the container states it; None if it does not."""
+        """Number of frames of the whole file at its own rate; None if they cannot be counted."""
         return self.info.frames
 
     @property
@@ -383,20 +384,35 @@ def open_clip(
         The clip. Nothing but the header has been read.
 
     Raises:
-        MediaError: The file cannot be read as a video or photo.
+        MediaError: The file cannot be read as a video or photo, or ends before the cut begins.
         ValueError: The cut holds no frame.
     """
-    info = probe(path)
-    info = replace(info, fps=cut.fps or info.fps)
+    info = probe(path, cut.start)
     if info.still:
-        return VideoClip(path, info, on_warning=on_warning)
+        return VideoClip(path, replace(info, fps=cut.fps or info.fps), on_warning=on_warning)
+    if cut.fps is not None:
+        count = info.frames and max(1, int(info.frames / info.fps * cut.fps + Fraction(1, 2)))
+        info = replace(info, fps=cut.fps, frames=count)
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
         raise ValueError(
             f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it "
             f"later"
         )
-    return VideoClip(path, info, first, stop, on_warning)
+    clip = VideoClip(path, info, first, stop, on_warning)
+    if first and _is_empty(clip):
+        length = f" of its {float(info.frames / info.fps):.2f} s" if info.frames else ""
+        raise MediaError(
+            f"{path}: holds no frame from {float(cut.start):g} s on{length}; begin the cut earlier"
+        )
+    return clip
+
+
+def _is_empty(clip: VideoClip) -> bool:
+    """Whether a clip begins where its file has ended."""
+    if clip.length is not None:
+        return clip.first >= clip.length
+    return next(clip.pick([0]), None) is None
 
 
 def frame_order(length: int, count: int, longer: Longer) -> Tensor:

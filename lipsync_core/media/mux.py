@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from ..types import Audio
@@ -31,6 +32,7 @@ from .container import (
     first_frame_audio_time,
     open_source,
     path_of_container,
+    picture_times,
     read_packets,
 )
 
@@ -61,7 +63,6 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
     ),
     ".webm": frozenset({"webvtt"}),
 }
-SUFFIXES = tuple(_COPIED_SOUND)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
 _REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)
@@ -193,7 +194,7 @@ class CopiedTracks:
         name = path_of_container(container).name
         can_hide = out.format.name in _HIDING
         self._packets = _decodable(
-            _dated(read_packets(container, streams, warn)), zero, name, can_hide, warn
+            _dated(_timed(container, streams, warn)), zero, name, can_hide, warn
         )
         self._next: Packet[Stream] | None = next(self._packets, None)
 
@@ -224,6 +225,21 @@ class CopiedTracks:
     def finish(self, end: Fraction) -> None:
         """Write the rest, up to ``end`` seconds."""
         self.mux_until(end)
+
+
+def _timed(
+    container: InputContainer, streams: tuple[Stream, ...], warn: Warn
+) -> "Iterator[Packet[Stream]]":
+    """Read packets; pictures of AVI files get the times at which they are shown."""
+    picture = next((stream for stream in streams if isinstance(stream, VideoStream)), None)
+    times = None
+    if picture is not None:
+        with open_source(path_of_container(container)) as other:
+            times = picture_times(other, other.streams[picture.index])
+    for packet in read_packets(container, streams, warn):
+        if times is not None and packet.stream is picture and packet.dts in times:
+            packet.dts, packet.pts = times[packet.dts]
+        yield packet
 
 
 def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":

@@ -23,7 +23,8 @@ from .container import (
     warn_once,
 )
 from .mux import AudioSource, CopiedTracks, Track, add_audio_stream, add_other_streams
-from .output_path import check_output_path, container_options, move_into_place, refuse_inputs
+from .output_path import container_options, move_into_place
+from .paths import check_output_path, refuse_inputs
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
 _MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1

@@ -19,7 +19,8 @@ from ..runtime.atomic import temporary_name
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .container import Warn, file_url, raise_media_errors, warn_once
 from .mux import AudioSource, Track, add_audio_stream, add_other_streams
-from .output_path import check_output_path, container_options, move_into_place
+from .output_path import container_options, move_into_place
+from .paths import check_output_path
 from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
 
 # What is not here is written as 4:2:0, which every player shows.

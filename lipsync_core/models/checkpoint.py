@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import WeightsError
+from .weight_files import check_weights_path
 
 Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 
@@ -52,10 +53,7 @@ def file_format(path: Path) -> Format:
     Raises:
         WeightsError: If it holds no weights; the message says what it is.
     """
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; wanted a weight file"
-        )
+    check_weights_path(path)
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK"):

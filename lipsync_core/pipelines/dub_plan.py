@@ -12,7 +12,8 @@ from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import confidence_weights, low_confidence_warning
-from ..faces.selection import FaceSelector, parse_face, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
 from ..media.clip import Clip, frame_order
 from ..models.generator import TalkingFace
@@ -159,11 +160,6 @@ def read_speaker_turns(
     if cached:
         raise ValueError("drawings are kept for pairs of audio and face; give none with speakers")
     if speakers != "auto":
-        if not Path(speakers).is_file():
-            raise ValueError(
-                f"speakers is {str(speakers)!r}, and there is no such file; give auto, or a table "
-                "of turns"
-            )
         return tuple(read_turns(Path(speakers)))
     if probe(face).still:
         raise ValueError(

@@ -218,9 +218,9 @@ def score(  # noqa: PLR0913
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
+    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     span = (cut.start, cut.end) if source == video else (Fraction(0), None)
     sound = read_judged_audio(source, span, judge, warn)
-    footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
         found = _score_reference(footage, sound, judge, whole_frame, target, say)

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..audio.vad import activity_curve
 from ..errors import MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_appearance, join_tracks, select_each
+from ..faces.selection import first_appearance, join_tracks, select_each
 from ..faces.selection import rows_by_scene as seats
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..media import probe_sound
 from ..media.clip import Clip, open_clip

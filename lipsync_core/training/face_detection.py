@@ -15,6 +15,7 @@ from torch.nn.functional import (
     grid_sample,
     interpolate,
     pad,
+    smooth_l1_loss,
 )
 
 from ..image.boxes import paired_giou
@@ -530,18 +531,13 @@ def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, 
     size = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()[:, None]
     off_edges = (cells.boxes[n, a] - boxes) / size
     off_points = (cells.points[n, a] - points).flatten(1) / size
+
+    def smooth_l1(off: Tensor) -> Tensor:
+        return smooth_l1_loss(off, torch.zeros_like(off), beta=0.02, reduction="none")
+
     return {
         "score": focal[assigned != IGNORED].sum() / count,
         "box": (1 - paired_giou(cells.boxes[n, a], boxes)).sum() / count,
-        "edges": _smooth_l1(off_edges, beta=0.02).mean(-1).sum() / count,
-        "points": _smooth_l1(off_points, beta=0.02).mean(-1).sum() / count,
+        "edges": smooth_l1(off_edges).mean(-1).sum() / count,
+        "points": smooth_l1(off_points).mean(-1).sum() / count,
     }
-
-
-def _smooth_l1(x: Tensor, *, beta: float) -> Tensor:
-    """Return |x| with a parabola below ``beta``, in the unit of x.
-
-    Girshick 2015, equation 3, divided by its slope.
-    """
-    x = x.abs()
-    return torch.where(x < beta, x.square() / (2 * beta), x - beta / 2)

@@ -161,7 +161,7 @@ def test_every_field_of_a_blend_is_described() -> None:
 
 
 def test_an_option_of_the_blend_stands_in_few_files() -> None:
-    """The field, its effect, the help page of the node, and the snapshot of the nodes; tests aside."""
+    """The field, its effect, the help page of the node, and its snapshot; tests aside."""
     root = Path(__file__).parents[2]
     places = [
         path.relative_to(root).as_posix()

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import lipsync_core
 from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
-from lipsync_core.faces.selection import FaceSelector, parse_face
+from lipsync_core.faces.selector import FaceSelector, parse_face
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
 from lipsync_core.media.clip import frame_order
 from lipsync_core.metrics.active_speaker import Turn, decode_turns, speaker_confidence

@@ -106,9 +106,9 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
     assert set(line) == {"step", "score", "best", "within_one", "confidence", "off_sync", "bce"}
     assert (whole / "evaluations.jsonl").read_bytes() == (parts / "evaluations.jsonl").read_bytes()
     wanted = torch.load(parts / "best.pt", weights_only=True)["parts"]["average"]
-    assert same(wanted, expert.load_trained(parts / "best.pt").state_dict())
+    assert same(wanted, expert.RECIPE.load_trained(parts / "best.pt").state_dict())
     with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
-        expert.load_trained(tmp_path / "last.pt")
+        expert.RECIPE.load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match="other settings"):
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
 

@@ -111,7 +111,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
     assert model.config == MINI
-    wanted = mini.load_trained(tmp_path / "whole" / "best.pt").state_dict()
+    wanted = mini.RECIPE.load_trained(tmp_path / "whole" / "best.pt").state_dict()
     assert all(
         torch.allclose(value, wanted[key], atol=1e-2, rtol=1e-2)
         for key, value in model.state_dict().items()
@@ -129,7 +129,7 @@ def test_it_begins_from_given_weights_and_does_without_photographs(tmp_path: Pat
         mini.main([*command, "--teacher", "judge", "--start", "mini-2"])
     assert "1 clips, no photographs, 2 held out" in told.getvalue()
     started = dict(load_model("mini-2", kind="generator").named_parameters())
-    for key, value in mini.load_trained(tmp_path / "run" / "last.pt").named_parameters():
+    for key, value in mini.RECIPE.load_trained(tmp_path / "run" / "last.pt").named_parameters():
         torch.testing.assert_close(value, started[key], atol=1e-6, rtol=0)
     (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"score", "psnr", "copied", "confidence", "within_one", "flicker"} <= set(
@@ -263,7 +263,7 @@ def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, sha
         with pytest.raises(TrainingError, match=told):
             mini.main([run_file(tmp_path, line), str(shards), out, "--teacher", "judge"])
     with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
-        mini.load_trained(tmp_path / "last.pt")
+        mini.RECIPE.load_trained(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize(

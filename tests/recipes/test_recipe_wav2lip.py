@@ -142,7 +142,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     } <= set(json.loads(line))
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
-    assert model.config == wav2lip.load_trained(tmp_path / "whole" / "best.pt").config
+    assert model.config == wav2lip.RECIPE.load_trained(tmp_path / "whole" / "best.pt").config
     with redirect_stdout(io.StringIO()):  # and teaches or begins another run
         started = [run_file(tmp_path, steps=1), str(shards), str(tmp_path / "third"), *command[2:]]
         wav2lip.main([*started, "--start", str(tmp_path / "mini.safetensors")])
@@ -154,7 +154,7 @@ def test_the_expert_may_wait_run_on_batch_statistics_or_learn(
 ) -> None:
     """E_sync of an untaught expert is near 0.69, so it waits below 0.1 and counts from the first
     evaluation on below 5."""
-    before = expert.load_trained(teacher).state_dict()
+    before = expert.RECIPE.load_trained(teacher).state_dict()
     for name, lines in {
         "waits": ["sync_below = 0.1", 'expert_statistics = "batch"', "augmented = false"],
         "counts": ["sync_below = 5.0", 'expert_statistics = "batch"'],
