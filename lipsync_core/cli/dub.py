@@ -257,6 +257,7 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
     table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through")
     table.add_row("model", f"{report.model}, faces by {report.detector}")
+    table.add_row("pixels moved by", report.warped_by)
     if report.restorer is not None:
         table.add_row("restored by", report.restorer)
     table.add_row(
