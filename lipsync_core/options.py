@@ -194,6 +194,9 @@ class Cut:
         end: Where it ends, in seconds; None for the end of the file.
         fps: Frame rate of the output; None for the source's.
         longer: How the picture continues if the speech outlasts it. A photo just stays.
+        audio_track: Number of the sound track that is read of a file with several, from 1; None
+            for the default one.
+        max_side: Longest side of the output in px; None for the source's.
     """
 
     start: Annotated[
@@ -224,6 +227,25 @@ class Cut:
             flags=("--when-audio-is-longer",),
         ),
     ] = "pingpong"
+    audio_track: Annotated[
+        int | None,
+        Option(
+            "Sound track to use of a file with several, from 1; by default the one that players "
+            "choose.",
+            minimum=1,
+            panel="Advanced",
+        ),
+    ] = None
+    max_side: Annotated[
+        int | None,
+        Option(
+            "Scale the picture down to this longest side in px.",
+            "Photos of cameras and phones are larger than most players show.",
+            minimum=64,
+            panel="Encoding",
+            metavar="PX",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

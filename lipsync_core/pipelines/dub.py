@@ -60,6 +60,7 @@ class DubReport:
         warnings: Each warning once.
         restorer: The network that restored the faces, with its licence; None for none.
         warped_by: Library, with its version, that moves pixels on the CPU.
+        audio_tracks: Which sound track was used of each file of speech that has several.
     """
 
     out: Path
@@ -74,6 +75,7 @@ class DubReport:
     warnings: tuple[str, ...]
     restorer: str | None = None
     warped_by: str = ""
+    audio_tracks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
@@ -187,6 +189,7 @@ def dub(  # noqa: PLR0913
         warnings=tuple(log.warn.messages),
         restorer=None if restorer is None else f"{restorer.name}; licence: {restorer.licence}",
         warped_by=describe_warp(),
+        audio_tracks=inputs.tracks,
     )
 
 

@@ -412,7 +412,7 @@ def test_what_does_not_go_together_is_refused(pair: Path, tmp_path: Path) -> Non
         dub(pair, SPEECH, tmp_path / "x.mp4", speakers="Auto")
     with pytest.raises(MediaError, match="photograph"):
         speakers(ASTRONAUT)
-    with pytest.raises(MediaError, match="no frame from 50 s on; begin the cut earlier"):
+    with pytest.raises(MediaError, match=r"no frame from 50 s on.*begin the cut earlier"):
         speakers(pair, cut=Cut(start=Fraction(50)), finding=FRESH)
     done = CliRunner().invoke(app, ["dub", str(pair), "--pair", "left=a.wav", "--speakers", "auto"])
     assert done.exit_code == 2 and "--speakers" in done.output
