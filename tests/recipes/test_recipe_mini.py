@@ -22,6 +22,7 @@ from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import read_settings
 from train import expert, export, mini
 from train.expert_weights import read_expert
+from train.harness import init_audio_encoder_from_expert
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -212,7 +213,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
     torch.manual_seed(0)
     model, teacher = Generator(MINI), SyncExpert(expert.TEACHER)
     mini.init_as_copy(model)
-    assert mini.init_audio_encoder_from_expert(teacher, model)
+    assert init_audio_encoder_from_expert(teacher, model)
     torch.testing.assert_close(
         model.audio_encoder[0].conv_block[0].weight, teacher.audio_encoder[0].conv_block[0].weight
     )
@@ -223,7 +224,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
     wanted = torch.cat([target[:, :, :48], share * reference[:, :, 48:] + (1 - share) * 0.5], 2)
     torch.testing.assert_close(made, wanted)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert not mini.init_audio_encoder_from_expert(SyncExpert(expert.JUDGE), model)
+    assert not init_audio_encoder_from_expert(SyncExpert(expert.JUDGE), model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
