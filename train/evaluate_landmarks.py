@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.faces.selection import select
+from lipsync_core.faces.selector import parse_face
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     JAW,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from ..faces.selector import parse_face
+from .checks import check_folder, check_inputs
 from .dub import DubOptions, dub_command, parse_pair, run_dub
 from .options import Device, build_options
 from .progress import Bar
@@ -95,8 +97,12 @@ def bench_command(  # noqa: PLR0913
     batch: Annotated[int, typer.Option(min=1, help="Frames generated at once.")] = 8,
 ) -> None:
     """Dub faces with the speech of others, score the dubs and compare with the paper."""
-    from ..evaluation.benchmark import Benchmark
     from ..evaluation.pairs import draw_pairs, read_pairs
+
+    check_folder(root)
+    listed = None if pairs is None else read_pairs(pairs, order=order)
+    check_inputs(weights=(*(model or ["mini"]), scorer))
+    from ..evaluation.benchmark import Benchmark
     from ..evaluation.report import write_report
 
     plan = Benchmark(
@@ -111,7 +117,6 @@ def bench_command(  # noqa: PLR0913
         batch,
     )
     cluster = _cluster(ray, workers)
-    listed = None if pairs is None else read_pairs(pairs, order=order)
     # with its models loaded, because reading all videos for the draw takes long; Ray's workers may
     # have other devices
     bench = (plan if cluster is None else replace(plan, device="cpu")).prepare()
@@ -199,6 +204,8 @@ def expert_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure how often an expert recognizes sound that is in sync (the paper's table 3)."""
+    check_folder(folder)
+    check_inputs(weights=(expert,))
     from ..evaluation.expert_accuracy import measure_accuracy
     from ..runtime.prefetch import share_cores
 
@@ -321,8 +328,6 @@ class DubRows:
             typer.BadParameter: If `lipsync dub` would refuse a cell.
             ValueError: If a cell is missing or names no face.
         """
-        from ..faces.selection import parse_face
-
         folder, cells = (
             Path(arguments["folder"]),
             {key: arguments[key] for key in arguments if key != "folder"},

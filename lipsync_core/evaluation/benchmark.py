@@ -13,7 +13,8 @@ from torch import nn
 from ..audio.features import mel_length
 from ..audio.ops import frame_count
 from ..errors import LipSyncError, WeightsError
-from ..faces.selection import FaceSelector, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import VideoClip
@@ -35,6 +36,7 @@ from ..pipelines.track_faces import (
     track_faces,
 )
 from ..runtime.jobs import Job, Outcome
+from ..runtime.paths import same_file
 from ..types import FaceTrack, Frames, VideoInfo
 from .baselines import copy_mouth
 from .lips import LipJudge, Original
@@ -284,7 +286,7 @@ class Bench:
         info = probe(video)
         scripts = self.plan.mode == "reference"
         footage = VideoClip(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
-        sound = read_audio(audio)
+        sound = read_audio(audio, keep_early=not same_file(audio, video))
         wanted = (
             frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
         )
@@ -312,7 +314,8 @@ class Bench:
                 if copied
                 else scene.frames(scene.video)
             )
-            sound = AudioSource(scene.video if method == "real" else scene.audio)
+            spoken = scene.video if method == "real" else scene.audio
+            sound = AudioSource(spoken, keep_early=not same_file(spoken, scene.video))
             with VideoWriter(
                 out,
                 scene.info,

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ..errors import LipSyncError, MediaError
-from ..media import probe, read_audio, read_frames
 from ..runtime.atomic import atomic_write
 
 Order = Literal["auto", "audio-video", "video-audio"]
@@ -248,6 +247,8 @@ def _measure_lengths(
 
     Names are in order; unusable files come with the reasons.
     """
+    from ..media import probe, read_audio, read_frames  # not above: lists are read without torch
+
     if not root.is_dir():
         raise LipSyncError(f"{root} is no folder; wanted one with videos")
     files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]

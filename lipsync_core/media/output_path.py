@@ -1,6 +1,5 @@
-"""Check output paths, and move whole files to them."""
+"""Move whole files to their final names."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,41 +15,9 @@ from .container import (
     raise_media_errors,
     read_packets,
 )
-from .mux import SUFFIXES
+from .paths import check_output_path
 
 _ROUNDING = Fraction(1, 10)  # seconds: containers round time stamps
-
-
-def check_output_path(path: Path, *, overwrite: bool) -> None:
-    """Check that ``path`` may be written.
-
-    Raises:
-        MediaError: If the file exists without ``overwrite``, or its folder is missing or read-only.
-    """
-    folder, suffix = path.parent, path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise MediaError(
-            f"{path}: cannot write {suffix or 'a file without suffix'}; use {', '.join(SUFFIXES)}"
-        )
-    if not folder.is_dir():
-        raise MediaError(f"{path}: the folder {folder} does not exist; create it first")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise MediaError(
-            f"{path}: exists already; choose another name or allow overwriting (--overwrite)"
-        )
-    if not os.access(folder, os.W_OK):
-        raise MediaError(f"{path}: the folder {folder} is not writable; choose another one")
-
-
-def refuse_inputs(path: Path, *inputs: Path) -> None:
-    """Check that ``path`` is none of ``inputs``, which are never overwritten.
-
-    Raises:
-        MediaError: If it is.
-    """
-    for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise MediaError(f"{path} is what is read; write to another file")
 
 
 def move_into_place(

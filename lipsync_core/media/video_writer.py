@@ -19,13 +19,15 @@ from ..runtime.atomic import temporary_name
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .container import Warn, file_url, raise_media_errors, warn_once
 from .mux import AudioSource, Track, add_audio_stream, add_other_streams
-from .output_path import check_output_path, container_options, move_into_place
+from .output_path import container_options, move_into_place
+from .paths import check_output_path
 from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
 
 # What is not here is written as 4:2:0, which every player shows.
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}
 _DEFAULT_CODECS = {".webm": "libvpx-vp9"}
 _H264_CODEC = "libx264"
+_SHOWN_SIDE, _SHOWN_PIXELS = 4096, 4096 * 2176  # what decoders of H.264 level 5.1 have to show
 
 
 class VideoWriter:
@@ -101,7 +103,13 @@ class VideoWriter:
                 )
             if extra_tracks_from is not None:
                 further = add_other_streams(
-                    self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn
+                    self._out,
+                    self._suffix,
+                    extra_tracks_from,
+                    extra_start,
+                    stack,
+                    self._warn,
+                    audio,
                 )
                 self._tracks += [] if further is None else [further]
             self._stack = stack.pop_all()
@@ -190,10 +198,21 @@ class VideoWriter:
                 f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by "
                 "repeating the edge"
             )
+        too_big = max(info.width, info.height) > _SHOWN_SIDE or (
+            info.width * info.height > _SHOWN_PIXELS
+        )
+        if codec == _H264_CODEC and too_big:
+            self._warn(
+                f"{self._path.name}: many phones and browsers show no H.264 of {info.width}x"
+                f"{info.height} px (up to {_SHOWN_SIDE} px and 8.9 megapixels); scale it down with "
+                "--max-side 1920 (Cut.max_side)"
+            )
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.time_base = 1 / info.fps
+        if info.pixel_aspect != 1:
+            context.sample_aspect_ratio = info.pixel_aspect
         tags = _written_tags(info.colour, subsampled)
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace, context.color_range = tags.matrix, 2 if tags.full_range else 1

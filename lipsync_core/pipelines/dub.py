@@ -58,6 +58,7 @@ class DubReport:
         seconds: Time per stage, which overlap, and in ``total``.
         warnings: Each warning once.
         restorer: The network that restored the faces, with its licence; None for none.
+        audio_tracks: Which sound track was used of each file of speech that has several.
     """
 
     out: Path
@@ -71,6 +72,7 @@ class DubReport:
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     restorer: str | None = None
+    audio_tracks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
@@ -183,6 +185,7 @@ def dub(  # noqa: PLR0913
         seconds=log.rounded_seconds,
         warnings=tuple(log.warn.messages),
         restorer=None if restorer is None else f"{restorer.name}; licence: {restorer.licence}",
+        audio_tracks=inputs.tracks,
     )
 
 

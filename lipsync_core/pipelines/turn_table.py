@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import LipSyncError
-from ..faces.selection import FaceSelector, parse_face
+from ..faces.selector import FaceSelector, parse_face
 from ..runtime.atomic import atomic_write
 from ..runtime.timecode import parse_seconds
 
@@ -45,7 +45,12 @@ def read_turns(path: Path) -> list[TurnRow]:
 
     Raises:
         LipSyncError: The table cannot be read; the message names the line.
+        ValueError: There is no such file.
     """
+    if not path.is_file():
+        raise ValueError(
+            f"speakers is {str(path)!r}, and there is no such file; give auto, or a table of turns"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
         separator = next((mark for mark in ";\t" if mark in text.lstrip().partition("\n")[0]), ",")

@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import LipSyncError
 
 _log = logging.getLogger("lipsync.jobs")
@@ -261,6 +259,8 @@ def _elapsed(began: float) -> float:
 def _run_here(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int | None
 ) -> Outcomes:
+    import torch  # not above: commands read their tables with this module before torch is loaded
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -276,6 +276,8 @@ _work: Work | Exception | None = None  # of a process of ProcessWorkers, or why 
 
 def _start_process(prepare: Callable[[], Work], threads: int) -> None:
     """Set up a new process."""
+    import torch
+
     global _work
     parent = os.getppid()
 
@@ -376,6 +378,8 @@ class _Worker:
     """A Ray actor: one process that holds the models; it prepares again if Ray restarts it."""
 
     def __init__(self, prepare: Callable[[], Work], attempts: int, threads: int) -> None:
+        import torch
+
         torch.set_num_threads(threads)
         self._prepare, self._attempts = prepare, attempts
         self._work: Work | None = None

@@ -23,7 +23,8 @@ from lipsync_core.models.face_detector import (
     FaceDetectorConfig,
     cell_centres,
 )
-from lipsync_core.models.weights import BUNDLED, load_model
+from lipsync_core.models.weight_files import BUNDLED
+from lipsync_core.models.weights import load_model
 from lipsync_core.training import face_detection
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import lipsync_core
 from lipsync_core.cli.main import app
 from lipsync_core.errors import LipSyncError, MediaError, NoFaceError
-from lipsync_core.faces.selection import FaceSelector, parse_face
+from lipsync_core.faces.selector import FaceSelector, parse_face
 from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_coded, read_frames
 from lipsync_core.media.clip import frame_order
 from lipsync_core.metrics.active_speaker import Turn, decode_turns, speaker_confidence
@@ -412,7 +412,7 @@ def test_what_does_not_go_together_is_refused(pair: Path, tmp_path: Path) -> Non
         dub(pair, SPEECH, tmp_path / "x.mp4", speakers="Auto")
     with pytest.raises(MediaError, match="photograph"):
         speakers(ASTRONAUT)
-    with pytest.raises(MediaError, match="no frame from 50 s on; begin the cut earlier"):
+    with pytest.raises(MediaError, match=r"no frame from 50 s on.*begin the cut earlier"):
         speakers(pair, cut=Cut(start=Fraction(50)), finding=FRESH)
     done = CliRunner().invoke(app, ["dub", str(pair), "--pair", "left=a.wav", "--speakers", "auto"])
     assert done.exit_code == 2 and "--speakers" in done.output
