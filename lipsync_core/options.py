@@ -196,6 +196,7 @@ class Cut:
         longer: How the picture continues if the speech outlasts it. A photo just stays.
         audio_track: Number of the sound track that is read of a file with several, from 1; None
             for the default one.
+        max_side: Longest side of the output in px; None for the source's.
     """
 
     start: Annotated[
@@ -233,6 +234,16 @@ class Cut:
             "choose.",
             minimum=1,
             panel="Advanced",
+        ),
+    ] = None
+    max_side: Annotated[
+        int | None,
+        Option(
+            "Scale the picture down to this longest side in px.",
+            "Photos of cameras and phones are larger than most players show.",
+            minimum=64,
+            panel="Encoding",
+            metavar="PX",
         ),
     ] = None
 

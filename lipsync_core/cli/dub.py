@@ -269,6 +269,7 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     for track in report.audio_tracks:
         table.add_row("sound", track)
     table.add_row("model", f"{report.model}, faces by {report.detector}")
+    table.add_row("pixels moved by", report.warped_by)
     if report.restorer is not None:
         table.add_row("restored by", report.restorer)
     table.add_row(

@@ -224,11 +224,13 @@ def picture_times(
 
     Returns:
         (decoding time, time of display) for each decoding time of the file, in units of the
-        stream's time base; None if they are equal, or if the container says when pictures are
-        shown.
+        stream's time base; None if the container says when pictures are shown.
     """
-    if not is_in_decoding_order(container, stream):
+    if container.format.name != _IN_DECODING_ORDER:
         return None
+    if not stream.codec_context.has_b_frames:  # yet FFmpeg shows H.264 one picture late
+        stored = read_packets(container, (stream,), lambda _: None)
+        return {packet.dts: (packet.dts,) * 2 for packet in stored if packet.dts is not None}
     times: list[int] = []
     shown: dict[int, int] = {}
     for packet in chain(read_packets(container, (stream,), lambda _: None), (None,)):

@@ -132,15 +132,16 @@ def read_coded(
     fps: Fraction | None = None,
     start: int = 0,
     stop: int | None = None,
+    size: tuple[int, int] | None = None,
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames | YuvFrames]:
     """Read like ``read_frames``, but keep the coded numbers of a file in 8-bit 4:2:0 of even size.
 
     Yields:
-        ``YuvFrames`` for such a file, else ``Frames``.
+        ``YuvFrames`` for such a file, unless it is scaled to ``size``, else ``Frames``.
     """
-    clip = _clip(src, fps, 1, None, chunk, start, stop, on_warning, coded=True)
+    clip = _clip(src, fps, 1, size, chunk, start, stop, on_warning, coded=size is None)
     return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
 
 

@@ -27,6 +27,7 @@ from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
 _PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}
 _DEFAULT_CODECS = {".webm": "libvpx-vp9"}
 _H264_CODEC = "libx264"
+_SHOWN_SIDE, _SHOWN_PIXELS = 4096, 4096 * 2176  # what decoders of H.264 level 5.1 have to show
 
 
 class VideoWriter:
@@ -196,6 +197,15 @@ class VideoWriter:
             self._warn(
                 f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by "
                 "repeating the edge"
+            )
+        too_big = max(info.width, info.height) > _SHOWN_SIDE or (
+            info.width * info.height > _SHOWN_PIXELS
+        )
+        if codec == _H264_CODEC and too_big:
+            self._warn(
+                f"{self._path.name}: many phones and browsers show no H.264 of {info.width}x"
+                f"{info.height} px (up to {_SHOWN_SIDE} px and 8.9 megapixels); scale it down with "
+                "--max-side 1920 (Cut.max_side)"
             )
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         stream.pix_fmt = pixel_format

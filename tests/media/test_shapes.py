@@ -14,7 +14,7 @@ from PIL import Image
 from lipsync_core.media import VideoWriter, probe, read_frames
 from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.media.hdr import HLG, PQ, to_bt709
-from lipsync_core.types import Frames, VideoInfo
+from lipsync_core.types import Frames, VideoInfo, size_of
 
 
 def whole(path: Path, warnings: list[str] | None = None) -> torch.Tensor:
@@ -244,3 +244,49 @@ def test_standard_colours_of_bt2020_keep_their_light() -> None:
     red = np.array([200, 40, 40], np.uint16).reshape(3, 1, 1) * 257
     shown = to_bt709(red, 14, wide=True).reshape(-1)
     assert shown[0] > 210 and shown[1] < 40  # the same red lies further out in the smaller gamut
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((400, 300), 128, (128, 96)),
+        ((300, 400), 128, (96, 128)),
+        ((401, 299), 128, (128, 96)),
+        ((64, 48), 128, (64, 48)),
+        ((64, 48), None, (64, 48)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".mp4"])
+def test_pictures_are_scaled_to_a_longest_side(
+    tmp_path: Path,
+    suffix: str,
+    size: tuple[int, int],
+    side: int | None,
+    expected: tuple[int, int],
+) -> None:
+    width, height = (size[0] // 2 * 2, size[1] // 2 * 2) if suffix == ".mp4" else size
+    path, image = tmp_path / f"a{suffix}", marked(height, width)
+    if suffix == ".jpg":
+        Image.fromarray(image).save(path)
+    else:
+        write_video(path, torch.from_numpy(image)[None])
+    clip = open_clip(path, Cut(max_side=side))
+    assert clip.size == expected
+    for part in (*clip.coded(chunk=1), *clip.frames(torch.tensor([0])), *clip.rgb(chunk=1)):
+        assert size_of(part) == (expected[1], expected[0])
+    (_, picture), *_ = clip.pick([0])
+    assert np.abs(picture.numpy().astype(int) - marked(expected[1], expected[0])).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "large"), [(4096, 2160, False), (4098, 64, True), (64, 4098, True)]
+)
+def test_h264_beyond_what_players_show_is_warned_about(
+    tmp_path: Path, width: int, height: int, large: bool
+) -> None:
+    warnings: list[str] = []
+    info = VideoInfo(width, height, Fraction(25), None)
+    writer = VideoWriter(tmp_path / "a.mp4", info, on_warning=warnings.append)
+    with pytest.raises(KeyError), writer:
+        raise KeyError
+    assert [("--max-side" in warning) for warning in warnings] == [True] * large
