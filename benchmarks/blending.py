@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.faces.selection import select
+from lipsync_core.faces.selector import parse_face
 from lipsync_core.media import read_audio, read_frames
 from lipsync_core.media.clip import open_clip
 from lipsync_core.metrics.seams import Seams

@@ -12,8 +12,8 @@ from ._version import __version__ as __version__
 if TYPE_CHECKING:
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
     from .models.weights import load_model
-    from .options import Blend, Cut, Encoding
-    from .pipelines.dub import DubReport, Finding, dub
+    from .options import Blend, Cut, Encoding, Finding
+    from .pipelines.dub import DubReport, dub
     from .pipelines.lipsync import LipSync
     from .types import Audio, FaceTrack, Frames
 
@@ -38,8 +38,8 @@ __all__ = [
 _HOMES = {
     "errors": ("LipSyncError", "MediaError", "NoFaceError", "WeightsError"),
     "models.weights": ("load_model",),
-    "options": ("Blend", "Cut", "Encoding"),
-    "pipelines.dub": ("DubReport", "Finding", "dub"),
+    "options": ("Blend", "Cut", "Encoding", "Finding"),
+    "pipelines.dub": ("DubReport", "dub"),
     "pipelines.lipsync": ("LipSync",),
     "types": ("Audio", "FaceTrack", "Frames"),
 }

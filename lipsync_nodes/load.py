@@ -124,6 +124,16 @@ class LoadAudio(io.ComfyNode):
                     optional=True,
                     tooltip="A video whose sound is used instead of a file.",
                 ),
+                io.Int.Input(
+                    "audio_track",
+                    optional=True,  # workflows saved before lack it
+                    default=0,
+                    min=0,
+                    max=99,
+                    advanced=True,
+                    tooltip="Number of the sound track in a file with several, from 1; 0: the one "
+                    "that players choose.",
+                ),
                 io.Audio.Input(
                     "audio",
                     optional=True,
@@ -165,7 +175,9 @@ class LoadAudio(io.ComfyNode):
         return host.input_stamp(file)
 
     @classmethod
-    def execute(cls, file, start, end, video=None, audio=None, index=0) -> io.NodeOutput:
+    def execute(
+        cls, file, start, end, video=None, audio_track=0, audio=None, index=0
+    ) -> io.NodeOutput:
         """Run the node."""
         from . import convert
         from .videos import file_source, sound_source, video_source
@@ -178,7 +190,10 @@ class LoadAudio(io.ComfyNode):
             source = sound_source(convert.audio(audio, index=index))
         else:
             source = file_source(host.input_file(file)) if video is None else video_source(video)
-        sound = source.audio(convert.seconds(start), convert.seconds(end) if end else None)
+        ends = convert.seconds(end) if end else None
+        sound = source.audio(
+            convert.seconds(start), ends, audio_track or None, keep_early=video is None
+        )
         return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
 
 

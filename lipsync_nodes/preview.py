@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..lipsync_core.errors import LipSyncError, NoFaceError
-from ..lipsync_core.faces.selection import FaceSelector, select, select_like
+from ..lipsync_core.faces.selection import select, select_like
+from ..lipsync_core.faces.selector import FaceSelector
 from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, make_portrait, pick_portrait_frames
 from ..lipsync_core.faces.tracking import track_window
 from ..lipsync_core.media.clip import Clip, ImageClip, open_clip

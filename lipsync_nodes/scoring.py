@@ -28,7 +28,7 @@ _WORKING_BYTES = 2 << 30  # of a scorer, its detector and their batches; measure
 
 
 def score_media(
-    media: Any, audio: Any, *, fps: float, scorer: str
+    media: Any, audio: Any, *, fps: float, scorer: str, search_seconds: float
 ) -> tuple[float, float, float, float, Tensor, str]:
     """Score a VIDEO or an IMAGE batch.
 
@@ -37,6 +37,7 @@ def score_media(
         audio: AUDIO to compare with; None for the video's own.
         fps: The rate at which an IMAGE batch is shown.
         scorer: A choice of the node.
+        search_seconds: How far to each side the offset is searched.
 
     Returns:
         Offset in frames at 25 fps and in ms, LSE-D, LSE-C, the plot as an IMAGE, and the verdict.
@@ -52,7 +53,7 @@ def score_media(
     sound, name = None if audio is None else convert.audio(audio), member_name(media)
     with media_source(media, fps) as source:
         try:
-            report = _report(source, sound, scorer, progress)
+            report = _report(source, sound, scorer, progress, search_seconds)
         except (NoFaceError, MediaError) as error:
             if name is None:
                 raise
@@ -81,9 +82,13 @@ def shifted(audio: Any, amount: float, unit: str, fps: float) -> dict[str, Any]:
 
 
 def _report(
-    source: VideoSource, audio: Audio | None, scorer: str, progress: host.Progress
+    source: VideoSource,
+    audio: Audio | None,
+    scorer: str,
+    progress: host.Progress,
+    search_seconds: float,
 ) -> ScoreReport:
-    sound = audio or source.sound
+    sound = source.sound if audio is None else audio
     if sound is None:
         sound = source.audio()  # raises
     return score(
@@ -94,6 +99,7 @@ def _report(
         finding=Finding(cache=source.lasting),
         device=str(host.device()),
         on_progress=progress,
+        search_seconds=search_seconds,
     )
 
 

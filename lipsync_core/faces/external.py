@@ -12,6 +12,7 @@ from ..image.landmarks import MEDIAPIPE_VERTICES, POINTS
 from ..types import Detections, FaceTrack
 from . import Detector
 from .detector_s3fd import canonical_points
+from .gaps import Pictures
 from .tracking import SMOOTHING_SECONDS, link_detections
 
 # Vertices of MediaPipe's face mesh (google-ai-edge/mediapipe, face_mesh_connections.py and
@@ -40,6 +41,7 @@ def tracks_from_boxes(
     frames: int | None = None,
     cuts: Sequence[int] = (),
     smoothing_s: float = SMOOTHING_SECONDS,
+    pictures: Pictures | None = None,
 ) -> list[FaceTrack]:
     """Join the boxes of single frames to tracks.
 
@@ -55,6 +57,8 @@ def tracks_from_boxes(
         frames: number of frames of the clip, to be checked; None checks nothing.
         cuts: frames at which a new scene begins.
         smoothing_s: seconds over which tracks are smoothed.
+        pictures: gives single frames, in which gaps are looked at before they are filled; None to
+            fill them all.
 
     Returns:
         One track per person.
@@ -93,7 +97,12 @@ def tracks_from_boxes(
         runs.append((index, Detections(boxes, placed, torch.ones(len(boxes)), landmarks)))
     second = max(1, round(fps))
     return link_detections(
-        runs, cuts=cuts, max_gap=second, smoothing=smoothing_s * float(fps), trusted=True
+        runs,
+        cuts=cuts,
+        max_gap=second,
+        smoothing=smoothing_s * float(fps),
+        trusted=True,
+        pictures=pictures,
     )
 
 

@@ -19,6 +19,8 @@ _GRID = 16  # cells each way: coarse enough that a moving hand or head changes f
 _MEMORY = 8
 # standard deviation of luma in [0,1] below which a frame is blank (black, white)
 _BLANK = 0.02
+# range of a color in [0,1] below which not even a small face is in a frame
+_EMPTY = 0.06
 # threshold: base + motion x recent change, at most the ceiling
 _BASE, _MOTION, _CEILING = 0.12, 8.0, 0.5
 _DECAY = 0.95  # per frame, of the recent change
@@ -81,6 +83,16 @@ def find_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, Cu
         motion = motion * _DECAY if cuts[frame] else max(motion * _DECAY, change)
         before = change
     return cuts, CutState(seen[-_MEMORY:], motion, before)
+
+
+def find_blank(pixels: Tensor) -> Tensor:
+    """Find the frames (N,) that show nothing, such as black or white ones, as bool on the CPU.
+
+    Args:
+        pixels: (N,H,W,3), uint8 in [0,255] or float in [0,1].
+    """
+    low, high = _pictures(pixels).flatten(2).aminmax(dim=2)
+    return (high - low).amax(1) < _EMPTY
 
 
 def _pictures(pixels: Tensor) -> Tensor:

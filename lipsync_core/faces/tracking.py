@@ -2,18 +2,21 @@
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..image.boxes import box_iou
+from ..options import SMOOTHING_SECONDS
 from ..types import Detections, FaceTrack, Frames
 from . import Detector
-from .shot_boundaries import CutState, find_cuts
+from .detector_runs import DetectorRuns
+from .gaps import Pictures, confirm_gaps
 
 # Association. Distances in face sizes, a size being the square root of the box's area.
 # how far and how much larger than predicted a face may be to be the same person
@@ -30,13 +33,6 @@ _LEAST_SIGHTINGS = 3
 _USUAL_FPS = 25  # at which the accuracy of ``every`` was measured
 
 _SMOOTHED_AT_ONCE = 2048  # frames
-
-SMOOTHING_SECONDS = 0.12
-"""Standard deviation of the smoother of ``detect_tracks``: the strongest that costs no accuracy.
-With YuNet on every fifth frame, rms distance to what it finds in the frames between / jitter
-(second difference), in % of the face's size: 27 clips of talking people to choose on, 1.00 / 0.26
-at 0 s, 1.00 / 0.10 at 0.12 s, 1.08 / 0.06 at 0.2 s; 15 others, 1.09 / 0.33, 1.11 / 0.12, 1.28 /
-0.07. The jitter of YuNet on every frame is 1.3."""
 
 
 @dataclass(slots=True)
@@ -70,17 +66,20 @@ def detect_tracks(
     every: int,
     fps: Fraction,
     smoothing: float = SMOOTHING_SECONDS,
+    pictures: Pictures = lambda frames: (),
 ) -> list[FaceTrack]:
     """Follows every face through a clip.
 
     ``frames`` are all frames of the clip in order, reduced to a size that suits the detector;
     ``scale`` is source px per reduced px, one number or (x, y). The detector runs on every
     ``every``-th frame of a scene (more densely below 25 frames per second, so that no more time is
-    between two runs than there) and on its first and last frame; on talking people 5 stays within
-    1.1 % of the face's size of what every frame would give. Gaps of up to a second are filled. The
-    tracks are in source pixels, as ``link_detections`` describes them. Memory: one chunk of frames,
-    and a few numbers per face and run. smoothing: in seconds. Raises ValueError for ``every`` < 1
-    or smoothing < 0.
+    between two runs than there), on its first and last frame, and where a face comes or goes on all
+    frames between two runs; on talking people 5 stays within 1.1 % of the face's size of what every
+    frame would give. Gaps of up to a second are filled where ``pictures``, which gives single
+    frames in source pixels, show that the face is there (``confirm_gaps``); without it, none are.
+    The tracks are in source pixels, as ``link_detections`` describes them. Memory: one chunk of
+    frames, those since the last run, and a few numbers per face and run. smoothing: in seconds.
+    Raises ValueError for ``every`` < 1 or smoothing < 0.
     """
     if every < 1:
         raise ValueError(f"every is {every}; wanted 1 (each frame) or more")
@@ -90,18 +89,15 @@ def detect_tracks(
     stretch = torch.tensor([x, y])
     # as many seconds between two runs as at the usual rate, where a clip has fewer frames
     every = min(every, max(1, round(every * fps / _USUAL_FPS)))
-    cuts: list[int] = []
-    runs: list[tuple[int, Detections]] = []
-    for starts, indices, pixels in _samples(frames, every):
-        cuts += starts
-        for index, found in zip(indices, detector.detect(pixels) if indices else [], strict=True):
-            boxes, points, scores = found.boxes.cpu(), found.points.cpu(), found.scores.cpu()
-            dense = None if found.dense is None else found.dense.cpu() * stretch
-            runs.append(
-                (index, Detections(boxes * stretch.repeat(2), points * stretch, scores, dense))
-            )
-    max_gap = max(every, round(fps))
-    return link_detections(runs, cuts=cuts, max_gap=max_gap, smoothing=smoothing * float(fps))
+    runs = DetectorRuns(detector, every)
+    runs.run(frames)
+    return link_detections(
+        [(index, _stretched(found, stretch)) for index, found in runs.found],
+        cuts=runs.cuts,
+        max_gap=max(every, round(fps)),
+        smoothing=smoothing * float(fps),
+        pictures=pictures,
+    )
 
 
 def link_detections(
@@ -111,13 +107,15 @@ def link_detections(
     max_gap: int,
     smoothing: float,
     trusted: bool = False,
+    pictures: Pictures | None = None,
 ) -> list[FaceTrack]:
     """Joins the faces found in single frames into people, in the order of their first appearance.
 
     ``detections`` are (frame index, faces) of every frame that the detector saw, faces or not, in
     rising order; ``cuts`` the frames at which a new scene begins, rising; ``max_gap`` the longest
-    absence in frames that is filled by interpolation; ``smoothing`` the smoother's standard
-    deviation in frames, 0 for none.
+    absence in frames that is filled by interpolation, where ``pictures`` look like the face
+    (``confirm_gaps``; None to fill it everywhere); ``smoothing`` the smoother's standard deviation
+    in frames, 0 for none.
 
     A track never crosses a cut, and spans the frames from the person's first sighting in the scene
     to the last; frames outside its span are invisible (``track_window`` pads them), as are absences
@@ -132,14 +130,35 @@ def link_detections(
         places = [found.points] if found.dense is None else [found.points, found.dense]
         values = torch.cat([found.boxes, *(place.flatten(1) for place in places)], 1).float()
         scenes.setdefault(bisect_right(cuts, frame), []).append((frame, values))
-    tracks: list[FaceTrack] = []
+    linked: list[tuple[FaceTrack, Tensor]] = []
     for scene, runs in scenes.items():
-        begin = cuts[scene - 1] if scene > 0 else 0
+        begin, frames = cuts[scene - 1] if scene > 0 else 0, [frame for frame, _ in runs]
         for person in _associate(runs, max_gap):
-            stretches = _stretches(person, [frame for frame, _ in runs], max_gap, trusted)
+            stretches = _stretches(person, frames, max_gap, trusted)
             if stretches:
-                tracks.append(_fill(person, stretches, smoothing, begin))
-    return sorted(tracks, key=lambda t: t.start)
+                track = _fill(person, stretches, smoothing, begin)
+                linked.append((track, _guessed(person, frames, track)))
+    linked.sort(key=lambda pair: pair[0].start)
+    tracks = [track for track, _ in linked]
+    return (
+        tracks if pictures is None else confirm_gaps(tracks, [gap for _, gap in linked], pictures)
+    )
+
+
+def _guessed(person: _Person, runs: list[int], track: FaceTrack) -> Tensor:
+    """(N,) bool: visible frames of ``track`` between sightings that are not of runs in a row."""
+    guessed = torch.zeros_like(track.visible)
+    for first, second in pairwise(person.frames):
+        if not _neighbours(runs, first, second):
+            guessed[max(first + 1 - track.start, 0) : max(second - track.start, 0)] = True
+    return guessed & track.visible
+
+
+def _stretched(found: Detections, stretch: Tensor) -> Detections:
+    """``found`` in an image ``stretch`` (x, y) times as large, on the CPU."""
+    dense = None if found.dense is None else found.dense.cpu() * stretch
+    boxes, points = found.boxes.cpu() * stretch.repeat(2), found.points.cpu() * stretch
+    return Detections(boxes, points, found.scores.cpu(), dense)
 
 
 def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
@@ -165,6 +184,16 @@ def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
         else F.pad(person.dense_scores[first:last], (before, after))
     )
     return FaceTrack(boxes, points, visible, start, person.scene, dense, scores)
+
+
+def cut_tracks(people: Sequence[FaceTrack], stop: int) -> list[FaceTrack]:
+    """The parts of tracks before frame ``stop``, of those people who are visible there."""
+    cut: list[FaceTrack] = []
+    for person in people:
+        seen = person.visible[: max(stop - person.start, 0)].nonzero()[:, 0]
+        if len(seen):
+            cut.append(track_window(person, person.start, int(seen[-1]) + 1))
+    return cut
 
 
 def smooth_values(values: Tensor, sigma: float) -> Tensor:
@@ -208,36 +237,6 @@ def _parabolas(values: Tensor, sigma: float, radius: int) -> Tensor:
     sums = F.conv1d(values.double().T[:, None], powers[:3, None], padding=radius)  # (C,3,N)
     normal = torch.stack([there[i : i + 3] for i in range(3)]).permute(2, 0, 1)  # (N,3,3)
     return torch.linalg.solve(normal, sums.permute(2, 1, 0))[:, 0].to(values.dtype)
-
-
-def _samples(frames: Iterable[Frames], every: int) -> Iterator[tuple[list[int], list[int], Tensor]]:
-    """Per chunk: the cuts, and the indices and pixels of the frames to look at.
-
-    Last of all, the clip's last frame.
-    """
-    state: CutState | None = None
-    scene = last = sampled = -1
-    held = torch.empty(0)
-    for chunk in frames:
-        begins, state = find_cuts(chunk.pixels, state)
-        starts = [chunk.start + i for i in begins.nonzero()[:, 0].tolist()]
-        indices: list[int] = []
-        pixels: list[Tensor] = []
-        for index, picture in enumerate(chunk.pixels, chunk.start):
-            if scene < 0 or index in starts:
-                if 0 <= sampled < last:
-                    indices.append(last)
-                    pixels.append(held)
-                scene = index
-            if (index - scene) % every == 0:
-                indices.append(index)
-                pixels.append(picture)
-                sampled = index
-            last, held = index, picture
-        held = held.clone()  # else it would keep the whole chunk
-        yield starts, indices, torch.stack(pixels) if pixels else chunk.pixels[:0]
-    if sampled < last:
-        yield [], [last], held[None]
 
 
 def _associate(runs: list[tuple[int, Tensor]], max_gap: int) -> list[_Person]:

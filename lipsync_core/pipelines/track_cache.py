@@ -9,6 +9,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,10 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..faces.tracking import cut_tracks
 from ..runtime.cache_folder import find_cache_folder
 from ..types import FaceTrack
 
-_VERSION = 3
+_VERSION = 4
 """Version of the file and of the tracking; raise it when either changes, to ignore old entries."""
 
 _log = logging.getLogger("lipsync.faces")
@@ -45,7 +47,8 @@ def track_key(
         source: The video.
         detector: Name of the detector.
         weights_sha256: Hash of its weights.
-        settings: Everything else that changes the tracks, such as fps, reduced size, start and end.
+        settings: Everything else that changes the tracks, such as fps, reduced size and start; not
+            the end, which an entry states itself.
 
     Returns:
         64 hex digits.
@@ -71,37 +74,28 @@ def derived_key(key: str, **more: Setting) -> str:
     return hashlib.sha256(json.dumps([key, more], sort_keys=True).encode()).hexdigest()
 
 
-def load_tracks(key: str) -> tuple[list[FaceTrack], int] | None:
+def load_tracks(key: str, stop: int | None = None) -> tuple[list[FaceTrack], int] | None:
     """Load tracks from the cache.
 
     Args:
         key: Key of ``track_key`` or ``derived_key``.
+        stop: Number of frames that are wanted, from the first on; None for those that are stored.
 
     Returns:
-        The tracks and the number of frames that were searched; None if there is no entry, or, with
-        a warning, a damaged one.
+        The tracks in these frames, and their number, which is smaller where the clip ends before;
+        None if there is no entry, if a search of fewer frames is stored, or, with a warning, if the
+        entry is damaged.
     """
-    path = _path(key)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+    entry = _read(key)
+    if entry is None or stop is None:
+        return None if entry is None else (entry.tracks, entry.frames)
+    if entry.frames < stop and not entry.ended:
         return None
-    except OSError as error:
-        _log.warning(
-            "cannot read the stored face tracks %s (%s); finding the faces again", path, error
-        )
-        return None
-    try:
-        return _unpack(load(data), key)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        _log.warning(
-            "the stored face tracks %s are damaged (%s); finding the faces again", path, error
-        )
-        return None
+    return cut_tracks(entry.tracks, stop), min(entry.frames, stop)
 
 
-def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
-    """Store tracks in the cache, replacing an older entry in one step.
+def store_tracks(key: str, tracks: list[FaceTrack], frames: int, *, ended: bool = False) -> None:
+    """Store tracks in the cache, in one step, unless a search of more frames is stored.
 
     A folder that cannot be written causes a warning.
 
@@ -109,17 +103,21 @@ def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
         key: Key of ``track_key`` or ``derived_key``.
         tracks: The tracks.
         frames: Number of frames that were searched.
+        ended: Whether the file holds no more frames.
     """
     path = _path(key)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        stored = _read(key) if path.is_file() else None
+        if stored is not None and stored.frames > frames:
+            return
         # A name of its own for each writer; closed before the rename, as Windows wants it.
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=key[:8], suffix=".part", delete=False
         ) as file:
             temporary = Path(file.name)
-            file.write(save(_pack(tracks, frames, key)))
+            file.write(save(_pack(_Entry(tracks, frames, ended), key)))
         temporary.replace(path)
     except OSError as error:
         _log.warning("cannot store the face tracks in %s (%s); going on without", path, error)
@@ -128,14 +126,43 @@ def store_tracks(key: str, tracks: list[FaceTrack], frames: int) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """``tracks`` in the first ``frames`` frames, after which a file may have ``ended``."""
+
+    tracks: list[FaceTrack]
+    frames: int
+    ended: bool
+
+
+def _read(key: str) -> _Entry | None:
+    """The entry under ``key``; None if there is none, or, with a warning, a damaged one."""
+    path = _path(key)
+    try:
+        return _unpack(load(path.read_bytes()), key)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _log.warning(
+            "cannot read the stored face tracks %s (%s); finding the faces again", path, error
+        )
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        _log.warning(
+            "the stored face tracks %s are damaged (%s); finding the faces again", path, error
+        )
+    return None
+
+
 def _path(key: str) -> Path:
     return cache_dir() / "tracks" / f"{key}.safetensors"
 
 
-def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
+def _pack(entry: _Entry, key: str) -> dict[str, Tensor]:
+    tracks = entry.tracks
     spans = [(track.start, track.visible.shape[0], track.scene) for track in tracks]
     tensors = {
-        "frames": torch.tensor(frames),
+        "frames": torch.tensor(entry.frames),
+        "ended": torch.tensor(entry.ended),
         "spans": torch.tensor(spans, dtype=torch.int64).reshape(-1, 3),  # start, length, scene
         "boxes": torch.cat([torch.zeros(0, 4), *(track.boxes.float().cpu() for track in tracks)]),
         "points": torch.cat(
@@ -166,7 +193,7 @@ def _pack(tracks: list[FaceTrack], frames: int, key: str) -> dict[str, Tensor]:
     return {**tensors, "digest": _digest(tensors, key)}
 
 
-def _unpack(tensors: dict[str, Tensor], key: str) -> tuple[list[FaceTrack], int]:
+def _unpack(tensors: dict[str, Tensor], key: str) -> _Entry:
     if not torch.equal(tensors.pop("digest"), _digest(tensors, key)):
         raise ValueError("its digest does not fit its content")
     starts, lengths, scenes = tensors["spans"].T.tolist()
@@ -185,7 +212,7 @@ def _unpack(tensors: dict[str, Tensor], key: str) -> tuple[list[FaceTrack], int]
     tracks = [
         FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, scores, strict=True)
     ]
-    return tracks, int(tensors["frames"])
+    return _Entry(tracks, int(tensors["frames"]), bool(tensors["ended"]))
 
 
 def _digest(tensors: dict[str, Tensor], key: str) -> Tensor:

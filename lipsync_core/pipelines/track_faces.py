@@ -3,10 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -29,12 +26,10 @@ from ..models.hub import file_sha256
 from ..models.precision import Precision
 from ..models.s3fd import S3FD
 from ..models.weights import load_model, weights_file
-from ..runtime.options import Option
+from ..options import Finding, Pace
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames
 from .track_cache import derived_key, load_tracks, store_tracks, track_key
-
-DetectorName = Literal["mini", "yunet", "s3fd"]
 
 _AT_ONCE = 8  # frames
 _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
@@ -42,58 +37,6 @@ _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 SearchCallback = Callable[[int], None]
 """Called with the number of frames searched so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How closely faces are followed; see ``detect_tracks``.
-
-    Attributes:
-        every: The detector runs on one frame in this many.
-        smoothing: Seconds over which tracks are smoothed; 0 for none.
-    """
-
-    every: int = 5
-    smoothing: float = SMOOTHING_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """How faces are found.
-
-    Attributes:
-        detector: The face detector.
-        min_score: Its least score in (0,1).
-        cache: Whether tracks are stored and reused.
-        pace: How closely faces are followed.
-        min_size: Least median size of a face, in px of its longer side.
-        landmarks: InsightFace's 2d106det.onnx, to find the dense landmarks; None for the bundled
-            network.
-        dense: Whether tracks carry dense landmarks, so that masks follow each face's own outline.
-    """
-
-    detector: Annotated[DetectorName, Option("Face detector.", panel="Faces")] = "mini"
-    min_score: Annotated[
-        float,
-        Option(
-            "Least confidence of a detected face: lower finds more faces, and more false ones.",
-            minimum=0.01,
-            maximum=0.99,
-            step=0.01,
-            panel="Faces",
-        ),
-    ] = 0.7
-    cache: Annotated[bool, Option("Store and reuse the faces found.", panel="Faces")] = True
-    pace: Pace = Pace()
-    min_size: int = 0
-    landmarks: Annotated[
-        Path | None,
-        Option(
-            "InsightFace's 2d106det.onnx, to use its face outlines for masks.",
-            panel="Faces",
-        ),
-    ] = None
-    dense: bool = True
 
 
 def find_people(
@@ -175,32 +118,30 @@ def track_faces(
     Returns:
         One track per face, and the number of frames searched.
     """
-    stop = clip.clamp(stop)  # else a cut would find the cached tracks of a longer one
-    key = _cache_key(clip, stop, detector_key, pace)
+    stop = clip.clamp(stop)  # what is stored may be of a longer cut
+    key = _cache_key(clip, detector_key, pace)
     marked = (
         None
         if key is None or landmarks is None
         else derived_key(key, dense=landmarks.version, by=VERSION)
     )
-    if marked is not None and (known := load_tracks(marked)) is not None:
+    if marked is not None and (known := load_tracks(marked, stop)) is not None:
         return known
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
     if landmarks is not None:
         people = add_landmarks(clip, people, count, landmarks, pace=pace, on_found=on_found)
     if marked is not None:
-        store_tracks(marked, people, count)
+        store_tracks(marked, people, count, ended=count < stop)
     return people, count
 
 
-def _cache_key(
-    clip: Clip, stop: int, detector_key: tuple[str, str] | None, pace: Pace
-) -> str | None:
+def _cache_key(clip: Clip, detector_key: tuple[str, str] | None, pace: Pace) -> str | None:
+    """The key of all searches of ``clip``, however many frames they cover."""
     if detector_key is None or clip.path is None:
         return None
     settings = {
         "fps": str(clip.fps),
         "first": clip.first,
-        "stop": stop,
         "every": pace.every,
         "side": DETECT_SIDE,
         **({} if pace.smoothing == SMOOTHING_SECONDS else {"smoothing": pace.smoothing}),
@@ -219,7 +160,7 @@ def _track_without_dense(
     on_found: SearchCallback | None,
 ) -> tuple[list[FaceTrack], int]:
     """The faces without dense points, from the cache under ``key`` or searched for."""
-    if key is not None and (known := load_tracks(key)) is not None:
+    if key is not None and (known := load_tracks(key, stop)) is not None:
         return known
     count = 0
 
@@ -239,9 +180,10 @@ def _track_without_dense(
         every=pace.every,
         fps=clip.fps,
         smoothing=pace.smoothing,
+        pictures=clip.pick,
     )
     if key is not None:
-        store_tracks(key, found, count)
+        store_tracks(key, found, count, ended=count < stop)
     return found, count
 
 
@@ -431,6 +373,7 @@ def track_boxes(
         frames=count,
         cuts=torch.cat(cuts).nonzero()[:, 0].tolist(),
         smoothing_s=smoothing,
+        pictures=clip.pick,
     )
     return tracks, count
 

@@ -11,7 +11,8 @@ from helpers.media import write_sound
 from loading import Pack
 
 from lipsync_core.models.baselines.speech2vid import Speech2Vid, Speech2VidConfig
-from lipsync_core.models.weights import BUNDLED, save_model
+from lipsync_core.models.weight_files import BUNDLED
+from lipsync_core.models.weights import save_model
 
 
 @pytest.fixture

@@ -4,13 +4,19 @@ import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.media import write_video
+from torch import Tensor
 
+from lipsync_core.faces.detector_s3fd import canonical_points
+from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.pipelines.track_cache import cache_dir, load_tracks, store_tracks, track_key
-from lipsync_core.types import FaceTrack
+from lipsync_core.pipelines.track_faces import Pace, track_faces
+from lipsync_core.types import Detections, FaceTrack
 
 KEY = "ab" * 32
 
@@ -175,3 +181,62 @@ def test_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert cache_dir() == tmp_path / "lipsync"
         monkeypatch.setenv("XDG_CACHE_HOME", "relative")
         assert cache_dir() == Path.home() / ".cache" / "lipsync"
+
+
+def ramp(path: Path) -> Path:
+    """A clip of 40 frames that are not blank."""
+    shades = torch.linspace(0, 255, 32).byte()[:, None].expand(40, 16, 32, 3)
+    return write_video(path, shades.contiguous())
+
+
+def searched(path: Path, seen: list[int], cut: Cut = Cut(), stop: int = 1000) -> list[FaceTrack]:
+    """The people of a cut; ``seen`` takes the frames of each search."""
+
+    class Still:
+        def detect(self, pixels: Tensor) -> list[Detections]:
+            seen[-1] += len(pixels)
+            box = torch.tensor([[4.0, 2.0, 12.0, 10.0]])
+            return [Detections(box, canonical_points(box), torch.ones(1)) for _ in pixels]
+
+    seen.append(0)
+    people, count = track_faces(
+        open_clip(path, cut), Still(), stop=stop, detector_key=("still", "00"), pace=Pace(1)
+    )
+    assert sum(len(person.visible) for person in people) == count
+    return people
+
+
+def test_one_search_serves_every_shorter_speech_and_cut(tmp_path: Path) -> None:
+    path, seen = ramp(tmp_path / "ramp.mp4"), list[int]()
+    stops = [30, 30, 10, 29, 35, 100, 200, 38]
+    lengths = [len(searched(path, seen, stop=stop)[0].visible) for stop in stops]
+    assert lengths == [30, 30, 10, 29, 35, 40, 40, 38]
+    # after the file's end nothing is searched again
+    assert seen == [30, 0, 0, 0, 35, 40, 0, 0]
+    short = searched(path, seen, Cut(end=Fraction(1, 2)))
+    assert len(short[0].visible) == 13 and seen[-1] == 0
+    searched(path, seen, Cut(start=Fraction(1, 5)))
+    assert seen[-1] == 35
+
+
+def test_the_end_of_a_cut_is_not_that_of_the_file(tmp_path: Path) -> None:
+    path, seen = ramp(tmp_path / "ramp.mp4"), list[int]()
+    assert len(searched(path, seen, Cut(end=Fraction(1, 2)))[0].visible) == 13
+    assert len(searched(path, seen)[0].visible) == 40 and seen == [13, 40]
+
+
+def test_people_after_the_end_of_a_shorter_cut_are_not_in_it() -> None:
+    first, later = people(2)
+    first = replace(first, visible=torch.arange(50) < 20)
+    later = replace(later, start=30)
+    store_tracks(KEY, [first, later], 90)
+    assert load_tracks(KEY, 91) is None
+    ((kept,), count) = load_tracks(KEY, 30) or ([], 0)
+    assert count == 30 and len(kept.visible) == 20 and torch.equal(kept.boxes, first.boxes[:20])
+    assert len((load_tracks(KEY, 60) or ([], 0))[0]) == 2
+
+
+def test_a_shorter_search_does_not_replace_a_longer_one() -> None:
+    store_tracks(KEY, people(), 40)
+    store_tracks(KEY, people(1), 30)
+    assert same(load_tracks(KEY), people())
