@@ -15,6 +15,7 @@ from ..types import FaceTrack
 from .landmarks import fill_missing_points
 from .similarity import portrait_similarity
 from .tracking import track_window
+from .turned_faces import TRIED
 
 # of the longest time that anybody is visible in the scene: who is there less is no end of the row
 _MAIN_SHARE = 0.25
@@ -293,9 +294,9 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
     if not scenes:
         return (
-            "no face was found in any frame; the detector wants a face at least partly turned to "
-            "the camera, not too "
-            "small: try another detector or a lower score, or crop the picture to the person"
+            f"no face was found in any frame (searched {TRIED}); the detector wants a face at "
+            "least partly turned to the camera, not too small, no drawing and no animal: try "
+            "another detector or a lower score, or crop the picture to the person"
         )
     lines: list[str] = []
     for people in scenes:
