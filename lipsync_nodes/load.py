@@ -113,6 +113,16 @@ class LoadAudio(io.ComfyNode):
                     optional=True,
                     tooltip="A video whose sound is used instead of a file.",
                 ),
+                io.Int.Input(
+                    "audio_track",
+                    optional=True,  # workflows saved before lack it
+                    default=0,
+                    min=0,
+                    max=99,
+                    advanced=True,
+                    tooltip="Number of the sound track in a file with several, from 1; 0: the one "
+                    "that players choose.",
+                ),
             ],
             outputs=[
                 io.Audio.Output(
@@ -139,7 +149,7 @@ class LoadAudio(io.ComfyNode):
         return host.input_stamp(file)
 
     @classmethod
-    def execute(cls, file, start, end, video=None) -> io.NodeOutput:
+    def execute(cls, file, start, end, video=None, audio_track=0) -> io.NodeOutput:
         """Run the node."""
         from . import convert
         from .videos import file_source, video_source
@@ -149,7 +159,10 @@ class LoadAudio(io.ComfyNode):
                 f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end"
             )
         source = file_source(host.input_file(file)) if video is None else video_source(video)
-        sound = source.audio(convert.seconds(start), convert.seconds(end) if end else None)
+        ends = convert.seconds(end) if end else None
+        sound = source.audio(
+            convert.seconds(start), ends, audio_track or None, keep_early=video is None
+        )
         return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
 
 

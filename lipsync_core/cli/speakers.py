@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def speakers_command(  # noqa: PLR0913
     video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
-    cut: Annotated[Cut, Only("start", "end")],
+    cut: Annotated[Cut, Only("start", "end", "audio_track")],
     audio: Annotated[Path | None, typer.Option(help="Sound; by default the video's own.")] = None,
     out: Annotated[
         Path | None,
@@ -70,3 +70,5 @@ def _print(report: "SpeakersReport") -> None:
     for row in report.rows:
         table.add_row(f"{float(row.start):.2f}", f"{float(row.end):.2f}", str(row.face))
     Console().print(table)
+    if report.audio_track is not None:
+        typer.echo(f"sound: {report.audio_track}")

@@ -36,6 +36,7 @@ from ..pipelines.track_faces import (
     track_faces,
 )
 from ..runtime.jobs import Job, Outcome
+from ..runtime.paths import same_file
 from ..types import FaceTrack, Frames, VideoInfo
 from .baselines import copy_mouth
 from .lips import LipJudge, Original
@@ -103,7 +104,8 @@ class Benchmark:
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
         """List one job for each pair and method, pair by pair.
 
-        The arguments of a job hold everything its result depends on: weights by their hash.
+        The arguments of a job hold everything its result depends on, weights by their hash; its
+        inputs are the two files of the pair.
 
         Args:
             pairs: The pairs.
@@ -136,6 +138,7 @@ class Benchmark:
                     "sha256": weights.get(method),
                     **common,
                 },
+                (str(self.root / pair.audio), str(self.root / pair.video)),
             )
             for number, pair in enumerate(pairs)
             for method in (*BASELINES, *weights)
@@ -285,7 +288,7 @@ class Bench:
         info = probe(video)
         scripts = self.plan.mode == "reference"
         footage = VideoClip(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
-        sound = read_audio(audio)
+        sound = read_audio(audio, keep_early=not same_file(audio, video))
         wanted = (
             frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
         )
@@ -313,7 +316,8 @@ class Bench:
                 if copied
                 else scene.frames(scene.video)
             )
-            sound = AudioSource(scene.video if method == "real" else scene.audio)
+            spoken = scene.video if method == "real" else scene.audio
+            sound = AudioSource(spoken, keep_early=not same_file(spoken, scene.video))
             with VideoWriter(
                 out,
                 scene.info,

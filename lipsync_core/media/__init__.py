@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .mux import AudioSource
     from .paths import check_output_path, refuse_inputs
     from .remux import shift_audio, suffix_for_copy
+    from .sound_tracks import track_used
     from .video_reader import probe, read_coded, read_frames
     from .video_writer import VideoWriter
 
@@ -29,6 +30,7 @@ __all__ = [
     "resample_pyav",
     "shift_audio",
     "suffix_for_copy",
+    "track_used",
 ]
 
 _HOMES = {
@@ -36,6 +38,7 @@ _HOMES = {
     "mux": ("AudioSource",),
     "paths": ("check_output_path", "refuse_inputs"),
     "remux": ("shift_audio", "suffix_for_copy"),
+    "sound_tracks": ("track_used",),
     "video_reader": ("probe", "read_coded", "read_frames"),
     "video_writer": ("VideoWriter",),
 }

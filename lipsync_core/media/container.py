@@ -1,8 +1,9 @@
 """Open media files and read their packets; what FFmpeg refuses becomes a MediaError."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from .paths import check_input_path
+from .webp import is_animated_webp, read_animated_webp
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -26,6 +28,9 @@ Warn = Callable[[str], None]
 # Demuxers that take any text for media: a renamed text file must be an error and not a picture of
 # its letters.
 _NOT_MEDIA = frozenset({"tty"})
+# Its time stamps tell when pictures are decoded; those of its demuxer (libavformat 62.12) for when
+# they are shown are in decoding order as well.
+_IN_DECODING_ORDER = "avi"
 # Only the named file is read: no network and no numbered picture series.
 _NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
@@ -113,6 +118,8 @@ def path_of_container(container: InputContainer) -> Path:
 def is_image(container: InputContainer) -> bool:
     """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
+    if name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+        return False
     return name == "image2" or name.endswith("_pipe")
 
 
@@ -156,6 +163,9 @@ def decode_video(
 
     Damaged packets are skipped.
     """
+    if container.format.name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+        yield from read_animated_webp(path_of_container(container))
+        return
     for frame in _decode(
         container, stream, warn, "picture data; frames may be missing or repeated"
     ):
@@ -176,16 +186,63 @@ def _decode(
     container: InputContainer, stream: VideoStream | AudioStream, warn: Warn, what: str
 ) -> Iterator[VideoFrame | AudioFrame]:
     damaged = f"{path_of_container(container).name}: damaged or incomplete {what}"
+    # a last packet of PCM that is shorter than usual is as good as any other
+    pcm = stream.codec_context.name.startswith("pcm_")
+    by_rank = stream.type == "video" and container.format.name == _IN_DECODING_ORDER
+    times: deque[int] = deque()
     for packet in chain(read_packets(container, (stream,), warn), (None,)):
-        if packet is not None and packet.is_corrupt:
+        if packet is not None and packet.is_corrupt and not pcm:
             warn(damaged)
+        if by_rank and packet is not None and packet.dts is not None:
+            times.append(packet.dts)
         try:
             for frame in stream.decode(packet):  # pyright: ignore[reportArgumentType]
                 if frame.time_base is None:  # PyAV leaves it out of the frames that None flushes
                     frame.time_base = stream.time_base
+                if times:  # the first picture shown has the time of the first packet, and so on
+                    frame.pts = times.popleft()
                 yield frame
         except FFmpegError:
             warn(damaged)
+            if times:
+                times.pop()
+
+
+def is_in_decoding_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether only counting from the first picture tells when pictures are shown."""
+    return container.format.name == _IN_DECODING_ORDER and stream.codec_context.has_b_frames
+
+
+def picture_times(
+    container: InputContainer, stream: VideoStream
+) -> dict[int, tuple[int, int]] | None:
+    """Return when the pictures of an AVI file are shown, for copying them to another container.
+
+    Args:
+        container: an open file, which is read from the current position to its end.
+        stream: its picture.
+
+    Returns:
+        (decoding time, time of display) for each decoding time of the file, in units of the
+        stream's time base; None if the container says when pictures are shown.
+    """
+    if container.format.name != _IN_DECODING_ORDER:
+        return None
+    if not stream.codec_context.has_b_frames:  # yet FFmpeg shows H.264 one picture late
+        stored = read_packets(container, (stream,), lambda _: None)
+        return {packet.dts: (packet.dts,) * 2 for packet in stored if packet.dts is not None}
+    times: list[int] = []
+    shown: dict[int, int] = {}
+    for packet in chain(read_packets(container, (stream,), lambda _: None), (None,)):
+        if packet is not None and packet.dts is not None:
+            times.append(packet.dts)
+            packet.pts = packet.dts  # names the packet of a frame
+        with suppress(FFmpegError):
+            for frame in stream.decode(packet):  # pyright: ignore[reportArgumentType]
+                if frame.pts is not None:
+                    shown[frame.pts] = times[len(shown)]
+    late = max((time - shown.get(time, time) for time in times), default=0)
+    return {time: (time - late, shown.get(time, time)) for time in times}
 
 
 def frame_time(frame: VideoFrame) -> Fraction | None:

@@ -128,9 +128,9 @@ def parse_speakers(
     Raises:
         ValueError: There is no pair, or a face cannot be parsed.
     """
-    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio)
+    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio or ())
     if not pairs:
-        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
+        raise ValueError("no audio; wanted a file, audio in memory, or at least one (audio, face)")
     sources = [source if isinstance(source, Audio) else Path(source) for source, _ in pairs]
     faces = [face if isinstance(face, FaceTrack) else parse_face(face) for _, face in pairs]
     return sources, faces
@@ -275,10 +275,12 @@ def count_output_frames(clip: Clip, length: int, audio: AudioInputs, longer: Lon
         longer: How the picture continues if the speech outlasts it.
 
     Returns:
-        As many as the longest speech takes; no more than ``length`` if a video is trimmed.
+        As many as the longest speech takes; no more than ``length`` if a video is trimmed, or if
+        its own sound lasts hardly longer, which Matroska, MPEG-TS and AVI do not tell from padding.
     """
     count = audio.count_frames(clip.fps)
-    return min(count, length) if longer == "trim" and not clip.still else count
+    trims = longer == "trim" or not audio.outlasts(length, clip.fps)
+    return min(count, length) if trims and not clip.still else count
 
 
 def _find_people(clip: Clip, options: PlanOptions, count: int, log: RunLog) -> People:

@@ -74,10 +74,11 @@ def write_sound(
     layout: str = "mono",
     delay: Fraction | None = None,
     picture_frames: int = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """``samples`` (C,T) float32 as a sound file; with ``picture_frames`` also that many black
     frames at 25 fps, and the sound ``delay`` seconds after them."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=options or {}) as out:
         video = None
         if picture_frames:
             video = out.add_stream("libx264", 25)
@@ -86,9 +87,9 @@ def write_sound(
         sound = out.add_stream(codec, rate, layout=layout)
         for _ in range(picture_frames):
             out.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples, np.float32), "fltp", layout
-        )
+        # interleaved, because PyAV 18.1 crashes on eight planar channels
+        interleaved = np.ascontiguousarray(samples.T, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, "flt", layout)
         frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
         frame.pts = 0
         for packet in [*sound.encode(frame), *sound.encode(None)]:

@@ -11,6 +11,8 @@ from helpers.media import (
     click,
     click_time,
     cut_copy,
+    level_of,
+    levels,
     set_edit_list,
     write_sound,
     write_video,
@@ -207,3 +209,47 @@ def test_an_edit_list_that_joins_parts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="joins parts"):
         shift_audio(src, tmp_path / "b.mp4", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000))
     assert not (tmp_path / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_pictures_of_an_avi_with_b_frames_are_shown_in_order(tmp_path: Path, codec: str) -> None:
+    src, out = tmp_path / "a.avi", tmp_path / "b.mp4"
+    frames = levels(70, width=64, height=48)
+    with av.open(str(src), "w") as file:
+        picture = file.add_stream(codec, 25, options={"g": "12", "bf": "2"})
+        picture.bit_rate = 4_000_000
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = file.add_stream("pcm_s16le", 16000, layout="mono")
+        for i, image in enumerate(frames.numpy()):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            file.mux(picture.encode(frame))
+        file.mux(picture.encode(None))
+        voice = av.AudioFrame.from_ndarray(
+            (click(16000, 2, 1) * 32767).astype(np.int16), "s16", "mono"
+        )
+        voice.sample_rate, voice.pts = 16000, 0
+        file.mux([*sound.encode(voice), *sound.encode(None)])
+    assert level_of(pixels(src)) == list(range(70)) and probe(src).frames == 70
+    assert level_of(next(read_frames(src, start=60)).pixels) == list(range(60, 70))
+    shift_audio(src, out, Fraction(1, 10))
+    assert torch.equal(pixels(out), pixels(src)) and probe(out).fps == 25
+    assert heard(src) == 1 and heard(out) == pytest.approx(1.1, abs=0.001)
+
+
+def test_sound_of_an_avi_without_b_frames_stays_with_its_picture(tmp_path: Path) -> None:
+    src, out = tmp_path / "a.avi", tmp_path / "b.mkv"
+    with av.open(str(src), "w") as file:
+        picture = file.add_stream("libx264", 25, options={"bf": "0"})
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = file.add_stream("pcm_s16le", 48000, layout="mono")
+        for image in moving(30).numpy():
+            file.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        file.mux(picture.encode(None))
+        samples = (click(48000, 1.2, 0.5) * 32767).astype(np.int16)
+        voice = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        voice.sample_rate = 48000
+        file.mux([*sound.encode(voice), *sound.encode(None)])
+    shift_audio(src, out, Fraction(0))
+    assert heard(src) == 0.5
+    assert heard(out) == pytest.approx(0.5, abs=1e-3)
