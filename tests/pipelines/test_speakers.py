@@ -210,9 +210,11 @@ def test_tables_of_spreadsheets(tmp_path: Path, text: str) -> None:
     assert read_turns(tmp_path / "t.csv") == [row(0.5, 62.25, "left"), row(2, 3, "640,200")]
 
 
-def test_a_table_in_another_code_says_what_is_wanted(tmp_path: Path) -> None:
+def test_a_table_in_another_encoding_says_how_to_save_it(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("start,end,face\n0,1,left\n", encoding="utf-16")
-    with pytest.raises(LipSyncError, match="wanted CSV in UTF-8"):
+    assert read_turns(tmp_path / "t.csv") == [row(0, 1, "left")]
+    (tmp_path / "t.csv").write_bytes(b"start,end,face\n0,1,l\xe9ft\n")
+    with pytest.raises(LipSyncError, match=r"not UTF-8; save it as .*start,end,face"):
         read_turns(tmp_path / "t.csv")
 
 
