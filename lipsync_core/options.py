@@ -196,6 +196,7 @@ class Cut:
         longer: How the picture continues if the speech outlasts it. A photo just stays.
         audio_track: Number of the sound track that is read of a file with several, from 1; None
             for the default one.
+        max_side: Longest side of the output in px; None for the source's.
     """
 
     start: Annotated[
@@ -233,6 +234,16 @@ class Cut:
             "choose.",
             minimum=1,
             panel="Advanced",
+        ),
+    ] = None
+    max_side: Annotated[
+        int | None,
+        Option(
+            "Scale the picture down to this longest side in px.",
+            "Photos of cameras and phones are larger than most players show.",
+            minimum=64,
+            panel="Encoding",
+            metavar="PX",
         ),
     ] = None
 
@@ -295,9 +306,10 @@ class Encoding:
 
     Attributes:
         codec: A video codec of FFmpeg; None for the one that suits the container (H.264 in MP4).
-        crf: Constant rate factor; lower is better and larger.
+        crf: Constant rate factor, 0 to 51 (63 for VP9 and AV1); lower is better and larger. NVENC
+            takes it as ``cq``; a warning says if the codec has none.
         preset: Speed preset of the codec; ``veryfast`` because encoding is the slowest stage on a
-            CPU.
+            CPU. NVENC takes p1 to p7, SVT-AV1 0 to 13.
         tag: Whether the file's metadata say that the picture is generated, and by what.
         overwrite: Whether an existing file is replaced.
         repeatable: Whether the same input gives the same bytes; see ``VideoWriter``.

@@ -47,6 +47,15 @@ class SyncScore(io.ComfyNode):
                     "the scorer of papers, downloaded on first use. Figures of the two "
                     "cannot be compared.",
                 ),
+                io.Float.Input(
+                    "search_seconds",
+                    default=0.6,
+                    min=0.1,
+                    max=20.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="How far to each side the offset is searched, in seconds.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
@@ -72,11 +81,15 @@ class SyncScore(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, media, fps, scorer, audio=None) -> io.NodeOutput:
+    def execute(cls, media, fps, scorer, audio=None, search_seconds=0.6) -> io.NodeOutput:
         """Run the node."""
         from . import scoring
 
-        return io.NodeOutput(*scoring.score_media(media, audio, fps=fps, scorer=scorer))
+        return io.NodeOutput(
+            *scoring.score_media(
+                media, audio, fps=fps, scorer=scorer, search_seconds=search_seconds
+            )
+        )
 
 
 class ShiftAudio(io.ComfyNode):

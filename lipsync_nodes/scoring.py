@@ -19,7 +19,7 @@ _WORKING_BYTES = 2 << 30  # of a scorer, its detector and their batches; measure
 
 
 def score_media(
-    media: Any, audio: Any, *, fps: float, scorer: str
+    media: Any, audio: Any, *, fps: float, scorer: str, search_seconds: float
 ) -> tuple[float, float, float, float, Tensor, str]:
     """Score a VIDEO or an IMAGE batch.
 
@@ -28,6 +28,7 @@ def score_media(
         audio: AUDIO to compare with; None for the video's own.
         fps: The rate at which an IMAGE batch is shown.
         scorer: A choice of the node.
+        search_seconds: How far to each side the offset is searched.
 
     Returns:
         Offset in frames at 25 fps and in ms, LSE-D, LSE-C, the plot as an IMAGE, and the verdict.
@@ -37,7 +38,7 @@ def score_media(
         host.pull_weights(scorer, progress)
     host.free_device_memory(_WORKING_BYTES)
     with media_source(media, fps) as source:
-        report = _report(source, audio, scorer, progress)
+        report = _report(source, audio, scorer, progress, search_seconds)
     best = _best_track(report).score
     offset_ms = best.offset_ms or 0.0
     offset = offset_ms * _JUDGE_FPS / 1000
@@ -51,7 +52,9 @@ def shifted(audio: Any, amount: float, unit: str, fps: float) -> dict[str, Any]:
     return convert.audio_value(shift(convert.audio(audio), delay))
 
 
-def _report(source: VideoSource, audio: Any, scorer: str, progress: host.Progress) -> ScoreReport:
+def _report(
+    source: VideoSource, audio: Any, scorer: str, progress: host.Progress, search_seconds: float
+) -> ScoreReport:
     sound = source.sound if audio is None else convert.audio(audio)
     if sound is None:
         sound = source.audio()  # raises
@@ -63,6 +66,7 @@ def _report(source: VideoSource, audio: Any, scorer: str, progress: host.Progres
         finding=Finding(cache=source.lasting),
         device=str(host.device()),
         on_progress=progress,
+        search_seconds=search_seconds,
     )
 
 

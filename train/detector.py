@@ -43,7 +43,7 @@ PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 4e-3, 0.02, 0.998, 200
 CALIBRATION = -1.15
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/detector.py on pictures that YuNet labelled: US Congress portraits, GRID and "
+    "trained by train/detector.py on pictures that YuNet labeled: US Congress portraits, GRID and "
     "other clips"
 )
 # how often a group of pictures is drawn: a person's long series counts little beside many people's
@@ -117,9 +117,9 @@ def main(argv: list[str] | None = None) -> None:
     draw = load_pictures(args.faces)
     model = FaceDetector(FaceDetectorConfig()).to(memory_format=torch.channels_last).train()
     average = FaceDetector(FaceDetectorConfig())
-    optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(args.steps))
+    parts = {"model": model, "average": average, "optimiser": optimizer, "schedule": schedule}
     first = resume(args.out / "checkpoint.pt", parts).step
     if first == 0:
         average.load_state_dict(model.state_dict())
@@ -135,10 +135,10 @@ def main(argv: list[str] | None = None) -> None:
         with autocast_training(images.device):
             cells = model(images.contiguous(memory_format=torch.channels_last))
         terms = detection_losses(cells, truth, assign(truth, height=size, width=size))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         sum(WEIGHTS[k] * v for k, v in terms.items()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         update_ema(average, model, step, decay=EMA)
         if step % 20 == 0:

@@ -24,7 +24,7 @@ from lipsync_core.models.sync_expert import (
     SyncExpertConfig,
     config_for_size,
 )
-from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, recolor, warp_grid
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
 from lipsync_core.training.distributed import World
 from lipsync_core.training.logger import Evaluation
@@ -246,7 +246,7 @@ def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
     lower = whole[:, size // 2 :].repeat_interleave(f, 0)
     x = scale_with_margin(faces, size).flatten(0, 1)
     x = torch.nn.functional.grid_sample(x, lower, padding_mode="border", align_corners=False)
-    x = recolour(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
+    x = recolor(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
     return torch.cat([torch.zeros_like(x), x], 3)
 
 

@@ -37,7 +37,7 @@ BATCH, PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 64, 3e-3, 0.02, 0.998, 1
 NEGATIVES = 8  # of a batch: no face, or one that is far from the middle
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/landmarks.py on faces that MediaPipe's attention mesh labelled: US Congress "
+    "trained by train/landmarks.py on faces that MediaPipe's attention mesh labeled: US Congress "
     "portraits, GRID and "
     "other clips"
 )
@@ -128,9 +128,9 @@ def degrade(crops: Tensor, rng: torch.Generator) -> Tensor:
     def each(low: float, high: float) -> Tensor:
         return uniform(count, low, high, rng)[:, None, None, None]
 
-    grey = crops.mean(1, keepdim=True)
+    gray = crops.mean(1, keepdim=True)
     saturation = torch.where(each(0, 1) < 0.12, torch.zeros(()), each(0.4, 1.5))
-    crops = (grey + (crops - grey) * saturation).clamp(1e-3, 1) ** each(-0.6, 0.6).exp()
+    crops = (gray + (crops - gray) * saturation).clamp(1e-3, 1) ** each(-0.6, 0.6).exp()
     gains = 1 + 0.1 * torch.randn(count, 3, 1, 1, generator=rng)
     crops = torch.addcmul(each(-0.1, 0.1), crops, gains * each(0.6, 1.4))
     ramp = torch.linspace(-1, 1, size)  # light from one side
@@ -180,7 +180,7 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
     for i in range(count):
         if float(torch.rand((), generator=rng)) > 0.25:
             continue
-        centre = torch.rand(2, generator=rng) * size
+        center = torch.rand(2, generator=rng) * size
         radius, length = (
             float(uniform(1, 0.05, 0.2, rng)) * size,
             float(uniform(1, 0.0, 0.6, rng)) * size,
@@ -188,7 +188,7 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
         angle = float(uniform(1, 0, math.tau, rng))
         along = torch.tensor([math.cos(angle), math.sin(angle)])
         # a rod with round ends
-        offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - centre
+        offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - center
         share = (offset @ along).clamp(0, length)
         inside = (offset - share[..., None] * along).norm(dim=-1) < radius
         other = crops[int(torch.randint(count, (), generator=rng))].roll(
@@ -328,9 +328,9 @@ def main(argv: list[str] | None = None) -> None:
     pool, config = load_pool(args.faces), FaceLandmarksConfig()
     model = FaceLandmarks(config).to(memory_format=torch.channels_last).train()
     average = FaceLandmarks(config)
-    optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(args.steps))
+    parts = {"model": model, "average": average, "optimiser": optimizer, "schedule": schedule}
     first = resume(args.out / "checkpoint.pt", parts).step
     if first == 0:
         with torch.no_grad():  # begin from the mean face
@@ -347,10 +347,10 @@ def main(argv: list[str] | None = None) -> None:
         crops, points, seen = draw(pool, BATCH, config.size, rng)
         drawn = time.monotonic()
         terms = losses(*model(crops.contiguous(memory_format=torch.channels_last)), points, seen)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         update_ema(average, model, step, decay=EMA)
         if step % 20 == 0:

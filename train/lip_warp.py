@@ -17,7 +17,7 @@ from lipsync_core.models.face_landmarks import FaceLandmarks
 from lipsync_core.models.lip_warp import KNOTS, LipWarp, LipWarpConfig
 from lipsync_core.models.speech_lips import SHAPE, SpeechLips
 from lipsync_core.models.weights import load_model, save_model
-from train.speech_lips import TEACHING, Talk, normalise, predict, read_talks
+from train.speech_lips import TEACHING, Talk, normalize, predict, read_talks
 
 LICENCE = "Apache-2.0"
 SOURCE = (
@@ -81,7 +81,7 @@ def main() -> None:
     model.speech.load_state_dict(speech.state_dict())
     model.landmarks.load_state_dict(landmarks.state_dict())
     talks = read_talks(args.data, args.labels, TEACHING, speech.config)
-    normalise(talks)
+    normalize(talks)
     heard, shown = curves(speech, talks)
     people = sorted({talk.person for talk in talks})
     every = [

@@ -33,7 +33,7 @@ from lipsync_core.training.augment import (
     disturb,
     elsewhere,
     grimace,
-    recolour,
+    recolor,
     warp_grid,
 )
 from lipsync_core.training.clips import Clip, speaker_weights
@@ -280,7 +280,7 @@ def augmented(
     at = torch.cat([at, other], 1).flatten(0, 1)
     faces = torch.cat([target, reference], 1).flatten(0, 1).float().mul_(1 / 255)
     faces = nn.functional.grid_sample(faces, at, padding_mode="border", align_corners=False)
-    faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
+    faces = recolor(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
     faces[talking:, :f] = degrade(faces[talking:, :f], rng)  # not where the truth is learnt from
     faces[talking:, f:] = faces[talking:, :f]
     flat = (
@@ -344,8 +344,8 @@ def losses(
     # that no augmentation rules out. The flow may follow it anywhere.
     at = mouth(SIZE, device=planes.device)
     paint, flow, share = planes.split([3, 2, 1], 1)
-    colour, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
-    pulled = warp_reference(torch.cat([colour, flow, mask], 1), target, reference).unflatten(
+    color, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
+    pulled = warp_reference(torch.cat([color, flow, mask], 1), target, reference).unflatten(
         0, (k, -1)
     )
     sync = judged_in_sync(teacher, disturb(pulled, rng), batch.heard, apart=apart)

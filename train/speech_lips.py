@@ -35,7 +35,7 @@ IN_SYNC = {"grid_s1", "grid_s4", "crema_1001", "mA", "mB", "mC", "wA", "wB", "wD
 LEVEL = 12.5  # dB of one unit of log-mel
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labelled: "
+    "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labeled: "
     "GRID and others"
 )
 
@@ -121,7 +121,7 @@ def read_talks(
     return talks
 
 
-def normalise(talks: list[Talk]) -> None:
+def normalize(talks: list[Talk]) -> None:
     """Express shapes relative to the person's closed mouth, in the person's standard deviations."""
     for person in {talk.person for talk in talks}:
         own = [talk for talk in talks if talk.person == person]
@@ -274,18 +274,18 @@ def fit(
         [float(sum(len(talk.target) for talk in own)) for own in by_person.values()]
     )
     weights = frames.clamp_max(900)  # evenly, but for those of whom there is little
-    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     net.train()
     began = time.monotonic()
     for step in range(steps):
         loss = step_loss(
             net, by_person, weights, torch.Generator().manual_seed(seed * 1_000_003 + step)
         )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % 100 == 0:
             print(
@@ -352,7 +352,7 @@ def main() -> None:
     strangers = [talk for talk in taught if talk.person in args.leave_out]
     taught = [talk for talk in taught if talk.person not in args.leave_out]
     strangers += read_talks(args.data, args.labels, tuple(args.held_out), config)
-    normalise(taught)
+    normalize(taught)
     print(f"{len(taught)} clips teach, {len(strangers)} are held out", flush=True)
     net = SpeechLips(config)
     if args.start:

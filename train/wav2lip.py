@@ -34,7 +34,7 @@ from lipsync_core.models.wav2lip import (
     init_as_copy,
 )
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.training.augment import disguise, recolour, warp_grid
+from lipsync_core.training.augment import disguise, recolor, warp_grid
 from lipsync_core.training.clips import FRAMINGS
 from lipsync_core.training.loading import Batch, Loader, WindowDraw
 from lipsync_core.training.logger import Evaluation
@@ -180,7 +180,7 @@ def varied(
     both = nn.functional.grid_sample(
         both.flatten(0, 1), at, padding_mode="border", align_corners=False
     )
-    both = recolour(both.view(b, 2 * f, 3, size, size), rng)
+    both = recolor(both.view(b, 2 * f, 3, size, size), rng)
     return both[:, :f], both[:, f:], disguise(sound, rng)
 
 

@@ -183,6 +183,16 @@ class DubOptions:
             "batch": self.batch,
         }
 
+    def input_files(self) -> list[Path]:
+        """List the files that the dub reads, besides bundled and pulled weights."""
+        pairs = [parse_pair(text)[0] for text in self.pair or []]
+        restorer = None if self.restore is None else parse_restore(self.restore).network
+        others = [self.audio, self.speakers, self.model, restorer, self.finding.landmarks]
+        files = [self.face, *pairs, *(Path(other) for other in others if other is not None)]
+        # a word such as auto or mini is a file only if it is there
+        given = (self.face, self.audio, *pairs)
+        return [file for file in files if file in given or file.is_file()]
+
     def check(self) -> None:
         """Check values and paths without loading torch.
 
@@ -208,6 +218,10 @@ class DubOptions:
         )
         if self.speakers not in (None, "auto"):
             read_turns(Path(self.speakers))
+        from ..media.encoders import check_encoder
+
+        encoding = self.encoding
+        check_encoder(self.out.suffix.lower(), encoding.codec, encoding.crf, encoding.preset)
 
 
 @expand_options
@@ -259,6 +273,7 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     for track in report.audio_tracks:
         table.add_row("sound", track)
     table.add_row("model", f"{report.model}, faces by {report.detector}")
+    table.add_row("pixels moved by", report.warped_by)
     if report.restorer is not None:
         table.add_row("restored by", report.restorer)
     table.add_row(

@@ -61,7 +61,6 @@ def _sheet(
     device: str,
     count: int,
 ) -> "Tensor":
-    from ..errors import MediaError
     from ..faces.selection import select
     from ..faces.selector import parse_face
     from ..media.clip import open_clip
@@ -81,10 +80,6 @@ def _sheet(
             target,
             stop=sys.maxsize,
             on_found=lambda done: say("find faces", done, max(done, whole)),
-        )
-    if not length:
-        raise MediaError(
-            f"{face}: has no frame after {float(cut.start):g} s; start the cut earlier"
         )
     model = LipSync(network, blend=blend, precision="float32", parser=parser)
     return draw_mask_sheet(

@@ -41,6 +41,14 @@ def score_command(  # noqa: PLR0913
     fix: Annotated[
         Path | None, typer.Option(help="Write the video with its sound moved into sync.")
     ] = None,
+    search_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=20,
+            help="How far to each side the offset is searched; by default 15 frames (0.6 s).",
+        ),
+    ] = None,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
@@ -67,6 +75,7 @@ def score_command(  # noqa: PLR0913
             finding=finding,
             device=device,
             on_progress=on_progress,
+            search_seconds=search_seconds,
         )
     typer.echo(report.to_json()) if as_json else _print(report)
     if plot is not None:

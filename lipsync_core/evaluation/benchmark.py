@@ -104,7 +104,8 @@ class Benchmark:
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
         """List one job for each pair and method, pair by pair.
 
-        The arguments of a job hold everything its result depends on: weights by their hash.
+        The arguments of a job hold everything its result depends on, weights by their hash; its
+        inputs are the two files of the pair.
 
         Args:
             pairs: The pairs.
@@ -137,6 +138,7 @@ class Benchmark:
                     "sha256": weights.get(method),
                     **common,
                 },
+                (str(self.root / pair.audio), str(self.root / pair.video)),
             )
             for number, pair in enumerate(pairs)
             for method in (*BASELINES, *weights)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..errors import LipSyncError, MediaError
 from ..runtime.atomic import atomic_write
+from ..runtime.text_file import read_text_file
 
 Order = Literal["auto", "audio-video", "video-audio"]
 
@@ -85,8 +86,8 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
     if order not in ("auto", "audio-video", "video-audio"):
         raise ValueError(f"order is {order!r}; wanted auto, audio-video or video-audio")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text_file(path).split("\n")
+    except (OSError, ValueError) as error:
         raise LipSyncError(f"{path} cannot be read as a list of pairs ({error})") from error
     named = _read_names(path, lines)
     if order == "auto":

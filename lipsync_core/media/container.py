@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from .paths import check_input_path
+from .webp import is_animated_webp, read_animated_webp
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -117,6 +118,8 @@ def path_of_container(container: InputContainer) -> Path:
 def is_image(container: InputContainer) -> bool:
     """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
+    if name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+        return False
     return name == "image2" or name.endswith("_pipe")
 
 
@@ -160,6 +163,9 @@ def decode_video(
 
     Damaged packets are skipped.
     """
+    if container.format.name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+        yield from read_animated_webp(path_of_container(container))
+        return
     for frame in _decode(
         container, stream, warn, "picture data; frames may be missing or repeated"
     ):
@@ -218,11 +224,13 @@ def picture_times(
 
     Returns:
         (decoding time, time of display) for each decoding time of the file, in units of the
-        stream's time base; None if they are equal, or if the container says when pictures are
-        shown.
+        stream's time base; None if the container says when pictures are shown.
     """
-    if not is_in_decoding_order(container, stream):
+    if container.format.name != _IN_DECODING_ORDER:
         return None
+    if not stream.codec_context.has_b_frames:  # yet FFmpeg shows H.264 one picture late
+        stored = read_packets(container, (stream,), lambda _: None)
+        return {packet.dts: (packet.dts,) * 2 for packet in stored if packet.dts is not None}
     times: list[int] = []
     shown: dict[int, int] = {}
     for packet in chain(read_packets(container, (stream,), lambda _: None), (None,)):

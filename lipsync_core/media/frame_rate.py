@@ -49,17 +49,19 @@ def rate_of_ticks(
         return None
     period = sum(short) / sum(frames)
     off = max(abs(one - n * period) for one, n in zip(short, frames, strict=True))
-    slack = time_base if off <= 1.5 else 1 / (2 * measured)  # even times are off by rounding only
+    even = off <= 1.5  # ticks, by rounding
+    slack = time_base if even else 1 / (2 * measured)
     tolerance = measured * slack / span
-    for hint in hints:
-        if hint is not None and _is_plain(hint) and abs(hint - measured) <= tolerance:
-            return hint
+    agreeing = [hint for hint in hints if hint is not None and abs(hint - measured) <= tolerance]
+    plain = [hint for hint in agreeing if _is_plain(hint)]
+    if plain:
+        return plain[0]
     near = [rate for rate in _CUSTOMARY if abs(rate - measured) <= tolerance]
-    if not near:
-        return _simplest(measured, tolerance)
-    nearest = min(near, key=lambda rate: abs(rate - measured))
-    whole = Fraction(round(nearest))
-    return whole if whole in near else nearest  # 30 rather than 29.97
+    if near:
+        nearest = min(near, key=lambda rate: abs(rate - measured))
+        whole = Fraction(round(nearest))
+        return whole if whole in near else nearest  # 30 rather than 29.97
+    return agreeing[0] if agreeing and even else _simplest(measured, tolerance)
 
 
 def _fastest(intervals: Sequence[int]) -> list[int]:

@@ -4,16 +4,17 @@ import os
 from pathlib import Path
 
 from ..errors import MediaError
+from ..runtime.wrong_file import HEAD, describe_wrong_file
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")  # those of the tables in ``mux``
 
 
 def check_input_path(path: Path) -> None:
-    """Check that ``path`` is a file with content.
+    """Check that ``path`` is a file with content of its own.
 
     Raises:
-        MediaError: If it is a folder, missing or empty.
+        MediaError: If it is a folder, missing, empty, a web page or a git-lfs pointer.
     """
     if path.is_dir():
         raise MediaError(f"{path} is a folder; expected a file")
@@ -21,6 +22,10 @@ def check_input_path(path: Path) -> None:
         raise MediaError(f"{path}: no such file; check the name")
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    with path.open("rb") as file:
+        wrong = describe_wrong_file(file.read(HEAD))
+    if wrong is not None:
+        raise MediaError(f"{path} is {wrong}")
 
 
 def check_output_path(

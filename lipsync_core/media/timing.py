@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from av.container import InputContainer
@@ -15,16 +16,19 @@ from .container import (
     is_image,
     is_in_decoding_order,
     open_source,
+    path_of_container,
     picture_stream,
     raise_media_errors,
 )
 from .frame_rate import MAX_FPS, rate_of_ticks
+from .webp import read_animated_webp
 
 STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
 # How much is read to measure a rate. 29.97 and 30 part by half a frame after 500 frames. The bytes
 # bound the work on editing formats, a few of whose frames are enough because they are regular.
 _PACKETS = 1500
 _BYTES = 64 << 20
+_TS_PACKETS = (188, 192, 204)  # bytes of a packet in MPEG-TS and its variants
 _TAIL = 1  # seconds before the promised end from which the last picture is looked for
 
 
@@ -105,6 +109,8 @@ class _Stamps:
 
 def _read(container: InputContainer, stream: VideoStream, begin: int | None = None) -> _Stamps:
     """Read the time stamps from the start of the file, or from the keyframe before ``begin``."""
+    if not is_image(container) and container.format.name == "webp_pipe":
+        return _read_webp(container)
     packets: list[tuple[int | None, int | None, int]] = []
     size, whole = 0, False
     try:
@@ -127,6 +133,14 @@ def _read(container: InputContainer, stream: VideoStream, begin: int | None = No
     ticks = sorted(tick for tick in durations if tick is not None)
     last = durations[ticks[-1]] if ticks else 0
     return _Stamps(ticks, stream.time_base or Fraction(1), last, len(packets), whole)
+
+
+def _read_webp(container: InputContainer) -> _Stamps:
+    """The time stamps of an animated WebP, whose packets have none."""
+    frames = islice(read_animated_webp(path_of_container(container)), _PACKETS)
+    times = [(frame.pts or 0, frame.duration) for frame in frames]
+    ticks = [pts for pts, _ in times]
+    return _Stamps(ticks, Fraction(1, 1000), times[-1][1], len(times), len(times) < _PACKETS)
 
 
 def _rate(stamps: _Stamps, stream: VideoStream, default: Fraction = STILL_FPS) -> Fraction:
@@ -165,6 +179,47 @@ def promised_end(container: InputContainer, stream: VideoStream) -> Fraction | N
     if container.duration:
         return Fraction((container.start_time or 0) + container.duration, 1_000_000)  # AV_TIME_BASE
     return None
+
+
+def describe_truncation(path: Path, zero: Fraction, end: Fraction, period: Fraction) -> str | None:
+    """Return what is missing at the end of a file whose picture has been read, None if it is whole.
+
+    Args:
+        path: The file.
+        zero: Time of the first picture, in seconds of the container's clock.
+        end: When the last picture that could be decoded ends.
+        period: Seconds of a picture. Less than three do not count: headers round, and leave out
+            what an edit list trims.
+    """
+    with open_source(path) as container, raise_media_errors(path, "cannot be read"):
+        stream = find_picture(container, path)
+        if container.format.name == "mpegts" and all(path.stat().st_size % n for n in _TS_PACKETS):
+            return "the file ends in the middle of a packet"
+        promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
+        whole = end - zero >= promised - 3 * period
+        if not stream.duration and container.duration:  # that of the longest stream
+            last = Fraction((container.start_time or 0) + container.duration, 1_000_000)
+            promised, limit = last - zero, last - 3 * period
+            whole = end >= limit or _reaches(container, stream, end, limit)
+        if whole:
+            return None
+        there = f"the picture ends at {float(end - zero):.2f}"
+        return f"{there} of the {float(promised):.2f} s that its header promises"
+
+
+def _reaches(
+    container: InputContainer, stream: VideoStream, begin: Fraction, limit: Fraction
+) -> bool:
+    """Whether any stream has a packet after ``begin`` that lasts until ``limit`` (seconds)."""
+    try:
+        container.seek(math.floor(begin / (stream.time_base or 1)), stream=stream)
+        for packet in container.demux():
+            stamp = packet.dts if packet.pts is None else packet.pts
+            if stamp is not None and (stamp + (packet.duration or 0)) * packet.time_base >= limit:
+                return True
+    except FFmpegError:  # what follows cannot be read
+        pass
+    return False
 
 
 def find_picture(container: InputContainer, path: Path) -> VideoStream:

@@ -27,8 +27,17 @@ from .container import (
     raise_media_errors,
     warn_once,
 )
-from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, describe_loss, orientation_of_frame
-from .timing import STILL_FPS, find_picture, measure_timing, promised_end
+from .filters import deinterlace
+from .pixel_format import (
+    BT709,
+    ToCoded,
+    ToRgb,
+    colour_tags,
+    describe_loss,
+    is_transparent,
+    orientation_of_frame,
+)
+from .timing import STILL_FPS, describe_truncation, find_picture, measure_timing, promised_end
 
 # RGB held at once when reading backwards: the more, the fewer frames are decoded twice
 _REVERSE_BYTES = 256 << 20
@@ -47,7 +56,7 @@ def probe(src: Path | str, start: Fraction = Fraction(0)) -> VideoInfo:
         start: where the part begins whose rate counts, in seconds.
 
     Returns:
-        Size in px (upright; pixels are taken as square), the rate as an exact Fraction (25 for
+        Size in px (upright) and shape of the pixels, the rate as an exact Fraction (25 for
         stills), measured on the time stamps and customary where that moves no picture by half a
         frame; the number of frames at that rate, counted (None if the file is damaged or its end
         cannot be reached); and the color tags under which the RGB is best written again.
@@ -59,14 +68,16 @@ def probe(src: Path | str, start: Fraction = Fraction(0)) -> VideoInfo:
     timing = measure_timing(path, start)
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = _picture(container, path)
-        frame = first_frame(container, stream)
-    width, height = orientation_of_frame(frame, path).size(frame.width, frame.height)
+        frame, aspect = first_frame(container, stream), _pixel_aspect(stream)
+    orientation = orientation_of_frame(frame, path)
+    width, height = orientation.size(frame.width, frame.height)
     if timing.still:
         return VideoInfo(width, height, STILL_FPS, 1, BT709, still=True)
     count = None
     if timing.end is not None:
         count = max(1, _nearest((timing.end - (frame_time(frame) or 0)) * timing.fps))
-    return VideoInfo(width, height, timing.fps, count, colour_tags(frame))
+    aspect = 1 / aspect if orientation.transpose else aspect
+    return VideoInfo(width, height, timing.fps, count, colour_tags(frame), pixel_aspect=aspect)
 
 
 def read_frames(  # noqa: PLR0913
@@ -121,15 +132,16 @@ def read_coded(
     fps: Fraction | None = None,
     start: int = 0,
     stop: int | None = None,
+    size: tuple[int, int] | None = None,
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames | YuvFrames]:
     """Read like ``read_frames``, but keep the coded numbers of a file in 8-bit 4:2:0 of even size.
 
     Yields:
-        ``YuvFrames`` for such a file, else ``Frames``.
+        ``YuvFrames`` for such a file, unless it is scaled to ``size``, else ``Frames``.
     """
-    clip = _clip(src, fps, 1, None, chunk, start, stop, on_warning, coded=True)
+    clip = _clip(src, fps, 1, size, chunk, start, stop, on_warning, coded=size is None)
     return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
 
 
@@ -236,6 +248,8 @@ class _Clip:
         lost = describe_loss(frame)
         if lost is not None:
             self.warn(f"{self.path.name}: {lost}")
+        if is_transparent(frame):
+            self.warn(f"{self.path.name}: transparent parts are laid over black")
         orientation = orientation_of_frame(frame, self.path)
         if self.coded and ToCoded.takes(frame):
             return ToCoded(frame, orientation)
@@ -259,26 +273,30 @@ class _Clip:
         fps = self.fps or timing.fps
         with open_source(self.path) as container, raise_media_errors(self.path, "cannot be read"):
             stream = _picture(container, self.path)
-            promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
-            promised = Fraction(0) if timing.still else promised
+            # VP8 and VP9, whose alpha FFmpeg's decoders leave out
+            if stream.metadata.get("alpha_mode") == "1":
+                self.warn(
+                    f"{self.path.name}: the transparency is not read; transparent parts show the "
+                    "colour stored under them (often black)"
+                )
         zero = None
         if start / fps > _SEEK_FROM and not timing.still:
             zero = first_frame_time(self.path)
         target = None if zero is None else zero + start / fps
         period = Fraction(0) if timing.still else 1 / timing.fps
-        yield from resample_times(self._timed(target, zero, period, promised), fps)
+        yield from resample_times(self._timed(target, zero, period), fps)
 
     def _timed(
-        self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
+        self, target: Fraction | None, zero: Fraction | None, period: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
         """Yield (time, duration, frame), times in seconds after clip frame 0.
 
         ``zero`` (default: the first frame) gives that time. ``period`` is added if the file gives
-        no time; ``promised`` is the header's length in seconds.
+        no time.
         """
         time: Fraction | None = None
         duration = period
-        for frame in self._decoded(target):
+        for frame in deinterlace(self._decoded(target), self.warn, self.path.name):
             stamp = frame_time(frame)
             if stamp is None:
                 stamp = (zero or Fraction(0)) if time is None else time + duration
@@ -289,13 +307,10 @@ class _Clip:
             yield time - zero, duration, frame
         if time is None:
             raise MediaError(f"{self.path}: no frame of the picture could be decoded")
-        there = time + duration - (zero or 0)
-        if there < promised - 3 * period:  # headers round, and leave out what an edit list trims
-            wanted = f"{float(promised):.2f} s that its header promises"
-            self.warn(
-                f"{self.path.name}: the picture ends at {float(there):.2f} of the {wanted}; the "
-                "file is incomplete"
-            )
+        end = time + duration
+        lack = period and describe_truncation(self.path, zero or Fraction(0), end, period)
+        if lack:
+            self.warn(f"{self.path.name}: {lack}; the file is incomplete")
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
         """Decode from a keyframe at or before ``target`` to the end of the file.
@@ -331,6 +346,12 @@ def _picture(container: InputContainer, path: Path) -> VideoStream:
     stream = find_picture(container, path)
     stream.thread_type = ThreadType.AUTO
     return stream
+
+
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    """The shape of the stored pixels, width by height; nonsense in a header is taken as square."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def _nearest(value: Fraction) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from .._version import __version__
 from ..audio.vad import Silence
+from ..image.opencv import describe_warp
 from ..media import AudioSource, VideoWriter, refuse_inputs
 from ..media.clip import VideoClip, open_clip
 from ..models.generator import TalkingFace
@@ -58,6 +59,7 @@ class DubReport:
         seconds: Time per stage, which overlap, and in ``total``.
         warnings: Each warning once.
         restorer: The network that restored the faces, with its licence; None for none.
+        warped_by: Library, with its version, that moves pixels on the CPU.
         audio_tracks: Which sound track was used of each file of speech that has several.
     """
 
@@ -72,6 +74,7 @@ class DubReport:
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     restorer: str | None = None
+    warped_by: str = ""
     audio_tracks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -185,6 +188,7 @@ def dub(  # noqa: PLR0913
         seconds=log.rounded_seconds,
         warnings=tuple(log.warn.messages),
         restorer=None if restorer is None else f"{restorer.name}; licence: {restorer.licence}",
+        warped_by=describe_warp(),
         audio_tracks=inputs.tracks,
     )
 

@@ -21,7 +21,7 @@ from ..faces.shot_boundaries import find_cuts
 from ..media import AudioSource, probe, shift_audio, track_used
 from ..media.clip import Clip, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
-from ..metrics.sync import score_tracks
+from ..metrics.sync import SEARCH, score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
 from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
@@ -38,6 +38,7 @@ _log = logging.getLogger("lipsync.score")
 Mode = Literal["exact", "reference"]
 
 SHORTEST = Fraction(1, 2)  # seconds of picture
+WIDEST = 20.0  # seconds to each side: 4 kB a frame and face
 _CHUNK = 32  # frames read and scored together
 
 
@@ -169,11 +170,12 @@ def score(  # noqa: PLR0913
     finding: Finding = Finding(),
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
+    search_seconds: float | None = None,
 ) -> ScoreReport:
     """Score how well the lips and the audio of a video agree, for every face track.
 
-    Memory holds one chunk of frames, some 200 bytes per frame and face, the audio and its
-    embeddings.
+    Memory holds one chunk of frames, the audio and its embeddings, and per frame and face 500
+    bytes, or 200 for each second of ``search_seconds`` if that is more.
 
     Args:
         video: The video.
@@ -190,6 +192,8 @@ def score(  # noqa: PLR0913
         finding: Detector and tracking.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         on_progress: Called with a stage, the frames done and their total.
+        search_seconds: How far to each side the offset is searched, at most 20; None for 15 frames
+            (0.6 s), as the public scripts do, which allow no other in mode ``reference``.
 
     Returns:
         The scores of all face tracks.
@@ -210,6 +214,8 @@ def score(  # noqa: PLR0913
         raise ValueError(
             "whole frames are scored by the public scripts alone; wanted mode reference with them"
         )
+    if search_seconds is not None:
+        _check_search(search_seconds, mode)
     target = select_device(device)
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
@@ -227,13 +233,24 @@ def score(  # noqa: PLR0913
         assert isinstance(judge, SyncNetScorer)
         found = _score_reference(footage, sound, judge, whole_frame, target, say)
     else:
-        found = _score_exact(footage, sound, judge, finding, target, say)
+        search = SEARCH if search_seconds is None else round(search_seconds * judge.fps)
+        found = _score_exact(footage, sound, judge, finding, target, say, search)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = source if isinstance(source, Path) and audio is not None else None
     used = track_used(source, cut.audio_track) if isinstance(source, Path) else None
     return ScoreReport(
         judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages), used
     )
+
+
+def _check_search(seconds: float, mode: Mode) -> None:
+    if mode == "reference":
+        raise ValueError(
+            "the public scripts search 15 frames (0.6 s) to each side; "
+            "leave search_seconds out, or take mode exact"
+        )
+    if not 0.1 <= seconds <= WIDEST:
+        raise ValueError(f"search_seconds is {seconds:g}; expected 0.1 to {WIDEST:g}")
 
 
 def load_scorer(name: str | Path, device: torch.device) -> Scorer:
@@ -325,12 +342,13 @@ def _score_exact(
     finding: Finding,
     device: torch.device,
     say: ProgressCallback,
+    search: int,
 ) -> list[TrackScore]:
     """Score every face; frames count at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
     coded = footage.coded(chunk=_CHUNK)
     with closing(_report_frames(coded, length, "score", say)) as frames:
-        scores = score_tracks(frames, sound, judge, tracks=tracks)
+        scores = score_tracks(frames, sound, judge, tracks=tracks, search=search)
     found: list[TrackScore] = []
     for track, one in zip(tracks, scores, strict=True):
         last = track.start + len(track.visible) - 1

@@ -121,10 +121,6 @@ def speakers(
         stop=sys.maxsize,
         on_found=lambda done: log.progress("find faces", done, max(done, whole)),
     )
-    if not length:
-        raise MediaError(
-            f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier"
-        )
     if not tracks:
         raise NoFaceError(
             f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})"

@@ -53,6 +53,13 @@ def test_no_help_text_becomes_a_picture_or_markup(command: str) -> None:
         assert text == "" or len(text) > 5
 
 
+@pytest.mark.parametrize("command", ["", "models", "study", *COMMANDS])
+def test_help_is_shown_without_pictures(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert len(shown) > 100
+    assert not re.findall("[\u24c2\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001ffff]", shown)
+
+
 @pytest.mark.parametrize(("command", "most"), [("dub", 18), ("mask", 18)])
 def test_few_options_are_shown_first_and_the_others_in_panels(command: str, most: int) -> None:
     panels: dict[str | None, list[str]] = {}

@@ -235,3 +235,21 @@ def test_pictures_of_an_avi_with_b_frames_are_shown_in_order(tmp_path: Path, cod
     shift_audio(src, out, Fraction(1, 10))
     assert torch.equal(pixels(out), pixels(src)) and probe(out).fps == 25
     assert heard(src) == 1 and heard(out) == pytest.approx(1.1, abs=0.001)
+
+
+def test_sound_of_an_avi_without_b_frames_stays_with_its_picture(tmp_path: Path) -> None:
+    src, out = tmp_path / "a.avi", tmp_path / "b.mkv"
+    with av.open(str(src), "w") as file:
+        picture = file.add_stream("libx264", 25, options={"bf": "0"})
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = file.add_stream("pcm_s16le", 48000, layout="mono")
+        for image in moving(30).numpy():
+            file.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        file.mux(picture.encode(None))
+        samples = (click(48000, 1.2, 0.5) * 32767).astype(np.int16)
+        voice = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        voice.sample_rate = 48000
+        file.mux([*sound.encode(voice), *sound.encode(None)])
+    shift_audio(src, out, Fraction(0))
+    assert heard(src) == 0.5
+    assert heard(out) == pytest.approx(0.5, abs=1e-3)

@@ -10,7 +10,7 @@ import pytest
 from helpers.media import levels, write_video
 
 from lipsync_core.errors import MediaError
-from lipsync_core.media import probe, read_frames
+from lipsync_core.media import probe, probe_sound, read_frames
 from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.media.frame_rate import rate_of_ticks
 
@@ -35,6 +35,12 @@ def test_the_rate_of_even_times_is_found_whatever_the_clock(fps: Fraction, tick:
 def test_an_uncommon_constant_rate_is_kept_exactly(fps: Fraction) -> None:
     ticks = [round(i / fps * 90_000) for i in range(12)]
     assert rate_of_ticks(ticks, Fraction(1, 90_000), []) == fps
+
+
+def test_an_odd_rate_of_the_header_is_kept_if_the_times_are_even() -> None:
+    odd = Fraction(1350, 61)
+    ticks = [round(i / odd * 16_000) for i in range(40)]
+    assert rate_of_ticks(ticks, Fraction(1, 16_000), [odd]) == odd
 
 
 @pytest.mark.parametrize("frames", [50, 300, 1500])
@@ -165,5 +171,71 @@ def test_a_file_written_again_is_measured_again(tmp_path: Path) -> None:
 def test_a_cut_that_begins_after_the_end_says_so(tmp_path: Path, fps: Fraction | None) -> None:
     path = write_video(tmp_path / "a.mp4", levels(20))
     assert open_clip(path, Cut(Fraction(3, 4), fps=fps)).first > 0
-    with pytest.raises(MediaError, match=r"holds no frame from 5 s on of its 0\.80 s; begin"):
+    with pytest.raises(
+        MediaError, match=r"holds no frame from 5 s on; begin the cut earlier \(it lasts 0\.80 s\)"
+    ):
         open_clip(path, Cut(Fraction(5), fps=fps))
+
+
+def cut_short(path: Path) -> Path:
+    data = path.read_bytes()
+    short = path.with_stem("cut")
+    short.write_bytes(data[: len(data) * 6 // 10])
+    return short
+
+
+def noise(path: Path, codec: str, *, sound: float = 0) -> Path:
+    """50 frames at 25 fps, and ``sound`` seconds of silence."""
+    chance = np.random.default_rng(0)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, 25, options={"g": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        track = out.add_stream("ac3", rate=48_000) if sound else None
+        for _ in range(50):
+            image = chance.integers(0, 255, (64, 64, 3), np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        out.mux(stream.encode(None))
+        if track is not None:
+            shape = (1, round(48_000 * sound))
+            frame = av.AudioFrame.from_ndarray(np.zeros(shape, np.float32), "fltp", "mono")
+            frame.sample_rate = 48_000
+            out.mux([*track.encode(frame), *track.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "mpeg4"), (".ts", "mpeg2video")])
+def test_a_download_that_broke_off_is_warned_about(tmp_path: Path, suffix: str, codec: str) -> None:
+    warnings: list[str] = []
+    path = noise(tmp_path / f"a{suffix}", codec)
+    list(read_frames(path, on_warning=warnings.append))
+    assert not warnings
+    list(read_frames(cut_short(path), on_warning=warnings.append))
+    assert any("incomplete" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+def test_a_whole_file_whose_sound_outlasts_its_picture_is_not_incomplete(
+    tmp_path: Path, suffix: str
+) -> None:
+    warnings: list[str] = []
+    path = noise(tmp_path / f"a{suffix}", "mpeg4", sound=3)
+    list(read_frames(path, on_warning=warnings.append))
+    assert not warnings
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git-lfs pointer"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.mp4", "a.jpg", "a.wav"])
+def test_web_pages_and_lfs_pointers_are_named(
+    tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    for read in (probe, probe_sound):
+        with pytest.raises(MediaError, match=words):
+            read(tmp_path / name)

@@ -31,7 +31,7 @@ _CHUNK = 32  # frames
 # of a face picture's longer side, added all round: the detector knows faces with something about
 # them
 _AROUND = 0.25
-# pictures without a found face that are bridged: their points lie between those of their neighbours
+# pictures without a found face that are bridged: their points lie between those of their neighbors
 _MISSED = 5
 
 
