@@ -306,9 +306,10 @@ class Encoding:
 
     Attributes:
         codec: A video codec of FFmpeg; None for the one that suits the container (H.264 in MP4).
-        crf: Constant rate factor; lower is better and larger.
+        crf: Constant rate factor, 0 to 51 (63 for VP9 and AV1); lower is better and larger. NVENC
+            takes it as ``cq``; a warning says if the codec has none.
         preset: Speed preset of the codec; ``veryfast`` because encoding is the slowest stage on a
-            CPU.
+            CPU. NVENC takes p1 to p7, SVT-AV1 0 to 13.
         tag: Whether the file's metadata say that the picture is generated, and by what.
         overwrite: Whether an existing file is replaced.
         repeatable: Whether the same input gives the same bytes; see ``VideoWriter``.

@@ -218,6 +218,10 @@ class DubOptions:
         )
         if self.speakers not in (None, "auto"):
             read_turns(Path(self.speakers))
+        from ..media.encoders import check_encoder
+
+        encoding = self.encoding
+        check_encoder(self.out.suffix.lower(), encoding.codec, encoding.crf, encoding.preset)
 
 
 @expand_options
