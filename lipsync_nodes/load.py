@@ -190,10 +190,8 @@ class LoadAudio(io.ComfyNode):
             source = sound_source(convert.audio(audio, index=index))
         else:
             source = file_source(host.input_file(file)) if video is None else video_source(video)
-        ends = convert.seconds(end) if end else None
-        sound = source.audio(
-            convert.seconds(start), ends, audio_track or None, keep_early=video is None
-        )
+        first, last = convert.seconds(start), convert.seconds(end) if end else None
+        sound = source.audio(first, last, audio_track or None, keep_early=video is None)
         return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
 
 
