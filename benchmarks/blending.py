@@ -22,12 +22,13 @@ from pathlib import Path
 
 import torch
 
-from lipsync_core.blend.blender import Blend
-from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.faces.selection import select
+from lipsync_core.faces.selector import parse_face
 from lipsync_core.media import read_audio, read_frames
-from lipsync_core.media.clip import Cut, open_clip
+from lipsync_core.media.clip import open_clip
 from lipsync_core.metrics.seams import Seams
 from lipsync_core.models.weights import load_talking_face
+from lipsync_core.options import Blend, Cut
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub, GeneratorCache, RenderedChunk
 from lipsync_core.pipelines.track_faces import Finding, find_people

@@ -23,7 +23,7 @@ from pathlib import Path
 import av
 import torch
 
-from lipsync_core.faces.selection import parse_face
+from lipsync_core.faces.selector import parse_face
 from lipsync_core.media import VideoWriter, probe, read_frames
 from lipsync_core.media.clip import VideoClip
 from lipsync_core.models.layers import fold_batch_norms

@@ -42,7 +42,6 @@ from lipsync_core import dub
 from lipsync_core.errors import LipSyncError
 from lipsync_core.evaluation.tables import Mean, bootstrap_ratio, format_markdown
 from lipsync_core.media import probe, read_audio
-from lipsync_core.media.clip import Cut
 from lipsync_core.metrics.mouth import (
     RATE,
     MouthFollowing,
@@ -53,6 +52,7 @@ from lipsync_core.metrics.mouth import (
 from lipsync_core.metrics.mouth_baselines import copy_openings, freeze_openings, loudness_openings
 from lipsync_core.models.hub import file_sha256
 from lipsync_core.models.weights import weights_file
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.mouth_following import LANDMARKS, MouthMeter
 from lipsync_core.pipelines.track_faces import Finding, load_detector, load_landmarks, select_device
 

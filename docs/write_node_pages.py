@@ -12,10 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lipsync_core.blend.blender import Blend  # noqa: E402
-from lipsync_core.media.clip import Cut  # noqa: E402
-from lipsync_core.pipelines.dub import Encoding  # noqa: E402
-from lipsync_core.pipelines.restore import Restore  # noqa: E402
+from lipsync_core.options import Blend, Cut, Encoding, Restore  # noqa: E402
 from lipsync_core.runtime.options import OptionField, option_fields  # noqa: E402
 
 PAGES = ROOT / "lipsync_nodes" / "web" / "docs"

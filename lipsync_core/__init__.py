@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .blend.blender import Blend
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
     from .models.weights import load_model
-    from .pipelines.dub import Cut, DubReport, Encoding, Finding, dub
+    from .options import Blend, Cut, Encoding, Finding
+    from .pipelines.dub import DubReport, dub
     from .pipelines.lipsync import LipSync
     from .types import Audio, FaceTrack, Frames
 
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "blend.blender": ("Blend",),
     "errors": ("LipSyncError", "MediaError", "NoFaceError", "WeightsError"),
     "models.weights": ("load_model",),
-    "pipelines.dub": ("Cut", "DubReport", "Encoding", "Finding", "dub"),
+    "options": ("Blend", "Cut", "Encoding", "Finding"),
+    "pipelines.dub": ("DubReport", "dub"),
     "pipelines.lipsync": ("LipSync",),
     "types": ("Audio", "FaceTrack", "Frames"),
 }

@@ -90,6 +90,7 @@ class VideoInfo:
         frames: Number of frames; None when the container does not say.
         colour: How its YUV maps to light.
         still: Whether it is a still picture.
+        pixel_aspect: Width of a pixel as shown, divided by its height; not 1 in anamorphic video.
     """
 
     width: int
@@ -98,6 +99,7 @@ class VideoInfo:
     frames: int | None
     colour: ColourTags = ColourTags()
     still: bool = False
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..lipsync_core.audio.ops import mix, pad_or_trim
 from ..lipsync_core.audio.vad import Silence
-from ..lipsync_core.blend.blender import Blend
-from ..lipsync_core.media.clip import Cut, ImageClip, Longer, open_clip
+from ..lipsync_core.media.clip import ImageClip, open_clip
 from ..lipsync_core.models.generator import TalkingFace
+from ..lipsync_core.options import Blend, Cut, Encoding, Longer, Restore
 from ..lipsync_core.pipelines.audio_inputs import read_audio_inputs
-from ..lipsync_core.pipelines.dub import Encoding, dub
+from ..lipsync_core.pipelines.dub import dub
 from ..lipsync_core.pipelines.dub_plan import (
     PlanOptions,
     Speakers,
@@ -29,7 +29,7 @@ from ..lipsync_core.pipelines.dub_plan import (
 from ..lipsync_core.pipelines.lipsync import LipSync
 from ..lipsync_core.pipelines.reference import Reference
 from ..lipsync_core.pipelines.render import render
-from ..lipsync_core.pipelines.restore import Restore, restorer_for
+from ..lipsync_core.pipelines.restore import restorer_for
 from ..lipsync_core.pipelines.roles import GeneratorCache
 from ..lipsync_core.pipelines.run_log import RunLog
 from ..lipsync_core.pipelines.track_faces import Finding, load_parser

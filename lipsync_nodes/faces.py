@@ -5,10 +5,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..lipsync_core.pipelines.track_faces import Finding, Pace
-from . import convert, preview
 from .sockets import CATEGORY, FORCED, BoundingBox, FaceLandmarks, Tracks, fps_input
-from .types import Speaker
 
 
 class DetectFaces(io.ComfyNode):
@@ -135,18 +132,12 @@ class DetectFaces(io.ComfyNode):
         face_landmarks=None,
     ) -> io.NodeOutput:
         """Find and follow faces."""
-        finding = Finding(
-            detector, min_score, preview.is_lasting(media), Pace(every, smoothing), min_size
-        )
-        clip = preview.open_media(media, fps)
-        people = preview.find_people_in(clip, finding, bboxes, face_landmarks)
-        boxes = convert.bounding_boxes(people.tracks, people.frames)
-        sheet = convert.image(preview.draw_people(clip, people))
-        found = convert.face_landmarks(people.tracks, people.frames, people.width, people.height)
-        marks = found if face_landmarks is None else face_landmarks
-        return io.NodeOutput(
-            people, boxes, len(people.tracks), sheet, preview.make_masks(media, people), marks
-        )
+        from ..lipsync_core.pipelines.track_faces import Finding, Pace
+        from . import preview
+
+        cache = preview.is_lasting(media)
+        finding = Finding(detector, min_score, cache, Pace(every, smoothing), min_size)
+        return io.NodeOutput(*preview.detect_faces(media, fps, finding, bboxes, face_landmarks))
 
 
 class SelectFace(io.ComfyNode):
@@ -210,6 +201,9 @@ class SelectFace(io.ComfyNode):
     @classmethod
     def execute(cls, tracks, rule, index, x, y, reference=None, audio=None) -> io.NodeOutput:
         """Add a chosen face to the speakers."""
+        from . import convert, preview
+        from .types import Speaker
+
         track = preview.select_track(tracks, rule, index=index, point=(x, y), reference=reference)
         preview.refuse_second_choice(tracks, track)
         speaker = Speaker(track, None if audio is None else convert.audio(audio))

@@ -6,11 +6,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..lipsync_core.blend.blender import Blend
-from ..lipsync_core.media.clip import Cut
-from ..lipsync_core.pipelines.dub import Encoding
+from ..lipsync_core.options import Blend, Cut, Encoding
 from ..lipsync_core.runtime.options import option_fields
-from . import convert, dub, preview
 from .options import option_input, option_inputs, option_values
 from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input
 
@@ -128,6 +125,8 @@ class PreviewMask(io.ComfyNode):
     @classmethod
     def execute(cls, media, tracks=None, model=None, blend=None) -> io.NodeOutput:
         """Run the node."""
+        from . import convert, preview
+
         image = convert.image(preview.draw_masks(media, tracks, model, blend or Blend()))
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
@@ -253,6 +252,8 @@ class Wav2LipGenerate(io.ComfyNode):
         cls, media, fps, crf, audio=None, tracks=None, model=None, **inputs
     ) -> io.NodeOutput:
         """Run the node."""
+        from . import dub
+
         blend = inputs.pop("blend", None) or Blend()
         job = dub.DubJob.of(media, audio, tracks, model, dub.DubSettings(blend, **inputs))
         if isinstance(media, Tensor):

@@ -1,4 +1,8 @@
-"""Everything that uses ComfyUI's own modules: folders, progress, memory and models."""
+"""Everything that uses ComfyUI's own modules: folders, progress, memory and models.
+
+The nodes are listed when ComfyUI starts and used later, if at all: what only a run needs of the
+core is imported in the function that needs it.
+"""
 
 import logging
 import os
@@ -9,7 +13,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -21,10 +25,9 @@ from PIL import Image
 from torch import nn
 
 from ..lipsync_core.errors import LipSyncError, MediaError, WeightsError
-from ..lipsync_core.image.yuv import to_rgb
-from ..lipsync_core.models.hub import pull
-from ..lipsync_core.models.weights import load_talking_face
-from ..lipsync_core.types import Frames, YuvFrames
+
+if TYPE_CHECKING:
+    from ..lipsync_core.types import Frames, YuvFrames
 
 _log = logging.getLogger("lipsync.nodes")
 T = TypeVar("T")
@@ -256,7 +259,7 @@ class Progress:
             )
         self._bar.update_absolute(round(self._at * _STEPS), _STEPS)
 
-    def show(self, frames: Frames | YuvFrames) -> None:
+    def show(self, frames: "Frames | YuvFrames") -> None:
         """Show the last of ``frames`` on the node, at most twice a second."""
         cancel_point()
         now = time.monotonic()
@@ -277,8 +280,11 @@ def cancel_point() -> None:
     mm.throw_exception_if_processing_interrupted()
 
 
-def _picture(frames: Frames | YuvFrames) -> Image.Image:
+def _picture(frames: "Frames | YuvFrames") -> Image.Image:
     """The last frame as a small PIL image."""
+    from ..lipsync_core.image.yuv import to_rgb
+    from ..lipsync_core.types import YuvFrames
+
     if isinstance(frames, YuvFrames):
         step = max(1, frames.chroma.shape[3] // (_PREVIEW_SIDE // 2))
         luma, chroma = (
@@ -369,11 +375,15 @@ def halving(batch: int, run: Callable[[int], T]) -> T:
 @lru_cache(maxsize=2)
 def bundled_model(name: str = "mini") -> Any:
     """Load a bundled model once, managed by ComfyUI."""
+    from ..lipsync_core.models.weights import load_talking_face
+
     return managed(load_talking_face(name))
 
 
 def generator(name: str, progress: Progress) -> Any:
     """Load a model of ``model_names``, managed by ComfyUI; WeightsError if that fails."""
+    from ..lipsync_core.models.weights import load_talking_face
+
     if name == BUNDLED:
         return bundled_model()
     if name in BUNDLED_TOO:
@@ -418,6 +428,8 @@ def free_device_memory(wanted_bytes: int) -> None:
 
 def pull_weights(name: str, progress: Progress) -> Path:
     """Return a weight file of the core's table of public files; download it if missing."""
+    from ..lipsync_core.models.hub import pull
+
     return pull(name, on_progress=lambda done, total: progress("pull", done, total))
 
 

@@ -6,13 +6,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lipsync_core.errors import LipSyncError
-from ..lipsync_core.pipelines.demo import make_demo_clip
-from ..lipsync_core.pipelines.restore import Restore
-from . import convert, host
+from ..lipsync_core.options import Restore
+from . import host
 from .options import option_inputs
 from .sockets import CATEGORY, Model, Restorer
-from .types import Voice
-from .videos import file_source, video_output, video_source
 
 _DEMO = ["portrait", "talking", "out of sync", "two people"]
 _SPOKEN = ("talking", "out of sync")
@@ -55,6 +52,10 @@ class DemoMedia(io.ComfyNode):
     @classmethod
     def execute(cls, clip) -> io.NodeOutput:
         """Run the node."""
+        from ..lipsync_core.pipelines.demo import make_demo_clip
+        from . import convert
+        from .videos import video_output
+
         made = make_demo_clip(
             host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES)
         )
@@ -112,6 +113,16 @@ class LoadAudio(io.ComfyNode):
                     optional=True,
                     tooltip="A video whose sound is used instead of a file.",
                 ),
+                io.Int.Input(
+                    "audio_track",
+                    optional=True,  # workflows saved before lack it
+                    default=0,
+                    min=0,
+                    max=99,
+                    advanced=True,
+                    tooltip="Number of the sound track in a file with several, from 1; 0: the one "
+                    "that players choose.",
+                ),
             ],
             outputs=[
                 io.Audio.Output(
@@ -138,14 +149,20 @@ class LoadAudio(io.ComfyNode):
         return host.input_stamp(file)
 
     @classmethod
-    def execute(cls, file, start, end, video=None) -> io.NodeOutput:
+    def execute(cls, file, start, end, video=None, audio_track=0) -> io.NodeOutput:
         """Run the node."""
+        from . import convert
+        from .videos import file_source, video_source
+
         if end and end <= start:
             raise ValueError(
                 f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end"
             )
         source = file_source(host.input_file(file)) if video is None else video_source(video)
-        sound = source.audio(convert.seconds(start), convert.seconds(end) if end else None)
+        ends = convert.seconds(end) if end else None
+        sound = source.audio(
+            convert.seconds(start), ends, audio_track or None, keep_early=video is None
+        )
         return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
 
 
@@ -198,6 +215,8 @@ class LoadLipSyncModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, precision) -> io.NodeOutput:
         """Run the node."""
+        from .types import Voice
+
         patcher = host.generator(model, host.Progress({"pull": 1}))
         return io.NodeOutput(
             Voice(patcher, host.HUB.get(model) or host.BUNDLED_TOO.get(model) or model, precision)
@@ -313,6 +332,9 @@ class LoadVideos(io.ComfyNode):
     @classmethod
     def execute(cls, folder, limit) -> io.NodeOutput:
         """Run the node."""
+        from ..lipsync_core.pipelines.demo import make_demo_clip
+        from .videos import video_output
+
         if folder == host.DEMO_FOLDER:
             progress = host.Progress(_STAGES)
             paths = [

@@ -7,13 +7,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..lipsync_core.blend.blender import Blend
 from ..lipsync_core.errors import LipSyncError, NoFaceError
-from ..lipsync_core.faces.selection import FaceSelector, select, select_like
+from ..lipsync_core.faces.selection import select, select_like
+from ..lipsync_core.faces.selector import FaceSelector
 from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, make_portrait, pick_portrait_frames
 from ..lipsync_core.faces.tracking import track_window
-from ..lipsync_core.media.clip import Clip, Cut, ImageClip, open_clip
+from ..lipsync_core.media.clip import Clip, ImageClip, open_clip
 from ..lipsync_core.models.hub import HUB
+from ..lipsync_core.options import Blend, Cut
 from ..lipsync_core.pipelines.dub_plan import plan_preview
 from ..lipsync_core.pipelines.lipsync import LipSync
 from ..lipsync_core.pipelines.preview import (
@@ -57,6 +58,23 @@ def open_media(media: Any, fps: float) -> Clip:
 def is_lasting(media: Any) -> bool:
     """Whether ``media`` is a file of the user, so that its face tracks are worth caching."""
     return not isinstance(media, Tensor) and video_source(media).lasting
+
+
+def detect_faces(
+    media: Any, fps: float, finding: Finding, bboxes: Any, face_landmarks: Any
+) -> tuple[People, list[Any], int, Tensor, Any, Any]:
+    """Find the people of a VIDEO or IMAGE; see ``find_people_in``.
+
+    Returns:
+        The outputs of 'Detect Faces': people, boxes, their count, preview, mask, landmarks.
+    """
+    clip = open_media(media, fps)
+    people = find_people_in(clip, finding, bboxes, face_landmarks)
+    boxes = convert.bounding_boxes(people.tracks, people.frames)
+    sheet = convert.image(draw_people(clip, people))
+    found = convert.face_landmarks(people.tracks, people.frames, people.width, people.height)
+    marks = found if face_landmarks is None else face_landmarks
+    return people, boxes, len(people.tracks), sheet, make_masks(media, people), marks
 
 
 def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: Any) -> People:

@@ -3,18 +3,7 @@
 
 from comfy_api.latest import io
 
-from ..lipsync_core.audio.ops import shift
-from ..lipsync_core.media.clip import Cut
-from ..lipsync_core.pipelines.score import ScoreReport, TrackScore, explain_score, score
-from ..lipsync_core.pipelines.score_plot import draw_scores
-from ..lipsync_core.pipelines.track_faces import Finding
-from ..lipsync_core.types import Audio
-from . import convert, host
 from .sockets import CATEGORY, fps_input
-from .videos import VideoSource, media_source, video_output, video_source, with_sound
-
-_JUDGE_FPS = 25  # offsets are given in frames of this rate, whatever the rate of the video
-_WORKING_BYTES = 2 << 30  # of a scorer, its detector and their batches; measured below 1.5 GB
 
 
 class SyncScore(io.ComfyNode):
@@ -58,6 +47,15 @@ class SyncScore(io.ComfyNode):
                     "the scorer of papers, downloaded on first use. Figures of the two "
                     "cannot be compared.",
                 ),
+                io.Float.Input(
+                    "search_seconds",
+                    default=0.6,
+                    min=0.1,
+                    max=20.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="How far to each side the offset is searched, in seconds.",
+                ),
             ],
             outputs=[
                 io.Float.Output(
@@ -83,54 +81,15 @@ class SyncScore(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, media, fps, scorer, audio=None) -> io.NodeOutput:
+    def execute(cls, media, fps, scorer, audio=None, search_seconds=0.6) -> io.NodeOutput:
         """Run the node."""
-        progress = host.Progress({"pull": 1, "find faces": 4, "score": 6})
-        if scorer != "judge":
-            host.pull_weights(scorer, progress)
-        host.free_device_memory(_WORKING_BYTES)
-        with media_source(media, fps) as source:
-            report = _report(source, audio, scorer, progress)
-        best = _best_track(report).score
-        offset_ms = best.offset_ms or 0.0
-        offset = offset_ms * _JUDGE_FPS / 1000
-        plot = convert.image(draw_scores(report))
+        from . import scoring
+
         return io.NodeOutput(
-            offset, offset_ms, best.distance, best.confidence, plot, _words(report)
+            *scoring.score_media(
+                media, audio, fps=fps, scorer=scorer, search_seconds=search_seconds
+            )
         )
-
-
-def _report(source: VideoSource, audio, scorer: str, progress: host.Progress) -> ScoreReport:
-    sound = source.sound if audio is None else convert.audio(audio)
-    if sound is None:
-        sound = source.audio()  # raises
-    return score(
-        source.path,
-        sound if isinstance(sound, Audio) else None,
-        scorer=scorer,
-        cut=Cut(source.start, source.end),
-        finding=Finding(cache=source.lasting),
-        device=str(host.device()),
-        on_progress=progress,
-    )
-
-
-def _best_track(report: ScoreReport) -> TrackScore:
-    """The face with the highest confidence, else the one visible longest."""
-    if any(track.score.offset_frames is not None for track in report.tracks):
-        return report.best()
-    return max(report.tracks, key=lambda track: track.last_frame - track.first_frame)
-
-
-def _words(report: ScoreReport) -> str:
-    lines = [explain_score(track.score, report.fps) for track in report.tracks]
-    if len(lines) > 1:
-        faces = zip(report.tracks, lines, strict=True)
-        lines = [
-            f"face at {f.centre[0]},{f.centre[1]}, frames {f.first_frame}-{f.last_frame}: {line}"
-            for f, line in faces
-        ]
-    return "\n".join([*lines, *report.warnings])
 
 
 class ShiftAudio(io.ComfyNode):
@@ -184,8 +143,9 @@ class ShiftAudio(io.ComfyNode):
     @classmethod
     def execute(cls, audio, amount, unit, fps) -> io.NodeOutput:
         """Run the node."""
-        delay = convert.seconds(amount) / (convert.rate(fps) if unit == "frames" else 1000)
-        return io.NodeOutput(convert.audio_value(shift(convert.audio(audio), delay)))
+        from . import scoring
+
+        return io.NodeOutput(scoring.shifted(audio, amount, unit, fps))
 
 
 class SetAudio(io.ComfyNode):
@@ -216,5 +176,8 @@ class SetAudio(io.ComfyNode):
     @classmethod
     def execute(cls, video, audio) -> io.NodeOutput:
         """Run the node."""
+        from . import convert, host
+        from .videos import video_output, video_source, with_sound
+
         out = with_sound(video_source(video), convert.audio(audio), host.Progress({"write": 1}))
         return io.NodeOutput(video_output(out))

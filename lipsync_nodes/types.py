@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..lipsync_core.faces.selection import FaceSelector, select
+from ..lipsync_core.faces.selection import select
+from ..lipsync_core.faces.selector import FaceSelector
 from ..lipsync_core.models.precision import Precision
 from ..lipsync_core.types import Audio, FaceTrack
 

@@ -24,7 +24,8 @@ from ..lipsync_core.media import (
     shift_audio,
     suffix_for_copy,
 )
-from ..lipsync_core.media.clip import Cut, open_clip
+from ..lipsync_core.media.clip import open_clip
+from ..lipsync_core.options import Cut
 from ..lipsync_core.runtime.prefetch import prefetch
 from ..lipsync_core.types import Audio, Frames, VideoInfo
 from . import convert, host
@@ -57,12 +58,21 @@ class VideoSource:
         """Whether it is a file of the user, so that its face tracks are worth caching."""
         return self.sound == self.path
 
-    def audio(self, start: Fraction = Fraction(0), end: Fraction | None = None) -> Audio:
+    def audio(
+        self,
+        start: Fraction = Fraction(0),
+        end: Fraction | None = None,
+        track: int | None = None,
+        *,
+        keep_early: bool = False,
+    ) -> Audio:
         """Read its sound, with its own rate and channels.
 
         Args:
             start: Begin, in seconds after the start of the cut.
             end: End, in seconds after the start of the cut; None for the end of the cut.
+            track: Number of the file's sound track, from 1; None for the default one.
+            keep_early: Whether to begin with the first sound if it comes before the first picture.
 
         Raises:
             MediaError: It has no sound.
@@ -78,7 +88,17 @@ class VideoSource:
             ends = [
                 at for at in (self.end, None if end is None else self.start + end) if at is not None
             ]
-            sound = _read(self.sound, self.start + start, min(ends, default=None))
+            info = probe_sound(self.sound, track)
+            first = round((self.start + start) * info.rate)
+            sound = read_audio(
+                self.sound,
+                rate=None,
+                mono=False,
+                start=first,
+                stop=max(first, round(min(ends) * info.rate)) if ends else None,
+                track=track,
+                keep_early=keep_early,
+            )
         if not sound.samples.shape[1]:
             raise MediaError(f"there is no sound from {float(start):g} s on; begin earlier")
         return sound
@@ -121,13 +141,6 @@ def video_source(video: Any) -> VideoSource:
         _files[video] = known
         weakref.finalize(video, _forget, known.path)
     return known
-
-
-def _read(path: Path, start: Fraction, end: Fraction | None) -> Audio:
-    rate = probe_sound(path).rate
-    first = round(start * rate)
-    stop = None if end is None else max(first, round(end * rate))
-    return read_audio(path, rate=None, mono=False, start=first, stop=stop)
 
 
 def _trimmed(path: Path, video: Any) -> VideoSource:

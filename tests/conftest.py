@@ -59,6 +59,17 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def talking_head(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of the astronaut's head, 224 px wide, speaking by `mini-2`: read it only."""
+    from helpers.heads import write_head
+
+    from lipsync_core.pipelines.demo import make_demo_clip
+
+    out = tmp_path_factory.mktemp("talk") / "talk.mp4"
+    return write_head(make_demo_clip(demo_folder, "talking").video, out)
+
+
+@pytest.fixture(scope="session")
 def clip() -> "Tensor":
     """The clip of ``helpers.streams``: do not change it."""
     from helpers.streams import moving_clip

@@ -11,8 +11,6 @@ import json
 import time
 from pathlib import Path
 
-import skimage.data
-import skimage.io
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -31,6 +29,7 @@ from lipsync_core.training.face_detection import (
     picture,
 )
 from lipsync_core.training.optim import update_ema, warmup_cosine
+from train.empty_pictures import read_empty_pictures
 from train.harness import choose_precision
 
 WEIGHTS = {"score": 1.0, "box": 1.0, "edges": 2.0, "points": 6.0}
@@ -44,7 +43,7 @@ PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 4e-3, 0.02, 0.998, 200
 CALIBRATION = -1.15
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/detector.py on pictures that YuNet labelled: US Congress portraits, GRID and "
+    "trained by train/detector.py on pictures that YuNet labeled: US Congress portraits, GRID and "
     "other clips"
 )
 # how often a group of pictures is drawn: a person's long series counts little beside many people's
@@ -58,31 +57,10 @@ GROUP_WEIGHTS = {
     "train/grid_s1": 0.7,
 }
 OTHER_WEIGHT = 0.4
-# scikit-image's pictures that show no face; five more are kept back for evaluate_detector.py
-EMPTY = (
-    *(
-        "brick.png",
-        "chelsea.png",
-        "cell.png",
-        "chessboard_GRAY.png",
-        "chessboard_RGB.png",
-        "clock_motion.png",
-    ),
-    *(
-        "color.png",
-        "grass.png",
-        "gravel.png",
-        "horse.png",
-        "ihc.png",
-        "logo.png",
-        "microaneurysms.png",
-        "moon.png",
-    ),
-    *("retina.jpg", "text.png"),
-)
 
 
 def load_pictures(path: Path) -> Draw:
+    """Load the pictures that prepare_detection.py packed, and those without faces."""
     data = load_file(path)
     with safe_open(path, "pt") as file:
         names = file.metadata()["groups"].split(",")
@@ -102,18 +80,15 @@ def load_pictures(path: Path) -> Draw:
 
 
 def empty_pictures() -> tuple[Picture, ...]:
-    folder = Path(skimage.data.__file__).parent
-    pictures = []
-    for name in EMPTY:
-        pixels = torch.from_numpy(skimage.io.imread(folder / name))
-        pixels = pixels[..., None].expand(*pixels.shape, 3) if pixels.ndim == 2 else pixels[..., :3]
-        pixels = pixels * 255 if pixels.dtype == torch.bool else pixels
-        pixels = pixels.permute(2, 0, 1)[:, :768, :768].to(torch.uint8).contiguous()
-        pictures.append(picture(pixels, torch.zeros(0, 4), torch.zeros(0, 5, 2)))
-    return tuple(pictures)
+    """Return the pictures without faces."""
+    # five more are kept back for evaluate_detector.py
+    found = read_empty_pictures(most_px=768, leave_out={"coffee.png"})
+    boxes, points = torch.zeros(0, 4), torch.zeros(0, 5, 2)
+    return tuple(picture(pixels, boxes, points) for pixels in found)
 
 
 def export(model: FaceDetector, path: Path) -> None:
+    """Write the weights of a detector, with its scores calibrated."""
     model = copy.deepcopy(model)
     with torch.no_grad():
         model.score[1].bias += CALIBRATION
@@ -142,9 +117,9 @@ def main(argv: list[str] | None = None) -> None:
     draw = load_pictures(args.faces)
     model = FaceDetector(FaceDetectorConfig()).to(memory_format=torch.channels_last).train()
     average = FaceDetector(FaceDetectorConfig())
-    optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(args.steps))
+    parts = {"model": model, "average": average, "optimiser": optimizer, "schedule": schedule}
     first = resume(args.out / "checkpoint.pt", parts).step
     if first == 0:
         average.load_state_dict(model.state_dict())
@@ -160,10 +135,10 @@ def main(argv: list[str] | None = None) -> None:
         with autocast_training(images.device):
             cells = model(images.contiguous(memory_format=torch.channels_last))
         terms = detection_losses(cells, truth, assign(truth, height=size, width=size))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         sum(WEIGHTS[k] * v for k, v in terms.items()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         update_ema(average, model, step, decay=EMA)
         if step % 20 == 0:

@@ -9,52 +9,41 @@ frozen expert.
         --teacher T --expert E
 
 The teacher: a bundled or pulled name, a weights file of any kind that `dub` can use, or a run's
-checkpoint. It may draw larger faces, hear other features of the sound and take more pictures; its
-crops must be cut as the shards' are. Half of all windows are dubs: of them the teacher alone knows
-what they look like. The same command goes on where a run was stopped.
+checkpoint. It may draw larger faces and take other sound features and more pictures; its crops
+must be cut as the shards' are. Half of all windows are dubs, of which only the teacher knows what
+they look like. The same command continues a run that was stopped.
 """
 
-import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lipsync_core.errors import TrainingError
 from lipsync_core.models.generator import TalkingFace
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, Generator, GeneratorConfig, init_as_copy
-from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import join_processes
-from lipsync_core.training.loading import Batch, DubDraw
-from lipsync_core.training.logger import Evaluation
-from lipsync_core.training.loop import Plan, format_terms, generator, seed_step
+from lipsync_core.training.loading import Batch, Loader
+from lipsync_core.training.loop import Plan, format_terms
 from lipsync_core.training.losses import feature_loss, reconstruction
-from lipsync_core.training.optim import step_optimizer, update_ema, warmup_cosine
-from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.optim import warmup_cosine
 from lipsync_core.training.sync_eval import resize_faces, side_without_margin
-from lipsync_core.training.validation import choose_clips, score_generator
-from train.eval_dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
-from train.expert_weights import read_expert
-from train.harness import (
-    OTHER_CROPS,
-    check_divisible,
-    check_framings,
-    choose_precision,
-    init_audio_encoder_from_expert,
-    keep_arguments,
-    make_loader,
-    make_parser,
-    print_line,
-    read_clips,
-    run_command,
-    run_training,
+from lipsync_core.training.validation import score_generator
+from train import harness
+from train.eval_dubs import (
+    begin_mini,
+    deviation,
+    lips,
+    load_dubs,
+    only_at,
+    read_talking_face,
+    sync_term,
 )
+from train.expert_weights import read_expert
+from train.harness import EXPERT, JUDGE, Data, Job
 from train.wav2lip import varied
 
 
@@ -62,19 +51,30 @@ from train.wav2lip import varied
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
-    ``foreign`` of them dubs; reference windows of the others begin at least ``far`` frames away.
-    ``decay``: of the moving average that is judged and exported.
-
-    ``output_weight``, ``truth_weight``: of the mean absolute difference of the lower half from what
-    the teacher draws, and from the frame; together as much as L1 weighs in `mini`'s own recipe
-    (20). The teacher's share is the larger one: it is all there is for dubs, and what a small
-    network can learn; the frame keeps it from the teacher's blur. ``feature_weight``: of
-    ``feature_loss``, which is 1 at first: by far the least, for it says nothing of the lips and
-    only helps the face encoder to a start. ``sync_weight``: of ``sync_term``, at every step:
-    without it small students lose the lips, whose few pixels hardly count in L1 (the 28 times
-    smaller Wav2Lip of arXiv 2304.00471 has an LSE-C of 2.67 or 6.28 without its teacher and 8.04
-    with); as much as foreign clips have in `mini`'s recipe.
+    Attributes:
+        framing: how crops are cut.
+        windows: windows of a batch, over all processes.
+        frames: frames of a window.
+        far: least distance of the beginnings of a window and its reference, in frames.
+        foreign: share of the windows that are dubs.
+        output_weight: weight of the mean absolute difference of the lower half from the teacher's.
+            With ``truth_weight`` it is as much as L1 has in `mini`'s own recipe (20). It is the
+            larger one: dubs have nothing else, and it is what a small network can learn.
+        truth_weight: weight of the difference from the frame, which keeps the teacher's blur away.
+        feature_weight: weight of ``feature_loss``, which is 1 at first. By far the least: it says
+            nothing of the lips, and only helps the face encoder to a start.
+        sync_weight: weight of ``sync_term``, at every step. Without it small students lose the
+            lips, whose few pixels hardly count in L1 (the 28 times smaller Wav2Lip of arXiv
+            2304.00471 has an LSE-C of 2.67 or 6.28 without its teacher and 8.04 with). As much as
+            dubs have in `mini`'s recipe.
+        rate: learning rate.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     framing: Literal["aligned", "box"] = "aligned"
@@ -113,13 +113,6 @@ class Settings:
 def student_config(settings: Settings) -> GeneratorConfig:
     """Return the student's configuration."""
     return replace(MINI, framing=FRAMINGS[settings.framing])
-
-
-def load_trained(state: Path) -> Generator:
-    """The student of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Generator(student_config(load_settings(state.parent, Settings)))
-    load_state(state, {"average": model})
-    return model
 
 
 class Pair(NamedTuple):
@@ -169,7 +162,7 @@ def _blank(model: TalkingFace) -> tuple[Tensor, Tensor]:
     return target, target.repeat(1, model.config.references, 1, 1)
 
 
-class Pupil(nn.Module):
+class WithAdapters(nn.Module):
     """A student with layers that predict the teacher's features, as one module."""
 
     def __init__(self, student: Generator, pairs: Sequence[Pair]) -> None:
@@ -180,7 +173,7 @@ class Pupil(nn.Module):
     def forward(
         self, sound: Tensor, target: Tensor, reference: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """What it draws, (N,3,S,S), and its guesses of the teacher's features."""
+        """Return the faces (N,3,S,S) that the student draws, and guesses of teacher's features."""
         features = self.student.encode(target, reference)
         made = self.student.decode(sound, features, target, reference)
         return made, [
@@ -209,139 +202,121 @@ def lesson(
     return teacher.decode(sound, features, target, shots).float(), maps(features)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    options = make_parser(__doc__)
-    options.add_argument(
-        "--teacher", required=True, help="a bundled or pulled name, a weights file, or RUN/best.pt"
+@dataclass(frozen=True, eq=False)
+class Networks(harness.Networks):
+    """The networks of a run.
+
+    Attributes:
+        pairs: the features of student and teacher that are compared.
+    """
+
+    pairs: Sequence[Pair] = ()
+
+
+Run = harness.Run[Settings, Data, Networks]
+
+
+def read(job: Job[Settings]) -> Data:
+    """Read the clips, the expert, the judge and the teacher."""
+    args, settings, config = job.args, job.settings, student_config(job.settings)
+    harness.check_divisible(settings.windows, "windows", job.world)
+    clips = harness.read_clips(job, config.size, least=settings.frames + 2 * settings.far)
+    expert, judge = (read_expert(name).to(job.world.device) for name in (args.expert, args.judge))
+    teacher = job.place(read_talking_face(args.teacher).requires_grad_(False))
+    harness.check_framings(
+        config.framing,
+        {args.teacher: teacher, args.expert: expert, args.judge: judge},
+        advice=harness.OTHER_CROPS,
     )
-    options.add_argument(
-        "--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file"
+    return Data(*clips, judge, expert, teacher)
+
+
+def build(job: Job[Settings], data: Data) -> Networks:
+    """Build the student with the layers that predict the teacher's features."""
+    settings = job.settings
+    student = init_as_copy(Generator(student_config(settings)))
+    begin_mini(job, student, data.expert, job.args.expert)
+    student = job.place(student)
+    pairs = partners(student.eval(), data.teacher) if settings.feature_weight else []
+    model = job.place(WithAdapters(student, pairs))
+    optimizer = harness.adamw(settings.rate, (0.9, 0.99), settings.weight_decay)
+    schedule = warmup_cosine(settings.plan.steps, warmup=settings.warmup)
+    trained = harness.make_student(job, model, optimizer, schedule=schedule, averaged=student)
+    return Networks(trained, pairs=pairs)
+
+
+def load_batches(run: Run) -> Loader:
+    """Return the batches of talking windows and dubs."""
+    return load_dubs(run, run.data.clips, also=run.data.teacher.config.features)
+
+
+def step(run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Take one step of the student."""
+    settings, data, student = run.settings, run.data, run.student
+    size, device, noise = student.average.config.size, run.world.device, run.noise(step)
+    sound, also, heard, talking = (
+        batch[name].to(device) for name in ("sound", "also", "heard", "talking")
     )
-    options.add_argument(
-        "--start",
-        help="a `mini-2` to begin with instead of a copy of the reference, named like a teacher",
+    # the teacher gets the voice as it is
+    side = side_without_margin(data.clips[0].faces.shape[1])
+    target, reference, sound = varied(batch, sound, side, noise)
+    target, reference = target.flatten(0, 1), reference.flatten(0, 1)
+    small = [
+        resize_faces(x, size).contiguous(memory_format=torch.channels_last)
+        for x in (target, reference)
+    ]
+    around = lips(size, device)
+    student.wrapped.train()
+    with run.autocast():
+        shown, known = lesson(data.teacher, also.flatten(0, 1), target, reference)
+        made, guessed = student.wrapped(sound.flatten(0, 1), *small)
+        made = made.float().unflatten(0, (*talking.shape[:1], -1))
+        sync = sync_term(data.expert, only_at(made, around), heard, noise)
+    shown, truth = (x.view_as(made) for x in (resize_faces(shown, size), small[0]))
+    half = size // 2
+    terms = {
+        "output": reconstruction(made[..., half:, :], shown[..., half:, :]),
+        "truth": deviation(made, truth, talking, around).abs().mean(),
+        "sync": sync,
+    }
+    if guessed:
+        terms["feature"] = feature_loss(guessed, [known[p.other] for p in run.networks.pairs])
+    weights = {name: getattr(settings, f"{name}_weight") for name in terms}
+    loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
+    return terms | {"loss": loss, "gradient": student.learn(loss, step)}
+
+
+def describe(run: Run) -> str:
+    """Describe the run and the teacher."""
+    evaluation = score_generator(run.data.teacher, run.data.held_out, run.data.judge)
+    return (
+        f"{harness.describe(run)}\n{len(run.networks.pairs)} features are compared; the teacher, "
+        f"held out: {format_terms(evaluation.figures)}"
     )
-    args = options.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    settings = read_settings(args.run, Settings)
-    plan, config = settings.plan, student_config(settings)
-    with join_processes(args.device) as world:
-        check_divisible(settings.windows, "windows", world)
-        clips, strangers = read_clips(
-            args.shards, settings.framing, config.size, least=settings.frames + 2 * settings.far
-        )
-        strangers = choose_clips(strangers, settings.judged_clips)
-        expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
-        teacher = read_talking_face(args.teacher).requires_grad_(False)
-        teacher.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        check_framings(
-            config.framing,
-            {args.teacher: teacher, args.expert: expert, args.judge: judge},
-            advice=OTHER_CROPS,
-        )
 
-        seed_step(plan.seed)
-        student = init_as_copy(Generator(config))
-        if not args.start and not init_audio_encoder_from_expert(expert, student) and world.is_main:
-            print_line(
-                f"the audio encoder of {args.expert} is of another shape: mini's begins at random"
-            )
-        if args.start:
-            start = read_talking_face(args.start)
-            if start.config != config:
-                raise TrainingError(
-                    f"{args.start} is no `mini-2` for {settings.framing} crops; wanted one to "
-                    "begin with"
-                )
-            student.load_state_dict(start.state_dict())
-        if world.is_main:
-            save_settings(args.out, settings, recipe="distil")
-            keep_arguments(args)
-        average = copy.deepcopy(student).to(world.device, memory_format=torch.channels_last).eval()
-        pairs = partners(average, teacher) if settings.feature_weight else []
-        pupil = Pupil(student, pairs).to(world.device, memory_format=torch.channels_last)
-        optimiser = torch.optim.AdamW(
-            pupil.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-        )
-        factor = warmup_cosine(plan.steps, warmup=settings.warmup)
-        together = world.wrap(pupil)
-        draw = DubDraw(
-            clips,
-            voices=clips,
-            features=config.features,
-            also=teacher.config.features,
-            expert=expert.config,
-            search=reach(expert.config),
-            frames=settings.frames,
-            far=settings.far,
-            foreign=settings.foreign,
-        )
-        loader = make_loader(draw, batch=settings.windows, seed=plan.seed, world=world)
-        side = side_without_margin(clips[0].faces.shape[1])
-        around = lips(config.size, world.device)
-        bfloat16 = choose_precision(settings.precision, world)
 
-        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            noise = generator(plan.seed, step, world.rank, device=world.device)
-            sound, also, heard, talking = (
-                batch[k].to(world.device) for k in ("sound", "also", "heard", "talking")
-            )
-            # the teacher gets the voice as it is
-            target, reference, sound = varied(batch, sound, side, noise)
-            target, reference = target.flatten(0, 1), reference.flatten(0, 1)
-            small = [
-                resize_faces(x, config.size).contiguous(memory_format=torch.channels_last)
-                for x in (target, reference)
-            ]
-            together.train()
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                shown, known = lesson(teacher, also.flatten(0, 1), target, reference)
-                made, guessed = together(sound.flatten(0, 1), *small)
-                made = made.float().unflatten(0, (*talking.shape[:1], -1))
-                sync = sync_term(expert, only_at(made, around), heard, noise)
-            shown, truth = (x.view_as(made) for x in (resize_faces(shown, config.size), small[0]))
-            half = config.size // 2
-            terms = {
-                "output": reconstruction(made[..., half:, :], shown[..., half:, :]),
-                "truth": deviation(made, truth, talking, around).abs().mean(),
-                "sync": sync,
-            }
-            if guessed:
-                terms["feature"] = feature_loss(guessed, [known[pair.other] for pair in pairs])
-            weights = {"output": settings.output_weight, "truth": settings.truth_weight}
-            weights |= {"feature": settings.feature_weight, "sync": settings.sync_weight}
-            loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
-            norm = step_optimizer(
-                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
-            )
-            update_ema(average, student, step, decay=settings.decay)
-            return terms | {"loss": loss, "gradient": norm}
-
-        def evaluate(step: int) -> Evaluation:
-            return score_generator(average, strangers, judge)
-
-        parts = {"model": pupil, "average": average, "optimiser": optimiser}
-        about = (
-            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
-            f"{world.device}"
-        )
-        if world.is_main:
-            figures = format_terms(score_generator(teacher, strangers, judge).figures)
-            about += f"\n{len(pairs)} features are compared; the teacher, held out: {figures}"
-        done = run_training(
-            learn,
-            loader,
-            plan=plan,
-            parts=parts,
-            evaluate=evaluate,
-            out=args.out,
-            world=world,
-            about=about,
-        )
-    if not done:
-        sys.exit(1)  # what waits for this run must not begin
-
+RECIPE = harness.Recipe(
+    name="distil",
+    settings=Settings,
+    network=lambda settings, out: Generator(student_config(settings)),
+    parse=partial(
+        harness.parse_arguments,
+        __doc__,
+        judge=JUDGE,
+        teacher={
+            "required": True,
+            "help": "a bundled or pulled name, a weights file, or RUN/best.pt",
+        },
+        expert=EXPERT,
+        start={"help": "a `mini-2` to begin with in place of a copy of the reference"},
+    ),
+    read=read,
+    build=build,
+    batches=load_batches,
+    step=step,
+    describe=describe,
+)
+main = partial(harness.run, RECIPE)
 
 if __name__ == "__main__":
-    run_command(main)
+    harness.run_command(main)

@@ -1,8 +1,8 @@
-"""What recipes share that teach by dubs: frames that say something else than they did, of which
-there is no truth.
-"""
+"""Parts of the recipes that train on dubs: frames with other speech, of which there is no truth."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,22 +10,38 @@ from torch.nn.functional import pad
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.metrics.sync import SEARCH
-from lipsync_core.models.generator import TalkingFace
+from lipsync_core.models.generator import SoundFeatures, TalkingFace
 from lipsync_core.models.lip_warp import LipWarp
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
+from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import disturb
+from lipsync_core.training.clips import Clip
+from lipsync_core.training.loading import DubDraw, Loader
 from lipsync_core.training.losses import mouth, shift_loss, sync_loss
 from lipsync_core.training.sync_eval import resize_faces
 from train.export import network_of
-from train.harness import is_run_checkpoint
+from train.harness import (
+    AnyRun,
+    Job,
+    init_audio_encoder_from_expert,
+    is_run_checkpoint,
+    load_batches,
+    print_line,
+)
 
 
 def read_talking_face(name: str) -> TalkingFace:
-    """A network that draws faces: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or
-    pulled name.
+    """Read a network that draws faces.
 
-    TrainingError for one that draws nothing.
+    Args:
+        name: a run's checkpoint (RUN/best.pt), a weights file, or a bundled or pulled name.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        TrainingError: it draws nothing.
     """
     if not is_run_checkpoint(name):
         face = load_talking_face(name)
@@ -44,17 +60,50 @@ def read_talking_face(name: str) -> TalkingFace:
     return model.eval()
 
 
+def begin_mini(job: Job[Any], model: Generator, expert: SyncExpert, name: str) -> None:
+    """Give a network of `mini-2`'s shape the weights of --start, or the expert's audio encoder.
+
+    Args:
+        job: the run.
+        model: the network, changed in place.
+        expert: the expert.
+        name: its name.
+
+    Raises:
+        TrainingError: --start is of another shape.
+    """
+    if job.args.start:
+        start = read_talking_face(job.args.start)
+        if start.config != model.config:
+            raise TrainingError(
+                f"{job.args.start} is no `mini-2` for {model.config.framing.kind} crops; wanted "
+                "one to begin with"
+            )
+        model.load_state_dict(start.state_dict())
+    elif not init_audio_encoder_from_expert(expert, model) and job.world.is_main:
+        print_line(f"the audio encoder of {name} is of another shape: mini's begins at random")
+
+
 def reach(expert: SyncExpertConfig) -> int:
-    """How many frames of sound before and after the lips ``sync_term`` wants for this expert."""
+    """Return how many frames of sound before and after the lips ``sync_term`` needs."""
     return SEARCH if expert.projection else 0
 
 
 def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Generator) -> Tensor:
-    """How far the lips of faces (B,F,3,S,S) are from their sound by a frozen expert, (): E_sync of
-    the paper where its cosine is never negative; for one of the contrastive loss, where E_sync has
-    no gradient, the cross-entropy over shifts.
+    """Return how far lips are from their sound, by a frozen expert.
 
-    It sees the faces disturbed, as in its own training. heard: (B,F-window+1+2*reach,1,80,16).
+    E_sync of the paper if the expert's cosine is never negative; for an expert of the contrastive
+    loss, where E_sync has no gradient, the cross-entropy over shifts. It sees the faces disturbed,
+    as in its own training.
+
+    Args:
+        expert: the expert.
+        faces: (B,F,3,S,S).
+        heard: (B,F-window+1+2*reach,1,80,16).
+        rng: of the disturbances.
+
+    Returns:
+        The loss, ().
     """
     b, f = faces.shape[:2]
     size, window = expert.config.size, expert.config.window
@@ -68,27 +117,57 @@ def sync_term(expert: SyncExpert, faces: Tensor, heard: Tensor, rng: torch.Gener
     return shift_loss(video.unflatten(0, (b, -1)), audio.unflatten(0, (b, -1))).mean()
 
 
-def lips(size: int, device: torch.device) -> Tensor:
-    """(1,1,S,S): ``losses.mouth`` in a whole crop.
+def load_dubs(run: AnyRun, voices: Sequence[Clip], *, also: SoundFeatures | None = None) -> Loader:
+    """Return the batches of windows that talk and of dubs.
 
-    In box crops, which are not aligned, the mouth lies a little lower, but within it all the same.
+    Args:
+        run: the run, whose settings have ``windows``, ``frames``, ``far`` and ``foreign``.
+        voices: clips that dubs take their sound from.
+        also: sound features of a second network.
+    """
+    settings, expert = run.settings, run.data.expert.config
+    draw = DubDraw(
+        run.data.clips,
+        voices=voices,
+        features=run.student.average.config.features,
+        also=also,
+        expert=expert,
+        search=reach(expert),
+        frames=settings.frames,
+        far=settings.far,
+        foreign=settings.foreign,
+    )
+    return load_batches(run, draw, settings.windows)
+
+
+def lips(size: int, device: torch.device) -> Tensor:
+    """Return ``losses.mouth`` in a whole crop, (1,1,S,S).
+
+    In box crops, which are not aligned, the mouth lies a little lower, but still within it.
     """
     return pad(mouth(size, device=device), (0, 0, size // 2, 0))
 
 
 def only_at(faces: Tensor, mask: Tensor) -> Tensor:
-    """``faces`` with a gradient where ``mask`` is 1 alone.
+    """Return faces with a gradient only where a mask is 1.
 
-    What an expert sees: elsewhere than at the mouth it buys dark blots, whatever the augmentation.
+    This is what an expert sees: its gradient outside the mouth leaves dark spots, whatever the
+    augmentation.
     """
     return faces * mask + faces.detach() * (1 - mask)
 
 
 def deviation(made: Tensor, target: Tensor, talking: Tensor, mask: Tensor) -> Tensor:
-    """By how much the lower halves of faces (B,F,3,S,S) are off, (B,F,3,S/2,S).
+    """Return the errors of the lower halves of faces.
 
-    Where a window is a dub, ``talking`` (B,1) false, the mouth has no truth, and a tenth of it
-    counts.
+    Args:
+        made: generated faces (B,F,3,S,S).
+        target: true faces.
+        talking: (B,1), false for a dub, whose mouth has no truth: a tenth of its error counts.
+        mask: the mouth (1,1,S,S).
+
+    Returns:
+        (B,F,3,S/2,S).
     """
     weight = torch.where(talking[..., None, None, None], 1.0, 1 - 0.9 * mask)
     return ((made - target) * weight)[..., made.shape[-2] // 2 :, :]

@@ -1,4 +1,4 @@
-"""What a generator such as the bundled `mini-2` is worth, by the judge that did not teach it.
+"""Measure a generator such as the bundled `mini-2` with a judge that was not used in training.
 
     python -m train.evaluate SHARDS SPEECH_FOLDER [--model mini-2] [--judge judge] [--leave-out
     REGEX]
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lipsync_core.audio.features import log_mel
 from lipsync_core.media import read_audio
+from lipsync_core.metrics.psnr_ssim import mean_psnr
 from lipsync_core.metrics.sync import SEARCH, find_offset, offset_curve
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
@@ -34,15 +35,19 @@ WINDOW = 50
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a rate (Wilson 1927)."""
+    """Return the 95 % interval of a rate (Wilson 1927)."""
     z, p = 1.96, hits / n
     middle_, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (middle_ - half) / (1 + z * z / n), (middle_ + half) / (1 + z * z / n)
 
 
 def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]]:
-    """Offset and confidence of each two-second window of video (V,D) against all the audio (A,D)
-    around it.
+    """Return offset and confidence of each two-second window of video.
+
+    Args:
+        audio: (A,D) embeddings of all the sound.
+        video: (V,D) embeddings of the video.
+        frames: number of frames of the video.
     """
     found = []
     for begin in range(0, frames - WINDOW + 1, WINDOW):
@@ -61,7 +66,7 @@ def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]
 
 
 def speeches(folder: Path) -> list[Tensor]:
-    """Log-mel (80,T) of every speech file."""
+    """Return the log-mel (80,T) of every speech file of a folder."""
     return [
         log_mel(read_audio(path))
         for path in sorted(folder.iterdir())
@@ -70,24 +75,32 @@ def speeches(folder: Path) -> list[Tensor]:
 
 
 def quality(rebuilt: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Mean PSNR (dB) and SSIM of the lower halves of (N,3,S,S)."""
+    """Return mean PSNR (dB) and SSIM of the lower halves of (N,3,S,S)."""
     a, b = (x[:, :, x.shape[2] // 2 :].float() for x in (rebuilt, truth))
-    psnr = -10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
     ssim = [
         structural_similarity(
             x.permute(1, 2, 0).numpy(), y.permute(1, 2, 0).numpy(), channel_axis=2, data_range=1.0
         )
         for x, y in zip(a[::5], b[::5], strict=True)
     ]
-    return psnr.mean().item(), float(np.mean(ssim))
+    return mean_psnr(a - b), float(np.mean(ssim))
 
 
 @torch.inference_mode()
 def examine(
     clip: Clip, other: Tensor, model: Generator, judge: SyncExpert
 ) -> tuple[tuple[int, float], dict[str, list]]:
-    """The clip's own (offset, confidence), and by kind the verdicts on its windows and the quality
-    of its rebuilding.
+    """Measure a clip and its dub.
+
+    Args:
+        clip: the clip.
+        other: log-mel (80,T) of another person's speech.
+        model: the generator.
+        judge: the expert that evaluates.
+
+    Returns:
+        The clip's own offset and confidence, and by kind the offsets and confidences of its windows
+        and the quality of its rebuilding.
     """
     n = len(clip.faces)
     faces = crop_center(clip.frames(0, n)).contiguous(memory_format=torch.channels_last)
@@ -117,6 +130,7 @@ def examine(
 
 
 def row(name: str, results: list[tuple[int, float]]) -> str:
+    """Return a row of the table."""
     hits = sum(abs(offset) <= 1 for offset, _ in results)
     low, high = wilson(hits, len(results))
     confidence = np.mean([c for _, c in results])

@@ -1,12 +1,12 @@
-"""Compare the `mini` face detector with YuNet, its teacher, on rows that taught nothing: the model
-card's figures.
+"""Compare the `mini` face detector with YuNet, its teacher: the figures of the model card.
 
     python -m train.evaluate_detector DATA face_detection_yunet_2023mar.onnx
 
-What YuNet finds on the full frame (score >= 0.7) counts as true. Each frame is then resized so that
-its largest face falls into each size band, and both detectors look at that. Matching is one-to-one,
-best overlap first, from IoU 0.5 on. Points are compared with that one look and with the average of
-six looks at the full frame (`prepare_detection.label`), because one look of YuNet's scatters.
+The clips were not used in training. What YuNet finds on the full frame (score >= 0.7) counts as
+true. Each frame is then resized so that its largest face falls into each size band, and both
+detectors look at that. Matching is one-to-one, best overlap first, from IoU 0.5 on. Points are
+compared with that one look and with the average of six looks at the full frame
+(`prepare_detection.label`), because one look of YuNet's scatters.
 """
 
 import argparse
@@ -52,6 +52,7 @@ class Tally:
     settled: list[float] = field(default_factory=list)  # the same to the average of six looks
 
     def row(self) -> str:
+        """Return the counts as text."""
         if not self.images:
             return "-"
         recall = 100 * self.found / max(1, self.wanted)
@@ -75,6 +76,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def frames(file: Path, count: int) -> Iterator[np.ndarray]:
+    """Yield ``count`` RGB frames (H,W,3), evenly from the first 600 of a video."""
     with av.open(str(file)) as container:
         every = [f for i, f in enumerate(container.decode(video=0)) if i < 600]
     for i in np.linspace(0, len(every) - 1, min(count, len(every))).round().astype(int):
@@ -82,17 +84,19 @@ def frames(file: Path, count: int) -> Iterator[np.ndarray]:
 
 
 def resized(image: np.ndarray, scale: float) -> tuple[Tensor, Tensor]:
+    """Return an image at another scale, (h,w,3), and the exact scale of its width and height."""
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     out = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return torch.from_numpy(out), torch.tensor([size[0] / image.shape[1], size[1] / image.shape[0]])
 
 
 def sizes(boxes: Tensor) -> Tensor:
+    """Return the sizes (F,) of boxes in pixels: the square roots of their areas."""
     return (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
 
 
 def match(overlap: Tensor) -> list[tuple[int, int]]:
-    """One-to-one pairs (row, column), best overlap first, from 0.5 on."""
+    """Return one-to-one pairs (row, column), best overlap first, from 0.5 on."""
     pairs, overlap = [], overlap.clone()
     while overlap.numel() and overlap.max() >= 0.5:
         row, column = divmod(int(overlap.argmax()), overlap.shape[1])
@@ -102,9 +106,15 @@ def match(overlap: Tensor) -> list[tuple[int, int]]:
 
 
 def settled_points(net: cv2.FaceDetectorYN, image: np.ndarray, truth: Detections) -> Tensor:
-    """(F,5,2) points of the faces of `truth`, averaged over six looks at the RGB `image`.
+    """Return points averaged over six looks of YuNet at an image.
 
-    Nan where they disagree.
+    Args:
+        net: YuNet.
+        image: RGB (H,W,3).
+        truth: the faces.
+
+    Returns:
+        (F,5,2) points of the faces, NaN where the looks disagree.
     """
     points = torch.full_like(truth.points, math.nan)
     rows = label(net, np.ascontiguousarray(image[..., ::-1]))
@@ -118,6 +128,15 @@ def settled_points(net: cv2.FaceDetectorYN, image: np.ndarray, truth: Detections
 def count(
     tally: Tally, truth: Detections, settled: Tensor, found: Detections, band: tuple[int, int]
 ) -> None:
+    """Add the detections in one image to the counts of a detector.
+
+    Args:
+        tally: the counts, changed in place.
+        truth: the faces.
+        settled: their averaged points (F,5,2).
+        found: the detections.
+        band: least and largest size of the faces that count, in pixels.
+    """
     overlap = box_iou(truth.boxes, found.boxes)
     size = sizes(truth.boxes)
     inside = (size >= band[0]) & (size < band[1])
@@ -146,6 +165,18 @@ def recall(
     net: cv2.FaceDetectorYN,
     detectors: dict[str, Detect],
 ) -> dict[str, list[Tally]]:
+    """Count what detectors find of the faces that a reference finds, by band of size.
+
+    Args:
+        files: videos.
+        per_clip: frames of each.
+        reference: the reference.
+        net: YuNet, for averaged points.
+        detectors: the detectors by name.
+
+    Returns:
+        For each detector one count per band.
+    """
     tallies = {name: [Tally() for _ in BANDS] for name in detectors}
     rng = np.random.default_rng(0)
     for file in files:
@@ -167,8 +198,15 @@ def recall(
 
 
 def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
-    """(faces found, pictures) on five of scikit-image's without faces, whole and in quarters, at
-    three sizes.
+    """Count faces found on five of scikit-image's pictures without faces.
+
+    Each is shown whole and in quarters, at three sizes.
+
+    Args:
+        detectors: the detectors by name.
+
+    Returns:
+        For each detector the number of faces found and of pictures shown.
     """
     folder = Path(skimage.data.__file__).parent
     alarms = dict.fromkeys(detectors, (0, 0))
@@ -187,9 +225,17 @@ def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
 
 
 def jitter(files: list[Path], detectors: dict[str, Detect]) -> dict[str, list[float]]:
-    """Per clip: rms of the points' second difference over the first frames, over sqrt(6) (so it
-    equals the scatter of points that only scatter) and over the distance of the eyes; smooth motion
-    cancels.
+    """Measure how much points scatter from frame to frame.
+
+    The rms of the points' second difference over the first frames, over sqrt(6) (so it equals the
+    scatter of points that only scatter) and over the distance of the eyes; smooth motion cancels.
+
+    Args:
+        files: videos.
+        detectors: the detectors by name.
+
+    Returns:
+        For each detector one value per video, NaN unless it finds one face in every frame.
     """
     rows: dict[str, list[float]] = {name: [] for name in detectors}
     for file in files:

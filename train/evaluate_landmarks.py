@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.faces.selection import select
+from lipsync_core.faces.selector import parse_face
 from lipsync_core.image.landmarks import (
     INNER_LIPS,
     JAW,
@@ -30,7 +31,8 @@ from lipsync_core.image.landmarks import (
     RIGHT_EYE,
     mouth_opening,
 )
-from lipsync_core.media.clip import Cut, open_clip
+from lipsync_core.media.clip import open_clip
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.track_faces import Finding, find_people
 from train.prepare_landmarks import read_labels
 
@@ -73,6 +75,7 @@ def measure(source: Path, labels: Path) -> dict[str, float] | None:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
+    """Return the correlation of two series (N,)."""
     return float(np.corrcoef(a.numpy(), b.numpy())[0, 1])
 
 

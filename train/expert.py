@@ -3,14 +3,12 @@
     python -m train.expert train/configs/expert-teacher.toml SHARDS OUT
     torchrun --nproc-per-node 8 -m train.expert train/configs/expert-paper.toml SHARDS OUT
 
-The first steps are taught by the N-way contrastive loss, the rest by the paper's binary
-cross-entropy on the cosine. The same command goes on where a run was stopped.
+The first steps use the N-way contrastive loss, the rest the paper's binary cross-entropy on the
+cosine. The same command continues a run that was stopped.
 """
 
-import copy
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,31 +24,22 @@ from lipsync_core.models.sync_expert import (
     SyncExpertConfig,
     config_for_size,
 )
-from lipsync_core.training.augment import degrade, disguise, recolour, warp_grid
-from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.augment import degrade, disguise, recolor, warp_grid
 from lipsync_core.training.clips import FRAMINGS, Clip, speaker_weights
-from lipsync_core.training.distributed import World, join_processes
+from lipsync_core.training.distributed import World
 from lipsync_core.training.logger import Evaluation
-from lipsync_core.training.loop import Draws, Plan, generator, seed_step
+from lipsync_core.training.loop import Draws, Plan, generator
 from lipsync_core.training.losses import contrastive, cosine_bce
-from lipsync_core.training.optim import make_schedule, step_optimizer, update_ema
+from lipsync_core.training.optim import make_schedule
 from lipsync_core.training.pictures import grid, mouths
-from lipsync_core.training.settings import load_settings, read_settings, save_settings
 from lipsync_core.training.sync_eval import (
     draw_pairs,
     remove_margin,
     scale_with_margin,
     score_expert_on_clips,
 )
-from lipsync_core.training.validation import choose_clips
-from train.harness import (
-    check_divisible,
-    choose_precision,
-    make_parser,
-    read_clips,
-    run_command,
-    run_training,
-)
+from train import harness
+from train.harness import Data, Job, Networks
 
 _DOWN = (2, 2)
 TEACHER = SyncExpertConfig(
@@ -96,13 +85,29 @@ NETWORKS = {"teacher": TEACHER, "judge": JUDGE, "wav2lip": WAV2LIP_EXPERT}
 class Settings:
     """The settings of a named run.
 
-    ``projection``: false leaves out the linear layer that ends the teacher's and
-    the judge's towers, which then end in ReLU, as the paper's loss wants. ``half``: 0 or 1 takes
-    one of two disjoint halves of every speaker's footage. ``contrastive_steps``: so many steps are
-    contrastive, among the windows of a clip or of the batch; the rest are the paper's loss. A
-    batch, over all ranks, is ``windows`` windows from ``stretch`` frames of each of ``clips``
-    clips; wrong sounds begin at least ``apart`` frames off. ``decay``: of the moving average that
-    is judged and exported.
+    Attributes:
+        network: the layers, see ``NETWORKS``.
+        projection: whether teacher and judge end in a linear layer; without it they end in ReLU, as
+            the paper's loss needs.
+        window: frames that the expert sees.
+        size: side of the faces in pixels.
+        framing: how crops are cut.
+        half: 0 or 1 takes one of two disjoint halves of every speaker's footage.
+        contrastive_steps: number of contrastive steps; the rest have the paper's loss.
+        among: where contrastive steps take their rivals from, see ``contrastive``.
+        apart: least distance of wrong sounds in frames.
+        clips: clips of a batch, over all processes.
+        windows: windows of each clip.
+        stretch: frames of a clip that the windows begin in.
+        rate: learning rate.
+        schedule: how the rate changes.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     network: Literal["teacher", "judge", "wav2lip"]
@@ -164,15 +169,11 @@ def expert_config(settings: Settings) -> SyncExpertConfig:
     return config_for_size(config, settings.size)
 
 
-def load_trained(state: Path) -> SyncExpert:
-    """The expert of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = SyncExpert(expert_config(load_settings(state.parent, Settings)))
-    load_state(state, {"average": model})
-    return model
-
-
 class Batch(NamedTuple):
-    """Windows of K clips. Those of a clip may share their frames, which lie in ``faces`` once."""
+    """Windows of k clips.
+
+    Those of a clip may share their frames, which lie in ``faces`` once.
+    """
 
     faces: Tensor  # (k,F,3,S,S), of which only the lower half is filled
     mels: Tensor  # (k,w,1,80,16)
@@ -180,7 +181,7 @@ class Batch(NamedTuple):
     starts: Tensor  # (k,w) and in the clip
 
 
-class Pupil(nn.Module):
+class Tempered(nn.Module):
     """An expert and the temperature of its training, as one module with averaged gradients."""
 
     def __init__(self, expert: SyncExpert) -> None:
@@ -194,7 +195,7 @@ class Pupil(nn.Module):
 
 
 def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batch:
-    """Windows of one clip as they lie on disk: faces (F,3,C,C) uint8, with margin."""
+    """Draw windows of one clip as they are on disk, faces (F,3,C,C) uint8 with margin."""
     w, t, stretch = settings.windows, settings.window, settings.stretch
     begin = int(rng.integers(0, len(clip.faces) - stretch - t + 1))
     choose_clips = torch.from_numpy(np.sort(rng.choice(stretch + 1, w, replace=False)))
@@ -213,9 +214,9 @@ def windows_of(clip: Clip, settings: Settings, rng: np.random.Generator) -> Batc
 def draw(
     clips: list[Clip], weights: np.ndarray, settings: Settings, step: int, world: World
 ) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device.
+    """Return this process's part of the batch of a step, augmented, on its device.
 
-    Sample i of a step is the same windows however many ranks there are.
+    Sample i of a step is the same windows for any number of processes.
     """
     count, seed = settings.clips // world.size, settings.plan.seed
     samples = []
@@ -245,110 +246,92 @@ def augment(faces: Tensor, size: int, rng: torch.Generator) -> Tensor:
     lower = whole[:, size // 2 :].repeat_interleave(f, 0)
     x = scale_with_margin(faces, size).flatten(0, 1)
     x = torch.nn.functional.grid_sample(x, lower, padding_mode="border", align_corners=False)
-    x = recolour(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
+    x = recolor(degrade(x.view(k, f, 3, size // 2, size), rng), rng)
     return torch.cat([torch.zeros_like(x), x], 3)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    args = make_parser(__doc__, judge=False).parse_args(argv)
-    torch.set_num_threads(args.threads)
-    settings = read_settings(args.run, Settings)
-    plan, config = settings.plan, expert_config(settings)
+Run = harness.Run[Settings, Data, Networks]
 
-    with join_processes(args.device) as world:
-        if world.is_main:
-            save_settings(args.out, settings, recipe="expert")
-        check_divisible(settings.clips, "clips", world)
-        least = settings.stretch + settings.window + 1
-        clips, strangers = read_clips(
-            args.shards,
-            settings.framing,
-            settings.size,
-            least=least,
-            half=settings.half,
-            least_judged=40,
-        )
-        strangers = choose_clips(strangers, settings.judged_clips)
-        weights = speaker_weights(clips)
 
-        seed_step(plan.seed)
-        pupil = Pupil(SyncExpert(config)).to(world.device, memory_format=torch.channels_last)
-        average = copy.deepcopy(pupil.expert).eval()
-        optimiser = torch.optim.AdamW(
-            pupil.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
-        )
-        factor = make_schedule(settings.schedule, plan.steps, warmup=settings.warmup)
-        loader = Draws(lambda step: draw(clips, weights, settings, step, world))
-        together = world.wrap(pupil)
-        bfloat16 = choose_precision(settings.precision, world)
+def read(job: Job[Settings]) -> Data:
+    """Read the clips."""
+    settings = job.settings
+    harness.check_divisible(settings.clips, "clips", job.world)
+    clips = harness.read_clips(
+        job,
+        settings.size,
+        least=settings.stretch + settings.window + 1,
+        half=settings.half,
+        least_judged=40,
+    )
+    return Data(*clips)
 
-        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            k, w = batch.starts.shape
-            windows = batch.places[:, :, None] + torch.arange(settings.window)
-            faces = batch.faces[torch.arange(k)[:, None, None], windows].flatten(0, 1)
-            together.train()
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                audio, video, temperature = together(batch.mels.flatten(0, 1), faces)
-            audio, video, starts = (
-                audio.view(k, w, -1),
-                video.view(k, w, -1),
-                batch.starts.to(world.device),
-            )
-            if step < settings.contrastive_steps:
-                everybody = [world.gather(x) for x in (audio, video, starts)]
-                loss = contrastive(
-                    *everybody, temperature, apart=settings.apart, among=settings.among
-                )
-            else:
-                sound, labels = (
-                    x.to(world.device)
-                    for x in draw_pairs(batch.starts, torch.default_generator, apart=settings.apart)
-                )
-                heard = audio.gather(1, sound[..., None].expand_as(audio))
-                loss = cosine_bce(heard.flatten(0, 1), video.flatten(0, 1), labels.flatten())
-                loss = loss + 0 * temperature  # every parameter has its gradient
-            rate = settings.rate * factor(step)
-            norm = step_optimizer(loss, optimiser, rate=rate, clip_norm=settings.clip_norm)
-            update_ema(average, pupil.expert, step, decay=settings.decay)
-            return {
-                "loss": loss,
-                "gradient": norm,
-                "temperature": temperature,
-                "rate": torch.tensor(rate),
-            }
 
-        def evaluate(step: int) -> Evaluation:
-            figures = score_expert_on_clips(average, strangers, apart=settings.apart)
-            faces = torch.stack(
-                [remove_margin(clip.frames(10, 8), settings.size) for clip in strangers[:6]]
-            )
-            taught = draw(clips, weights, settings, step, world).faces[:6, :8]
-            pictures = {
-                "held out": grid(faces),
-                "mouths": grid(mouths(faces)),
-                "taught": grid(taught),
-            }
-            return Evaluation(figures["off_sync"], figures, pictures)
+def build(job: Job[Settings], data: Data) -> Networks:
+    """Build the expert with its temperature."""
+    settings = job.settings
+    model = job.place(Tempered(SyncExpert(expert_config(settings))))
+    optimizer = harness.adamw(settings.rate, weight_decay=settings.weight_decay)
+    schedule = make_schedule(settings.schedule, settings.plan.steps, warmup=settings.warmup)
+    return Networks(
+        harness.make_student(job, model, optimizer, schedule=schedule, averaged=model.expert)
+    )
 
-        parts = {"model": pupil, "average": average, "optimiser": optimiser}
-        about = (
-            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
-            f"{world.device}"
-        )
-        done = run_training(
-            learn,
-            loader,
-            plan=plan,
-            parts=parts,
-            evaluate=evaluate,
-            out=args.out,
-            world=world,
-            about=about,
-        )
-    if not done:
-        sys.exit(1)  # what waits for this run must not begin
 
+def draw_of(run: Run, step: int) -> Batch:
+    """Return this process's part of the batch of a step."""
+    return draw(run.data.clips, speaker_weights(run.data.clips), run.settings, step, run.world)
+
+
+def step(run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Take one step of the expert."""
+    settings, student, device = run.settings, run.student, run.world.device
+    k, w = batch.starts.shape
+    windows = batch.places[:, :, None] + torch.arange(settings.window)
+    faces = batch.faces[torch.arange(k)[:, None, None], windows].flatten(0, 1)
+    student.wrapped.train()
+    with run.autocast():
+        audio, video, temperature = student.wrapped(batch.mels.flatten(0, 1), faces)
+    audio, video = audio.view(k, w, -1), video.view(k, w, -1)
+    if step < settings.contrastive_steps:
+        rows = [run.world.gather(x) for x in (audio, video, batch.starts.to(device))]
+        loss = contrastive(*rows, temperature, apart=settings.apart, among=settings.among)
+    else:
+        pairs = draw_pairs(batch.starts, torch.default_generator, apart=settings.apart)
+        sound, labels = (x.to(device) for x in pairs)
+        audio = audio.gather(1, sound[..., None].expand_as(audio))
+        loss = cosine_bce(audio.flatten(0, 1), video.flatten(0, 1), labels.flatten())
+        loss = loss + 0 * temperature  # every parameter has its gradient
+    norm = student.learn(loss, step)
+    rate = torch.tensor(student.rate(step))
+    return {"loss": loss, "gradient": norm, "temperature": temperature, "rate": rate}
+
+
+def evaluate(run: Run, step: int) -> Evaluation:
+    """Evaluate the average on the held-out clips."""
+    settings, held_out = run.settings, run.data.held_out
+    figures = score_expert_on_clips(run.student.average, held_out, apart=settings.apart)
+    faces = [remove_margin(clip.frames(10, 8), settings.size) for clip in held_out[:6]]
+    pictures = {
+        "held out": grid(torch.stack(faces)),
+        "mouths": grid(mouths(torch.stack(faces))),
+        "taught": grid(draw_of(run, step).faces[:6, :8]),
+    }
+    return Evaluation(figures["off_sync"], figures, pictures)
+
+
+RECIPE = harness.Recipe(
+    name="expert",
+    settings=Settings,
+    network=lambda settings, out: SyncExpert(expert_config(settings)),
+    parse=partial(harness.parse_arguments, __doc__),
+    read=read,
+    build=build,
+    batches=lambda run: Draws(partial(draw_of, run)),
+    step=step,
+    evaluate=evaluate,
+)
+main = partial(harness.run, RECIPE)
 
 if __name__ == "__main__":
-    run_command(main)
+    harness.run_command(main)

@@ -20,7 +20,7 @@ def read_expert(name: str) -> SyncExpert:
         The expert in eval mode, without gradients.
     """
     model = (
-        expert.load_trained(Path(name))
+        expert.RECIPE.load_trained(Path(name))
         if is_run_checkpoint(name)
         else load_model(name, kind="sync_expert")
     )

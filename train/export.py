@@ -39,9 +39,9 @@ def network_of(state: Path) -> nn.Module:
     """
     name = read_recipe(state.parent)
     for module in RECIPES.values() if name not in RECIPES else [RECIPES[name]]:
-        recipe = importlib.import_module(module)
+        recipe = importlib.import_module(module).RECIPE
         try:
-            load_settings(state.parent, recipe.Settings)
+            load_settings(state.parent, recipe.settings)
         except TrainingError:
             continue
         return recipe.load_trained(state)

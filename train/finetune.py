@@ -6,21 +6,20 @@
 VIDEO: a file, or a folder of them. One command does it all: it prepares the footage (OUT/shards,
 see its report.html), takes the person who is seen longest, holds out the last fifth of the frames,
 trains, writes OUT/NAME.safetensors, NAME being the folder's, for `lipsync dub --model`, and prints
-what was gained on the held-out frames. Stopped, the same command goes on.
+what was gained on the held-out frames. The same command continues a run that was stopped.
 
---expert: what judges the lips in training, a run's checkpoint or a weights file. The package has
-none but the judge, which otherwise teaches and judges at once: what it then says of its own pupil
-proves nothing. --speech: recordings of others, which dubs in training say beside the person's own
-words in disguised voices.
+--expert: judges the lips in training, a run's checkpoint or a weights file. The package has none
+but the judge, which otherwise teaches and evaluates at once: its figures then prove nothing.
+--speech: recordings of others, used for dubs in training beside the person's own words in disguised
+voices.
 """
 
 import argparse
-import copy
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,35 +39,22 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model, read_header, save_model, weights_file
 from lipsync_core.pipelines.demo import SPEECH
-from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import FPS, RATE, Clip, load_clips
-from lipsync_core.training.distributed import join_processes
-from lipsync_core.training.loading import Batch, DubDraw
+from lipsync_core.training.loading import Batch, Loader
 from lipsync_core.training.logger import Evaluation
-from lipsync_core.training.loop import Plan, generator, seed_step
+from lipsync_core.training.loop import Plan
 from lipsync_core.training.losses import perceptual_loss, slopes
-from lipsync_core.training.optim import constant, step_optimizer, update_ema
+from lipsync_core.training.optim import constant
 from lipsync_core.training.prepare import settings as preparing
 from lipsync_core.training.prepare.run import Splitting, prepare
 from lipsync_core.training.prepare.sources import Source, find_sources
-from lipsync_core.training.settings import has_checkpoint, read_settings, save_settings
+from lipsync_core.training.settings import has_checkpoint
 from lipsync_core.training.shards import part, read_index
 from lipsync_core.training.validation import choose_clips, score_generator
-from train.eval_dubs import deviation, lips, only_at, reach, read_talking_face, sync_term
+from train import harness
+from train.eval_dubs import deviation, lips, load_dubs, only_at, read_talking_face, sync_term
 from train.expert_weights import read_expert
-from train.harness import (
-    BEGAN,
-    check_divisible,
-    check_framings,
-    choose_precision,
-    keep_arguments,
-    make_loader,
-    positive,
-    print_line,
-    run_command,
-    run_training,
-    train_critic,
-)
+from train.harness import BEGAN, Job, Networks, print_line
 from train.wav2lip import varied
 
 _START = "start.safetensors"  # in the folder BEGAN of a run, the weights it began with
@@ -90,18 +76,33 @@ _REPORT = {
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``windows`` windows of ``frames`` frames,
-    ``foreign`` of them dubs, as in `mini-2`'s recipe, where fewer cost unseen speakers their sync;
-    reference windows of the others begin at least ``far`` frames away. ``held``: the part of the
-    frames, the last ones, that is held out, ``gap`` frames after what is learnt from.
+    The weights of the losses are those of `mini-2`'s recipe, but for ``sync_weight``.
 
-    The weights are those of `mini-2`'s recipe: ``l1_weight`` of the mean error of the lower half,
-    ``slope_weight`` of its slopes, in which blur stands out, ``photograph_weight`` of what its
-    patch critic says; ``sync_weight`` of ``sync_term`` on talking windows and dubs alike, a third
-    of there: the lips are right already, and without critic and with more of it dark blots grew
-    beside them. ``rate``: a tenth of what `mini-2` was made with, so that a few hundred steps on
-    one person do not unteach the others' voices. ``decay``: of the moving average that is judged
-    and written. ``least_seconds``: of the person; ``least_confidence``: of a clip.
+    Attributes:
+        windows: windows of a batch, over all processes.
+        frames: frames of a window.
+        far: least distance of the beginnings of a window and its reference, in frames.
+        foreign: share of the windows that are dubs, as in `mini-2`'s recipe; with fewer, unseen
+            speakers lost their sync there.
+        held: share of the frames, the last ones, that is held out.
+        gap: frames between those and what is learned from.
+        least_seconds: least footage of the person.
+        least_confidence: least confidence of a clip.
+        l1_weight: weight of the mean error of the lower half.
+        slope_weight: weight of the error's slopes, in which blur stands out.
+        sync_weight: weight of ``sync_term`` on talking windows and dubs alike, a third of
+            `mini-2`'s: the lips are right already, and with more of it and no critic dark spots
+            grew beside them.
+        photograph_weight: weight of the patch critic's verdict.
+        rate: learning rate, a tenth of `mini-2`'s, so that a few hundred steps on one person do not
+            unteach the voices of others.
+        critic_rate: learning rate of the critic.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and written.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     windows: int = 8
@@ -138,13 +139,6 @@ class Settings:
             )
 
 
-def load_trained(state: Path) -> Generator:
-    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Generator(read_header(state.parent / BEGAN / _START).config)
-    load_state(state, {"average": model})
-    return model
-
-
 def started(name: str, out: Path) -> Generator:
     """Return the generator to start from, and keep a copy in ``out``.
 
@@ -177,7 +171,7 @@ def started(name: str, out: Path) -> Generator:
 
 
 def origin(name: str) -> tuple[str, str]:
-    """Licence and source of the weights called so."""
+    """Return licence and source of weights, by their name."""
     unknown = "not stated by the weights that it was begun with", Path(name).name
     if Path(name).suffix == ".pt":
         return unknown
@@ -189,9 +183,17 @@ def origin(name: str) -> tuple[str, str]:
 
 
 def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
-    """A folder above all ``videos``, files or folders, and what they hold, in order.
+    """Find the videos.
 
-    LipSyncError for what is not there.
+    Args:
+        videos: files or folders.
+        out: a folder that is left out.
+
+    Returns:
+        A folder above all of them, and the sources in order.
+
+    Raises:
+        LipSyncError: one is missing.
     """
     found: list[tuple[Path, Source]] = []
     for path in videos:
@@ -214,9 +216,16 @@ def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
 
 
 def person(shards: Path, order: Sequence[str]) -> tuple[list[Clip], str]:
-    """The clips of the person seen longest, by time, ``order`` being that of the sources.
+    """Return the clips of the person seen longest, in the order of time.
 
-    And who that is, in words. Of takes at one time, as in a mirror, the first counts.
+    Of clips that were filmed at one time, as in a mirror, the first counts.
+
+    Args:
+        shards: the prepared clips.
+        order: names of the sources in order.
+
+    Returns:
+        The clips, and the person in words.
     """
     entries = [entry for entry in read_index(shards) if entry.facts["source"] in order]
     seen = Counter[str]()
@@ -270,12 +279,12 @@ def parted(clips: Sequence[Clip], held: float, gap: int) -> tuple[list[Clip], li
 
 
 def stretch(clip: Clip, first: int, stop: int) -> Clip:
-    """Its frames ``first`` .. ``stop-1``."""
+    """Return frames ``first`` to ``stop - 1`` of a clip."""
     return replace(clip, faces=part(clip.faces, first, stop), first=clip.first + first)
 
 
 def voice(path: Path) -> Clip:
-    """A recording, as a clip of whose faces there is only the number."""
+    """Return a recording as a clip of whose faces there is only the number."""
     sound = mix_to_mono(read_audio(path, rate=RATE))
     faces = np.zeros((int(sound.samples.shape[1] * FPS / RATE), 1, 1, 3), np.uint8)
     samples = (sound.samples[0] * 32767).round().clamp(-32768, 32767).short().numpy()
@@ -305,202 +314,195 @@ def examined(model: Generator, clips: Sequence[Clip], judge: SyncExpert) -> Eval
     return Evaluation((own.score + strange.score) / 2, {**own.figures, **foreign}, strange.pictures)
 
 
-def arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("run", type=Path, help="the named run: a TOML file of train/configs")
-    made.add_argument(
-        "videos", metavar="VIDEO", type=Path, nargs="+", help="a video, or a folder of them"
-    )
-    made.add_argument("out", type=Path)
-    made.add_argument(
-        "--start",
-        default="mini-2",
-        help="bundled or pulled name, weights file or RUN/best.pt (default mini-2)",
-    )
-    made.add_argument(
-        "--expert", help="teaches: RUN/best.pt or a weights file (default: the judge)"
-    )
-    made.add_argument(
-        "--judge",
-        default="judge",
-        help="judges the held-out frames: bundled, a file or RUN/best.pt",
-    )
-    made.add_argument(
-        "--speech",
-        action="append",
-        type=Path,
-        default=[],
-        help="a recording; may be given several times",
-    )
-    made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    made.add_argument("--threads", type=positive, default=1)
-    return made.parse_args(argv)
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line, and find the videos.
 
+    Args:
+        argv: the arguments; those of the process by default.
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    args = arguments(argv)
-    torch.set_num_threads(args.threads)
-    settings, out, shards = read_settings(args.run, Settings), args.out, args.out / "shards"
-    plan = settings.plan
-    root, sources = footage(args.videos, out)
-    order = [source.name for source in sources]
-    with join_processes(args.device) as world:
-        check_divisible(settings.windows, "windows", world)
-        expert, judge = (
-            read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge)
-        )
-        if world.is_main:
-            save_settings(out, settings, recipe="finetune")
-            keep_arguments(
-                args, videos=tuple(order), speech=tuple(str(path.resolve()) for path in args.speech)
-            )
-            model = started(args.start, out)
-            check_framings(
-                model.config.framing,
-                {args.expert or args.judge: expert, args.judge: judge},
-                advice=(
-                    f"name --expert and --judge that were trained on crops such as {args.start} "
-                    "wants"
-                ),
-            )
-            with Bar() as bar:
-                prepare(
-                    root,
-                    shards,
-                    only=sources,
-                    settings=preparing.Settings(
-                        size=model.config.size,
-                        framing="aligned" if model.config.framing.kind == "aligned" else "box",
-                        least_confidence=settings.least_confidence,
-                    ),
-                    splitting=Splitting("likeness", val=0, test=0),
-                    processes=min(len(sources), os.cpu_count() or 1),
-                    on_progress=bar,
-                )
-        world.any(False)  # the others wait
-        clips, told = person(shards / "train", order)
-        taught, kept = parted(clips, settings.held, settings.gap)
-        seconds = float(sum(len(clip.faces) for clip in clips) / FPS)
-        long = [clip for clip in taught if len(clip.faces) >= settings.frames + 2 * settings.far]
-        if seconds < settings.least_seconds or not (long and kept):
-            raise TrainingError(
-                f"{told}: too little to learn from and be judged on, wanted "
-                f"{settings.least_seconds:g} s on end; give more "
-                f"footage, and see {shards / 'report.html'} for what was left out"
-            )
-        kept = choose_clips(kept, len(kept))  # all, if one alone is not too short
+    Returns:
+        The command line. ``root`` is a folder above all ``sources``, which ``videos`` names.
 
-        seed_step(plan.seed)
-        start = load_model(out / BEGAN / _START)
-        assert isinstance(start, Generator)  # as ``started`` has seen to
-        start = start.to(world.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        # batch norms keep their statistics: those of a minute, and of one person's light, would be
-        # worse for all others
-        model, average = (copy.deepcopy(start).eval() for _ in range(2))
-        config = model.config
-        optimiser = torch.optim.AdamW(
-            model.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-        )
-        critic = QualityDiscriminator(replace(PATCH_CRITIC, size=config.size))
-        critic.to(world.device, memory_format=torch.channels_last)
-        critic_optimiser = torch.optim.AdamW(
-            critic.parameters(), settings.critic_rate, betas=(0.5, 0.99), weight_decay=1e-3
-        )
-        together, discriminate = world.wrap(model), world.wrap(critic)
-        factor = constant(warmup=settings.warmup)
-        draw = DubDraw(
-            taught,
-            voices=[*taught, *map(voice, args.speech)],
-            features=config.features,
-            expert=expert.config,
-            search=reach(expert.config),
-            frames=settings.frames,
-            far=settings.far,
-            foreign=settings.foreign,
-        )
-        bfloat16 = choose_precision(settings.precision, world)
-        loader = make_loader(draw, batch=settings.windows, seed=plan.seed, world=world)
-        around = lips(config.size, world.device)
-        weights = {"l1": settings.l1_weight, "slope": settings.slope_weight}
-        weights |= {"sync": settings.sync_weight, "photograph": settings.photograph_weight}
-
-        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            noise = generator(plan.seed, step, world.rank, device=world.device)
-            sound, heard, talking = (
-                batch[name].to(world.device) for name in ("sound", "heard", "talking")
-            )
-            target, reference, sound = varied(batch, sound, config.size, noise)
-            flat = [
-                x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-                for x in (target, reference)
-            ]
-            critic.requires_grad_(False)
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                made = together(sound.flatten(0, 1), *flat).float().view_as(target)
-                sync = sync_term(expert, only_at(made, around), heard, noise)
-                photograph = perceptual_loss(critic(made.flatten(0, 1)))
-            off = deviation(made, target, talking, around)
-            terms = {
-                "l1": off.abs().mean(),
-                "slope": slopes(off),
-                "sync": sync,
-                "photograph": photograph,
+    Raises:
+        LipSyncError: a video is missing.
+    """
+    args = harness.parse_arguments(
+        __doc__,
+        argv,
+        inputs={
+            "videos": {
+                "metavar": "VIDEO",
+                "type": Path,
+                "nargs": "+",
+                "help": "a video, or a folder of them",
             }
-            loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
-            norm = step_optimizer(
-                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
-            )
-            update_ema(average, model, step, decay=settings.decay)
-            both = target.flatten(0, 1), made.flatten(0, 1)
-            terms |= train_critic(
-                critic,
-                discriminate,
-                *both,
-                critic_optimiser,
-                rate=settings.critic_rate,
-                bfloat16=bfloat16,
-            )
-            return terms | {"loss": loss, "gradient": norm}
+        },
+        start={
+            "default": "mini-2",
+            "help": "bundled or pulled name, weights file or RUN/best.pt (default mini-2)",
+        },
+        expert={"help": "teaches: RUN/best.pt or a weights file (default: the judge)"},
+        judge={
+            "default": "judge",
+            "help": "judges the held-out frames: bundled, a file or RUN/best.pt",
+        },
+        speech={
+            "action": "append",
+            "type": Path,
+            "default": [],
+            "help": "a recording; may be given several times",
+        },
+    )
+    args.root, args.sources = footage(args.videos, args.out)
+    args.videos = tuple(source.name for source in args.sources)
+    args.speech = tuple(str(path.resolve()) for path in args.speech)
+    return args
 
-        def evaluate(step: int) -> Evaluation:
-            return examined(average, kept, judge)
 
-        learnt, held = (sum(len(clip.faces) for clip in some) for some in (taught, kept))
-        about = (
-            f"{told}. {learnt} frames to learn from, {held} held out, {world.size} processes on "
-            f"{world.device}"
+@dataclass(frozen=True, eq=False)
+class Data(harness.Data):
+    """The clips and networks of a run.
+
+    Attributes:
+        person: the person in words.
+    """
+
+    person: str = ""
+
+
+Run = harness.Run[Settings, Data, Networks]
+
+
+def read(job: Job[Settings]) -> Data:
+    """Prepare the videos, and read the clips of the person and the experts."""
+    args, settings, world = job.args, job.settings, job.world
+    harness.check_divisible(settings.windows, "windows", world)
+    expert, judge = (
+        read_expert(name).to(world.device) for name in (args.expert or args.judge, args.judge)
+    )
+    shards = args.out / "shards"
+    if world.is_main:
+        model = started(args.start, args.out)
+        harness.check_framings(
+            model.config.framing,
+            {args.expert or args.judge: expert, args.judge: judge},
+            advice=f"name --expert and --judge that were trained on crops such as {args.start} "
+            "wants",
         )
-        parts = {"model": model, "average": average, "optimiser": optimiser}
-        parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        done = run_training(
-            learn,
-            loader,
-            plan=plan,
-            parts=parts,
-            evaluate=evaluate,
-            out=out,
-            world=world,
-            about=about,
+        prepare_videos(job, model, shards)
+    world.any(False)  # the others wait
+    clips, told = person(shards / "train", args.videos)
+    taught, held_out = parted(clips, settings.held, settings.gap)
+    seconds = float(sum(len(clip.faces) for clip in clips) / FPS)
+    long = [clip for clip in taught if len(clip.faces) >= settings.frames + 2 * settings.far]
+    if seconds < settings.least_seconds or not (long and held_out):
+        raise TrainingError(
+            f"{told}: too little to learn from and be judged on, wanted "
+            f"{settings.least_seconds:g} s on end; give more footage, and see "
+            f"{shards / 'report.html'} for what was left out"
         )
-        if done and world.is_main:
-            path = out / f"{out.resolve().name}.safetensors"
-            header = read_header(out / BEGAN / _START)
-            best = load_trained(out / "best.pt")
-            source = f"{header.source}; fine-tuned on one person by train/finetune.py"
-            save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)
-            best = best.to(world.device, memory_format=torch.channels_last).eval()
-            tell(
-                examined(start.eval(), kept, judge),
-                examined(best, kept, judge),
-                path,
-                independent=bool(args.expert),
-            )
-    if not done:
-        sys.exit(1)  # what waits for this run must not begin
+    # all, if one alone is not too short
+    return Data(taught, choose_clips(held_out, len(held_out)), judge, expert, person=told)
+
+
+def prepare_videos(job: Job[Settings], model: Generator, shards: Path) -> None:
+    """Write the shards of the videos, as a generator takes them, with progress."""
+    args = job.args
+    with Bar() as bar:
+        prepare(
+            args.root,
+            shards,
+            only=args.sources,
+            settings=preparing.Settings(
+                size=model.config.size,
+                framing="aligned" if model.config.framing.kind == "aligned" else "box",
+                least_confidence=job.settings.least_confidence,
+            ),
+            splitting=Splitting("likeness", val=0, test=0),
+            processes=min(len(args.sources), os.cpu_count() or 1),
+            on_progress=bar,
+        )
+
+
+def load_start(job: Job[Settings]) -> Generator:
+    """Load the generator that the run began with, in evaluation mode.
+
+    Batch norms keep their statistics in training: those of a minute, and of one person's light,
+    would be worse for all others.
+    """
+    return job.place(load_model(job.args.out / BEGAN / _START))
+
+
+def build(job: Job[Settings], data: Data) -> Networks:
+    """Build the generator and its critic."""
+    settings, model = job.settings, load_start(job)
+    optimizer = harness.adamw(settings.rate, (0.9, 0.99), settings.weight_decay)
+    schedule = constant(warmup=settings.warmup)
+    student = harness.make_student(job, model, optimizer, schedule=schedule)
+    critic = job.place(QualityDiscriminator(replace(PATCH_CRITIC, size=model.config.size)))
+    optimizer = harness.adamw(settings.critic_rate, (0.5, 0.99), 1e-3)
+    return Networks(student, {"critic": harness.make_opponent(job, critic, optimizer)})
+
+
+def load_batches(run: Run) -> Loader:
+    """Return the batches of the person's talking windows and dubs."""
+    return load_dubs(run, [*run.data.clips, *map(voice, map(Path, run.args.speech))])
+
+
+def step(run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Take one step of the generator, then one of the critic."""
+    settings, student, critic = run.settings, run.student, run.networks.opponents["critic"]
+    size, device, noise = student.average.config.size, run.world.device, run.noise(step)
+    sound, heard, talking = (batch[name].to(device) for name in ("sound", "heard", "talking"))
+    target, reference, sound = varied(batch, sound, size, noise)
+    flat = [
+        x.flatten(0, 1).contiguous(memory_format=torch.channels_last) for x in (target, reference)
+    ]
+    around = lips(size, device)
+    critic.model.requires_grad_(False)
+    with run.autocast():
+        made = student.wrapped(sound.flatten(0, 1), *flat).float().view_as(target)
+        sync = sync_term(run.data.expert, only_at(made, around), heard, noise)
+        photograph = perceptual_loss(critic.model(made.flatten(0, 1)))
+    off = deviation(made, target, talking, around)
+    terms = {"l1": off.abs().mean(), "slope": slopes(off), "sync": sync, "photograph": photograph}
+    weights = {name: getattr(settings, f"{name}_weight") for name in terms}
+    loss = sum((weights[name] * term for name, term in terms.items()), made.new_zeros(()))
+    norm = student.learn(loss, step)
+    both = target.flatten(0, 1), made.flatten(0, 1)
+    terms |= harness.train_critic(run, critic, *both, rate=settings.critic_rate)
+    return terms | {"loss": loss, "gradient": norm}
+
+
+def evaluate(run: Run, step: int) -> Evaluation:
+    """Evaluate the average with the person's own words and with foreign ones."""
+    return examined(run.student.average, run.data.held_out, run.data.judge)
+
+
+def describe(run: Run) -> str:
+    """Describe the run by the person and the numbers of frames."""
+    learnt, held = (
+        sum(len(clip.faces) for clip in clips) for clips in (run.data.clips, run.data.held_out)
+    )
+    return (
+        f"{run.data.person}. {learnt} frames to learn from, {held} held out, "
+        f"{harness.describe_processes(run.world)}"
+    )
+
+
+def finish(run: Run) -> None:
+    """Write the weights, and print what was gained."""
+    out, data = run.args.out, run.data
+    path = out / f"{out.resolve().name}.safetensors"
+    header = read_header(out / BEGAN / _START)
+    best = RECIPE.load_trained(out / "best.pt")
+    source = f"{header.source}; fine-tuned on one person by train/finetune.py"
+    save_model(best, path, licence=header.licence, source=source, dtype=torch.float16)
+    before, after = (
+        examined(model, data.held_out, data.judge)
+        for model in (load_start(run), run.place(best).eval())
+    )
+    tell(before, after, path, independent=bool(run.args.expert))
 
 
 def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool) -> None:
@@ -522,5 +524,20 @@ def tell(before: Evaluation, after: Evaluation, path: Path, *, independent: bool
     print_line(f"{path}: try it with lipsync dub VIDEO SPEECH OUT.mp4 --model {path}")
 
 
+RECIPE = harness.Recipe(
+    name="finetune",
+    settings=Settings,
+    network=lambda settings, out: Generator(read_header(out / BEGAN / _START).config),
+    parse=parse,
+    read=read,
+    build=build,
+    batches=load_batches,
+    step=step,
+    evaluate=evaluate,
+    describe=describe,
+    finish=finish,
+)
+main = partial(harness.run, RECIPE)
+
 if __name__ == "__main__":
-    run_command(main)
+    harness.run_command(main)

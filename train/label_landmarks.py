@@ -1,5 +1,4 @@
-"""Label the faces of videos and photos with MediaPipe's attention mesh: what the landmark network
-learns from.
+"""Label the faces of videos and photos with MediaPipe's attention mesh, for train/landmarks.py.
 
     python label_landmarks.py OUT FILE [FILE ...]
 
@@ -11,7 +10,7 @@ wheel; nothing is downloaded):
 
 Writes OUT/FOLDER_NAME.npz for each file: ``times`` (N,) seconds and ``points`` (N,478,2) px of the
 frame, float32, NaN where no face was found; the largest face counts. A file that is there already
-is not labelled again, so that a run which was interrupted goes on. Two runs may share OUT: each
+is not labeled again, so that an interrupted run continues. Two runs may share OUT: each
 file is written under another name and renamed.
 """
 
@@ -29,14 +28,15 @@ _PHOTOS = (".jpg", ".jpeg", ".png")
 
 
 def target(out: Path, source: Path) -> Path:
-    """Where the labels of ``source`` lie: its folder is part of the name, because clips of two
-    people may share theirs.
+    """Return the path of the labels of ``source``.
+
+    Its folder is part of the name, because clips of two people may have the same name.
     """
     return out / f"{source.parent.name}_{source.name}.npz"
 
 
 def label(source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The times (N,) in seconds and the points (N,478,2) in px of all frames of ``source``."""
+    """Return times (N,) in seconds and points (N,478,2) in px of all frames of ``source``."""
     still = source.suffix.lower() in _PHOTOS
     net = mp.solutions.face_mesh.FaceMesh(
         static_image_mode=still, max_num_faces=1, refine_landmarks=True

@@ -12,8 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import skimage.data
-import skimage.io
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -33,12 +31,13 @@ from lipsync_core.models.face_landmarks import EYES_AND_NOSE, FaceLandmarks, Fac
 from lipsync_core.models.weights import save_model
 from lipsync_core.training.checkpoints import Progress, resume, save_state
 from lipsync_core.training.optim import update_ema, warmup_cosine
+from train.empty_pictures import read_empty_pictures
 
 BATCH, PEAK_RATE, WEIGHT_DECAY, EMA, CHECKPOINT_STEPS = 64, 3e-3, 0.02, 0.998, 100
 NEGATIVES = 8  # of a batch: no face, or one that is far from the middle
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/landmarks.py on faces that MediaPipe's attention mesh labelled: US Congress "
+    "trained by train/landmarks.py on faces that MediaPipe's attention mesh labeled: US Congress "
     "portraits, GRID and "
     "other clips"
 )
@@ -48,34 +47,17 @@ PORTRAITS_SHARE = 0.45
 LIPS_WEIGHT, GAP_WEIGHT, SURE_WEIGHT = 2.0, 2.0, 0.05
 # (lower, upper) inner lip points whose distance is how far the mouth is open
 GAPS = ((23, 37), (24, 36), (25, 35), (26, 34), (27, 33))
-# pictures without faces (scikit-image's)
-EMPTY = (
-    *(
-        "brick.png",
-        "chelsea.png",
-        "cell.png",
-        "chessboard_RGB.png",
-        "clock_motion.png",
-        "color.png",
-        "grass.png",
-    ),
-    *(
-        "gravel.png",
-        "horse.png",
-        "ihc.png",
-        "microaneurysms.png",
-        "moon.png",
-        "retina.jpg",
-        "text.png",
-        "coffee.png",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """Crops (K,3,S,S) uint8, their ``points`` (K,102,2), how likely each is drawn (K,), and
-    pictures without faces.
+    """Faces and other pictures to draw batches from.
+
+    Attributes:
+        crops: (K,3,S,S) uint8 faces.
+        points: (K,102,2) their points in crop px.
+        weights: (K,) how likely each is drawn.
+        empty: pictures without faces, (3,H,W) uint8 each.
     """
 
     crops: Tensor
@@ -85,6 +67,7 @@ class Pool:
 
 
 def load_pool(path: Path) -> Pool:
+    """Load the faces that prepare_landmarks.py packed, and pictures without faces."""
     data = load_file(path)
     with safe_open(path, "pt") as file:
         people = file.metadata()["people"].split(",")
@@ -95,29 +78,27 @@ def load_pool(path: Path) -> Pool:
         shares[at] = 0
         shares = shares / shares.sum() * (1 - PORTRAITS_SHARE)
         shares[at] = PORTRAITS_SHARE
-    return Pool(data["crops"], data["points"], (shares / counts)[data["owners"]], empty_pictures())
-
-
-def empty_pictures() -> list[Tensor]:
-    folder = Path(skimage.data.__file__).parent
-    pictures = []
-    for name in EMPTY:
-        if not (folder / name).exists():
-            continue
-        pixels = torch.from_numpy(skimage.io.imread(folder / name))
-        pixels = pixels[..., None].expand(*pixels.shape, 3) if pixels.ndim == 2 else pixels[..., :3]
-        pixels = pixels * 255 if pixels.dtype == torch.bool else pixels
-        pictures.append(pixels.permute(2, 0, 1)[:, :512, :512].to(torch.uint8).contiguous())
-    return pictures
+    empty = read_empty_pictures(most_px=512, leave_out={"chessboard_GRAY.png", "logo.png"})
+    return Pool(data["crops"], data["points"], (shares / counts)[data["owners"]], empty)
 
 
 def uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """Draw ``count`` numbers in [low, high)."""
     return low + (high - low) * torch.rand(count, generator=rng)
 
 
 def crop_maps(points: Tensor, size: int, rng: torch.Generator) -> Tensor:
-    """(N,2,3) from crops of ``size`` px to the kept ones: where a detector would place them, which
-    errs, then turned, scaled and shifted: one in five by up to 60 degrees.
+    """Draw the places of crops: where a detector would put them, turned, scaled and shifted.
+
+    The detector errs, and one crop in five is turned by up to 60 degrees.
+
+    Args:
+        points: (N,102,2) in px of the kept crops.
+        size: side of the result in pixels.
+        rng: the generator.
+
+    Returns:
+        (N,2,3) maps from crops of ``size`` px to the kept ones.
     """
     count = len(points)
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
@@ -141,15 +122,15 @@ def crop_maps(points: Tensor, size: int, rng: torch.Generator) -> Tensor:
 
 
 def degrade(crops: Tensor, rng: torch.Generator) -> Tensor:
-    """(N,3,S,S) in [0,1] as other cameras, lights and files have them."""
+    """Return crops (N,3,S,S) in [0,1] as other cameras, lights and files would have them."""
     count, _, size, _ = crops.shape
 
     def each(low: float, high: float) -> Tensor:
         return uniform(count, low, high, rng)[:, None, None, None]
 
-    grey = crops.mean(1, keepdim=True)
+    gray = crops.mean(1, keepdim=True)
     saturation = torch.where(each(0, 1) < 0.12, torch.zeros(()), each(0.4, 1.5))
-    crops = (grey + (crops - grey) * saturation).clamp(1e-3, 1) ** each(-0.6, 0.6).exp()
+    crops = (gray + (crops - gray) * saturation).clamp(1e-3, 1) ** each(-0.6, 0.6).exp()
     gains = 1 + 0.1 * torch.randn(count, 3, 1, 1, generator=rng)
     crops = torch.addcmul(each(-0.1, 0.1), crops, gains * each(0.6, 1.4))
     ramp = torch.linspace(-1, 1, size)  # light from one side
@@ -183,14 +164,23 @@ def degrade(crops: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
-    """Put things before some faces, in place: (N,) whether the lips can still be seen."""
+    """Put things in front of some faces, in place.
+
+    Args:
+        crops: (N,3,S,S) in [0,1], changed in place.
+        points: (N,102,2) in crop px.
+        rng: the generator.
+
+    Returns:
+        (N,) 1 where the lips can still be seen.
+    """
     count, _, size, _ = crops.shape
     seen = torch.ones(count)
     axis = torch.arange(size) + 0.5
     for i in range(count):
         if float(torch.rand((), generator=rng)) > 0.25:
             continue
-        centre = torch.rand(2, generator=rng) * size
+        center = torch.rand(2, generator=rng) * size
         radius, length = (
             float(uniform(1, 0.05, 0.2, rng)) * size,
             float(uniform(1, 0.0, 0.6, rng)) * size,
@@ -198,7 +188,7 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
         angle = float(uniform(1, 0, math.tau, rng))
         along = torch.tensor([math.cos(angle), math.sin(angle)])
         # a rod with round ends
-        offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - centre
+        offset = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1) - center
         share = (offset @ along).clamp(0, length)
         inside = (offset - share[..., None] * along).norm(dim=-1) < radius
         other = crops[int(torch.randint(count, (), generator=rng))].roll(
@@ -213,8 +203,16 @@ def cover(crops: Tensor, points: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def without_faces(pool: Pool, count: int, size: int, rng: torch.Generator) -> Tensor:
-    """(count,3,S,S) in [0,1]: pictures of other things, and the corners of crops, where a face is
-    cut.
+    """Draw pictures of other things, and corners of crops in which a face is cut.
+
+    Args:
+        pool: the pictures.
+        count: number of pictures.
+        size: side of the result in pixels.
+        rng: the generator.
+
+    Returns:
+        (count,3,size,size) in [0,1].
     """
     out = torch.zeros(count, 3, size, size)
     for i in range(count):
@@ -236,8 +234,17 @@ def without_faces(pool: Pool, count: int, size: int, rng: torch.Generator) -> Te
 
 
 def draw(pool: Pool, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch: crops (N,3,S,S), points (N,102,2) in crop px, and (N,) 1 where there is a face whose
-    lips can be seen.
+    """Draw a batch.
+
+    Args:
+        pool: the pictures.
+        count: number of crops N.
+        size: side of the crops in pixels.
+        rng: the generator.
+
+    Returns:
+        Crops (N,3,size,size), points (N,102,2) in crop px, and (N,) 1 where there is a face whose
+        lips can be seen.
     """
     chosen = torch.multinomial(pool.weights, count - NEGATIVES, replacement=True, generator=rng)
     points, kept = pool.points[chosen], pool.crops[chosen].float() / 255
@@ -260,9 +267,19 @@ def draw(pool: Pool, count: int, size: int, rng: torch.Generator) -> tuple[Tenso
 
 
 def losses(found: Tensor, logits: Tensor, points: Tensor, seen: Tensor) -> dict[str, Tensor]:
-    """Of points (N,102,2), distances in parts of the distance of the eyes, where ``seen`` (N,).
+    """Return the losses of points and of certainty.
 
-    Of mouths, how far open.
+    Covered lips are guessed from the rest of the face, and count less.
+
+    Args:
+        found: (N,102,2) points.
+        logits: (N,) of the certainty that the lips can be seen.
+        points: (N,102,2) true points, 0 where there is no face.
+        seen: (N,) 1 where the lips can be seen.
+
+    Returns:
+        ``distance`` of the points in distances of the eyes, ``gap`` between upper and lower lip,
+        and ``sure``, () each.
     """
     # covered lips are guessed by the rest of the face; other pictures have none
     real = points.abs().sum((1, 2)) > 0
@@ -311,9 +328,9 @@ def main(argv: list[str] | None = None) -> None:
     pool, config = load_pool(args.faces), FaceLandmarksConfig()
     model = FaceLandmarks(config).to(memory_format=torch.channels_last).train()
     average = FaceLandmarks(config)
-    optimiser = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, warmup_cosine(args.steps))
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    optimizer = torch.optim.AdamW(model.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(args.steps))
+    parts = {"model": model, "average": average, "optimiser": optimizer, "schedule": schedule}
     first = resume(args.out / "checkpoint.pt", parts).step
     if first == 0:
         with torch.no_grad():  # begin from the mean face
@@ -330,10 +347,10 @@ def main(argv: list[str] | None = None) -> None:
         crops, points, seen = draw(pool, BATCH, config.size, rng)
         drawn = time.monotonic()
         terms = losses(*model(crops.contiguous(memory_format=torch.channels_last)), points, seen)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         update_ema(average, model, step, decay=EMA)
         if step % 20 == 0:
@@ -364,9 +381,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def mean_face(pool: Pool, size: int) -> list[float]:
-    """What the network begins to say: the mean of faces in crops of ``size`` px, as its last layer
-    counts.
-    """
+    """Return the mean of faces in crops of ``size`` px, in units of the network's last layer."""
     points = pool.points[:: max(1, len(pool.points) // 500)]
     anchors = torch.cat([points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop]], 1)
     maps = fit_similarity(anchors, (torch.tensor(EYES_AND_NOSE) * size).expand_as(anchors))

@@ -1,11 +1,10 @@
-"""Put a trained SpeechLips and FaceLandmarks together into one model that moves lips, and give its
-shapes a speaker's spread.
+"""Join a trained SpeechLips and FaceLandmarks into one model that moves lips.
 
     python -m train.lip_warp SPEECH.safetensors LANDMARKS.safetensors DATA LABELS OUT.safetensors
 
-A regression says less than lips do: it keeps to the mean where it is unsure. Per column the
-quantiles of what it says of its training clips are therefore brought to those of the true shapes,
-every person counting alike.
+A regression moves less than real lips: it keeps to the mean where it is unsure. Per column the
+quantiles of its predictions for the training clips are therefore mapped to those of the true
+shapes, with equal weight for every person.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from lipsync_core.models.face_landmarks import FaceLandmarks
 from lipsync_core.models.lip_warp import KNOTS, LipWarp, LipWarpConfig
 from lipsync_core.models.speech_lips import SHAPE, SpeechLips
 from lipsync_core.models.weights import load_model, save_model
-from train.speech_lips import TEACHING, Talk, normalise, predict, read_talks
+from train.speech_lips import TEACHING, Talk, normalize, predict, read_talks
 
 LICENCE = "Apache-2.0"
 SOURCE = (
@@ -29,8 +28,14 @@ _DRAWN = 2000  # frames of each person
 
 
 def curves(net: SpeechLips, talks: list[Talk]) -> tuple[Tensor, Tensor]:
-    """(3,KNOTS) quantiles of what the network says, and of the shapes that lips had, in standard
-    deviations.
+    """Return the quantiles of predicted shapes and of true ones.
+
+    Args:
+        net: the network.
+        talks: the training clips.
+
+    Returns:
+        (3,KNOTS) each, in standard deviations.
     """
     said, true = [], []
     for person in sorted({talk.person for talk in talks}):
@@ -48,7 +53,7 @@ def curves(net: SpeechLips, talks: list[Talk]) -> tuple[Tensor, Tensor]:
 
 
 def rising(knots: Tensor) -> Tensor:
-    """(3,KNOTS) knots that are at least a little apart."""
+    """Return knots (3,KNOTS) that are at least a little apart."""
     step = 1e-3 * torch.arange(KNOTS)
     return knots.cummax(1).values + step
 
@@ -76,7 +81,7 @@ def main() -> None:
     model.speech.load_state_dict(speech.state_dict())
     model.landmarks.load_state_dict(landmarks.state_dict())
     talks = read_talks(args.data, args.labels, TEACHING, speech.config)
-    normalise(talks)
+    normalize(talks)
     heard, shown = curves(speech, talks)
     people = sorted({talk.person for talk in talks})
     every = [

@@ -1,21 +1,18 @@
-"""Train the generator that ships as `mini-2`: redraw the lower half of a face from sound, taught by
-a frozen expert.
+"""Train the generator that ships as `mini-2`: it redraws the lower half of a face from sound.
 
-    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt torchrun
-    --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT --teacher
-    runs/teacher/best.pt
+    python -m train.mini train/configs/mini.toml SHARDS OUT --teacher runs/teacher/best.pt
+    torchrun --nproc-per-node 4 -m train.mini train/configs/mini.toml SHARDS OUT
+        --teacher runs/teacher/best.pt
 
-Each step sees two kinds of clips: talking ones (rebuild the frames: L1, slopes, sync) and foreign
-ones, other footage or photographs with another person's sound (no truth: sync, and L1 that is weak
-at the mouth). The same command goes on where a run was stopped.
+The teacher is a frozen expert. Each step sees two kinds of clips: talking ones (rebuild the frames:
+L1, slopes, sync) and foreign ones, other footage or photographs with another person's sound (no
+truth: sync, and L1 that is weak at the mouth). The same command continues a run that was stopped.
 """
 
-import copy
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,37 +27,25 @@ from lipsync_core.models.precision import Precision
 from lipsync_core.models.quality_discriminator import PATCH_CRITIC, QualityDiscriminator
 from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.models.wav2lip import MINI, Generator, init_as_copy, warp_reference
-from lipsync_core.models.weights import load_talking_face
 from lipsync_core.training.augment import (
     degrade,
     disguise,
     disturb,
     elsewhere,
     grimace,
-    recolour,
+    recolor,
     warp_grid,
 )
-from lipsync_core.training.checkpoints import load_state
 from lipsync_core.training.clips import Clip, speaker_weights
-from lipsync_core.training.distributed import World, join_processes
-from lipsync_core.training.loop import Draws, Plan, generator, seed_step
+from lipsync_core.training.distributed import World
+from lipsync_core.training.loop import Draws, Plan, generator
 from lipsync_core.training.losses import mouth, perceptual_loss, shift_loss, slopes
-from lipsync_core.training.optim import step_optimizer, update_ema, warmup_cosine
-from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.optim import warmup_cosine
 from lipsync_core.training.sync_eval import resize_faces
-from lipsync_core.training.validation import choose_clips, score_generator
+from train import harness
+from train.eval_dubs import begin_mini
 from train.expert_weights import read_expert
-from train.harness import (
-    choose_precision,
-    init_audio_encoder_from_expert,
-    keep_arguments,
-    make_parser,
-    print_line,
-    read_clips,
-    run_command,
-    run_training,
-    train_critic,
-)
+from train.harness import JUDGE, START, Job, Networks
 
 SIZE = MINI.size
 _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
@@ -68,7 +53,7 @@ _HEARD = 2000  # clips of which is kept what the teacher heard: some 200 kB each
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Of the terms that ``losses`` returns."""
+    """Weights of the terms that ``losses`` returns."""
 
     l1: float = 30.0
     slopes: float = 15.0
@@ -84,13 +69,27 @@ class Weights:
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``frames`` frames of each of ``talking`` and
-    ``foreign`` clips; every other foreign one is a photograph, where there are any. The teacher
-    judges all its windows among the frames, together. A reference begins at least ``far`` frames
-    away, and ``moved_heads`` of them are turned and shifted a little beside, so that the flow
-    learns to bring them into place; shifts of less than ``apart`` frames are no rivals.
-    ``critic_...``: of the patch critic, whose rate is constant. ``decay``: of the moving average
-    that is judged and exported.
+    Attributes:
+        talking: talking clips of a batch, over all processes.
+        foreign: foreign clips of a batch; every other one is a photograph if there are any.
+        frames: frames of each clip; the teacher judges all its windows among them together.
+        far: least distance of the beginnings of a clip and its reference, in frames.
+        apart: shifts of fewer frames are no rivals.
+        moved_heads: share of the references that are turned and shifted a little, so that the flow
+            learns to bring them into place.
+        weights: weights of the losses.
+        rate: learning rate.
+        betas: of AdamW.
+        weight_decay: of AdamW.
+        warmup: steps in which the rate rises.
+        clip_norm: largest norm of the gradient.
+        critic_rate: constant learning rate of the patch critic.
+        critic_betas: of its AdamW.
+        critic_weight_decay: of its AdamW.
+        decay: of the moving average that is evaluated and exported.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     talking: int = 4
@@ -121,14 +120,6 @@ class Settings:
             raise ValueError(f"apart is {self.apart}; wanted 1 to {SEARCH}, or no shift is wrong")
 
 
-def load_trained(state: Path) -> Generator:
-    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    load_settings(state.parent, Settings)
-    model = Generator(MINI)
-    load_state(state, {"average": model})
-    return model
-
-
 class Sample(NamedTuple):
     """A clip as it lies on disk."""
 
@@ -151,16 +142,15 @@ class Batch(NamedTuple):
     talking: int  # so many of the clips show their own sound
 
 
-class Pupil(nn.Module):
-    """A generator as far as the planes that it draws: one forward pass, all that gradients are
-    averaged over.
-    """
+class Planes(nn.Module):
+    """A generator up to the planes that it draws, for gradients that are means over processes."""
 
     def __init__(self, model: Generator) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, mels: Tensor, target: Tensor, reference: Tensor) -> Tensor:
+        """Return the planes (N,6,S/2,S)."""
         return self.model.draw(mels, self.model.encode(target, reference))
 
 
@@ -186,6 +176,7 @@ class Footage:
     settings: Settings
 
     def talking(self, rng: np.random.Generator) -> Sample:
+        """Draw a clip with its own sound and a reference elsewhere in it."""
         frames, far = self.settings.frames, self.settings.far
         i, begin = self._stretch(rng)
         starts = range(len(self.clips[i].faces) - frames + 1)
@@ -194,7 +185,10 @@ class Footage:
         return Sample(*faces, *self._sound(i, begin), False)
 
     def foreign(self, rng: np.random.Generator, *, photograph: bool) -> Sample:
-        """Sound of a clip and faces of any other; as in use, each frame is its own reference."""
+        """Draw the sound of a clip and the faces of any other.
+
+        As in use, each frame is its own reference.
+        """
         sound = self._sound(*self._stretch(rng))
         if photograph and self.photographs is not None:
             picture = np.array(self.photographs[rng.integers(len(self.photographs))])
@@ -220,8 +214,15 @@ class Footage:
 
 @torch.no_grad()
 def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
-    """Audio embeddings of a frozen teacher at each frame of a clip and SEARCH before and after:
-    (N+2*SEARCH,D), on the CPU. The sound is not augmented, so once is enough.
+    """Embed the sound of a clip with a frozen teacher; it is not augmented, so once is enough.
+
+    Args:
+        teacher: the teacher.
+        clip: the clip of N frames.
+        bfloat16: whether it computes in bfloat16.
+
+    Returns:
+        (N+2*SEARCH,D) embeddings at each frame and SEARCH frames before and after, on the CPU.
     """
     at = next(teacher.parameters()).device
     sound = clip.windows(teacher.config.features, -SEARCH, len(clip.faces) + 2 * SEARCH)
@@ -230,9 +231,9 @@ def hearing(teacher: SyncExpert, clip: Clip, *, bfloat16: bool) -> Tensor:
 
 
 def draw(footage: Footage, step: int, world: World) -> Batch:
-    """This rank's part of the batch of ``step``, augmented, on its device.
+    """Return this process's part of the batch of a step, augmented, on its device.
 
-    Clip i of a step is the same one however many ranks there are.
+    Clip i of a step is the same one for any number of processes.
     """
     settings, seed = footage.settings, footage.settings.plan.seed
 
@@ -255,8 +256,16 @@ def draw(footage: Footage, step: int, world: World) -> Batch:
 def augmented(
     samples: Sequence[Sample], talking: int, rng: torch.Generator, *, moved_heads: float = 0.0
 ) -> Batch:
-    """The batch of samples of which the first ``talking`` show their own sound, on the device of
-    ``rng``; so many of these, ``moved_heads``, hold the head otherwise in the reference.
+    """Augment samples.
+
+    Args:
+        samples: the samples, talking ones first.
+        talking: number of those that show their own sound.
+        rng: the generator, on the device of the result.
+        moved_heads: share of the talking ones whose reference holds the head differently.
+
+    Returns:
+        The batch.
     """
     *rows, photograph = zip(*samples, strict=True)
     target, reference, mels, heard = (torch.stack(row).to(rng.device) for row in rows)
@@ -271,7 +280,7 @@ def augmented(
     at = torch.cat([at, other], 1).flatten(0, 1)
     faces = torch.cat([target, reference], 1).flatten(0, 1).float().mul_(1 / 255)
     faces = nn.functional.grid_sample(faces, at, padding_mode="border", align_corners=False)
-    faces = recolour(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
+    faces = recolor(faces.view(k, 2 * f, 3, SIZE, SIZE), rng)
     faces[talking:, :f] = degrade(faces[talking:, :f], rng)  # not where the truth is learnt from
     faces[talking:, f:] = faces[talking:, :f]
     flat = (
@@ -284,8 +293,16 @@ def augmented(
 
 
 def judged_in_sync(teacher: SyncExpert, faces: Tensor, heard: Tensor, *, apart: int) -> Tensor:
-    """(K,) how well the teacher finds the shift of faces (K,F,3,S,S) against what it heard, by all
-    of their windows.
+    """Return how badly the teacher finds the shift of faces against their sound.
+
+    Args:
+        teacher: the teacher.
+        faces: (K,F,3,S,S).
+        heard: (K,F-window+1+2*SEARCH,D) embeddings of the sound.
+        apart: shifts of fewer frames are no rivals.
+
+    Returns:
+        (K,) losses.
     """
     k, f = faces.shape[:2]
     count = f - teacher.config.window + 1
@@ -304,11 +321,21 @@ def losses(
     *,
     apart: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The terms of planes (K*F,6,48,96), () each, and the faces (K*F,3,96,96) that they make.
+    """Return the losses of generated planes, and the faces that they make.
 
-    Of talking clips ``l1`` and ``slopes`` of the lower half's error, and ``sync``; of foreign ones
-    the same, where at the mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the
-    slopes of the flow, and ``photograph``, what the critic says.
+    Args:
+        planes: (K*F,6,48,96).
+        batch: the batch that they belong to.
+        teacher: the frozen expert.
+        critic: the patch critic.
+        rng: of the disturbances that the teacher sees.
+        apart: shifts of fewer frames are no rivals.
+
+    Returns:
+        The terms, () each, and the faces (K*F,3,96,96). The terms are, of talking clips, ``l1`` and
+        ``slopes`` of the lower half's error, and ``sync``; of foreign ones the same, where at the
+        mouth L1 counts a tenth and slopes three tenths; of all ``bend``, the slopes of the flow,
+        and ``photograph``, the critic's verdict.
     """
     target, reference, t = batch.target, batch.reference, batch.talking
     k = len(batch.heard)
@@ -317,8 +344,8 @@ def losses(
     # that no augmentation rules out. The flow may follow it anywhere.
     at = mouth(SIZE, device=planes.device)
     paint, flow, share = planes.split([3, 2, 1], 1)
-    colour, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
-    pulled = warp_reference(torch.cat([colour, flow, mask], 1), target, reference).unflatten(
+    color, mask = (x * at + x.detach() * (1 - at) for x in (paint, share))
+    pulled = warp_reference(torch.cat([color, flow, mask], 1), target, reference).unflatten(
         0, (k, -1)
     )
     sync = judged_in_sync(teacher, disturb(pulled, rng), batch.heard, apart=apart)
@@ -337,7 +364,18 @@ def losses(
 
 
 def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
-    """(N,side,side,3) as train.prepare writes them, left on disk. TrainingError for others."""
+    """Read the photographs that train.prepare wrote; they stay on disk.
+
+    Args:
+        path: the file.
+        side: side that they must have in pixels.
+
+    Returns:
+        (N,side,side,3) uint8.
+
+    Raises:
+        TrainingError: they are of another size or type.
+    """
     found = np.load(path, mmap_mode="r")
     if found.dtype != np.uint8 or found.shape[1:] != (side, side, 3):
         raise TrainingError(
@@ -348,138 +386,112 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
     return found
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    options = make_parser(__doc__)
-    options.add_argument(
-        "--teacher",
-        required=True,
-        help="an expert: a run's checkpoint (RUN/best.pt) or a weights file",
+@dataclass(frozen=True, eq=False)
+class Data(harness.Data):
+    """The clips, networks and photographs of a run.
+
+    Attributes:
+        photographs: (N,C,C,3) uint8, None without any.
+    """
+
+    photographs: npt.NDArray[np.uint8] | None = None
+
+
+Run = harness.Run[Settings, Data, Networks]
+
+
+def read(job: Job[Settings]) -> Data:
+    """Read the clips, the photographs, the teacher and the judge."""
+    args, settings, world = job.args, job.settings, job.world
+    for count, what in ((settings.talking, "talking"), (settings.foreign, "foreign")):
+        harness.check_divisible(count, f"{what} clips", world)
+    clips, held_out = harness.read_clips(job, SIZE, least=2 * (settings.far + settings.frames))
+    portraits, photographs = args.portraits or Path(args.shards) / "portraits.npy", None
+    if args.portraits or portraits.exists():
+        photographs = read_photographs(portraits, side=clips[0].faces.shape[1])
+    teacher, judge = (read_expert(name).to(world.device) for name in (args.teacher, args.judge))
+    if teacher.config.window > settings.frames or teacher.config.framing.kind != MINI.framing.kind:
+        raise TrainingError(
+            f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} "
+            f"crops; wanted at most {settings.frames} {MINI.framing.kind} ones: raise frames, or "
+            "name another teacher"
+        )
+    return Data(clips, held_out, judge, teacher=teacher, photographs=photographs)
+
+
+def build(job: Job[Settings], data: Data) -> Networks:
+    """Build the generator and its critic."""
+    settings = job.settings
+    model = init_as_copy(Generator(MINI))
+    begin_mini(job, model, data.teacher, job.args.teacher)
+    optimizer = harness.adamw(settings.rate, settings.betas, settings.weight_decay)
+    schedule = warmup_cosine(settings.plan.steps, warmup=settings.warmup)
+    student = harness.make_student(
+        job, job.place(model), optimizer, schedule=schedule, forward=Planes(model)
     )
-    options.add_argument(
-        "--portraits", type=Path, help="photographs, SHARDS/portraits.npy where there are any"
+    critic = job.place(QualityDiscriminator(PATCH_CRITIC))
+    optimizer = harness.adamw(
+        settings.critic_rate, settings.critic_betas, settings.critic_weight_decay
     )
-    options.add_argument(
-        "--start",
-        help="a weights file or a bundled or pulled name, whose weights training begins with",
-    )
-    args = options.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    settings = read_settings(args.run, Settings)
-    plan = settings.plan
-    with join_processes(args.device) as world:
-        if world.is_main:
-            save_settings(args.out, settings, recipe="mini")
-            keep_arguments(args)
-        if settings.talking % world.size or settings.foreign % world.size:
-            raise TrainingError(
-                f"{settings.talking} talking and {settings.foreign} foreign clips a step for "
-                f"{world.size} processes; wanted "
-                "multiples of their number"
-            )
-        clips, strangers = read_clips(
-            args.shards, MINI.framing.kind, SIZE, least=2 * (settings.far + settings.frames)
-        )
-        strangers = choose_clips(strangers, settings.judged_clips)
-        portraits = args.portraits or Path(args.shards) / "portraits.npy"
-        photographs = None
-        if args.portraits or portraits.exists():
-            photographs = read_photographs(portraits, side=clips[0].faces.shape[1])
-        teacher, judge = (read_expert(name).to(world.device) for name in (args.teacher, args.judge))
-        if (
-            teacher.config.window > settings.frames
-            or teacher.config.framing.kind != MINI.framing.kind
-        ):
-            raise TrainingError(
-                f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} "
-                "crops; wanted at most "
-                f"{settings.frames} {MINI.framing.kind} ones: raise frames, or name another teacher"
-            )
+    return Networks(student, {"critic": harness.make_opponent(job, critic, optimizer)})
 
-        seed_step(plan.seed)
-        model = init_as_copy(Generator(MINI))
-        if args.start:
-            start = load_talking_face(args.start)
-            if start.config != MINI:
-                raise TrainingError(
-                    f"{args.start} is no generator of the shape of `mini-2`; start from one that is"
-                )
-            model.load_state_dict(start.state_dict())
-        elif not init_audio_encoder_from_expert(teacher, model) and world.is_main:
-            print_line(
-                f"the audio encoder of {args.teacher} is of another shape: mini's begins at random"
-            )
-        model.to(world.device, memory_format=torch.channels_last)
-        average = copy.deepcopy(model).eval()
-        critic = QualityDiscriminator(PATCH_CRITIC).to(
-            world.device, memory_format=torch.channels_last
-        )
-        optimiser = torch.optim.AdamW(
-            model.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
-        )
-        critic_optimiser = torch.optim.AdamW(
-            critic.parameters(),
-            settings.critic_rate,
-            settings.critic_betas,
-            weight_decay=settings.critic_weight_decay,
-        )
-        parts = {"model": model, "average": average, "optimiser": optimiser}
-        parts |= {"critic": critic, "critic_optimiser": critic_optimiser}
-        together, discriminate = world.wrap(Pupil(model)), world.wrap(critic)
-        factor = warmup_cosine(plan.steps, warmup=settings.warmup)
-        weights = dataclasses.asdict(settings.weights)
-        bfloat16 = choose_precision(settings.precision, world)
-        audio_embedding = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=bfloat16))
-        footage = Footage(
-            clips,
-            speaker_weights(clips),
-            audio_embedding,
-            teacher.config.window,
-            photographs,
-            settings,
-        )
 
-        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            # other than the batch's own
-            noise = generator(plan.seed, step, world.rank, 1, device=world.device)
-            together.train()
-            critic.requires_grad_(False)
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                planes = together(batch.mels, batch.target, batch.reference)
-                terms, made = losses(planes, batch, teacher, critic, noise, apart=settings.apart)
-            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            norm = step_optimizer(
-                loss, optimiser, rate=settings.rate * factor(step), clip_norm=settings.clip_norm
-            )
-            update_ema(average, model, step, decay=settings.decay)
-            terms |= train_critic(
-                critic,
-                discriminate,
-                batch.target,
-                made,
-                critic_optimiser,
-                rate=settings.critic_rate,
-                bfloat16=bfloat16,
-            )
-            return terms | {"loss": loss, "gradient": norm}
+def load_batches(run: Run) -> Draws[Batch]:
+    """Return the batches of talking and foreign clips; the teacher embeds each sound once."""
+    clips, teacher, photographs = run.data.clips, run.data.teacher, run.data.photographs
+    embed = lru_cache(_HEARD)(lambda i: hearing(teacher, clips[i], bfloat16=run.bfloat16))
+    weights, window = speaker_weights(clips), teacher.config.window
+    footage = Footage(clips, weights, embed, window, photographs, run.settings)
+    return Draws(lambda step: draw(footage, step, run.world))
 
-        seen = "no photographs" if photographs is None else f"{len(photographs)} photographs"
-        done = run_training(
-            learn,
-            Draws(lambda step: draw(footage, step, world)),
-            plan=plan,
-            parts=parts,
-            evaluate=lambda step: score_generator(average, strangers, judge),
-            out=args.out,
-            world=world,
-            about=(
-                f"{len(clips)} clips, {seen}, {len(strangers)} held out, {world.size} processes on "
-                f"{world.device}"
-            ),
+
+def step(run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Take one step of the generator, then one of the critic."""
+    settings, student, critic = run.settings, run.student, run.networks.opponents["critic"]
+    weights = dataclasses.asdict(settings.weights)
+    noise = run.noise(step, 1)  # other than the batch's own
+    student.wrapped.train()
+    critic.model.requires_grad_(False)
+    with run.autocast():
+        planes = student.wrapped(batch.mels, batch.target, batch.reference)
+        terms, made = losses(
+            planes, batch, run.data.teacher, critic.model, noise, apart=settings.apart
         )
-    if not done:
-        sys.exit(1)  # what waits for this run must not begin
+    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    norm = student.learn(loss, step)
+    terms |= harness.train_critic(run, critic, batch.target, made, rate=settings.critic_rate)
+    return terms | {"loss": loss, "gradient": norm}
 
+
+def describe(run: Run) -> str:
+    """Describe the run by its clips and photographs."""
+    photographs = run.data.photographs
+    count = "no" if photographs is None else len(photographs)
+    return harness.describe(run, f"{count} photographs")
+
+
+RECIPE = harness.Recipe(
+    name="mini",
+    settings=Settings,
+    network=lambda settings, out: Generator(MINI),
+    parse=partial(
+        harness.parse_arguments,
+        __doc__,
+        judge=JUDGE,
+        teacher={
+            "required": True,
+            "help": "an expert: a run's checkpoint (RUN/best.pt) or a weights file",
+        },
+        portraits={"type": Path, "help": "photographs, SHARDS/portraits.npy where there are any"},
+        start=START,
+    ),
+    read=read,
+    build=build,
+    batches=load_batches,
+    step=step,
+    describe=describe,
+)
+main = partial(harness.run, RECIPE)
 
 if __name__ == "__main__":
-    run_command(main)
+    harness.run_command(main)

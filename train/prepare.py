@@ -76,6 +76,7 @@ def prepare_portraits(folder: Path, out: Path, settings: Settings) -> None:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     usual, splitting = Settings(), Splitting()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,11 +1,11 @@
-"""Label pictures with YuNet and pack them for train/detector.py: images, boxes and points in one
-safetensors file.
+"""Label pictures with YuNet and pack them for train/detector.py.
 
     python -m train.prepare_detection DATA face_detection_yunet_2023mar.onnx runs/faces.safetensors
 
-Sources are the folders of DATA that may teach (`portraits`, `train/*`). YuNet looks at three sizes
-of each picture and at their mirror images, and the answers are averaged, because one look scatters.
-A picture with a face that YuNet is unsure about is left out: it would teach either way.
+One safetensors file holds images, boxes and points. Sources are the folders of DATA that may teach
+(`portraits`, `train/*`). YuNet looks at three sizes of each picture and at their mirror images, and
+the answers are averaged, because one look scatters. A picture with a face that YuNet is unsure
+about is left out: it would teach either way.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from lipsync_core.image.boxes import box_iou
+
 SURE, UNSURE = 0.7, 0.3
 FLIPPED_POINTS = [1, 0, 2, 4, 3]
 # folder -> pictures per clip (or still): few from the long series of one person, many from the few
@@ -28,12 +30,22 @@ STRIDE_OF_FILES = {"train/grid_s1": 4}
 
 
 def yunet_net(weights: Path) -> cv2.FaceDetectorYN:
-    """YuNet that also reports the faces that it is unsure about."""
+    """Load YuNet, with faces that it is unsure about."""
     return cv2.FaceDetectorYN.create(str(weights), "", (320, 320), UNSURE, 0.3, 50)
 
 
 def yunet_rows(net: cv2.FaceDetectorYN, image: np.ndarray, scale: float, flip: bool) -> np.ndarray:
-    """YuNet at one size: (F,15) xyxy box, five points, score in pixels of `image` (H,W,3 BGR)."""
+    """Run YuNet on an image at one scale.
+
+    Args:
+        net: YuNet.
+        image: BGR (H,W,3).
+        scale: the scale.
+        flip: whether it sees the mirror image.
+
+    Returns:
+        (F,15) xyxy box, five points and score, in px of ``image``.
+    """
     height, width = image.shape[:2]
     small = (
         cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -55,20 +67,11 @@ def yunet_rows(net: cv2.FaceDetectorYN, image: np.ndarray, scale: float, flip: b
     return np.concatenate([box, points.reshape(-1, 10), found[:, 14:]], 1).astype(np.float32)
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(F,G) intersection over union of xyxy boxes (F,4) and (G,4)."""
-    low, high = (
-        np.maximum(a[:, None, :2], b[None, :, :2]),
-        np.minimum(a[:, None, 2:4], b[None, :, 2:4]),
-    )
-    common = np.clip(high - low, 0, None).prod(-1)
-    area = [(x[:, 2:4] - x[:, :2]).prod(-1) for x in (a, b)]
-    return common / (area[0][:, None] + area[1][None] - common)
-
-
 def label(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray | None:
-    """Averaged YuNet faces (F,14) of a picture, or None when there is none or one that YuNet is
-    unsure about.
+    """Label the faces of a picture.
+
+    Returns:
+        (F,14) averaged boxes and points, None without a face or with one that YuNet is unsure of.
     """
     fit = min(1.0, 1280 / max(image.shape[:2]))
     looks = [
@@ -77,7 +80,7 @@ def label(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray | None:
     first, every = looks[0], np.concatenate(looks)
     if not len(first) or first[:, 14].min() < SURE:
         return None
-    overlap = iou(first, every)
+    overlap = box_iou(torch.from_numpy(first[:, :4]), torch.from_numpy(every[:, :4])).numpy()
     # another look saw a face that the first did not
     if (overlap.max(0) < 0.5)[every[:, 14] >= 0.5].any():
         return None
@@ -89,7 +92,7 @@ def label(net: cv2.FaceDetectorYN, image: np.ndarray) -> np.ndarray | None:
 
 
 def pictures(root: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(group, BGR picture) of everything that may teach; group names one person or one series."""
+    """Yield group (a person or a series) and BGR picture of everything that may teach."""
     for folder, per_clip in SOURCES.items():
         files = sorted(p for p in (root / folder).iterdir() if p.is_file())
         for file in files[:: STRIDE_OF_FILES.get(folder, 1)]:
@@ -102,6 +105,7 @@ def pictures(root: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def shrink(image: np.ndarray, faces: np.ndarray, long_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a picture of at most ``long_side`` px, and its faces (F,14) in its px."""
     scale = min(1.0, long_side / max(image.shape[:2]))
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     ratio = np.array([size[0] / image.shape[1], size[1] / image.shape[0]], np.float32)

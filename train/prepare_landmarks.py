@@ -1,11 +1,11 @@
-"""Cut out the faces that label_landmarks.py labelled, for train/landmarks.py: crops and points in
-one safetensors file.
+"""Cut out the faces that label_landmarks.py labeled, for train/landmarks.py.
 
     python -m train.prepare_landmarks DATA LABELS OUT.safetensors [--folders train/other portraits
     ...]
 
-DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Crops are half as wide again as the network's, so
-that it can be shown faces that are turned, shifted and scaled.
+One safetensors file holds crops and points. DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz.
+Crops are half as wide again as the network's, so that it can be shown faces that are turned,
+shifted and scaled.
 """
 
 import argparse
@@ -42,9 +42,7 @@ _FRAMING = Framing(
 
 
 def five_points(points: Tensor) -> Tensor:
-    """(N,5,2) what a detector would say of faces with these 102 ``points`` (N,102,2): eyes, tip of
-    the nose, lip corners.
-    """
+    """Return a detector's five points (N,5,2) of faces with 102 points (N,102,2)."""
     return torch.cat(
         [points[:, IRISES], points[:, NOSE_BRIDGE.stop - 1 : NOSE_BRIDGE.stop], points[:, [0, 10]]],
         1,
@@ -52,8 +50,11 @@ def five_points(points: Tensor) -> Tensor:
 
 
 def read_labels(path: Path) -> tuple[Tensor, Tensor]:
-    """When frames that have a face are shown (K,), in seconds from the first frame on, and its
-    points (K,102,2) in px.
+    """Read the labels of a file.
+
+    Returns:
+        Times (K,) of frames that have a face, in seconds from the first frame on, and their points
+        (K,102,2) in px.
     """
     with np.load(path) as file:
         times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
@@ -63,8 +64,15 @@ def read_labels(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def cut_faces(source: Path, labels: Path, every: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Crops (3,S,S) uint8 and their points (102,2) in crop px, of every ``every``-th frame of
-    ``source`` that has a face.
+    """Yield the faces of every ``every``-th frame of a video.
+
+    Args:
+        source: the video or photo.
+        labels: its labels.
+        every: distance of the frames.
+
+    Yields:
+        Crop (3,S,S) uint8, and its points (102,2) in crop px.
     """
     times, points = read_labels(labels)
     fps = probe(source).fps

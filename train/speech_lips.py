@@ -1,11 +1,10 @@
-"""Train the network that predicts the shape of the lips from speech, on what label_landmarks.py
-labelled.
+"""Train the network that predicts the shape of the lips from speech.
 
     python -m train.speech_lips DATA LABELS OUT [--steps 1500] [--leave-out PERSON ...]
 
-Talking clips of many people: DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz. Prints how well the
-opening, width and jaw of each held-out clip are predicted (correlation, the best of lags within 2
-frames, after the clip's own offset).
+Talking clips of many people: DATA/FOLDER/NAME goes with LABELS/FOLDER_NAME.npz of
+label_landmarks.py. Prints how well the opening, width and jaw of each held-out clip are predicted
+(correlation, the best of lags within 2 frames, after the clip's own offset).
 """
 
 import argparse
@@ -36,16 +35,23 @@ IN_SYNC = {"grid_s1", "grid_s4", "crema_1001", "mA", "mB", "mC", "wA", "wB", "wD
 LEVEL = 12.5  # dB of one unit of log-mel
 LICENCE = "Apache-2.0"
 SOURCE = (
-    "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labelled: "
+    "trained by train/speech_lips.py on talking clips that MediaPipe's attention mesh labeled: "
     "GRID and others"
 )
 
 
 @dataclass(slots=True, eq=False)
 class Talk:
-    """One clip: ``mel`` (80,M), the column ``starts`` (N,) of each frame's window, ``shape`` (N,3)
-    of the lips in parts of the distance of the outer eye corners, whose it is, and by how many
-    frames its lips come late.
+    """One clip of N frames.
+
+    Attributes:
+        name: its file name.
+        person: who speaks.
+        mel: (80,M) log-mel columns.
+        starts: (N,) the first column of each frame's window.
+        shape: (N,3) lip shapes in distances of the outer eye corners.
+        target: (N,3) the same as the network predicts them.
+        offset: frames by which the lips are late.
     """
 
     name: str
@@ -57,14 +63,22 @@ class Talk:
     offset: int = 0
 
     def windows(self, frames: Tensor, steps: int) -> Tensor:
-        """(K,80,steps) what is heard at ``frames`` (K,)."""
+        """Return the mel windows (K,80,steps) at ``frames`` (K,)."""
         index = self.starts[frames][:, None] + torch.arange(steps)
         return self.mel[:, index].permute(1, 0, 2)
 
 
 def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig) -> Talk | None:
-    """The clip ``source``; None where the face is seen in less than 80 % of it, or lips hardly
-    move.
+    """Read a clip.
+
+    Args:
+        source: the video.
+        labels: its labels.
+        person: who speaks.
+        config: the network's configuration.
+
+    Returns:
+        The clip; None if the face is seen in less than 80 % of it, or it is shorter than a second.
     """
     with np.load(labels) as file:
         times, points = torch.from_numpy(file["times"]), torch.from_numpy(file["points"])
@@ -90,6 +104,7 @@ def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig)
 def read_talks(
     data: Path, labels: Path, folders: tuple[str, ...], config: SpeechLipsConfig
 ) -> list[Talk]:
+    """Read the labeled clips of folders."""
     talks = []
     for folder in folders:
         for source in sorted((data / folder).iterdir()):
@@ -106,10 +121,8 @@ def read_talks(
     return talks
 
 
-def normalise(talks: list[Talk]) -> None:
-    """Say every clip's shapes relative to its person's closed mouth, in the person's own standard
-    deviations.
-    """
+def normalize(talks: list[Talk]) -> None:
+    """Express shapes relative to the person's closed mouth, in the person's standard deviations."""
     for person in {talk.person for talk in talks}:
         own = [talk for talk in talks if talk.person == person]
         every = torch.cat([talk.shape for talk in own])
@@ -120,7 +133,7 @@ def normalise(talks: list[Talk]) -> None:
 
 
 def augment(mel: Tensor, rng: torch.Generator) -> Tensor:
-    """(K,80,T) windows of one clip, as another voice, microphone and room would have them."""
+    """Return windows (K,80,T) of one clip as another voice, microphone and room would have them."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=rng))
@@ -152,7 +165,7 @@ def augment(mel: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
-    """``mel`` (K,80,T) over a noise whose level is ``floor`` (80,1): powers add."""
+    """Return ``mel`` (K,80,T) over a noise whose level is ``floor`` (80,1): powers add."""
     # 5.6 dB: Rayleigh-distributed magnitudes
     noise = floor + torch.randn(mel.shape, generator=rng) * 0.45
     scale = LEVEL / 10
@@ -160,8 +173,15 @@ def add_noise(mel: Tensor, floor: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
-    """(count,80,steps) windows without speech: digital silence, and noise of any colour up
-    to -45 dBFS.
+    """Draw windows without speech: digital silence, and noise of any color up to -45 dBFS.
+
+    Args:
+        count: number of windows.
+        steps: columns of a window.
+        rng: the generator.
+
+    Returns:
+        (count,80,steps).
     """
     floor = torch.rand(count, 1, 1, generator=rng) * 4.2 - 4.3
     points = torch.randn(count, 1, 5, generator=rng) * 0.6
@@ -182,6 +202,14 @@ def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
 def step_loss(
     net: SpeechLips, talks: dict[str, list[Talk]], weights: Tensor, rng: torch.Generator
 ) -> Tensor:
+    """Return the loss of a random batch.
+
+    Args:
+        net: the network.
+        talks: the clips of each person.
+        weights: how likely each person is drawn.
+        rng: the generator.
+    """
     steps, people = net.config.features.steps, list(talks)
     heard, wanted = [], []
     for person in torch.multinomial(weights, CLIPS, replacement=True, generator=rng).tolist():
@@ -201,12 +229,20 @@ def step_loss(
 
 @torch.inference_mode()
 def predict(net: SpeechLips, talk: Talk) -> Tensor:
+    """Return the shapes (N,3) that the network predicts for a clip."""
     return net(talk.windows(torch.arange(len(talk.starts)), net.config.features.steps)[:, None])
 
 
 def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]]:
-    """For opening, width and jaw the best correlation within ``lags`` frames of the clip's offset,
-    and the lag.
+    """Return how well shapes are predicted.
+
+    Args:
+        found: (N,3) predicted shapes.
+        talk: the clip.
+        lags: frames around the clip's offset in which the best correlation is taken.
+
+    Returns:
+        Correlation and lag of opening, width and jaw.
     """
     best = []
     for column in range(3):
@@ -222,6 +258,15 @@ def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]
 def fit(
     net: SpeechLips, talks: list[Talk], steps: int, seed: int, *, rate: float = PEAK_RATE
 ) -> None:
+    """Train the network.
+
+    Args:
+        net: the network, changed in place.
+        talks: the clips.
+        steps: number of steps.
+        seed: decides every draw.
+        rate: largest learning rate.
+    """
     by_person: dict[str, list[Talk]] = {}
     for talk in talks:
         by_person.setdefault(talk.person, []).append(talk)
@@ -229,18 +274,18 @@ def fit(
         [float(sum(len(talk.target) for talk in own)) for own in by_person.values()]
     )
     weights = frames.clamp_max(900)  # evenly, but for those of whom there is little
-    optimiser = torch.optim.AdamW(net.parameters(), rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     net.train()
     began = time.monotonic()
     for step in range(steps):
         loss = step_loss(
             net, by_person, weights, torch.Generator().manual_seed(seed * 1_000_003 + step)
         )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if step % 100 == 0:
             print(
@@ -250,7 +295,7 @@ def fit(
 
 
 def align(net: SpeechLips, talks: list[Talk]) -> None:
-    """Find by how many frames each person's lips are late, where it can be told.
+    """Find by how many frames each person's lips are late, where that can be measured.
 
     GRID and CREMA-D are known to agree.
     """
@@ -263,6 +308,7 @@ def align(net: SpeechLips, talks: list[Talk]) -> None:
 
 
 def report(net: SpeechLips, talks: list[Talk]) -> dict[str, list[float]]:
+    """Print and return the mean correlations of each person."""
     rows: dict[str, list[list[float]]] = {}
     for talk in talks:
         rows.setdefault(talk.person, []).append(
@@ -306,7 +352,7 @@ def main() -> None:
     strangers = [talk for talk in taught if talk.person in args.leave_out]
     taught = [talk for talk in taught if talk.person not in args.leave_out]
     strangers += read_talks(args.data, args.labels, tuple(args.held_out), config)
-    normalise(taught)
+    normalize(taught)
     print(f"{len(taught)} clips teach, {len(strangers)} are held out", flush=True)
     net = SpeechLips(config)
     if args.start:

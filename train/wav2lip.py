@@ -1,21 +1,17 @@
-"""Train a generator against a frozen lip-sync expert, with or without a visual-quality
-discriminator.
+"""Train a generator against a frozen lip-sync expert, with or without a discriminator.
 
     python -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert runs/expert/best.pt
     torchrun --nproc-per-node 8 -m train.wav2lip train/configs/wav2lip-gan.toml SHARDS OUT --expert
     runs/expert/best.pt
 
 L = (1 - sync_weight - quality_weight) L1 + sync_weight E_sync + quality_weight L_gen, as in the
-paper. The same command goes on where a run was stopped.
+paper. The same command continues a run that was stopped.
 """
 
-import argparse
-import copy
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,55 +34,55 @@ from lipsync_core.models.wav2lip import (
     init_as_copy,
 )
 from lipsync_core.models.weights import load_talking_face
-from lipsync_core.training.augment import disguise, recolour, warp_grid
-from lipsync_core.training.checkpoints import load_state
+from lipsync_core.training.augment import disguise, recolor, warp_grid
 from lipsync_core.training.clips import FRAMINGS
-from lipsync_core.training.distributed import World, join_processes
-from lipsync_core.training.loading import Batch, WindowDraw
+from lipsync_core.training.loading import Batch, Loader, WindowDraw
 from lipsync_core.training.logger import Evaluation
-from lipsync_core.training.loop import Plan, generator, seed_step
+from lipsync_core.training.loop import Plan
 from lipsync_core.training.losses import cosine_bce, perceptual_loss, reconstruction, sync_loss
-from lipsync_core.training.optim import make_schedule, step_optimizer, update_ema
-from lipsync_core.training.settings import load_settings, read_settings, save_settings
+from lipsync_core.training.optim import make_schedule, step_optimizer
 from lipsync_core.training.sync_eval import resize_faces, scale_with_margin
-from lipsync_core.training.validation import choose_clips, score_generator
+from lipsync_core.training.validation import score_generator
+from train import harness
 from train.expert_weights import read_expert
-from train.harness import (
-    OTHER_CROPS,
-    check_divisible,
-    check_framings,
-    choose_precision,
-    crop_batch,
-    init_audio_encoder_from_expert,
-    keep_arguments,
-    make_loader,
-    make_parser,
-    read_clips,
-    run_command,
-    run_training,
-    train_critic,
-)
+from train.harness import EXPERT, JUDGE, START, Data, Job, Networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of a named run.
 
-    A batch, over all ranks, is ``windows`` windows of ``frames`` frames.
-
-    Reference windows begin at least ``far`` frames away. ``augmented``: colours, small warps and
-    voices are varied; the paper and its code vary nothing.
-
-    ``sync_below``: E_sync counts only from the first evaluation on in which it is below that (the
-    public code: 0.75; 0 at first, and forgotten when a run is resumed, which this one does not).
-    ``expert_statistics``: of its batch norms, ``running`` as a frozen network has them, or
-    ``batch``, as the public code runs it by omission; its figures differ much (0.72 against 1.05 on
-    one batch). Held out they are taken of one clip, not of 16, so thresholds are near the public
-    code's alone. ``expert_learns``: not frozen but taught on generated faces, as LipGAN's
-    discriminator is. ``experts_ear``: the audio encoder begins as the expert's, which tells visemes
-    apart already (layers of one shape; ``mini`` has the shapes of train.expert's teacher).
-    ``quality_weight`` 0: no discriminator. ``decay``: of the moving average that is judged and
-    exported; 0: none.
+    Attributes:
+        network: the layers.
+        experts_ear: whether the audio encoder begins as the expert's, which separates visemes
+            already; their shapes must be equal (``mini`` has those of train.expert's teacher).
+        size: side of the faces in pixels.
+        framing: how crops are cut.
+        windows: windows of a batch, over all processes.
+        frames: frames of a window.
+        far: least distance of the beginnings of a window and its reference, in frames.
+        augmented: whether colors, positions and voices are varied; the paper and its code vary
+            nothing.
+        sync_weight: weight of E_sync.
+        sync_below: E_sync counts only from the first evaluation on in which it is below this; None:
+            from the beginning. The public code has 0.75, and forgets it when a run is resumed.
+        quality_weight: weight of L_gen; 0: no discriminator.
+        expert_statistics: of the expert's batch norms: ``running``, as in a frozen network, or
+            ``batch``, as the public code has it by omission. E_sync differs much (0.72 against
+            1.05 on one batch); in evaluations ``batch`` means one clip, not 16, so thresholds are
+            only near those of the public code.
+        expert_learns: the expert is not frozen but trained on generated faces, as LipGAN's
+            discriminator is.
+        rate: learning rate.
+        betas: of AdamW.
+        schedule: how the rate changes.
+        warmup: steps in which the rate rises.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+        decay: of the moving average that is evaluated and exported; 0: none.
+        judged_clips: largest number of clips to evaluate on.
+        precision: of the networks' computation.
+        plan: length and intervals of the run.
     """
 
     network: Literal["wav2lip", "mini"] = "wav2lip"
@@ -134,6 +130,7 @@ class Settings:
 
 
 def generator_config(settings: Settings) -> GeneratorConfig:
+    """Return the configuration of the generator."""
     if settings.network == "mini":
         return replace(MINI, framing=FRAMINGS[settings.framing])
     # 40 ms: what the public code pairs in training (and its inference does not)
@@ -144,32 +141,35 @@ def generator_config(settings: Settings) -> GeneratorConfig:
     )
 
 
-def load_trained(state: Path) -> Generator:
-    """The generator of a run's checkpoint, last.pt or best.pt: the average that was judged."""
-    model = Generator(generator_config(load_settings(state.parent, Settings)))
-    load_state(state, {"average": model})
-    return model
-
-
 class Switch:
-    """Whether E_sync counts yet."""
+    """Whether E_sync counts yet; part of a checkpoint."""
 
     def __init__(self, on: bool) -> None:
         self.on = on
 
     def state_dict(self) -> dict[str, bool]:
+        """Return the state."""
         return {"on": self.on}
 
     def load_state_dict(self, state: dict[str, bool]) -> None:
+        """Continue from a state."""
         self.on = state["on"]
 
 
 def varied(
     batch: Batch, sound: Tensor, size: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops (B,F,C,C,3) uint8 with margin and sound (B,F,1,80,16) -> target and reference
-    (B,F,3,size,size), both in the same other light and a little turned, and the sound in another
-    voice.
+    """Augment the faces and the sound of a batch.
+
+    Args:
+        batch: ``target`` and ``reference`` (B,F,C,C,3) uint8 with margin.
+        sound: mel windows (B,F,1,80,16).
+        size: side of the result in pixels.
+        rng: the generator.
+
+    Returns:
+        Target and reference (B,F,3,size,size), both in the same other light and turned a little
+        alike, and the sound in another voice.
     """
     both = torch.cat(
         [batch[name].to(sound.device, non_blocking=True) for name in ("target", "reference")], 1
@@ -180,15 +180,23 @@ def varied(
     both = nn.functional.grid_sample(
         both.flatten(0, 1), at, padding_mode="border", align_corners=False
     )
-    both = recolour(both.view(b, 2 * f, 3, size, size), rng)
+    both = recolor(both.view(b, 2 * f, 3, size, size), rng)
     return both[:, :f], both[:, f:], disguise(sound, rng)
 
 
 def embedded(
     expert: nn.Module, config: SyncExpertConfig, faces: Tensor, heard: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings (N,D), audio and video, of all windows of the expert's length among faces
-    (B,F,3,S,S), and of the sound beside them, (B,F-window+1,1,80,16).
+    """Embed all windows of the expert's length.
+
+    Args:
+        expert: the expert.
+        config: its configuration.
+        faces: (B,F,3,S,S).
+        heard: mel windows (B,F-window+1,1,80,16).
+
+    Returns:
+        Embeddings of sound and lips, (N,D) each.
     """
     looked = resize_faces(faces.flatten(0, 1), config.size).unflatten(0, faces.shape[:2])
     index = torch.arange(heard.shape[1])[:, None] + torch.arange(config.window)
@@ -196,7 +204,7 @@ def embedded(
 
 
 def remembering(expert: SyncExpert) -> SyncExpert:
-    """``expert`` with batch statistics that leave its running ones as they are."""
+    """Let an expert use batch statistics, and keep its running ones; it is changed in place."""
     expert.train()
     for layer in expert.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -205,9 +213,18 @@ def remembering(expert: SyncExpert) -> SyncExpert:
 
 
 def out_of_sync(real: Tensor, made: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """Faces and sound that an expert which learns beside the generator shall tell apart, as LipGAN
-    has it: half of the time generated faces beside their own sound, otherwise real ones beside the
-    next clip's.
+    """Choose pairs that do not belong together, as LipGAN's code does.
+
+    Half of the time these are generated faces and their own sound, otherwise real faces and the
+    sound of the next clip.
+
+    Args:
+        real: real faces, clips first.
+        made: generated faces.
+        heard: the sound of both.
+
+    Returns:
+        Faces and sound.
     """
     return (made.detach(), heard) if torch.rand(()) < 0.5 else (real, heard.roll(1, 0))
 
@@ -221,11 +238,10 @@ def _check_loss(expert: SyncExpert, name: str) -> None:
         )
 
 
-def _initialize(
-    model: Generator, expert: SyncExpert, settings: Settings, args: argparse.Namespace
-) -> None:
+def _initialize(job: Job[Settings], model: Generator, expert: SyncExpert) -> None:
     """Copy the expert's audio encoder and the weights of --start into ``model``, if wanted."""
-    if settings.experts_ear and not init_audio_encoder_from_expert(expert, model):
+    args = job.args
+    if job.settings.experts_ear and not harness.init_audio_encoder_from_expert(expert, model):
         raise TrainingError(
             f"{args.expert} has an audio encoder of another shape; set experts_ear = false"
         )
@@ -238,66 +254,39 @@ def _initialize(
             ) from error
 
 
-def _crop(
-    batch: Batch, sound: Tensor, settings: Settings, world: World, step: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _crop(run: "Run", batch: Batch, sound: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return target, reference and sound of a step, augmented if the run asks for it."""
+    settings, device = run.settings, run.world.device
     if settings.augmented:
-        noise = generator(settings.plan.seed, step, world.rank, device=world.device)
-        return varied(batch, sound, settings.size, noise)
+        return varied(batch, sound, settings.size, run.noise(step))
     target, reference = (
-        crop_batch(batch[name], settings.size, world.device) for name in ("target", "reference")
+        harness.crop_batch(batch[name], settings.size, device) for name in ("target", "reference")
     )
     return target, reference, sound
 
 
-def _expert_loss(
-    expert: SyncExpert,
-    listen: nn.Module,
-    faces: tuple[Tensor, Tensor],
-    heard: Tensor,
-    *,
-    bfloat16: bool,
-) -> Tensor:
-    """Return the loss of an expert that learns beside the generator.
+def _train_expert(
+    run: "Run", real: Tensor, made: Tensor, heard: Tensor, *, rate: float
+) -> dict[str, Tensor]:
+    """Take one step of an expert that learns beside the generator.
 
     Args:
-        expert: the expert.
-        listen: the same network, wrapped for all processes.
-        faces: real and generated faces (N,F,3,S,S).
+        run: the run.
+        real: real faces (N,F,3,S,S).
+        made: generated faces (N,F,3,S,S).
         heard: the mel windows that belong to them.
-        bfloat16: whether it computes in bfloat16.
+        rate: the learning rate.
     """
-    real, made = faces
-    expert.requires_grad_(True)
+    expert = run.networks.opponents["expert"]
+    expert.model.requires_grad_(True)
     wrong_faces, beside = out_of_sync(real, made, heard)
-    with torch.autocast(real.device.type, torch.bfloat16, enabled=bfloat16):
+    with run.autocast():
         both = torch.cat([real, wrong_faces]), torch.cat([heard, beside])
-        audio, video = embedded(listen, expert.config, *both)
+        audio, video = embedded(expert.wrapped, expert.model.config, *both)
     labels = (torch.arange(len(audio), device=audio.device) < len(audio) // 2).float()
-    return cosine_bce(audio, video, labels)
-
-
-def _make_parts(
-    model: Generator,
-    average: Generator,
-    critic: QualityDiscriminator,
-    expert: SyncExpert,
-    settings: Settings,
-) -> dict[str, Any]:
-    """Return everything that a checkpoint of the run holds, but for the switch."""
-
-    def optimiser(of: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            of.parameters(), settings.rate, settings.betas, weight_decay=settings.weight_decay
-        )
-
-    parts: dict[str, Any] = {"model": model, "average": average, "optimiser": optimiser(model)}
-    if settings.quality_weight:
-        parts |= {"critic": critic, "critic_optimiser": optimiser(critic)}
-    if settings.expert_learns:
-        parts |= {"expert": expert.requires_grad_(True), "expert_optimiser": optimiser(expert)}
-    return parts
+    loss = cosine_bce(audio, video, labels)
+    step_optimizer(loss, expert.optimizer, rate=rate, clip_norm=run.settings.clip_norm)
+    return {"expert": loss}
 
 
 def _combine_losses(
@@ -317,130 +306,121 @@ def _combine_losses(
     return terms, (1 - sum(weights.values())) * terms["l1"] + weighted
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    options = make_parser(__doc__)
-    options.add_argument(
-        "--expert", required=True, help="a run's checkpoint (RUN/best.pt) or a weights file"
+Run = harness.Run[Settings, Data, Networks]
+
+
+def read(job: Job[Settings]) -> Data:
+    """Read the clips, the expert and the judge."""
+    args, settings = job.args, job.settings
+    harness.check_divisible(
+        settings.windows,
+        "windows",
+        job.world,
+        least=1 + settings.expert_learns,
+        beside=", and two for each where the expert gets other clips' sound",
     )
-    options.add_argument(
-        "--start",
-        help="a weights file or a bundled or pulled name, whose weights training begins with",
+    clips = harness.read_clips(job, settings.size, least=settings.frames + 2 * settings.far)
+    expert, judge = (read_expert(name).to(job.world.device) for name in (args.expert, args.judge))
+    harness.check_framings(
+        generator_config(settings).framing,
+        {args.expert: expert, args.judge: judge},
+        advice=harness.OTHER_CROPS,
     )
-    args = options.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    settings = read_settings(args.run, Settings)
-    plan, config = settings.plan, generator_config(settings)
-    with join_processes(args.device) as world:
-        if world.is_main:
-            save_settings(args.out, settings, recipe="wav2lip")
-            keep_arguments(args)
-        beside = ", and two for each where the expert gets other clips' sound"
-        check_divisible(
-            settings.windows, "windows", world, least=1 + settings.expert_learns, beside=beside
+    _check_loss(expert, args.expert)
+    return Data(*clips, judge, expert)
+
+
+def build(job: Job[Settings], data: Data) -> Networks:
+    """Build the generator and, if they learn, discriminator and expert."""
+    settings = job.settings
+    model = init_as_copy(Generator(generator_config(settings)))
+    _initialize(job, model, data.expert)
+    optimizer = harness.adamw(settings.rate, settings.betas, settings.weight_decay)
+    schedule = make_schedule(settings.schedule, settings.plan.steps, warmup=settings.warmup)
+    student = harness.make_student(job, job.place(model), optimizer, schedule=schedule)
+    opponents: dict[str, nn.Module] = {}
+    if settings.quality_weight:
+        config = config_for_size(WAV2LIP_DISCRIMINATOR, settings.size)
+        opponents["critic"] = job.place(QualityDiscriminator(config))
+    if settings.expert_learns:
+        opponents["expert"] = data.expert.requires_grad_(True)
+    if settings.expert_statistics == "batch":
+        remembering(data.expert)
+    return Networks(
+        student,
+        {name: harness.make_opponent(job, each, optimizer) for name, each in opponents.items()},
+        {"switch": Switch(settings.sync_below is None)},
+    )
+
+
+def load_batches(run: Run) -> Loader:
+    """Return the batches of neighboring frames, a reference and their sound."""
+    settings = run.settings
+    draw = WindowDraw(
+        run.data.clips,
+        features=generator_config(settings).features,
+        expert=run.data.expert.config,
+        frames=settings.frames,
+        far=settings.far,
+    )
+    return harness.load_batches(run, draw, settings.windows)
+
+
+def step(run: Run, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Take one step of the generator, then one of each network that learns beside it."""
+    settings, networks, expert = run.settings, run.networks, run.data.expert
+    student, critic = networks.student, networks.opponents.get("critic")
+    sound, heard = (batch[name].to(run.world.device) for name in ("sound", "heard"))
+    target, reference, sound = _crop(run, batch, sound, step)
+    flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    switch, rate = networks.others["switch"], student.rate(step)
+    # the first rank alone evaluates; no rank may leave this out
+    switch.on = run.world.any(switch.on)
+    weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
+    student.wrapped.train()
+    expert.requires_grad_(False)
+    with run.autocast():
+        made = student.wrapped(sound.flatten(0, 1), flat, reference.flatten(0, 1)).float()
+        pair = verdict = None
+        if weights["sync"]:
+            pair = embedded(expert, expert.config, made.view_as(target), heard)
+        if critic:
+            verdict = critic.model.requires_grad_(False)(made)
+    terms, loss = _combine_losses(made, flat, pair, verdict, weights)
+    terms |= {"loss": loss, "gradient": student.learn(loss, step)}
+    if critic:
+        terms |= harness.train_critic(
+            run, critic, flat, made, rate=rate, clip_norm=settings.clip_norm
         )
-        least = settings.frames + 2 * settings.far
-        clips, strangers = read_clips(args.shards, settings.framing, settings.size, least=least)
-        strangers = choose_clips(strangers, settings.judged_clips)
-        expert, judge = (read_expert(name).to(world.device) for name in (args.expert, args.judge))
-        check_framings(config.framing, {args.expert: expert, args.judge: judge}, advice=OTHER_CROPS)
-        _check_loss(expert, args.expert)
-        seed_step(plan.seed)
-        model = init_as_copy(Generator(config))
-        _initialize(model, expert, settings, args)
-        model.to(world.device, memory_format=torch.channels_last)
-        average = copy.deepcopy(model).eval()
-        critic = QualityDiscriminator(config_for_size(WAV2LIP_DISCRIMINATOR, settings.size))
-        critic.to(world.device, memory_format=torch.channels_last)
-        switch = Switch(settings.sync_below is None)
+    if "expert" in networks.opponents:
+        terms |= _train_expert(run, target, made.view_as(target), heard, rate=rate)
+    return terms
 
-        parts = _make_parts(model, average, critic, expert, settings) | {"switch": switch}
-        if settings.expert_statistics == "batch":
-            remembering(expert)
-        together = world.wrap(model)
-        discriminate = world.wrap(critic) if settings.quality_weight else critic
-        listen = world.wrap(expert) if settings.expert_learns else expert
-        factor = make_schedule(settings.schedule, plan.steps, warmup=settings.warmup)
-        draw = WindowDraw(
-            clips,
-            features=config.features,
-            expert=expert.config,
-            frames=settings.frames,
-            far=settings.far,
-        )
-        loader = make_loader(draw, batch=settings.windows, seed=plan.seed, world=world)
-        bfloat16 = choose_precision(settings.precision, world)
 
-        def learn(batch: Batch, step: int) -> dict[str, Tensor]:
-            sound, heard = batch["sound"].to(world.device), batch["heard"].to(world.device)
-            target, reference, sound = _crop(batch, sound, settings, world, step)
-            flat = target.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            rate = settings.rate * factor(step)
-            # the first rank alone evaluates; no rank may leave this out
-            switch.on = world.any(switch.on)
-            weights = {"sync": settings.sync_weight * switch.on, "quality": settings.quality_weight}
-            together.train()
-            critic.requires_grad_(False)
-            expert.requires_grad_(False)
-            with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                made = together(sound.flatten(0, 1), flat, reference.flatten(0, 1)).float()
-                seen = (
-                    embedded(expert, expert.config, made.view_as(target), heard)
-                    if weights["sync"]
-                    else None
-                )
-                verdict = critic(made) if weights["quality"] else None
-            terms, loss = _combine_losses(made, flat, seen, verdict, weights)
-            norm = step_optimizer(loss, parts["optimiser"], rate=rate, clip_norm=settings.clip_norm)
-            update_ema(average, model, step, decay=settings.decay)
-            terms |= {"loss": loss, "gradient": norm}
-            if settings.quality_weight:
-                kept = parts["critic_optimiser"]
-                terms |= train_critic(
-                    critic,
-                    discriminate,
-                    flat,
-                    made,
-                    kept,
-                    rate=rate,
-                    clip_norm=settings.clip_norm,
-                    bfloat16=bfloat16,
-                )
-            if settings.expert_learns:
-                terms["expert"] = _expert_loss(
-                    expert, listen, (target, made.view_as(target)), heard, bfloat16=bfloat16
-                )
-                step_optimizer(
-                    terms["expert"],
-                    parts["expert_optimiser"],
-                    rate=rate,
-                    clip_norm=settings.clip_norm,
-                )
-            return terms
+def evaluate(run: Run, step: int) -> Evaluation:
+    """Evaluate the average, and decide whether E_sync counts from now on."""
+    data, networks = run.data, run.networks
+    found = score_generator(
+        networks.student.average, data.held_out, data.judge, teacher=data.expert
+    )
+    if run.settings.sync_below is not None:
+        switch = networks.others["switch"]
+        switch.on = switch.on or found.figures["sync"] < run.settings.sync_below
+    return found
 
-        def evaluate(step: int) -> Evaluation:
-            found = score_generator(average, strangers, judge, teacher=expert)
-            if settings.sync_below is not None:
-                switch.on = switch.on or found.figures["sync"] < settings.sync_below
-            return found
 
-        about = (
-            f"{len(clips)} clips, {len(strangers)} held out, {world.size} processes on "
-            f"{world.device}"
-        )
-        done = run_training(
-            learn,
-            loader,
-            plan=plan,
-            parts=parts,
-            evaluate=evaluate,
-            out=args.out,
-            world=world,
-            about=about,
-        )
-    if not done:
-        sys.exit(1)  # what waits for this run must not begin
-
+RECIPE = harness.Recipe(
+    name="wav2lip",
+    settings=Settings,
+    network=lambda settings, out: Generator(generator_config(settings)),
+    parse=partial(harness.parse_arguments, __doc__, judge=JUDGE, expert=EXPERT, start=START),
+    read=read,
+    build=build,
+    batches=load_batches,
+    step=step,
+    evaluate=evaluate,
+)
+main = partial(harness.run, RECIPE)
 
 if __name__ == "__main__":
-    run_command(main)
+    harness.run_command(main)

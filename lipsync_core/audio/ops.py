@@ -1,13 +1,17 @@
 """Resample, mix, shift and trim sound held in memory."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 
 from ..types import Audio
+
+_BLOCK = 4096  # samples whose level is measured together
+_HOPS_AT_ONCE = 1 << 14
+_SILENCE = 10**-7.5  # power
 
 
 def resample(audio: Audio, rate: int) -> Audio:
@@ -38,9 +42,46 @@ def resample(audio: Audio, rate: int) -> Audio:
     )
 
 
-def mix_to_mono(audio: Audio) -> Audio:
-    """Return the mean of the channels, (1,T)."""
-    return Audio(audio.samples.mean(0, keepdim=True), audio.rate)
+def mix_to_mono(audio: Audio, warn: Callable[[str], None] = lambda _: None) -> Audio:
+    """Make one channel for the models, in which speech keeps its level.
+
+    Args:
+        audio: the sound; six and eight channels are taken to be 5.1 and 7.1.
+        warn: called if only one channel can be used.
+
+    Returns:
+        (1,T): the mean of the channels that ``useful_channels`` names.
+    """
+    from ..media.channels import useful_channels
+
+    samples = audio.samples
+    if len(samples) == 1:
+        return audio
+    blocks = (block.detach().cpu().float().numpy() for block in samples.split(_BLOCK, dim=1))
+    found = useful_channels(blocks, audio.rate, [""] * len(samples))
+    if found.warning is not None:
+        warn(f"the audio: {found.warning}")
+    return Audio(samples[list(found.indices)].mean(0, keepdim=True), audio.rate)
+
+
+def speech_level(audio: Audio) -> float:
+    """Measure how loud the sounding parts of a sound are.
+
+    Args:
+        audio: (1,T) samples.
+
+    Returns:
+        dBFS: the mean power of the hops of 20 ms that are at most 30 dB softer than the loud ones;
+        -inf if all are below -75 dBFS.
+    """
+    size = min(audio.rate // 50, audio.samples.shape[1]) or 1
+    hops = audio.samples[0, : audio.samples.shape[1] // size * size].split(size * _HOPS_AT_ONCE)
+    power = torch.cat([piece.reshape(-1, size).square().mean(1) for piece in hops])
+    power = power[power > _SILENCE].double()
+    if not len(power):
+        return -math.inf
+    loud = power.sort().values[int(0.99 * (len(power) - 1))]
+    return 10 * math.log10(float(power[power >= loud * 1e-3].mean()))
 
 
 def shift(audio: Audio, delay_s: Fraction) -> Audio:

@@ -15,19 +15,15 @@ import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..options import Silence
 from ..runtime.intervals import true_runs
 from ..types import Audio
 from .ops import mix_to_mono
-
-Silence = Literal["keep", "close", "generate"]
-"""Mouth in silence: ``keep`` the source's, ``close`` a closed one of the same person, ``generate``
-what the network draws for silence."""
 
 _HOPS = 100  # a second
 _WINDOW = Fraction(32, 1000)  # seconds: under the lowest voice's two periods bands would pulse

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,20 +11,17 @@ from torch import Tensor
 from ..image.affine import apply, scale_of
 from ..image.crop import pixel_grid
 from ..image.landmarks import IRISES, JAW, NOSE_BASE
-from ..runtime.options import Option
+from ..options import Blend
 from ..types import AnyFrames, Frames, size_of
-from .color_match import ColorMatch, from_match_space, match_tones, measure_tones, to_match_space
+from .color_match import from_match_space, match_tones, measure_tones, to_match_space
 from .composite import Patch, PixelSource, composite, warp_faces
 from .landmark_masks import outline_mask
-from .masks import MaskKind, face_mask
+from .masks import face_mask
 from .occlusion import find_occlusion
 from .parser_masks import find_occluders, parser_mask
 from .seamless import compute_seam_correction
 from .smoothing import Smoother, Stabilizer
 from .texture import Texture
-
-BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
-Occlusion = Literal["ignore", "compare", "parse"]
 
 # Fade the movement in between 0.5 and 1.7 feather widths inside the mask's border, so that the
 # border itself lies on unmoved pixels. Six train and val clips: of a seam where everything moves,
@@ -44,153 +41,6 @@ _PICTURE_EDGE = 4  # crop px over which a mask fades out towards the border of a
 # How far below the jaw the mask of moved lips reaches, in distances of the eyes, from ear to ear.
 _HALF_BELOW = (0.0, 0.0, 0.0, 0.02, 0.04, 0.06, 0.10, 0.15, 0.20, 0.22, 0.23)
 _BELOW = (*_HALF_BELOW, *_HALF_BELOW[-2::-1])
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """How a generated mouth is blended into its frame.
-
-    Attributes:
-        mask: The part of the face that is replaced.
-        kind: ``paste``: a hard edge. ``feather``: a soft one. ``pyramid``, ``poisson``,
-            ``seamless``: a soft edge, and the generated skin is corrected to agree with the source
-            all round the mask (see ``blend.seamless``); if the model moves pixels, ``seamless``
-            also lets the movement fall off towards the edge.
-        feather: Width of the soft edge as a fraction of the crop's side.
-        colour_match: Match the generated skin's tones to the source's round the mouth (see
-            ``blend.color_match``).
-        own_pixels: A model that moves pixels moves those of the frame at its own resolution, which
-            keeps large faces sharp. If False, or with ``colour_match``, its crop is enlarged.
-        strength: Opacity of the new mouth in [0,1].
-        feather_px: Width of the soft edge in px of the frame; replaces ``feather``.
-        detail: Share in [0,1] of the source's sharpness that a painted mouth gets, unless it is
-            pasted; moved pixels have their own.
-        grain: Share in [0,1] of the source's grain, likewise.
-        occlusion: Keep a hand, a microphone or hair in front of the face: found by comparison with
-            the face's first frame (``compare``, see ``blend.occlusion``), or by a face parser
-            (``parse``), which also limits the mask to skin and lips.
-        steady: Strength in [0,1] of the stabilizer (``blend.smoothing``). At 0.5 lips in silence
-            tremble less by 13 to 29 %, lips that speak move less by 7 to 14 %, and the sync
-            scorer's confidence falls by 3 % (three clips; at 1 by 8 %).
-    """
-
-    mask: Annotated[
-        MaskKind,
-        Option(
-            "How much of the face is replaced.",
-            "mouth: mouth and chin. lower: its lower half. face: the whole face. box: the square.",
-        ),
-    ] = "mouth"
-    kind: Annotated[
-        BlendKind,
-        Option(
-            "How the new mouth joins the frame.",
-            "seamless: no visible seam. feather: a soft edge. paste: a hard edge. poisson, "
-            "pyramid: the two methods that seamless combines.",
-            name="blend",
-            node_name="blend",
-            metavar="[seamless|feather|paste]",
-        ),
-    ] = "seamless"
-    feather: Annotated[
-        float,
-        Option(
-            "Width of the soft edge, as a part of the face's size.",
-            minimum=0,
-            maximum=0.5,
-            step=0.01,
-            pixels="feather_px",
-        ),
-    ] = 0.08
-    colour_match: Annotated[
-        ColorMatch | None,
-        Option(
-            "Match the colors of the new skin to the frame's.",
-            "spread: each color channel by itself. covariance: the channels together, for "
-            "colored light.",
-            panel="Blending",
-        ),
-    ] = None
-    own_pixels: Annotated[
-        bool,
-        Option(
-            "Move the frame's own pixels if the model can (mini), so that large faces stay sharp.",
-            panel="Blending",
-            advanced=True,
-        ),
-    ] = True
-    strength: Annotated[
-        float,
-        Option(
-            "Opacity of the new mouth: 0 shows the old one.",
-            minimum=0,
-            maximum=1,
-            step=0.01,
-            panel="Blending",
-        ),
-    ] = 1.0
-    feather_px: Annotated[
-        float | None,
-        Option(
-            "Width of the soft edge in pixels of the frame, instead of 'feather'.",
-            minimum=0,
-            step=1,
-            hidden=True,
-            advanced=True,
-        ),
-    ] = None
-    detail: Annotated[
-        float,
-        Option(
-            "How much of the frame's sharpness a generated mouth gets.",
-            "mini moves the frame's own pixels, which are as sharp already.",
-            minimum=0,
-            maximum=1,
-            step=0.05,
-            hidden=True,
-        ),
-    ] = 1.0
-    grain: Annotated[
-        float,
-        Option(
-            "How much of the frame's grain a generated mouth gets.",
-            minimum=0,
-            maximum=1,
-            step=0.05,
-            hidden=True,
-            advanced=True,
-        ),
-    ] = 1.0
-    occlusion: Annotated[
-        Occlusion,
-        Option(
-            "Keep hands, microphones and hair in front of the mouth.",
-            "ignore: draw over them. compare: find them by comparison with a frame that shows the "
-            "mouth. parse: find them with a face parser (53 MB, downloaded on first use; "
-            "non-commercial research only), which also limits the mask to skin and lips.",
-        ),
-    ] = "ignore"
-    steady: Annotated[
-        float,
-        Option(
-            "Reduce the jitter of a generated mouth; 1 reduces most.",
-            "Lips that move are hardly changed.",
-            minimum=0,
-            maximum=1,
-            step=0.05,
-            panel="Blending",
-            advanced=True,
-        ),
-    ] = 0.0
-
-    @property
-    def needs_source(self) -> bool:
-        """Whether the crops of the frames themselves are needed."""
-        return (
-            bool(self.colour_match)
-            or self.kind not in ("paste", "feather")
-            or self.occlusion == "compare"
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

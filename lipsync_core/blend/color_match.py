@@ -1,11 +1,10 @@
 """Match the colors of generated faces to their source: mean, and spread or covariance."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-ColorMatch = Literal["spread", "covariance"]
+from ..options import ColorMatch
+
 # Of the square root of a matrix: the condition of a color's covariance, as bounded here, needs 9.
 _STEPS = 12
 # Of the mean variance: the least variance in every direction of color; below is only noise.

@@ -102,7 +102,7 @@ def composite(
         patch: N faces.
         edge: ``paste`` takes every pixel from one side (mask above 0.5 or not), ``feather`` mixes.
         strength: Opacity in [0,1] of the faces under the mask, one for all or (N,).
-        texture: Fine detail that painted faces get back.
+        texture: Fine detail that painted faces get back; those with sources have their own.
 
     Returns:
         The frames with their faces; where the mask is 0 no bit differs.
@@ -116,11 +116,10 @@ def composite(
     extents = _find_extents(patch.mask) if any(strengths) else None
     if extents is None:
         return frames
-    if not patch.sources and patch.seam is not None:
-        patch = replace(patch, face=patch.face - patch.seam, seam=None)
     out = replace(frames, pixels=frames.pixels.clone())
     for group in _split_planes(frames, out, patch):
-        fine = None if group.scale < 1 else texture  # chroma has no detail to speak of
+        # chroma has no detail to speak of
+        fine = None if group.scale < 1 or patch.sources else texture
         _composite_planes(group, patch, extents, edge, strengths, fine)
     return out
 
@@ -178,8 +177,9 @@ class _PlaneGroup:
     Attributes:
         planes: (N,C,H,W) of the frames.
         out: (N,C,H,W), a view of the result, which is written.
-        face: (N,C,S,S) painted faces.
-        seam: (N,C,S,S) seam correction.
+        face: (N,C,S,S) what is added to the moved pixels: the painted faces times what the sources
+            leave of them, less the seam correction.
+        weights: (N,K,S,S) of the K sources in the result; None without sources.
         pictures: For each source the planes (C,H,W) of each face's picture.
         scale: Pixels of these planes per pixel of the frame.
         top: The largest value.
@@ -188,7 +188,7 @@ class _PlaneGroup:
     planes: Tensor
     out: Tensor
     face: Tensor
-    seam: Tensor | None
+    weights: Tensor | None
     pictures: Sequence[Sequence[Tensor] | Tensor]
     scale: float
     top: int
@@ -198,7 +198,10 @@ def _split_planes(
     frames: Frames | YuvFrames, out: Frames | YuvFrames, patch: Patch
 ) -> list[_PlaneGroup]:
     """Return one group for RGB, and luma and chroma for YUV frames."""
-    face, seam = patch.face.clamp(0, 1), patch.seam
+    face, seam, (rest, weights) = patch.face, patch.seam, _share_out(patch.sources)
+    if rest is None and seam is not None:
+        face, seam = face - seam, None
+    face = face.clamp(0, 1)
     if isinstance(frames, YuvFrames):
         face = from_rgb(face, frames.colour)
         if seam is not None:
@@ -208,6 +211,8 @@ def _split_planes(
         top = 255 if out.pixels.dtype == torch.uint8 else 1
         face, seam = face * top, None if seam is None else seam * top
         scales, tops, cuts = (1.0,), (top,), (0, 3)
+    face = face if rest is None else face * rest
+    face = face if seam is None else face - seam
     groups: list[_PlaneGroup] = []
     for number, (first, last) in enumerate(pairwise(cuts)):
         planes = _planes_of(frames)[number]
@@ -217,19 +222,29 @@ def _split_planes(
             else [_planes_of(p)[number][0] for p in source.pictures]
             for source in patch.sources
         ]
-        part = None if seam is None else seam[:, first:last]
         groups.append(
             _PlaneGroup(
                 planes,
                 _planes_of(out)[number],
                 face[:, first:last],
-                part,
+                weights,
                 pictures,
                 scales[number],
                 tops[number],
             )
         )
     return groups
+
+
+def _share_out(sources: Sequence[PixelSource]) -> tuple[Tensor | None, Tensor | None]:
+    """Return (N,1,S,S) what sources leave of the painted face, and (N,K,S,S) their own shares."""
+    rest: Tensor | None = None
+    shares: list[Tensor] = []
+    for source in reversed(sources):  # each lies over the ones before
+        left = 1 - source.weight
+        shares.append(source.weight if rest is None else source.weight * rest)
+        rest = left if rest is None else rest * left
+    return rest, torch.cat(shares[::-1], 1) if shares else None
 
 
 def _planes_of(frames: Frames | YuvFrames) -> list[Tensor]:
@@ -245,17 +260,15 @@ class Layers:
 
     Attributes:
         alpha: (N,1,h,w) the mask.
-        face: (N,C,h,w) the painted face.
+        face: (N,C,h,w) the painted face, weighted.
         share: (N,K,h,w) the weights of K pixel sources, or None.
         source: (N,2*K,h,w) x and y in each source's picture, in px, or None.
-        residue: (N,C,h,w) the seam correction, or None.
     """
 
     alpha: Tensor
     face: Tensor
     share: Tensor | None
     source: Tensor | None
-    residue: Tensor | None
 
     def warp(self, number: int, square: Tensor, size: tuple[int, int]) -> "Layers":
         """Warp the layers of one face.
@@ -268,13 +281,13 @@ class Layers:
         Returns:
             Layers of one face, all tensors without the first dimension.
         """
-        layers = (self.alpha, self.face, self.share, self.source, self.residue)
+        layers = (self.alpha, self.face, self.share, self.source)
         present = [x[number : number + 1] for x in layers if x is not None]
         warped = sample_affine(torch.cat(present, 1), square, size)[0]
         parts = iter(warped.split([x.shape[1] for x in present]))
         alpha, face = next(parts), next(parts)
-        share, source, residue = (None if x is None else next(parts) for x in layers[2:])
-        return Layers(alpha, face, share, source, residue)
+        share, source = (None if x is None else next(parts) for x in layers[2:])
+        return Layers(alpha, face, share, source)
 
 
 def _make_layers(group: _PlaneGroup, patch: Patch) -> Layers:
@@ -283,8 +296,8 @@ def _make_layers(group: _PlaneGroup, patch: Patch) -> Layers:
     Outside its crop a mask is 0: the rim is 0, and the warp's repeated border continues it.
     """
     share = source = None
-    if patch.sources:
-        share = _add_rim(torch.cat([source.weight for source in patch.sources], 1))
+    if group.weights is not None:
+        share = _add_rim(group.weights)
         maps = [
             patch.crop_to_frame if source.crop_to_picture is None else source.crop_to_picture
             for source in patch.sources
@@ -296,9 +309,8 @@ def _make_layers(group: _PlaneGroup, patch: Patch) -> Layers:
             ],
             1,
         )
-    residue = None if group.seam is None else _add_rim(group.seam)
     alpha = F.pad(patch.mask, (1, 1, 1, 1))
-    return Layers(alpha, _add_rim(group.face), share, source, residue)
+    return Layers(alpha, _add_rim(group.face), share, source)
 
 
 def _add_rim(x: Tensor) -> Tensor:
@@ -352,21 +364,17 @@ def _render_face(
     texture: Texture | None,
     place: Place | None,
 ) -> Tensor:
-    """Return (C,h,w) a face in its frame: paint, texture, moved pixels, less the correction."""
+    """Return (C,h,w) a face in its frame: paint with texture, or paint and moved pixels."""
     face = layer.face
-    moved: list[Tensor] = []
-    if layer.source is not None:
-        moved = [
-            sample_window(pictures[number], places)
-            for pictures, places in zip(group.pictures, layer.source.split(2), strict=True)
-        ]
     if texture is not None and place is not None:
-        own = moved[0] if moved else old.to(face.dtype)
+        own = old.to(face.dtype)
         face = add_texture(face, own, place, texture=texture, top=group.top)
-    if layer.share is not None:
-        for pixels, share in zip(moved, layer.share.split(1), strict=True):
-            face = torch.lerp(face, pixels, share)
-    return face if layer.residue is None else face - layer.residue
+    if layer.source is None or layer.share is None:
+        return face
+    parts = zip(group.pictures, layer.source.split(2), layer.share.split(1), strict=True)
+    for pictures, places, share in parts:
+        face = torch.addcmul(face, sample_window(pictures[number], places), share)
+    return face
 
 
 def _find_extents(mask: Tensor) -> Tensor | None:

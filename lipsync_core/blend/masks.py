@@ -1,13 +1,10 @@
 """Masks of the part of a face that is replaced, from its five points, in crop space."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from ..image.crop import pixel_grid
-
-MaskKind = Literal["mouth", "lower", "face", "box"]
+from ..options import MaskKind
 
 
 def face_mask(

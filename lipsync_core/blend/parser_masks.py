@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.crop import pixel_grid
+from ..options import MaskKind
 from .landmark_masks import outline_distance
-from .masks import MaskKind, soft_edge
+from .masks import soft_edge
 
 LABELS = (
     *(

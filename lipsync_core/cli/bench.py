@@ -1,6 +1,7 @@
 """``lipsync bench``, ``lipsync batch``, ``lipsync expert``: many clips, locally or on Ray."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from ..faces.selector import parse_face
+from ..runtime.text_file import read_text_file
+from .checks import check_folder, check_inputs
 from .dub import DubOptions, dub_command, parse_pair, run_dub
 from .options import Device, build_options
 from .progress import Bar
@@ -95,8 +99,12 @@ def bench_command(  # noqa: PLR0913
     batch: Annotated[int, typer.Option(min=1, help="Frames generated at once.")] = 8,
 ) -> None:
     """Dub faces with the speech of others, score the dubs and compare with the paper."""
-    from ..evaluation.benchmark import Benchmark
     from ..evaluation.pairs import draw_pairs, read_pairs
+
+    check_folder(root)
+    listed = None if pairs is None else read_pairs(pairs, order=order)
+    check_inputs(weights=(*(model or ["mini"]), scorer))
+    from ..evaluation.benchmark import Benchmark
     from ..evaluation.report import write_report
 
     plan = Benchmark(
@@ -111,7 +119,6 @@ def bench_command(  # noqa: PLR0913
         batch,
     )
     cluster = _cluster(ray, workers)
-    listed = None if pairs is None else read_pairs(pairs, order=order)
     # with its models loaded, because reading all videos for the draw takes long; Ray's workers may
     # have other devices
     bench = (plan if cluster is None else replace(plan, device="cpu")).prepare()
@@ -199,6 +206,8 @@ def expert_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure how often an expert recognizes sound that is in sync (the paper's table 3)."""
+    check_folder(folder)
+    check_inputs(weights=(expert,))
     from ..evaluation.expert_accuracy import measure_accuracy
     from ..runtime.prefetch import share_cores
 
@@ -218,7 +227,7 @@ def expert_command(
 
 
 def read_rows(path: Path) -> "list[Job]":
-    """Read the jobs of a CSV file, one per row, named by their outputs.
+    """Read the jobs of a CSV or tab-separated file, one per row, named by their outputs.
 
     Args:
         path: The file. Its columns are options of `lipsync dub`.
@@ -236,12 +245,11 @@ def read_rows(path: Path) -> "list[Job]":
             f"{path} is a folder; wanted a CSV file with the columns face, audio and out"
         )
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [
-                (reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text_file(path)
+        separator = "\t" if "\t" in text.lstrip().partition("\n")[0] else ","
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, ValueError, csv.Error) as error:
         raise typer.BadParameter(f"{path} cannot be read as CSV ({error})") from error
     (_, header), *rows = lines or [(1, [])]
     columns = _columns(path, header)
@@ -256,17 +264,19 @@ def read_rows(path: Path) -> "list[Job]":
                 f"{path}, line {number} has {len(row)} cells; wanted {len(columns)}, as the header"
             )
         cells = {key: cell.strip() for key, cell in zip(columns, row, strict=True)}
-        job = Job(cells["out"], {"folder": str(path.parent.resolve()), **cells})
+        arguments = {"folder": str(path.parent.resolve()), **cells}
         try:
-            out = dub_rows.options(job.arguments).out.resolve()
+            options = dub_rows.options(arguments)
         except (ValueError, typer.BadParameter) as error:
             raise typer.BadParameter(f"{path}, line {number}: {_words_of(error)}") from error
+        out = options.out.resolve()
         if out in written:
             raise typer.BadParameter(
                 f"{path}, lines {written[out]} and {number} both write {cells['out']}"
             )
         written[out] = number
-        found.append(job)
+        inputs = tuple(str(file) for file in options.input_files())
+        found.append(Job(cells["out"], arguments, inputs))
     return found
 
 
@@ -278,7 +288,11 @@ def _columns(path: Path, header: list[str]) -> list[str]:
         "no options of dub": [
             repr(name) for name in header if names[header.index(name)] not in known
         ],
-        "missing": [name for name in ("face", "out") if name not in names],
+        "missing": [
+            name
+            for name in ("face", "audio", "out")
+            if name not in names and not (name == "audio" and "pair" in names)
+        ],
         "there twice": sorted({name for name in names if names.count(name) > 1}),
     }
     said = "; ".join(
@@ -321,8 +335,6 @@ class DubRows:
             typer.BadParameter: If `lipsync dub` would refuse a cell.
             ValueError: If a cell is missing or names no face.
         """
-        from ..faces.selection import parse_face
-
         folder, cells = (
             Path(arguments["folder"]),
             {key: arguments[key] for key in arguments if key != "folder"},
@@ -339,8 +351,9 @@ class DubRows:
             values = dict(context.params)
         for name in ("face", "audio", "out"):
             values[name] = values[name] and folder / values[name]
-        if (folder / values["model"]).is_file():
-            values["model"] = str(folder / values["model"])
+        for name in ("model", "speakers", "restore", "landmarks"):  # files, or words
+            if values[name] is not None and (folder / values[name]).is_file():
+                values[name] = type(values[name])(folder / values[name])
         pairs = [text.partition("=") for text in values["pair"] or []]
         values["pair"] = [f"{face}={folder / audio}" if audio else face for face, _, audio in pairs]
         options = build_options(DubOptions, values)

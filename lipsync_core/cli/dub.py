@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..audio.vad import Silence
-from ..blend.blender import Blend
-from ..blend.masks import MaskKind
-from ..media.clip import Cut
-from ..models.precision import Precision
-from ..pipelines.dub import Encoding
-from ..pipelines.reference import Reference
-from ..pipelines.restore import Restore
-from ..pipelines.track_faces import Finding
+from ..options import (
+    Blend,
+    Cut,
+    Encoding,
+    Finding,
+    MaskKind,
+    Precision,
+    Reference,
+    Restore,
+    Silence,
+)
+from ..pipelines.turn_table import read_turns
+from .checks import check_inputs, check_video_output
 from .options import AsJson, Device, FaceFile, Model, Which, expand_options
 from .progress import Bar
 
@@ -181,10 +183,51 @@ class DubOptions:
             "batch": self.batch,
         }
 
+    def input_files(self) -> list[Path]:
+        """List the files that the dub reads, besides bundled and pulled weights."""
+        pairs = [parse_pair(text)[0] for text in self.pair or []]
+        restorer = None if self.restore is None else parse_restore(self.restore).network
+        others = [self.audio, self.speakers, self.model, restorer, self.finding.landmarks]
+        files = [self.face, *pairs, *(Path(other) for other in others if other is not None)]
+        # a word such as auto or mini is a file only if it is there
+        given = (self.face, self.audio, *pairs)
+        return [file for file in files if file in given or file.is_file()]
+
+    def check(self) -> None:
+        """Check values and paths without loading torch.
+
+        Raises:
+            typer.BadParameter: If options contradict each other.
+            LipSyncError: If a file is missing, or the output may not be written.
+            ValueError: If a value is out of range.
+        """
+        self.dub_arguments()
+        pairs = [parse_pair(text) for text in self.pair or []]
+        sounds = [path for path, _ in pairs] if self.audio is None else [self.audio]
+        weights = (self.model,)
+        if self.restore is not None:
+            weights += (parse_restore(self.restore).network,)
+        check_video_output(self.out, self.face, *sounds, overwrite=self.encoding.overwrite)
+        check_inputs(
+            self.face,
+            *sounds,
+            faces=(self.which, *(face for _, face in pairs)),
+            weights=weights,
+            cut=self.cut,
+            finding=self.finding,
+        )
+        if self.speakers not in (None, "auto"):
+            read_turns(Path(self.speakers))
+        from ..media.encoders import check_encoder
+
+        encoding = self.encoding
+        check_encoder(self.out.suffix.lower(), encoding.codec, encoding.crf, encoding.preset)
+
 
 @expand_options
 def dub_command(options: DubOptions, as_json: AsJson = False) -> None:
     """Make the face of a video or photo speak."""
+    options.check()
     from ..runtime.prefetch import share_cores
 
     share_cores()
@@ -221,10 +264,16 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     if as_json:
         print(report.to_json())
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=str(report.out), show_header=False)
     table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
     table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through")
+    for track in report.audio_tracks:
+        table.add_row("sound", track)
     table.add_row("model", f"{report.model}, faces by {report.detector}")
+    table.add_row("pixels moved by", report.warped_by)
     if report.restorer is not None:
         table.add_row("restored by", report.restorer)
     table.add_row(

@@ -1,46 +1,95 @@
-"""The command line: registers the commands and maps errors to exit codes."""
+"""The command line: finds the module of a command and maps errors to exit codes."""
 
 import logging
 import sys
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 from ..errors import LipSyncError, MediaError, NoFaceError, WeightsError
-from .bench import OptionalAddress, batch_command, bench_command, expert_command
-from .dub import dub_command
-from .mask import mask_command
-from .models import app as models_app
-from .progress import Bar
-from .quality import quality_command
-from .score import score_command
-from .speakers import speakers_command
-from .study import app as study_app
+
+# In the order of `lipsync --help`: the module and the Typer app or function in it.
+_HOMES = {
+    "dub": ("dub", "dub_command"),
+    "bench": ("bench", "bench_command"),
+    "batch": ("bench", "batch_command"),
+    "expert": ("bench", "expert_command"),
+    "mask": ("mask", "mask_command"),
+    "quality": ("quality", "quality_command"),
+    "score": ("score", "score_command"),
+    "speakers": ("speakers", "speakers_command"),
+    "demo": ("main", "demo_command"),
+    "models": ("models", "app"),
+    "study": ("study", "app"),
+}
+_WITH_RAY = ("bench", "batch")
+_EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
+
+
+class _Commands(MutableMapping[str, Any]):
+    """Commands by name; the module of each is imported when it is first used."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = _load_command(name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+
+class _LazyGroup(TyperGroup):
+    """A group that loads only the command that is called, so that it answers at once."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()
+
 
 app = typer.Typer(
-    help="Make any face speak any speech.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    cls=_LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-app.add_typer(models_app, name="models")
-app.add_typer(study_app, name="study")
-app.command("dub")(dub_command)
-app.command("bench", cls=OptionalAddress)(bench_command)
-app.command("batch", cls=OptionalAddress)(batch_command)
-app.command("expert")(expert_command)
-app.command("mask")(mask_command)
-app.command("quality")(quality_command)
-app.command("score")(score_command)
-app.command("speakers")(speakers_command)
-
-_EXIT_CODES = {NoFaceError: 3, MediaError: 4, WeightsError: 5, ValueError: 2}
-_errors = Console(stderr=True)
 
 
-@app.command("demo")
+@app.callback()
+def lipsync() -> None:
+    """Make any face speak any speech."""
+
+
+def _load_command(name: str) -> Any:
+    """Import the command ``name`` and return it as typer's parser takes it."""
+    module, attribute = _HOMES[name]
+    found = getattr(import_module(f".{module}", __package__), attribute)
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+        command.name = name
+        return command
+    single = typer.Typer(add_completion=False)
+    if name in _WITH_RAY:
+        from .bench import OptionalAddress
+
+        single.command(name, cls=OptionalAddress)(found)
+    else:
+        single.command(name)(found)
+    return typer.main.get_command(single)
+
+
 def demo_command(
     folder: Annotated[Path, typer.Argument(help="Folder for demo.mp4 and demo.png.")] = Path(),
     overwrite: Annotated[
@@ -49,6 +98,7 @@ def demo_command(
 ) -> None:
     """Dub a photograph with the bundled speech and weights; works offline."""
     from ..pipelines.demo import demo
+    from .progress import Bar
 
     with Bar() as bar:
         video, sheet = demo(folder, overwrite=overwrite, on_progress=bar)
@@ -64,7 +114,9 @@ def main() -> None:
         app()
     except (LipSyncError, ValueError, ImportError) as error:
         # ImportError: of an optional package, which the message names
-        _errors.print(
+        from rich.console import Console
+
+        Console(stderr=True).print(
             f"lipsync: {error}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 1))

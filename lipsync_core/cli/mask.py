@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..blend.blender import Blend
-from ..media.clip import Cut
-from ..pipelines.track_faces import Finding
+from ..options import Blend, Cut, Finding
+from .checks import check_inputs, check_side_output
 from .options import Device, FaceFile, Model, Only, Overwrite, Which, expand_options
 from .progress import Bar
 
@@ -37,23 +36,15 @@ def mask_command(  # noqa: PLR0913
 
     A line is drawn where the mask's opacity is one half.
     """
-    from ..media import refuse_inputs
-    from ..models.weights import load_talking_face
-    from ..runtime.prefetch import share_cores
-
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(
             f"{out}: the picture must be a .png; change the name", param_hint="--out"
         )
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise typer.BadParameter(
-            f"{out} exists; choose another name, or --overwrite", param_hint="--out"
-        )
-    if not out.parent.is_dir():
-        raise typer.BadParameter(
-            f"{out.parent} is no folder; create it, or choose another", param_hint="--out"
-        )
-    refuse_inputs(out, face)
+    check_side_output(out, face, overwrite=overwrite)
+    check_inputs(face, faces=(which,), weights=(model,), cut=cut, finding=finding)
+    from ..models.weights import load_talking_face
+    from ..runtime.prefetch import share_cores
+
     share_cores()
     sheet = _sheet(face, which, load_talking_face(model), blend, cut, finding, device, frames)
     _write(sheet, out)
@@ -70,8 +61,8 @@ def _sheet(
     device: str,
     count: int,
 ) -> "Tensor":
-    from ..errors import MediaError
-    from ..faces.selection import parse_face, select
+    from ..faces.selection import select
+    from ..faces.selector import parse_face
     from ..media.clip import open_clip
     from ..pipelines.dub_plan import plan_preview
     from ..pipelines.lipsync import LipSync
@@ -89,10 +80,6 @@ def _sheet(
             target,
             stop=sys.maxsize,
             on_found=lambda done: say("find faces", done, max(done, whole)),
-        )
-    if not length:
-        raise MediaError(
-            f"{face}: has no frame after {float(cut.start):g} s; start the cut earlier"
         )
     model = LipSync(network, blend=blend, precision="float32", parser=parser)
     return draw_mask_sheet(

@@ -6,14 +6,19 @@ from typing import Annotated
 
 import typer
 
-from ..models import hub, weights
+from ..models import hub
+from ..models.weight_files import BUNDLED, check_weights, check_weights_path, weights_file
 
-app = typer.Typer(help="List, inspect, download and convert weight files.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, inspect, download and convert weight files.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 def list_models() -> None:
     """List all known names, whether they are on this machine, and their licences."""
-    for name, path in weights.BUNDLED.items():
+    for name, path in BUNDLED.items():
         state = "bundled" if path.is_file() else "missing"
         typer.echo(f"{name:14} {state:11} ours")
     for entry in hub.HUB.values():
@@ -34,8 +39,11 @@ def info(
     if name_or_path in hub.HUB:
         typer.echo(_public(hub.HUB[name_or_path]))
         return
-    path = weights.weights_file(name_or_path)
-    header = weights.read_header(path)
+    path = weights_file(name_or_path)
+    check_weights_path(path)
+    from ..models.weights import read_header
+
+    header = read_header(path)
     typer.echo(f"{path}: {path.stat().st_size} bytes, {header.kind}")
     typer.echo(
         f"licence   {header.licence}\nsource    {header.source}\n"
@@ -97,7 +105,10 @@ def convert(
     """Convert a public checkpoint to safetensors with type, source and licence."""
     if target.exists() and not overwrite:
         raise typer.BadParameter(f"{target} exists; give another name or --overwrite")
-    header = weights.convert_checkpoint(source, target)
+    check_weights(source)
+    from ..models.weights import convert_checkpoint
+
+    header = convert_checkpoint(source, target)
     typer.echo(f"{target}: {header.kind}, licence {header.licence}")
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..pipelines.track_faces import Finding
+from ..options import Finding
+from .checks import check_inputs
 from .options import AsJson, Device, Only, Which, expand_options
 from .progress import Bar
 
@@ -69,6 +68,7 @@ def quality_command(  # noqa: PLR0913
     Blur, jitter of the seam and lip motion in silence; PSNR, SSIM, LMD and FID against REAL; lips
     against the true speaker (--truth) and the old lips (--source).
     """
+    check_inputs(video, real, truth, source, faces=(which,), finding=finding)
     from dataclasses import replace
 
     from ..pipelines.mouth_following import measure_following
@@ -102,6 +102,9 @@ def quality_command(  # noqa: PLR0913
 
 
 def _print(report: "QualityReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     x, y = report.centre
     count = f"{report.with_face} of {report.frames} frames at {float(report.fps):g} fps"
     table = Table(title=f"{report.video.name}: face at {x},{y} in {count}")
@@ -124,6 +127,9 @@ def _print(report: "QualityReport") -> None:
 
 
 def _print_mouth(report: "MouthReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from ..pipelines.mouth_following import explain_following
 
     table = Table(title=f"Lips, by {report.landmarks}")

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..pipelines.track_faces import Finding
+from ..media.paths import PLOT_SUFFIXES, check_output_path
+from ..options import Cut, Finding
+from .checks import check_inputs, check_video_output
 from .options import Device, Only, expand_options
 from .progress import Bar
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def score_command(  # noqa: PLR0913
     video: Annotated[Path, typer.Argument(help="Video with a face.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
+    cut: Annotated[Cut, Only("audio_track")],
     audio: Annotated[Path | None, typer.Argument(help="Sound; by default the video's own.")] = None,
     scorer: Annotated[
         str, typer.Option(help="judge (bundled), syncnet, or a weight file.")
@@ -40,22 +41,28 @@ def score_command(  # noqa: PLR0913
     fix: Annotated[
         Path | None, typer.Option(help="Write the video with its sound moved into sync.")
     ] = None,
+    search_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=20,
+            help="How far to each side the offset is searched; by default 15 frames (0.6 s).",
+        ),
+    ] = None,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.")
     ] = False,
 ) -> None:
     """Measure by how many frames the sound is early or late, for every face."""
-    from ..media import check_output_path, refuse_inputs
+    if plot is not None:
+        check_output_path(plot, overwrite=overwrite, suffixes=PLOT_SUFFIXES)
+    if fix is not None:
+        check_video_output(fix, video, audio, overwrite=overwrite)
+    check_inputs(video, audio, weights=(scorer,), finding=finding)
     from ..pipelines.score import score
-    from ..pipelines.score_plot import check_plot
     from ..runtime.prefetch import share_cores
 
-    if plot is not None:
-        check_plot(plot, overwrite=overwrite)
-    if fix is not None:
-        check_output_path(fix, overwrite=overwrite)
-        refuse_inputs(fix, video, *([] if audio is None else [audio]))
     share_cores()
     with Bar() as on_progress:
         report = score(
@@ -64,18 +71,23 @@ def score_command(  # noqa: PLR0913
             scorer=scorer,
             mode=mode,
             whole_frame=whole_frame,
+            cut=cut,
             finding=finding,
             device=device,
             on_progress=on_progress,
+            search_seconds=search_seconds,
         )
     typer.echo(report.to_json()) if as_json else _print(report)
     if plot is not None:
         _plot(report, plot, overwrite)
     if fix is not None:
-        _fix(report, fix, overwrite)
+        _fix(report, fix, cut.audio_track, overwrite)
 
 
 def _print(report: "ScoreReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     from ..pipelines.score import explain_score
 
     table = Table(
@@ -102,6 +114,8 @@ def _print(report: "ScoreReport") -> None:
             f"{score.confidence:.3f}",
         )
     Console().print(table)
+    if report.audio_track is not None:
+        typer.echo(f"sound: {report.audio_track}")
 
 
 def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
@@ -111,7 +125,7 @@ def _plot(report: "ScoreReport", path: Path, overwrite: bool) -> None:
     typer.echo(f"wrote {path}", err=True)
 
 
-def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
+def _fix(report: "ScoreReport", out: Path, audio_track: int | None, overwrite: bool) -> None:
     from ..pipelines.score import explain_score, shift_sound
 
     best = report.best().score
@@ -133,6 +147,7 @@ def _fix(report: "ScoreReport", out: Path, overwrite: bool) -> None:
         best.offset_frames,
         report.scorer_fps,
         audio=report.audio,
+        track=audio_track,
         overwrite=overwrite,
     )
     typer.echo(f"wrote {out}, its sound shifted by {best.offset_ms:+.0f} ms (> 0: later)", err=True)

@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..media.clip import Cut
-from ..pipelines.track_faces import Finding
+from ..options import Cut, Finding
+from .checks import check_inputs, check_side_output
 from .options import AsJson, Device, Only, expand_options
 from .progress import Bar
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 def speakers_command(  # noqa: PLR0913
     video: Annotated[Path, typer.Argument(help="Video with one or more faces.")],
     finding: Annotated[Finding, Only("detector", "min_score", "cache")],
-    cut: Annotated[Cut, Only("start", "end")],
+    cut: Annotated[Cut, Only("start", "end", "audio_track")],
     audio: Annotated[Path | None, typer.Option(help="Sound; by default the video's own.")] = None,
     out: Annotated[
         Path | None,
@@ -36,21 +34,13 @@ def speakers_command(  # noqa: PLR0913
     ] = False,
 ) -> None:
     """Find who speaks when, by scoring each face against the sound."""
-    from ..media import refuse_inputs
+    if out is not None:
+        check_side_output(out, video, audio, overwrite=overwrite)
+    check_inputs(video, audio, weights=(scorer,), cut=cut, finding=finding)
     from ..pipelines.speakers import speakers
     from ..pipelines.turn_table import write_turns
     from ..runtime.prefetch import share_cores
 
-    if out is not None:
-        refuse_inputs(out, video, *([] if audio is None else [audio]))
-        if out.exists() and not overwrite:
-            raise typer.BadParameter(
-                f"{out} exists; choose another name, or --overwrite", param_hint="--out"
-            )
-        if not out.parent.is_dir():
-            raise typer.BadParameter(
-                f"{out.parent} is no folder; create it, or choose another", param_hint="--out"
-            )
     share_cores()
     with Bar() as on_progress:
         report = speakers(
@@ -68,6 +58,9 @@ def speakers_command(  # noqa: PLR0913
 
 
 def _print(report: "SpeakersReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(
         title=f"{report.video.name}, by {report.scorer}: "
         f"{len(report.rows)} turns, {report.faces} faces"
@@ -77,3 +70,5 @@ def _print(report: "SpeakersReport") -> None:
     for row in report.rows:
         table.add_row(f"{float(row.start):.2f}", f"{float(row.end):.2f}", str(row.face))
     Console().print(table)
+    if report.audio_track is not None:
+        typer.echo(f"sound: {report.audio_track}")

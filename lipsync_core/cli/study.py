@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Let people judge methods, blind and side by side.", no_args_is_help=True)
+app = typer.Typer(
+    help="Let people judge methods, blind and side by side.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 Study = Annotated[Path, typer.Argument(metavar="STUDY_FOLDER", help="The study's folder.")]
 

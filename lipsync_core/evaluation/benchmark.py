@@ -13,7 +13,8 @@ from torch import nn
 from ..audio.features import mel_length
 from ..audio.ops import frame_count
 from ..errors import LipSyncError, WeightsError
-from ..faces.selection import FaceSelector, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
 from ..media.clip import VideoClip
@@ -23,7 +24,8 @@ from ..metrics.sync_embedder import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception
 from ..models.weights import load_model, load_talking_face, weights_file
-from ..pipelines.dub import Cut, Encoding, dub
+from ..options import Cut, Encoding
+from ..pipelines.dub import dub
 from ..pipelines.mouth_following import MouthMeter
 from ..pipelines.score import Mode, ScoreReport, load_scorer, score
 from ..pipelines.track_faces import (
@@ -34,6 +36,7 @@ from ..pipelines.track_faces import (
     track_faces,
 )
 from ..runtime.jobs import Job, Outcome
+from ..runtime.paths import same_file
 from ..types import FaceTrack, Frames, VideoInfo
 from .baselines import copy_mouth
 from .lips import LipJudge, Original
@@ -101,7 +104,8 @@ class Benchmark:
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
         """List one job for each pair and method, pair by pair.
 
-        The arguments of a job hold everything its result depends on: weights by their hash.
+        The arguments of a job hold everything its result depends on, weights by their hash; its
+        inputs are the two files of the pair.
 
         Args:
             pairs: The pairs.
@@ -134,6 +138,7 @@ class Benchmark:
                     "sha256": weights.get(method),
                     **common,
                 },
+                (str(self.root / pair.audio), str(self.root / pair.video)),
             )
             for number, pair in enumerate(pairs)
             for method in (*BASELINES, *weights)
@@ -283,7 +288,7 @@ class Bench:
         info = probe(video)
         scripts = self.plan.mode == "reference"
         footage = VideoClip(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
-        sound = read_audio(audio)
+        sound = read_audio(audio, keep_early=not same_file(audio, video))
         wanted = (
             frames_of_scripts(sound.samples.shape[1]) if scripts else frame_count(sound, info.fps)
         )
@@ -311,7 +316,8 @@ class Bench:
                 if copied
                 else scene.frames(scene.video)
             )
-            sound = AudioSource(scene.video if method == "real" else scene.audio)
+            spoken = scene.video if method == "real" else scene.audio
+            sound = AudioSource(spoken, keep_early=not same_file(spoken, scene.video))
             with VideoWriter(
                 out,
                 scene.info,

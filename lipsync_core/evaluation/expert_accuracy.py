@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import LipSyncError
 from ..faces import Detector
-from ..faces.selection import FaceSelector, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
 from ..image.affine import crop_to_frame
 from ..image.crop import crop_pictures

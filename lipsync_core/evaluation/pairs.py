@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ..errors import LipSyncError, MediaError
-from ..media import probe, read_audio, read_frames
 from ..runtime.atomic import atomic_write
+from ..runtime.text_file import read_text_file
 
 Order = Literal["auto", "audio-video", "video-audio"]
 
@@ -86,8 +86,8 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
     if order not in ("auto", "audio-video", "video-audio"):
         raise ValueError(f"order is {order!r}; wanted auto, audio-video or video-audio")
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text_file(path).split("\n")
+    except (OSError, ValueError) as error:
         raise LipSyncError(f"{path} cannot be read as a list of pairs ({error})") from error
     named = _read_names(path, lines)
     if order == "auto":
@@ -248,6 +248,8 @@ def _measure_lengths(
 
     Names are in order; unusable files come with the reasons.
     """
+    from ..media import probe, read_audio, read_frames  # not above: lists are read without torch
+
     if not root.is_dir():
         raise LipSyncError(f"{root} is no folder; wanted one with videos")
     files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]

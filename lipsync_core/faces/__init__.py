@@ -1,16 +1,17 @@
 """Faces: detectors (one file each), tracking over time, and the choice of a person."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from ..types import Detections
+    from ..types import Detections
 
 
 class Detector(Protocol):
     """A face detector."""
 
-    def detect(self, pixels: Tensor) -> list[Detections]:
+    def detect(self, pixels: "Tensor") -> "list[Detections]":
         """Detect the faces of each image.
 
         Args:

@@ -1,11 +1,8 @@
 """Which of the people in a clip is meant: ``--face largest | left | right | INDEX | x,y``."""
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +10,7 @@ from torch import Tensor
 from ..errors import NoFaceError
 from ..types import FaceTrack
 from .landmarks import fill_missing_points
+from .selector import FaceSelector
 from .similarity import portrait_similarity
 from .tracking import track_window
 from .turned_faces import TRIED
@@ -21,46 +19,6 @@ from .turned_faces import TRIED
 _MAIN_SHARE = 0.25
 _POINT_MARGIN = 0.5  # of the box's size: how far beside a face a point may be and still mean it
 _LISTED = 8  # people named in an error
-
-
-@dataclass(frozen=True, slots=True)
-class FaceSelector:
-    """A rule that picks a person.
-
-    See ``parse_face``. ``index`` counts for "index", ``point`` (x, y in source px) for "point".
-    """
-
-    rule: Literal["largest", "left", "right", "index", "point"] = "largest"
-    index: int = 0
-    point: tuple[float, float] = (0.0, 0.0)
-
-    def __str__(self) -> str:
-        if self.rule == "index":
-            return str(self.index)
-        return f"{self.point[0]:g},{self.point[1]:g}" if self.rule == "point" else self.rule
-
-
-def parse_face(text: str) -> FaceSelector:
-    """Parse a face selector.
-
-    It is ``largest``, ``left``, ``right``, an INDEX from 0 that counts from left to right at first
-    appearance, or ``x,y`` in source pixels, a place on the face when it first appears.
-
-    Raises:
-        ValueError: If the text is anything else.
-    """
-    word = text.strip().lower()
-    if word == "largest" or word == "left" or word == "right":
-        return FaceSelector(word)
-    if re.fullmatch(r"[0-9]{1,6}", word):
-        return FaceSelector("index", index=int(word))
-    if pair := re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*,\s*([0-9]+(?:\.[0-9]*)?)", word):
-        return FaceSelector("point", point=(float(pair[1]), float(pair[2])))
-    raise ValueError(
-        f"{text!r} names no face; wanted largest, left, right, an index from 0 (counted from left "
-        "to right at first "
-        "appearance), or x,y in source pixels, such as 640,200"
-    )
 
 
 def select(tracks: Sequence[FaceTrack], selector: FaceSelector) -> FaceTrack:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..image.boxes import box_iou
+from ..options import SMOOTHING_SECONDS
 from ..types import Detections, FaceTrack, Frames
 from . import Detector
 from .detector_runs import DetectorRuns
@@ -32,13 +33,6 @@ _LEAST_SIGHTINGS = 3
 _USUAL_FPS = 25  # at which the accuracy of ``every`` was measured
 
 _SMOOTHED_AT_ONCE = 2048  # frames
-
-SMOOTHING_SECONDS = 0.12
-"""Standard deviation of the smoother of ``detect_tracks``: the strongest that costs no accuracy.
-With YuNet on every fifth frame, rms distance to what it finds in the frames between / jitter
-(second difference), in % of the face's size: 27 clips of talking people to choose on, 1.00 / 0.26
-at 0 s, 1.00 / 0.10 at 0.12 s, 1.08 / 0.06 at 0.2 s; 15 others, 1.09 / 0.33, 1.11 / 0.12, 1.28 /
-0.07. The jitter of YuNet on every frame is 1.3."""
 
 
 @dataclass(slots=True)

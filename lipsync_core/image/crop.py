@@ -1,6 +1,8 @@
 """Cut crops out of frames along affine maps, warp pictures, and resize them.
 
-``sample`` is the one function that warps pixels; every other warp computes its grid and calls it.
+Two functions warp pixels, ``sample_places`` at any places and ``sample_affine`` along affine maps;
+every other warp computes its places and calls one of them. Both use OpenCV on the CPU if there is
+one that is exact (``image/opencv.py``), and torch for everything else.
 """
 
 from typing import Literal
@@ -10,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Frames, YuvFrames
-from .affine import clip_box, compose, crop_bounds, scale_of, translation, unit_maps
+from . import opencv
+from .affine import (
+    Box,
+    clip_box,
+    compose,
+    crop_bounds,
+    scale_of,
+    translation,
+    unit_maps,
+)
 from .yuv import to_rgb
 
 
@@ -49,9 +60,36 @@ def sample(
     Returns:
         (N,C,h,w) values.
     """
+    if opencv.takes(pixels, grid):
+        half = grid.new_tensor([pixels.shape[3] / 2, pixels.shape[2] / 2])[:, None, None]
+        return opencv.remap(pixels, grid * half + (half - 0.5), mode, padding)
     return F.grid_sample(
         pixels, grid.permute(0, 2, 3, 1), mode, padding_mode=padding, align_corners=False
     )
+
+
+def sample_places(
+    pixels: Tensor,
+    places: Tensor,
+    *,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+    padding: Literal["zeros", "border"] = "border",
+) -> Tensor:
+    """Sample pictures at places in px, without filtering.
+
+    Args:
+        pixels: (N,C,H,W) float.
+        places: (N,2,h,w) x and y of each place in px, the picture's corner being (0,0).
+        mode: Interpolation between pixels.
+        padding: Values outside the picture: 0, or those of its border.
+
+    Returns:
+        (N,C,h,w) values.
+    """
+    if opencv.takes(pixels, places):
+        return opencv.remap(pixels, places - 0.5, mode, padding)
+    unit = places.new_tensor([2 / pixels.shape[3], 2 / pixels.shape[2]])[:, None, None]
+    return sample(pixels, places * unit - 1, mode=mode, padding=padding)
 
 
 def sample_affine(
@@ -74,6 +112,8 @@ def sample_affine(
     Returns:
         (N,C,*size) values.
     """
+    if max(size) > 0 and opencv.takes(pixels, squares[..., None]):
+        return opencv.warp_affine(pixels, squares, size, padding)
     x, y = (
         ((torch.arange(k, device=squares.device) + 0.5) * 2 / k - 1).to(squares.dtype)
         for k in (size[1], size[0])
@@ -95,8 +135,7 @@ def warp_crops(source: Tensor, offset: Tensor) -> Tensor:
         (N,C,S,S) warped crops; outside the source its border repeats.
     """
     size = source.shape[-1]
-    grid = pixel_grid(size, size, source) * (2 / size) - 1
-    return sample(source, grid + offset * (2 / size))
+    return sample_places(source, pixel_grid(size, size, source) + offset)
 
 
 def sample_window(planes: Tensor, places: Tensor) -> Tensor:
@@ -118,9 +157,8 @@ def sample_window(planes: Tensor, places: Tensor) -> Tensor:
     )
     x0, y0, x1, y1 = clip_box((left - 2, top - 2, right + 3, bottom + 3), width, height)
     window = planes[None, :, y0:y1, x0:x1].to(places.dtype)
-    unit = places.new_tensor([2 / (x1 - x0), 2 / (y1 - y0)])[:, None, None]
-    grid = places.sub_(places.new_tensor([x0, y0])[:, None, None]).mul_(unit).sub_(1)
-    return sample(window, grid[None], mode="bicubic")[0]
+    places.sub_(places.new_tensor([x0, y0])[:, None, None])
+    return sample_places(window, places[None], mode="bicubic")[0]
 
 
 def resize_bytes(
@@ -229,7 +267,7 @@ def crop_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool 
     steps = [max(1, int(scale + 0.25)) if antialias else 1 for scale in scale_of(matrices).tolist()]
     boxes = crop_bounds(matrices, (0, 0, size, size), margin=0)
     parts = [
-        clip_box((x0 - 2 * k, y0 - 2 * k, x1 + 2 * k, y1 + 2 * k), width, height)
+        clip_box(_whole_blocks((x0 - 2 * k, y0 - 2 * k, x1 + 2 * k, y1 + 2 * k), k), width, height)
         for (x0, y0, x1, y1), k in zip(boxes, steps, strict=True)
     ]
     blocks = [
@@ -241,7 +279,28 @@ def crop_planes(planes: Tensor, matrices: Tensor, size: int, *, antialias: bool 
     squares = unit_maps(to_blocks, blocks, [(size, size)] * count)
     for i, ((x0, y0, x1, y1), k) in enumerate(zip(parts, steps, strict=True)):
         patch = planes[i : i + 1, :, y0:y1, x0:x1].to(matrices.dtype)
-        if k > 1:  # the frame's border may cut the last block of a row short
-            patch = F.avg_pool2d(patch, k, ceil_mode=True, count_include_pad=False)
+        if k > 1:
+            patch = average_blocks(patch, k)
         out[i : i + 1] = sample_affine(patch, squares[i : i + 1], (size, size))
     return out
+
+
+def average_blocks(pixels: Tensor, step: int) -> Tensor:
+    """Average blocks of ``step`` x ``step`` px; the last ones of a row or column may be cut short.
+
+    Args:
+        pixels: (N,C,H,W) float.
+        step: Side of a block in px.
+
+    Returns:
+        (N,C,h,w) means, sizes rounded up.
+    """
+    if not any(side % step for side in pixels.shape[2:]) and opencv.takes(pixels, pixels):
+        return opencv.average_blocks(pixels, step)
+    return F.avg_pool2d(pixels, step, ceil_mode=True, count_include_pad=False)
+
+
+def _whole_blocks(box: Box, step: int) -> Box:
+    """Return a box enlarged to the right and downwards to whole blocks of ``step`` px."""
+    x0, y0, x1, y1 = box
+    return x0, y0, x0 + -(-(x1 - x0) // step) * step, y0 + -(-(y1 - y0) // step) * step

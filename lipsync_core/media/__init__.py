@@ -1,14 +1,20 @@
 """Read and write media through PyAV: no ffmpeg binary, no shell, no files between stages.
 
-Only this package imports ``av``.
+Only this package imports ``av``. It is loaded with the first name that needs it, so that paths can
+be checked before.
 """
 
-from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
-from .mux import AudioSource
-from .output_path import check_output_path, refuse_inputs
-from .remux import shift_audio, suffix_for_copy
-from .video_reader import probe, read_coded, read_frames
-from .video_writer import VideoWriter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
+    from .mux import AudioSource
+    from .paths import check_output_path, refuse_inputs
+    from .remux import shift_audio, suffix_for_copy
+    from .sound_tracks import track_used
+    from .video_reader import probe, read_coded, read_frames
+    from .video_writer import VideoWriter
 
 __all__ = [
     "AudioSource",
@@ -24,4 +30,24 @@ __all__ = [
     "resample_pyav",
     "shift_audio",
     "suffix_for_copy",
+    "track_used",
 ]
+
+_HOMES = {
+    "audio_reader": ("SoundInfo", "probe_sound", "read_audio", "resample_pyav"),
+    "mux": ("AudioSource",),
+    "paths": ("check_output_path", "refuse_inputs"),
+    "remux": ("shift_audio", "suffix_for_copy"),
+    "sound_tracks": ("track_used",),
+    "video_reader": ("probe", "read_coded", "read_frames"),
+    "video_writer": ("VideoWriter",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f".{home}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """Read sound as float samples on the picture's clock, whole or block by block."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,17 +18,22 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..types import Audio
+from .channels import useful_channels
 from .container import (
     Warn,
     decode_sound,
-    first_frame_time,
+    first_frame_audio_time,
     open_source,
     path_of_container,
     raise_media_errors,
     warn_once,
 )
+from .sound_ends import padding_begins, promised_end
+from .sound_tracks import choose_sound
 
 Samples = npt.NDArray[np.float32]  # (C,T)
+_Timed = tuple[Fraction, Samples, int]
+"""A block: its time in seconds of the container's clock, its samples, and their rate in Hz."""
 
 _BLOCK = 1 << 16  # samples given to the resampler at once
 # seconds decoded and dropped after a seek: decoders carry state (MP3 reservoir, AAC overlap)
@@ -40,11 +46,15 @@ _SEEKABLE = ("mov,", "matroska", "wav", "flac", "ogg", "mpegts")
 _JITTER = Fraction(1, 50)
 # seconds of silence that a time stamp may ask for; more is taken to be a damaged time stamp
 _LONGEST_GAP = 3600
+# Blocks of a decoder that may follow the end that an edit list states, as the padding of the last
+# packets; if there is more, the statement is wrong.
+_PADDING = 2
+_MISSING = Fraction(1, 10)  # seconds: a sound that ends by more before its promised end is cut off
 
 
 @dataclass(frozen=True, slots=True)
 class SoundInfo:
-    """Properties of the first sound track of a file.
+    """Properties of a sound track of a file.
 
     Attributes:
         rate: samples per second.
@@ -59,21 +69,25 @@ class SoundInfo:
     codec: str
 
 
-def probe_sound(src: Path | str) -> SoundInfo:
-    """Return the properties of the first sound track of ``src``.
+def probe_sound(src: Path | str, track: int | None = None) -> SoundInfo:
+    """Return the properties of a sound track of a file.
+
+    Args:
+        src: the file.
+        track: number of the track, from 1; None for the default one.
 
     Raises:
         MediaError: If the file has none or cannot be read.
     """
     with open_source(src) as container:
-        stream = _sound_stream(container)
+        stream = choose_sound(container, track, lambda _: None)
         return SoundInfo(
             stream.rate, stream.channels, stream.layout.name, stream.codec_context.name
         )
 
 
-def first_sample_time(src: Path | str) -> Fraction:
-    """Return when the sound of ``src`` begins, in seconds of the container's clock.
+def first_sample_time(src: Path | str, track: int | None = None) -> Fraction:
+    """Return when a sound track of ``src`` begins, in seconds of the container's clock.
 
     Encoder priming is not counted.
     """
@@ -81,11 +95,31 @@ def first_sample_time(src: Path | str) -> Fraction:
         open_source(src) as container,
         raise_media_errors(Path(src), "the sound cannot be decoded"),
     ):
-        stream = _sound_stream(container)
+        stream = choose_sound(container, track, lambda _: None)
         for frame in decode_sound(container, stream, lambda _: None):
             if frame.pts is not None and frame.time_base is not None:
                 return frame.pts * frame.time_base
     return Fraction(0)
+
+
+def clock_zero(
+    src: Path | str, track: int | None = None, *, keep_early: bool = False
+) -> Fraction | None:
+    """Return when sample 0 of a file sounds, in seconds of the container's clock.
+
+    Args:
+        src: the file.
+        track: number of its sound track, from 1; None for the default one.
+        keep_early: see ``read_audio``.
+
+    Returns:
+        The time of the first picture, with ``keep_early`` that of the first sound if it is earlier;
+        None without a picture, for the beginning of the sound.
+    """
+    picture = first_frame_audio_time(src)
+    if picture is None or not keep_early:
+        return picture
+    return min(picture, first_sample_time(src, track))
 
 
 def read_audio(
@@ -95,9 +129,11 @@ def read_audio(
     mono: bool = True,
     start: int = 0,
     stop: int | None = None,
+    track: int | None = None,
+    keep_early: bool = False,
     on_warning: Warn | None = None,
 ) -> Audio:
-    """Read the first sound track of an audio or video file.
+    """Read a sound track of an audio or video file.
 
     Sample 0 sounds when clip frame 0 of ``read_frames`` is shown (without a picture: when the sound
     begins): a track that begins later is preceded by silence, earlier sound is cut, encoder priming
@@ -106,9 +142,14 @@ def read_audio(
     Args:
         src: the file.
         rate: sample rate in Hz; None for the file's own.
-        mono: return the mean of the channels.
+        mono: return one channel for the models: the center of 5.1 and 7.1, else the mean, without
+            channels that are silent or cancel it (see ``useful_channels``; decided by the beginning
+            of the track, whatever part of it is read).
         start: first sample, at the output rate.
         stop: end (exclusive) at the output rate; it may lie past the end.
+        track: number of the file's sound track, from 1; None for the default one.
+        keep_early: let sample 0 be the first sound if that comes before the first picture, for a
+            file that is heard without its picture.
         on_warning: called with each warning.
 
     Returns:
@@ -121,9 +162,16 @@ def read_audio(
         raise ValueError(
             f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop"
         )
-    info = probe_sound(src)
+    info = probe_sound(src, track)
     blocks = read_audio_blocks(
-        src, rate=rate, mono=mono, start=start, stop=stop, on_warning=on_warning
+        src,
+        rate=rate,
+        mono=mono,
+        start=start,
+        stop=stop,
+        track=track,
+        keep_early=keep_early,
+        on_warning=on_warning,
     )
     return Audio(torch.from_numpy(_joined(blocks, 1 if mono else info.channels)), rate or info.rate)
 
@@ -151,11 +199,13 @@ def read_audio_blocks(
     mono: bool = False,
     start: int = 0,
     stop: int | None = None,
+    track: int | None = None,
+    keep_early: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Samples]:
     """Yield the samples of ``read_audio`` as blocks (C,T) in order, in bounded memory."""
-    path = Path(src)
-    native = probe_sound(path).rate
+    path, warn = Path(src), warn_once(on_warning)
+    native = probe_sound(path, track).rate
     rate = rate or native
     ratio = Fraction(rate, native)
     # The filter is heard for `reach` native samples to either side. Beginning at a multiple of the
@@ -164,15 +214,30 @@ def read_audio_blocks(
     reach = 0 if rate == native else 128 * max(1, math.ceil(1 / ratio))
     begin = max(0, math.floor(start / ratio) - reach) // ratio.denominator * ratio.denominator
     end = None if stop is None else math.ceil(stop / ratio) + reach
+    zero = clock_zero(path, track, keep_early=keep_early)
     blocks = trim_blocks(
-        _placed(path, begin, warn_once(on_warning)), 0, None if end is None else end - begin
+        _placed(path, track, zero, begin, warn), 0, None if end is None else end - begin
     )
     if mono:
-        blocks = (block.mean(axis=0, keepdims=True) for block in blocks)
+        useful = list(_useful_channels(path, track, warn))
+        blocks = (block[useful].mean(axis=0, keepdims=True) for block in blocks)
     done = int(begin * ratio)
     return trim_blocks(
         resample_blocks(blocks, native, rate), start - done, None if stop is None else stop - done
     )
+
+
+def _useful_channels(path: Path, track: int | None, warn: Warn) -> tuple[int, ...]:
+    with open_source(path) as container:
+        stream = choose_sound(container, track, lambda _: None)
+        rate, names = stream.rate, [channel.name for channel in stream.layout.channels]
+    if len(names) == 1:
+        return (0,)
+    with closing(_decoded(path, track, 0, None, lambda _: None)) as decoded:
+        found = useful_channels((samples for _, samples, _ in decoded), rate, names)
+    if found.warning is not None:
+        warn(f"{path.name}: {found.warning}")
+    return found.indices
 
 
 def resample_pyav(samples: Tensor, from_rate: int, to_rate: int) -> Tensor:
@@ -204,7 +269,7 @@ def resample_blocks(blocks: Iterable[Samples], from_rate: int, to_rate: int) -> 
         channels = channels or [_resampler(to_rate) for _ in whole]
         for at in range(0, whole.shape[1], _BLOCK):
             block = whole[:, at : at + _BLOCK]
-            frames = [_mono_frame(row, from_rate, taken) for row in block]
+            frames = [make_audio_frame(row[None], from_rate, taken, "mono") for row in block]
             taken += block.shape[1]
             out = np.stack(
                 [_pull(channel, frame) for channel, frame in zip(channels, frames, strict=True)]
@@ -223,8 +288,20 @@ def _resampler(rate: int) -> AudioResampler:
     return AudioResampler("fltp", "mono", rate, options={"filter_size": "64", "cutoff": "0.95"})
 
 
-def _mono_frame(samples: Samples, rate: int, at: int) -> AudioFrame:
-    frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), "fltp", "mono")
+def make_audio_frame(samples: Samples, rate: int, at: int, layout: str) -> AudioFrame:
+    """Make a frame of FFmpeg from samples.
+
+    Args:
+        samples: (C,T).
+        rate: samples per second.
+        at: time of the first sample, counted in samples.
+        layout: FFmpeg's name of the channel layout.
+
+    Returns:
+        The frame; interleaved, because PyAV 18.1 cannot fill eight planar channels.
+    """
+    interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
+    frame = AudioFrame.from_ndarray(interleaved, "flt", layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
     return frame
 
@@ -246,11 +323,15 @@ def trim_blocks(blocks: Iterable[Samples], start: int, stop: int | None) -> Iter
             return
 
 
-def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
-    """Yield the track at its own rate from sample ``begin`` of the picture's clock, gaps silent."""
-    zero = first_frame_time(path)
+def _placed(
+    path: Path, track: int | None, zero: Fraction | None, begin: int, warn: Warn
+) -> Iterator[Samples]:
+    """Yield the track at its own rate from sample ``begin`` after ``zero``, gaps silent.
+
+    ``zero`` is None for the track's own beginning.
+    """
     at = begin
-    for time, samples, rate in _decoded(path, begin, zero, warn):
+    for time, samples, rate in _decoded(path, track, begin, zero, warn):
         zero = time if zero is None else zero
         place = math.floor((time - zero) * rate + Fraction(1, 2))
         gap = place - at
@@ -271,42 +352,69 @@ def _placed(path: Path, begin: int, warn: Warn) -> Iterator[Samples]:
 
 
 def _decoded(
-    path: Path, begin: int, zero: Fraction | None, warn: Warn
-) -> Iterator[tuple[Fraction, Samples, int]]:
-    """Yield (time on the container's clock, samples (C,T), rate) from before ``begin`` on."""
+    path: Path, track: int | None, begin: int, zero: Fraction | None, warn: Warn
+) -> Generator[_Timed, None, None]:
+    """Yield the blocks of a track from before ``begin`` on, without the padding at its end."""
     with open_source(path) as container, raise_media_errors(path, "the sound cannot be decoded"):
-        stream = _sound_stream(container)
-        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
+        stream = choose_sound(container, track, warn)
         if zero is None and stream.start_time is not None and stream.time_base is not None:
             zero = stream.start_time * stream.time_base
+        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
         if (
             seconds > _SEEK_FROM
             and zero is not None
             and container.format.name.startswith(_SEEKABLE)
         ):
             container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
-        rate, channels = stream.rate, stream.channels
-        to_float = AudioResampler("fltp", stream.layout, rate)
-        time: Fraction | None = None
-        for frame in decode_sound(container, stream, warn):
-            following = zero or Fraction(0) if time is None else time
-            known = frame.pts is not None and frame.time_base is not None
-            begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
-            if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
-                raise MediaError(
-                    f"{path}: rate or channels of the sound change at {float(begins):.2f} s; "
-                    "convert it"
-                )
-            for part in to_float.resample(frame):
-                yield begins, part.to_ndarray(), rate  # pyright: ignore[reportReturnType]
-            time = begins + Fraction(frame.samples, rate)
-        if time is None and begin == 0:
+        blocks, last = _float_blocks(container, stream, zero or Fraction(0), warn), None
+        for time, samples, rate in _without_padding(blocks, padding_begins(container, stream)):
+            yield time, samples, rate
+            last = time + Fraction(samples.shape[1], rate)
+        if last is None and begin == 0:
             raise MediaError(f"{path}: no sound could be decoded from its sound track")
+        promised = promised_end(container, stream)
+        if promised is not None and last is not None and last < promised - _MISSING:
+            warn(
+                f"{path.name}: the sound ends at {float(last):.2f} of the {float(promised):.2f} s "
+                "that its header promises; the file is incomplete"
+            )
 
 
-def _sound_stream(container: InputContainer) -> AudioStream:
-    if not container.streams.audio:
-        raise MediaError(
-            f"{path_of_container(container)}: holds no sound; wanted a file with a sound track"
-        )
-    return container.streams.audio[0]
+def _float_blocks(
+    container: InputContainer, stream: AudioStream, following: Fraction, warn: Warn
+) -> Iterator[_Timed]:
+    """Decode from the current position on; blocks without a time follow the one before."""
+    rate, channels = stream.rate, stream.channels
+    # interleaved: PyAV 18.1 counts nine planes in eight planar channels, and crashes
+    to_float = AudioResampler("flt", stream.layout, rate)
+    for frame in decode_sound(container, stream, warn):
+        known = frame.pts is not None and frame.time_base is not None
+        begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
+        if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
+            raise MediaError(
+                f"{path_of_container(container)}: rate or channels of the sound change at "
+                f"{float(begins):.2f} s; convert it"
+            )
+        for part in to_float.resample(frame):
+            yield begins, part.to_ndarray().reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
+        following = begins + Fraction(frame.samples, rate)
+
+
+def _without_padding(blocks: Iterable[_Timed], end: Fraction | None) -> Iterator[_Timed]:
+    """Cut ``blocks`` at ``end``, unless so much follows that it can be no padding."""
+    if end is None:
+        yield from blocks
+        return
+    held: list[_Timed] = []
+    largest = 1
+    for time, samples, rate in blocks:
+        largest = max(largest, samples.shape[1])
+        held.append((time, samples, rate))
+        after = time + Fraction(samples.shape[1], rate) - end
+        if after <= 0 or after * rate > _PADDING * largest:
+            yield from held
+            held.clear()
+    for time, samples, rate in held:
+        kept = max(0, round((end - time) * rate))
+        if kept:
+            yield time, samples[:, :kept], rate

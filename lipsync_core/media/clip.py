@@ -5,64 +5,22 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..runtime.options import Option
-from ..runtime.timecode import parse_fps, parse_seconds
+from ..errors import MediaError
+from ..options import Cut, Longer
 from ..types import AnyFrames, Frames, VideoInfo, YuvFrames
 from . import probe, read_coded, read_frames
 
-Longer = Literal["pingpong", "loop", "hold", "trim"]
 _SEEK_GAP = 250  # frames: a usual distance of key frames, from which a decoder has to start
 DETECT_SIDE = 640  # px: faces are detected in frames reduced to this
 # Frames read at once: two runs of the detector. With 32, glibc's heap grew by 50 MB a minute of
 # footage, in pieces.
 _DETECT_CHUNK = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The part of a face video that is dubbed.
-
-    Attributes:
-        start: Where it begins, in seconds.
-        end: Where it ends, in seconds; None for the end of the file.
-        fps: Frame rate of the output; None for the source's average.
-        longer: How the picture continues if the speech outlasts it. A photo just stays.
-    """
-
-    start: Annotated[
-        Fraction,
-        Option("Start of the cut: seconds or h:mm:ss.", parse=parse_seconds, metavar="TIME"),
-    ] = Fraction(0)
-    end: Annotated[
-        Fraction | None,
-        Option(
-            "End of the cut; by default that of the video.", parse=parse_seconds, metavar="TIME"
-        ),
-    ] = None
-    fps: Annotated[
-        Fraction | None,
-        Option(
-            "Frames per second, such as 25 or 30000/1001; by default the video's average.",
-            panel="Encoding",
-            parse=parse_fps,
-            metavar="RATE",
-        ),
-    ] = None
-    longer: Annotated[
-        Longer,
-        Option(
-            "What the picture does if the speech is longer.",
-            "pingpong: play forwards and backwards. loop: start again. hold: stay on the last "
-            "frame. trim: stop the speech with the picture.",
-            flags=("--when-audio-is-longer",),
-        ),
-    ] = "pingpong"
 
 
 class Clip(Protocol):
@@ -85,7 +43,7 @@ class Clip(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Number of frames: exact in memory, as the container states it in a file, or None."""
+        """Number of frames, or None where a file does not let them be counted."""
         ...
 
     @property
@@ -162,6 +120,7 @@ class VideoClip:
         first: Number in the file of the clip's frame 0.
         stop: Number in the file of the frame after the clip's last; None for the end of the file.
         on_warning: Called with warnings about damaged files.
+        scaled: Whether the size of ``info`` is not that of the file.
     """
 
     path: Path
@@ -169,6 +128,7 @@ class VideoClip:
     first: int = 0
     stop: int | None = None
     on_warning: Callable[[str], None] | None = None
+    scaled: bool = False
 
     @property
     def fps(self) -> Fraction:
@@ -187,13 +147,13 @@ class VideoClip:
 
     @property
     def length(self) -> int | None:
-        """Number of frames of the file, as the container states it; None if it does not."""
+        """Number of frames of the whole file at its own rate; None if they cannot be counted."""
         return self.info.frames
 
     @property
     def scale(self) -> tuple[float, float]:
         """Px of the clip per px of ``reduced``, horizontally and vertically."""
-        return _scale(*self.size)
+        return _scale(*self.size, self.info.pixel_aspect)
 
     def clamp(self, stop: int) -> int:
         """``stop``, or the number of frames of the cut if that is smaller."""
@@ -218,28 +178,12 @@ class VideoClip:
 
     def coded(self, *, chunk: int) -> Iterator[Frames | YuvFrames]:
         """Read all frames once, as the file codes them, at most ``chunk`` at a time."""
-        read = read_coded(
-            self.path,
-            chunk=chunk,
-            fps=self.info.fps,
-            start=self.first,
-            stop=self.stop,
-            on_warning=self.on_warning,
-        )
-        for piece in read:
+        for piece in self._open(read_coded, chunk, self.first, self.stop):
             yield replace(piece, start=piece.start - self.first)
 
     def rgb(self, *, chunk: int) -> Iterator[Frames]:
         """Read all frames once, as RGB, at most ``chunk`` at a time."""
-        read = read_frames(
-            self.path,
-            chunk=chunk,
-            fps=self.info.fps,
-            start=self.first,
-            stop=self.stop,
-            on_warning=self.on_warning,
-        )
-        for piece in read:
+        for piece in self._open(read_frames, chunk, self.first, self.stop):
             yield Frames(piece.pixels, piece.start - self.first)
 
     def pick(
@@ -247,14 +191,7 @@ class VideoClip:
     ) -> Iterator[tuple[int, Tensor]]:
         """Read single frames as RGB; the file is sought between distant ones only."""
         for first, stop in self._spans(frames):
-            read = read_frames(
-                self.path,
-                chunk=1,
-                fps=self.info.fps,
-                start=first,
-                stop=stop,
-                on_warning=self.on_warning,
-            )
+            read = self._open(read_frames, 1, first, stop)
             yield from ((i, piece.pixels[0]) for i, piece in self._filter(read, frames, on_frame))
 
     def pick_coded(
@@ -262,41 +199,42 @@ class VideoClip:
     ) -> Iterator[tuple[int, Frames | YuvFrames]]:
         """Read single frames as ``pick`` does, but as the file codes them."""
         for first, stop in self._spans(frames):
-            read = read_coded(
-                self.path,
-                chunk=1,
-                fps=self.info.fps,
-                start=first,
-                stop=stop,
-                on_warning=self.on_warning,
-            )
+            read = self._open(read_coded, 1, first, stop)
             yield from self._filter(read, frames, on_frame)
 
     def reduced(self, stop: int) -> Iterator[Frames]:
         """Read the first ``stop`` frames at the size at which faces are detected."""
-        read = read_frames(
-            self.path,
-            chunk=_DETECT_CHUNK,
-            fps=self.info.fps,
-            start=self.first,
-            stop=self._stop_in_file(stop),
-            size=_reduced_size(*self.size),
-            on_warning=self.on_warning,
-        )
+        size = _reduced_size(*self.size, self.info.pixel_aspect)
+        stop = self._stop_in_file(stop)
+        read = self._open(read_frames, _DETECT_CHUNK, self.first, stop, size=size)
         for piece in read:
             yield Frames(piece.pixels, piece.start - self.first)
 
     def _read(self, run: Tensor, chunk: int) -> Iterator[Frames | YuvFrames]:
         """Read the frames of one run of ``monotone_runs``."""
         first, last = int(run[0]), int(run[-1])
-        return read_coded(
+        start, stop = self.first + min(first, last), self._stop_in_file(max(first, last) + 1)
+        return self._open(read_coded, chunk, start, stop, reverse=last < first)
+
+    def _open(
+        self,
+        reader: Callable[..., Iterator[AnyFrames]],
+        chunk: int,
+        start: int,
+        stop: int | None,
+        **options: Any,
+    ) -> Iterator[AnyFrames]:
+        """Read frames start..stop-1 of the file with ``read_frames`` or ``read_coded``."""
+        if self.scaled:
+            options.setdefault("size", self.size)
+        return reader(
             self.path,
             chunk=chunk,
             fps=self.info.fps,
-            start=self.first + min(first, last),
-            stop=self._stop_in_file(max(first, last) + 1),
-            reverse=last < first,
+            start=start,
+            stop=stop,
             on_warning=self.on_warning,
+            **options,
         )
 
     def _spans(self, frames: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -426,20 +364,47 @@ def open_clip(
         The clip. Nothing but the header has been read.
 
     Raises:
-        MediaError: The file cannot be read as a video or photo.
+        MediaError: The file cannot be read as a video or photo, or ends before the cut begins.
         ValueError: The cut holds no frame.
     """
-    info = probe(path)
-    info = replace(info, fps=cut.fps or info.fps)
+    info = probe(path, cut.start)
+    size = _limit(info.width, info.height, cut.max_side)
+    scaled = size != (info.width, info.height)
+    info = replace(info, width=size[0], height=size[1])
     if info.still:
-        return VideoClip(path, info, on_warning=on_warning)
+        info = replace(info, fps=cut.fps or info.fps)
+        return VideoClip(path, info, on_warning=on_warning, scaled=scaled)
+    if cut.fps is not None:
+        count = info.frames and max(1, int(info.frames / info.fps * cut.fps + Fraction(1, 2)))
+        info = replace(info, fps=cut.fps, frames=count)
     first, stop = clip_frames(cut.start, cut.end, info.fps)
     if stop is not None and stop <= first:
         raise ValueError(
             f"the cut from {float(cut.start)} to {float(cut.end or 0)} s holds no frame; end it "
             f"later"
         )
-    return VideoClip(path, info, first, stop, on_warning)
+    clip = VideoClip(path, info, first, stop, on_warning, scaled)
+    if first and _is_empty(clip):
+        length = f" (it lasts {float(info.frames / info.fps):.2f} s)" if info.frames else ""
+        raise MediaError(
+            f"{path}: holds no frame from {float(cut.start):g} s on; begin the cut earlier{length}"
+        )
+    return clip
+
+
+def _limit(width: int, height: int, side: int | None) -> tuple[int, int]:
+    """Size with the same shape whose sides are ``side`` at most, and even if it is smaller."""
+    if side is None or max(width, height) <= side:
+        return width, height
+    factor = Fraction(side, 2 * max(width, height))
+    return max(2, 2 * round(width * factor)), max(2, 2 * round(height * factor))
+
+
+def _is_empty(clip: VideoClip) -> bool:
+    """Whether a clip begins where its file has ended."""
+    if clip.length is not None:
+        return clip.first >= clip.length
+    return next(clip.pick([0]), None) is None
 
 
 def frame_order(length: int, count: int, longer: Longer) -> Tensor:
@@ -508,12 +473,13 @@ def _repeat(frames: AnyFrames, count: int, chunk: int) -> Iterator[AnyFrames]:
         yield replace(frames, pixels=frames.pixels[-1:].expand(shape))
 
 
-def _reduced_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height at which faces are detected."""
-    reduction = max(1.0, max(width, height) / DETECT_SIDE)
-    return max(1, round(width / reduction)), max(1, round(height / reduction))
+def _reduced_size(width: int, height: int, aspect: Fraction = Fraction(1)) -> tuple[int, int]:
+    """Width and height at which faces are detected, with square pixels."""
+    shown = float(width * aspect)
+    reduction = max(1.0, max(shown, height) / DETECT_SIDE)
+    return max(1, round(shown / reduction)), max(1, round(height / reduction))
 
 
-def _scale(width: int, height: int) -> tuple[float, float]:
-    size = _reduced_size(width, height)
+def _scale(width: int, height: int, aspect: Fraction = Fraction(1)) -> tuple[float, float]:
+    size = _reduced_size(width, height, aspect)
     return width / size[0], height / size[1]

@@ -1,8 +1,9 @@
 """Open media files and read their packets; what FFmpeg refuses becomes a MediaError."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from .paths import check_input_path
+from .pillow_reader import is_animated_webp, is_tiled, read_animated_webp, read_tiled
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -25,7 +28,11 @@ Warn = Callable[[str], None]
 # Demuxers that take any text for media: a renamed text file must be an error and not a picture of
 # its letters.
 _NOT_MEDIA = frozenset({"tty"})
+# Its time stamps tell when pictures are decoded; those of its demuxer (libavformat 62.12) for when
+# they are shown are in decoding order as well.
+_IN_DECODING_ORDER = "avi"
 # Only the named file is read: no network and no numbered picture series.
+_NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
@@ -74,11 +81,14 @@ def file_url(path: Path) -> str:
 
 
 @contextmanager
-def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
+def open_source(
+    src: Path | str, options: Mapping[str, str] | None = None
+) -> Generator[InputContainer, None, None]:
     """Open a media file for reading and close it at the end of the block.
 
     Args:
         src: the file.
+        options: further options of the demuxer.
 
     Yields:
         The open container.
@@ -87,16 +97,13 @@ def open_source(src: Path | str) -> Generator[InputContainer, None, None]:
         MediaError: If the file is missing, empty or not media.
     """
     path = Path(src)
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder; wanted a file")
-    if not path.is_file():
-        raise MediaError(f"{path}: no such file; check the name")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    check_input_path(path)
     with raise_media_errors(
         path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
     ):
-        container = av.open(file_url(path), "r", options=dict(_OPTIONS), metadata_errors="replace")
+        container = av.open(
+            file_url(path), "r", options={**_OPTIONS, **(options or {})}, metadata_errors="replace"
+        )
     with container:
         if container.format.name in _NOT_MEDIA or not container.streams:
             raise MediaError(f"{path}: not a media file; wanted audio, video, PNG, JPEG or WebP")
@@ -108,18 +115,22 @@ def path_of_container(container: InputContainer) -> Path:
     return Path(container.name.removeprefix("file:"))
 
 
-def is_still(container: InputContainer) -> bool:
-    """Return whether the file is a single picture (PNG, JPEG, WebP, ...) and not a video."""
+def is_image(container: InputContainer) -> bool:
+    """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
-    return name == "image2" or name.endswith("_pipe")
+    if is_animated_webp(container, path_of_container(container)):
+        return False
+    return name == "image2" or name.endswith("_pipe") or is_tiled(container)
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """Return the first video stream that is not the cover picture of a sound file, or None."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return stream
-    return None
+    """Return the picture of a file: of its default tracks, else of all, the largest; or None.
+
+    Cover pictures and thumbnails do not count.
+    """
+    streams = [one for one in container.streams.video if not one.disposition & _NO_PICTURE]
+    default = [one for one in streams if one.disposition & Disposition.default]
+    return max(default or streams, key=lambda one: one.width * one.height, default=None)
 
 
 def read_packets(
@@ -152,6 +163,13 @@ def decode_video(
 
     Damaged packets are skipped.
     """
+    path = path_of_container(container)
+    if is_animated_webp(container, path):
+        yield from read_animated_webp(path)
+        return
+    if is_tiled(container):
+        yield read_tiled(path)
+        return
     for frame in _decode(
         container, stream, warn, "picture data; frames may be missing or repeated"
     ):
@@ -172,16 +190,63 @@ def _decode(
     container: InputContainer, stream: VideoStream | AudioStream, warn: Warn, what: str
 ) -> Iterator[VideoFrame | AudioFrame]:
     damaged = f"{path_of_container(container).name}: damaged or incomplete {what}"
+    # a last packet of PCM that is shorter than usual is as good as any other
+    pcm = stream.codec_context.name.startswith("pcm_")
+    by_rank = stream.type == "video" and container.format.name == _IN_DECODING_ORDER
+    times: deque[int] = deque()
     for packet in chain(read_packets(container, (stream,), warn), (None,)):
-        if packet is not None and packet.is_corrupt:
+        if packet is not None and packet.is_corrupt and not pcm:
             warn(damaged)
+        if by_rank and packet is not None and packet.dts is not None:
+            times.append(packet.dts)
         try:
             for frame in stream.decode(packet):  # pyright: ignore[reportArgumentType]
                 if frame.time_base is None:  # PyAV leaves it out of the frames that None flushes
                     frame.time_base = stream.time_base
+                if times:  # the first picture shown has the time of the first packet, and so on
+                    frame.pts = times.popleft()
                 yield frame
         except FFmpegError:
             warn(damaged)
+            if times:
+                times.pop()
+
+
+def is_in_decoding_order(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether only counting from the first picture tells when pictures are shown."""
+    return container.format.name == _IN_DECODING_ORDER and stream.codec_context.has_b_frames
+
+
+def picture_times(
+    container: InputContainer, stream: VideoStream
+) -> dict[int, tuple[int, int]] | None:
+    """Return when the pictures of an AVI file are shown, for copying them to another container.
+
+    Args:
+        container: an open file, which is read from the current position to its end.
+        stream: its picture.
+
+    Returns:
+        (decoding time, time of display) for each decoding time of the file, in units of the
+        stream's time base; None if the container says when pictures are shown.
+    """
+    if container.format.name != _IN_DECODING_ORDER:
+        return None
+    if not stream.codec_context.has_b_frames:  # yet FFmpeg shows H.264 one picture late
+        stored = read_packets(container, (stream,), lambda _: None)
+        return {packet.dts: (packet.dts,) * 2 for packet in stored if packet.dts is not None}
+    times: list[int] = []
+    shown: dict[int, int] = {}
+    for packet in chain(read_packets(container, (stream,), lambda _: None), (None,)):
+        if packet is not None and packet.dts is not None:
+            times.append(packet.dts)
+            packet.pts = packet.dts  # names the packet of a frame
+        with suppress(FFmpegError):
+            for frame in stream.decode(packet):  # pyright: ignore[reportArgumentType]
+                if frame.pts is not None:
+                    shown[frame.pts] = times[len(shown)]
+    late = max((time - shown.get(time, time) for time in times), default=0)
+    return {time: (time - late, shown.get(time, time)) for time in times}
 
 
 def frame_time(frame: VideoFrame) -> Fraction | None:
@@ -210,3 +275,37 @@ def first_frame_time(src: Path | str) -> Fraction | None:
     with open_source(src) as container:
         stream = picture_stream(container)
         return None if stream is None else frame_time(first_frame(container, stream)) or Fraction(0)
+
+
+def first_frame_audio_time(src: Path | str) -> Fraction | None:
+    """Return the time at which clip frame 0 is shown, on the clock of the sound.
+
+    Where an edit list begins between two pictures, as copied cuts do, libavformat (62.12) moves all
+    pictures to an earlier time, so that the first is shown at 0, and leaves the sound where it is.
+
+    Returns:
+        Seconds of the container's clock, None without a picture.
+    """
+    with open_source(src) as moved:
+        stream = picture_stream(moved)
+        if stream is None:
+            return None
+        time = frame_time(first_frame(moved, stream)) or Fraction(0)
+        if not moved.format.name.startswith("mov,"):
+            return time
+        with open_source(src, {"advanced_editlist": "0"}) as unmoved:
+            return time + _picture_shift(moved, unmoved)
+
+
+def _picture_shift(moved: InputContainer, unmoved: InputContainer) -> Fraction:
+    """Return by how many seconds the pictures of ``moved`` are earlier than in ``unmoved``."""
+    early, right = picture_stream(moved), picture_stream(unmoved)
+    if early is None or right is None or early.time_base is None:
+        return Fraction(0)
+    first = next(iter(early.index_entries), None)
+    if first is None:
+        return Fraction(0)
+    for entry in right.index_entries:
+        if entry.pos == first.pos:
+            return (entry.timestamp - first.timestamp) * early.time_base
+    return Fraction(0)

@@ -8,25 +8,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec import Codec, CodecContext
 from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from ..runtime.paths import same_file
 from ..types import Audio
 from .audio_reader import (
     Samples,
+    clock_zero,
     first_sample_time,
+    make_audio_frame,
     probe_sound,
     read_audio_blocks,
     resample_blocks,
     trim_blocks,
 )
-from .container import Warn, first_frame_time, open_source, read_packets
+from .container import (
+    Warn,
+    first_frame_audio_time,
+    open_source,
+    path_of_container,
+    picture_times,
+    read_packets,
+)
+from .sound_tracks import choose_sound, has_decoder, other_tracks
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
 _COPIED_SOUND: dict[str, frozenset[str] | None] = {
@@ -55,10 +66,10 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
     ),
     ".webm": frozenset({"webvtt"}),
 }
-SUFFIXES = tuple(_COPIED_SOUND)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
 _REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)
+_HIDING = frozenset({"mp4", "mov", "ipod"})  # containers with edit lists
 # seconds that a copied track may begin before the picture without being cut
 _ALIGNED = Fraction(1, 1000)
 
@@ -68,17 +79,22 @@ class AudioSource:
     """Sound of an output file.
 
     Attributes:
-        source: a file, whose first track is used, or samples in memory.
+        source: a file, or samples in memory.
         start: seconds after its sample 0 (see ``read_audio``) that sound with the first frame
             written, or after ``lead``.
         stop: seconds at which it falls silent; None for its end.
         lead: seconds of silence before it.
+        track: number of the file's sound track, from 1; None for the default one.
+        keep_early: whether sample 0 is the first sound of the file if that comes before its first
+            picture; see ``read_audio``.
     """
 
     source: Path | Audio
     start: Fraction = Fraction(0)
     stop: Fraction | None = None
     lead: Fraction = Fraction(0)
+    track: int | None = None
+    keep_early: bool = False
 
     def __post_init__(self) -> None:
         if self.lead < 0:
@@ -110,19 +126,26 @@ def add_audio_stream(
     if (
         isinstance(sound.source, Path)
         and sound.start == sound.lead == 0
-        and _can_copy(sound.source, suffix)
+        and _can_copy(sound, suffix)
     ):
         container = stack.enter_context(open_source(sound.source))
-        zero = first_frame_time(sound.source)
-        zero = first_sample_time(sound.source) if zero is None else zero
-        return CopiedTracks(out, container, (container.streams.audio[0],), zero, sound.stop, warn)
+        zero = clock_zero(sound.source, sound.track, keep_early=sound.keep_early)
+        zero = first_sample_time(sound.source, sound.track) if zero is None else zero
+        stream = choose_sound(container, sound.track, warn)
+        return CopiedTracks(out, container, (stream,), zero, sound.stop, warn)
     return EncodedTrack(out, suffix, sound, warn)
 
 
 def add_other_streams(
-    out: OutputContainer, suffix: str, source: Path, start: Fraction, stack: ExitStack, warn: Warn
+    out: OutputContainer,
+    suffix: str,
+    source: Path,
+    start: Fraction,
+    stack: ExitStack,
+    warn: Warn,
+    sound: AudioSource | None = None,
 ) -> "Track | None":
-    """Add streams for all sound tracks of ``source`` but the first, and for its subtitles.
+    """Add streams for all sound tracks of ``source`` but one, and for its subtitles.
 
     Args:
         out: the container to write.
@@ -131,14 +154,17 @@ def add_other_streams(
         start: seconds of the picture's clock of ``source`` that belong to the first frame written.
         stack: closes ``source``.
         warn: called with each warning.
+        sound: the sound that takes the place of one track: of its own, if it is read from
+            ``source``, else of the default one.
 
     Returns:
         The tracks, None if there are none.
     """
     container = stack.enter_context(open_source(source))
+    replaced = sound.track if sound is not None and same_file(sound.source, source) else None
     kept: list[Stream] = []
-    for stream in (*container.streams.audio[1:], *container.streams.subtitles):
-        codec = stream.codec_context.name
+    for stream in (*other_tracks(container, replaced, warn), *container.streams.subtitles):
+        codec = stream.codec_context.name if has_decoder(stream) else "of an unknown kind"
         allowed = (_COPIED_SOUND if stream.type == "audio" else _COPIED_TEXT).get(suffix)
         if allowed is None or codec in allowed:
             kept.append(stream)
@@ -151,7 +177,12 @@ def add_other_streams(
     if not kept:
         return None
     return CopiedTracks(
-        out, container, tuple(kept), (first_frame_time(source) or Fraction(0)) + start, None, warn
+        out,
+        container,
+        tuple(kept),
+        (first_frame_audio_time(source) or Fraction(0)) + start,
+        None,
+        warn,
     )
 
 
@@ -178,7 +209,11 @@ class CopiedTracks:
         self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
         for stream in streams:
             self._streams[stream.index].metadata.update(stream.metadata)
-        self._packets = _dated(read_packets(container, streams, warn))
+        name = path_of_container(container).name
+        can_hide = out.format.name in _HIDING
+        self._packets = _decodable(
+            _dated(_timed(container, streams, warn)), zero, name, can_hide, warn
+        )
         self._next: Packet[Stream] | None = next(self._packets, None)
 
     def mux_until(self, until: Fraction) -> None:
@@ -193,8 +228,9 @@ class CopiedTracks:
                 if stamp * base - self._zero >= until:
                     return
                 # What ended before the first frame is left out; encoder priming ends exactly there
-                # and stays.
-                if (stamp + (packet.duration or 0)) * base >= self._zero:
+                # and stays, and so do the hidden pictures from which shown ones are decoded.
+                hidden = packet.is_discard and packet.stream.type == "video"
+                if hidden or (stamp + (packet.duration or 0)) * base >= self._zero:
                     self._mux(packet, round(self._zero / base), stamp)
             self._next = next(self._packets, None)
 
@@ -207,6 +243,21 @@ class CopiedTracks:
     def finish(self, end: Fraction) -> None:
         """Write the rest, up to ``end`` seconds."""
         self.mux_until(end)
+
+
+def _timed(
+    container: InputContainer, streams: tuple[Stream, ...], warn: Warn
+) -> "Iterator[Packet[Stream]]":
+    """Read packets; pictures of AVI files get the times at which they are shown."""
+    picture = next((stream for stream in streams if isinstance(stream, VideoStream)), None)
+    times = None
+    if picture is not None:
+        with open_source(path_of_container(container)) as other:
+            times = picture_times(other, other.streams[picture.index])
+    for packet in read_packets(container, streams, warn):
+        if times is not None and packet.stream is picture and packet.dts in times:
+            packet.dts, packet.pts = times[packet.dts]
+        yield packet
 
 
 def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
@@ -239,6 +290,69 @@ def _dated(found: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
     yield from held
 
 
+def _decodable(
+    found: "Iterator[Packet[Stream]]", zero: Fraction, name: str, can_hide: bool, warn: Warn
+) -> "Iterator[Packet[Stream]]":
+    """Yield the pictures that are shown, with the hidden ones from which they are decoded.
+
+    An edit list may begin and end between key frames, as in cuts made without encoding. What it
+    hides is left out where nothing that is shown needs it.
+
+    Args:
+        found: the packets in file order; those of other kinds pass.
+        zero: seconds at which the first frame is shown.
+        name: the file's name, for messages.
+        can_hide: whether the container that is written can hide pictures at its start.
+        warn: called with each warning.
+
+    Yields:
+        The packets in file order.
+
+    Raises:
+        MediaError: If pictures that must be hidden cannot be.
+    """
+    hidden: list[Packet[Stream]] = []
+    begun = False
+    for packet in found:
+        if packet.stream.type != "video":
+            yield packet
+            continue
+        if packet.is_discard:
+            hidden.append(packet)
+            continue
+        # a key frame that comes later than the first frame shown may follow pictures that need
+        # the hidden ones
+        first = packet.pts is None or packet.pts * packet.time_base <= zero
+        if packet.is_keyframe and (begun or first):
+            hidden.clear()
+        if hidden:
+            _check_hidden(hidden, begun, name, can_hide)
+        late = [p for p in hidden if p.pts is not None and p.pts * p.time_base > zero]
+        if late:
+            warn(
+                f"{name}: the copy shows {len(late)} more picture at its end than the edit list "
+                "does; the one before is decoded from it"
+            )
+        yield from hidden
+        hidden.clear()
+        begun = True
+        yield packet
+
+
+def _check_hidden(hidden: "list[Packet[Stream]]", begun: bool, name: str, can_hide: bool) -> None:
+    """Raise a MediaError where ``hidden`` pictures would be shown in what is written."""
+    if not begun and not can_hide:
+        raise MediaError(
+            f"{name} is cut between key frames: pictures before the cut must stay in the file "
+            "without being shown, which only .mp4 and .mov can do; write one of these"
+        )
+    if begun and any(packet.is_keyframe for packet in hidden):
+        raise MediaError(
+            f"{name}: its edit list joins parts that begin between key frames, which cannot be "
+            "copied; export the clip from an editor first"
+        )
+
+
 class EncodedTrack:
     """Sound that is decoded and encoded again, as AAC (Opus in WebM).
 
@@ -250,7 +364,7 @@ class EncodedTrack:
         if isinstance(sound.source, Audio):
             rate, channels, layout = sound.source.rate, len(sound.source.samples), None
         else:
-            info = probe_sound(sound.source)
+            info = probe_sound(sound.source, sound.track)
             rate, channels, layout = info.rate, info.channels, info.layout
         self._rate = _nearest_rate(codec, rate)
         self._layout = _encodable_layout(codec, self._rate, channels, layout)
@@ -271,12 +385,7 @@ class EncodedTrack:
                     return
                 self._rest = block
             part, self._rest = np.split(self._rest, [wanted - self._at], axis=1)
-            frame = AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", self._layout)
-            frame.sample_rate, frame.pts, frame.time_base = (
-                self._rate,
-                self._at,
-                Fraction(1, self._rate),
-            )
+            frame = make_audio_frame(part, self._rate, self._at, self._layout)
             self._at += part.shape[1]
             self._out.mux(self._stream.encode(frame))
 
@@ -289,12 +398,13 @@ class EncodedTrack:
 Track = CopiedTracks | EncodedTrack
 
 
-def _can_copy(path: Path, suffix: str) -> bool:
+def _can_copy(sound: AudioSource, suffix: str) -> bool:
+    assert isinstance(sound.source, Path)
     allowed = _COPIED_SOUND[suffix]
-    if allowed is not None and probe_sound(path).codec not in allowed:
+    if allowed is not None and probe_sound(sound.source, sound.track).codec not in allowed:
         return False
-    zero = first_frame_time(path)
-    return zero is None or first_sample_time(path) > zero - _ALIGNED
+    zero = clock_zero(sound.source, sound.track, keep_early=sound.keep_early)
+    return zero is None or first_sample_time(sound.source, sound.track) > zero - _ALIGNED
 
 
 def _nearest_rate(codec: str, rate: int) -> int:
@@ -330,4 +440,12 @@ def _blocks(sound: AudioSource, rate: int, warn: Warn) -> Iterator[Samples]:
     if isinstance(sound.source, Audio):
         samples = sound.source.samples.detach().cpu().to(torch.float32).numpy()
         return trim_blocks(resample_blocks([samples], sound.source.rate, rate), start, stop)
-    return read_audio_blocks(sound.source, rate=rate, start=start, stop=stop, on_warning=warn)
+    return read_audio_blocks(
+        sound.source,
+        rate=rate,
+        start=start,
+        stop=stop,
+        track=sound.track,
+        keep_early=sound.keep_early,
+        on_warning=warn,
+    )

@@ -3,6 +3,7 @@
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,7 @@ import torch
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import (
-    ColorPrimaries,
     ColorRange,
-    ColorTrc,
     Interpolation,
     VideoReformatter,
 )
@@ -20,6 +19,8 @@ from torch import Tensor
 
 from ..image.yuv import MATRICES
 from ..types import ColourTags, Frames, YuvFrames
+from .filters import display_matrix
+from .hdr import HLG, PQ, to_bt709
 
 # Without the flag swscale takes a fast path whose RGB is about one luma step too dark: after RGB
 # and back, luma was at 47.6 dB instead of 54.4 (measured on 720p H.264, swscale 9.5). Planar RGB,
@@ -29,7 +30,7 @@ _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 _GBR = (1, 2, 0)  # the channels of the planes of "gbrp"
 
 BT709 = ColourTags(primaries=1, transfer=1, matrix=1, full_range=False)
-_HDR_TRANSFER = {16: "PQ", 18: "HLG"}  # ITU-T H.273, table 3
+_HDR_TRANSFER = {PQ: "PQ", HLG: "HLG"}
 _BT2020 = 9  # ITU-T H.273: primaries 9, matrix 9 (and 10, constant luminance)
 _CODED = {"yuv420p", "yuvj420p"}  # the formats that `YuvFrames` hold
 _UNSPECIFIED = 2
@@ -72,16 +73,19 @@ class Orientation:
 
 
 def orientation_of_frame(frame: VideoFrame, path: Path) -> Orientation:
-    """Return how to turn ``frame`` of the file ``path`` upright.
+    """Return how to turn and mirror ``frame`` of the file ``path`` upright.
 
-    The EXIF block of a JPEG decides, else the display matrix, rounded to the nearest quarter turn.
+    The EXIF block of a JPEG decides, else the display matrix, whose angle is rounded to the nearest
+    quarter turn.
     """
-    # `frame.side_data` is never touched: where it meets side data that PyAV 18 cannot name (EXIF,
-    # in photographs), it raises and leaves an object behind on which the garbage collector crashes.
-    turned = {0: 1, 1: 8, 2: 3, 3: 6}[round(frame.rotation / 90) % 4]
-    return Orientation(
-        *_EXIF_ORIENTATIONS.get(_exif_orientation(path) or turned, (False, False, False))
-    )
+    # `frame.side_data` is never touched but by `display_matrix`: PyAV 18 crashes on photographs'.
+    exif = _exif_orientation(path)
+    if exif is not None:
+        return Orientation(*_EXIF_ORIENTATIONS.get(exif, (False, False, False)))
+    a, b, c, d = display_matrix(frame)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)
+    return Orientation(flip_x=a < 0, flip_y=d < 0)
 
 
 def _exif_orientation(path: Path) -> int | None:
@@ -143,6 +147,18 @@ def describe_loss(frame: VideoFrame) -> str | None:
     return f"the {bits}-bit picture is reduced to 8 bits" if bits > 8 else None
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Return whether any part of a frame is transparent; an alpha channel alone does not say so."""
+    if not _has_alpha(frame):
+        return False
+    planes = VideoReformatter().reformat(frame, format="gbrap", threads=1).planes
+    return bool(_array(planes[3], frame.width).min() < 255)
+
+
+def _has_alpha(frame: VideoFrame) -> bool:
+    return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+
+
 class ToRgb:
     """Convert decoded frames to ``Frames`` of one size.
 
@@ -154,7 +170,6 @@ class ToRgb:
     def __init__(self, size: tuple[int, int], orientation: Orientation) -> None:
         self._size = size
         self._orientation = orientation
-        self._widener = VideoReformatter()
         self._scaler = VideoReformatter()
 
     def empty(self, count: int) -> Tensor:
@@ -172,32 +187,28 @@ class ToRgb:
         Transparent parts are laid over black.
         """
         width, height = self._size
-        alpha = frame.format.has_palette or any(
-            component.is_alpha for component in frame.format.components
-        )
-        wide = _is_wide(frame)
-        if wide and frame.width % 2 and not frame.format.is_rgb:
-            # swscale 9.5 converts colours wrongly where chroma is halved over an odd width
-            frame = self._widener.reformat(frame, format="yuv444p10le", threads=1)
+        alpha, wide = _has_alpha(frame), _is_wide(frame)
         rgb = self._scaler.reformat(
             frame,
             width=width,
             height=height,
-            format="gbrap" if alpha else "gbrp",
+            format=("gbrap" if alpha else "gbrp") + ("16le" if wide else ""),
             src_colorspace=None if frame.format.is_rgb else _matrix(frame),
             interpolation=_EXACT
             if (frame.width, frame.height) == self._size
             else Interpolation.AREA,
             dst_color_range=ColorRange.JPEG,
-            dst_color_trc=ColorTrc.BT709 if wide else None,
-            dst_color_primaries=ColorPrimaries.BT709 if wide else None,
             threads=1,
         )
-        opacity = _array(rgb.planes[3], width).astype(np.uint16) if alpha else None
-        for channel, plane in zip(_GBR, rgb.planes[:3], strict=True):
-            values = _array(plane, width)
+        planes = [_array(plane, width, np.uint16 if wide else np.uint8) for plane in rgb.planes]
+        colours = [planes[_GBR.index(channel)] for channel in range(3)]
+        if wide:
+            wide_gamut = _BT2020 in {frame.color_primaries, frame.colorspace}
+            colours = list(to_bt709(np.stack(colours), frame.color_trc, wide=wide_gamut))
+        opacity = planes[3] >> (8 if wide else 0) if alpha else None
+        for channel, values in enumerate(colours):
             if opacity is not None:
-                values = ((values * opacity + 127) // 255).astype(np.uint8)
+                values = ((values * opacity.astype(np.uint16) + 127) // 255).astype(np.uint8)
             np.copyto(out[..., channel].numpy(), self._orientation.apply(values))
 
 
@@ -262,10 +273,10 @@ def coded_planes(pixels: Tensor) -> list[npt.NDArray[np.uint8]]:
     return [pixels[: rows * 2 // 3].numpy(), chroma[0], chroma[1]]
 
 
-def _array(plane: VideoPlane, width: int) -> npt.NDArray[np.uint8]:
+def _array(plane: VideoPlane, width: int, kind: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
     """The rows of ``plane`` without their padding: (H, width), sharing its memory."""
-    rows = np.frombuffer(memoryview(plane), np.uint8)  # pyright: ignore[reportArgumentType]
-    return rows.reshape(plane.height, plane.line_size)[:, :width]
+    rows = np.frombuffer(memoryview(plane), kind)  # pyright: ignore[reportArgumentType]
+    return rows.reshape(plane.height, -1)[:, :width]
 
 
 class ToYuv:

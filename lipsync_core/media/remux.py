@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from ..runtime.atomic import temporary_name
+from ..runtime.paths import same_file
 from ..types import Audio
 from .audio_reader import probe_sound
 from .container import (
@@ -23,7 +24,8 @@ from .container import (
     warn_once,
 )
 from .mux import AudioSource, CopiedTracks, Track, add_audio_stream, add_other_streams
-from .output_path import check_output_path, container_options, move_into_place, refuse_inputs
+from .output_path import container_options, move_into_place
+from .paths import check_output_path, refuse_inputs
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
 _MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1
@@ -36,6 +38,7 @@ def shift_audio(
     delay: Fraction,
     *,
     audio: Path | str | Audio | None = None,
+    track: int | None = None,
     overwrite: bool = False,
     on_warning: Warn | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -51,7 +54,9 @@ def shift_audio(
         src: clip whose picture is copied packet by packet.
         out: file to write.
         delay: > 0 puts silence before the sound, < 0 cuts its beginning.
-        audio: sound to use in place of the first track of ``src``.
+        audio: sound to use in place of that of ``src``.
+        track: number of the sound track that is moved, of ``src`` or of the file ``audio``, from 1;
+            None for the default one.
         overwrite: whether ``out`` may exist.
         on_warning: called with each warning.
         on_progress: called with seconds done and total.
@@ -66,10 +71,16 @@ def shift_audio(
     refuse_inputs(out, src)
     if isinstance(source, Path):
         refuse_inputs(out, source)
-        probe_sound(source)  # raises for a file without sound
+        probe_sound(source, track)  # raises for a file without sound
     check_output_path(out, overwrite=overwrite)
     partial = temporary_name(out)
-    sound = AudioSource(source, start=max(-delay, Fraction(0)), lead=max(delay, Fraction(0)))
+    sound = AudioSource(
+        source,
+        start=max(-delay, Fraction(0)),
+        lead=max(delay, Fraction(0)),
+        track=track,
+        keep_early=not same_file(source, src),
+    )
     try:
         with raise_media_errors(out, "cannot be written"), ExitStack() as stack:
             reader = stack.enter_context(open_source(src))
@@ -86,16 +97,16 @@ def shift_audio(
                 CopiedTracks(writer, reader, (stream,), zero, None, warn),
                 add_audio_stream(writer, suffix, sound, stack, warn),
             ]
-            further = add_other_streams(writer, suffix, src, Fraction(0), stack, warn)
+            further = add_other_streams(writer, suffix, src, Fraction(0), stack, warn, sound)
             tracks += [] if further is None else [further]
             seconds = int((stream.duration or 0) * (stream.time_base or 0))
             for until in range(_STEP, seconds, _STEP):
-                for track in tracks:
-                    track.mux_until(Fraction(until))
+                for one in tracks:
+                    one.mux_until(Fraction(until))
                 if on_progress is not None:
                     on_progress(until, seconds)
-            for track in tracks:
-                track.finish(_END)
+            for one in tracks:
+                one.finish(_END)
         move_into_place(partial, out, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)
@@ -104,6 +115,8 @@ def shift_audio(
 def suffix_for_copy(src: Path | str) -> str:
     """Return .mp4 if that holds the picture of ``src`` as it is and players expect it, else .mkv.
 
+    A clip with an edit list that hides pictures at its start keeps its kind: Matroska has none.
+
     Raises:
         MediaError: If the file cannot be read.
     """
@@ -111,6 +124,10 @@ def suffix_for_copy(src: Path | str) -> str:
         stream = picture_stream(reader)
         if stream is None:
             raise MediaError(f"{src}: holds no picture; wanted a video")
+        first = next(iter(stream.index_entries), None)
+        if first is not None and first.is_discard:
+            suffix = Path(src).suffix.lower()
+            return suffix if suffix in {".mp4", ".m4v", ".mov"} else ".mp4"
         return ".mp4" if stream.codec_context.name in _MP4_PICTURES else ".mkv"
 
 

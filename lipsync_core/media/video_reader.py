@@ -22,16 +22,23 @@ from .container import (
     first_frame,
     first_frame_time,
     frame_time,
-    is_still,
+    is_in_decoding_order,
     open_source,
-    picture_stream,
     raise_media_errors,
     warn_once,
 )
-from .pixel_format import BT709, ToCoded, ToRgb, colour_tags, describe_loss, orientation_of_frame
+from .filters import deinterlace
+from .pixel_format import (
+    BT709,
+    ToCoded,
+    ToRgb,
+    colour_tags,
+    describe_loss,
+    is_transparent,
+    orientation_of_frame,
+)
+from .timing import STILL_FPS, describe_truncation, find_picture, measure_timing, promised_end
 
-STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
-_MAX_FPS = 1000  # above it a header is taken to be wrong
 # RGB held at once when reading backwards: the more, the fewer frames are decoded twice
 _REVERSE_BYTES = 256 << 20
 # seconds: how far before the wanted time to look for a keyframe, one after another
@@ -41,31 +48,36 @@ _SEEK_FROM = 2  # seconds: nearer to the start than this, reading from it is as 
 T = TypeVar("T")
 
 
-def probe(src: Path | str) -> VideoInfo:
+def probe(src: Path | str, start: Fraction = Fraction(0)) -> VideoInfo:
     """Return what ``read_frames`` gives by default.
 
     Args:
         src: the file.
+        start: where the part begins whose rate counts, in seconds.
 
     Returns:
-        Size in px (upright; pixels are taken as square), the average rate as an exact Fraction (25
-        for stills), the number of frames by the header (None if it does not say; it may be off by a
-        few), and the color tags under which the RGB is best written again.
+        Size in px (upright) and shape of the pixels, the rate as an exact Fraction (25 for
+        stills), measured on the time stamps and customary where that moves no picture by half a
+        frame; the number of frames at that rate, counted (None if the file is damaged or its end
+        cannot be reached); and the color tags under which the RGB is best written again.
 
     Raises:
         MediaError: If the file is missing, damaged or has no picture.
     """
     path = Path(src)
+    timing = measure_timing(path, start)
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = _picture(container, path)
-        frame = first_frame(container, stream)
-        width, height = orientation_of_frame(frame, path).size(frame.width, frame.height)
-        if is_still(container):
-            return VideoInfo(width, height, STILL_FPS, 1, BT709, still=True)
-        fps = _average_rate(container, stream)
-        seconds = _duration(container, stream)
-        count = stream.frames or (None if seconds is None else max(1, _nearest(seconds * fps)))
-        return VideoInfo(width, height, fps, count, colour_tags(frame))
+        frame, aspect = first_frame(container, stream), _pixel_aspect(stream)
+    orientation = orientation_of_frame(frame, path)
+    width, height = orientation.size(frame.width, frame.height)
+    if timing.still:
+        return VideoInfo(width, height, STILL_FPS, 1, BT709, still=True)
+    count = None
+    if timing.end is not None:
+        count = max(1, _nearest((timing.end - (frame_time(frame) or 0)) * timing.fps))
+    aspect = 1 / aspect if orientation.transpose else aspect
+    return VideoInfo(width, height, timing.fps, count, colour_tags(frame), pixel_aspect=aspect)
 
 
 def read_frames(  # noqa: PLR0913
@@ -92,7 +104,7 @@ def read_frames(  # noqa: PLR0913
     Args:
         src: the file.
         chunk: frames per piece; the last piece may hold fewer.
-        fps: frames per second; None for the source's average (``probe``).
+        fps: frames per second; None for the source's (``probe``).
         start: first clip frame at that rate; reading begins at the keyframe before.
         stop: end (exclusive); it may lie past the end.
         every: give only clip frames divisible by it; then ``pixels[k]`` is clip frame
@@ -120,15 +132,16 @@ def read_coded(
     fps: Fraction | None = None,
     start: int = 0,
     stop: int | None = None,
+    size: tuple[int, int] | None = None,
     reverse: bool = False,
     on_warning: Warn | None = None,
 ) -> Iterator[Frames | YuvFrames]:
     """Read like ``read_frames``, but keep the coded numbers of a file in 8-bit 4:2:0 of even size.
 
     Yields:
-        ``YuvFrames`` for such a file, else ``Frames``.
+        ``YuvFrames`` for such a file, unless it is scaled to ``size``, else ``Frames``.
     """
-    clip = _clip(src, fps, 1, None, chunk, start, stop, on_warning, coded=True)
+    clip = _clip(src, fps, 1, size, chunk, start, stop, on_warning, coded=size is None)
     return clip.backwards(start, stop, chunk) if reverse else clip.forwards(start, stop, chunk)
 
 
@@ -235,6 +248,8 @@ class _Clip:
         lost = describe_loss(frame)
         if lost is not None:
             self.warn(f"{self.path.name}: {lost}")
+        if is_transparent(frame):
+            self.warn(f"{self.path.name}: transparent parts are laid over black")
         orientation = orientation_of_frame(frame, self.path)
         if self.coded and ToCoded.takes(frame):
             return ToCoded(frame, orientation)
@@ -243,57 +258,59 @@ class _Clip:
 
     def _end(self) -> int:
         """The number of clip frames, from the last frames that can be decoded."""
+        timing = measure_timing(self.path)
         with open_source(self.path) as container:
-            stream = _picture(container, self.path)
-            seconds = _duration(container, stream) or Fraction(0)
-            fps = self.fps or _average_rate(container, stream)
-        return max(
-            (end for _, end, _ in self._spans(max(0, _nearest(seconds * fps) - 1), None)), default=0
-        )
+            promised = promised_end(container, _picture(container, self.path))
+        end = timing.end or promised or Fraction(0)
+        last = (end - (first_frame_time(self.path) or 0)) * (self.fps or timing.fps)
+        return max((end for _, end, _ in self._spans(max(0, _nearest(last) - 1), None)), default=0)
 
     def _spans(self, start: int, stop: int | None) -> Iterator[tuple[int, int, VideoFrame]]:
         """The pictures of at least the clip frames start..stop-1, from the keyframe before."""
         if stop is not None and stop <= start:
             return
+        timing = measure_timing(self.path)
+        fps = self.fps or timing.fps
         with open_source(self.path) as container, raise_media_errors(self.path, "cannot be read"):
             stream = _picture(container, self.path)
-            rate = _average_rate(container, stream)
-            fps = self.fps or rate
-            late = start / fps > _SEEK_FROM and not is_still(container)
-            period = Fraction(0) if is_still(container) else 1 / rate
-            promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
-        zero = first_frame_time(self.path) if late else None
+            # VP8 and VP9, whose alpha FFmpeg's decoders leave out
+            if stream.metadata.get("alpha_mode") == "1":
+                self.warn(
+                    f"{self.path.name}: the transparency is not read; transparent parts show the "
+                    "colour stored under them (often black)"
+                )
+        zero = None
+        if start / fps > _SEEK_FROM and not timing.still:
+            zero = first_frame_time(self.path)
         target = None if zero is None else zero + start / fps
-        yield from resample_times(self._timed(target, zero, period, promised), fps)
+        period = Fraction(0) if timing.still else 1 / timing.fps
+        yield from resample_times(self._timed(target, zero, period), fps)
 
     def _timed(
-        self, target: Fraction | None, zero: Fraction | None, period: Fraction, promised: Fraction
+        self, target: Fraction | None, zero: Fraction | None, period: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
         """Yield (time, duration, frame), times in seconds after clip frame 0.
 
         ``zero`` (default: the first frame) gives that time. ``period`` is added if the file gives
-        no time; ``promised`` is the header's length in seconds.
+        no time.
         """
         time: Fraction | None = None
         duration = period
-        for frame in self._decoded(target):
+        for frame in deinterlace(self._decoded(target), self.warn, self.path.name):
             stamp = frame_time(frame)
             if stamp is None:
                 stamp = (zero or Fraction(0)) if time is None else time + duration
             zero = stamp if zero is None else zero
             time = stamp
             own = frame.duration * frame.time_base if frame.time_base is not None else None
-            duration = own if period and own else period
+            duration = own if period and own and own > period / 2 else period
             yield time - zero, duration, frame
         if time is None:
             raise MediaError(f"{self.path}: no frame of the picture could be decoded")
-        there = time + duration - (zero or 0)
-        if there < promised - 3 * period:  # headers round, and leave out what an edit list trims
-            wanted = f"{float(promised):.2f} s that its header promises"
-            self.warn(
-                f"{self.path.name}: the picture ends at {float(there):.2f} of the {wanted}; the "
-                "file is incomplete"
-            )
+        end = time + duration
+        lack = period and describe_truncation(self.path, zero or Fraction(0), end, period)
+        if lack:
+            self.warn(f"{self.path.name}: {lack}; the file is incomplete")
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
         """Decode from a keyframe at or before ``target`` to the end of the file.
@@ -304,6 +321,8 @@ class _Clip:
             with open_source(self.path) as container:
                 stream = _picture(container, self.path)
                 assert target is not None and stream.time_base is not None
+                if is_in_decoding_order(container, stream):
+                    break
                 try:
                     container.seek(math.floor((target - margin) / stream.time_base), stream=stream)
                 except FFmpegError:
@@ -324,36 +343,17 @@ class _Clip:
 
 def _picture(container: InputContainer, path: Path) -> VideoStream:
     """The picture stream, set to decode on all cores. MediaError when there is none."""
-    stream = picture_stream(container)
-    if stream is None:
-        raise MediaError(f"{path}: holds no picture; wanted a video or a PNG, JPEG or WebP image")
+    stream = find_picture(container, path)
     stream.thread_type = ThreadType.AUTO
     return stream
+
+
+def _pixel_aspect(stream: VideoStream) -> Fraction:
+    """The shape of the stored pixels, width by height; nonsense in a header is taken as square."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect and Fraction(1, 4) <= aspect <= 4 else Fraction(1)
 
 
 def _nearest(value: Fraction) -> int:
     # round() goes to even numbers, which makes frames jitter
     return math.floor(value + Fraction(1, 2))
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Seconds of picture by the header of the stream, else of the file; None when neither says."""
-    if stream.duration and stream.time_base:
-        return stream.duration * stream.time_base
-    return Fraction(container.duration, 1_000_000) if container.duration else None  # AV_TIME_BASE
-
-
-def _average_rate(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Frames per second by the header.
-
-    A rate that differs from a customary one by less than half a frame over the whole file, and by
-    less than 0.01, was measured on rounded time stamps and is taken for it.
-    """
-    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    rate = next((rate for rate in rates if rate and 0 < rate <= _MAX_FPS), STILL_FPS)
-    seconds = _duration(container, stream) or Fraction(3600)
-    near = (Fraction(n * 1000, d) for n in (_nearest(rate), math.ceil(rate)) for d in (1000, 1001))
-    customary = min(near, key=lambda candidate: abs(candidate - rate))
-    if abs(customary - rate) < min(Fraction(1, 100), 1 / (2 * seconds)):
-        return customary
-    return rate.limit_denominator(100_000)  # encoders and containers hold 32-bit rates

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,14 +19,21 @@ from ..errors import MediaError
 from ..runtime.atomic import temporary_name
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .container import Warn, file_url, raise_media_errors, warn_once
+from .encoders import (
+    DEFAULT_CRF,
+    DEFAULT_PRESET,
+    H264,
+    Encoder,
+    add_picture,
+    choose_encoder,
+    open_encoder,
+)
 from .mux import AudioSource, Track, add_audio_stream, add_other_streams
-from .output_path import check_output_path, container_options, move_into_place
+from .output_path import container_options, move_into_place
+from .paths import check_output_path
 from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
 
-# What is not here is written as 4:2:0, which every player shows.
-_PIXEL_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24"}
-_DEFAULT_CODECS = {".webm": "libvpx-vp9"}
-_H264_CODEC = "libx264"
+_SHOWN_SIDE, _SHOWN_PIXELS = 4096, 4096 * 2176  # what decoders of H.264 level 5.1 have to show
 
 
 class VideoWriter:
@@ -47,9 +55,9 @@ class VideoWriter:
         extra_tracks_from: a file whose further sound tracks and subtitles are copied if the
             container takes them; ``on_warning`` is called with the others.
         extra_start: seconds of that file that belong to the first frame.
-        codec: an FFmpeg encoder.
-        crf: quality of x264, x265 and VP9.
-        preset: speed of x264 and x265.
+        codec: an FFmpeg encoder of pictures.
+        crf: quality; see ``choose_encoder``. A warning names encoders without it.
+        preset: speed; see ``choose_encoder``. A warning names encoders without it.
         repeatable: make the same frames give the same picture every time, which x264's macroblock
             tree does not (the build in PyAV 18.1: a quarter of the files of one 240 px clip
             differed by a few levels, with one thread one in ten); it costs some size.
@@ -60,7 +68,8 @@ class VideoWriter:
     Raises:
         MediaError: If the file exists and ``overwrite`` is not set, its folder is missing or not
             writable, the encoder or container is not there, or no frame was written.
-        ValueError: If frames are of another size.
+        ValueError: If frames are of another size, or ``codec``, ``crf`` and ``preset`` do not go
+            together.
     """
 
     def __init__(  # noqa: PLR0913
@@ -70,8 +79,8 @@ class VideoWriter:
         audio: AudioSource | None = None,
         *,
         codec: str | None = None,
-        crf: float = 18,
-        preset: str = "veryfast",
+        crf: float = DEFAULT_CRF,
+        preset: str = DEFAULT_PRESET,
         repeatable: bool = False,
         overwrite: bool = False,
         metadata: Mapping[str, str] | None = None,
@@ -89,19 +98,27 @@ class VideoWriter:
         self._whole = False
         self._tracks: list[Track] = []
         self._partial = temporary_name(self._path)
-        codec = codec or _DEFAULT_CODECS.get(self._suffix, _H264_CODEC)
+        encoder = choose_encoder(self._suffix, codec, crf, preset, repeatable=repeatable)
+        for warning in encoder.warnings:
+            self._warn(f"{self._path.name}: {warning}")
         with ExitStack() as stack, raise_media_errors(self._path, "cannot be written"):
             stack.callback(self._settle)
             self._out = self._open(metadata or {})
             stack.callback(self._close_quietly)
-            self._stream, self._to_yuv = self._add_picture(codec, crf, preset, repeatable)
+            self._stream, self._to_yuv = self._add_picture(encoder)
             if audio is not None:
                 self._tracks.append(
                     add_audio_stream(self._out, self._suffix, audio, stack, self._warn)
                 )
             if extra_tracks_from is not None:
                 further = add_other_streams(
-                    self._out, self._suffix, extra_tracks_from, extra_start, stack, self._warn
+                    self._out,
+                    self._suffix,
+                    extra_tracks_from,
+                    extra_start,
+                    stack,
+                    self._warn,
+                    audio,
                 )
                 self._tracks += [] if further is None else [further]
             self._stack = stack.pop_all()
@@ -161,45 +178,38 @@ class VideoWriter:
         out.metadata.update(metadata)
         return out
 
-    def _add_picture(
-        self, codec: str, crf: float, preset: str, repeatable: bool
-    ) -> tuple[VideoStream, ToYuv]:
+    def _add_picture(self, encoder: Encoder) -> tuple[VideoStream, ToYuv]:
         """The picture stream and what turns RGB into its frames."""
-        info = self._info
-        options = {"crf": f"{crf:g}"}
-        if codec.startswith("libx26"):
-            options["preset"] = preset
-            if repeatable and codec == _H264_CODEC:
-                options["x264-params"] = "no-mbtree=1"
-        elif codec.startswith("libvpx"):
-            options |= {"deadline": "good", "cpu-used": "4", "row-mt": "1"}
-        else:
-            options = {}
-        try:
-            stream = self._out.add_stream(codec, info.fps, options=options)
-        except ValueError as error:  # unknown codecs and those that the container does not take
-            raise MediaError(
-                f"{self._path}: the codec {codec} cannot be written here ({error})"
-            ) from error
-        assert isinstance(stream, VideoStream)
-        pixel_format = _PIXEL_FORMATS.get(codec, "yuv420p")
-        subsampled = pixel_format == "yuv420p"
-        self._pad = (info.height % 2, info.width % 2) if subsampled else (0, 0)
+        info, where = self._info, str(self._path)
+        stream = add_picture(self._out, encoder, info.fps, where)
+        self._pad = encoder.padding(info.width, info.height)
         if any(self._pad):
             self._warn(
                 f"{self._path.name}: {info.width}x{info.height} px is odd; padded to even by "
                 "repeating the edge"
             )
+        too_big = max(info.width, info.height) > _SHOWN_SIDE or (
+            info.width * info.height > _SHOWN_PIXELS
+        )
+        if encoder.name == H264 and too_big:
+            self._warn(
+                f"{self._path.name}: many phones and browsers show no H.264 of {info.width}x"
+                f"{info.height} px (up to {_SHOWN_SIDE} px and 8.9 megapixels); scale it down with "
+                "--max-side 1920 (Cut.max_side)"
+            )
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
-        stream.pix_fmt = pixel_format
         context = stream.codec_context
         context.time_base = 1 / info.fps
-        tags = _written_tags(info.colour, subsampled)
+        if info.pixel_aspect != 1:
+            context.sample_aspect_ratio = info.pixel_aspect
+        tags = _written_tags(info.colour, encoder)
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         context.colorspace, context.color_range = tags.matrix, 2 if tags.full_range else 1
+        open_encoder(context, encoder, where)
         matrix = default_matrix(info.width, info.height) if tags.matrix == 2 else tags.matrix
         return stream, ToYuv(
-            pixel_format, ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range)
+            encoder.pixel_format,
+            ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range),
         )
 
     def _padded(self, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -218,16 +228,24 @@ class VideoWriter:
         """Renames a whole file and removes any other; runs when all files are closed."""
         try:
             if self._whole:
-                move_into_place(self._partial, self._path, overwrite=self._overwrite)
+                seconds = (self._count - 1) / self._info.fps
+                move_into_place(
+                    self._partial, self._path, overwrite=self._overwrite, seconds=seconds
+                )
         finally:
             self._partial.unlink(missing_ok=True)
 
 
-def _written_tags(colour: ColourTags, yuv: bool) -> ColourTags:
+def _written_tags(colour: ColourTags, encoder: Encoder) -> ColourTags:
     """Return the color tags that can be written: YUV needs a matrix, RGB has none.
 
     RGB is matrix 0, full range.
     """
-    if not yuv:
+    if encoder.is_rgb:
         return ColourTags(colour.primaries, colour.transfer, 0, True)
-    return BT709 if colour.matrix == 0 else colour
+    tags = BT709 if colour.matrix == 0 else colour
+    return replace(
+        tags,
+        matrix=encoder.matrix or tags.matrix,
+        full_range=encoder.full_range or tags.full_range,
+    )

@@ -82,6 +82,18 @@ class SSIM(FrameValues):
         return mean(self.values)
 
 
+def mean_psnr(error: Tensor) -> float:
+    """Compute the mean PSNR of pictures, each at most 100 dB.
+
+    Args:
+        error: (N,3,H,W) differences of pictures in [0,1], on any device.
+
+    Returns:
+        dB; other than `PSNR`, which is that of the mean error.
+    """
+    return float(-10 * error.square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean())
+
+
 def _check_pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
     if real.shape != generated.shape or real.ndim != 4 or real.shape[-1] != 3:
         got = f"{tuple(real.shape)} and {tuple(generated.shape)}"

@@ -29,6 +29,7 @@ from ..types import Audio, FaceTrack, Frames, SyncScore, YuvFrames
 from .sync_embedder import Scorer
 
 SEARCH = 15  # frames to each side, as in SyncNet's public evaluation
+_SEEN = 60  # frames to each side in which an offset beyond the search is noticed
 
 _LEAST_PAIRS = 4  # windows compared at every shift
 _LEAST_SEARCH = 2  # frames: five shifts, of which a median and a minimum can be told apart
@@ -39,6 +40,7 @@ _BATCH = 64  # windows of sound embedded at once
 # 16 to 19 %. Above 100 they grow instead.
 _BLOCK, _LEAST_BLOCKS, _MOST_BLOCKS = 10, 4, 100
 _DRAWS = 500
+_NUMBERS = 4_000_000  # held at once by the draws: 16 MB, whatever the width of the search
 _LEVEL = 0.95  # share of chance curves that a verdict must beat
 _ROUNDING = 1e-3  # of the distance: what bfloat16 alone makes of equal windows
 _SILENT = 2.0**-15  # one step of 16 bits
@@ -55,7 +57,7 @@ def score_sync(
 ) -> SyncScore:
     """Score how well one face agrees with a sound.
 
-    Pieces are embedded one by one; no more than 31 numbers a frame are kept.
+    Pieces are embedded one by one; 121 numbers a frame are kept, or 2*search+1 if that is more.
 
     Args:
         faces: Crops (N,3,S,S) RGB in [0,1] of consecutive frames at ``scorer.fps``, whole or in
@@ -72,7 +74,7 @@ def score_sync(
     Raises:
         ValueError: For sound of another rate or shorter than one window.
     """
-    meter = SyncMeter(scorer, audio, search=search)
+    meter = SyncMeter(scorer, audio, search=search, seen=_SEEN)
     for piece in [faces] if isinstance(faces, Tensor) else faces:
         meter.update(piece, start)
         start += piece.shape[0]
@@ -101,7 +103,7 @@ def score_tracks(
     """
     return [
         meter.compute()
-        for meter in meter_tracks(frames, audio, scorer, tracks=tracks, search=search)
+        for meter in meter_tracks(frames, audio, scorer, tracks=tracks, search=search, seen=_SEEN)
     ]
 
 
@@ -112,6 +114,7 @@ def meter_tracks(
     *,
     tracks: Sequence[FaceTrack],
     search: int = SEARCH,
+    seen: int = 0,
 ) -> list["SyncMeter"]:
     """Feed the frames of a clip to one meter per track.
 
@@ -121,12 +124,13 @@ def meter_tracks(
         scorer: The network that compares lips and sound.
         tracks: The faces.
         search: Frames to each side in which the offset is searched.
+        seen: See ``SyncMeter``.
 
     Returns:
         The meters in the order of ``tracks``, each updated with all frames of its track.
     """
     sound = embed_audio_windows(audio, scorer)
-    meters = [SyncMeter(scorer, audio, sound=sound, search=search) for _ in tracks]
+    meters = [SyncMeter(scorer, audio, sound=sound, search=search, seen=seen) for _ in tracks]
     for chunk in frames:
         for track, meter in zip(tracks, meters, strict=True):
             part = track_window(track, chunk.start, chunk.pixels.shape[0])
@@ -183,17 +187,25 @@ class SyncMeter:
         audio: Mono, at ``scorer.rate``; sample 0 belongs to frame 0.
         sound: Result of ``embed_audio_windows`` for ``audio``, if several faces share it.
         search: Frames to each side in which the offset is searched.
+        seen: Frames to each side in which an offset beyond the search is noticed, for the reason
+            why there is no offset.
     """
 
     def __init__(
-        self, scorer: Scorer, audio: Audio, *, sound: Tensor | None = None, search: int = SEARCH
+        self,
+        scorer: Scorer,
+        audio: Audio,
+        *,
+        sound: Tensor | None = None,
+        search: int = SEARCH,
+        seen: int = 0,
     ) -> None:
         if search < _LEAST_SEARCH:
-            raise ValueError(f"search is {search} frames; wanted {_LEAST_SEARCH} or more")
+            raise ValueError(f"search is {search} frames; expected {_LEAST_SEARCH} or more")
         self._scorer = scorer
         self._sound = embed_audio_windows(audio, scorer) if sound is None else sound
         self._silent = float(audio.samples.abs().max()) < _SILENT
-        self._search = search
+        self._search, self._seen = search, max(search, seen)
         # the last window-1 crops, which begin windows that the next piece completes
         self._held: Tensor | None = None
         self._next = 0
@@ -217,7 +229,7 @@ class SyncMeter:
             video = self._scorer.embed_video(faces)
             self._starts.append(torch.arange(start, start + video.shape[0]))
             self._distances.append(
-                shift_distances(video, self._sound, start=start, search=self._search)
+                shift_distances(video, self._sound, start=start, search=self._seen)
             )
 
     def windows(self) -> tuple[Tensor, Tensor]:
@@ -226,9 +238,11 @@ class SyncMeter:
         Returns:
             (W,) first frame of each window, and (W, 2*search+1) its ``shift_distances``.
         """
-        width = 2 * self._search + 1
         starts = torch.cat([torch.zeros(0, dtype=torch.long), *self._starts])
-        return starts, torch.cat([torch.zeros(0, width), *self._distances])
+        return starts, _middle(self._all_distances(), self._search)
+
+    def _all_distances(self) -> Tensor:
+        return torch.cat([torch.zeros(0, 2 * self._seen + 1), *self._distances])
 
     def compute(self) -> SyncScore:
         """The score of what was seen so far."""
@@ -236,21 +250,14 @@ class SyncMeter:
         search = search_range(distances)
         if search < _LEAST_SEARCH:
             return _unscored(self._scorer, distances.shape[0])
-        distances = distances[:, self._search - search : self._search + search + 1]
+        distances = _middle(distances, search)
         curve = distances.nanmean(0)
         offset, confidence = find_offset(curve)
         generator = torch.Generator().manual_seed(0)  # the same clip always gives the same verdict
         sums, pairs = _block_sums(distances)
         error = _offset_uncertainty(sums, pairs, distances.nanmean(0).argmin(), generator)
         chance = _chance_confidence(sums, pairs, generator)
-        reason = None
-        if self._silent:
-            reason = "the sound is silent"
-        elif confidence <= max(chance, _ROUNDING * float(curve.min())):
-            reason = (
-                f"the curve is flat: no offset stands out, with a confidence of {confidence:.3f} "
-                f"where chance alone reaches {chance:.3f}"
-            )
+        reason = "the sound is silent" if self._silent else self._find_reason(curve, chance)
         by_frame = _median_per_frame(
             curve.median() - distances[:, search - offset], starts, self._scorer.window
         )
@@ -269,6 +276,36 @@ class SyncMeter:
             reason=reason,
         )
 
+    def _find_reason(self, curve: Tensor, chance: float) -> str | None:
+        """Say why a curve shows no offset; None if it does.
+
+        Args:
+            curve: (2K+1,) mean distance at each shift.
+            chance: Confidence that chance alone reaches.
+        """
+        offset, confidence = find_offset(curve)
+        search = curve.shape[0] // 2
+        clear = confidence > max(chance, _ROUNDING * float(curve.min()))
+        if clear and abs(offset) < search:
+            return None
+        limits = f"±{search} frames ({float(search / self._scorer.fps):g} s)"
+        beyond = _offset_beyond(self._all_distances(), search)
+        if not clear and beyond is None:
+            return (
+                f"the curve is flat: no offset within {limits} stands out, with a confidence of "
+                f"{confidence:.3f} where chance alone reaches {chance:.3f}; for sound that is "
+                "further off, search wider (--search-seconds)"
+            )
+        at = offset if beyond is None else beyond
+        seconds = math.ceil((abs(at) + search) / self._scorer.fps)
+        advice = f"search wider (--search-seconds {seconds})"
+        if search < self._search:
+            advice = "a longer clip allows a wider search"
+        return (
+            f"{'beyond' if abs(at) > search else 'at the edge of'} {limits}: the sound is about "
+            f"{abs(at)} frames {'early' if at > 0 else 'late'}; {advice}"
+        )
+
 
 def shift_distances(
     video: Tensor, sound: Tensor, *, start: int = 0, search: int = SEARCH
@@ -285,13 +322,41 @@ def shift_distances(
         (N, 2*search+1) L2 distances; column j is the sound that begins j - search frames later, NaN
         if there is none.
     """
-    index = torch.arange(start, start + video.shape[0])
-    out = video.new_full((video.shape[0], 2 * search + 1), torch.nan)
-    for j in range(2 * search + 1):
-        partner = index + j - search
+    shifts = torch.arange(-search, search + 1, device=video.device)
+    found = [video.new_zeros(0, len(shifts))]
+    at_once = max(1, _NUMBERS // (len(shifts) * video.shape[1]))
+    for first in range(0, video.shape[0], at_once):
+        part = video[first : first + at_once, None]
+        frames = torch.arange(first, first + part.shape[0], device=video.device)
+        partner = start + frames[:, None] + shifts
         there = (partner >= 0) & (partner < sound.shape[0])
-        out[there, j] = (video[there] - sound[partner[there]]).norm(dim=1)
-    return out
+        distances = (part - sound[partner.clamp(0, sound.shape[0] - 1)]).norm(dim=2)
+        found.append(distances.masked_fill(~there, torch.nan))
+    return torch.cat(found)
+
+
+def _middle(distances: Tensor, search: int) -> Tensor:
+    """Keep ``search`` columns to each side of the middle one."""
+    middle = distances.shape[1] // 2
+    return distances[:, middle - search : middle + search + 1]
+
+
+def _offset_beyond(distances: Tensor, search: int) -> int | None:
+    """Find an offset that stands out clearly, at ``search`` frames or farther; None without one.
+
+    Args:
+        distances: (N, 2K+1) result of ``shift_distances``.
+        search: Frames to each side in which no offset stands out.
+    """
+    wide = search_range(distances)
+    if wide <= search:
+        return None
+    distances = _middle(distances, wide)
+    curve = distances.nanmean(0)
+    offset, confidence = find_offset(curve)
+    chance = _chance_confidence(*_block_sums(distances), torch.Generator().manual_seed(0))
+    clear = confidence > max(chance, _ROUNDING * float(curve.min()))
+    return offset if clear and abs(offset) >= search else None
 
 
 def search_range(distances: Tensor) -> int:
@@ -374,8 +439,10 @@ def _offset_uncertainty(
     """
     blocks = sums.shape[0]
     resampled = torch.randint(0, blocks, (_DRAWS, blocks), generator=generator)
-    curves = (sums[resampled].sum(1) / pairs[resampled].sum(1)).nan_to_num(torch.inf)
-    errors = curves.argmin(1) - best_shift
+    curves = torch.cat(
+        [sums[part].sum(1) / pairs[part].sum(1) for part in resampled.split(_draws_at_once(sums))]
+    )
+    errors = curves.nan_to_num(torch.inf).argmin(1) - best_shift
     return float((errors.double().square().mean() + 1 / 12).sqrt())
 
 
@@ -395,11 +462,18 @@ def _chance_confidence(sums: Tensor, pairs: Tensor, generator: torch.Generator) 
     """
     blocks, shifts = sums.shape
     rotations = torch.randint(0, shifts, (_DRAWS, blocks, 1), generator=generator)
-    columns = (torch.arange(shifts) + rotations) % shifts  # (_DRAWS, B, S)
-    rows = torch.arange(blocks)[:, None]
-    curves = sums[rows, columns].sum(1) / pairs[rows, columns].sum(1)
+    rows, found = torch.arange(blocks)[:, None], list[Tensor]()
+    for part in rotations.split(_draws_at_once(sums)):
+        columns = (torch.arange(shifts) + part) % shifts  # (draws, B, S)
+        found.append(sums[rows, columns].sum(1) / pairs[rows, columns].sum(1))
+    curves = torch.cat(found)
     confidences = curves.nanmedian(1).values - curves.nan_to_num(torch.inf).amin(1)
     return float(confidences.quantile(_LEVEL))
+
+
+def _draws_at_once(sums: Tensor) -> int:
+    """How many draws of (B, S) sums are held in memory together."""
+    return max(1, _NUMBERS // sums.numel())
 
 
 def _median_per_frame(confidence: Tensor, starts: Tensor, span: int) -> Tensor:

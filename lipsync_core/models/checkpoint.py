@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..runtime.wrong_file import HEAD, describe_wrong_file
+from .weight_files import check_weights_path
 
 Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 
@@ -29,10 +31,6 @@ Format = Literal["safetensors", "checkpoint", "TorchScript archive"]
 # pickled magic number 0x1950a86a20f9469cfc6c
 _LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 _NOT_WEIGHTS = (
-    (
-        b"version https://git-lfs",
-        "a git-lfs pointer, not the file itself; run `git lfs pull`, or download it directly",
-    ),
     (b"GGUF", "a GGUF file (language models)"),
     (b"\x89HDF", "an HDF5 file (Keras weights, as those of LipGAN), which is not read here"),
     (b"MATLAB 5.0", "a MATLAB file"),
@@ -52,12 +50,9 @@ def file_format(path: Path) -> Format:
     Raises:
         WeightsError: If it holds no weights; the message says what it is.
     """
-    if not path.is_file():
-        raise WeightsError(
-            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; wanted a weight file"
-        )
+    check_weights_path(path)
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD)
     if head.startswith(b"PK"):
         return _zip_format(path)
     if head.startswith(_LEGACY):
@@ -90,11 +85,8 @@ def _what(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return "empty"
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return (
-            "a web page: the download gave an error or login page; open the link in a browser and "
-            "see"
-        )
+    if (wrong := describe_wrong_file(head)) is not None:
+        return wrong
     # ModelProto: ir_version, then producer_name or graph
     if re.match(rb"\x08[\x01-\x20][\x12\x3a]", head):
         return "an ONNX model, which is used as it is and not loaded as weights"

@@ -238,11 +238,11 @@ def hub_file(name: str) -> HubFile:
     return HUB[name]
 
 
-def find_file(name: str) -> Path:
-    """Return the path of a pulled file after checking its hash.
+def locate_file(name: str) -> Path:
+    """Return the path of a pulled file, without reading it.
 
     Raises:
-        WeightsError: If it is missing or damaged; the message says how to get it.
+        WeightsError: If it is missing; the message says how to get it.
     """
     entry = hub_file(name)
     path = weights_folder() / entry.filename
@@ -251,6 +251,16 @@ def find_file(name: str) -> Path:
             f"{name} is not on this machine; run `{_pull_command(entry)}`, or "
             f"{_by_hand(entry, None)}"
         )
+    return path
+
+
+def find_file(name: str) -> Path:
+    """Return the path of a pulled file after checking its hash.
+
+    Raises:
+        WeightsError: If it is missing or damaged; the message says how to get it.
+    """
+    entry, path = hub_file(name), locate_file(name)
     wanted = entry.sha256 or _recorded(entry)
     if wanted is None:
         raise WeightsError(

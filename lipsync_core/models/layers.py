@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 M = TypeVar("M", bound=nn.Module)
 Activation = Literal["relu", "leaky", "prelu"]
@@ -220,7 +220,24 @@ def prepare_for_inference(model: M) -> M:
 
 
 def _fuse(layer: nn.Module, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+    """Fold a batch norm into a layer, in place: torch's own functions copy the layer first."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    mean, variance, eps = norm.running_mean, norm.running_var, norm.eps
     if isinstance(layer, nn.Linear):
-        return fuse_linear_bn_eval(layer, norm)
-    assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
-    return fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
+        fused = fuse_linear_bn_weights(
+            layer.weight, layer.bias, mean, variance, eps, norm.weight, norm.bias
+        )
+    else:
+        assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d))
+        fused = fuse_conv_bn_weights(
+            layer.weight,
+            layer.bias,
+            mean,
+            variance,
+            eps,
+            norm.weight,
+            norm.bias,
+            transpose=isinstance(layer, nn.ConvTranspose2d),
+        )
+    layer.weight, layer.bias = fused
+    return layer

@@ -66,9 +66,11 @@ class LipWarp(TalkingFace):
         self.config = config
         self.speech = SpeechLips(SpeechLipsConfig(config.width, config.features))
         self.landmarks = FaceLandmarks(config.landmarks)
-        knots = torch.linspace(-1, 4, KNOTS).expand(SHAPE, -1)
-        self.register_buffer("heard", knots.clone())
-        self.register_buffer("shown", knots.clone())
+        # no torch.linspace and clone: networks are built on the meta device, where these import
+        # sympy, which takes a third as long as importing torch
+        knots = [[-1 + 5 * knot / (KNOTS - 1) for knot in range(KNOTS)]] * SHAPE
+        self.register_buffer("heard", torch.tensor(knots))
+        self.register_buffer("shown", torch.tensor(knots))
         self.register_buffer("neutral", torch.tensor([0.01, 0.6, 0.75]))
         self.register_buffer("spread", torch.tensor([0.04, 0.03, 0.03]))
 

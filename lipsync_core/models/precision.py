@@ -1,11 +1,9 @@
 """Choose the number format that a network computes in."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from ..options import Precision
 
 # 3x3, forward, least of several runs beside other work: one thread of a Xeon with AVX-512 alone,
 # torch 2.13. Two measurements gave 5 and 9 times.

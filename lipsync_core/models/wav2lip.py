@@ -28,8 +28,8 @@ def _up(channels: int, residuals: int) -> Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorConfig:
-    """Shape of a generator, and its inputs.
+class BaseGeneratorConfig:
+    """Shape and inputs that Wav2Lip's generator and its derivatives have in common.
 
     Attributes:
         face: Stages of the face encoder.
@@ -37,10 +37,6 @@ class GeneratorConfig:
         decoder: Stages of the decoder.
         head: Channels of the last layer but one.
         size: Side of the crops in px.
-        output: ``paint`` draws every pixel; ``flow`` moves the reference's pixels, and paints those
-            that cannot be moved from it.
-        modulated: The audio scales and shifts the channels of every decoder stage, not only of the
-            first, which makes the lips follow it after far fewer training steps.
         bgr: Whether the weights were trained on BGR.
         references: Number of reference frames.
         features: Audio features.
@@ -52,12 +48,25 @@ class GeneratorConfig:
     decoder: tuple[Stage, ...]
     head: int
     size: int = 96
-    output: Literal["paint", "flow"] = "paint"
-    modulated: bool = False
     bgr: bool = False
     references: int = 1
     features: MelFeatures = MelFeatures()
     framing: Framing = Framing()
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorConfig(BaseGeneratorConfig):
+    """Shape of a generator, and its inputs.
+
+    Attributes:
+        output: ``paint`` draws every pixel; ``flow`` moves the reference's pixels, and paints those
+            that cannot be moved from it.
+        modulated: The audio scales and shifts the channels of every decoder stage, not only of the
+            first, which makes the lips follow it after far fewer training steps.
+    """
+
+    output: Literal["paint", "flow"] = "paint"
+    modulated: bool = False
 
 
 WAV2LIP = GeneratorConfig(

@@ -16,25 +16,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ..audio.features import MelFeatures
 from ..image.affine import Framing
 from .generator import TalkingFace, flip_channels
 from .layers import Activation, Conv, Stage, UpConv, chain_blocks, make_encoder, make_residuals
+from .wav2lip import BaseGeneratorConfig
 
 _DOWN = (2, 2)
 _DENSE = 2  # layers that end the audio encoder: ReLU where the rest is leaky
 
 
 @dataclass(frozen=True, slots=True)
-class LargeGeneratorConfig:
+class LargeGeneratorConfig(BaseGeneratorConfig):
     """Shape of a derivative, and its inputs.
 
     Attributes:
-        face: Stages of the face encoder.
-        audio: Stages of the audio encoder.
-        decoder: Stages of the decoder.
-        head: Channels of the last layer but one.
-        size: Side of the crops in px.
         act: Activation.
         act_up: Activation of transposed convolutions.
         refine: Number of 1x1 layers after the audio encoder.
@@ -42,17 +37,8 @@ class LargeGeneratorConfig:
         attention: Features of the decoder are amplified by spatial attention on the skips.
         symmetric: Colors are in [-1,1] inside, and the output is tanh.
         margin: px of the lower half's border that stay visible at the left, the right and below.
-        bgr: Whether the weights were trained on BGR.
-        references: Number of reference frames.
-        features: Audio features.
-        framing: How crops are placed on faces.
     """
 
-    face: tuple[Stage, ...]
-    audio: tuple[Stage, ...]
-    decoder: tuple[Stage, ...]
-    head: int
-    size: int
     act: Activation = "relu"
     act_up: Activation = "relu"
     refine: int = 0
@@ -61,8 +47,6 @@ class LargeGeneratorConfig:
     symmetric: bool = False
     margin: int = 0
     bgr: bool = True
-    references: int = 1
-    features: MelFeatures = MelFeatures()
     framing: Framing = Framing("box", pads=(0, 10, 0, 0))
 
 

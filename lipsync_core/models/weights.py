@@ -20,20 +20,19 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..runtime.atomic import atomic_write
 from ..runtime.config import from_dict
-from . import MODELS, architectures, checkpoint, hub
+from . import architectures, checkpoint, hub
 from .face_parsing import FaceParsingConfig
 from .generator import TalkingFace
 from .inception import InceptionConfig
 from .quality_discriminator import WAV2LIP_DISCRIMINATOR
+from .registry import MODELS
 from .s3fd import S3FDConfig
 from .sync_expert import WAV2LIP_EXPERT
 from .syncnet import SyncNetConfig
 from .wav2lip import WAV2LIP
+from .weight_files import weights_file
 
 _log = logging.getLogger("lipsync.weights")
-_ASSETS = Path(__file__).parents[1] / "assets"
-_NAMES = ("mini", "mini-2", "judge", "face_detector", "face_landmarks")
-BUNDLED = {name: _ASSETS / f"{name}.safetensors" for name in _NAMES}
 
 # The kinds that ``dub`` and ``bench`` can use.
 TALKING_FACES = tuple(
@@ -183,27 +182,6 @@ def _metadata(path: Path) -> str | None:
         raise WeightsError(
             f"{path} is damaged or truncated safetensors ({error}); get it again"
         ) from error
-
-
-def weights_file(name_or_path: str | Path) -> Path:
-    """Return the path of weights.
-
-    Args:
-        name_or_path: a bundled name, a public name of ``hub.HUB`` (pulled before; its hash is
-            checked), or a path.
-    """
-    name = str(name_or_path)
-    if name in BUNDLED:
-        return BUNDLED[name]
-    if name in hub.HUB:
-        return hub.find_file(name)
-    path = Path(name_or_path)
-    if not path.exists() and path.name == name and not path.suffix:
-        names = ", ".join([*BUNDLED, *hub.HUB])
-        raise WeightsError(
-            f"no weights are called {name!r}, and there is no such file; known names: {names}"
-        )
-    return path
 
 
 def load_model(

@@ -1,15 +1,22 @@
 """Audio inputs of a dub: speech for the model, and the sound of the output."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from ..audio.ops import frame_count, mix, mix_to_mono, resample
+from ..audio.ops import frame_count, mix, mix_to_mono, resample, speech_level
 from ..errors import MediaError
-from ..media import AudioSource, read_audio
-from ..media.clip import Cut
+from ..media import AudioSource, probe_sound, read_audio, track_used
+from ..options import Cut
+from ..runtime.paths import same_file
 from ..types import Audio
+
+# Level of speech below which the mouths of mini differ visibly from those of full volume
+# (correlation of their openings over time: 0.94 at -37 dBFS, 0.84 at -47).
+_QUIET_DBFS = -35
+_PADDED_FRAMES = 2  # less than this at the end of a video's own sound is taken for padding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,15 +27,24 @@ class AudioInputs:
         sources: The files, or audio in memory, as the caller gave them.
         speech: For the model: each source mono at the model's rate.
         output: For the output file: the source, or the mix of several.
+        tracks: Which sound track was read of each file that has several.
+        own_sound: Whether all of it is the face video's own sound.
     """
 
     sources: tuple[Path | Audio, ...]
     speech: tuple[Audio, ...]
     output: AudioSource
+    tracks: tuple[str, ...] = ()
+    own_sound: bool = False
 
     def count_frames(self, fps: Fraction) -> int:
         """Number of output frames at ``fps``: as many as the longest speech takes."""
         return max(frame_count(speech, fps) for speech in self.speech)
+
+    def outlasts(self, frames: int, fps: Fraction) -> bool:
+        """Whether it is longer than its own picture by more than a codec's padding."""
+        longest = max(Fraction(one.samples.shape[1], one.rate) for one in self.speech)
+        return not self.own_sound or longest * fps - frames >= _PADDED_FRAMES
 
     def speech_per_face(self, faces: int) -> tuple[Audio, ...]:
         """The speech of each of ``faces`` faces: its own, or the only one there is."""
@@ -59,55 +75,102 @@ def read_audio_inputs(
         MediaError: A source cannot be read, or has no sound.
         ValueError: Audio in memory holds no finite samples.
     """
-    spans = [(cut.start, cut.end) if source == face else (Fraction(0), None) for source in sources]
-    speech = [
-        _read_speech(source, *span, rate, warn) for source, span in zip(sources, spans, strict=True)
-    ]
-    output = (
-        AudioSource(sources[0], *spans[0])
-        if len(sources) == 1
-        else _mix_sources(sources, spans, warn)
+    parts = [part_of_source(source, face, cut) for source in sources]
+    speech = [_read_speech(part, rate, warn) for part in parts]
+    output = parts[0] if len(parts) == 1 else _mix_sources(parts, warn)
+    tracks = [track_used(source, cut.audio_track) for source in sources if isinstance(source, Path)]
+    return AudioInputs(
+        tuple(sources),
+        tuple(speech),
+        output,
+        tracks=tuple(track for track in tracks if track),
+        own_sound=all(same_file(source, face) for source in sources),
     )
-    return AudioInputs(tuple(sources), tuple(speech), output)
 
 
-def _read_speech(
-    source: Path | Audio,
-    start: Fraction,
-    end: Fraction | None,
-    rate: int,
-    warn: Callable[[str], None],
-) -> Audio:
-    """Mono at the model's rate, resampled while reading so that memory holds no more than that."""
+def part_of_source(source: Path | Audio, face: Path | None, cut: Cut) -> AudioSource:
+    """Find the part of a source that is used beside a video.
+
+    Args:
+        source: A file, or audio in memory.
+        face: The video.
+        cut: The part of the video that is used, and the sound track of files.
+
+    Returns:
+        The cut if the source is the video itself, on the clock of its picture; else all of it.
+
+    Raises:
+        ValueError: Audio in memory holds samples that are not finite.
+    """
     if isinstance(source, Audio):
-        AudioSource(source)  # raises ValueError for samples that are not finite
-        speech = resample(mix_to_mono(source), rate)
-    else:
-        first, stop = round(start * rate), None if end is None else round(end * rate)
-        speech = read_audio(source, rate=rate, start=first, stop=stop, on_warning=warn)
+        return AudioSource(source)
+    if same_file(source, face):
+        return AudioSource(source, cut.start, cut.end, track=cut.audio_track)
+    return AudioSource(source, track=cut.audio_track, keep_early=True)
+
+
+def read_mono(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
+    """Read one channel for a model, resampled while reading so that memory holds no more than that.
+
+    Args:
+        part: What is read; audio in memory whole.
+        rate: The model's sample rate in Hz.
+        warn: Called with each warning.
+
+    Returns:
+        (1,T) at ``rate``.
+
+    Raises:
+        MediaError: A file cannot be read.
+    """
+    if isinstance(part.source, Audio):
+        return resample(mix_to_mono(part.source, warn), rate)
+    return read_audio(
+        part.source,
+        rate=rate,
+        start=round(part.start * rate),
+        stop=None if part.stop is None else round(part.stop * rate),
+        track=part.track,
+        keep_early=part.keep_early,
+        on_warning=warn,
+    )
+
+
+def _read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
+    speech = read_mono(part, rate, warn)
+    name = "the audio" if isinstance(part.source, Audio) else str(part.source)
     if speech.samples.shape[1] == 0:
-        name = "the audio" if isinstance(source, Audio) else str(source)
-        raise MediaError(
-            f"{name} has no sound{' after the start of the cut' if start else ''}; give a longer "
-            f"one"
+        when = " after the start of the cut" if part.start else ""
+        raise MediaError(f"{name} has no sound{when}; give a longer one")
+    level = speech_level(speech)
+    if level == -math.inf:
+        warn(f"{name} is silent: mouths will not speak; give audio with speech")
+    elif level < _QUIET_DBFS:
+        warn(
+            f"{name} is quiet (speech at {level:.0f} dBFS), and lips follow it less; raise it to "
+            "about -20 dBFS"
         )
     return speech
 
 
-def _mix_sources(
-    sources: Sequence[Path | Audio],
-    spans: Sequence[tuple[Fraction, Fraction | None]],
-    warn: Callable[[str], None],
-) -> AudioSource:
-    """All sources at once, held in memory."""
-    tracks = [
-        source
-        if isinstance(source, Audio)
-        else read_audio(source, rate=None, mono=False, on_warning=warn)
-        for source in sources
-    ]
-    parts: list[Audio] = []
-    for track, (start, end) in zip(tracks, spans, strict=True):
-        stop = None if end is None else round(end * track.rate)
-        parts.append(Audio(track.samples[:, round(start * track.rate) : stop], track.rate))
-    return AudioSource(mix(parts))
+def _mix_sources(parts: Sequence[AudioSource], warn: Callable[[str], None]) -> AudioSource:
+    """All parts at once, held in memory."""
+    return AudioSource(mix([_read_whole(part, warn) for part in parts]))
+
+
+def _read_whole(part: AudioSource, warn: Callable[[str], None]) -> Audio:
+    """A part at its own rate, with all channels."""
+    if isinstance(part.source, Audio):
+        return part.source
+    rate = probe_sound(part.source, part.track).rate
+    first, stop = round(part.start * rate), None if part.stop is None else round(part.stop * rate)
+    return read_audio(
+        part.source,
+        rate=None,
+        mono=False,
+        start=first,
+        stop=stop,
+        track=part.track,
+        keep_early=part.keep_early,
+        on_warning=warn,
+    )

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from ..audio.ops import frame_count
 from ..errors import MediaError
 from ..media import VideoWriter, read_audio, read_frames, shift_audio
+from ..options import Encoding
 from ..types import Audio, Frames, ProgressCallback, VideoInfo
-from .dub import Encoding, Finding, dub
+from .dub import Finding, dub
 from .preview import tile_pictures
 
 SPEECH = Path(__file__).parents[1] / "assets" / "demo.flac"

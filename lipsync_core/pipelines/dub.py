@@ -7,19 +7,18 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
 
 import torch
 
 from .._version import __version__
 from ..audio.vad import Silence
-from ..blend.blender import Blend
+from ..image.opencv import describe_warp
 from ..media import AudioSource, VideoWriter, refuse_inputs
-from ..media.clip import Cut, VideoClip, open_clip
+from ..media.clip import VideoClip, open_clip
 from ..models.generator import TalkingFace
 from ..models.precision import Precision
 from ..models.weights import load_talking_face
-from ..runtime.options import Option
+from ..options import Blend, Cut, Encoding, Restore
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import read_audio_inputs
@@ -36,50 +35,12 @@ from .dub_plan import (
 from .lipsync import LipSync
 from .reference import Reference
 from .render import render
-from .restore import Restore, Restorer, restorer_for
+from .restore import Restorer, restorer_for
 from .roles import GeneratorCache, RenderedChunk
 from .run_log import RunLog
 from .track_faces import Finding, load_parser, select_device
 
 _logger = logging.getLogger("lipsync.dub")
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How the output is encoded.
-
-    Attributes:
-        codec: A video codec of FFmpeg; None for the one that suits the container (H.264 in MP4).
-        crf: Constant rate factor; lower is better and larger.
-        preset: Speed preset of the codec; ``veryfast`` because encoding is the slowest stage on a
-            CPU.
-        tag: Whether the file's metadata say that the picture is generated, and by what.
-        overwrite: Whether an existing file is replaced.
-        repeatable: Whether the same input gives the same bytes; see ``VideoWriter``.
-    """
-
-    codec: Annotated[
-        str | None,
-        Option("FFmpeg video encoder; by default H.264 for MP4.", panel="Encoding"),
-    ] = None
-    crf: Annotated[
-        float,
-        Option(
-            "Quality of the video: lower is better and larger.",
-            panel="Encoding",
-            advanced=True,
-        ),
-    ] = 18
-    preset: Annotated[
-        str, Option("Encoder preset: slower ones make smaller files.", panel="Encoding")
-    ] = "veryfast"
-    tag: Annotated[
-        bool, Option("State in the file's metadata that the video is generated.", panel="Encoding")
-    ] = True
-    overwrite: Annotated[bool, Option("Replace an existing output.", flags=("--overwrite",))] = (
-        False
-    )
-    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +59,8 @@ class DubReport:
         seconds: Time per stage, which overlap, and in ``total``.
         warnings: Each warning once.
         restorer: The network that restored the faces, with its licence; None for none.
+        warped_by: Library, with its version, that moves pixels on the CPU.
+        audio_tracks: Which sound track was used of each file of speech that has several.
     """
 
     out: Path
@@ -111,6 +74,8 @@ class DubReport:
     seconds: dict[str, float]
     warnings: tuple[str, ...]
     restorer: str | None = None
+    warped_by: str = ""
+    audio_tracks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
@@ -223,6 +188,8 @@ def dub(  # noqa: PLR0913
         seconds=log.rounded_seconds,
         warnings=tuple(log.warn.messages),
         restorer=None if restorer is None else f"{restorer.name}; licence: {restorer.licence}",
+        warped_by=describe_warp(),
+        audio_tracks=inputs.tracks,
     )
 
 

@@ -12,11 +12,13 @@ from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import confidence_weights, low_confidence_warning
-from ..faces.selection import FaceSelector, parse_face, select, shared_faces
+from ..faces.selection import select, shared_faces
+from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
-from ..media.clip import Clip, Cut, Longer, frame_order
+from ..media.clip import Clip, frame_order
 from ..models.generator import TalkingFace
 from ..models.lip_warp import LipWarp
+from ..options import Cut, Longer
 from ..types import Audio, FaceTrack, References
 from .audio_inputs import AudioInputs
 from .lipsync import LipSync
@@ -126,9 +128,9 @@ def parse_speakers(
     Raises:
         ValueError: There is no pair, or a face cannot be parsed.
     """
-    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio)
+    pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio or ())
     if not pairs:
-        raise ValueError("no audio; wanted a file, or at least one (file, face) pair")
+        raise ValueError("no audio; wanted a file, audio in memory, or at least one (audio, face)")
     sources = [source if isinstance(source, Audio) else Path(source) for source, _ in pairs]
     faces = [face if isinstance(face, FaceTrack) else parse_face(face) for _, face in pairs]
     return sources, faces
@@ -162,11 +164,6 @@ def read_speaker_turns(
     if cached:
         raise ValueError("drawings are kept for pairs of audio and face; give none with speakers")
     if speakers != "auto":
-        if not Path(speakers).is_file():
-            raise ValueError(
-                f"speakers is {str(speakers)!r}, and there is no such file; give auto, or a table "
-                "of turns"
-            )
         return tuple(read_turns(Path(speakers)))
     if probe(face).still:
         raise ValueError(
@@ -278,10 +275,12 @@ def count_output_frames(clip: Clip, length: int, audio: AudioInputs, longer: Lon
         longer: How the picture continues if the speech outlasts it.
 
     Returns:
-        As many as the longest speech takes; no more than ``length`` if a video is trimmed.
+        As many as the longest speech takes; no more than ``length`` if a video is trimmed, or if
+        its own sound lasts hardly longer, which Matroska, MPEG-TS and AVI do not tell from padding.
     """
     count = audio.count_frames(clip.fps)
-    return min(count, length) if longer == "trim" and not clip.still else count
+    trims = longer == "trim" or not audio.outlasts(length, clip.fps)
+    return min(count, length) if trims and not clip.still else count
 
 
 def _find_people(clip: Clip, options: PlanOptions, count: int, log: RunLog) -> People:

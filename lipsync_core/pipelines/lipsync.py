@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..blend.blender import (
-    Blend,
     Blender,
     BlendMask,
     BlendState,
@@ -39,6 +38,7 @@ from ..models.layers import prepare_for_inference
 from ..models.lip_warp import LipWarp
 from ..models.precision import Precision, choose_dtype
 from ..models.wav2lip import unpack_planes
+from ..options import Blend
 from ..types import AnyFrames, Audio, FaceTrack, Frames, YuvFrames, size_of
 from .face_crops import FaceCropper, FaceInputs, StillCache
 from .roles import (

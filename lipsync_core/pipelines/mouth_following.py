@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import LipSyncError, MediaError
 from ..faces import Detector
 from ..faces.landmarks import SURE, LandmarkFinder
-from ..faces.selection import FaceSelector, parse_face, select
+from ..faces.selection import select
+from ..faces.selector import FaceSelector, parse_face
 from ..image.landmarks import mouth_opening
 from ..media import probe, read_frames
 from ..media.clip import VideoClip

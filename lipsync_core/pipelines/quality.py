@@ -17,7 +17,8 @@ from torch import Tensor
 from ..audio.vad import silent_frames
 from ..errors import MediaError, WeightsError
 from ..faces.landmark_model import LandmarkModel
-from ..faces.selection import median_center, parse_face, select
+from ..faces.selection import median_center, select
+from ..faces.selector import parse_face
 from ..faces.visible import crop_box, iterate_visible
 from ..media import probe, read_audio, read_frames
 from ..media.clip import VideoClip

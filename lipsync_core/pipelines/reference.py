@@ -5,7 +5,6 @@ The frame into which a mouth is drawn shows the old lips, so another picture may
 
 from contextlib import closing
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,16 +19,10 @@ from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_f
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import Clip
+from ..options import Reference
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, References, YuvFrames
 from .track_faces import SearchCallback
-
-Reference = Literal["auto", "current", "first", "nearest-closed"]
-"""Which picture a mouth is drawn from. ``auto``: the best for the model: for one that moves lips
-(``LipWarp``) the same person's mouths that are nearest to the shapes of the speech, for others the
-frame itself. ``current``: the frame itself. ``first``: the first frame of the frame's stretch.
-``nearest-closed``: the nearest in time of those frames of its stretch that show the mouth closed. A
-stretch ends if the face goes away, with a cut, and if the track passes to another person."""
 
 _CANDIDATES = 8  # frames among which the one without occlusion is chosen
 _CROP_SIZE = (

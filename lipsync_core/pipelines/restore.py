@@ -4,20 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..blend.blender import Blend, Blender, BlendState, FaceCrops, Mouth
-from ..blend.masks import MaskKind
+from ..blend.blender import Blender, BlendState, FaceCrops, Mouth
 from ..errors import WeightsError
 from ..image.affine import FFHQ, Framing, apply, compose, crop_to_frame, invert, scale_of, unit_maps
 from ..image.crop import crop_frames, sample_affine
 from ..models import checkpoint, hub
 from ..models.precision import Precision, choose_dtype
 from ..models.weights import weights_file
-from ..runtime.options import Option
+from ..options import Blend, Restore
 from ..types import AnyFrames, FaceTrack, Frames, References, YuvFrames
 from .roles import ReferenceCrops, values_at, visible_in
 
@@ -229,51 +228,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "CodeFormer": {"weight": 0.5},  # its authors' balance of quality (0) and likeness (1)
 }
 _CODEFORMER = {"position_emb", "quantize.embedding.weight", "idx_pred_layer.1.weight"}
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Options of face restoration after the dub.
-
-    Attributes:
-        network: Public name (gfpgan, restoreformer, codeformer; pulled before) or file (.pth,
-            .safetensors).
-        strength: Opacity of the restored face in [0,1].
-        mask: The part of the face that is restored.
-    """
-
-    network: Annotated[
-        Path | str,
-        Option(
-            "Sharpen the faces afterwards with gfpgan, restoreformer, codeformer or a weight file.",
-            name="restore",
-            metavar="NAME[:STRENGTH[:MASK]]",
-        ),
-    ]
-    strength: Annotated[
-        float,
-        Option(
-            "Opacity of the restored face: 0 shows the generated one.",
-            minimum=0,
-            maximum=1,
-            step=0.05,
-            name="restore_strength",
-            hidden=True,
-        ),
-    ] = 1.0
-    mask: Annotated[
-        MaskKind,
-        Option(
-            "How much of the face is restored.",
-            "mouth: mouth and chin. lower: its lower half. face: the whole face. box: the square.",
-            name="restore_mask",
-            hidden=True,
-        ),
-    ] = "mouth"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength is {self.strength}; wanted 0 (as it is) to 1 (restored)")
 
 
 def load_restorer(

@@ -14,29 +14,31 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..audio.ops import mix_to_mono, resample
 from ..errors import LipSyncError, MediaError, NoFaceError
 from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
-from ..media import probe, read_audio, shift_audio
-from ..media.clip import Clip, Cut, open_clip
+from ..media import AudioSource, probe, shift_audio, track_used
+from ..media.clip import Clip, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
-from ..metrics.sync import score_tracks
+from ..metrics.sync import SEARCH, score_tracks
 from ..metrics.sync_embedder import ExpertScorer, Scorer, SyncNetScorer
 from ..models.s3fd import S3FD
 from ..models.sync_expert import SyncExpert
 from ..models.syncnet import SyncNet
 from ..models.weights import load_model
+from ..options import Cut
 from ..runtime.prefetch import prefetch
 from ..runtime.warnings import WarningLog
 from ..types import AnyFrames, Audio, Detections, FaceTrack, Frames, ProgressCallback, SyncScore
+from .audio_inputs import part_of_source, read_mono
 from .track_faces import Finding, find_people, select_device
 
 _log = logging.getLogger("lipsync.score")
 Mode = Literal["exact", "reference"]
 
 SHORTEST = Fraction(1, 2)  # seconds of picture
+WIDEST = 20.0  # seconds to each side: 4 kB a frame and face
 _CHUNK = 32  # frames read and scored together
 
 
@@ -74,6 +76,7 @@ class ScoreReport:
             resolution; a scorer's 3 frames at 25 fps are 120 ms in any file.
         tracks: The scores.
         warnings: Warnings for the user.
+        audio_track: Which sound track was scored, of a file with several.
     """
 
     scorer: str
@@ -84,6 +87,7 @@ class ScoreReport:
     scorer_fps: Fraction
     tracks: tuple[TrackScore, ...]
     warnings: tuple[str, ...]
+    audio_track: str | None = None
 
     def to_json(self) -> str:
         """Format the scores as one JSON object.
@@ -91,11 +95,12 @@ class ScoreReport:
         Returns:
             {"scorer", "tracks": [{"first_frame", "last_frame", "offset_frames", "offset_ms",
             "distance", "confidence", "search_frames", "uncertainty"}]}; without an offset these are
-            null and "reason" says why.
+            null and "reason" says why. "audio_track" is there if the file has several.
         """
-        return json.dumps(
-            {"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]}
-        )
+        values = {"scorer": self.scorer, "tracks": [_track_json(track) for track in self.tracks]}
+        if self.audio_track is not None:
+            values["audio_track"] = self.audio_track
+        return json.dumps(values)
 
     def best(self) -> TrackScore:
         """Return the track with the least uncertain offset.
@@ -165,11 +170,12 @@ def score(  # noqa: PLR0913
     finding: Finding = Finding(),
     device: str = "auto",
     on_progress: ProgressCallback | None = None,
+    search_seconds: float | None = None,
 ) -> ScoreReport:
     """Score how well the lips and the audio of a video agree, for every face track.
 
-    Memory holds one chunk of frames, some 200 bytes per frame and face, the audio and its
-    embeddings.
+    Memory holds one chunk of frames, the audio and its embeddings, and per frame and face 500
+    bytes, or 200 for each second of ``search_seconds`` if that is more.
 
     Args:
         video: The video.
@@ -186,6 +192,8 @@ def score(  # noqa: PLR0913
         finding: Detector and tracking.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         on_progress: Called with a stage, the frames done and their total.
+        search_seconds: How far to each side the offset is searched, at most 20; None for 15 frames
+            (0.6 s), as the public scripts do, which allow no other in mode ``reference``.
 
     Returns:
         The scores of all face tracks.
@@ -206,6 +214,8 @@ def score(  # noqa: PLR0913
         raise ValueError(
             "whole frames are scored by the public scripts alone; wanted mode reference with them"
         )
+    if search_seconds is not None:
+        _check_search(search_seconds, mode)
     target = select_device(device)
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
@@ -217,19 +227,30 @@ def score(  # noqa: PLR0913
     info = probe(video)
     if info.still:
         raise MediaError(f"{video}: a photograph does not move; wanted a video")
-    span = (cut.start, cut.end) if source == video else (Fraction(0), None)
-    sound = read_judged_audio(source, span, judge, warn)
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
+    sound = read_judged_audio(part_of_source(source, video, cut), judge, warn)
     if mode == "reference":
         assert isinstance(judge, SyncNetScorer)
         found = _score_reference(footage, sound, judge, whole_frame, target, say)
     else:
-        found = _score_exact(footage, sound, judge, finding, target, say)
+        search = SEARCH if search_seconds is None else round(search_seconds * judge.fps)
+        found = _score_exact(footage, sound, judge, finding, target, say, search)
     tracks = tuple(_at_rate(track, judge.fps, info.fps) for track in found)
     other = source if isinstance(source, Path) and audio is not None else None
+    used = track_used(source, cut.audio_track) if isinstance(source, Path) else None
     return ScoreReport(
-        judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages)
+        judge.name, mode, video, other, info.fps, judge.fps, tracks, tuple(warn.messages), used
     )
+
+
+def _check_search(seconds: float, mode: Mode) -> None:
+    if mode == "reference":
+        raise ValueError(
+            "the public scripts search 15 frames (0.6 s) to each side; "
+            "leave search_seconds out, or take mode exact"
+        )
+    if not 0.1 <= seconds <= WIDEST:
+        raise ValueError(f"search_seconds is {seconds:g}; expected 0.1 to {WIDEST:g}")
 
 
 def load_scorer(name: str | Path, device: torch.device) -> Scorer:
@@ -263,6 +284,7 @@ def shift_sound(
     fps: Fraction,
     *,
     audio: Path | str | None = None,
+    track: int | None = None,
     overwrite: bool = False,
     on_warning: Callable[[str], None] | None = None,
 ) -> None:
@@ -276,6 +298,7 @@ def shift_sound(
         offset_frames: Frames by which the audio is delayed; below 0: earlier.
         fps: Rate of these frames.
         audio: File to take the audio from; None for the video's own.
+        track: Number of the sound track, from 1; None for the default one.
         overwrite: Whether ``out`` may be replaced.
         on_warning: Called with each warning.
 
@@ -283,20 +306,16 @@ def shift_sound(
         MediaError: If a file cannot be read or written.
     """
     delay = offset_frames / Fraction(fps)
-    shift_audio(video, out, delay, audio=audio, overwrite=overwrite, on_warning=on_warning)
+    shift_audio(
+        video, out, delay, audio=audio, track=track, overwrite=overwrite, on_warning=on_warning
+    )
 
 
-def read_judged_audio(
-    source: Path | Audio,
-    span: tuple[Fraction, Fraction | None],
-    judge: Scorer,
-    warn: Callable[[str], None],
-) -> Audio:
+def read_judged_audio(part: AudioSource, judge: Scorer, warn: Callable[[str], None]) -> Audio:
     """Read the audio that a scorer takes: mono, at its sample rate.
 
     Args:
-        source: File, or audio in memory, which is taken whole.
-        span: First and last second to read from a file; None for its end.
+        part: What is read; see ``part_of_source``.
         judge: The scorer.
         warn: Called with each warning.
 
@@ -306,17 +325,8 @@ def read_judged_audio(
     Raises:
         MediaError: If it is shorter than one window of the scorer.
     """
-    if isinstance(source, Audio):
-        path, sound = "the audio", resample(mix_to_mono(source), judge.rate)
-    else:
-        first, stop = (
-            round(span[0] * judge.rate),
-            None if span[1] is None else round(span[1] * judge.rate),
-        )
-        path, sound = (
-            source,
-            read_audio(source, rate=judge.rate, start=first, stop=stop, on_warning=warn),
-        )
+    path = "the audio" if isinstance(part.source, Audio) else part.source
+    sound = read_mono(part, judge.rate, warn)
     seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
     if seconds < wanted:
         raise MediaError(
@@ -332,12 +342,13 @@ def _score_exact(
     finding: Finding,
     device: torch.device,
     say: ProgressCallback,
+    search: int,
 ) -> list[TrackScore]:
     """Score every face; frames count at the scorer's rate."""
     tracks, length = _faces(footage, finding, device, say)
     coded = footage.coded(chunk=_CHUNK)
     with closing(_report_frames(coded, length, "score", say)) as frames:
-        scores = score_tracks(frames, sound, judge, tracks=tracks)
+        scores = score_tracks(frames, sound, judge, tracks=tracks, search=search)
     found: list[TrackScore] = []
     for track, one in zip(tracks, scores, strict=True):
         last = track.start + len(track.visible) - 1

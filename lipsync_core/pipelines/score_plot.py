@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MediaError
+from ..media.paths import PLOT_SUFFIXES, check_output_path
 from ..runtime.atomic import atomic_write
 from ..types import SyncScore
 from .score import ScoreReport, TrackScore, explain_score
@@ -22,27 +23,6 @@ _DPI = 120
 _MOST_ROWS = 8  # 3200 px high
 
 
-def check_plot(path: Path, *, overwrite: bool) -> None:
-    """Check that ``plot_scores`` can write to a path.
-
-    Args:
-        path: File to write.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        MediaError: If the suffix is not .png, .svg or .pdf, the folder is missing, or the file
-            exists.
-    """
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise MediaError(f"{path}: a plot is a .png, .svg or .pdf; name it so")
-    if not path.parent.is_dir():
-        raise MediaError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise MediaError(
-            f"{path}: exists already; choose another name or allow overwriting (--overwrite)"
-        )
-
-
 def plot_scores(report: ScoreReport, path: Path, *, overwrite: bool = False) -> None:
     """Plot a report to a PNG, SVG or PDF file, with one row per face track.
 
@@ -54,7 +34,7 @@ def plot_scores(report: ScoreReport, path: Path, *, overwrite: bool = False) -> 
     Raises:
         MediaError: If the file cannot be written.
     """
-    check_plot(path, overwrite=overwrite)
+    check_output_path(path, overwrite=overwrite, suffixes=PLOT_SUFFIXES)
     figure = _figure(report, f"{report.video.name}: {report.scorer}, mode {report.mode}")
     try:
         with atomic_write(path) as part:

@@ -14,17 +14,21 @@ from torch import Tensor
 
 from ..audio.vad import activity_curve
 from ..errors import MediaError, NoFaceError
-from ..faces.selection import FaceSelector, first_appearance, join_tracks, select_each
+from ..faces.selection import first_appearance, join_tracks, select_each
 from ..faces.selection import rows_by_scene as seats
+from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
-from ..media import probe_sound
-from ..media.clip import Clip, Cut, open_clip
+from ..media import probe_sound, track_used
+from ..media.clip import Clip, open_clip
 from ..metrics.active_speaker import Turn, find_speaker_turns
 from ..metrics.sync_embedder import Scorer
+from ..options import Cut
 from ..runtime.intervals import merge_intervals
+from ..runtime.paths import same_file
 from ..runtime.prefetch import prefetch
 from ..runtime.timecode import nearest_frame
 from ..types import Audio, FaceTrack, Frames, ProgressCallback, YuvFrames
+from .audio_inputs import part_of_source
 from .run_log import RunLog
 from .score import load_scorer, read_judged_audio
 from .track_faces import Finding, find_people, reorder_track, select_device
@@ -45,6 +49,7 @@ class SpeakersReport:
         faces: Number of tracks; a person counts once a scene.
         rows: The turns by time, which begins with the cut, as in a dub of it.
         warnings: Each warning once.
+        audio_track: Which sound track was used, of a file with several.
     """
 
     video: Path
@@ -52,9 +57,13 @@ class SpeakersReport:
     faces: int
     rows: tuple[TurnRow, ...]
     warnings: tuple[str, ...]
+    audio_track: str | None = None
 
     def to_json(self) -> str:
-        """JSON with scorer, faces, turns (start and end in seconds, face) and warnings."""
+        """JSON with scorer, faces, turns (start and end in seconds, face) and warnings.
+
+        "audio_track" is there if the file has several.
+        """
         turns = [
             {"start": float(row.start), "end": float(row.end), "face": str(row.face)}
             for row in self.rows
@@ -65,6 +74,8 @@ class SpeakersReport:
             "turns": turns,
             "warnings": list(self.warnings),
         }
+        if self.audio_track is not None:
+            values["audio_track"] = self.audio_track
         return json.dumps(values)
 
 
@@ -110,10 +121,6 @@ def speakers(
         stop=sys.maxsize,
         on_found=lambda done: log.progress("find faces", done, max(done, whole)),
     )
-    if not length:
-        raise MediaError(
-            f"{video}: holds no frame from {float(cut.start):g} s on; begin the cut earlier"
-        )
     if not tracks:
         raise NoFaceError(
             f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})"
@@ -127,6 +134,7 @@ def speakers(
         len(tracks),
         describe_turns(turns, tracks, clip.fps),
         tuple(log.warn.messages),
+        track_used(source, cut.audio_track) if isinstance(source, Path) else None,
     )
 
 
@@ -155,8 +163,8 @@ def detect_turns(
         Turns in frames of the clip.
     """
     assert clip.path is not None  # images have no sound of their own
-    fps, span = clip.fps, (cut.start, cut.end) if audio == clip.path else (Fraction(0), None)
-    speech = read_judged_audio(audio, span, judge, log.warn)
+    fps = clip.fps
+    speech = read_judged_audio(part_of_source(audio, clip.path, cut), judge, log.warn)
     at_judge = open_clip(clip.path, replace(cut, fps=judge.fps), on_warning=log.warn)
     count = max(1, nearest_frame(length / fps, judge.fps))
     index = torch.tensor([min(nearest_frame(i / judge.fps, fps), length - 1) for i in range(count)])
@@ -214,6 +222,8 @@ def detect_source_turns(
         audio: Path | Audio = clip.path
     except MediaError:
         audio = speech
+    if not same_file(audio, speech):  # the option is about the speech
+        cut = replace(cut, audio_track=None)
     judge = load_scorer("judge", device)
     return detect_turns(clip, cut, audio, judge, tracks, length, log=log)
 

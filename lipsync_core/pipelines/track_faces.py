@@ -3,10 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -29,12 +26,10 @@ from ..models.hub import file_sha256
 from ..models.precision import Precision
 from ..models.s3fd import S3FD
 from ..models.weights import load_model, weights_file
-from ..runtime.options import Option
+from ..options import Finding, Pace
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames
 from .track_cache import derived_key, load_tracks, store_tracks, track_key
-
-DetectorName = Literal["mini", "yunet", "s3fd"]
 
 _AT_ONCE = 8  # frames
 _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
@@ -42,58 +37,6 @@ _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 SearchCallback = Callable[[int], None]
 """Called with the number of frames searched so far."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How closely faces are followed; see ``detect_tracks``.
-
-    Attributes:
-        every: The detector runs on one frame in this many.
-        smoothing: Seconds over which tracks are smoothed; 0 for none.
-    """
-
-    every: int = 5
-    smoothing: float = SMOOTHING_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """How faces are found.
-
-    Attributes:
-        detector: The face detector.
-        min_score: Its least score in (0,1).
-        cache: Whether tracks are stored and reused.
-        pace: How closely faces are followed.
-        min_size: Least median size of a face, in px of its longer side.
-        landmarks: InsightFace's 2d106det.onnx, to find the dense landmarks; None for the bundled
-            network.
-        dense: Whether tracks carry dense landmarks, so that masks follow each face's own outline.
-    """
-
-    detector: Annotated[DetectorName, Option("Face detector.", panel="Faces")] = "mini"
-    min_score: Annotated[
-        float,
-        Option(
-            "Least confidence of a detected face: lower finds more faces, and more false ones.",
-            minimum=0.01,
-            maximum=0.99,
-            step=0.01,
-            panel="Faces",
-        ),
-    ] = 0.7
-    cache: Annotated[bool, Option("Store and reuse the faces found.", panel="Faces")] = True
-    pace: Pace = Pace()
-    min_size: int = 0
-    landmarks: Annotated[
-        Path | None,
-        Option(
-            "InsightFace's 2d106det.onnx, to use its face outlines for masks.",
-            panel="Faces",
-        ),
-    ] = None
-    dense: bool = True
 
 
 def find_people(

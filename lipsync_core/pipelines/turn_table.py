@@ -8,8 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import LipSyncError
-from ..faces.selection import FaceSelector, parse_face
+from ..faces.selector import FaceSelector, parse_face
 from ..runtime.atomic import atomic_write
+from ..runtime.text_file import read_text_file
 from ..runtime.timecode import parse_seconds
 
 _COLUMNS = ["start", "end", "face"]
@@ -45,13 +46,18 @@ def read_turns(path: Path) -> list[TurnRow]:
 
     Raises:
         LipSyncError: The table cannot be read; the message names the line.
+        ValueError: There is no such file.
     """
+    if not path.is_file():
+        raise ValueError(
+            f"speakers is {str(path)!r}, and there is no such file; give auto, or a table of turns"
+        )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text_file(path)
         separator = next((mark for mark in ";\t" if mark in text.lstrip().partition("\n")[0]), ",")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [(reader.line_num, _strip_cells(line)) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise LipSyncError(
             f"{path} cannot be read as a table of turns ({error}); wanted CSV in UTF-8 with the "
             "columns start,end,face"

@@ -21,9 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import LipSyncError
+from .fingerprint import Fingerprint, changed_files, fingerprint_files
 
 _log = logging.getLogger("lipsync.jobs")
 
@@ -38,11 +37,13 @@ class Job:
 
     Attributes:
         id: Its name, unique in the list and the same in every run.
-        arguments: Everything that its result depends on.
+        arguments: Everything that its result depends on, besides the content of files.
+        inputs: Paths of the files that it reads; if their content changes, it is done again.
     """
 
     id: str
     arguments: Mapping[str, Json]
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Outcome:
         attempts: How often it was tried.
         seconds: Duration of all attempts.
         host: Name of the machine.
+        inputs: Fingerprints of the job's inputs before it was done; None in files of earlier
+            versions.
     """
 
     id: str
@@ -66,6 +69,7 @@ class Outcome:
     attempts: int
     seconds: float
     host: str
+    inputs: Mapping[str, Fingerprint | None] | None = None
 
     def to_json(self) -> str:
         """Return the line without its end."""
@@ -113,7 +117,8 @@ def run_jobs(  # noqa: PLR0913
 ) -> list[Outcome]:
     """Do jobs, or take their outcomes from an earlier run.
 
-    A job that ``results`` has a line for, with the same arguments, is not done again.
+    A job that ``results`` has a line for, with the same arguments and unchanged inputs, is not done
+    again.
 
     Args:
         jobs: What to do.
@@ -139,24 +144,8 @@ def run_jobs(  # noqa: PLR0913
     if len({job.id for job in jobs}) < len(jobs):
         raise ValueError("two jobs have the same id; wanted each once")
     known = read_outcomes(results)
-    done = {
-        job.id: known[job.id]
-        for job in jobs
-        if job.id in known and _is_current(known[job.id], job, again)
-    }
-    gone = {
-        id
-        for id, outcome in done.items()
-        if still and outcome.result is not None and not still(outcome)
-    }
-    if gone:
-        _log.warning("%s: what %d jobs made is gone; they are done again", results, len(gone))
-        done = {id: outcome for id, outcome in done.items() if id not in gone}
+    done = _usable_outcomes(jobs, known, again, still, results)
     todo = [job for job in jobs if job.id not in done]
-    if changed := sum(job.id in known and known[job.id].arguments != job.arguments for job in todo):
-        _log.warning(
-            "%s: %d jobs were done with other settings and are done again", results, changed
-        )
     say = on_progress or (lambda *_: None)
     say(len(done), len(jobs))
     if not todo:
@@ -210,11 +199,33 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
     return found
 
 
-def _is_current(outcome: Outcome, job: Job, again: bool) -> bool:
-    # as JSON gives them back: a tuple is a list there
-    return outcome.arguments == json.loads(json.dumps(dict(job.arguments))) and not (
-        again and outcome.error
-    )
+def _usable_outcomes(
+    jobs: Sequence[Job],
+    known: Mapping[str, Outcome],
+    again: bool,
+    still: Callable[[Outcome], bool] | None,
+    results: Path,
+) -> dict[str, Outcome]:
+    """Choose the outcomes of an earlier run that still count, and warn of the others."""
+    done: dict[str, Outcome] = {}
+    counts = {"were done with other settings": 0, "have other inputs now": 0, "lost a file": 0}
+    for job in jobs:
+        outcome = known.get(job.id)
+        if outcome is None:
+            continue
+        # as JSON gives them back: a tuple is a list there
+        if outcome.arguments != json.loads(json.dumps(dict(job.arguments))):
+            counts["were done with other settings"] += 1
+        elif changed_files(outcome.inputs or {}):
+            counts["have other inputs now"] += 1
+        elif still and outcome.result is not None and not still(outcome):
+            counts["lost a file"] += 1
+        elif not (again and outcome.error):
+            done[job.id] = outcome
+    for reason, count in counts.items():
+        if count:
+            _log.warning("%s: %d jobs %s and are done again", results, count, reason)
+    return done
 
 
 @contextmanager
@@ -237,7 +248,8 @@ def _open_results(path: Path) -> Yields[Callable[[Outcome], None], None, None]:
 
 
 def _attempt(work: Work, job: Job, attempts: int) -> Outcome:
-    began, error = time.perf_counter(), ""
+    began, error, host = time.perf_counter(), "", platform.node()
+    inputs = fingerprint_files(job.inputs)  # before the work: what changes meanwhile has changed
     for attempt in range(1, attempts + 1):
         try:
             result = work(job.arguments)
@@ -248,10 +260,9 @@ def _attempt(work: Work, job: Job, attempts: int) -> Outcome:
             error = error or f"{type(problem).__name__}: {problem}"
             _log.debug("%s, attempt %d of %d", job.id, attempt, attempts, exc_info=True)
         else:
-            return Outcome(
-                job.id, job.arguments, result, None, attempt, _elapsed(began), platform.node()
-            )
-    return Outcome(job.id, job.arguments, None, error, attempts, _elapsed(began), platform.node())
+            seconds = _elapsed(began)
+            return Outcome(job.id, job.arguments, result, None, attempt, seconds, host, inputs)
+    return Outcome(job.id, job.arguments, None, error, attempts, _elapsed(began), host, inputs)
 
 
 def _elapsed(began: float) -> float:
@@ -261,6 +272,8 @@ def _elapsed(began: float) -> float:
 def _run_here(
     jobs: Sequence[Job], prepare: Callable[[], Work], attempts: int, threads: int | None
 ) -> Outcomes:
+    import torch  # not above: commands read their tables with this module before torch is loaded
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -276,6 +289,8 @@ _work: Work | Exception | None = None  # of a process of ProcessWorkers, or why 
 
 def _start_process(prepare: Callable[[], Work], threads: int) -> None:
     """Set up a new process."""
+    import torch
+
     global _work
     parent = os.getppid()
 
@@ -369,13 +384,16 @@ class ProcessWorkers:
                 self._free.put(worker)
                 return outcome
         seconds, host = _elapsed(began), platform.node()
-        return Outcome(job.id, job.arguments, None, death, self._deaths, seconds, host)
+        inputs = fingerprint_files(job.inputs)
+        return Outcome(job.id, job.arguments, None, death, self._deaths, seconds, host, inputs)
 
 
 class _Worker:
     """A Ray actor: one process that holds the models; it prepares again if Ray restarts it."""
 
     def __init__(self, prepare: Callable[[], Work], attempts: int, threads: int) -> None:
+        import torch
+
         torch.set_num_threads(threads)
         self._prepare, self._attempts = prepare, attempts
         self._work: Work | None = None
@@ -418,9 +436,8 @@ def _run_on_ray(
             del waiting[outcome.id]
             yield outcome
         for job in waiting.values():
-            yield Outcome(
-                job.id, job.arguments, None, f"its worker died: {last}", attempts, 0.0, ""
-            )
+            death, inputs = f"its worker died: {last}", fingerprint_files(job.inputs)
+            yield Outcome(job.id, job.arguments, None, death, attempts, 0.0, "", inputs)
 
 
 def _import_ray() -> Any:

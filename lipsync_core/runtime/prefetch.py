@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 
 
@@ -88,5 +86,7 @@ def share_cores() -> None:
     The decoder, the networks and the encoder run at the same time. With one thread per core in each
     they compete (720p on two cores: 41 frames/s with one thread for the networks, 36 with two).
     """
+    import torch  # not above: commands import this module before they check their arguments
+
     if "OMP_NUM_THREADS" not in os.environ:  # else the user has chosen
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))

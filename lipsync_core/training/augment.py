@@ -87,12 +87,12 @@ def grimace(grid: Tensor, frames: int, rng: Rng) -> Tensor:
     wander = F.interpolate(wander, size=frames, mode="linear", align_corners=True).clamp(-2, 2)
     down, wide = wander.permute(1, 0, 2).reshape(2, -1, 1, 1)
     x, y = grid.unbind(-1)
-    # centred between the lips and the chin
+    # centered between the lips and the chin
     near = torch.exp(-((x / 0.4).square() + ((y - 0.35) / 0.3).square()))
     return torch.stack([x * (1 + 0.08 * wide * near), y - 0.08 * down * near], -1)
 
 
-def recolour(faces: Tensor, rng: Rng) -> Tensor:
+def recolor(faces: Tensor, rng: Rng) -> Tensor:
     """Change the colors of clips, with one draw for each of the K clips.
 
     Draws gamma, gain per channel, saturation, contrast and hue. All but the gamma is linear,
@@ -112,14 +112,14 @@ def recolour(faces: Tensor, rng: Rng) -> Tensor:
 
     gamma = draw(-0.45, 0.45).exp()[..., None, None]
     gain = torch.diag_embed(1 + (torch.rand(k, 3, generator=rng, device=rng.device) - 0.5) * 0.3)
-    grey = torch.tensor(LUMA, device=faces.device).expand(3, 3)
+    gray = torch.tensor(LUMA, device=faces.device).expand(3, 3)
     turn = _hue_turn(draw(-0.35, 0.35)) * draw(0.4, 1.4)
-    colour = (turn @ (torch.eye(3, device=faces.device) - grey) + grey) @ gain
+    color = (turn @ (torch.eye(3, device=faces.device) - gray) + gray) @ gain
     contrast = draw(0.7, 1.3)
     x = faces.clamp(1e-4, 1) ** gamma
-    middle = (colour @ x.mean((1, 3, 4))[..., None]).mean(1, keepdim=True)
+    middle = (color @ x.mean((1, 3, 4))[..., None]).mean(1, keepdim=True)
     offset = (1 - contrast) * middle + draw(-0.08, 0.08)
-    x = (contrast * colour)[:, None] @ x.flatten(3) + offset[:, None]
+    x = (contrast * color)[:, None] @ x.flatten(3) + offset[:, None]
     return x.view_as(faces).clamp(0, 1)
 
 
@@ -183,7 +183,7 @@ def disturb(faces: Tensor, rng: Rng) -> Tensor:
         shifted = F.grid_sample(
             faces.float().flatten(0, 1), grid, padding_mode="border", align_corners=False
         )
-        return degrade(recolour(shifted.view(faces.shape), rng), rng)
+        return degrade(recolor(shifted.view(faces.shape), rng), rng)
 
 
 def disguise(mels: Tensor, rng: Rng) -> Tensor:
@@ -219,10 +219,10 @@ def disguise(mels: Tensor, rng: Rng) -> Tensor:
     )
     gain = uniform(k, -0.96, 0.96, rng).view(k, 1, 1, 1)
     x = x + curve[:, :, None] + gain
-    colour = F.interpolate(
+    color = F.interpolate(
         normal((k, 1, 5), rng) * 0.5, size=bands, mode="linear", align_corners=True
     )
-    level = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + colour[:, :, None]
+    level = uniform(k, -6.0, 0.6, rng).view(k, 1, 1, 1) + color[:, :, None]
     noise = level + normal((k, n, steps, bands), rng) * 0.15
     decibel = 100 / 8 * math.log(10) / 20  # scale units -> nepers
     x = torch.logaddexp(2 * x * decibel, 2 * noise * decibel) / (2 * decibel)

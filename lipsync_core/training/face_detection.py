@@ -15,6 +15,7 @@ from torch.nn.functional import (
     grid_sample,
     interpolate,
     pad,
+    smooth_l1_loss,
 )
 
 from ..image.boxes import paired_giou
@@ -170,7 +171,7 @@ def warp(source: Picture, matrix: Tensor, *, height: int, width: int) -> tuple[T
     return tile, coverage.clamp(0, 1)[None]
 
 
-def recolour(tile: Tensor, rng: torch.Generator) -> Tensor:
+def recolor(tile: Tensor, rng: torch.Generator) -> Tensor:
     """Change the light of a tile: gamma, gain per channel, contrast, saturation, sometimes gray.
 
     Args:
@@ -180,9 +181,9 @@ def recolour(tile: Tensor, rng: torch.Generator) -> Tensor:
     Returns:
         The tile, of the same shape, in [0,1].
     """
-    grey = tile.mean(0, keepdim=True)
+    gray = tile.mean(0, keepdim=True)
     saturation = 0.0 if _chance(0.12, rng) else _uniform(0.4, 1.5, rng)
-    tile = (grey + (tile - grey) * saturation).clamp(1e-4, 1) ** _log_uniform(0.5, 2.0, rng)
+    tile = (gray + (tile - gray) * saturation).clamp(1e-4, 1) ** _log_uniform(0.5, 2.0, rng)
     gain = 1 + 0.12 * torch.randn(3, 1, 1, generator=rng)
     return (tile * gain * _log_uniform(0.6, 1.5, rng) + _uniform(-0.12, 0.12, rng)).clamp(0, 1)
 
@@ -230,14 +231,14 @@ def _placement(source: Picture, *, side: int, rng: torch.Generator) -> tuple[Ten
     if len(source.boxes) and not _chance(0.18, rng):
         box = source.boxes[int(torch.randint(len(source.boxes), (), generator=rng))]
         size = _log_uniform(max(18.0, side / 7), max(20.0, 0.95 * side), rng)
-        centre, scale = (box[:2] + box[2:]) / 2, size / float((box[2:] - box[:2]).prod().sqrt())
+        center, scale = (box[:2] + box[2:]) / 2, size / float((box[2:] - box[:2]).prod().sqrt())
         spread = max(0.12 * side, (side - size) / 2)
     else:
-        centre = torch.tensor([width, height]) * torch.rand(2, generator=rng)
+        center = torch.tensor([width, height]) * torch.rand(2, generator=rng)
         scale, spread = _log_uniform(0.3, 2.5, rng) * side / max(height, width), side / 2
     linear, mirrored = random_linear(scale, rng)
     target = side / 2 + spread * (torch.rand(2, generator=rng) * 2 - 1)
-    return torch.cat([linear, (target - linear @ centre)[:, None]], 1), mirrored
+    return torch.cat([linear, (target - linear @ center)[:, None]], 1), mirrored
 
 
 # --- a canvas
@@ -257,9 +258,9 @@ def texture(size: int, rng: torch.Generator) -> Tensor:
         (3,size,size) in [0,1].
     """
     kind = int(torch.randint(6, (), generator=rng))
-    colours = torch.rand(2, 3, 1, 1, generator=rng)
+    colors = torch.rand(2, 3, 1, 1, generator=rng)
     if kind >= 3:
-        return _shapes(colours[0].repeat(1, size, size), rng)
+        return _shapes(colors[0].repeat(1, size, size), rng)
     if kind == 0:
         cells = int(_log_uniform(2, 48, rng))
         noise = torch.rand(1, 3, cells, cells, generator=rng)
@@ -271,7 +272,7 @@ def texture(size: int, rng: torch.Generator) -> Tensor:
         wave = wave * torch.sin(axis[:, None] * math.cos(angle) - axis[None] * math.sin(angle))
         wave = (wave * 8).clamp(-1, 1)
     mix = (wave[None] + 1) / 2
-    return colours[0] * mix + colours[1] * (1 - mix)
+    return colors[0] * mix + colors[1] * (1 - mix)
 
 
 def _shapes(image: Tensor, rng: torch.Generator) -> Tensor:
@@ -325,7 +326,7 @@ def canvas(
     grid = (1, 1, 2, 2, 3, 4)[int(torch.randint(6, (), generator=rng))]
     side = size // grid
     if _chance(0.5, rng):
-        image = recolour(texture(size, rng), rng)
+        image = recolor(texture(size, rng), rng)
     else:
         empty = draw.without_faces(rng)
         image = warp(empty, _placement(empty, side=size, rng=rng)[0], height=size, width=size)[0]
@@ -338,7 +339,7 @@ def canvas(
         matrix, mirrored = _placement(source, side=side, rng=rng)
         tile, coverage = warp(source, matrix, height=side, width=side)
         boxes, points = move_faces(source.boxes, source.points, matrix, mirrored=mirrored)
-        tile = occlude(recolour(tile, rng), boxes, rng)
+        tile = occlude(recolor(tile, rng), boxes, rng)
         if _chance(0.6, rng):  # else the picture's own edge fills the tile
             tile = torch.lerp(image[:, y : y + side, x : x + side], tile, coverage)
         image[:, y : y + side, x : x + side] = tile
@@ -422,7 +423,7 @@ def blur(image: Tensor, sigma_px: float) -> Tensor:
     return x.unfold(2, 2 * radius + 1, 1) @ line
 
 
-def block_quantise(image: Tensor, step: float) -> Tensor:
+def block_quantize(image: Tensor, step: float) -> Tensor:
     """Quantize an image as a JPEG-like coder does.
 
     8x8 cosine transform, with coefficients rounded to ``step`` times a weight that grows from 1
@@ -456,7 +457,7 @@ def damage(image: Tensor, rng: torch.Generator) -> Tensor:
     if _chance(0.3, rng):
         image = image + torch.randn(image.shape, generator=rng) * _log_uniform(0.01, 0.08, rng)
     if _chance(0.35, rng):
-        image = block_quantise(image, _log_uniform(0.03, 0.4, rng))
+        image = block_quantize(image, _log_uniform(0.03, 0.4, rng))
     return image.clamp(0, 1)
 
 
@@ -478,12 +479,12 @@ def assign(truth: Truth, *, height: int, width: int) -> Tensor:
     Returns:
         (N,A) face index per cell, BACKGROUND or IGNORED.
     """
-    centres, strides = [], []
+    centers, strides = [], []
     for s in STRIDES:
         spots = cell_centres(-(-height // s), -(-width // s), stride=s)
-        centres.append(spots)
+        centers.append(spots)
         strides.append(torch.full((len(spots),), float(s)))
-    cell, stride = torch.cat(centres), torch.cat(strides)[:, None]  # (A,2), (A,1)
+    cell, stride = torch.cat(centers), torch.cat(strides)[:, None]  # (A,2), (A,1)
     extent = truth.boxes[..., 2:] - truth.boxes[..., :2]
     size = extent.prod(-1).sqrt()[:, None]  # (N,1,F)
     middle = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
@@ -530,18 +531,13 @@ def detection_losses(cells: Cells, truth: Truth, assigned: Tensor) -> dict[str, 
     size = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()[:, None]
     off_edges = (cells.boxes[n, a] - boxes) / size
     off_points = (cells.points[n, a] - points).flatten(1) / size
+
+    def smooth_l1(off: Tensor) -> Tensor:
+        return smooth_l1_loss(off, torch.zeros_like(off), beta=0.02, reduction="none")
+
     return {
         "score": focal[assigned != IGNORED].sum() / count,
         "box": (1 - paired_giou(cells.boxes[n, a], boxes)).sum() / count,
-        "edges": _smooth_l1(off_edges, beta=0.02).mean(-1).sum() / count,
-        "points": _smooth_l1(off_points, beta=0.02).mean(-1).sum() / count,
+        "edges": smooth_l1(off_edges).mean(-1).sum() / count,
+        "points": smooth_l1(off_points).mean(-1).sum() / count,
     }
-
-
-def _smooth_l1(x: Tensor, *, beta: float) -> Tensor:
-    """Return |x| with a parabola below ``beta``, in the unit of x.
-
-    Girshick 2015, equation 3, divided by its slope.
-    """
-    x = x.abs()
-    return torch.where(x < beta, x.square() / (2 * beta), x - beta / 2)

@@ -63,13 +63,13 @@ def make_schedule(
 
 
 def step_optimizer(
-    loss: Tensor, optimiser: Optimizer, *, rate: float, clip_norm: float = math.inf
+    loss: Tensor, optimizer: Optimizer, *, rate: float, clip_norm: float = math.inf
 ) -> Tensor:
     """Take one optimizer step down a loss, with clipped gradients.
 
     Args:
         loss: the loss, ().
-        optimiser: the optimizer.
+        optimizer: the optimizer.
         rate: the learning rate of this step.
         clip_norm: largest norm of the gradient over all parameters of the optimizer.
 
@@ -80,15 +80,15 @@ def step_optimizer(
         NotFiniteError: the loss or the norm is not finite; raised before anything is changed.
             The norm is the same on every rank, so all of them stop.
     """
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()  # pyright: ignore[reportUnknownMemberType]
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
     if not bool(torch.isfinite(loss.detach()) & torch.isfinite(norm)):
         raise NotFiniteError(f"the loss is {loss.item():g} and the gradient's norm {norm.item():g}")
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate
-    optimiser.step()
+    optimizer.step()
     return norm
 
 

@@ -119,7 +119,7 @@ class Fetched:
     def __getitem__(self, rows: slice, /) -> Array:
         first, stop, step = rows.indices(len(self))
         if step != 1:
-            raise ValueError(f"rows {rows} of a remote array; wanted neighbouring ones")
+            raise ValueError(f"rows {rows} of a remote array; wanted neighboring ones")
         place = self.part(first, max(first, stop)).place
         data = _remote(self.url, place.offset, place.stop) if place.shape[0] else b""
         return np.frombuffer(data, place.dtype).reshape(place.shape)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainingError
+from ..metrics.psnr_ssim import mean_psnr
 from ..metrics.sync import SEARCH, find_offset, shift_distances
 from ..models.generator import TalkingFace
 from ..models.precision import autocast_training
@@ -229,9 +230,7 @@ def _verdict(
 def _psnr(made: Tensor, truth: Tensor) -> float:
     """Return the dB of the lower half, the mean of frames."""
     half = truth.shape[2] // 2
-    return float(
-        -10 * (made - truth)[:, :, half:].square().mean((1, 2, 3)).clamp_min(1e-10).log10().mean()
-    )
+    return mean_psnr((made - truth)[:, :, half:])
 
 
 def _restless(faces: Tensor) -> float:

@@ -8,13 +8,14 @@ import torch
 from helpers.blends import SIZE, frames, generated, placed, points, rng, whole
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, Blender, FaceCrops
+from lipsync_core.blend.blender import Blender, FaceCrops
 from lipsync_core.blend.composite import Patch, PixelSource, composite
-from lipsync_core.blend.masks import MaskKind, face_mask
+from lipsync_core.blend.masks import face_mask
 from lipsync_core.blend.seamless import Seamless, compute_seam_correction
 from lipsync_core.blend.texture import Texture
 from lipsync_core.image.affine import ALIGNED, compose
 from lipsync_core.image.crop import crop_pictures
+from lipsync_core.options import Blend, MaskKind
 from lipsync_core.types import Frames
 
 KINDS = get_args(MaskKind)

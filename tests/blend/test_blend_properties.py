@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, Blender, BlendKind, FaceCrops, Mouth
+from lipsync_core.blend.blender import Blender, FaceCrops, Mouth
 from lipsync_core.blend.composite import PixelSource
-from lipsync_core.blend.masks import MaskKind
 from lipsync_core.image.affine import ALIGNED, Framing, apply, compose, crop_to_frame, invert
 from lipsync_core.image.crop import crop_frames, crop_pictures
+from lipsync_core.options import Blend, BlendKind, MaskKind
 from lipsync_core.types import AnyFrames, ColourTags, Frames, YuvFrames
 
 SIZE, HEIGHT, WIDTH = 48, 120, 160

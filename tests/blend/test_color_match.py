@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, Blender, BlendState, FaceCrops, Mouth
+from lipsync_core.blend.blender import Blender, BlendState, FaceCrops, Mouth
 from lipsync_core.blend.color_match import (
-    ColorMatch,
     from_match_space,
     match_tones,
     measure_tones,
     to_match_space,
 )
 from lipsync_core.blend.masks import face_mask
+from lipsync_core.options import Blend, ColorMatch
 from lipsync_core.types import Frames
 
 SIZE = 48

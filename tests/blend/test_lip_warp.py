@@ -11,7 +11,6 @@ from helpers.lips import FPS, PRIOR, SIZE, face, lip_warp, noise
 from helpers.streams import close, pieces, voice, whole
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.lip_warp import (
     LipMove,
     LipRange,
@@ -35,6 +34,7 @@ from lipsync_core.image.landmarks import (
 from lipsync_core.image.yuv import to_rgb
 from lipsync_core.models.lip_warp import LipWarp, LipWarpConfig
 from lipsync_core.models.weights import load_talking_face, read_header, save_model
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, References, YuvFrames

@@ -8,10 +8,11 @@ import torch
 from helpers.blends import SIZE, frames, generated, placed, points, rng, whole
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, Blender, FaceCrops, Mouth
+from lipsync_core.blend.blender import Blender, FaceCrops, Mouth
 from lipsync_core.blend.composite import Patch, PixelSource, composite
 from lipsync_core.blend.masks import face_mask
 from lipsync_core.image.affine import compose
+from lipsync_core.options import Blend
 from lipsync_core.types import ColourTags, Frames, YuvFrames
 
 

@@ -9,12 +9,12 @@ from helpers.golden import uniform
 from helpers.networks import small
 from torch import Tensor
 
-from lipsync_core.blend.masks import MaskKind
 from lipsync_core.blend.parser_masks import LABELS, find_occluders, parser_mask
 from lipsync_core.faces.parser import PORTRAIT, FaceParser
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
 from lipsync_core.image.crop import crop_pictures
 from lipsync_core.models.face_parsing import FaceParsingConfig
+from lipsync_core.options import MaskKind
 from lipsync_core.types import Frames
 
 SIZE = 64

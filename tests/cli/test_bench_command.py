@@ -51,7 +51,8 @@ def table(folder: Path, text: str) -> Path:
         ("face,audio,out,colour\na,b,c,d\n", "columns no options of dub: 'colour'"),
         ("face;audio;out\na;b;c\n", "wanted commas"),
         ("face,audio,out,Audio\na,b,c,d\n", "columns there twice: audio"),
-        ("", "columns missing: face, out"),
+        ("", "columns missing: face, audio, out"),
+        ("face,out\na,o.mp4\n", "columns missing: audio"),
         ("face,audio,out\n,,\n", "no rows below its header"),
         ("face,audio,out\na,b,o.mp4\n\n,,\nd,e,./o.mp4\n", "lines 2 and 5 both write ./o.mp4"),
         ("face,audio,out\na,b\n", "line 2 has 2 cells; wanted 3"),
@@ -75,6 +76,26 @@ def test_tables_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, said
     with pytest.raises(typer.BadParameter) as error:
         read_rows(table(tmp_path, text))
     assert said in str(error.value) and "[]" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("separator", "encoding"),
+    [(",", "utf-8"), ("\t", "utf-8-sig"), ("\t", "utf-16"), (",", "utf-16-be")],
+)
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, separator: str, encoding: str) -> None:
+    rows = [["face", "audio", "out", "which"], ["Zoë, 1.mp4", "b.wav", "c.mp4", "right"]]
+    text = "\r\n".join(separator.join(f'"{cell}"' for cell in row) for row in rows)
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "jobs.csv").write_bytes((mark + text).encode(encoding))
+    (job,) = read_rows(tmp_path / "jobs.csv")
+    options = DubRows().options(job.arguments)
+    assert (options.face.name, options.which) == ("Zoë, 1.mp4", "right")
+
+
+def test_a_table_in_another_encoding_says_how_to_save_it(tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_bytes("face,audio,out\nZoë.mp4,b.wav,c.mp4\n".encode("latin-1"))
+    with pytest.raises(typer.BadParameter, match='byte 17 is not UTF-8; save it as "CSV UTF-8"'):
+        read_rows(tmp_path / "jobs.csv")
 
 
 def test_a_row_that_dub_would_not_take_stops_all_of_them(tmp_path: Path) -> None:
@@ -131,6 +152,16 @@ def test_a_list_of_clips_is_dubbed_and_resumed(tmp_path: Path) -> None:
     assert (tmp_path / "three.mp4").is_file() and (
         tmp_path / "one.mp4"
     ).stat().st_mtime_ns == written
+
+
+def test_a_row_names_the_files_that_its_dub_reads(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.wav", "turns.csv"):
+        (tmp_path / name).write_bytes(b"x")
+    table = tmp_path / "jobs.csv"
+    table.write_text("face,audio,out,speakers\na.mp4,b.wav,c.mp4,turns.csv\na.mp4,no.wav,d.mp4,\n")
+    first, second = (job.inputs for job in read_rows(table))
+    assert first == tuple(str(tmp_path / name) for name in ("a.mp4", "b.wav", "turns.csv"))
+    assert second == tuple(str(tmp_path / name) for name in ("a.mp4", "no.wav"))
 
 
 def test_ctrl_c_says_how_far_it_came(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from typer.testing import CliRunner
 
 from lipsync_core.cli.models import app
 from lipsync_core.errors import WeightsError
-from lipsync_core.models import MODELS, hub, weights
+from lipsync_core.models import hub, weights
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import (
     QualityDiscriminator,
     QualityDiscriminatorConfig,
 )
+from lipsync_core.models.registry import MODELS
+from lipsync_core.models.weight_files import BUNDLED
 
 CONTENT = b"weights"
 
@@ -39,7 +41,7 @@ def run(*args: object) -> str:
 
 def test_list_names_everything_and_says_what_is_here(folder: Path) -> None:
     rows = {line.split()[0]: line for line in run("list").splitlines()}
-    assert set(rows) == {*weights.BUNDLED, *hub.HUB}
+    assert set(rows) == {*BUNDLED, *hub.HUB}
     assert "not pulled" in rows["toy"] and "for play only" in rows["toy"]
     assert (
         "unverified" in rows["expert"]

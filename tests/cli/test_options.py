@@ -18,7 +18,7 @@ from lipsync_core import Blend, Cut, Encoding, Finding, dub
 from lipsync_core.cli.dub import DubOptions, dub_command
 from lipsync_core.cli.main import app
 from lipsync_core.cli.options import build_options, expand_options
-from lipsync_core.pipelines.restore import Restore
+from lipsync_core.options import Restore
 from lipsync_core.runtime.options import Option, option_fields
 
 
@@ -51,6 +51,13 @@ def test_no_help_text_becomes_a_picture_or_markup(command: str) -> None:
     for text in texts:
         assert Emoji.replace(text) == text and not re.search(r"\[[a-z ]+[:\]]", text), text
         assert text == "" or len(text) > 5
+
+
+@pytest.mark.parametrize("command", ["", "models", "study", *COMMANDS])
+def test_help_is_shown_without_pictures(command: str) -> None:
+    shown = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert len(shown) > 100
+    assert not re.findall("[\u24c2\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001ffff]", shown)
 
 
 @pytest.mark.parametrize(("command", "most"), [("dub", 18), ("mask", 18)])
@@ -161,7 +168,7 @@ def test_every_field_of_a_blend_is_described() -> None:
 
 
 def test_an_option_of_the_blend_stands_in_few_files() -> None:
-    """The field, the help page of the node, and the snapshot of the nodes; tests aside."""
+    """The field, its effect, the help page of the node, and its snapshot; tests aside."""
     root = Path(__file__).parents[2]
     places = [
         path.relative_to(root).as_posix()
@@ -172,5 +179,6 @@ def test_an_option_of_the_blend_stands_in_few_files() -> None:
     ]
     assert places == [
         "lipsync_core/blend/blender.py",
+        "lipsync_core/options.py",
         "lipsync_nodes/web/docs/LipSync_BlendSettings.md",
     ]

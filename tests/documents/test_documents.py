@@ -289,7 +289,9 @@ def test_options_named_in_documents_exist(monkeypatch: pytest.MonkeyPatch) -> No
     known = {*pytest_options, *options_of(typer.main.get_command(app))}
     for path in [*ROOT.glob("train/*.py"), *ROOT.glob("benchmarks/*.py")]:
         text = path.read_text(encoding="utf-8")
-        if "def main(" in text and re.search(r"ArgumentParser|parser\(", text):
+        if re.search(r"^(def main\(|main = )", text, re.M) and re.search(
+            r"ArgumentParser|parse_arguments", text
+        ):
             parser = script_parser(monkeypatch, f"{path.parent.name}.{path.stem}", ["--nothing"])
             known |= set(parser._option_string_actions)
     named = {

@@ -140,3 +140,8 @@ def test_a_folder_that_allows_no_pair_is_told(tmp_path: Path) -> None:
         draw_pairs(tmp_path)
     with pytest.raises(LipSyncError, match="no folder"):
         draw_pairs(tmp_path / "none")
+
+
+def test_a_list_saved_in_utf_16_is_read(tmp_path: Path) -> None:
+    (tmp_path / "pairs.txt").write_text("ä.mp4\tb.mp4\n", encoding="utf-16")
+    assert read_pairs(tmp_path / "pairs.txt", order="video-audio") == [Pair("b.mp4", "ä.mp4")]

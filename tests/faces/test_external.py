@@ -15,7 +15,8 @@ from lipsync_core.faces.external import (
     five_points_from_mesh,
     tracks_from_boxes,
 )
-from lipsync_core.faces.selection import parse_face, select
+from lipsync_core.faces.selection import select
+from lipsync_core.faces.selector import parse_face
 from lipsync_core.faces.tracking import link_detections, track_window
 from lipsync_core.models.face_detector import FaceDetector
 from lipsync_core.models.weights import load_model

@@ -23,7 +23,8 @@ from lipsync_core.models.face_detector import (
     FaceDetectorConfig,
     cell_centres,
 )
-from lipsync_core.models.weights import BUNDLED, load_model
+from lipsync_core.models.weight_files import BUNDLED
+from lipsync_core.models.weights import load_model
 from lipsync_core.training import face_detection
 
 ROOT = Path(__file__).parents[2]
@@ -309,8 +310,8 @@ def test_mosaics_follow_their_seed_and_their_ranges() -> None:
 
 def test_block_coding_is_an_identity_for_small_steps() -> None:
     image = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(face_detection.block_quantise(image, 1e-5), image, atol=1e-3, rtol=0)
-    coarse = face_detection.block_quantise(
+    torch.testing.assert_close(face_detection.block_quantize(image, 1e-5), image, atol=1e-3, rtol=0)
+    coarse = face_detection.block_quantize(
         image, 10.0
     )  # only the mean of a block could survive, and it rounds to 0 here
     assert coarse.view(3, 3, 8, 4, 8).var(dim=(2, 4)).max() < 1e-6

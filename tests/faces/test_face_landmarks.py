@@ -35,8 +35,9 @@ from lipsync_core.image.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
-from lipsync_core.media.clip import Cut, ImageClip, open_clip
+from lipsync_core.media.clip import ImageClip, open_clip
 from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.track_faces import reorder_track, track_faces
 from lipsync_core.types import Detections, FaceTrack, Frames
 

@@ -8,11 +8,11 @@ import torch
 from helpers.lips import FPS, PRIOR, face, lip_warp, noise
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend
 from lipsync_core.faces.lip_matching import match_frames, measure_head_turns, pick_frames
 from lipsync_core.image.landmarks import IRISES, NOSE_BRIDGE, OUTER_LIPS, lip_shapes
 from lipsync_core.media.clip import ImageClip
 from lipsync_core.models.wav2lip import MINI, Generator
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.audio_inputs import read_audio_inputs
 from lipsync_core.pipelines.dub_plan import PlanOptions, Speakers, choose_reference, plan_dub
 from lipsync_core.pipelines.lipsync import LipSync

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lipsync_core.errors import NoFaceError
-from lipsync_core.faces.selection import FaceSelector, parse_face, select, shared_faces
+from lipsync_core.faces.selection import select, shared_faces
+from lipsync_core.faces.selector import FaceSelector, parse_face
 from lipsync_core.types import FaceTrack
 
 

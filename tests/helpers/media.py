@@ -1,6 +1,8 @@
 """Tiny media files for the tests, made with PyAV directly, so that they do not depend on what they
 test."""
 
+import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,10 +74,11 @@ def write_sound(
     layout: str = "mono",
     delay: Fraction | None = None,
     picture_frames: int = 0,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """``samples`` (C,T) float32 as a sound file; with ``picture_frames`` also that many black
     frames at 25 fps, and the sound ``delay`` seconds after them."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=options or {}) as out:
         video = None
         if picture_frames:
             video = out.add_stream("libx264", 25)
@@ -84,9 +87,9 @@ def write_sound(
         sound = out.add_stream(codec, rate, layout=layout)
         for _ in range(picture_frames):
             out.mux(video.encode(av.VideoFrame(32, 32, "yuv420p")))
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples, np.float32), "fltp", layout
-        )
+        # interleaved, because PyAV 18.1 crashes on eight planar channels
+        interleaved = np.ascontiguousarray(samples.T, np.float32).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, "flt", layout)
         frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
         frame.pts = 0
         for packet in [*sound.encode(frame), *sound.encode(None)]:
@@ -108,3 +111,50 @@ def click(rate: int, seconds: float, at: float, channels: int = 1) -> np.ndarray
 def click_time(samples: torch.Tensor, rate: int) -> float:
     """When the loudest sample of ``samples`` (C,T) sounds, in seconds."""
     return int(samples.abs().sum(0).argmax()) / rate
+
+
+def cut_copy(src: Path, out: Path, at: Fraction) -> Path:
+    """Cut ``src`` at ``at`` seconds without encoding: the pictures before it stay in the file,
+    hidden by an edit list."""
+    with av.open(str(src)) as reader, av.open(str(out), "w") as writer:
+        streams = {s.index: writer.add_stream_from_template(s) for s in reader.streams}
+        for packet in reader.demux():
+            end = None if packet.pts is None else (packet.pts + packet.duration) * packet.time_base
+            if end is None or (packet.stream.type == "audio" and end <= at):
+                continue
+            shift = round(at / packet.time_base)
+            packet.stream = streams[packet.stream_index]
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            writer.mux(packet)
+    return out
+
+
+def set_edit_list(path: Path, edits: list[tuple[Fraction, Fraction]]) -> None:
+    """Replace the first edit list of an MP4 file that ends with its ``moov`` box.
+
+    edits: (seconds of the media at which a part begins, its seconds).
+    """
+    data = bytearray(path.read_bytes())
+    found = list(_boxes(data, 0, len(data)))
+    kind, at, size = next(box for box in found if box[0] == b"elst")
+    _, header, _ = next(box for box in found if box[0] == b"mdhd")
+    scale = struct.unpack_from(">I", data, header + 20)[0]
+    body = struct.pack(">II", 0, len(edits)) + b"".join(
+        struct.pack(">IiI", round(seconds * 1000), round(start * scale), 0x10000)
+        for start, seconds in edits
+    )
+    for _, outer, length in found:
+        if outer < at < outer + length:
+            struct.pack_into(">I", data, outer, length + 8 + len(body) - size)
+    data[at : at + size] = struct.pack(">I4s", 8 + len(body), kind) + body
+    path.write_bytes(data)
+
+
+def _boxes(data: bytearray, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, place, size) of the boxes of an MP4 file, outer ones first."""
+    while at < end:
+        size, kind = struct.unpack_from(">I4s", data, at)
+        yield kind, at, size
+        if kind in (b"moov", b"trak", b"edts", b"mdia"):
+            yield from _boxes(data, at + 8, at + size)
+        at += size

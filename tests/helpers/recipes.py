@@ -1,12 +1,19 @@
-"""What the tests of recipes share: a terminal that asks a run to end, and two processes as torchrun
-starts them."""
+"""What the tests of recipes share: a terminal that asks a run to end, two processes as torchrun
+starts them, and networks that are thin enough to be quick."""
 
 import io
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lipsync_core.models.layers import Stage
+from lipsync_core.models.weights import save_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +33,8 @@ class AskedToEnd(io.StringIO):
 
 
 def started(recipe: str, *arguments: str) -> subprocess.Popen[str]:
-    """Two processes that run a recipe on the CPU; every line comes when it is written."""
+    """Two processes that run a recipe with thin networks on the CPU; every line comes when it is
+    written."""
     command = [
         sys.executable,
         "-m",
@@ -35,8 +43,10 @@ def started(recipe: str, *arguments: str) -> subprocess.Popen[str]:
         "--nproc-per-node",
         "2",
     ]
-    command += ["-m", f"train.{recipe}", *arguments, "--device", "cpu"]
+    command += ["-m", "helpers.thin_script", f"train.{recipe}", *arguments, "--device", "cpu"]
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONUNBUFFERED": "1"}
+    environment |= {"PYTHONPATH": paths}
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -58,3 +68,21 @@ def torchrun(recipe: str, *arguments: str) -> str:
     assert running.returncode == 0, errors
     assert told.count("2 processes on cpu") == 1
     return told
+
+
+def thin(config: Any) -> Any:
+    """A network's config with an eighth of the channels, at least 4."""
+
+    def narrow(value: Any) -> Any:
+        if isinstance(value, Stage):
+            return replace(value, channels=max(4, value.channels // 8))
+        return tuple(map(narrow, value)) if isinstance(value, tuple) else value
+
+    names = {"face", "audio", "decoder", "blocks"} & {field.name for field in fields(config)}
+    return replace(config, **{name: narrow(getattr(config, name)) for name in names})
+
+
+def saved(model: nn.Module, path: Path) -> str:
+    """Where the weights file of a network lies, made without a seed of its own."""
+    save_model(model, path, licence="none", source="a test")
+    return str(path)

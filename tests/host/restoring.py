@@ -23,7 +23,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from lipsync_core.errors import WeightsError  # noqa: E402
 from lipsync_core.image.affine import FFHQ  # noqa: E402
-from lipsync_core.pipelines.restore import SIZE, Restore, load_restorer, restored  # noqa: E402
+from lipsync_core.options import Restore  # noqa: E402
+from lipsync_core.pipelines.restore import SIZE, load_restorer, restored  # noqa: E402
 from lipsync_core.types import FaceTrack, Frames  # noqa: E402
 
 

@@ -8,12 +8,12 @@ import torch
 from helpers.golden import build
 from helpers.media import write_video
 
-from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.composite import Patch, PixelSource, composite
 from lipsync_core.image.affine import ALIGNED, translation
 from lipsync_core.image.yuv import MATRICES, from_rgb, to_rgb
 from lipsync_core.media import VideoWriter, probe, read_coded, read_frames
 from lipsync_core.models.wav2lip import MINI, Generator
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.types import Audio, ColourTags, FaceTrack, Frames, YuvFrames
 

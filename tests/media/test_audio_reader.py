@@ -1,4 +1,6 @@
 import math
+import re
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from lipsync_core.errors import MediaError
 from lipsync_core.media import (
     AudioSource,
     VideoWriter,
+    audio_reader,
     probe,
     probe_sound,
     read_audio,
@@ -231,3 +234,62 @@ def test_the_sound_ends_with_the_picture(tmp_path: Path, name: str, codec: str) 
     path = write_sound(tmp_path / name, click(48000, 5.0, 0.5), 48000, codec=codec)
     audio = read_audio(dubbed(tmp_path, "out.mp4", AudioSource(path), frames=25), rate=48000)
     assert 48000 <= audio.samples.shape[1] <= 48000 + 1024
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("a.mp4", "aac", 48000),
+        ("a.m4a", "aac", 16000),
+        ("a.mp4", "aac", 44100),
+        ("a.mp4", "libmp3lame", 44100),
+        ("a.mov", "pcm_s16le", 48000),
+    ],
+)
+def test_padding_after_the_end_of_an_edit_list_is_no_sound(
+    tmp_path: Path, name: str, codec: str, rate: int
+) -> None:
+    path = write_sound(tmp_path / name, click(rate, 1.0, 0.5), rate, codec=codec)
+    assert read_audio(path, rate=None).samples.shape[1] == rate
+
+
+def test_an_end_stated_much_too_early_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_sound(tmp_path / "a.mp4", click(48000, 1.0, 0.8), 48000, codec="aac")
+    monkeypatch.setattr(audio_reader, "padding_begins", lambda *_: Fraction(1, 2))
+    sound = read_audio(path, rate=None).samples
+    assert sound.shape[1] >= 48000 and abs(click_time(sound, 48000) - 0.8) <= 0.001
+
+
+def wav(path: Path, size: int, kept: int) -> Path:
+    """A second of PCM whose header states ``size`` bytes, and which holds ``kept``."""
+    samples = (click(16000, 1.0, 0.3)[0] * 32767).astype("<i2").tobytes()
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16000, 32000, 2, 16)
+    riff = b"RIFF" + struct.pack("<I", min(size + 36, 0xFFFFFFFF)) + b"WAVE"
+    path.write_bytes(riff + form + b"data" + struct.pack("<I", size) + samples[:kept])
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFFFFF - 36, 32000])
+def test_streamed_wav_headers_are_no_damage(tmp_path: Path, size: int) -> None:
+    warnings: list[str] = []
+    sound = read_audio(wav(tmp_path / "a.wav", size, 32000), on_warning=warnings.append)
+    assert sound.samples.shape[1] == 16000 and warnings == []
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mkv", "a.m4a"])
+def test_a_sound_that_is_cut_off_is_warned_about(tmp_path: Path, name: str) -> None:
+    path, warnings = tmp_path / name, list[str]()
+    if name == "a.wav":
+        wav(path, 32000, 16000)
+    else:
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 48000)).astype(np.float32)
+        codec = "flac" if name == "a.flac" else "aac"
+        options = {"movflags": "faststart"} if name == "a.m4a" else {}
+        write_sound(path, noise, 48000, codec=codec, options=options)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    read_audio(path, on_warning=warnings.append)
+    promise = rf"{name}: the sound ends at 0\.\d\d of the 1\.0\d s that its header promises"
+    assert sum(re.match(promise, warning) is not None for warning in warnings) == 1
+    read_audio(path, stop=1000, on_warning=pytest.fail)

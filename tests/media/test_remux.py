@@ -7,7 +7,16 @@ import av
 import numpy as np
 import pytest
 import torch
-from helpers.media import click, click_time, write_sound, write_video
+from helpers.media import (
+    click,
+    click_time,
+    cut_copy,
+    level_of,
+    levels,
+    set_edit_list,
+    write_sound,
+    write_video,
+)
 
 from lipsync_core.errors import MediaError
 from lipsync_core.media import (
@@ -149,3 +158,98 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "b.mp4").exists() and not list(tmp_path.glob(".*part*"))
     with pytest.raises(ValueError, match="lead"):
         AudioSource(src, lead=Fraction(-1))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "delay"),
+    [
+        (".mp4", ".mp4", Fraction(0)),
+        (".mp4", ".mov", Fraction(3, 25)),
+        (".mov", ".mp4", Fraction(3, 25)),
+    ],
+)
+def test_a_cut_between_key_frames_keeps_every_picture(
+    tmp_path: Path, source: str, target: str, delay: Fraction
+) -> None:
+    whole = clip(tmp_path / f"whole{source}", at=0.8)
+    src, out = cut_copy(whole, tmp_path / f"cut{source}", Fraction("0.46")), tmp_path / f"b{target}"
+    shift_audio(src, out, delay)
+    assert torch.equal(pixels(out), pixels(whole)[12:])  # the next picture begins at 0.48 s
+    assert heard(src) == pytest.approx(0.8 - 0.48, abs=2 / 48000)  # not 20 ms later
+    assert heard(out) - heard(src) == pytest.approx(float(delay), abs=2 / 48000)
+    assert suffix_for_copy(src) == source
+
+
+def test_a_cut_between_key_frames_is_not_written_where_it_cannot_be_hidden(tmp_path: Path) -> None:
+    src = cut_copy(clip(tmp_path / "whole.mp4"), tmp_path / "cut.mp4", Fraction("0.46"))
+    with pytest.raises(MediaError, match=r"cut between key frames.*write one of these"):
+        shift_audio(src, tmp_path / "b.mkv", Fraction(0))
+    assert not list(tmp_path.glob("*.mkv")) and not list(tmp_path.glob(".*part*"))
+
+
+def test_pictures_after_the_end_of_an_edit_list_are_left_out(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", moving(30), options={"preset": "medium"})
+    src, shown = tmp_path / "cut.mp4", pixels(whole)
+    src.write_bytes(whole.read_bytes())
+    silence, warnings = Audio(torch.zeros(1, 4000), 8000), list[str]()
+    extra = 0
+    for count in range(8, 13):
+        set_edit_list(src, [(Fraction(5 * 40 + 80, 1000), Fraction(count, 25))])
+        out = tmp_path / f"{count}.mp4"
+        shift_audio(src, out, Fraction(0), audio=silence, on_warning=warnings.append)
+        copied = pixels(out)
+        assert torch.equal(copied[:count], shown[5 : 5 + count])
+        extra += len(copied) > count
+    assert extra == len(warnings) < 3 and all("more picture at its end" in w for w in warnings)
+
+
+def test_an_edit_list_that_joins_parts_is_refused(tmp_path: Path) -> None:
+    src = write_video(tmp_path / "a.mp4", moving(30), options={"preset": "medium"})
+    set_edit_list(src, [(Fraction(2, 25), Fraction(1, 5)), (Fraction(20, 25), Fraction(1, 5))])
+    with pytest.raises(MediaError, match="joins parts"):
+        shift_audio(src, tmp_path / "b.mp4", Fraction(0), audio=Audio(torch.zeros(1, 100), 8000))
+    assert not (tmp_path / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_pictures_of_an_avi_with_b_frames_are_shown_in_order(tmp_path: Path, codec: str) -> None:
+    src, out = tmp_path / "a.avi", tmp_path / "b.mp4"
+    frames = levels(70, width=64, height=48)
+    with av.open(str(src), "w") as file:
+        picture = file.add_stream(codec, 25, options={"g": "12", "bf": "2"})
+        picture.bit_rate = 4_000_000
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = file.add_stream("pcm_s16le", 16000, layout="mono")
+        for i, image in enumerate(frames.numpy()):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            file.mux(picture.encode(frame))
+        file.mux(picture.encode(None))
+        voice = av.AudioFrame.from_ndarray(
+            (click(16000, 2, 1) * 32767).astype(np.int16), "s16", "mono"
+        )
+        voice.sample_rate, voice.pts = 16000, 0
+        file.mux([*sound.encode(voice), *sound.encode(None)])
+    assert level_of(pixels(src)) == list(range(70)) and probe(src).frames == 70
+    assert level_of(next(read_frames(src, start=60)).pixels) == list(range(60, 70))
+    shift_audio(src, out, Fraction(1, 10))
+    assert torch.equal(pixels(out), pixels(src)) and probe(out).fps == 25
+    assert heard(src) == 1 and heard(out) == pytest.approx(1.1, abs=0.001)
+
+
+def test_sound_of_an_avi_without_b_frames_stays_with_its_picture(tmp_path: Path) -> None:
+    src, out = tmp_path / "a.avi", tmp_path / "b.mkv"
+    with av.open(str(src), "w") as file:
+        picture = file.add_stream("libx264", 25, options={"bf": "0"})
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = file.add_stream("pcm_s16le", 48000, layout="mono")
+        for image in moving(30).numpy():
+            file.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        file.mux(picture.encode(None))
+        samples = (click(48000, 1.2, 0.5) * 32767).astype(np.int16)
+        voice = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+        voice.sample_rate = 48000
+        file.mux([*sound.encode(voice), *sound.encode(None)])
+    shift_audio(src, out, Fraction(0))
+    assert heard(src) == 0.5
+    assert heard(out) == pytest.approx(0.5, abs=1e-3)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lipsync_core.audio.features import MelFeatures, mel_windows
 from lipsync_core.image.affine import Framing
 from lipsync_core.metrics.sync import (
+    SEARCH,
     SyncMeter,
     embed_audio_windows,
     find_offset,
@@ -175,6 +176,46 @@ def test_silence_and_a_still_face_give_no_verdict() -> None:
     still = score_sync(crops(75), speech(75), Planted(video[:1].expand(75, -1), sound))
     assert still.offset_frames is None and still.reason is not None and "flat" in still.reason
     assert still.uncertainty is None and still.offset_ms is None
+
+
+def far(shift: int, *, frames: int = 150, search: int = SEARCH) -> SyncScore:
+    """The score of sound that is early by ``shift`` frames, which may be many."""
+    base = torch.from_numpy(np.random.RandomState(601).standard_normal((600, 64))).float()
+    noise = torch.from_numpy(np.random.RandomState(7).standard_normal((600, 64))).float() / 2
+    base, noisy = (nn.functional.normalize(x, dim=1) for x in (base, base + noise))
+    video, sound = base[200 : 196 + frames], noisy[200 + shift : 196 + shift + frames]
+    return score_sync(crops(frames), speech(frames), Planted(video, sound), search=search)
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"),
+    [
+        (14, None),
+        (15, "at the edge of ±15 frames (0.6 s): the sound is about 15 frames early"),
+        (-16, "beyond ±15 frames (0.6 s): the sound is about 16 frames late"),
+        (25, "beyond ±15 frames (0.6 s): the sound is about 25 frames early"),
+        (-50, "beyond ±15 frames (0.6 s): the sound is about 50 frames late"),
+    ],
+)
+def test_an_offset_outside_the_search_is_named_and_not_called_flat(
+    shift: int, said: str | None
+) -> None:
+    score = far(shift)
+    assert score.offset_frames == (None if said else shift) and score.curve.shape == (31,)
+    assert score.reason is None if said is None else score.reason.startswith(said)  # type: ignore[union-attr]
+
+
+def test_a_wider_search_finds_what_is_further_off() -> None:
+    score = far(-50, search=75)
+    assert (score.offset_frames, score.search_frames, score.reason) == (-50, 73, None)
+    assert far(3, search=75).offset_frames == 3
+
+
+def test_the_draws_of_a_wide_search_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = far(4, search=50)
+    monkeypatch.setattr("lipsync_core.metrics.sync._NUMBERS", 20_000)
+    parts = far(4, search=50)
+    assert (whole.uncertainty, whole.offset_frames) == (parts.uncertainty, parts.offset_frames)
 
 
 def test_the_score_does_not_depend_on_the_pieces() -> None:

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from lipsync_core import dub
 from lipsync_core.audio.features import CepstrumFeatures
-from lipsync_core.blend.blender import Blend
 from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.evaluation.benchmark import Benchmark
@@ -40,6 +39,7 @@ from lipsync_core.models.baselines.speech2vid import SPEECH2VID, Speech2Vid, Spe
 from lipsync_core.models.generator import TalkingFace, flip_channels
 from lipsync_core.models.layers import SameConv, SameUpConv, fold_batch_norms, pool_same
 from lipsync_core.models.weights import TALKING_FACES, load_model, load_talking_face, save_model
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.runtime.jobs import run_jobs

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from lipsync_core.errors import WeightsError
 from lipsync_core.image.affine import Framing
-from lipsync_core.models import MODELS, hub, weights
+from lipsync_core.models import hub, weights
 from lipsync_core.models.baselines.lipgan import LIPGAN, LIPGAN_BASIC
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.quality_discriminator import (
     QualityDiscriminator,
     QualityDiscriminatorConfig,
 )
+from lipsync_core.models.registry import MODELS
 from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator
 from lipsync_core.models.wav2lip_hd import WAV2LIP_288_PRELU, WAV2LIP_384, WAV2LIP_384_SAM
 

@@ -50,7 +50,8 @@ def talking(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Two seconds of a face that speaks."""
     folder = tmp_path_factory.mktemp("talking")
     whole = make_demo_clip(demo_folder, "talking").video
-    from lipsync_core.media.clip import Cut, open_clip
+    from lipsync_core.media.clip import open_clip
+    from lipsync_core.options import Cut
 
     footage = open_clip(whole, Cut(Fraction(0), Fraction(2)))
     path = folder / "short.mp4"

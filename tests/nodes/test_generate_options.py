@@ -131,7 +131,7 @@ def test_parsing_fetches_its_parser_first(
         asked.append(name)
         raise error("cannot pull; by hand: ...")
 
-    monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", pull)
+    monkeypatch.setattr(pack.part("lipsync_core.models.hub"), "pull", pull)
     (blend,) = pack.run("BlendSettings", occlusion="parse")
     for node, inputs in (("Wav2LipGenerate", {"audio": words}), ("PreviewMask", {})):
         with pytest.raises(error, match="by hand"):
@@ -154,7 +154,7 @@ def test_a_parser_sees_the_faces(
             )
             return background.permute(0, 3, 1, 2).float()
 
-    monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", lambda name, **_: Path(name))
+    monkeypatch.setattr(pack.part("lipsync_core.models.hub"), "pull", lambda name, **_: Path(name))
     monkeypatch.setattr(pack.part("lipsync_nodes.dub"), "load_parser", lambda *_: Blind())
     (blend,) = pack.run("BlendSettings", occlusion="parse")
     images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
@@ -303,7 +303,7 @@ def test_public_restorers_are_fetched_where_their_package_is(
 ) -> None:
     asked, error = list[str](), pack.part("lipsync_core.errors").LipSyncError
     monkeypatch.setattr(
-        pack.part("lipsync_nodes.host"), "pull", lambda name, **_: asked.append(name)
+        pack.part("lipsync_core.models.hub"), "pull", lambda name, **_: asked.append(name)
     )
     assert pack.run("LoadFaceRestorer")[0].network == "gfpgan"
     with pytest.raises(error, match="pip install spandrel_extra_arches"):

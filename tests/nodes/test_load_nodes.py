@@ -11,7 +11,8 @@ from helpers.media import write_sound
 from loading import Pack
 
 from lipsync_core.models.baselines.speech2vid import Speech2Vid, Speech2VidConfig
-from lipsync_core.models.weights import BUNDLED, save_model
+from lipsync_core.models.weight_files import BUNDLED
+from lipsync_core.models.weights import save_model
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_a_hub_model_is_pulled_with_a_bar_that_stops(
         on_progress(60, 100)
         raise AssertionError("the bar does not stop")
 
-    monkeypatch.setattr(pack.part("lipsync_nodes.host"), "pull", pull)
+    monkeypatch.setattr(pack.part("lipsync_core.models.hub"), "pull", pull)
     with pytest.raises(Cancelled):
         pack.run("LoadLipSyncModel", model="wav2lip-gan (Hub)")
     assert asked == ["wav2lip-gan"] and [value for value, _, _ in host.bar] == [500]

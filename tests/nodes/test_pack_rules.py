@@ -90,7 +90,8 @@ def test_files_print_nothing_and_run_no_code_from_text() -> None:
 
 
 def test_heavy_packages_load_when_they_are_needed(pack_folder: Path) -> None:
-    """ComfyUI has torch, numpy, av and PIL loaded by then; the pack adds nothing heavy."""
+    """ComfyUI has torch, numpy, av and PIL loaded by then; the pack adds nothing heavy, and of its
+    own only what lists the nodes."""
     code = f"""
 import asyncio, importlib.util, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -109,6 +110,11 @@ spec.loader.exec_module(module)
 assert set(sys.modules) - before == {{"a b (1)"}}, "the root imports something"
 asyncio.run(module.comfy_entrypoint())
 print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & set({HEAVY!r})))
+async def listed():
+    return [node.GET_SCHEMA() for node in await (await module.comfy_entrypoint()).get_node_list()]
+assert len(asyncio.run(listed())) == {len(IDS)}
+ours = sorted(name for name in set(sys.modules) - before if name.startswith("a b (1).lipsync"))
+assert 10 < len(ours) <= 20, ours
 print(sorted(name for name in sys.modules if name.split(".")[0] == "lipsync_core"), torch.cuda.is_initialized())
 """
     done = subprocess.run(

@@ -13,6 +13,7 @@ import pytest
 import skimage.data
 import torch
 from av.audio.frame import AudioFrame
+from helpers.cli import run_command
 from helpers.dubs import ASTRONAUT, FRESH, clip, pixels, portrait, tone
 from helpers.media import write_video
 
@@ -190,11 +191,6 @@ def test_tracks_are_kept_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list((tmp_path / "cache").rglob("*.safetensors")) == entries
 
 
-def lipsync(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lipsync_core", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_exit_codes(tmp_path: Path) -> None:
     speech, out = tone(tmp_path / "a.wav", 0.2), tmp_path / "o.mp4"
     wall = clip(tmp_path / "wall.mp4", torch.full((3, 64, 64, 3), 90, dtype=torch.uint8))
@@ -205,14 +201,21 @@ def test_exit_codes(tmp_path: Path) -> None:
         5: ("dub", ASTRONAUT, speech, "-o", out, "--model", "wav2lip-gan-unknown"),
     }
     for code, arguments in cases.items():
-        done = lipsync(*arguments)
+        done = run_command(*arguments)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr and done.stderr.strip()
     assert not out.exists()
 
 
+def test_the_package_runs_as_a_program(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lipsync_core", "dub", str(tmp_path / "missing.mp4"), "a.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 4 and "missing.mp4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_json_report(tmp_path: Path) -> None:
-    done = lipsync(
+    done = run_command(
         "dub",
         ASTRONAUT,
         tone(tmp_path / "a.wav", 0.2),

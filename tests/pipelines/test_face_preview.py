@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from lipsync_core.errors import NoFaceError
-from lipsync_core.faces.selection import FaceSelector, rows_by_scene, select
+from lipsync_core.faces.selection import rows_by_scene, select
+from lipsync_core.faces.selector import FaceSelector
 from lipsync_core.image.affine import ALIGNED
 from lipsync_core.pipelines.preview import (
     choose_sheet_frames,

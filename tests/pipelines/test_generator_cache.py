@@ -5,7 +5,7 @@ import torch
 from helpers.streams import FPS, HEIGHT, WIDTH, mini, opacities, person, pieces, voice, whole
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub, GeneratorCache
 from lipsync_core.types import FaceTrack

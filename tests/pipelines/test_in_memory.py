@@ -206,7 +206,8 @@ def test_the_demo_clips(demo_folder: Path) -> None:
 
 
 def test_nobody_in_pictures_is_an_error_that_says_so() -> None:
-    from lipsync_core.faces.selection import parse_face, select
+    from lipsync_core.faces.selection import select
+    from lipsync_core.faces.selector import parse_face
 
     people, _ = find_people(ImageClip(torch.zeros(3, 64, 64, 3), Fraction(25)), FRESH, CPU, stop=3)
     with pytest.raises(NoFaceError):

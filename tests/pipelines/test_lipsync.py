@@ -12,12 +12,12 @@ from helpers.media import level_of, levels, write_video
 from helpers.streams import COUNT, FPS, close, mini, person, pieces, voice, whole
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend
 from lipsync_core.image.affine import ALIGNED
 from lipsync_core.media import probe
 from lipsync_core.media.clip import VideoClip, clip_frames, frame_order, monotone_runs
 from lipsync_core.models.precision import Precision
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.roles import FaceDub
 from lipsync_core.pipelines.track_faces import reorder_track

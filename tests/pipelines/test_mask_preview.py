@@ -18,12 +18,12 @@ from helpers.streams import FPS, mini, opacities, person, voice
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from lipsync_core.blend.blender import Blend
 from lipsync_core.blend.parser_masks import LABELS
 from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError, NoFaceError, WeightsError
 from lipsync_core.faces.parser import FaceParser
-from lipsync_core.media.clip import Clip, Cut, ImageClip, open_clip
+from lipsync_core.media.clip import Clip, ImageClip, open_clip
+from lipsync_core.options import Blend, Cut
 from lipsync_core.pipelines.dub_plan import plan_preview
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.preview import draw_mask_sheet, tint

@@ -23,10 +23,11 @@ from helpers.streams import (
 )
 from torch import Tensor
 
-from lipsync_core.blend.blender import Blend, Blender, BlendState, FaceCrops
+from lipsync_core.blend.blender import Blender, BlendState, FaceCrops
 from lipsync_core.blend.smoothing import Smoother, follows_previous, smooth, stabilize
 from lipsync_core.faces.parser import FaceParser
 from lipsync_core.models.face_parsing import FaceParsing, FaceParsingConfig
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.restore import Restorer, restored
 from lipsync_core.pipelines.roles import FaceDub

@@ -13,7 +13,8 @@ from lipsync_core.faces.selection import join_tracks
 from lipsync_core.image.affine import ALIGNED, Framing, crop_to_frame
 from lipsync_core.image.crop import crop_frames
 from lipsync_core.image.landmarks import LIP_LAYOUTS, POINTS
-from lipsync_core.media.clip import Cut, ImageClip, VideoClip, frame_order, open_clip
+from lipsync_core.media.clip import ImageClip, VideoClip, frame_order, open_clip
+from lipsync_core.options import Cut
 from lipsync_core.pipelines.reference import Reference, find_references
 from lipsync_core.types import FaceTrack, Frames, References, YuvFrames
 

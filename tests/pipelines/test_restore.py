@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_core.blend.blender import Blend
 from lipsync_core.image.affine import FFHQ
 from lipsync_core.image.yuv import from_rgb
+from lipsync_core.options import Blend
 from lipsync_core.pipelines.restore import MOUTH, SIZE, Restorer, enlargement, restored
 from lipsync_core.types import AnyFrames, ColourTags, FaceTrack, Frames, YuvFrames
 

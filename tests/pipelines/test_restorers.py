@@ -19,18 +19,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from lipsync_core import dub
-from lipsync_core.blend.blender import Blend
 from lipsync_core.cli.main import app
 from lipsync_core.errors import WeightsError
 from lipsync_core.models import hub
-from lipsync_core.pipelines.restore import (
-    MOUTH,
-    SIZE,
-    Restore,
-    Restorer,
-    load_restorer,
-    restorer_for,
-)
+from lipsync_core.options import Blend, Restore
+from lipsync_core.pipelines.restore import MOUTH, SIZE, Restorer, load_restorer, restorer_for
 
 
 class Unsupported(Exception):

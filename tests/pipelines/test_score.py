@@ -1,8 +1,6 @@
 """Scoring end to end: a dubbed photograph, its audio shifted, and every awkward input."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from helpers.cli import Finished, run_command
 from helpers.media import write_sound
 from typer.testing import CliRunner
 
@@ -229,9 +228,8 @@ def test_the_surest_track_is_mended_by() -> None:
     assert replace(report, mode="reference", tracks=unsaid).best().score.offset_frames == 2
 
 
-def command(*args: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "lipsync_core", "score", "--no-cache", *map(str, args)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+def command(*args: object) -> Finished:
+    return run_command("score", "--no-cache", *args)
 
 
 def test_the_command_scores_draws_and_mends(talk: Path, tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_dubs(
     with redirect_stdout(io.StringIO()):
         export.main([str(tmp_path / "whole" / "best.pt"), str(file)])
     assert (
-        load_talking_face(file).config == recipe.load_trained(tmp_path / "whole" / "best.pt").config
+        load_talking_face(file).config
+        == recipe.RECIPE.load_trained(tmp_path / "whole" / "best.pt").config
     )
     report = dub(
         ASTRONAUT, tone(tmp_path / "a.wav", 0.2), tmp_path / "out.mp4", model=file, finding=FRESH
@@ -134,7 +135,9 @@ def test_the_pretrained_generator_begins_the_other_run(tmp_path: Path, shards: P
         start = str(tmp_path / "alone" / "best.pt")
         both = run_file(tmp_path, "batch = 2", "rate = 1e-9", "decay = 0.0", steps=1)
         lipgan.main([both, str(shards), str(tmp_path / "both"), "--start", start])
-    first, second = (lipgan.load_trained(tmp_path / out / "best.pt") for out in ("alone", "both"))
+    first, second = (
+        lipgan.RECIPE.load_trained(tmp_path / out / "best.pt") for out in ("alone", "both")
+    )
     for (name, before), after in zip(first.named_parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(after, before, atol=1e-6, rtol=0, msg=name)
     with pytest.raises(TrainingError, match="another network than this run's; set network"):

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.recipes import AskedToEnd, torchrun
+from helpers.recipes import AskedToEnd, saved, thin, torchrun
 from helpers.shards import write_noise
 from torch import nn
 
 from lipsync_core.errors import TrainingError
 from lipsync_core.models.baselines.lipgan import LIPGAN_BASIC, LipGAN
 from lipsync_core.models.baselines.speech2vid import Speech2Vid, Speech2VidConfig
-from lipsync_core.models.sync_expert import SyncExpert
-from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator, GeneratorConfig
-from lipsync_core.models.weights import load_model, save_model
+from lipsync_core.models.wav2lip import LARGER, MINI, WAV2LIP, Generator
+from lipsync_core.models.weights import load_model
 from lipsync_core.training.losses import feature_loss
 from lipsync_core.training.settings import read_settings
 from train import distil, eval_dubs, export
-from train.expert import TEACHER
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -45,30 +43,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_noise(tmp_path_factory.mktemp("shards"), train="abc", val="de", frames=21)
 
 
-@pytest.fixture(scope="module")
-def expert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One of three frames whose cosine is never negative; its ear has the shape of mini's."""
-    torch.manual_seed(0)
-    return saved(
-        SyncExpert(replace(TEACHER, projection=0, window=3)),
-        tmp_path_factory.mktemp("expert") / "e.safetensors",
-    )
+@pytest.fixture
+def experts(thin_networks: None, thin_expert: str, thin_judge: str) -> list[str]:
+    """Options of a run, whose networks are thin."""
+    return ["--expert", thin_expert, "--judge", thin_judge]
 
 
-def saved(model: nn.Module, path: Path) -> str:
-    save_model(model, path, licence="none", source="a test")
-    return str(path)
-
-
-def thin(config: GeneratorConfig) -> GeneratorConfig:
-    """With an eighth of the channels."""
-    narrow = {
-        name: tuple(
-            replace(stage, channels=max(4, stage.channels // 8)) for stage in getattr(config, name)
-        )
-        for name in ("face", "audio", "decoder")
-    }
-    return replace(config, **narrow)
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A generator of the shape of the thin `mini-2`."""
+    return saved(Generator(thin(MINI)), tmp_path_factory.mktemp("teacher") / "thin.safetensors")
 
 
 def run_file(folder: Path, *lines: str, steps: int = 2) -> str:
@@ -78,10 +62,10 @@ def run_file(folder: Path, *lines: str, steps: int = 2) -> str:
 
 
 def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(
-    tmp_path: Path, shards: Path, expert: str
+    tmp_path: Path, shards: Path, experts: list[str], teacher: str
 ) -> None:
     run = run_file(tmp_path, steps=3)
-    options = ["--teacher", "mini-2", "--expert", expert]
+    options = ["--teacher", teacher, *experts]
     with redirect_stdout(io.StringIO()) as told:
         distil.main([run, str(shards), str(tmp_path / "whole"), *options])
     for words in (
@@ -107,7 +91,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(
         distil.main([run, str(shards), str(tmp_path / "whole"), *options, "--start", "mini-2"])
 
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
-    assert load_model(tmp_path / "mini.safetensors", kind="generator").config == MINI
+    assert load_model(tmp_path / "mini.safetensors", kind="generator").config == distil.MINI
     # a run teaches, a file is begun with, the judge's kin is the expert
     with redirect_stdout(io.StringIO()) as told:
         options = [
@@ -115,6 +99,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(
             str(tmp_path / "whole" / "best.pt"),
             "--start",
             str(tmp_path / "mini.safetensors"),
+            *experts[2:],
         ]
         run = run_file(tmp_path, "feature_weight = 0.0", steps=1)
         distil.main([run, str(shards), str(tmp_path / "next"), *options, "--expert", "judge"])
@@ -122,9 +107,10 @@ def test_a_resumed_run_is_the_whole_one_and_its_student_teaches_on(
 
 
 @pytest.mark.slow
-def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, expert: str) -> None:
+def test_torchrun_runs_the_same_script(
+    tmp_path: Path, shards: Path, experts: list[str], teacher: str
+) -> None:
     out = tmp_path / "out"
-    teacher = saved(Generator(thin(MINI)), tmp_path / "thin.safetensors")
     told = torchrun(
         "distil",
         run_file(tmp_path, steps=1),
@@ -132,14 +118,13 @@ def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, expert: str
         str(out),
         "--teacher",
         teacher,
-        "--expert",
-        expert,
+        *experts,
     )
     assert " feature " in next(row for row in told.splitlines() if row.startswith("1 output"))
 
 
 def test_teachers_of_another_size_sound_and_number_of_pictures(
-    tmp_path: Path, shards: Path, expert: str
+    tmp_path: Path, shards: Path, experts: list[str]
 ) -> None:
     """What is drawn at 192 px from log-mel, and at 96 and 112 px from cepstra, teaches faces of 96
     px."""
@@ -170,8 +155,7 @@ def test_teachers_of_another_size_sound_and_number_of_pictures(
                     str(out),
                     "--teacher",
                     path,
-                    "--expert",
-                    expert,
+                    *experts,
                 ]
             )
         assert f"{compared} features are compared" in told.getvalue() and (out / "best.pt").exists()
@@ -195,9 +179,9 @@ def test_partners_are_as_fine_and_less_than_twice_as_fine() -> None:
 
 
 def test_what_is_cut_otherwise_or_of_another_shape_is_refused(
-    tmp_path: Path, shards: Path, expert: str
+    tmp_path: Path, shards: Path, thin_expert: str
 ) -> None:
-    run = run_file(tmp_path)
+    run, expert = run_file(tmp_path), thin_expert
     boxes = saved(Generator(thin(WAV2LIP)), tmp_path / "boxes.safetensors")
 
     def refused(match: str, *options: str) -> None:

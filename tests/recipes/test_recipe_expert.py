@@ -78,6 +78,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     )
 
 
+@pytest.mark.usefixtures("thin_networks")
 def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path) -> None:
     """One step contrastive, two of the paper's loss; the second run is asked to end and goes on
     with its third step."""
@@ -106,9 +107,9 @@ def test_two_steps_and_the_same_state_when_resumed(tmp_path: Path, shards: Path)
     assert set(line) == {"step", "score", "best", "within_one", "confidence", "off_sync", "bce"}
     assert (whole / "evaluations.jsonl").read_bytes() == (parts / "evaluations.jsonl").read_bytes()
     wanted = torch.load(parts / "best.pt", weights_only=True)["parts"]["average"]
-    assert same(wanted, expert.load_trained(parts / "best.pt").state_dict())
+    assert same(wanted, expert.RECIPE.load_trained(parts / "best.pt").state_dict())
     with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
-        expert.load_trained(tmp_path / "last.pt")
+        expert.RECIPE.load_trained(tmp_path / "last.pt")
     with pytest.raises(TrainingError, match="other settings"):
         expert.main([run_file(tmp_path, steps=4), str(shards), str(parts)])
 
@@ -168,6 +169,7 @@ def test_nothing_to_learn_from_is_said(tmp_path: Path, shards: Path) -> None:
         expert.main([run_file(tmp_path), str(alone), str(tmp_path / "out")])
 
 
+@pytest.mark.usefixtures("thin_networks")
 def test_shards_are_read_from_a_url(tmp_path: Path, shards: Path) -> None:
     run = run_file(tmp_path, steps=1)
     expert.main([run, str(shards), str(tmp_path / "path")])
@@ -175,6 +177,7 @@ def test_shards_are_read_from_a_url(tmp_path: Path, shards: Path) -> None:
     assert same(state(tmp_path / "path"), state(tmp_path / "url"))
 
 
+@pytest.mark.usefixtures("thin_networks")
 def test_data_that_is_no_number_is_named(tmp_path: Path) -> None:
     """Held out, it names the clip; among those that are learnt from, the batch is saved."""
     for split, told in (

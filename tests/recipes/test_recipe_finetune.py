@@ -11,22 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.recipes import AskedToEnd, torchrun
+from helpers.recipes import AskedToEnd, saved, thin, torchrun
 from helpers.shards import write_noise
-from PIL import Image
-from skimage.data import astronaut
 
 from lipsync_core.errors import LipSyncError, TrainingError
-from lipsync_core.media import AudioSource, VideoWriter, read_audio
+from lipsync_core.media import AudioSource, VideoWriter
 from lipsync_core.models.baselines.lipgan import LIPGAN_BASIC, LipGAN
 from lipsync_core.models.wav2lip import MINI, WAV2LIP, Generator
 from lipsync_core.models.weights import load_model, read_header, save_model
 from lipsync_core.pipelines.demo import SPEECH
-from lipsync_core.pipelines.dub import Encoding, Finding, dub
 from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.settings import read_settings
 from lipsync_core.training.shards import ShardWriter
-from lipsync_core.types import Audio, Frames, VideoInfo
+from lipsync_core.types import Frames, VideoInfo
 from train import export, finetune
 
 ROOT = Path(__file__).parents[2]
@@ -47,24 +44,27 @@ tensorboard = false
 
 
 @pytest.fixture(scope="module")
-def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of the astronaut's head, speaking by `mini-2`."""
-    folder = tmp_path_factory.mktemp("talk")
-    Image.fromarray(astronaut()[:224, 112:336]).save(folder / "head.png")
-    speech = read_audio(SPEECH)
-    (folder / "videos").mkdir()
-    words = Audio(speech.samples[:, : 4 * speech.rate], speech.rate)
-    encoding = Encoding(crf=12, preset="ultrafast")
-    out = folder / "videos" / "talk.mp4"
-    dub(
-        folder / "head.png",
-        words,
-        out,
-        model="mini-2",
-        finding=Finding(cache=False),
-        encoding=encoding,
-    )
-    return folder / "videos" / "talk.mp4"
+def talk(talking_head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of the astronaut's head, alone in a folder."""
+    folder = tmp_path_factory.mktemp("videos")
+    return Path(shutil.copy(talking_head, folder / "talk.mp4"))
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights that runs begin with: of `mini-2`'s shape, but thin."""
+    torch.manual_seed(0)
+    return saved(Generator(thin(MINI)), tmp_path_factory.mktemp("start") / "thin.safetensors")
+
+
+@pytest.fixture(scope="module")
+def prepared(talk: Path, start: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of a run that is refused once they are made: 30 s are wanted."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.raises(TrainingError, match=r"seen for 5 s: too little .* wanted 30 s"):
+        run = run_file(folder, least_seconds=30)
+        finetune.main([run, str(talk.parent), str(folder / "short"), "--start", start])
+    return folder / "short" / "shards"
 
 
 def run_file(folder: Path, *, steps: int = 2, least_seconds: float = 3.0) -> str:
@@ -73,14 +73,17 @@ def run_file(folder: Path, *, steps: int = 2, least_seconds: float = 3.0) -> str
     return str(path)
 
 
+@pytest.mark.usefixtures("thin_networks")
 def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(
-    tmp_path: Path, talk: Path
+    tmp_path: Path, talk: Path, prepared: Path, start: str, thin_judge: str
 ) -> None:
-    run = run_file(tmp_path, steps=3)
+    run, options = run_file(tmp_path, steps=3), ["--start", start, "--judge", thin_judge]
+    for name in ("anna", "parts"):
+        shutil.copytree(prepared, tmp_path / name / "shards")
     with redirect_stdout(io.StringIO()) as told:
-        finetune.main([run, str(talk), str(tmp_path / "anna")])
+        finetune.main([run, str(talk), str(tmp_path / "anna"), *options])
     for words in (
-        "person-000, seen for 4 s. 45 frames to learn from, 40 held out",
+        "person-000, seen for 5 s. 60 frames to learn from, 50 held out",
         "3 l1 ",
         " slope ",
         " sync ",
@@ -90,11 +93,10 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(
     ):
         assert words in told.getvalue()
     parts = tmp_path / "parts"
-    shutil.copytree(tmp_path / "anna" / "shards", parts / "shards")  # prepared once
     with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
-        finetune.main([run, str(talk), str(parts)])
+        finetune.main([run, str(talk), str(parts), *options])
     assert torch.load(parts / "last.pt", weights_only=True)["step"] == 2
-    finetune.main([run, str(talk), str(parts)])
+    finetune.main([run, str(talk), str(parts), *options])
     states = [
         torch.load(tmp_path / name / "last.pt", weights_only=True)["parts"]
         for name in ("anna", "parts")
@@ -112,21 +114,21 @@ def test_one_command_from_a_video_to_weights_and_on_where_it_was_stopped(
 
     model = load_model(tmp_path / "anna" / "anna.safetensors", kind="generator")
     assert (
-        model.config == MINI
+        model.config == thin(MINI)
         and "fine-tuned" in read_header(tmp_path / "anna" / "anna.safetensors").source
     )
     export.main([str(tmp_path / "anna" / "best.pt"), str(tmp_path / "again.safetensors")])
-    assert load_model(tmp_path / "again.safetensors").config == MINI
+    assert load_model(tmp_path / "again.safetensors").config == thin(MINI)
     for match, given in {
-        r"speech was \(\) and is \('": ["--speech", str(SPEECH)],
-        r"start was mini-2 and is ": ["--start", str(tmp_path / "again.safetensors")],
-        r"expert was None and is judge": ["--expert", "judge"],
+        r"speech was \(\) and is \('": [*options, "--speech", str(SPEECH)],
+        r"start was .*thin.safetensors and is mini-2": options[2:],
+        r"expert was None and is judge": [*options, "--expert", "judge"],
     }.items():
         with pytest.raises(TrainingError, match=r"other settings \(" + match):
             finetune.main([run, str(talk), str(tmp_path / "anna"), *given])
     twin = shutil.copy(talk, tmp_path / "twin.mp4")
     with pytest.raises(TrainingError, match=r"other settings \(videos was \('talk.mp4',\) and is "):
-        finetune.main([run, str(talk), str(twin), str(tmp_path / "anna")])
+        finetune.main([run, str(talk), str(twin), str(tmp_path / "anna"), *options])
 
 
 def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> None:
@@ -140,8 +142,9 @@ def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path) -> None:
-    told = torchrun("finetune", run_file(tmp_path, steps=1), str(talk), str(tmp_path / "anna"))
+def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path, start: str) -> None:
+    run, out = run_file(tmp_path, steps=1), str(tmp_path / "anna")
+    told = torchrun("finetune", run, str(talk), out, "--start", start)
     assert " sync " in next(row for row in told.splitlines() if row.startswith("1 l1"))
     assert (
         told.count("anna.safetensors: try it") == 1
@@ -149,17 +152,15 @@ def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path) -> None:
     )
 
 
-def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: Path) -> None:
+def test_what_shows_no_face_and_other_networks_are_refused(tmp_path: Path, talk: Path) -> None:
     run = run_file(tmp_path, least_seconds=30)
-    with pytest.raises(TrainingError, match=r"seen for 4 s: too little .* wanted 30 s"):
-        finetune.main([run, str(talk.parent), str(tmp_path / "short")])
     with pytest.raises(LipSyncError, match=r"gone\.mp4 does not exist"):
         finetune.main([run, str(tmp_path / "gone.mp4"), str(tmp_path / "no")])
     with pytest.raises(LipSyncError, match=r"no clip is left of 1 sources: no face \(1\)"):
         finetune.main(
             [run, str(faceless(talk, tmp_path / "faceless.mp4")), str(tmp_path / "faceless")]
         )
-    thin = {
+    layers = {
         name: tuple(
             replace(stage, channels=stage.channels // 16) for stage in getattr(LIPGAN_BASIC, name)
         )
@@ -168,7 +169,7 @@ def test_too_little_nobody_and_other_networks_are_refused(tmp_path: Path, talk: 
     with pytest.raises(TrainingError, match=r"mini is a LipWarp, .* draws none.* name `mini-2`"):
         finetune.main([run, str(talk), str(tmp_path / "lips"), "--start", "mini"])
     other, boxes = (
-        LipGAN(replace(LIPGAN_BASIC, **thin)),
+        LipGAN(replace(LIPGAN_BASIC, **layers)),
         Generator(replace(MINI, framing=WAV2LIP.framing)),
     )
     for name, model, match in (

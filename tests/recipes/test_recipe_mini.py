@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.recipes import AskedToEnd, torchrun
+from helpers.recipes import AskedToEnd, saved, torchrun
 from helpers.shards import write_noise
 
 from lipsync_core.errors import TrainingError
@@ -22,6 +22,7 @@ from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import read_settings
 from train import expert, export, mini
 from train.expert_weights import read_expert
+from train.harness import init_audio_encoder_from_expert
 
 ROOT = Path(__file__).parents[2]
 RUN = """
@@ -74,14 +75,16 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     return found | {"position": torch.tensor(parts["loader"]["step"])}
 
 
+@pytest.mark.usefixtures("thin_networks")
 def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
-    tmp_path: Path, shards: Path
+    tmp_path: Path, shards: Path, thin_judge: str
 ) -> None:
     command = [run_file(tmp_path, foreign=2, steps=3), str(shards)]
+    experts = ["--teacher", thin_judge, "--judge", thin_judge]
     with redirect_stdout(io.StringIO()) as told:
-        mini.main([*command, str(tmp_path / "whole"), "--teacher", "judge"])
+        mini.main([*command, str(tmp_path / "whole"), *experts])
     for words in (
-        "the audio encoder of judge is of another shape: mini's begins at random",
+        f"the audio encoder of {thin_judge} is of another shape: mini's begins at random",
         "2 clips, 3 photographs, 2 held out, 1 processes on cpu",
         *(
             "l1 ",
@@ -97,28 +100,32 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     ):
         assert words in told.getvalue()
     with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
-        mini.main([*command, str(tmp_path / "parts"), "--teacher", "judge"])
+        mini.main([*command, str(tmp_path / "parts"), *experts])
     assert torch.load(tmp_path / "parts" / "last.pt", weights_only=True)["step"] == 2
-    mini.main([*command, str(tmp_path / "parts"), "--teacher", "judge"])
+    mini.main([*command, str(tmp_path / "parts"), *experts])
     whole, parts = (state(tmp_path / out / "last.pt") for out in ("whole", "parts"))
     assert whole.keys() == parts.keys() and all(
         torch.equal(value, parts[key]) for key, value in whole.items()
     )
 
-    with pytest.raises(TrainingError, match=r"other settings \(teacher was judge and is mine\)"):
-        mini.main([*command, str(tmp_path / "whole"), "--teacher", "mine"])
+    with pytest.raises(TrainingError, match=r"other settings \(teacher was .* and is mine\)"):
+        mini.main([*command, str(tmp_path / "whole"), "--teacher", "mine", *experts[2:]])
 
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
-    assert model.config == MINI
-    wanted = mini.load_trained(tmp_path / "whole" / "best.pt").state_dict()
+    assert model.config == mini.MINI
+    wanted = mini.RECIPE.load_trained(tmp_path / "whole" / "best.pt").state_dict()
     assert all(
         torch.allclose(value, wanted[key], atol=1e-2, rtol=1e-2)
         for key, value in model.state_dict().items()
     )
 
 
-def test_it_begins_from_given_weights_and_does_without_photographs(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("thin_networks")
+def test_it_begins_from_given_weights_and_does_without_photographs(
+    tmp_path: Path, thin_judge: str
+) -> None:
+    start = saved(Generator(mini.MINI), tmp_path / "start.safetensors")
     shards = write_noise(tmp_path / "shards", frames=28, train="a", val="de")
     command = [
         run_file(tmp_path, "rate = 1e-9", "decay = 0.0", steps=1),
@@ -126,10 +133,10 @@ def test_it_begins_from_given_weights_and_does_without_photographs(tmp_path: Pat
         str(tmp_path / "run"),
     ]
     with redirect_stdout(io.StringIO()) as told:
-        mini.main([*command, "--teacher", "judge", "--start", "mini-2"])
+        mini.main([*command, "--teacher", thin_judge, "--judge", thin_judge, "--start", start])
     assert "1 clips, no photographs, 2 held out" in told.getvalue()
-    started = dict(load_model("mini-2", kind="generator").named_parameters())
-    for key, value in mini.load_trained(tmp_path / "run" / "last.pt").named_parameters():
+    started = dict(load_model(start, kind="generator").named_parameters())
+    for key, value in mini.RECIPE.load_trained(tmp_path / "run" / "last.pt").named_parameters():
         torch.testing.assert_close(value, started[key], atol=1e-6, rtol=0)
     (line,) = (tmp_path / "run" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
     assert {"score", "psnr", "copied", "confidence", "within_one", "flicker"} <= set(
@@ -206,7 +213,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
     torch.manual_seed(0)
     model, teacher = Generator(MINI), SyncExpert(expert.TEACHER)
     mini.init_as_copy(model)
-    assert mini.init_audio_encoder_from_expert(teacher, model)
+    assert init_audio_encoder_from_expert(teacher, model)
     torch.testing.assert_close(
         model.audio_encoder[0].conv_block[0].weight, teacher.audio_encoder[0].conv_block[0].weight
     )
@@ -217,7 +224,7 @@ def test_a_new_generator_copies_its_reference_and_hears_as_its_teacher() -> None
     wanted = torch.cat([target[:, :, :48], share * reference[:, :, 48:] + (1 - share) * 0.5], 2)
     torch.testing.assert_close(made, wanted)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert not mini.init_audio_encoder_from_expert(SyncExpert(expert.JUDGE), model)
+    assert not init_audio_encoder_from_expert(SyncExpert(expert.JUDGE), model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -263,7 +270,7 @@ def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, sha
         with pytest.raises(TrainingError, match=told):
             mini.main([run_file(tmp_path, line), str(shards), out, "--teacher", "judge"])
     with pytest.raises(TrainingError, match=r"settings.json holds no run of this kind"):
-        mini.load_trained(tmp_path / "last.pt")
+        mini.RECIPE.load_trained(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from lipsync_core.models.wav2lip import Generator
 from lipsync_core.models.weights import load_model
 from lipsync_core.training.settings import read_settings
 from train import expert, export, wav2lip
+from train.expert_weights import read_expert
 
 ROOT = Path(__file__).parents[2]
 EXPERT = """
@@ -61,13 +62,10 @@ def long_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_noise(tmp_path_factory.mktemp("long"), train="abc", val="d", frames=41)
 
 
-@pytest.fixture(scope="module")
-def teacher(long_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An expert of three frames, after one step."""
-    out = tmp_path_factory.mktemp("expert")
-    (out / "run.toml").write_text(EXPERT.format(window=3), encoding="utf-8")
-    expert.main([str(out / "run.toml"), str(long_shards), str(out / "run")])
-    return out / "run" / "best.pt"
+@pytest.fixture
+def experts(thin_networks: None, thin_expert: str, thin_judge: str) -> list[str]:
+    """Options of a run, whose networks are thin."""
+    return ["--expert", thin_expert, "--judge", thin_judge]
 
 
 def run_file(
@@ -93,10 +91,10 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
-    tmp_path: Path, shards: Path, teacher: Path
+    tmp_path: Path, shards: Path, experts: list[str]
 ) -> None:
     run = run_file(tmp_path, "quality_weight = 0.07", steps=3)
-    command = [run, str(shards), "--expert", str(teacher)]
+    command = [run, str(shards), *experts]
     with redirect_stdout(io.StringIO()) as told:
         wav2lip.main([*command[:2], str(tmp_path / "whole"), *command[2:]])
     for words in (
@@ -118,7 +116,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     )
 
     for match, given in {
-        "judge was judge and is ": [*command[2:], "--judge", str(teacher)],
+        "judge was .* and is judge": [*experts, "--judge", "judge"],
         "expert was .* and is judge": ["--expert", "judge"],
         "start was None and is mini-2": [*command[2:], "--start", "mini-2"],
     }.items():
@@ -142,7 +140,7 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
     } <= set(json.loads(line))
     export.main([str(tmp_path / "whole" / "best.pt"), str(tmp_path / "mini.safetensors")])
     model = load_model(tmp_path / "mini.safetensors", kind="generator")
-    assert model.config == wav2lip.load_trained(tmp_path / "whole" / "best.pt").config
+    assert model.config == wav2lip.RECIPE.load_trained(tmp_path / "whole" / "best.pt").config
     with redirect_stdout(io.StringIO()):  # and teaches or begins another run
         started = [run_file(tmp_path, steps=1), str(shards), str(tmp_path / "third"), *command[2:]]
         wav2lip.main([*started, "--start", str(tmp_path / "mini.safetensors")])
@@ -150,11 +148,11 @@ def test_a_resumed_run_is_the_whole_one_and_its_network_loads_as_weights(
 
 
 def test_the_expert_may_wait_run_on_batch_statistics_or_learn(
-    tmp_path: Path, shards: Path, teacher: Path
+    tmp_path: Path, shards: Path, experts: list[str]
 ) -> None:
     """E_sync of an untaught expert is near 0.69, so it waits below 0.1 and counts from the first
     evaluation on below 5."""
-    before = expert.load_trained(teacher).state_dict()
+    before = read_expert(experts[1]).state_dict()
     for name, lines in {
         "waits": ["sync_below = 0.1", 'expert_statistics = "batch"', "augmented = false"],
         "counts": ["sync_below = 5.0", 'expert_statistics = "batch"'],
@@ -162,7 +160,7 @@ def test_the_expert_may_wait_run_on_batch_statistics_or_learn(
     }.items():
         with redirect_stdout(io.StringIO()) as told:
             run = run_file(tmp_path, *lines, evaluate_every=1)
-            wav2lip.main([run, str(shards), str(tmp_path / name), "--expert", str(teacher)])
+            wav2lip.main([run, str(shards), str(tmp_path / name), *experts])
         rows = [
             row for row in told.getvalue().splitlines() if " l1 " in row and "held out" not in row
         ]
@@ -182,15 +180,12 @@ def test_the_expert_may_wait_run_on_batch_statistics_or_learn(
 
 
 def test_an_expert_that_learns_and_a_term_that_waits_go_on_as_they_were(
-    tmp_path: Path, shards: Path, teacher: Path
+    tmp_path: Path, shards: Path, experts: list[str]
 ) -> None:
     """E_sync counts from step 1 on; what is resumed evaluates only at the end, so it must have been
     kept that it does."""
     run = run_file(tmp_path, "expert_learns = true", "sync_below = 5.0", steps=3, evaluate_every=1)
-    out = {
-        name: [run, str(shards), str(tmp_path / name), "--expert", str(teacher)]
-        for name in ("whole", "parts")
-    }
+    out = {name: [run, str(shards), str(tmp_path / name), *experts] for name in ("whole", "parts")}
     with redirect_stdout(io.StringIO()):
         wav2lip.main(out["whole"])
     with redirect_stdout(AskedToEnd("1 l1")), pytest.raises(SystemExit):
@@ -220,17 +215,28 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
-def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path, teacher: Path) -> None:
+def test_torchrun_runs_the_same_script(
+    tmp_path: Path, shards: Path, thin_expert: str, thin_judge: str
+) -> None:
     """Two processes, with everything that can learn."""
     lines = "quality_weight = 0.07", "expert_learns = true", "sync_below = 5.0"
     run = run_file(tmp_path, *lines, windows=4, evaluate_every=1)
-    told = torchrun("wav2lip", run, str(shards), str(tmp_path / "out"), "--expert", str(teacher))
+    told = torchrun(
+        "wav2lip",
+        run,
+        str(shards),
+        str(tmp_path / "out"),
+        "--expert",
+        thin_expert,
+        "--judge",
+        thin_judge,
+    )
     assert "2 held out" in told
     assert "sync " in next(row for row in told.splitlines() if row.startswith("2 l1"))
 
 
 def test_wrong_experts_shards_and_settings_are_refused(
-    tmp_path: Path, shards: Path, long_shards: Path, teacher: Path
+    tmp_path: Path, shards: Path, long_shards: Path, experts: list[str]
 ) -> None:
     run = run_file(tmp_path)
     with pytest.raises(
@@ -239,7 +245,7 @@ def test_wrong_experts_shards_and_settings_are_refused(
         wav2lip.main([run, str(shards), str(tmp_path / "a"), "--expert", "judge"])
     boxes = run_file(tmp_path, 'framing = "box"')
     with pytest.raises(TrainingError, match="holds aligned crops; this run wants box ones"):
-        wav2lip.main([boxes, str(shards), str(tmp_path / "b"), "--expert", str(teacher)])
+        wav2lip.main([boxes, str(shards), str(tmp_path / "b"), *experts])
     (tmp_path / "five").mkdir()
     (tmp_path / "five" / "run.toml").write_text(EXPERT.format(window=5), encoding="utf-8")
     expert.main([str(tmp_path / "five" / "run.toml"), str(long_shards), str(tmp_path / "five")])
@@ -266,8 +272,7 @@ def test_wrong_experts_shards_and_settings_are_refused(
                 run_file(tmp_path, "sync_weight = 1.0"),
                 str(shards),
                 str(tmp_path / "c"),
-                "--expert",
-                str(teacher),
+                *experts,
             ]
         )
 

@@ -102,6 +102,58 @@ def test_other_arguments_are_another_job(tmp_path: Path) -> None:
     }
 
 
+def sized(calls: list[str]) -> Callable[[], Callable[[Mapping[str, Any]], dict[str, Any]]]:
+    """Work that fails without its file."""
+
+    def work(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        calls.append(arguments["file"])
+        return {"size": Path(arguments["file"]).stat().st_size}
+
+    return lambda: work
+
+
+def test_jobs_whose_inputs_changed_are_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results, calls = tmp_path / "results.jsonl", list[str]()
+    files = [tmp_path / name for name in ("a", "b", "later")]
+    jobs = [Job(file.name, {"file": str(file)}, (str(file),)) for file in files]
+
+    def run(**how: Any) -> list[int | None]:
+        calls.clear()
+        found = run_jobs(jobs, sized(calls), results, attempts=1, **how)
+        return [outcome.result and outcome.result["size"] for outcome in found]
+
+    files[0].write_bytes(b"12")
+    files[1].write_bytes(b"34")
+    assert run() == [2, 2, None] and len(calls) == 3
+    assert run() == [2, 2, None] and calls == []  # failures are tried again only on request
+    os.utime(files[1], ns=(1, 1))  # another time, the same content
+    assert run() == [2, 2, None] and calls == []
+    files[1].write_bytes(b"56")  # the same size, another content
+    files[0].write_bytes(b"123")
+    assert run() == [3, 2, None] and calls == [str(files[0]), str(files[1])]
+    assert "2 jobs have other inputs now" in caplog.text
+    files[2].write_bytes(b"7")  # what was missing is there
+    assert run() == [3, 2, 1] and calls == [str(files[2])]
+    files[0].unlink()  # its result stays: nothing could be made of it again
+    assert run() == [3, 2, 1] and calls == []
+
+
+def test_results_of_earlier_versions_count_whatever_their_inputs(tmp_path: Path) -> None:
+    results, calls = tmp_path / "results.jsonl", list[str]()
+    file = tmp_path / "a"
+    file.write_bytes(b"12")
+    job = Job("a", {"file": str(file)}, (str(file),))
+    run_jobs([job], sized(calls), results)
+    line = json.loads(results.read_text(encoding="utf-8"))
+    assert line.pop("inputs")[str(file)]["size"] == 2
+    results.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    file.write_bytes(b"123")
+    (outcome,) = run_jobs([job], sized(calls), results)
+    assert outcome.result == {"size": 2} and len(calls) == 1
+
+
 def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     run_jobs(JOBS, Broken(tmp_path), results, attempts=1)

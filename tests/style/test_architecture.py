@@ -23,6 +23,7 @@ ORDER = [
     "types",
     "errors",
     "runtime",
+    "options",
     "image",
     "media",
     "blend",
@@ -167,6 +168,7 @@ def test_heavy_and_optional_packages_stay_where_they_belong() -> None:
         assert "cv2" not in everything or module in (
             "faces.detector_yunet",
             "faces.landmark_model",
+            "image.opencv",
         ), module
         assert "torchaudio" not in everything or module == "audio.ops", module
         assert "ray" not in everything or module == "runtime.jobs", module

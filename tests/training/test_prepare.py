@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.heads import write_head
 from helpers.media import write_sound, write_video
 from PIL import Image
 
 from lipsync_core.errors import LipSyncError
-from lipsync_core.media import AudioSource, VideoWriter, read_audio, read_frames, shift_audio
-from lipsync_core.pipelines.demo import make_demo_clip
+from lipsync_core.media import read_audio, read_frames, shift_audio
 from lipsync_core.runtime.atomic import exclusive_dir
 from lipsync_core.runtime.jobs import Cluster
 from lipsync_core.training.clips import Clip, load_clips
@@ -32,30 +32,15 @@ from lipsync_core.training.prepare.settings import Settings
 from lipsync_core.training.prepare.sources import Source, find_sources, given_split, speaker_names
 from lipsync_core.training.shards import load_arrays, read_index
 from lipsync_core.training.sync_eval import remove_margin
-from lipsync_core.types import Frames, VideoInfo
 
 SETTINGS = Settings(longest=60)
 APART = Splitting(val=0.3, test=0)
 
 
 @pytest.fixture(scope="module")
-def talk(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def talk(talking_head: Path) -> Path:
     """Five seconds of the astronaut's head, speaking by `mini-2`."""
-    folder = tmp_path_factory.mktemp("talk")
-    return head(make_demo_clip(demo_folder, "talking").video, folder / "talk.mp4")
-
-
-def head(src: Path, out: Path, *, fps: int = 25, mirrored: bool = False, stop: int = 125) -> Path:
-    sound = AudioSource(src)
-    with VideoWriter(
-        out, VideoInfo(224, 224, Fraction(fps), None), sound, preset="ultrafast", crf=12
-    ) as writer:
-        for piece in read_frames(src, fps=Fraction(fps), stop=stop * fps // 25):
-            pixels = (
-                piece.pixels if piece.pixels.shape[1] == 224 else piece.pixels[:, :224, 112:336]
-            )
-            writer.write(Frames(pixels.flip(2) if mirrored else pixels, piece.start))
-    return out
+    return talking_head
 
 
 def pictures(src: Path, folder: Path, *, missing: range) -> None:
@@ -82,7 +67,7 @@ def root(talk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
     shutil.copy(talk, root / "ann" / "talk.mp4")
     shutil.copy(talk, root / "ann" / "again.mp4")
-    mirrored = head(talk, root.parent / "mirrored.mp4", fps=30, mirrored=True)
+    mirrored = write_head(talk, root.parent / "mirrored.mp4", fps=30, mirrored=True)
     shift_audio(mirrored, root / "bob" / "late at 30.mp4", Fraction(1, 5))
     (root / "odd" / "broken.mp4").write_bytes(b"this is no video")
     (root / "odd" / "cut.mp4").write_bytes(talk.read_bytes()[:3000])
@@ -280,10 +265,10 @@ def test_without_a_clip_the_reasons_are_told(root: Path, tmp_path: Path) -> None
 def test_ray_makes_the_same_shards(talk: Path, tmp_path: Path) -> None:
     footage = tmp_path / "in"
     footage.mkdir()
-    shutil.copy(talk, footage)
+    write_head(talk, footage / "talk.mp4", stop=50)
     (footage / "broken.mp4").write_bytes(b"")
     prepare(footage, tmp_path / "here", processes=1)
-    prepare(footage, tmp_path / "ray", cluster=Cluster(workers=2))
+    prepare(footage, tmp_path / "ray", cluster=Cluster(workers=1))
     shards = [(tmp_path / name / "train" / "000000.tar").read_bytes() for name in ("here", "ray")]
     assert shards[0] == shards[1]
 

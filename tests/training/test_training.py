@@ -13,7 +13,7 @@ from lipsync_core.errors import LipSyncError
 from lipsync_core.models.layers import Stage
 from lipsync_core.models.precision import has_bfloat16_units
 from lipsync_core.models.sync_expert import SyncExpert, SyncExpertConfig
-from lipsync_core.training.augment import degrade, disguise, disturb, grimace, recolour, warp_grid
+from lipsync_core.training.augment import degrade, disguise, disturb, grimace, recolor, warp_grid
 from lipsync_core.training.clips import FPS, Clip, load_clips, speaker_weights
 from lipsync_core.training.losses import (
     contrastive,
@@ -121,12 +121,10 @@ def test_one_warp_for_all_frames_of_a_clip() -> None:
 
 def test_one_colour_for_all_frames_of_a_clip() -> None:
     faces = torch.rand(3, 1, 3, 16, 16, generator=rng()).expand(-1, 4, -1, -1, -1)
-    got = recolour(faces, rng(1))
+    got = recolor(faces, rng(1))
     assert got.shape == faces.shape and float(got.min()) >= 0 and float(got.max()) <= 1
     torch.testing.assert_close(got, got[:, :1].expand_as(got))
-    assert torch.equal(got, recolour(faces, rng(1))) and not torch.equal(
-        got, recolour(faces, rng(2))
-    )
+    assert torch.equal(got, recolor(faces, rng(1))) and not torch.equal(got, recolor(faces, rng(2)))
     assert all(float((got[i] - faces[i]).abs().mean()) > 0.01 for i in range(3))
 
 

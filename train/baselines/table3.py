@@ -1,12 +1,12 @@
-"""Table 3 of the paper on any data: does an expert serve better frozen, and when it sees more
-frames?
+"""Table 3 of the paper on any data: experts of 1, 3 and 5 frames, frozen and fine-tuned.
 
     python -m train.baselines.table3 train/configs/table3.toml SHARDS OUT
 
-Trains experts that see 1, 3 and 5 frames, and beside each two generators that differ in one thing:
-whether the expert stays frozen, or is taught on generated faces as LipGAN's discriminator is. Every
-run has a folder and a TOML of its own in OUT; what is finished is not made again, so the same
-command goes on. Writes OUT/table3.md and OUT/table3.json.
+Does an expert serve better frozen, and when it sees more frames? Trains experts that see 1, 3 and 5
+frames, and for each two generators that differ in one thing: whether the expert stays frozen, or is
+trained on generated faces as LipGAN's discriminator is. Every run has a folder and a TOML of its
+own in OUT; finished runs are not repeated, so the same command continues. Writes OUT/table3.md and
+OUT/table3.json.
 """
 
 import argparse
@@ -22,12 +22,13 @@ from lipsync_core.models.sync_expert import SyncExpert
 from lipsync_core.runtime.atomic import atomic_write
 from lipsync_core.training.checkpoints import load_state, resume
 from lipsync_core.training.clips import Clip
+from lipsync_core.training.distributed import World
 from lipsync_core.training.settings import read_settings, save_settings
 from lipsync_core.training.sync_eval import score_expert
-from lipsync_core.training.validation import choose_clips, compare_pictures
+from lipsync_core.training.validation import compare_pictures
 from train import expert, wav2lip
 from train.expert_weights import read_expert
-from train.harness import positive, print_line, read_clips, run_command
+from train.harness import Job, positive, print_line, read_clips, run_command
 
 # Off-sync accuracy in %, LSE-D, LSE-C of the paper (arXiv 2008.10010, table 3; LRS2).
 PAPER = {
@@ -42,8 +43,12 @@ PAPER = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``expert`` and ``generator`` as their recipes take them; ``window`` and ``expert_learns`` are
-    set row by row. ``judged_clips``: at the end, of all speakers in turn; intervals want many.
+    """The settings of a table.
+
+    Attributes:
+        expert: settings of the experts; ``window`` is set row by row.
+        generator: settings of the generators; ``expert_learns`` is set row by row.
+        judged_clips: clips to evaluate on at the end, of all speakers in turn; intervals need many.
     """
 
     expert: expert.Settings
@@ -53,10 +58,19 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Means over clips with 95 % intervals. ``accuracy``: share of held-out windows that lie nearer
-    to their own sound than to another of the clip, by the expert as it ends. The rest is the
-    judge's verdict on the generator (L2): of ``dub``s with other people's sound, and of clips
-    ``rebuilt`` with their own.
+    """Means over clips with 95 % intervals.
+
+    All but ``accuracy`` are the judge's figures of the generator (L2).
+
+    Attributes:
+        window: frames that the expert sees.
+        learns: whether the expert was fine-tuned.
+        accuracy: share of held-out windows that are nearer to their own sound than to another of
+            the clip, by the expert as it ends.
+        dub_distance: distance of dubs with other people's sound.
+        dub_confidence: confidence of these dubs.
+        rebuilt_distance: distance of clips rebuilt with their own sound.
+        rebuilt_confidence: confidence of these clips.
     """
 
     window: int
@@ -77,6 +91,16 @@ def measured(
     *,
     apart: int,
 ) -> Row:
+    """Return the row of a finished run.
+
+    Args:
+        window: frames that the expert sees.
+        learns: whether the expert was fine-tuned.
+        listener: the expert as it ends.
+        found: the judge's figures of each clip.
+        clips: the held-out clips.
+        apart: least distance of wrong sounds in frames.
+    """
     shares = [score_expert(listener, clip, apart=apart)["off_sync"] for clip in clips]
 
     def mean(name: str) -> Mean:
@@ -94,7 +118,7 @@ def measured(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown; the paper's figures in the last column."""
+    """Return the rows as Markdown, with the paper's figures in the last column."""
     header = [
         "frames",
         "expert",
@@ -127,8 +151,11 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def as_toml(settings: Any, table: str = "") -> str:
-    """Frozen settings as the TOML that gives them back; ``None`` is left out. ``table``: the name
-    of the one they stand in.
+    """Format frozen settings as the TOML that `read_settings` reads back.
+
+    Args:
+        settings: a dataclass; None is left out.
+        table: name of the table that it is in.
     """
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     plain = {k: v for k, v in values.items() if v is not None and not dataclasses.is_dataclass(v)}
@@ -147,6 +174,7 @@ def as_toml(settings: Any, table: str = "") -> str:
 
 
 def run_file(path: Path, settings: Any) -> str:
+    """Write the settings of a run, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
         part.write_text(as_toml(settings), encoding="utf-8")
@@ -154,11 +182,12 @@ def run_file(path: Path, settings: Any) -> str:
 
 
 def finished(out: Path, steps: int) -> bool:
-    """Whether the run in ``out`` has taken all its steps."""
+    """Return whether the run in ``out`` has taken all its steps."""
     return resume(out / "last.pt", {}).step >= steps
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -171,10 +200,8 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     settings = read_settings(args.run, Settings)
     common = ["--device", args.device, "--threads", str(args.threads)]
-    _, strangers = read_clips(
-        args.shards, settings.generator.framing, settings.generator.size, least=40
-    )
-    strangers = choose_clips(strangers, settings.judged_clips)
+    job = Job(args, replace(settings.generator, judged_clips=settings.judged_clips), World())
+    _, strangers = read_clips(job, settings.generator.size, least=40)
     judge = read_expert(args.judge)
     rows: list[Row] = []
     for window in (1, 3, 5):
@@ -203,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
             listener = read_expert(state)
             if learns:
                 load_state(out / "last.pt", {"expert": listener})
-            model = wav2lip.load_trained(out / "last.pt").eval()
+            model = wav2lip.RECIPE.load_trained(out / "last.pt").eval()
             found = [figures for figures, _ in compare_pictures(model, strangers, judge)]
             rows.append(
                 measured(

@@ -17,8 +17,9 @@ from ...faces.tracking import track_window
 from ...image.affine import Framing, compose, crop_to_frame, translation
 from ...image.crop import crop_frames, crop_pictures
 from ...media import probe
-from ...media.clip import Cut, VideoClip, open_clip
+from ...media.clip import VideoClip, open_clip
 from ...metrics.sync_embedder import Scorer
+from ...options import Cut
 from ...pipelines.track_faces import track_faces
 from ...runtime.intervals import true_runs
 from ...runtime.prefetch import prefetch
@@ -30,7 +31,7 @@ _CHUNK = 32  # frames
 # of a face picture's longer side, added all round: the detector knows faces with something about
 # them
 _AROUND = 0.25
-# pictures without a found face that are bridged: their points lie between those of their neighbours
+# pictures without a found face that are bridged: their points lie between those of their neighbors
 _MISSED = 5
 
 

@@ -233,12 +233,12 @@ def _histogram(
     most, wide = max(1, int((bars + pale).max())), _WIDTH / len(bars)
     shapes: list[str] = []
     for i, (n, m) in enumerate(zip(bars.tolist(), pale.tolist(), strict=True)):
-        for count, below, colour in ((n, 0, "#3465a4"), (m, n, "#c8d6e8")):
+        for count, below, color in ((n, 0, "#3465a4"), (m, n, "#c8d6e8")):
             if count:
                 height, top = count / most * _HEIGHT, _HEIGHT * (1 - (below + count) / most)
                 shapes.append(
                     f'<rect x="{i * wide:.1f}" y="{top:.1f}" width="{wide * 0.9:.1f}" '
-                    f'height="{height:.1f}" fill="{colour}"/>'
+                    f'height="{height:.1f}" fill="{color}"/>'
                 )
     ends = "".join(
         f'<text x="{x}" y="{_HEIGHT + 14}" text-anchor="{anchor}">{value:g}</text>'

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from ...pipelines.track_faces import DetectorName
+from ...options import DetectorName
 
 # of the shards: the paper's, at which the networks' windows of sound and picture are equally long
 FPS = Fraction(25)

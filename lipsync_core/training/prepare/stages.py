@@ -38,9 +38,9 @@ LEAST_FREE = 256 << 20  # bytes that must be free to begin a source
 # Frames of sound kept before and after a clip: as far as recipes look for rival sounds, and a
 # window
 CONTEXT = SEARCH + 5
-_FRAMES_OF_PRINT, _GREY, _BANDS, _STEPS = 4, 12, 16, 32
+_FRAMES_OF_PRINT, _GRAY, _BANDS, _STEPS = 4, 12, 16, 32
 # of pictures, of sound; the rest is likeness
-PRINT = (_FRAMES_OF_PRINT * _GREY * _GREY, _BANDS * _STEPS)
+PRINT = (_FRAMES_OF_PRINT * _GRAY * _GRAY, _BANDS * _STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +216,8 @@ def _lay_down(stretch: _Stretch, piece: Piece, parts: Path) -> None:
     for i in range(_FRAMES_OF_PRINT):
         frame = stretch.first + (2 * i + 1) * count // (2 * _FRAMES_OF_PRINT)
         if first <= frame < stop:
-            grey = piece.looked[frame - piece.start].mean(0)[None, None]
-            stretch.small.append(F.adaptive_avg_pool2d(grey, _GREY).flatten())
+            gray = piece.looked[frame - piece.start].mean(0)[None, None]
+            stretch.small.append(F.adaptive_avg_pool2d(gray, _GRAY).flatten())
             if i == _FRAMES_OF_PRINT // 2:
                 stretch.portrait = piece.looked[frame - piece.start].clone()
 
