@@ -64,7 +64,7 @@ def frames(image: Tensor) -> Frames:
     if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or not image.is_floating_point():
         raise ValueError(
             f"the image is {tuple(image.shape)} {image.dtype}; "
-            "wanted (frames, height, width, 3) float"
+            "expected (frames, height, width, 3) float"
         )
     if 0 in image.shape:
         raise ValueError(
@@ -76,7 +76,7 @@ def frames(image: Tensor) -> Frames:
     low, high = (float(value) for value in pixels.aminmax())  # NaN where there is one
     if not (low >= 0 and high <= 1):
         _log.warning(
-            "the image has values from %g to %g; wanted 0 to 1: they are clamped, NaN is black",
+            "the image has values from %g to %g; expected 0 to 1: they are clamped, NaN is black",
             low,
             high,
         )
@@ -121,16 +121,18 @@ def audio(value: Any, what: str = "the audio") -> Audio:
         )
     if not isinstance(value, Mapping) or "waveform" not in value or "sample_rate" not in value:
         raise ValueError(
-            f"{what} is a {type(value).__name__}; wanted an AUDIO with waveform and sample_rate"
+            f"{what} is a {type(value).__name__}; expected an AUDIO with waveform and sample_rate"
         )
     waveform = value["waveform"]
     if not isinstance(waveform, Tensor) or waveform.ndim != 3 or not waveform.is_floating_point():
         shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else type(waveform).__name__
-        raise ValueError(f"the waveform of {what} is {shape}; wanted (1, channels, samples) float")
+        raise ValueError(
+            f"the waveform of {what} is {shape}; expected (1, channels, samples) float"
+        )
     batch, channels, length = waveform.shape
     if batch != 1:
         raise ValueError(
-            f"{what} is a batch of {batch} sounds; wanted one: take it apart before this node"
+            f"{what} is a batch of {batch} sounds; expected one: take it apart before this node"
         )
     if not channels or not length:
         raise MediaError(
@@ -165,13 +167,14 @@ def boxes_by_frame(value: Any) -> list[Tensor]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(
             f"bboxes is a {type(value).__name__}; "
-            "wanted a box, a list of boxes, or a list for each frame"
+            "expected a box, a list of boxes, or a list for each frame"
         )
     if all(isinstance(item, Mapping) for item in value):
         return [_boxes(value)]
     if not all(isinstance(item, Sequence) and not isinstance(item, str) for item in value):
         raise ValueError(
-            "bboxes mixes boxes and lists; wanted a box, a list of boxes, or a list for each frame"
+            "bboxes mixes boxes and lists; expected a box, a list of boxes, or a list for each "
+            "frame"
         )
     return [_boxes(item) for item in value]
 
@@ -183,11 +186,11 @@ def _boxes(items: Sequence[Any]) -> Tensor:
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"a bounding box is {item!r}; wanted numbers x, y, width and height"
+                f"a bounding box is {item!r}; expected numbers x, y, width and height"
             ) from error
         if not (width > 0 and height > 0 and abs(x) + abs(y) + width + height < float("inf")):
             raise ValueError(
-                f"a bounding box is {item!r}; wanted finite numbers, width and height above 0"
+                f"a bounding box is {item!r}; expected finite numbers, width and height above 0"
             )
         rows.append([x, y, x + width, y + height])
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
@@ -233,7 +236,7 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
     if not isinstance(frames, Sequence):
         raise ValueError(
             f"face_landmarks is a {type(value).__name__}; "
-            "wanted that of ComfyUI's own face landmark node"
+            "expected that of ComfyUI's own face landmark node"
         )
     try:
         boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]
@@ -243,7 +246,7 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
         points = [_rows([five_points_from_mesh(mesh) for mesh in faces], 5, 2) for faces in meshes]
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node"
+            f"face_landmarks cannot be read ({error!r}); expected those of ComfyUI's own node"
         ) from error
     size = min([_MESH, *(len(mesh) for faces in meshes for mesh in faces)])
     return boxes, points, [_rows([mesh[:size] for mesh in faces], size, 2) for faces in meshes]

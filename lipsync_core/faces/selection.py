@@ -60,7 +60,7 @@ def select_like(
     """
     if len(portraits) != len(tracks):
         raise ValueError(
-            f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many"
+            f"got portraits of {len(portraits)} people for {len(tracks)} tracks; expected as many"
         )
     pairs = [pair for pair in zip(tracks, portraits, strict=True) if bool(pair[0].visible.any())]
     alike = {person: portrait_similarity(pictures, reference) for person, pictures in pairs}
@@ -184,7 +184,8 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:
         raise ValueError(
-            f"the tracks have dense points of {sorted(map(str, kinds))}; wanted all of one layout, "
+            f"the tracks have dense points of {sorted(map(str, kinds))}; expected all of one "
+            "layout, "
             "or none"
         )
     start = min(track.start for track in tracks)

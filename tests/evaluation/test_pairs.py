@@ -123,7 +123,7 @@ def test_earlier_dubs_are_not_drawn_from(root: Path) -> None:
 def test_every_pair_there_is_comes_once(root: Path, tmp_path: Path) -> None:
     drawn = draw_pairs(root, count=1 + 2 + 3 + 4 + 5)
     assert len(set(drawn.pairs)) == 15 and all(pair.audio != pair.video for pair in drawn.pairs)
-    with pytest.raises(LipSyncError, match=r"16 pairs are wanted, and .* allows 15"):
+    with pytest.raises(LipSyncError, match=r"16 pairs were asked for, and .* allows 15"):
         draw_pairs(root, count=16)
     assert (
         draw_pairs(root, count=2).unpaired.items()

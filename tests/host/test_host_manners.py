@@ -86,7 +86,7 @@ def test_cancel_in_the_middle(
     REPORT.info("%s: cancelled after %.2f s", what, waited)
     assert outcome.status == "interrupted"
     within = min(MOST_SECONDS, max(CANCEL_SECONDS, 2 * longest_batch(client, prompt, stage)))
-    assert waited < within, f"stopped after {waited:.2f} s; wanted {within:.2f} s"
+    assert waited < within, f"stopped after {waited:.2f} s; expected {within:.2f} s"
     assert temporary(client) == before
     following = Graph(client.get("/object_info"))
     again = following.add("LoadVideo", file=names["video"])

@@ -285,7 +285,7 @@ def test_a_wide_picture(tmp_path: Path) -> None:
 
 
 def test_weights_of_the_wrong_kind(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="wanted"):
+    with pytest.raises(WeightsError, match="expected"):
         dub(
             ASTRONAUT,
             tone(tmp_path / "a.wav", 0.1),

@@ -285,7 +285,7 @@ def test_takes_that_do_not_fit_are_dropped() -> None:
     assert [(row["reason"], row["frames"]) for row in dropped] == [
         *(("shorter than wanted", 24), ("face smaller than wanted", 50))
     ]
-    with pytest.raises(ValueError, match="wanted size"):
+    with pytest.raises(ValueError, match="expected size"):
         Settings(longest=30)
 
 
