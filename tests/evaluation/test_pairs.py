@@ -138,7 +138,7 @@ def test_a_folder_that_allows_no_pair_is_told(tmp_path: Path) -> None:
     clip(tmp_path / "one.mkv", 20, speech=0.8)
     with pytest.raises(LipSyncError, match="at least two videos"):
         draw_pairs(tmp_path)
-    with pytest.raises(LipSyncError, match="no folder"):
+    with pytest.raises(LipSyncError, match="not a folder"):
         draw_pairs(tmp_path / "none")
 
 

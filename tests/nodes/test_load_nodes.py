@@ -184,7 +184,7 @@ def test_videos_of_a_folder_come_as_lists(
 @pytest.mark.parametrize(
     ("folder", "says"),
     [
-        ("gone", "no folder"),
+        ("gone", "not a folder"),
         ("../output", "does not lie"),
         ("empty", "no video"),
         ("(input folder)", "no video"),

@@ -304,5 +304,5 @@ def test_arguments() -> None:
     )
     assert parse_pair("640,200=a=b.wav") == (Path("a=b.wav"), "640,200")
     for wrong in ("x", "1:70", "-1", "1:2:3:4"):
-        with pytest.raises(Exception, match="no time"):
+        with pytest.raises(Exception, match="not a time"):
             parse_seconds(wrong)
