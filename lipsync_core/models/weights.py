@@ -219,7 +219,7 @@ def load_model(
     wanted = (kind,) if isinstance(kind, str) else kind
     if wanted is not None and found not in wanted:
         raise WeightsError(
-            f"{path} holds {_title(found)}; expected {' or '.join(map(_title, expected))}"
+            f"{path} holds {_title(found)}; expected {' or '.join(map(_title, wanted))}"
         )
     return _build(found, config, tensors, path).to(device, dtype)
 
