@@ -253,7 +253,8 @@ def _timed(
     times = None
     if picture is not None:
         with open_source(path_of_container(container)) as other:
-            times = picture_times(other, other.streams[picture.index])
+            same = next(one for one in other.streams.video if one.index == picture.index)
+            times = picture_times(other, same)
     for packet in read_packets(container, streams, warn):
         if times is not None and packet.stream is picture and packet.dts in times:
             packet.dts, packet.pts = times[packet.dts]
