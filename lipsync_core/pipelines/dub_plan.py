@@ -11,8 +11,8 @@ from torch import Tensor
 from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
-from ..faces.landmarks import confidence_weights, low_confidence_warning
-from ..faces.selection import select
+from ..faces.landmarks import SURE, confidence_weights, low_confidence_warning
+from ..faces.selection import select, shared_faces
 from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
 from ..media.clip import Clip, frame_order
@@ -37,6 +37,10 @@ People = tuple[Sequence[FaceTrack], int]
 """Tracks found before, and the number of the clip's frames that were searched for them."""
 
 
+LEAST_MOUTH_PX = 12
+"""Width of a mouth below which a dub warns that its movement will hardly be seen."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DubPlan:
     """Everything needed to render a dub; no frame of it has been drawn.
@@ -58,6 +62,18 @@ class DubPlan:
     def dubbed_frames(self) -> Tensor:
         """(T,) bool: output frames that show something of a new mouth."""
         return torch.stack([_shows_mouth(face) for face in self.faces]).any(0)
+
+    def count_reasons(self) -> dict[str, int]:
+        """Count the output frames that show no new mouth, by the reason."""
+        there = torch.stack([face.track.visible for face in self.faces]).any(0)
+        clear = torch.stack([_has_clear_landmarks(face.track) for face in self.faces]).any(0)
+        passed = ~self.dubbed_frames()
+        reasons = {
+            "no face found": passed & ~there,
+            "face turned away, covered or drawn": passed & there & ~clear,
+            "speaker silent": passed & clear,
+        }
+        return {reason: int(frames.sum()) for reason, frames in reasons.items() if frames.any()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +222,12 @@ def plan_dub(
             (face if isinstance(face, FaceTrack) else select(found, face), None)
             for face in speakers.faces
         ]
+        names = [
+            f"face {i}" if isinstance(face, FaceTrack) else str(face)
+            for i, face in enumerate(speakers.faces)
+        ]
+        for sentence in shared_faces([track for track, _ in faces], names, clip.fps):
+            log.warn(sentence)
     else:
         with log.clock("find turns"):
             faces = _assign_turns(
@@ -215,6 +237,9 @@ def plan_dub(
     doubt = low_confidence_warning([track for track, _ in faces], passed=moves_lips)
     if doubt and (moves_lips or model.blend.mask != "box"):
         log.warn(doubt)
+    small = small_mouth_warning([track for track, _ in faces])
+    if small:
+        log.warn(small)
     planner = _FacePlanner(timeline, model, options, log)
     speech = audio.speech_per_face(len(faces))
     dubs: list[FaceDub] = []
@@ -409,6 +434,29 @@ def choose_reference(reference: Reference, silence: Silence, model: TalkingFace)
     if reference in ("auto", "current"):
         return "nearest-closed" if silence == "close" else "current"
     return reference
+
+
+def small_mouth_warning(tracks: Sequence[FaceTrack]) -> str | None:
+    """Warn of speaking faces whose mouths are too small to be seen moving; None without any."""
+    widths = [
+        float(
+            (track.points[track.visible, 3] - track.points[track.visible, 4]).norm(dim=1).median()
+        )
+        for track in tracks
+        if bool(track.visible.any())
+    ]
+    if not widths or min(widths) >= LEAST_MOUTH_PX:
+        return None
+    return (
+        f"a mouth is only {min(widths):.0f} px wide, so that its movement will hardly be seen "
+        f"(wanted {LEAST_MOUTH_PX} px or more): take a larger picture, or crop it to the person"
+    )
+
+
+def _has_clear_landmarks(track: FaceTrack) -> Tensor:
+    """(T,) bool: frames in which the face is visible, and its landmarks are trusted if known."""
+    scores = track.dense_scores
+    return track.visible if scores is None else track.visible & (scores >= SURE)
 
 
 def _shows_mouth(face: FaceDub) -> Tensor:

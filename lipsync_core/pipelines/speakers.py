@@ -18,6 +18,7 @@ from ..faces.selection import first_appearance, join_tracks, select_each
 from ..faces.selection import rows_by_scene as seats
 from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
+from ..faces.turned_faces import TRIED
 from ..media import probe_sound, track_used
 from ..media.clip import Clip, open_clip
 from ..metrics.active_speaker import Turn, find_speaker_turns
@@ -123,7 +124,8 @@ def speakers(
     )
     if not tracks:
         raise NoFaceError(
-            f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})"
+            f"{video}: no face in {length} frames (searched {TRIED}); lower --min-score (now "
+            f"{finding.min_score})"
         )
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     source = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
@@ -281,9 +283,10 @@ def match_rows(
 
     Raises:
         NoFaceError: No scene has the face.
+        ValueError: Two rows of different names are the same face at the same time.
     """
     visible = [_visible(track, length, index) for track in tracks]
-    turns: list[Turn] = []
+    spoken: list[tuple[TurnRow, Turn]] = []
     for row in rows:
         first, stop = nearest_frame(row.start, fps), nearest_frame(row.end, fps)
         turn = f"the turn of {row.face} from {float(row.start):g} to {float(row.end):g} s"
@@ -302,8 +305,24 @@ def match_rows(
         ]
         if not here:
             warn(f"{turn} is left out: that face is not in the picture then")
-        turns += [Turn(i, first, stop) for i in here]
-    return turns
+        for i in here:
+            now = Turn(i, first, stop)
+            _refuse_overlap(row, now, spoken, visible[i])
+            spoken.append((row, now))
+    return [turn for _, turn in spoken]
+
+
+def _refuse_overlap(
+    row: TurnRow, now: Turn, spoken: Sequence[tuple[TurnRow, Turn]], visible: Tensor
+) -> None:
+    """Raise ValueError if another name has a turn of the same face at the same time."""
+    for other, turn in spoken:
+        first, stop = max(now.first, turn.first), min(now.stop, turn.stop)
+        if turn.track == now.track and other.face != row.face and visible[first:stop].any():
+            raise ValueError(
+                f"{other.face} and {row.face} choose the same face, and both have a turn from "
+                f"{float(max(row.start, other.start)):g} s on; name another face in one of the rows"
+            )
 
 
 def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, Tensor]:
