@@ -11,7 +11,6 @@ Reconstruction: lower-half PSNR and SSIM with a reference half the clip away, ag
 """
 
 import argparse
-import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from lipsync_core.audio.features import log_mel
+from lipsync_core.evaluation.tables import rate_interval
 from lipsync_core.media import read_audio
 from lipsync_core.metrics.psnr_ssim import mean_psnr
 from lipsync_core.metrics.sync import SEARCH, find_offset, offset_curve
@@ -32,13 +32,6 @@ from lipsync_core.training.clips import Clip, load_clips
 from lipsync_core.training.sync_eval import crop_center, embed
 
 WINDOW = 50
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a rate (Wilson 1927)."""
-    z, p = 1.96, hits / n
-    middle_, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle_ - half) / (1 + z * z / n), (middle_ + half) / (1 + z * z / n)
 
 
 def windows(audio: Tensor, video: Tensor, frames: int) -> list[tuple[int, float]]:
@@ -132,7 +125,7 @@ def examine(
 def row(name: str, results: list[tuple[int, float]]) -> str:
     """Return a row of the table."""
     hits = sum(abs(offset) <= 1 for offset, _ in results)
-    low, high = wilson(hits, len(results))
+    low, high = rate_interval(hits, len(results))
     confidence = np.mean([c for _, c in results])
     return (
         f"| {name} | {len(results)} | {hits / len(results):.1%} ({low:.1%} to {high:.1%}) | "

@@ -23,6 +23,7 @@ import skimage.io
 import torch
 from torch import Tensor
 
+from lipsync_core.evaluation.tables import rate_interval
 from lipsync_core.faces.detector_mini import MiniDetector
 from lipsync_core.faces.detector_yunet import YuNetDetector
 from lipsync_core.image.boxes import box_iou
@@ -56,7 +57,7 @@ class Tally:
         if not self.images:
             return "-"
         recall = 100 * self.found / max(1, self.wanted)
-        low, high = wilson(self.found, self.wanted)
+        low, high = (100 * end for end in rate_interval(self.found, self.wanted))
         return (
             f"recall {recall:5.1f} % ({low:.1f}-{high:.1f}) of {self.wanted:4d}, "
             f"IoU {np.mean(self.overlaps or [0]):.3f}, "
@@ -64,15 +65,6 @@ class Tally:
             f"from six looks {100 * np.mean(self.settled or [0]):4.1f} %, "
             f"false {100 * self.false / self.images:5.1f} per 100 of {self.images} images"
         )
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95 % interval of a rate, in percent."""
-    if not n:
-        return 0.0, 100.0
-    z, p = 1.96, hits / n
-    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return 100 * (middle - spread) / (1 + z * z / n), 100 * (middle + spread) / (1 + z * z / n)
 
 
 def frames(file: Path, count: int) -> Iterator[np.ndarray]:

@@ -93,6 +93,24 @@ def _bootstrap(
     return Mean(statistic(items), found[cut], found[-1 - cut], count)
 
 
+def rate_interval(hits: int, trials: int) -> tuple[float, float]:
+    """Compute the 95 % interval of a rate by Wilson's score.
+
+    Args:
+        hits: Number of successes.
+        trials: Number of trials; without any, nothing is known.
+
+    Returns:
+        The lower and the upper end, in [0, 1].
+    """
+    from scipy.stats import binomtest
+
+    if not trials:
+        return 0.0, 1.0
+    interval = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def format_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table with aligned columns; a bar in a cell is escaped.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..types import Detections, Frames
 from . import Detector
 from .shot_boundaries import CutState, find_blank, find_cuts
+from .turned_faces import TurnedFaces
 
 # How far and how much larger than before a face may be to be the same one: a share of its size,
 # the square root of the box's area, and a factor. Generous: a face taken for another costs a
@@ -31,9 +32,10 @@ class _Seen:
 class DetectorRuns:
     """Runs of a detector over the frames of a clip.
 
-    It runs on every ``every``-th frame of a scene and on its first and last one; where a face comes
-    or goes between two of these, on all frames between, so that tracks end at the right frame. On
-    blank frames it does not run: they show no face.
+    It runs on every ``every``-th frame of a scene, on its first and last one, and where the picture
+    becomes blank or is no longer; where a face comes or goes between two of these, on all frames
+    between, so that tracks end at the right frame. Faces are found whatever their roll
+    (``TurnedFaces``).
 
     Args:
         detector: Finds the faces of single frames.
@@ -47,9 +49,10 @@ class DetectorRuns:
     def __init__(self, detector: Detector, every: int) -> None:
         self.cuts: list[int] = []
         self.found: list[tuple[int, Detections]] = []
-        self._detector = detector
+        self._detector = TurnedFaces(detector)
         self._every = every
         self._cut_state: CutState | None = None
+        self._blank = False
         self._waiting: list[_Seen] = []
 
     def run(self, frames: Iterable[Frames]) -> None:
@@ -73,24 +76,26 @@ class DetectorRuns:
                 scene = index
                 self.cuts.append(index)
                 self._waiting[-1].due = True  # the last frame of the scene before
-            seen = _Seen(index, scene, picture, (index - scene) % self._every == 0)
-            if blank[index - chunk.start]:
-                seen.due, seen.found = True, _nobody()
-            self._waiting.append(seen)
+            changed, self._blank = (
+                blank[index - chunk.start] != self._blank,
+                blank[index - chunk.start],
+            )
+            due = changed or (index - scene) % self._every == 0
+            self._waiting.append(_Seen(index, scene, picture, due))
 
     def _look(self, *, last: bool) -> None:
         """Detect faces in the frames that are due, and where faces come or go between them."""
         waiting = self._waiting
         if last and waiting:
             waiting[-1].due = True
-        self._detect([seen for seen in waiting if seen.due])
+        self._detect([seen for seen in waiting if seen.due], search=True)
         runs = [place for place, seen in enumerate(waiting) if seen.due]
         between: list[_Seen] = []
         for first, second in pairwise(runs):
             a, b = waiting[first], waiting[second]
             if a.scene == b.scene and not _same_faces(a.found, b.found):
                 between += waiting[first + 1 : second]
-        self._detect(between)
+        self._detect(between, search=False)
         done = runs[-1] if runs else 0
         known = self.found[-1][0] if self.found else -1
         self.found += [
@@ -100,10 +105,14 @@ class DetectorRuns:
         ]
         self._waiting = waiting[done:]
 
-    def _detect(self, frames: list[_Seen]) -> None:
+    def _detect(self, frames: list[_Seen], *, search: bool) -> None:
         frames = [seen for seen in frames if seen.found is None]
         if frames:
-            found = self._detector.detect(torch.stack([seen.picture for seen in frames]))
+            found = self._detector.detect(
+                [seen.picture for seen in frames],
+                starts=[seen.index == seen.scene for seen in frames],
+                search=search,
+            )
             for seen, faces in zip(frames, found, strict=True):
                 seen.found = faces
 
@@ -112,10 +121,6 @@ def _kept(seen: _Seen) -> _Seen:
     """``seen`` with a picture of its own, or none where it is not needed any more."""
     seen.picture = torch.empty(0) if seen.found is not None else seen.picture.clone()
     return seen
-
-
-def _nobody() -> Detections:
-    return Detections(torch.zeros(0, 4), torch.zeros(0, 5, 2), torch.zeros(0))
 
 
 def _same_faces(first: Detections | None, second: Detections | None) -> bool:

@@ -1,6 +1,8 @@
 """Which of the people in a clip is meant: ``--face largest | left | right | INDEX | x,y``."""
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from ..types import FaceTrack
 from .landmarks import fill_missing_points
 from .selector import FaceSelector
 from .similarity import portrait_similarity
+from .tracking import track_window
+from .turned_faces import TRIED
 
 # of the longest time that anybody is visible in the scene: who is there less is no end of the row
 _MAIN_SHARE = 0.25
@@ -174,6 +178,43 @@ def _meet(a: FaceTrack, b: FaceTrack) -> bool:
     )
 
 
+def shared_faces(tracks: Sequence[FaceTrack], names: Sequence[str], fps: Fraction) -> list[str]:
+    """Describe where two speakers are one person, because one mouth cannot speak two sounds.
+
+    Args:
+        tracks: The face of each speaker.
+        names: What chose each.
+        fps: Frames per second of the clip.
+
+    Returns:
+        A sentence for each two that are the same face in some frames and different ones in others.
+
+    Raises:
+        ValueError: Two are the same face wherever both are visible.
+    """
+    sentences: list[str] = []
+    for (a, name), (b, other) in combinations(zip(tracks, names, strict=True), 2):
+        start, end = max(a.start, b.start), min(a.start + len(a.visible), b.start + len(b.visible))
+        first, second = (track_window(track, start, max(end - start, 0)) for track in (a, b))
+        both = first.visible & second.visible
+        same = both & (first.boxes == second.boxes).all(1)
+        if not bool(same.any()):
+            continue
+        frame = int(same.int().argmax())
+        x, y = _centre(first.boxes[frame])
+        sentence = (
+            f"{name} and {other} choose the same face, at {x:.0f},{y:.0f} from "
+            f"{float((start + frame) / fps):g} s on"
+        )
+        if bool((same == both).all()):
+            raise ValueError(
+                f"{sentence}; wanted a face of its own for each speaker: choose one by its index "
+                "or x,y, or take one speaker out"
+            )
+        sentences.append(f"{sentence}, where its mouth speaks both; a table of turns parts them")
+    return sentences
+
+
 def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     """One track of several that never meet.
 
@@ -211,9 +252,9 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:
     if not scenes:
         return (
-            "no face was found in any frame; the detector wants a face at least partly turned to "
-            "the camera, not too "
-            "small: try another detector or a lower score, or crop the picture to the person"
+            f"no face was found in any frame (searched {TRIED}); the detector wants a face at "
+            "least partly turned to the camera, not too small, no drawing and no animal: try "
+            "another detector or a lower score, or crop the picture to the person"
         )
     lines: list[str] = []
     for people in scenes:

@@ -19,8 +19,6 @@ _GRID = 16  # cells each way: coarse enough that a moving hand or head changes f
 _MEMORY = 8
 # standard deviation of luma in [0,1] below which a frame is blank (black, white)
 _BLANK = 0.02
-# range of a color in [0,1] below which not even a small face is in a frame
-_EMPTY = 0.06
 # threshold: base + motion x recent change, at most the ceiling
 _BASE, _MOTION, _CEILING = 0.12, 8.0, 0.5
 _DECAY = 0.95  # per frame, of the recent change
@@ -63,7 +61,7 @@ def find_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, Cu
         (N,) bool on the CPU, and the state for the next call.
     """
     pictures = _pictures(pixels)
-    shows = pictures.mean(1).flatten(1).std(1) >= _BLANK
+    shows = _show_something(pictures)
     shown = pictures[shows]
     memory = shown[:0] if state is None else state.pictures
     motion, before = (0.0, 0.0) if state is None else (state.motion, state.change)
@@ -86,13 +84,16 @@ def find_cuts(pixels: Tensor, state: CutState | None = None) -> tuple[Tensor, Cu
 
 
 def find_blank(pixels: Tensor) -> Tensor:
-    """Find the frames (N,) that show nothing, such as black or white ones, as bool on the CPU.
+    """Find the frames (N,) of one brightness, such as black or white ones, as bool on the CPU.
 
     Args:
         pixels: (N,H,W,3), uint8 in [0,255] or float in [0,1].
     """
-    low, high = _pictures(pixels).flatten(2).aminmax(dim=2)
-    return (high - low).amax(1) < _EMPTY
+    return ~_show_something(_pictures(pixels))
+
+
+def _show_something(pictures: Tensor) -> Tensor:
+    return pictures.mean(1).flatten(1).std(1) >= _BLANK
 
 
 def _pictures(pixels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ All functions are batched and run on the device of their input. Coordinates are 
 spans [i, i+1)).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,7 @@ class Framing:
             ``points``. ``eyes``: the same by eyes and nose alone, so that moving lips do not move
             the crop. ``square``: the crop of syncnet_python, a square of 1.4 times the longer side
             of the box, with 0.2 of that side more below the center of the box than above it.
+            Crops by boxes are turned with faces rolled by more than 20 degrees.
         pads: Frame px at the top, bottom, left and right; 0 10 0 0 for the public Wav2Lip weights.
         points: Places of the points in the unit square; three for ``eyes``.
     """
@@ -44,6 +46,8 @@ class Framing:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     points: Points = ALIGNED
 
+
+_UPRIGHT = math.radians(20)  # crops by boxes are not turned with faces rolled less
 
 FFHQ = Framing(points=tuple((x / 512, y / 512) for x, y in _FFHQ_512))
 
@@ -60,6 +64,30 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
     Returns:
         (N,2,3) maps from crop px to frame px.
     """
+    if framing.kind in ("box", "square"):
+        return _crop_boxes(boxes, points, framing, size)
+    template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
+    points = points[:, : len(template)]
+    return fit_similarity(template.expand_as(points), points)
+
+
+def _crop_boxes(boxes: Tensor, points: Tensor, framing: Framing, size: int) -> Tensor:
+    """``crop_to_frame`` by boxes, turned with rolled faces."""
+    roll = roll_of(points.to(boxes))
+    # nothing at 20 degrees, all of it from 40 on, so that a head that rolls does not jump
+    turn = roll * ((roll.abs() - _UPRIGHT) / _UPRIGHT).clamp(0, 1)
+    if not bool((turn != 0).any()):
+        return _crop_upright(boxes, framing, size)
+    middle, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    share = turn.sin().square()[:, None]
+    own = sides * (1 - share) + sides.flip(1) * share  # across and down the face
+    upright = _crop_upright(torch.cat([middle - own / 2, middle + own / 2], 1), framing, size)
+    linear = rotation(turn)
+    shift = middle - (linear @ middle[..., None])[..., 0]
+    return compose(torch.cat([linear, shift[..., None]], -1), upright)
+
+
+def _crop_upright(boxes: Tensor, framing: Framing, size: int) -> Tensor:
     if framing.kind == "box":
         top, bottom, left, right = framing.pads
         grown = boxes + boxes.new_tensor([-left, -top, right, bottom])
@@ -67,17 +95,11 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
         zero = torch.zeros_like(x0)
         rows = [(x1 - x0) / size, zero, x0, zero, (y1 - y0) / size, y0]
         return torch.stack(rows, -1).view(-1, 2, 3)
-    if framing.kind == "square":
-        low, high = boxes[:, :2], boxes[:, 2:]
-        longer = (high - low).amax(1, keepdim=True)
-        corner = (low + high) / 2 - longer * boxes.new_tensor([0.7, 0.5])
-        linear = (
-            torch.eye(2, device=boxes.device, dtype=boxes.dtype) * (1.4 * longer / size)[..., None]
-        )
-        return torch.cat([linear, corner[..., None]], -1)
-    template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size
-    points = points[:, : len(template)]
-    return fit_similarity(template.expand_as(points), points)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    longer = (high - low).amax(1, keepdim=True)
+    corner = (low + high) / 2 - longer * boxes.new_tensor([0.7, 0.5])
+    linear = torch.eye(2, device=boxes.device, dtype=boxes.dtype) * (1.4 * longer / size)[..., None]
+    return torch.cat([linear, corner[..., None]], -1)
 
 
 def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
@@ -98,6 +120,26 @@ def fit_similarity(source: Tensor, target: Tensor) -> Tensor:
     linear = torch.stack([a, -b, b, a], -1).view(-1, 2, 2)
     shift = mt[:, 0] - (linear @ ms[:, 0, :, None])[..., 0]
     return torch.cat([linear, shift[..., None]], -1)
+
+
+def roll_of(points: Tensor) -> Tensor:
+    """Compute the roll of faces: 0 upright, above 0 clockwise in the picture.
+
+    Args:
+        points: (N,5,2) px.
+
+    Returns:
+        (N,) angles in radians, in (-pi,pi].
+    """
+    template = torch.tensor(ALIGNED, device=points.device, dtype=points.dtype)
+    linear = fit_similarity(template.expand_as(points), points)[:, :, 0]
+    return torch.atan2(linear[:, 1], linear[:, 0])
+
+
+def rotation(angle: Tensor) -> Tensor:
+    """Return (N,2,2) rotations by angles (N,) in radians, clockwise in a picture."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2)
 
 
 def invert(matrix: Tensor) -> Tensor:

@@ -49,6 +49,9 @@ _LONGEST_GAP = 3600
 # Blocks of a decoder that may follow the end that an edit list states, as the padding of the last
 # packets; if there is more, the statement is wrong.
 _PADDING = 2
+# PyAV 18.1 counts nine planes in a frame of eight planar channels, and crashes; more channels are
+# interleaved.
+_MOST_PLANES = 7
 _MISSING = Fraction(1, 10)  # seconds: a sound that ends by more before its promised end is cut off
 
 
@@ -298,10 +301,13 @@ def make_audio_frame(samples: Samples, rate: int, at: int, layout: str) -> Audio
         layout: FFmpeg's name of the channel layout.
 
     Returns:
-        The frame; interleaved, because PyAV 18.1 cannot fill eight planar channels.
+        The frame.
     """
-    interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
-    frame = AudioFrame.from_ndarray(interleaved, "flt", layout)
+    if len(samples) <= _MOST_PLANES:
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
+    else:
+        interleaved = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = AudioFrame.from_ndarray(interleaved, "flt", layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
     return frame
 
@@ -385,8 +391,8 @@ def _float_blocks(
 ) -> Iterator[_Timed]:
     """Decode from the current position on; blocks without a time follow the one before."""
     rate, channels = stream.rate, stream.channels
-    # interleaved: PyAV 18.1 counts nine planes in eight planar channels, and crashes
-    to_float = AudioResampler("flt", stream.layout, rate)
+    planar = channels <= _MOST_PLANES
+    to_float = AudioResampler("fltp" if planar else "flt", stream.layout, rate)
     for frame in decode_sound(container, stream, warn):
         known = frame.pts is not None and frame.time_base is not None
         begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
@@ -396,7 +402,8 @@ def _float_blocks(
                 f"{float(begins):.2f} s; convert it"
             )
         for part in to_float.resample(frame):
-            yield begins, part.to_ndarray().reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
+            samples = part.to_ndarray()
+            yield begins, samples if planar else samples.reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
         following = begins + Fraction(frame.samples, rate)
 
 

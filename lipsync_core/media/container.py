@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from .paths import check_input_path
-from .webp import is_animated_webp, read_animated_webp
+from .pillow_reader import is_animated_webp, is_tiled, read_animated_webp, read_tiled
 
 _log = logging.getLogger("lipsync.media")
 Warn = Callable[[str], None]
@@ -118,9 +118,9 @@ def path_of_container(container: InputContainer) -> Path:
 def is_image(container: InputContainer) -> bool:
     """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
-    if name == "webp_pipe" and is_animated_webp(path_of_container(container)):
+    if is_animated_webp(container, path_of_container(container)):
         return False
-    return name == "image2" or name.endswith("_pipe")
+    return name == "image2" or name.endswith("_pipe") or is_tiled(container)
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
@@ -163,8 +163,12 @@ def decode_video(
 
     Damaged packets are skipped.
     """
-    if container.format.name == "webp_pipe" and is_animated_webp(path_of_container(container)):
-        yield from read_animated_webp(path_of_container(container))
+    path = path_of_container(container)
+    if is_animated_webp(container, path):
+        yield from read_animated_webp(path)
+        return
+    if is_tiled(container):
+        yield read_tiled(path)
         return
     for frame in _decode(
         container, stream, warn, "picture data; frames may be missing or repeated"

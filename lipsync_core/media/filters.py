@@ -51,7 +51,7 @@ def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     graph = _graph(frame, [f"sidedata=mode=delete:type={n}" for n in others])
     for bare in _filter(graph, frame):
         for data in bare.side_data:
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(memoryview(data)))  # pyright: ignore[reportArgumentType]
             return a / _TO_16_16, b / _TO_16_16, c / _TO_16_16, d / _TO_16_16
     return 1, 0, 0, 1
 
@@ -66,7 +66,7 @@ def _graph(frame: VideoFrame, filters: list[str]) -> Graph:
     source = graph.add_buffer(
         width=frame.width,
         height=frame.height,
-        format=frame.format.name,
+        format=frame.format,
         time_base=frame.time_base or Fraction(1, 1000),
     )
     middle = [graph.add(*text.split("=", 1)) for text in filters]

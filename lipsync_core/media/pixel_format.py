@@ -1,7 +1,6 @@
 """Convert decoded pictures to RGB tensors and back: orientation, alpha, HDR, matrix and range."""
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,10 +201,10 @@ class ToRgb:
             threads=1,
         )
         planes = [_array(plane, width, np.uint16 if wide else np.uint8) for plane in rgb.planes]
-        colours: Sequence[npt.NDArray[np.uint8]] = [planes[_GBR.index(i)] for i in range(3)]
+        colours = [planes[_GBR.index(channel)] for channel in range(3)]
         if wide:
             wide_gamut = _BT2020 in {frame.color_primaries, frame.colorspace}
-            colours = to_bt709(np.stack(colours), frame.color_trc, wide=wide_gamut)
+            colours = list(to_bt709(np.stack(colours), frame.color_trc, wide=wide_gamut))
         opacity = planes[3] >> (8 if wide else 0) if alpha else None
         for channel, values in enumerate(colours):
             if opacity is not None:

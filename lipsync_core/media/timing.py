@@ -21,7 +21,7 @@ from .container import (
     raise_media_errors,
 )
 from .frame_rate import MAX_FPS, rate_of_ticks
-from .webp import read_animated_webp
+from .pillow_reader import is_animated_webp, read_animated_webp
 
 STILL_FPS = Fraction(25)  # what Wav2Lip's inference takes for a still picture
 # How much is read to measure a rate. 29.97 and 30 part by half a frame after 500 frames. The bytes
@@ -109,7 +109,7 @@ class _Stamps:
 
 def _read(container: InputContainer, stream: VideoStream, begin: int | None = None) -> _Stamps:
     """Read the time stamps from the start of the file, or from the keyframe before ``begin``."""
-    if not is_image(container) and container.format.name == "webp_pipe":
+    if is_animated_webp(container, path_of_container(container)):
         return _read_webp(container)
     packets: list[tuple[int | None, int | None, int]] = []
     size, whole = 0, False

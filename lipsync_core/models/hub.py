@@ -1,14 +1,15 @@
 """Public weight files: their places, hashes, and download.
 
 Nothing is ever downloaded unless ``pull`` is called. Files lie flat in one folder, so that a
-machine without a network is served by copying them there. The hashes, repositories and mirrors are
-those published with the files on the Hub.
+machine without a network is served by copying them there. ``public_weights.toml`` has the places,
+hashes and licenses.
 """
 
 import hashlib
 import logging
 import os
 import tempfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,6 @@ from ..runtime.cache_folder import find_cache_folder
 log = logging.getLogger("lipsync.hub")
 
 Progress = Callable[[int, int | None], None]
-
-# github.com/Rudrabha/Wav2Lip has no licence file; its README allows "research/personal" use because
-# of LRS2.
-LRS2 = (
-    "research and personal use only, never commercial: trained on the BBC's LRS2 (README of "
-    "Rudrabha/Wav2Lip)"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,148 +58,15 @@ class HubFile:
         return weights_folder() / f"{self.filename}.sha256"
 
 
-_WAV2LIP = "camenduru/Wav2Lip"
-# Copies of what syncnet_python's download_model.sh fetches from
-# robots.ox.ac.uk/~vgg/software/lipsync/data. The hashes are those that several projects measured on
-# the files of both places and published.
-_LATENTSYNC = ("ByteDance/LatentSync-1.6", "ByteDance/LatentSync-1.5")
-# Copies of the releases of TencentARC/GFPGAN (v1.3.4) and sczhou/CodeFormer (v0.1.0); hashes and
-# sizes are those that the Hub shows for them.
-_RESTORERS = (
-    ("fofr/comfyui", "e58fb05ba53e59feafb6939039ffa4a74a81b5cf"),
-    ("martintomov/comfy", "1d85b6851d4882d0b344642de89832d80feb6f0f"),
-)
-HUB: dict[str, HubFile] = {
-    entry.name: entry
-    for entry in (
-        HubFile(
-            "wav2lip",
-            "Wav2Lip generator",
-            ((_WAV2LIP, "checkpoints/wav2lip.pth", "main"),),
-            LRS2,
-            "b78b681b68ad9fe6c6fb1debc6ff43ad05834a8af8a62ffc4167b7b34ef63c37",
-        ),
-        HubFile(
-            "wav2lip-gan",
-            "Wav2Lip generator, trained with the quality discriminator",
-            (
-                (_WAV2LIP, "checkpoints/wav2lip_gan.pth", "main"),
-                ("Nekochu/Wav2Lip", "wav2lip_gan.pth", "main"),
-            ),
-            LRS2,
-            "ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8",
-        ),
-        HubFile(
-            "expert",
-            "Wav2Lip lip-sync expert",
-            ((_WAV2LIP, "checkpoints/lipsync_expert.pth", "main"),),
-            LRS2,
-        ),
-        HubFile(
-            "s3fd",
-            "S3FD face detector",
-            ((_WAV2LIP, "checkpoints/s3fd-619a316812.pth", "main"),),
-            "none known to us for the weights, which were trained on WIDER FACE; ask its authors "
-            "before commercial use",
-            "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
-            89_843_225,
-        ),
-        HubFile(
-            "yunet",
-            "YuNet face detector (ONNX)",
-            (
-                (
-                    "opencv/face_detection_yunet",
-                    "face_detection_yunet_2023mar.onnx",
-                    "3cc26e7f1014a5ee5d74a42acee58bafc9d0a310",
-                ),
-            ),
-            "MIT (README of opencv/face_detection_yunet)",
-            "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-            232_589,
-        ),
-        HubFile(
-            "syncnet",
-            "SyncNet v2 sync scorer",
-            tuple((repo, "auxiliary/syncnet_v2.model", "main") for repo in _LATENTSYNC),
-            "none known to us for the weights of Chung and Zisserman (2016), which were trained on "
-            "BBC broadcasts; the "
-            "code of joonson/syncnet_python is MIT",
-            "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
-            54_573_114,
-        ),
-        HubFile(
-            "sfd_face",
-            "S3FD face detector of syncnet_python",
-            tuple((repo, "auxiliary/sfd_face.pth", "main") for repo in _LATENTSYNC),
-            "none known to us for the weights, which were trained on WIDER FACE; the code of "
-            "joonson/syncnet_python is MIT",
-            "d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
-            89_844_381,
-        ),
-        # pytorch-fid and torch-fidelity publish the same bytes under pt_inception-... and
-        # weights-inception-...
-        HubFile(
-            "fid-inception",
-            "FID Inception network",
-            (("toshas/torch-fidelity", "weights-inception-2015-12-05-6726825d.pth", "main"),),
-            "Apache-2.0, as pytorch-fid publishes it; TensorFlow's inception-2015-12-05, trained "
-            "on ImageNet",
-            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-            95_628_359,
-        ),
-        HubFile(
-            "gfpgan",
-            "GFPGAN 1.4 face restoration",
-            tuple(
-                (repo, "facerestore_models/GFPGANv1.4.pth", commit) for repo, commit in _RESTORERS
-            ),
-            "Apache-2.0, but for parts after StyleGAN2 and DFDNet, which are for non-commercial "
-            "use (LICENSE of "
-            "TencentARC/GFPGAN)",
-            "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
-            348_632_874,
-        ),
-        HubFile(
-            "restoreformer",
-            "RestoreFormer face restoration",
-            tuple(
-                (repo, "facerestore_models/RestoreFormer.pth", commit)
-                for repo, commit in _RESTORERS
-            ),
-            "Apache-2.0 (LICENSE of wzhouxiff/RestoreFormer)",
-            "07404d446d62ca3d5ed38b1de09a947a1e77d46dbccec961a74d713a8f24ace0",
-            290_785_322,
-        ),
-        HubFile(
-            "codeformer",
-            "CodeFormer face restoration (needs spandrel_extra_arches)",
-            tuple(
-                (repo, "facerestore_models/codeformer.pth", commit) for repo, commit in _RESTORERS
-            ),
-            "S-Lab License 1.0: non-commercial use only (LICENSE of sczhou/CodeFormer)",
-            "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
-            376_637_898,
-        ),
-        # Copies of the file on Google Drive that the README of zllrunning/face-parsing.PyTorch
-        # links. Several projects published the same hash and size of it; one compared the original
-        # with the first copy. facexlib's release has the same bytes as parsing_bisenet.pth.
-        HubFile(
-            "face_parsing",
-            "BiSeNet face parser",
-            tuple(
-                (repo, "79999_iter.pth", "main")
-                for repo in ("vivym/face-parsing-bisenet", "ManyOtherFunctions/face-parse-bisent")
-            ),
-            "non-commercial research only: trained on CelebAMask-HQ, whose agreement says so of "
-            "the data and what is derived "
-            "from it; the code of zllrunning/face-parsing.PyTorch is MIT, and of its weights it "
-            "says nothing",
-            "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
-            53_289_463,
-        ),
-    )
-}
+def _read_table() -> dict[str, HubFile]:
+    table = tomllib.loads(Path(__file__).with_name("public_weights.toml").read_text("utf-8"))
+    return {
+        name: HubFile(name, **{**entry, "places": tuple(map(tuple, entry["places"]))})
+        for name, entry in table.items()
+    }
+
+
+HUB = _read_table()
 
 
 def weights_folder() -> Path:

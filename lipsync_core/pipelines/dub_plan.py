@@ -12,7 +12,7 @@ from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import confidence_weights, low_confidence_warning
-from ..faces.selection import select
+from ..faces.selection import select, shared_faces
 from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
 from ..media.clip import Clip, frame_order
@@ -35,6 +35,10 @@ Turns = Literal["auto"] | tuple[TurnRow, ...]
 """Who speaks the one audio when: rows of a table, or "auto" for active speaker detection."""
 People = tuple[Sequence[FaceTrack], int]
 """Tracks found before, and the number of the clip's frames that were searched for them."""
+
+
+LEAST_MOUTH_PX = 12
+"""Width of a mouth below which a dub warns that its movement will hardly be seen."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,6 +210,12 @@ def plan_dub(
             (face if isinstance(face, FaceTrack) else select(found, face), None)
             for face in speakers.faces
         ]
+        names = [
+            f"face {i}" if isinstance(face, FaceTrack) else str(face)
+            for i, face in enumerate(speakers.faces)
+        ]
+        for sentence in shared_faces([track for track, _ in faces], names, clip.fps):
+            log.warn(sentence)
     else:
         with log.clock("find turns"):
             faces = _assign_turns(
@@ -215,6 +225,9 @@ def plan_dub(
     doubt = low_confidence_warning([track for track, _ in faces], passed=moves_lips)
     if doubt and (moves_lips or model.blend.mask != "box"):
         log.warn(doubt)
+    small = small_mouth_warning([track for track, _ in faces])
+    if small:
+        log.warn(small)
     planner = _FacePlanner(timeline, model, options, log)
     speech = audio.speech_per_face(len(faces))
     dubs: list[FaceDub] = []
@@ -409,6 +422,23 @@ def choose_reference(reference: Reference, silence: Silence, model: TalkingFace)
     if reference in ("auto", "current"):
         return "nearest-closed" if silence == "close" else "current"
     return reference
+
+
+def small_mouth_warning(tracks: Sequence[FaceTrack]) -> str | None:
+    """Warn of speaking faces whose mouths are too small to be seen moving; None without any."""
+    widths = [
+        float(
+            (track.points[track.visible, 3] - track.points[track.visible, 4]).norm(dim=1).median()
+        )
+        for track in tracks
+        if bool(track.visible.any())
+    ]
+    if not widths or min(widths) >= LEAST_MOUTH_PX:
+        return None
+    return (
+        f"a mouth is only {min(widths):.0f} px wide, so that its movement will hardly be seen "
+        f"(wanted {LEAST_MOUTH_PX} px or more): take a larger picture, or crop it to the person"
+    )
 
 
 def _shows_mouth(face: FaceDub) -> Tensor:

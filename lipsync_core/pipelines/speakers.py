@@ -281,9 +281,10 @@ def match_rows(
 
     Raises:
         NoFaceError: No scene has the face.
+        ValueError: Two rows of different names are the same face at the same time.
     """
     visible = [_visible(track, length, index) for track in tracks]
-    turns: list[Turn] = []
+    spoken: list[tuple[TurnRow, Turn]] = []
     for row in rows:
         first, stop = nearest_frame(row.start, fps), nearest_frame(row.end, fps)
         turn = f"the turn of {row.face} from {float(row.start):g} to {float(row.end):g} s"
@@ -302,8 +303,24 @@ def match_rows(
         ]
         if not here:
             warn(f"{turn} is left out: that face is not in the picture then")
-        turns += [Turn(i, first, stop) for i in here]
-    return turns
+        for i in here:
+            now = Turn(i, first, stop)
+            _refuse_overlap(row, now, spoken, visible[i])
+            spoken.append((row, now))
+    return [turn for _, turn in spoken]
+
+
+def _refuse_overlap(
+    row: TurnRow, now: Turn, spoken: Sequence[tuple[TurnRow, Turn]], visible: Tensor
+) -> None:
+    """Raise ValueError if another name has a turn of the same face at the same time."""
+    for other, turn in spoken:
+        first, stop = max(now.first, turn.first), min(now.stop, turn.stop)
+        if turn.track == now.track and other.face != row.face and visible[first:stop].any():
+            raise ValueError(
+                f"{other.face} and {row.face} choose the same face, and both have a turn from "
+                f"{float(max(row.start, other.start)):g} s on; name another face in one of the rows"
+            )
 
 
 def turn_opacity(turns: Sequence[Turn], fps: Fraction, count: int) -> dict[int, Tensor]:

@@ -21,7 +21,7 @@ from ..faces.tracking import cut_tracks
 from ..runtime.cache_folder import find_cache_folder
 from ..types import FaceTrack
 
-_VERSION = 4
+_VERSION = 5
 """Version of the file and of the tracking; raise it when either changes, to ignore old entries."""
 
 _log = logging.getLogger("lipsync.faces")

@@ -11,6 +11,7 @@ from lipsync_core.evaluation.tables import (
     bootstrap_ratio,
     format_markdown,
     plot_distributions,
+    rate_interval,
 )
 
 
@@ -55,3 +56,11 @@ def test_a_table_lines_up_and_escapes_bars() -> None:
 def test_a_plot_shows_methods_without_values_too(tmp_path: Path) -> None:
     plot_distributions({"q": {"one": [1.0, 2.0, 3.0], "none": []}}, "title", tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rate_has_wilsons_interval() -> None:
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20."""
+    found = [rate_interval(*case) for case in ((81, 263), (15, 148), (0, 20), (0, 0))]
+    assert [[round(end, 4) for end in pair] for pair in found] == [
+        [0.2553, 0.3662], [0.0624, 0.1605], [0.0, 0.1611], [0.0, 1.0]
+    ]  # fmt: skip

@@ -1,10 +1,12 @@
 """Which person is meant."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
 from lipsync_core.errors import NoFaceError
-from lipsync_core.faces.selection import select
+from lipsync_core.faces.selection import select, shared_faces
 from lipsync_core.faces.selector import FaceSelector, parse_face
 from lipsync_core.types import FaceTrack
 
@@ -128,3 +130,20 @@ def test_nobody_is_an_error_that_says_who_is_there() -> None:
     crowd = [person(50.0 * i, 20, 0, 10) for i in range(12)]
     with pytest.raises(NoFaceError, match=r"12 found.*and 4 more"):
         select(crowd, parse_face("12"))
+
+
+@pytest.mark.parametrize("names", [("left", "right"), ("left", "left"), ("largest", "400,100")])
+def test_two_speakers_of_one_mouth_are_refused(names: tuple[str, str]) -> None:
+    tracks = [select(TWO[:1], parse_face(name)) for name in names]
+    with pytest.raises(
+        ValueError, match=f"{names[0]} and {names[1]} .* same face, at 400,100 from 0 s"
+    ):
+        shared_faces(tracks, names, Fraction(25))
+
+
+def test_a_scene_with_one_of_two_speakers_is_said() -> None:
+    people = [*TWO, person(300, 60, 100, 50, scene=100)]
+    tracks = [select(people, parse_face(name)) for name in ("left", "right")]
+    (said,) = shared_faces(tracks, ["left", "right"], Fraction(25))
+    assert said.startswith("left and right choose the same face, at 300,100 from 4 s on")
+    assert shared_faces([select(TWO, parse_face(n)) for n in "01"], "01", Fraction(25)) == []

@@ -1,5 +1,6 @@
 """Photos of every kind, the shape of pictures, interlaced and transparent ones."""
 
+import io
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from helpers.media import levels, write_video
 from PIL import Image
 
+from lipsync_core.errors import MediaError
 from lipsync_core.media import VideoWriter, probe, read_frames
 from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.media.hdr import HLG, PQ, to_bt709
@@ -57,6 +59,86 @@ def test_a_single_picture_of_any_kind_is_a_photo_without_a_warning(
     assert np.abs(pixels[0].numpy().astype(int) - marked()).mean() < 8
 
 
+def box(kind: bytes, *parts: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + sum(map(len, parts)), kind) + b"".join(parts)
+
+
+def full_box(kind: bytes, *parts: bytes, version: int = 0, flags: int = 0) -> bytes:
+    return box(kind, struct.pack(">I", version << 24 | flags), *parts)
+
+
+def inner_box(data: bytes, kind: bytes) -> bytes:
+    at = data.index(kind) - 4
+    return data[at : at + struct.unpack(">I", data[at : at + 4])[0]]
+
+
+def tiled_avif(path: Path, image: np.ndarray, columns: int = 2) -> Path:
+    """``image`` as a grid of tiles, ISO/IEC 23008-12, 6.6.2.3, the form of photos of phones."""
+    height, width = image.shape[0], image.shape[1] // columns
+    tiles = []
+    for part in np.split(image, columns, axis=1):
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(part)).save(file, "AVIF", quality=95)
+        tiles.append(file.getvalue())
+    numbers = range(2, columns + 2)
+    data = [inner_box(tile, b"mdat")[8:] for tile in tiles]
+    whole = full_box(b"ispe", struct.pack(">II", width * columns, height))
+    one = full_box(b"ispe", struct.pack(">II", width, height))
+    shared = [inner_box(tiles[0], kind) for kind in (b"av1C", b"pixi")]
+    uses = [struct.pack(">HBBB", 1, 2, 1, 4)]
+    uses += [struct.pack(">HBBBB", number, 3, 2, 0x83, 4) for number in numbers]
+    kinds = [(1, b"grid", 0), *((number, b"av01", 1) for number in numbers)]
+    items = [
+        full_box(b"infe", struct.pack(">HH4s", number, 0, kind), b"\0", version=2, flags=hidden)
+        for number, kind, hidden in kinds
+    ]
+
+    def head(start: int) -> bytes:
+        places = [struct.pack(">HHHHII", 1, 1, 0, 1, 0, 8)]
+        for number, part in zip(numbers, data, strict=True):
+            places.append(struct.pack(">HHHHII", number, 0, 0, 1, start, len(part)))
+            start += len(part)
+        count = struct.pack(">H", columns + 1)
+        meta = full_box(
+            b"meta",
+            full_box(b"hdlr", struct.pack(">I4s3I", 0, b"pict", 0, 0, 0), b"\0"),
+            full_box(b"pitm", struct.pack(">H", 1)),
+            full_box(b"iloc", b"\x44\0", count, *places, version=1),
+            full_box(b"iinf", count, *items),
+            full_box(b"iref", box(b"dimg", struct.pack(f">HH{columns}H", 1, columns, *numbers))),
+            box(
+                b"iprp",
+                box(b"ipco", whole, one, *shared),
+                full_box(b"ipma", struct.pack(">I", columns + 1), *uses),
+            ),
+            box(b"idat", struct.pack(">4BHH", 0, 0, 0, columns - 1, width * columns, height)),
+        )
+        return box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf") + meta
+
+    path.write_bytes(head(len(head(0)) + 8) + box(b"mdat", *data))
+    return path
+
+
+def test_a_photo_in_tiles_is_read_whole_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.init()
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow writes no AVIF")
+    image = marked(128, 256)
+    path = tiled_avif(tmp_path / "a.avif", image)
+    info, (picture,) = probe(path), whole(path)
+    assert (info.width, info.height, info.still, info.fps) == (256, 128, True, 25)
+    assert np.abs(picture.numpy().astype(int) - image).mean() < 4
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("cannot identify image file")
+
+    monkeypatch.setattr(Image, "open", refuse)  # as for HEIC without pillow-heif
+    with pytest.raises(MediaError, match=r"a\.avif.*tiles.*pillow-heif.*JPEG"):
+        probe(path)
+
+
 @pytest.mark.parametrize(
     ("suffix", "milliseconds", "fps"),
     [(".webp", 40, 25), (".webp", 100, 10), (".png", 40, 25), (".gif", 500, 2)],
@@ -80,7 +162,7 @@ def test_a_damaged_animated_webp_is_named(tmp_path: Path) -> None:
     images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:])
     data = (tmp_path / "a.webp").read_bytes()
     (tmp_path / "cut.webp").write_bytes(data[:40])
-    with pytest.raises(Exception, match=r"cut\.webp"):
+    with pytest.raises(MediaError, match=r"cut\.webp"):
         probe(tmp_path / "cut.webp")
 
 

@@ -250,6 +250,15 @@ def test_a_face_that_is_away_in_its_turn_is_said() -> None:
     assert again == [Turn(0, 63, 75)]  # the picture begins again
 
 
+def test_two_names_of_one_face_do_not_speak_at_once() -> None:
+    tracks = [track(0, 100)]
+    rows = [row(0, 2, "left"), row(1, 3, "right")]
+    with pytest.raises(ValueError, match=r"left and right choose the same face.* from 1 s on"):
+        rowed(rows, tracks)
+    assert len(rowed([row(0, 1, "left"), row(1, 3, "right")], tracks)) == 2
+    assert len(rowed([row(0, 2, "left"), row(1, 3, "left")], tracks)) == 2
+
+
 def test_who_began_where_another_did_is_named_by_index() -> None:
     """A person walks from the left to the right, then another appears where the first began."""
     walker, later = track(0, 100), track(40, 60, 52)
