@@ -295,8 +295,19 @@ def average_blocks(pixels: Tensor, step: int) -> Tensor:
     Returns:
         (N,C,h,w) means, sizes rounded up.
     """
-    if not any(side % step for side in pixels.shape[2:]) and opencv.takes(pixels, pixels):
-        return opencv.average_blocks(pixels, step)
+    high, wide = (side // step * step for side in pixels.shape[2:])
+    if not high or not wide or not opencv.takes(pixels, pixels):
+        return _average_any(pixels, step)
+    out = opencv.average_blocks(pixels[..., :high, :wide], step)
+    if wide < pixels.shape[3]:
+        out = torch.cat([out, _average_any(pixels[..., :high, wide:], step)], 3)
+    if high < pixels.shape[2]:
+        out = torch.cat([out, _average_any(pixels[..., high:, :], step)], 2)
+    return out
+
+
+def _average_any(pixels: Tensor, step: int) -> Tensor:
+    """Average blocks of ``step`` x ``step`` px of pictures of any size, of any dtype, anywhere."""
     return F.avg_pool2d(pixels, step, ceil_mode=True, count_include_pad=False)
 
 

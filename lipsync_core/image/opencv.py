@@ -132,7 +132,7 @@ def _pixel_matrices(
 def average_blocks(pixels: Tensor, step: int) -> Tensor:
     """Average whole blocks of ``step`` x ``step`` px of (N,C,H,W) float32; sizes are multiples."""
     cv2: Any = load_opencv()
-    pixels = pixels.detach().contiguous()
+    pixels = pixels.detach()
     size = (pixels.shape[2] // step, pixels.shape[3] // step)
     out = pixels.new_empty(*pixels.shape[:2], *size)
     for planes, results in zip(pixels.numpy(), out.numpy(), strict=True):

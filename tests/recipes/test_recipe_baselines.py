@@ -74,7 +74,12 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
             ("l1", "critic", "contrastive"),
             {"critic"},
         ),
-        (lipgan, ("contrastive_weight = 0.0", "batch = 2"), ("l1",), set[str]()),
+        (
+            lipgan,
+            ('network = "lipgan-basic"', "contrastive_weight = 0.0", "batch = 2"),
+            ("l1",),
+            set[str](),
+        ),
         (speech2vid, ("references = 3", "batch = 6"), ("l1",), set[str]()),
     ],
     ids=["lipgan", "lipgan-pretrain", "speech2vid"],
