@@ -12,6 +12,7 @@ from ..lipsync_core.faces.selection import select, select_like
 from ..lipsync_core.faces.selector import FaceSelector
 from ..lipsync_core.faces.similarity import PORTRAIT_SIZE, make_portrait, pick_portrait_frames
 from ..lipsync_core.faces.tracking import track_window
+from ..lipsync_core.faces.turned_faces import TRIED
 from ..lipsync_core.media.clip import Clip, ImageClip, open_clip
 from ..lipsync_core.models.hub import HUB
 from ..lipsync_core.options import Blend, Cut
@@ -127,8 +128,8 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
         )
     if not tracks:
         raise NoFaceError(
-            f"no face in {count} frames of {width}x{height} px; lower min_score (now "
-            f"{finding.min_score:g}) or min_size "
+            f"no face in {count} frames of {width}x{height} px (searched {TRIED}); lower "
+            f"min_score (now {finding.min_score:g}) or min_size "
             f"(now {finding.min_size} px), or take another detector (now {finding.detector})"
         )
     return People(tuple(tracks), count, width, height, clip.fps, _portraits(clip, tracks, progress))

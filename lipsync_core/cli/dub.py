@@ -270,6 +270,8 @@ def _print_report(report: "DubReport", as_json: bool) -> None:
     table = Table(title=str(report.out), show_header=False)
     table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
     table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through")
+    for reason, count in report.passed_reasons.items():
+        table.add_row("passed through", f"{count}: {reason}")
     for track in report.audio_tracks:
         table.add_row("sound", track)
     table.add_row("model", f"{report.model}, faces by {report.detector}")

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -61,6 +61,8 @@ class DubReport:
         restorer: The network that restored the faces, with its licence; None for none.
         warped_by: Library, with its version, that moves pixels on the CPU.
         audio_tracks: Which sound track was used of each file of speech that has several.
+        passed_reasons: Number of frames passed through by the reason: no face found, speaker
+            silent, or face turned away, covered or drawn.
     """
 
     out: Path
@@ -76,6 +78,7 @@ class DubReport:
     restorer: str | None = None
     warped_by: str = ""
     audio_tracks: tuple[str, ...] = ()
+    passed_reasons: dict[str, int] = field(default_factory=dict[str, int])
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
@@ -190,6 +193,7 @@ def dub(  # noqa: PLR0913
         restorer=None if restorer is None else f"{restorer.name}; licence: {restorer.licence}",
         warped_by=describe_warp(),
         audio_tracks=inputs.tracks,
+        passed_reasons=plan.count_reasons(),
     )
 
 

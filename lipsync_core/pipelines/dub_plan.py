@@ -11,7 +11,7 @@ from torch import Tensor
 from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
-from ..faces.landmarks import confidence_weights, low_confidence_warning
+from ..faces.landmarks import SURE, confidence_weights, low_confidence_warning
 from ..faces.selection import select, shared_faces
 from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
@@ -62,6 +62,18 @@ class DubPlan:
     def dubbed_frames(self) -> Tensor:
         """(T,) bool: output frames that show something of a new mouth."""
         return torch.stack([_shows_mouth(face) for face in self.faces]).any(0)
+
+    def count_reasons(self) -> dict[str, int]:
+        """Count the output frames that show no new mouth, by the reason."""
+        there = torch.stack([face.track.visible for face in self.faces]).any(0)
+        clear = torch.stack([_has_clear_landmarks(face.track) for face in self.faces]).any(0)
+        passed = ~self.dubbed_frames()
+        reasons = {
+            "no face found": passed & ~there,
+            "face turned away, covered or drawn": passed & there & ~clear,
+            "speaker silent": passed & clear,
+        }
+        return {reason: int(frames.sum()) for reason, frames in reasons.items() if frames.any()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +451,12 @@ def small_mouth_warning(tracks: Sequence[FaceTrack]) -> str | None:
         f"a mouth is only {min(widths):.0f} px wide, so that its movement will hardly be seen "
         f"(wanted {LEAST_MOUTH_PX} px or more): take a larger picture, or crop it to the person"
     )
+
+
+def _has_clear_landmarks(track: FaceTrack) -> Tensor:
+    """(T,) bool: frames in which the face is visible, and its landmarks are trusted if known."""
+    scores = track.dense_scores
+    return track.visible if scores is None else track.visible & (scores >= SURE)
 
 
 def _shows_mouth(face: FaceDub) -> Tensor:

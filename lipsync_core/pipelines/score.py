@@ -18,6 +18,7 @@ from ..errors import LipSyncError, MediaError, NoFaceError
 from ..faces.detector_s3fd import syncnet_detector
 from ..faces.selection import median_center
 from ..faces.shot_boundaries import find_cuts
+from ..faces.turned_faces import TRIED
 from ..media import AudioSource, probe, shift_audio, track_used
 from ..media.clip import Clip, open_clip
 from ..metrics.lse import find_reference_tracks, score_reference_tracks, score_whole_frame
@@ -377,9 +378,8 @@ def _faces(
         )
     if not tracks:
         raise NoFaceError(
-            f"{footage.path}: no face in {length} frames; lower --min-score (now "
-            f"{finding.min_score}) or take another "
-            "--detector"
+            f"{footage.path}: no face in {length} frames (searched {TRIED}); lower --min-score "
+            f"(now {finding.min_score}) or take another --detector"
         )
     return tracks, length
 

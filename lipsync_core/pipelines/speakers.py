@@ -18,6 +18,7 @@ from ..faces.selection import first_appearance, join_tracks, select_each
 from ..faces.selection import rows_by_scene as seats
 from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
+from ..faces.turned_faces import TRIED
 from ..media import probe_sound, track_used
 from ..media.clip import Clip, open_clip
 from ..metrics.active_speaker import Turn, find_speaker_turns
@@ -123,7 +124,8 @@ def speakers(
     )
     if not tracks:
         raise NoFaceError(
-            f"{video}: no face in {length} frames; lower --min-score (now {finding.min_score})"
+            f"{video}: no face in {length} frames (searched {TRIED}); lower --min-score (now "
+            f"{finding.min_score})"
         )
     judge = load_scorer(scorer, target) if isinstance(scorer, (str, Path)) else scorer
     source = video if audio is None else audio if isinstance(audio, Audio) else Path(audio)
