@@ -10,7 +10,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..runtime.atomic import temporary_name
+from ..runtime.atomic import remove_stale, temporary_name
 from ..runtime.paths import same_file
 from ..types import Audio
 from .audio_reader import probe_sound
@@ -75,6 +75,7 @@ def shift_audio(
         refuse_inputs(out, source)
         probe_sound(source, track)  # raises for a file without sound
     check_output_path(out, overwrite=overwrite)
+    remove_stale(out)
     partial = temporary_name(out)
     sound = AudioSource(
         source,

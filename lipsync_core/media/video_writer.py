@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..runtime.atomic import temporary_name
+from ..runtime.atomic import remove_stale, temporary_name
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .container import Warn, file_url, raise_media_errors, warn_once
 from .descriptions import copy_description
@@ -101,6 +101,7 @@ class VideoWriter:
         self._count = 0
         self._whole = False
         self._tracks: list[Track] = []
+        remove_stale(self._path)
         self._partial = temporary_name(self._path)
         encoder = choose_encoder(self._suffix, codec, crf, preset, repeatable=repeatable)
         for warning in encoder.warnings:
