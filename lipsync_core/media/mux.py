@@ -1,5 +1,6 @@
 """Write the tracks beside the picture: sound copied or encoded, other tracks copied."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -99,14 +100,16 @@ class AudioSource:
     def __post_init__(self) -> None:
         if self.lead < 0:
             raise ValueError(
-                f"lead={self.lead} s; wanted 0 or more (an earlier sound: a later start)"
+                f"lead={self.lead} s; expected 0 or more (an earlier sound: a later start)"
             )
         if self.start < 0 or (self.stop is not None and self.stop < self.start):
-            raise ValueError(f"start={self.start}, stop={self.stop} s; wanted 0 <= start <= stop")
+            raise ValueError(f"start={self.start}, stop={self.stop} s; expected 0 <= start <= stop")
         if isinstance(self.source, Audio):
             samples = self.source.samples
             if not len(samples):
-                raise ValueError("the audio has no channels; wanted samples (C,T) with C from 1 on")
+                raise ValueError(
+                    "the audio has no channels; expected samples (C,T) with C from 1 on"
+                )
             bad = (~torch.isfinite(samples)).any(dim=0).nonzero()
             if len(bad):
                 at = int(bad[0]) / self.source.rate
@@ -215,6 +218,8 @@ class CopiedTracks:
             _dated(_timed(container, streams, warn)), zero, name, can_hide, warn
         )
         self._next: Packet[Stream] | None = next(self._packets, None)
+        self._last: dict[int, Packet[Stream]] = {}  # of each stream, not written yet
+        self.end = Fraction(0)  # seconds after the first frame at which the last packet ends
 
     def mux_until(self, until: Fraction) -> None:
         """Write what is played before ``until``, in seconds after the first frame."""
@@ -238,11 +243,24 @@ class CopiedTracks:
         packet.stream = self._streams[packet.stream_index]
         packet.pts = stamp - shift
         packet.dts = (packet.dts if packet.dts is not None else stamp) - shift
-        self._out.mux_one(packet)
+        self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        last = self._last.pop(packet.stream_index, None)
+        self._last[packet.stream_index] = packet
+        if last is not None:
+            self._out.mux_one(last)
 
-    def finish(self, end: Fraction) -> None:
-        """Write the rest, up to ``end`` seconds."""
+    def finish(self, end: Fraction, picture_end: Fraction) -> None:
+        """Write the rest, up to ``end`` seconds.
+
+        The last packet of sound lasts until the picture ends, where that is less than a second.
+        """
         self.mux_until(end)
+        for packet in self._last.values():
+            ends = (packet.pts or 0) + (packet.duration or 0)
+            missing = math.ceil(picture_end / packet.time_base) - ends
+            if packet.stream.type == "audio" and 0 < missing * packet.time_base < 1:
+                packet.duration = (packet.duration or 0) + missing
+            self._out.mux_one(packet)
 
 
 def _timed(
@@ -253,7 +271,8 @@ def _timed(
     times = None
     if picture is not None:
         with open_source(path_of_container(container)) as other:
-            times = picture_times(other, other.streams[picture.index])
+            same = next(one for one in other.streams.video if one.index == picture.index)
+            times = picture_times(other, same)
     for packet in read_packets(container, streams, warn):
         if times is not None and packet.stream is picture and packet.dts in times:
             packet.dts, packet.pts = times[packet.dts]
@@ -389,9 +408,13 @@ class EncodedTrack:
             self._at += part.shape[1]
             self._out.mux(self._stream.encode(frame))
 
-    def finish(self, end: Fraction) -> None:
-        """Write the rest, up to ``end`` seconds, and what the encoder holds."""
+    def finish(self, end: Fraction, picture_end: Fraction) -> None:
+        """Write the rest, up to ``end`` seconds, and silence up to the end of the picture."""
         self.mux_until(end)
+        missing = round(picture_end * self._rate) - self._at
+        if missing > 0:
+            self._blocks = iter([np.zeros((self._rest.shape[0], missing), np.float32)])
+            self.mux_until(picture_end)
         self._out.mux(self._stream.encode(None))
 
 
