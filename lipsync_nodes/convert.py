@@ -104,43 +104,81 @@ def mask(opacity: Tensor) -> Tensor:
     return opacity.to(host.output_device(), torch.float32)
 
 
-def audio(value: Any, what: str = "the audio") -> Audio:
+def audio(value: Any, what: str = "the audio", index: int | None = None) -> Audio:
     """Convert an AUDIO to samples on the CPU.
 
     Args:
-        value: {"waveform": (1,C,T) float, "sample_rate": Hz}.
+        value: {"waveform": (1,C,T) float, "sample_rate": Hz}; also such a mapping that reads the
+            sound on first access.
         what: Its name in errors.
+        index: Which sound of a batch is taken; None if there must be only one.
 
     Raises:
         MediaError: There is no audio, or it is empty.
         ValueError: It is not an AUDIO.
     """
-    if value is None:
-        raise MediaError(
-            f"{what} is missing: the video has no sound; connect one that has, or another audio"
-        )
-    if not isinstance(value, Mapping) or "waveform" not in value or "sample_rate" not in value:
-        raise ValueError(
-            f"{what} is a {type(value).__name__}; wanted an AUDIO with waveform and sample_rate"
-        )
-    waveform = value["waveform"]
-    if not isinstance(waveform, Tensor) or waveform.ndim != 3 or not waveform.is_floating_point():
+    waveform, sample_rate = _sound_parts(value, what)
+    if not isinstance(waveform, Tensor) or waveform.ndim != 3:
         shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else type(waveform).__name__
         raise ValueError(f"the waveform of {what} is {shape}; wanted (1, channels, samples) float")
-    batch, channels, length = waveform.shape
-    if batch != 1:
+    if not waveform.is_floating_point():
         raise ValueError(
-            f"{what} is a batch of {batch} sounds; wanted one: take it apart before this node"
+            f"the waveform of {what} is {waveform.dtype}; wanted float from -1 to 1: divide whole "
+            "numbers by their largest value (32768 for int16) where the sound is made"
         )
-    if not channels or not length:
+    batch, channels, length = waveform.shape
+    if index is None and batch > 1:
+        raise ValueError(
+            f"{what} is a batch of {batch} sounds; wanted one: choose it by 'index' in 'Load Audio "
+            "(LipSync)', whose input 'audio' takes the batch"
+        )
+    if not batch or not channels or not length:
         raise MediaError(
-            f"{what} is empty ({channels} channels, {length} samples); connect one with sound"
+            f"{what} is empty ({batch} sounds, {channels} channels, {length} samples); {_CONNECT}"
         )
-    samples = waveform[0].detach().to("cpu", torch.float32)
+    if index is not None and index >= batch:
+        raise ValueError(f"{what} has no sound {index}; its {batch} count from 0 to {batch - 1}")
+    samples = waveform[index or 0].detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(samples).all()):
         _log.warning("%s has samples that are NaN or infinite: they are made silent", what)
         samples = samples.nan_to_num(0.0, posinf=0.0, neginf=0.0)
-    return Audio(samples, int(value["sample_rate"]))
+    return Audio(samples, int(sample_rate))
+
+
+_CONNECT = "connect an audio with sound, for example of 'Load Audio (LipSync)'"
+
+
+def _sound_parts(value: Any, what: str) -> tuple[Any, Any]:
+    """The waveform and the sample rate of an AUDIO, which may be read only now."""
+    if value is None:
+        raise MediaError(f"{what} is missing: the video has no sound; {_CONNECT}")
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"{what} is {type_name(value)}; wanted an AUDIO with waveform and sample_rate"
+        )
+    try:
+        return value["waveform"], value["sample_rate"]
+    except KeyError as error:
+        raise ValueError(
+            f"{what} has no {error} (only {', '.join(map(str, value)) or 'nothing'}); wanted an "
+            "AUDIO with waveform and sample_rate"
+        ) from error
+    except Exception as error:  # of the pack that made it, which reads the file on first access
+        host.cancel_point()
+        raise MediaError(
+            f"{what} cannot be read ({error}); most often its video has no sound: {_CONNECT}"
+        ) from error
+
+
+def type_name(value: Any) -> str:
+    """Name what a socket got, such as "an AUDIO" or "a list"."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        kinds = {"waveform": "an AUDIO", "samples": "a LATENT"}
+        found = [kind for key, kind in kinds.items() if key in set(value)]
+        return (found or ["a dictionary"])[0]
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def audio_value(sound: Audio) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The work of the node 'Generate Lip Sync (Wav2Lip)': videos as files, images in memory."""
+"""The work of the node 'LipSync Dub': videos as files, images in memory."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..lipsync_core.audio.ops import mix, pad_or_trim
 from ..lipsync_core.audio.vad import Silence
+from ..lipsync_core.errors import MediaError, NoFaceError
+from ..lipsync_core.media import probe
 from ..lipsync_core.media.clip import ImageClip, open_clip
 from ..lipsync_core.models.generator import TalkingFace
 from ..lipsync_core.options import Blend, Cut, Encoding, Longer, Restore
@@ -38,7 +40,14 @@ from . import convert, host
 from .lru import LastResult
 from .preview import PARSER_BYTES
 from .types import People, Voice
-from .videos import NO_MASK, VideoSource, video_output, video_source
+from .videos import (
+    NO_MASK,
+    VideoSource,
+    explain_failure,
+    member_name,
+    result_output,
+    video_source,
+)
 
 # Of frames as a file codes them, that travel together: six such chunks are on their way at a time,
 # and what large ones leave behind in glibc's heap is not used again. 4 frames of 1080p, 9 of 720p.
@@ -145,7 +154,7 @@ class DubJob:
         chosen, own = self.people.speaking, cache(own)
         if self.speech is not None and all(speaker.audio for speaker in chosen):
             _log.warning(
-                "the audio of 'Generate Lip Sync' is heard nowhere: every 'Select Face' has one of "
+                "the audio of 'LipSync Dub' is heard nowhere: every 'Select Face' has one of "
                 "its own"
             )
         return [(speaker.audio or self.speech or own(), speaker.track) for speaker in chosen]
@@ -178,9 +187,47 @@ class DubJob:
         return network
 
 
-def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
-    """Dub a VIDEO; returns VIDEO, AUDIO, and a block that says why there is no MASK."""
-    source, settings = video_source(media), job.settings
+def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any, Any, str]:
+    """Dub a VIDEO.
+
+    Args:
+        media: VIDEO. One of a folder that cannot be dubbed is passed through, with a warning, so
+            that the others go on.
+        job: Who says what, and how.
+        crf: Quality of the file.
+
+    Returns:
+        VIDEO, AUDIO, a block that says why there is no MASK, the frame rate, and the report.
+    """
+    source, name = video_source(media), member_name(media)
+    try:
+        return _dub_file(source, job, crf)
+    except (NoFaceError, MediaError) as error:
+        if name is None:
+            raise
+        return _pass_through(media, source, job, explain_failure(name, source.path, error))
+
+
+def _pass_through(
+    media: Any, source: VideoSource, job: DubJob, fault: str
+) -> tuple[Any, Any, Any, Any, str]:
+    """The outputs for a clip of a folder that cannot be dubbed; blocks where there is nothing."""
+    nothing = host.blocked(fault)
+    try:
+        fps = float(probe(source.path).fps)
+    except MediaError:
+        _log.warning("left out: %s", fault)
+        return nothing, nothing, nothing, nothing, f"left out: {fault}"
+    _log.warning("not dubbed: %s", fault)
+    try:
+        sound = convert.audio_value(source.audio())
+    except MediaError:
+        sound = nothing if job.speech is None else convert.audio_value(job.speech)
+    return media, sound, host.blocked(NO_MASK), fps, f"not dubbed: {fault}"
+
+
+def _dub_file(source: VideoSource, job: DubJob, crf: float) -> tuple[Any, Any, Any, float, str]:
+    settings = job.settings
     info = open_clip(source.path, Cut(source.start, source.end)).info
     end = _picture_end(source, info)
     frames = None if end is None else round((end - source.start) * info.fps)
@@ -203,7 +250,7 @@ def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
         return dub(
             source.path,
             speakers,
-            host.temp_file(".mp4"),
+            host.temp_file(".mp4", source.path),
             model=generator,
             model_name=job.voice.name,
             blend=settings.blend,
@@ -230,10 +277,18 @@ def dub_video(media: Any, job: DubJob, *, crf: float) -> tuple[Any, Any, Any]:
         sound if isinstance(sound, Audio) else source.audio(end=seconds) for sound, _ in speakers
     ]
     return (
-        video_output(report.out),
+        result_output(report.out),
         convert.audio_value(pad_or_trim(mix(heard), seconds)),
         host.blocked(NO_MASK),
+        float(report.fps),
+        _report(report.dubbed, report.frames, report.fps, report.warnings),
     )
+
+
+def _report(dubbed: int, frames: int, fps: Fraction, warnings: Sequence[str]) -> str:
+    """What was done, in words, and each warning on a line of its own."""
+    done = f"{dubbed} of {frames} frames dubbed, {float(fps):g} frames per second"
+    return "\n".join([done, *warnings])
 
 
 def _picture_end(source: VideoSource, info: VideoInfo) -> Fraction | None:
@@ -253,7 +308,9 @@ def _own_sound(source: VideoSource) -> Path | Audio:
     return source.sound
 
 
-def dub_images(media: Tensor, job: DubJob, *, fps: float) -> tuple[Tensor, dict[str, Any], Tensor]:
+def dub_images(
+    media: Tensor, job: DubJob, *, fps: float
+) -> tuple[Tensor, dict[str, Any], Tensor, float, str]:
     """Dub an IMAGE batch in memory.
 
     Args:
@@ -262,7 +319,7 @@ def dub_images(media: Tensor, job: DubJob, *, fps: float) -> tuple[Tensor, dict[
         fps: The rate at which the images are shown.
 
     Returns:
-        IMAGE, AUDIO, and the MASK of the new mouths.
+        IMAGE, AUDIO, the MASK of the new mouths, the frame rate, and the report.
     """
     settings = job.settings
     clip = ImageClip(convert.frames(media).pixels, convert.rate(fps))
@@ -316,7 +373,15 @@ def dub_images(media: Tensor, job: DubJob, *, fps: float) -> tuple[Tensor, dict[
 
     images, opacity = host.halving(batch, run)
     sound = pad_or_trim(mix([audio for audio, _ in pairs]), count / clip.fps)
-    return convert.image(images), convert.audio_value(sound), convert.mask(opacity)
+    dubbed = int((opacity.amax((1, 2)) > 0).sum())
+    report = _report(dubbed, count, clip.fps, log.warn.messages)
+    return (
+        convert.image(images),
+        convert.audio_value(sound),
+        convert.mask(opacity),
+        float(clip.fps),
+        report,
+    )
 
 
 def _load_model(job: DubJob, progress: host.Progress) -> LipSync:

@@ -96,7 +96,7 @@ class DetectFaces(io.ComfyNode):
             outputs=[
                 Tracks.Output(
                     "tracks",
-                    tooltip="The people, for 'Select Face' and 'Generate Lip Sync (Wav2Lip)'.",
+                    tooltip="The people, for 'Select Face' and 'LipSync Dub'.",
                 ),
                 BoundingBox.Output("bboxes", tooltip="The box of every face, frame by frame."),
                 io.Int.Output(
@@ -191,7 +191,7 @@ class SelectFace(io.ComfyNode):
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="What this person says. Without it, the audio of 'Generate Lip Sync "
+                    tooltip="What this person says. Without it, the audio of 'LipSync Dub "
                     "(Wav2Lip)'.",
                 ),
             ],

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..lipsync_core.options import Blend, Cut, Encoding
 from ..lipsync_core.runtime.options import option_fields
-from .options import option_input, option_inputs, option_values
-from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input
+from .options import option_input, option_values
+from .sockets import CATEGORY, BlendType, Model, Restorer, Tracks, fps_input, newer
 
 
 class BlendSettings(io.ComfyNode):
@@ -23,7 +23,7 @@ class BlendSettings(io.ComfyNode):
             display_name="Blend Settings",
             category=CATEGORY,
             description="How the generated mouth joins the picture. The defaults are those of "
-            "'Generate Lip Sync (Wav2Lip)' without this node.",
+            "'LipSync Dub' without this node.",
             search_aliases=[
                 "lip sync mask",
                 "feather",
@@ -33,7 +33,7 @@ class BlendSettings(io.ComfyNode):
                 "seamless",
             ],
             inputs=_blend_inputs(),
-            outputs=[BlendType.Output("blend", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
+            outputs=[BlendType.Output("blend", tooltip="For 'LipSync Dub'.")],
         )
 
     @classmethod
@@ -85,8 +85,7 @@ class PreviewMask(io.ComfyNode):
             node_id="LipSync_PreviewMask",
             display_name="Preview Mask",
             category=CATEGORY,
-            description="Shows in nine frames what 'Generate Lip Sync (Wav2Lip)' would redraw, "
-            "before it runs.",
+            description="Shows in nine frames what 'LipSync Dub' would redraw, before it runs.",
             search_aliases=[
                 "lip sync mask",
                 "mouth mask preview",
@@ -138,10 +137,10 @@ class Wav2LipGenerate(io.ComfyNode):
     def define_schema(cls):
         """Describe the node."""
         media = io.MatchType.Template("media", [io.Image, io.Video])
-        (crf,) = option_fields(Encoding, ("crf",))
+        (crf,), (longer,) = option_fields(Encoding, ("crf",)), option_fields(Cut, ("longer",))
         return io.Schema(
             node_id="LipSync_Wav2LipGenerate",
-            display_name="Generate Lip Sync (Wav2Lip)",
+            display_name="LipSync Dub",
             category=CATEGORY,
             description="Makes the face in a picture or video speak. Videos of any length are read "
             "from and written to files; images stay in memory and are for short clips. The result "
@@ -155,6 +154,7 @@ class Wav2LipGenerate(io.ComfyNode):
                 "talking photo",
                 "speech to lips",
             ],
+            **newer(essentials_category="Video Tools"),
             inputs=[
                 io.MatchType.Input(
                     "media",
@@ -183,7 +183,7 @@ class Wav2LipGenerate(io.ComfyNode):
                     tooltip="How the mouth joins the picture, from 'Blend Settings'.",
                 ),
                 fps_input("the images, and of the result"),
-                *option_inputs(Cut, "longer"),
+                option_input(longer, display_name="if the speech is longer"),
                 io.Int.Input(
                     "batch",
                     default=8,
@@ -193,7 +193,12 @@ class Wav2LipGenerate(io.ComfyNode):
                     tooltip="Frames generated at once. Large videos, and little memory, use fewer.",
                 ),
                 option_input(
-                    crf, min=0, max=51, step=0.5, tooltip=f"{crf.option.help} Not for images."
+                    crf,
+                    display_name="video quality (crf)",
+                    min=0,
+                    max=51,
+                    step=0.5,
+                    tooltip=f"{crf.option.help} Not for images.",
                 ),
                 io.Combo.Input(
                     "silence",
@@ -243,6 +248,14 @@ class Wav2LipGenerate(io.ComfyNode):
                     "mask",
                     tooltip="Opacity of the new mouth in each pixel. For images only, because a "
                     "video's mask would not fit in memory.",
+                ),
+                io.Float.Output(
+                    "fps", tooltip="Frames per second of the result, for 'Create Video'."
+                ),
+                io.String.Output(
+                    "report",
+                    tooltip="How many frames were dubbed, and every warning; for a clip of a "
+                    "folder that cannot be dubbed, why.",
                 ),
             ],
         )

@@ -6,9 +6,11 @@ core is imported in the function that needs it.
 
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import accumulate
@@ -55,11 +57,14 @@ def register_model_folders() -> None:
         known.setdefault(name, ([], set()))
         own = Path(folder_paths.models_dir) / name
         folder_paths.add_model_folder_path(name, str(own), is_default=name == _MODELS)
+        if name == _MODELS:  # so that a user finds where weights go
+            with suppress(OSError):  # a folder that cannot be written to
+                own.mkdir(parents=True, exist_ok=True)
         known[name][1].update(_SUFFIXES)
 
 
 def model_names() -> list[str]:
-    """Return the choices of 'Load Lip Sync Model'."""
+    """Return the choices of 'Load LipSync Model'."""
     return [BUNDLED, *HUB, *BUNDLED_TOO, *folder_paths.get_filename_list(_MODELS)]
 
 
@@ -223,9 +228,13 @@ def temp_folder(name: str = "") -> Path:
     return folder
 
 
-def temp_file(suffix: str) -> Path:
-    """Return an unused file name in ComfyUI's temporary folder."""
-    return temp_folder() / f"lipsync-{secrets.token_hex(8)}{suffix}"
+def temp_file(suffix: str, of: Path | None = None) -> Path:
+    """Return an unused file name in ComfyUI's temporary folder, begun with that of ``of``."""
+    stem = "" if of is None else f"{_MADE.sub('', of.stem)[:80]}-"
+    return temp_folder() / f"{stem}lipsync-{secrets.token_hex(8)}{suffix}"
+
+
+_MADE = re.compile(r"-?lipsync-[0-9a-f]{16}$")  # of a file that we made
 
 
 # ---- progress

@@ -12,8 +12,10 @@ from .options import option_inputs
 from .sockets import CATEGORY, Model, Restorer
 
 _DEMO = ["portrait", "talking", "out of sync", "two people"]
-_SPOKEN = ("talking", "out of sync")
 _STAGES = {"find faces": 1, "dub": 4}  # shares of the time
+
+
+_UNLINKED = "not connected"
 
 
 class DemoMedia(io.ComfyNode):
@@ -27,8 +29,8 @@ class DemoMedia(io.ComfyNode):
             display_name="Demo Media",
             category=CATEGORY,
             description="A face and a voice to try the other nodes with; nothing is downloaded. "
-            "The photograph is NASA's portrait of the astronaut Eileen Collins (public"
-            " domain), the speech is synthetic.",
+            "Your own media, if connected, take their place. The photograph is NASA's "
+            "portrait of the astronaut Eileen Collins (public domain), the speech is synthetic.",
             search_aliases=["lip sync example", "sample face", "test video", "wav2lip demo"],
             inputs=[
                 io.Combo.Input(
@@ -38,7 +40,23 @@ class DemoMedia(io.ComfyNode):
                     tooltip="portrait: a photograph and a speech. talking: a video of the same "
                     "face speaking it. out of sync: that video with the sound 200 ms late."
                     " two people: the photograph beside its mirror image.",
-                )
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="Your own picture, which takes the demo's place.",
+                ),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="Your own video, which takes the place of the demo's video, of its "
+                    "picture (the first frame) and of its audio (the video's own sound).",
+                ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="Your own speech, which takes the demo's place.",
+                ),
             ],
             outputs=[
                 io.Image.Output("image", tooltip="The photograph."),
@@ -50,18 +68,11 @@ class DemoMedia(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip) -> io.NodeOutput:
+    def execute(cls, clip, image=None, video=None, audio=None) -> io.NodeOutput:
         """Run the node."""
-        from ..lipsync_core.pipelines.demo import make_demo_clip
-        from . import convert
-        from .videos import video_output
+        from .demo import demo_media
 
-        made = make_demo_clip(
-            host.temp_folder("lipsync-demo"), clip, on_progress=host.Progress(_STAGES)
-        )
-        return io.NodeOutput(
-            convert.image(made.image), video_output(made.video), convert.audio_value(made.audio)
-        )
+        return io.NodeOutput(*demo_media(clip, image, video, audio, host.Progress(_STAGES)))
 
 
 class LoadAudio(io.ComfyNode):
@@ -72,7 +83,7 @@ class LoadAudio(io.ComfyNode):
         """Describe the node."""
         return io.Schema(
             node_id="LipSync_LoadAudio",
-            display_name="Load Audio (Lip Sync)",
+            display_name="Load Audio (LipSync)",
             category=CATEGORY,
             description="Loads the sound of an audio or video file, or of a connected video; all "
             "of it or a part.",
@@ -123,6 +134,21 @@ class LoadAudio(io.ComfyNode):
                     tooltip="Number of the sound track in a file with several, from 1; 0: the one "
                     "that players choose.",
                 ),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="A sound that is used instead of a file, to take a part of it, or one "
+                    "sound of a batch.",
+                ),
+                io.Int.Input(
+                    "index",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=9999,
+                    advanced=True,
+                    tooltip="Which sound of a batch in 'audio', from 0.",
+                ),
             ],
             outputs=[
                 io.Audio.Output(
@@ -133,9 +159,9 @@ class LoadAudio(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None, video: Any = "not connected"):
+    def validate_inputs(cls, file=None, video: Any = _UNLINKED, audio: Any = _UNLINKED):
         """Return True, or what is wrong with the inputs."""
-        if file is None or video is None:  # the host does not know yet what links bring
+        if file is None or video is None or audio is None:  # links, whose values come later
             return True
         try:
             host.input_file(file)
@@ -149,20 +175,23 @@ class LoadAudio(io.ComfyNode):
         return host.input_stamp(file)
 
     @classmethod
-    def execute(cls, file, start, end, video=None, audio_track=0) -> io.NodeOutput:
+    def execute(
+        cls, file, start, end, video=None, audio_track=0, audio=None, index=0
+    ) -> io.NodeOutput:
         """Run the node."""
         from . import convert
-        from .videos import file_source, video_source
+        from .videos import file_source, sound_source, video_source
 
         if end and end <= start:
             raise ValueError(
                 f"the end ({end:g} s) is not after the start ({start:g} s); 0 goes to the end"
             )
-        source = file_source(host.input_file(file)) if video is None else video_source(video)
-        ends = convert.seconds(end) if end else None
-        sound = source.audio(
-            convert.seconds(start), ends, audio_track or None, keep_early=video is None
-        )
+        if audio is not None:
+            source = sound_source(convert.audio(audio, index=index))
+        else:
+            source = file_source(host.input_file(file)) if video is None else video_source(video)
+        first, last = convert.seconds(start), convert.seconds(end) if end else None
+        sound = source.audio(first, last, audio_track or None, keep_early=video is None)
         return io.NodeOutput(convert.audio_value(sound), sound.samples.shape[1] / sound.rate)
 
 
@@ -174,10 +203,10 @@ class LoadLipSyncModel(io.ComfyNode):
         """Describe the node."""
         return io.Schema(
             node_id="LipSync_LoadLipSyncModel",
-            display_name="Load Lip Sync Model",
+            display_name="Load LipSync Model",
             category=CATEGORY,
-            description="Loads the network that generates the mouth. Without this node, 'Generate "
-            "Lip Sync (Wav2Lip)' uses the bundled one.",
+            description="Loads the network that generates the mouth. Without this node, 'LipSync "
+            "Dub' uses the bundled one.",
             search_aliases=[
                 "wav2lip model",
                 "wav2lip checkpoint",
@@ -204,7 +233,7 @@ class LoadLipSyncModel(io.ComfyNode):
                     "it, else that of the weights.",
                 ),
             ],
-            outputs=[Model.Output("model", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
+            outputs=[Model.Output("model", tooltip="For 'LipSync Dub'.")],
         )
 
     @classmethod
@@ -233,8 +262,8 @@ class LoadFaceRestorer(io.ComfyNode):
             node_id="LipSync_LoadFaceRestorer",
             display_name="Load Face Restorer",
             category=CATEGORY,
-            description="Loads a face restoration network, which sharpens the mouths of 'Generate "
-            "Lip Sync (Wav2Lip)'.",
+            description="Loads a face restoration network, which sharpens the mouths of 'LipSync "
+            "Dub'.",
             search_aliases=[
                 "gfpgan",
                 "codeformer",
@@ -255,7 +284,7 @@ class LoadFaceRestorer(io.ComfyNode):
                 ),
                 *option_inputs(Restore, "strength", "mask"),
             ],
-            outputs=[Restorer.Output("restorer", tooltip="For 'Generate Lip Sync (Wav2Lip)'.")],
+            outputs=[Restorer.Output("restorer", tooltip="For 'LipSync Dub'.")],
         )
 
     @classmethod
@@ -282,7 +311,7 @@ class LoadVideos(io.ComfyNode):
             display_name="Load Video Folder",
             category=CATEGORY,
             description="Loads every video of a folder as a list: connected nodes run once per "
-            "video.",
+            "video. A clip without a face or sound does not stop the others.",
             search_aliases=[
                 "batch videos",
                 "video list",
@@ -312,6 +341,12 @@ class LoadVideos(io.ComfyNode):
                     is_output_list=True,
                 ),
                 io.String.Output("names", tooltip="Their file names.", is_output_list=True),
+                io.String.Output(
+                    "stems",
+                    tooltip="Their names without the ending: connected to 'filename_prefix' of "
+                    "'Save Video', each result keeps the name of its source.",
+                    is_output_list=True,
+                ),
             ],
         )
 
@@ -332,16 +367,11 @@ class LoadVideos(io.ComfyNode):
     @classmethod
     def execute(cls, folder, limit) -> io.NodeOutput:
         """Run the node."""
-        from ..lipsync_core.pipelines.demo import make_demo_clip
-        from .videos import video_output
+        from .demo import demo_videos
+        from .videos import folder_output
 
-        if folder == host.DEMO_FOLDER:
-            progress = host.Progress(_STAGES)
-            paths = [
-                make_demo_clip(host.temp_folder("lipsync-demo"), name, on_progress=progress).video
-                for name in _SPOKEN
-            ]
-        else:
-            paths = host.videos_in(folder)
+        demo = folder == host.DEMO_FOLDER
+        paths = demo_videos(host.Progress(_STAGES)) if demo else host.videos_in(folder)
         paths = paths[: limit or None]
-        return io.NodeOutput([video_output(path) for path in paths], [path.name for path in paths])
+        names, stems = [path.name for path in paths], [path.stem for path in paths]
+        return io.NodeOutput([folder_output(path) for path in paths], names, stems)

@@ -56,6 +56,12 @@ def open_media(media: Any, fps: float) -> Clip:
     return open_clip(source.path, Cut(source.start, source.end))
 
 
+def first_frame(video: Any) -> Tensor:
+    """Return the first frame of a VIDEO as an IMAGE."""
+    ((_, picture),) = open_media(video, _RATE).pick([0], on_frame=host.cancel_point)
+    return convert.image(picture)
+
+
 def is_lasting(media: Any) -> bool:
     """Whether ``media`` is a file of the user, so that its face tracks are worth caching."""
     return not isinstance(media, Tensor) and video_source(media).lasting

@@ -14,7 +14,7 @@ class SyncScore(io.ComfyNode):
         """Describe the node."""
         return io.Schema(
             node_id="LipSync_SyncScore",
-            display_name="Score Lip Sync",
+            display_name="Score LipSync",
             category=CATEGORY,
             description="Measures whether lips and sound agree, and by how much one is late. "
             "'Shift Audio' corrects it.",
@@ -102,7 +102,7 @@ class ShiftAudio(io.ComfyNode):
             node_id="LipSync_ShiftAudio",
             display_name="Shift Audio",
             category=CATEGORY,
-            description="Delays or advances sound, for example by the offset of 'Score Lip Sync'. "
+            description="Delays or advances sound, for example by the offset of 'Score LipSync'. "
             "The length stays; silence fills the gap.",
             search_aliases=[
                 "delay audio",
@@ -125,7 +125,7 @@ class ShiftAudio(io.ComfyNode):
                     "unit",
                     options=["frames", "ms"],
                     default="frames",
-                    tooltip="Unit of the amount; the offset of 'Score Lip Sync' is in frames.",
+                    tooltip="Unit of the amount; the offset of 'Score LipSync' is in frames.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -133,7 +133,7 @@ class ShiftAudio(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.001,
-                    tooltip="Frames per second of the amount. 'Score Lip Sync' always counts 25 "
+                    tooltip="Frames per second of the amount. 'Score LipSync' always counts 25 "
                     "per second.",
                 ),
             ],
@@ -177,7 +177,7 @@ class SetAudio(io.ComfyNode):
     def execute(cls, video, audio) -> io.NodeOutput:
         """Run the node."""
         from . import convert, host
-        from .videos import video_output, video_source, with_sound
+        from .videos import result_output, video_source, with_sound
 
         out = with_sound(video_source(video), convert.audio(audio), host.Progress({"write": 1}))
-        return io.NodeOutput(video_output(out))
+        return io.NodeOutput(result_output(out))

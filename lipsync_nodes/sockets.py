@@ -15,6 +15,12 @@ FORCED = {"forceInput": True}
 CATEGORY = "LipSync"
 
 
+def newer(**given: str) -> dict[str, str]:
+    """Return those arguments of ``io.Schema`` that this host knows."""
+    known = getattr(io.Schema, "__dataclass_fields__", {})
+    return {name: value for name, value in given.items() if name in known}
+
+
 def fps_input(what: str) -> io.Float.Input:
     """Make the input for the frame rate of an IMAGE batch."""
     return io.Float.Input(

@@ -5,7 +5,7 @@ A video is read lazily from its own file; results are files in the temporary fol
 
 import io as bytes_io
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,10 +15,11 @@ from typing import Any
 from comfy_api.latest import InputImpl
 from torch import Tensor
 
-from ..lipsync_core.errors import MediaError
+from ..lipsync_core.errors import LipSyncError, MediaError, NoFaceError
 from ..lipsync_core.media import (
     AudioSource,
     VideoWriter,
+    probe,
     probe_sound,
     read_audio,
     shift_audio,
@@ -109,6 +110,11 @@ def file_source(path: Path) -> VideoSource:
     return VideoSource(path, sound=path)
 
 
+def sound_source(sound: Audio) -> VideoSource:
+    """A source of sound in memory, without a picture."""
+    return VideoSource(Path(), sound=sound)
+
+
 NO_MASK = (
     "a video's mask would take gigabytes, so there is none; "
     "the images of 'Get Video Components' have one"
@@ -131,6 +137,11 @@ def video_source(video: Any) -> VideoSource:
         MediaError: It cannot be read.
         ValueError: It is of another type.
     """
+    if not hasattr(video, "get_stream_source"):
+        raise ValueError(
+            f"the media is {convert.type_name(video)}; wanted a VIDEO ('Load Video') or an IMAGE "
+            "('Load Image'). A sound belongs to the input 'audio'"
+        )
     known = _files.get(video)
     if known is None:
         in_memory = isinstance(video, InputImpl.VideoFromComponents)
@@ -249,7 +260,7 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
         MediaError: The video cannot be read.
     """
     if source.untouched:
-        out = host.temp_file(suffix_for_copy(source.path))
+        out = host.temp_file(suffix_for_copy(source.path), source.path)
         shift_audio(
             source.path,
             out,
@@ -258,7 +269,10 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
             on_progress=lambda done, total: progress("write", done, total),
         )
         return out
-    out, footage = host.temp_file(".mp4"), open_clip(source.path, Cut(source.start, source.end))
+    out, footage = (
+        host.temp_file(".mp4", source.path),
+        open_clip(source.path, Cut(source.start, source.end)),
+    )
     total = (footage.stop or footage.info.frames or 0) - footage.first
     with (
         VideoWriter(out, footage.info, AudioSource(sound)) as writer,
@@ -271,5 +285,54 @@ def with_sound(source: VideoSource, sound: Audio, progress: host.Progress) -> Pa
 
 
 def video_output(path: Path) -> Any:
-    """Convert a file to a VIDEO."""
+    """Convert a file that stays to a VIDEO."""
     return InputImpl.VideoFromFile(str(path))
+
+
+_members: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
+"""Name of the file of each VIDEO that 'Load Video Folder' gave."""
+
+
+def folder_output(path: Path) -> Any:
+    """Convert a file of a folder to a VIDEO; the others of the folder go on without a bad one."""
+    video = video_output(path)
+    _members[video] = path.name
+    return video
+
+
+def member_name(media: Any) -> str | None:
+    """Return the file name of a VIDEO of a folder; None for other media."""
+    return _members.get(media) if hasattr(media, "get_stream_source") else None
+
+
+def explain_failure(name: str, path: Path, error: LipSyncError) -> str:
+    """Say what is wrong with a file of a folder, such as "no face in NAME: ..."."""
+    if isinstance(error, NoFaceError):
+        fault = "no face in"
+    elif not _succeeds(probe, path):
+        fault = "no picture in"
+    else:
+        fault = "cannot use" if _succeeds(probe_sound, path) else "no sound in"
+    return f"{fault} {name}: {error}"
+
+
+def _succeeds(read: Callable[[Path], Any], path: Path) -> bool:
+    try:
+        read(path)
+    except MediaError:
+        return False
+    return True
+
+
+class _TemporaryName(str):
+    """The name of a file that is removed when nothing holds this very object any more.
+
+    ComfyUI's trimmed copies of a VIDEO hold the object of the first one.
+    """
+
+
+def result_output(path: Path) -> Any:
+    """Convert a file that we wrote to a VIDEO; the file goes when it and its trimmed copies do."""
+    name = _TemporaryName(path)
+    weakref.finalize(name, _forget, path)
+    return InputImpl.VideoFromFile(name)

@@ -1,11 +1,14 @@
 """The command line: finds the module of a command and maps errors to exit codes."""
 
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -105,8 +108,33 @@ def demo_command(
     print(f"wrote {video} and {sheet}")
 
 
+def exit_on_signals() -> None:
+    """Let requests to end, of a container or a closed session, clean up as Ctrl-C does.
+
+    The exit code is 128 and the signal's number: 143 for SIGTERM. Further requests are ignored
+    while files are removed. Windows ends processes without asking.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        for one in signals:
+            signal.signal(one, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    names = ("SIGTERM", "SIGHUP")
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    for one in signals:
+        if signal.getsignal(one) is signal.SIG_DFL:  # nohup, and hosts, keep their own
+            signal.signal(one, leave)
+
+
 def main() -> None:
-    """Run `lipsync`. Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 1 anything else."""
+    """Run `lipsync`.
+
+    Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 130 Ctrl-C, 143 SIGTERM, 1 anything else.
+    """
+    exit_on_signals()
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr
     )

@@ -1,5 +1,6 @@
 """Write the tracks beside the picture: sound copied or encoded, other tracks copied."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -215,6 +216,8 @@ class CopiedTracks:
             _dated(_timed(container, streams, warn)), zero, name, can_hide, warn
         )
         self._next: Packet[Stream] | None = next(self._packets, None)
+        self._last: dict[int, Packet[Stream]] = {}  # of each stream, not written yet
+        self.end = Fraction(0)  # seconds after the first frame at which the last packet ends
 
     def mux_until(self, until: Fraction) -> None:
         """Write what is played before ``until``, in seconds after the first frame."""
@@ -238,11 +241,24 @@ class CopiedTracks:
         packet.stream = self._streams[packet.stream_index]
         packet.pts = stamp - shift
         packet.dts = (packet.dts if packet.dts is not None else stamp) - shift
-        self._out.mux_one(packet)
+        self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        last = self._last.pop(packet.stream_index, None)
+        self._last[packet.stream_index] = packet
+        if last is not None:
+            self._out.mux_one(last)
 
-    def finish(self, end: Fraction) -> None:
-        """Write the rest, up to ``end`` seconds."""
+    def finish(self, end: Fraction, picture_end: Fraction) -> None:
+        """Write the rest, up to ``end`` seconds.
+
+        The last packet of sound lasts until the picture ends, where that is less than a second.
+        """
         self.mux_until(end)
+        for packet in self._last.values():
+            ends = (packet.pts or 0) + (packet.duration or 0)
+            missing = math.ceil(picture_end / packet.time_base) - ends
+            if packet.stream.type == "audio" and 0 < missing * packet.time_base < 1:
+                packet.duration = (packet.duration or 0) + missing
+            self._out.mux_one(packet)
 
 
 def _timed(
@@ -389,9 +405,13 @@ class EncodedTrack:
             self._at += part.shape[1]
             self._out.mux(self._stream.encode(frame))
 
-    def finish(self, end: Fraction) -> None:
-        """Write the rest, up to ``end`` seconds, and what the encoder holds."""
+    def finish(self, end: Fraction, picture_end: Fraction) -> None:
+        """Write the rest, up to ``end`` seconds, and silence up to the end of the picture."""
         self.mux_until(end)
+        missing = round(picture_end * self._rate) - self._at
+        if missing > 0:
+            self._blocks = iter([np.zeros((self._rest.shape[0], missing), np.float32)])
+            self.mux_until(picture_end)
         self._out.mux(self._stream.encode(None))
 
 

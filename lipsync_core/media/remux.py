@@ -10,7 +10,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..runtime.atomic import temporary_name
+from ..runtime.atomic import remove_stale, temporary_name
 from ..runtime.paths import same_file
 from ..types import Audio
 from .audio_reader import probe_sound
@@ -23,6 +23,7 @@ from .container import (
     raise_media_errors,
     warn_once,
 )
+from .descriptions import copy_description
 from .mux import AudioSource, CopiedTracks, Track, add_audio_stream, add_other_streams
 from .output_path import container_options, move_into_place
 from .paths import check_output_path, refuse_inputs
@@ -47,8 +48,9 @@ def shift_audio(
 
     The sound is moved by whole samples (Matroska counts in milliseconds) and therefore encoded
     again, as AAC (Opus in WebM); with ``delay`` 0 the sound of a file is copied if the container
-    takes it. Nothing is cut at the end, where the sound may outlast the picture. Further sound
-    tracks and subtitles are copied.
+    takes it. Nothing is cut at the end, where the sound may outlast the picture; silence follows
+    sound that is encoded and shorter. Further sound tracks, subtitles, tags and chapters are
+    copied.
 
     Args:
         src: clip whose picture is copied packet by packet.
@@ -73,6 +75,7 @@ def shift_audio(
         refuse_inputs(out, source)
         probe_sound(source, track)  # raises for a file without sound
     check_output_path(out, overwrite=overwrite)
+    remove_stale(out)
     partial = temporary_name(out)
     sound = AudioSource(
         source,
@@ -90,13 +93,11 @@ def shift_audio(
             writer = stack.enter_context(
                 av.open(file_url(partial), "w", options=container_options(out))
             )
-            writer.metadata.update(reader.metadata)
+            copy_description(src, writer)
             _check_codec(writer, stream, out)
             suffix = out.suffix.lower()
-            tracks: list[Track] = [
-                CopiedTracks(writer, reader, (stream,), zero, None, warn),
-                add_audio_stream(writer, suffix, sound, stack, warn),
-            ]
+            picture = CopiedTracks(writer, reader, (stream,), zero, None, warn)
+            tracks: list[Track] = [picture, add_audio_stream(writer, suffix, sound, stack, warn)]
             further = add_other_streams(writer, suffix, src, Fraction(0), stack, warn, sound)
             tracks += [] if further is None else [further]
             seconds = int((stream.duration or 0) * (stream.time_base or 0))
@@ -106,7 +107,7 @@ def shift_audio(
                 if on_progress is not None:
                     on_progress(until, seconds)
             for one in tracks:
-                one.finish(_END)
+                one.finish(_END, picture.end)
         move_into_place(partial, out, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)

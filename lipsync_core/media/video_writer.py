@@ -16,9 +16,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from ..runtime.atomic import temporary_name
+from ..runtime.atomic import remove_stale, temporary_name
 from ..types import ColourTags, Frames, VideoInfo, YuvFrames
 from .container import Warn, file_url, raise_media_errors, warn_once
+from .descriptions import copy_description
 from .encoders import (
     DEFAULT_CRF,
     DEFAULT_PRESET,
@@ -54,7 +55,9 @@ class VideoWriter:
             ends with the picture, a copied track to within one packet.
         extra_tracks_from: a file whose further sound tracks and subtitles are copied if the
             container takes them; ``on_warning`` is called with the others.
+            Its tags and chapters are kept, where ``metadata`` gives no others.
         extra_start: seconds of that file that belong to the first frame.
+        extra_seconds: length of the output, if known; chapters end there.
         codec: an FFmpeg encoder of pictures.
         crf: quality; see ``choose_encoder``. A warning names encoders without it.
         preset: speed; see ``choose_encoder``. A warning names encoders without it.
@@ -86,6 +89,7 @@ class VideoWriter:
         metadata: Mapping[str, str] | None = None,
         extra_tracks_from: Path | None = None,
         extra_start: Fraction = Fraction(0),
+        extra_seconds: Fraction | None = None,
         on_warning: Warn | None = None,
     ) -> None:
         self._path = Path(path)
@@ -97,6 +101,7 @@ class VideoWriter:
         self._count = 0
         self._whole = False
         self._tracks: list[Track] = []
+        remove_stale(self._path)
         self._partial = temporary_name(self._path)
         encoder = choose_encoder(self._suffix, codec, crf, preset, repeatable=repeatable)
         for warning in encoder.warnings:
@@ -111,6 +116,7 @@ class VideoWriter:
                     add_audio_stream(self._out, self._suffix, audio, stack, self._warn)
                 )
             if extra_tracks_from is not None:
+                copy_description(extra_tracks_from, self._out, extra_start, extra_seconds, metadata)
                 further = add_other_streams(
                     self._out,
                     self._suffix,
@@ -168,8 +174,9 @@ class VideoWriter:
                 )
             with raise_media_errors(self._path, "cannot be finished"):
                 self._out.mux(self._stream.encode(None))
+                end = self._count / self._info.fps
                 for track in self._tracks:
-                    track.finish(self._count / self._info.fps)
+                    track.finish(end, end)
                 self._out.close()
             self._whole = True
 

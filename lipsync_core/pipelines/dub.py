@@ -13,7 +13,7 @@ import torch
 from .._version import __version__
 from ..audio.vad import Silence
 from ..image.opencv import describe_warp
-from ..media import AudioSource, VideoWriter, refuse_inputs
+from ..media import VideoWriter, refuse_inputs
 from ..media.clip import VideoClip, open_clip
 from ..models.generator import TalkingFace
 from ..models.precision import Precision
@@ -21,7 +21,7 @@ from ..models.weights import load_talking_face
 from ..options import Blend, Cut, Encoding, Restore
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
-from .audio_inputs import read_audio_inputs
+from .audio_inputs import AudioInputs, read_audio_inputs
 from .dub_plan import (
     DubPlan,
     People,
@@ -172,7 +172,7 @@ def dub(  # noqa: PLR0913
         rate = sync.config.features.rate
         inputs = read_audio_inputs(sources, rate, face=face, cut=cut, warn=log.warn)
         options = PlanOptions(cut, silence, reference, finding, target)
-        with _open_writer(out, clip, inputs.output, cut.start, encoding, name, log) as writer:
+        with _open_writer(out, clip, inputs, cut.start, encoding, name, log) as writer:
             plan = plan_dub(
                 clip, inputs, Speakers(faces, turns), sync, options, people=people, log=log
             )
@@ -229,7 +229,7 @@ def _load_network(
 def _open_writer(
     out: Path,
     clip: VideoClip,
-    audio: AudioSource,
+    inputs: AudioInputs,
     start: Fraction,
     encoding: Encoding,
     model: str,
@@ -238,7 +238,7 @@ def _open_writer(
     return VideoWriter(
         out,
         clip.info,
-        audio,
+        inputs.output,
         codec=encoding.codec,
         crf=encoding.crf,
         preset=encoding.preset,
@@ -247,6 +247,7 @@ def _open_writer(
         metadata=_tag(model) if encoding.tag else {},
         extra_tracks_from=None if clip.still else clip.path,
         extra_start=start,
+        extra_seconds=inputs.count_frames(clip.info.fps) / clip.info.fps,
         on_warning=log.warn,
     )
 

@@ -1,11 +1,15 @@
 """Write files and folders so that nothing half-written carries a final name."""
 
 import errno
+import hashlib
+import os
+import platform
 import re
 import secrets
 import sys
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -13,11 +17,62 @@ from ..errors import LipSyncError
 
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\..+)?")
 _LOCK = ".lock"
+_STEM_BYTES = 150  # of a temporary name
+_UNTOUCHED = 3600  # seconds
+
+
+_MADE: set[str] = set()
+"""The temporary names of this process, which may be in use in another thread."""
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a temporary name beside ``path``, whose suffix tells writers the format."""
-    return path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix.lower()}")
+    """Return a temporary name beside ``path``, whose suffix tells writers the format.
+
+    It names this computer and process, so that a later run can tell whether it is still in use.
+    """
+    token = f"{os.getpid()}-{_host()}.{secrets.token_hex(4)}"
+    part = path.with_name(f".{_short_stem(path)}.{token}.part{path.suffix.lower()}")
+    _MADE.add(part.name)
+    return part
+
+
+def remove_stale(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose process on this computer has ended.
+
+    Those of other runs that write the same file, here or on another computer, stay.
+    """
+    stem, suffix = re.escape(f".{_short_stem(path)}."), re.escape(path.suffix.lower())
+    own = re.compile(rf"{stem}(\d+)-{_host()}\.[0-9a-f]{{8}}\.part{suffix}")
+    with suppress(OSError):
+        for part in path.parent.iterdir():
+            match = own.fullmatch(part.name)
+            if match is not None and part.name not in _MADE and _is_left(part, int(match[1])):
+                part.unlink(missing_ok=True)
+
+
+def _short_stem(path: Path) -> str:
+    # file systems take 255 bytes or characters
+    return path.stem.encode()[:_STEM_BYTES].decode(errors="ignore")
+
+
+def _host() -> str:
+    """Eight digits for this computer; a container is one of its own."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _is_left(part: Path, process: int) -> bool:
+    """Whether the process that wrote ``part`` has ended."""
+    if sys.platform == "win32":  # no harmless way to ask for a process; open files stay there
+        return time.time() - part.stat().st_mtime > _UNTOUCHED
+    if process == os.getpid():  # the first process of a container always has the same number
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # of another user
+        return False
+    return False
 
 
 @contextmanager

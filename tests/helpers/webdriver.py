@@ -3,6 +3,7 @@ further package."""
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -28,6 +29,8 @@ MISSING = (
     if CHROMIUM and CHROMEDRIVER
     else "needs chromium and chromedriver (Debian: chromium, chromium-driver)"
 )
+# every wait is this many times as long: on a machine that does other work beside
+PATIENCE = float(os.environ.get("LIPSYNC_PATIENCE", "1"))
 KEYS = {"Enter": "\ue007", "Tab": "\ue004", "Space": " ", "Right": "\ue014"}
 
 
@@ -63,7 +66,7 @@ class Browser:
 
     def until(self, script: str, *args: object, seconds: float = 20) -> Any:
         """Wait until ``script`` returns something true, and return that."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while not (value := self.run(script, *args)):
             assert time.monotonic() < end, (
                 f"{script} stayed {value}; the page says "
@@ -107,7 +110,11 @@ def browsing(
             root = f"http://127.0.0.1:{port}/session"
             wanted = {
                 "capabilities": {
-                    "alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}
+                    "alwaysMatch": {
+                        "browserName": "chrome",
+                        "goog:chromeOptions": options,
+                        "timeouts": {"script": round(30_000 * PATIENCE)},
+                    }
                 }
             }
             session = f"{root}/{_call('POST', root, wanted)['sessionId']}"
@@ -123,7 +130,7 @@ def _call(method: str, url: str, body: object = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
             return json.load(answer)["value"]
     except urllib.error.HTTPError as error:
         raise AssertionError(json.load(error)["value"]["message"]) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+BYPASSED = 4  # the mode of a node that the page leaves out; ours have nothing to pass through
 VIRTUAL = {"MarkdownNote", "Note"}
 WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
 
@@ -88,18 +89,18 @@ def to_api(graph: Json) -> Json:
     """UI JSON as API JSON without titles: what the page's own graphToPrompt makes of it."""
     if graph.get("definitions", {}).get("subgraphs"):
         raise ValueError("a graph with subgraphs; give one of them")
-    ends = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    return {
-        str(node["id"]): _api_node(node, ends)
-        for node in graph["nodes"]
-        if node["type"] not in VIRTUAL
-    }
+    nodes = [node for node in graph["nodes"] if node["type"] not in VIRTUAL]
+    bypassed = {node["id"] for node in nodes if node.get("mode", 0) == BYPASSED}
+    ends = {link[0]: [str(link[1]), link[2]] for link in graph["links"] if link[1] not in bypassed}
+    return {str(node["id"]): _api_node(node, ends) for node in nodes if node["id"] not in bypassed}
 
 
 def _api_node(node: Json, ends: Mapping[int, list[Any]]) -> Json:
     slots = node.get("inputs", [])
     widgets = [slot["name"] for slot in slots if "widget" in slot]
     inputs = dict(zip(widgets, node.get("widgets_values", []), strict=False))
+    buttons = {slot["name"] for slot in slots if slot["type"] == "IMAGEUPLOAD"}
+    inputs = {name: value for name, value in inputs.items() if name not in buttons}
     inputs |= {slot["name"]: ends[slot["link"]] for slot in slots if slot["link"] in ends}
     return {"class_type": node["type"], "inputs": inputs}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import websocket
 from graph import Node
-from launch import Server
+from launch import PATIENCE, Server
 
 # node id -> {"class_type": ..., "inputs": {...}}: the API format
 Prompt = Mapping[str, Mapping[str, Any]]
@@ -69,14 +69,14 @@ class Client:
     events: list[Event] = field(default_factory=list)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.server.url + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.server.url + path, timeout=60 * PATIENCE) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: object) -> Any:
         request = urllib.request.Request(
             self.server.url + path, json.dumps(body).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
             return json.loads(answer.read() or b"null")
 
     def upload(self, path: Path) -> str:
@@ -90,7 +90,7 @@ class Client:
         body = head.encode() + path.read_bytes() + rest.encode()
         kind = {"content-type": f"multipart/form-data; boundary={edge}"}
         request = urllib.request.Request(f"{self.server.url}/upload/image", body, kind)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=60 * PATIENCE) as answer:
             return json.load(answer)["name"]
 
     def queue(self, prompt: Prompt) -> str:
@@ -116,6 +116,16 @@ class Client:
     def interrupt(self) -> None:
         self.post("/interrupt", {})
 
+    def clear(self) -> None:
+        """Cancel what a failed test left in the queue, so that the next one does not wait for it."""
+        left = self.get("/queue")
+        if left["queue_running"] or left["queue_pending"]:
+            self.post("/queue", {"clear": True})
+            self.interrupt()
+            end = time.monotonic() + 60 * PATIENCE
+            while self.get("/queue")["queue_running"] and time.monotonic() < end:
+                time.sleep(0.1)
+
     def wait(self, prompt_id: str, *, seconds: float = 120) -> Outcome:
         """Until the prompt is in the history and the socket has told that nothing of it runs:
         either may come last."""
@@ -126,7 +136,7 @@ class Client:
             assert self.server.process.poll() is None, (
                 f"the host died:\n{self.server.log()[-4000:]}"
             )
-            assert time.monotonic() < begun + seconds, (
+            assert time.monotonic() < begun + seconds * PATIENCE, (
                 f"no end after {seconds} s; the host says\n{self.server.log()[-2000:]}"
             )
             time.sleep(0.05)
@@ -160,7 +170,7 @@ class Client:
 
     def until(self, kind: str, prompt_id: str, *, seconds: float = 120) -> Event:
         """The first event of a kind since a prompt started, awaited."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while True:
             told = list(self.events)
             starts = [

@@ -34,6 +34,16 @@ def client(server: launch.Server) -> Iterator[Client]:
         yield listening
 
 
+@pytest.fixture(autouse=True)
+def emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test waits for what an earlier one left in a queue."""
+    yield
+    for name in {"client", "broken", "plainly"} & set(request.fixturenames):
+        listening = request.getfixturevalue(name)
+        if listening.server.process.poll() is None:
+            listening.clear()
+
+
 @pytest.fixture(scope="session")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A host whose torchaudio does not import, with the pack in a folder of an ordinary name."""

@@ -220,7 +220,8 @@ def make(page: Page) -> None:
             most=58_000,
         )
     page.load(
-        json.loads((ROOT / "workflows/Dub a video.json").read_text(encoding="ascii")), "Dub a video"
+        json.loads((ROOT / "example_workflows/Lip-sync a video.json").read_text(encoding="ascii")),
+        "Lip-sync a video",
     )
     run(page)
     picture(page, ROOT / "docs/comfyui.jpg", scale=1.0, corner=(90, 160), second=2.3, most=120_000)

@@ -1,4 +1,4 @@
-"""Renew workflows/*.json and subgraphs/*.json from workflows/api/*.json: the host's page makes the
+"""Renew example_workflows/*.json and subgraphs/*.json from example_workflows/api/*.json: the host's page makes the
 nodes, we place them.
 
     COMFYUI_DIR=... COMFYUI_PYTHON=... python tests/host/make_templates.py
@@ -21,63 +21,91 @@ from notes import NOTES
 from page import Page, opened
 
 # From left to right: (title of a group, its columns from top to bottom: ids of nodes, and px to
-# leave free, so that links pass above a node instead of behind it).
+# leave free, so that links pass above a node instead of behind it). The note comes before them.
 PLANS: dict[str, list[tuple[str, list[list[str | int]]]]] = {
-    "Talk from a photo": [
-        ("1. Your photo and speech", [["1"]]),
+    "Lip-sync a photo": [
+        ("1. Your photo and speech", [["image", "audio", "1"]]),
         ("2. Lip sync", [["2"]]),
-        ("3. Result", [["3"], ["4"]]),
+        ("3. Result", [["3", "4"]]),
     ],
-    "Dub a video": [
-        ("1. Media and settings", [["1", "2", "3"]]),
-        ("2. Lip sync", [["4"]]),
+    "Lip-sync a video": [
+        ("1. Your media", [["video", "audio", "1"]]),
+        ("2. Lip sync", [["2", "3"], ["4"]]),
         ("3. Result", [["5"]]),
     ],
-    "Dub without a trace": [
-        ("1. Media and settings", [["1", "2", "3"]]),
-        ("2. Look at the mask", [[400, "4"]]),
-        ("3. Lip sync", [["5"]]),
-        ("4. Result", [["6"]]),
+    "Lip-sync without a trace": [
+        ("1. Your media", [["video", "audio", "1"]]),
+        ("2. Settings", [["2", "3"], ["4"]]),
+        ("3. Lip sync", [["5", "6"]]),
     ],
-    "Two speakers": [
-        ("1. Your video and speech", [["1"]]),
-        ("2. Who says what", [[80, "4", "2", "3"], [80, "5"], [80, "6", "9"]]),
-        ("3. Lip sync", [["7"]]),
-        ("4. Result", [["8"]]),
+    "Lip-sync two speakers": [
+        ("1. Your video", [["video", "1"]]),
+        ("2. Who says what", [["4", "9"], ["2", "5", "3", "6"]]),
+        ("3. Lip sync", [["7", "8"]]),
     ],
-    "Long video, file to file": [
-        ("1. Your video and speech", [["1"], [90, "2"]]),
-        ("2. Who speaks", [[190, "3"], [190, "4", "7"]]),
-        ("3. Lip sync", [["5"]]),
-        ("4. Result", [["6"]]),
+    "Lip-sync a long video": [
+        ("1. Your media", [["video", "audio", "1"]]),
+        ("2. Who speaks", [["2", "3"], ["4", "7"]]),
+        ("3. Lip sync", [["5", "6"]]),
     ],
-    "Fix sync of an existing clip": [
-        ("1. Your clip", [["1"]]),
-        ("2. Measure", [[160, "2"]]),
-        ("3. Move the sound", [[90, "3", 40, "7", "9"], ["4"]]),
-        ("4. Measure again", [[90, "5"]]),
-        ("5. Result", [["6", "8", "10"]]),
+    "Lip-sync repair of a clip": [
+        ("1. Your clip", [["video", "1"]]),
+        ("2. Measure", [["2", "7", "9"]]),
+        ("3. Move the sound", [["3", "4", "6"]]),
+        ("4. Measure again", [["5", "8", "10"]]),
     ],
-    "Quality check of a folder": [
+    "Lip-sync check of a folder": [
         ("1. Your videos", [["1"]]),
-        ("2. Score", [[90, "2"]]),
-        ("3. Result", [["3", "5"], ["4"]]),
+        ("2. Score", [["2"]]),
+        ("3. Result", [["3", "4", "5"]]),
     ],
+    "Lip-sync a folder": [
+        ("1. Your videos", [["1"]]),
+        ("2. Lip sync", [["2"]]),
+        ("3. Result", [["3", "4"]]),
+    ],
+    "Lip-sync app, face and voice": [
+        ("1. Face and voice", [["1", "2"]]),
+        ("2. Lip sync", [["3"]]),
+        ("3. Result", [["4", "5"]]),
+    ],
+}
+# The form of App mode: (id of a node, widget), and the nodes whose results are shown.
+APPS: dict[str, tuple[list[tuple[int, str]], list[int]]] = {
+    "Lip-sync app, face and voice": ([(1, "image"), (2, "file")], [5])
+}
+# An input of Demo Media, and the node that loads a creator's own media into it. It is bypassed: the
+# page leaves it out, and the demo runs.
+LOADERS = {
+    "image": ("LoadImage", {"image": "example.png"}),
+    "video": ("LoadVideo", {}),
+    "audio": ("LipSync_LoadAudio", {}),
 }
 # What shows something after the run gets the room for it now; the rest are as large as they must
-# be. The nodes that a creator replaces are green.
+# be. The nodes that a creator changes are green.
 ARRANGE = """
-const [groups, title, text] = arguments
+const [groups, title, text, loaders] = arguments
 const room = {
-  LipSync_Wav2LipGenerate: [290, 530], LipSync_PreviewMask: [360, 400], SaveVideo: [400, 480],
-  PreviewImage: [420, 280], PreviewAny: [420, 180], StringConcatenate: [420, 180],
+  LipSync_Wav2LipGenerate: [290, 480], LipSync_PreviewMask: [300, 400], SaveVideo: [280, 330],
+  PreviewImage: [280, 250], PreviewAny: [280, 150], StringConcatenate: [290, 170], LoadImage: [270, 300],
 }
 const paint = ['#8A8', '#3f789e', '#b58b2a', '#b06634', '#88A']
-const gap = 60, bar = 30, width = 310
-const lines = text.split('\\n').map(line => Math.ceil((line.length || 0.1) / 47))
+const gap = 40, bar = 30, width = 380
+const demo = app.graph.nodes.find(node => node.type === 'LipSync_DemoMedia')
+const own = {}
+for (const [input, [type, values]] of Object.entries(loaders)) {
+  if (!groups.some(([, columns]) => columns.some(column => column.includes(input)))) continue
+  const loader = own[input] = LiteGraph.createNode(type)
+  app.graph.add(loader)
+  for (const [name, value] of Object.entries(values)) loader.widgets.find(w => w.name === name).value = value
+  loader.connect(0, demo, demo.inputs.findIndex(slot => slot.name === input))
+  loader.mode = 4
+  loader.title = 'Your ' + input
+}
+const lines = text.split('\\n').map(line => Math.ceil((line.length || 0.1) / 60))
 const note = LiteGraph.createNode('MarkdownNote')
 app.graph.add(note)
-Object.assign(note, { title, pos: [-width - gap - 20, 0], size: [width, 70 + 15 * lines.reduce((sum, n) => sum + n)] })
+Object.assign(note, { title, pos: [-width - gap - 30, 0], size: [width, 80 + 16 * lines.reduce((sum, n) => sum + n)] })
 note.widgets[0].value = text
 let x = 0
 groups.forEach(([name, columns], index) => {
@@ -87,9 +115,9 @@ groups.forEach(([name, columns], index) => {
     let y = 0, widest = 0
     for (const item of column) {
       if (typeof item === 'number') { y += item; continue }
-      const node = app.graph.getNodeById(item) ?? app.graph.getNodeById(Number(item))
+      const node = own[item] ?? app.graph.getNodeById(item) ?? app.graph.getNodeById(Number(item))
       const least = node.computeSize()
-      node.setSize(room[node.type] ?? [Math.max(270, least[0] + 20), least[1]])
+      node.setSize(room[node.type] ?? [Math.max(250, least[0] + 10), least[1]])
       node.pos = [x, y]
       if (/_DemoMedia|_LoadVideos/.test(node.type)) Object.assign(node, { color: '#232', bgcolor: '#353' })
       bottom = Math.max(bottom, y + node.size[1])
@@ -101,10 +129,9 @@ groups.forEach(([name, columns], index) => {
   const group = new LiteGraph.LGraphGroup(name)
   group.color = paint[index]
   app.graph.add(group)
-  group.pos = [left - 20, -bar - 60]
-  group.size = [x - gap - left + 40, bottom + bar + 110]
-  x += 30
-  if (index === 0 && bottom < 250) note.pos = [-20, bottom + 4 * bar]  // below a short group, so that all fits a screen
+  group.pos = [left - 15, -bar - 50]
+  group.size = [x - gap - left + 30, bottom + bar + 70]
+  x += 5
 })
 return JSON.stringify(app.graph.serialize())
 """
@@ -149,9 +176,13 @@ def workflow(page: Page, name: str, api: dict[str, Any]) -> dict[str, Any]:
     """UI JSON of ``api``, laid out, without what belongs to this window and this moment."""
     page.load_api(api, name)
     graph = json.loads(
-        page.browser.run(ARRANGE, PLANS[name], f"Read me: {name.lower()}", NOTES[name])
+        page.browser.run(ARRANGE, PLANS[name], f"Read me: {name.lower()}", NOTES[name], LOADERS)
     )
-    return {**graph, "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "extra": {}}
+    extra: dict[str, Any] = {}
+    if name in APPS:
+        inputs, outputs = APPS[name]
+        extra = {"linearMode": True, "linearData": {"inputs": inputs, "outputs": outputs}}
+    return {**graph, "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "extra": extra}
 
 
 def blueprint(page: Page, api: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +213,9 @@ def write(path: Path, graph: dict[str, Any]) -> None:
 
 def make(page: Page) -> None:
     for name in PLANS:
-        api = json.loads((ROOT / f"workflows/api/{name}.json").read_text(encoding="ascii"))
-        write(ROOT / f"workflows/{name}.json", workflow(page, name, api))
-        if name == "Dub a video":
+        api = json.loads((ROOT / f"example_workflows/api/{name}.json").read_text(encoding="ascii"))
+        write(ROOT / f"example_workflows/{name}.json", workflow(page, name, api))
+        if name == "Lip-sync a video":
             write(ROOT / f"subgraphs/{BLUEPRINT}.json", blueprint(page, api))
 
 

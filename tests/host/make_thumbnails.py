@@ -1,4 +1,4 @@
-"""Draw workflows/*.jpg from what the templates made: python tests/host/make_thumbnails.py FOLDER
+"""Draw example_workflows/*.jpg from what the templates made: python tests/host/make_thumbnails.py FOLDER
 
 FOLDER is ComfyUI's output/video after each template ran once, untouched: every picture shows frames
 and sound of it.
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import skimage.data
 from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -187,22 +188,85 @@ def check(video: Path) -> Image.Image:
     return picture
 
 
+def photo(size: int) -> Image.Image:
+    """The head of the demo's photograph, which no template needs to run for."""
+    whole = Image.fromarray(skimage.data.astronaut())
+    return whole.crop((100, 0, 340, 240)).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def app() -> Image.Image:
+    """A face and a voice beside each other, and a button."""
+    picture = blank()
+    draw = ImageDraw.Draw(picture)
+    picture.paste(photo(222), (14, 40))
+    draw.rounded_rectangle((244, 40, SIDE - 14, 262), 16, fill=(44, 36, 84))
+    wave(picture, loudness(SPEECH, 18), (258, 70, SIDE - 28, 232), [PINK, AMBER])
+    draw.rounded_rectangle((90, 320, SIDE - 90, 410), 45, fill=GREEN)
+    draw.polygon([(214, 340), (214, 390), (258, 365)], fill=NIGHT)
+    return picture
+
+
+def folder() -> Image.Image:
+    """A folder from which clips look, each with its sound."""
+    picture = blank()
+    draw = ImageDraw.Draw(picture)
+    draw.rounded_rectangle((30, 60, 220, 140), 18, fill=AMBER)
+    draw.rounded_rectangle((30, 96, SIDE - 30, 420), 18, fill=AMBER)
+    for i in range(3):
+        left = 52 + i * 130
+        picture.paste(photo(116), (left, 130))
+        wave(
+            picture,
+            loudness(SPEECH, 14, i * 2.5, i * 2.5 + 2.5),
+            (left, 262, left + 116, 330),
+            [NIGHT],
+        )
+    return picture
+
+
+def icon(size: int = 400) -> Image.Image:
+    """Lips whose middle is a sound wave."""
+    picture = Image.new("RGB", (size, size), NIGHT)
+    draw = ImageDraw.Draw(picture)
+    unit = size / 400
+    levels = np.array([0.15, 0.35, 0.7, 1.0, 0.55, 0.85, 1.0, 0.6, 0.3, 0.15])
+    draw.ellipse([n * unit for n in (30, 90, 370, 310)], fill=PINK)
+    draw.ellipse([n * unit for n in (62, 140, 338, 262)], fill=NIGHT)
+    box = (round(85 * unit), round(145 * unit), round(315 * unit), round(257 * unit))
+    wave(picture, levels, box, [AMBER, PINK])
+    return picture
+
+
+def banner() -> Image.Image:
+    """The icon before a spoken sentence."""
+    picture = Image.new("RGB", (1260, 540), NIGHT)
+    picture.paste(icon(360), (60, 90))
+    wave(picture, loudness(SPEECH, 60), (470, 120, 1210, 420), [PINK, AMBER])
+    return picture
+
+
+SPEECH = ROOT / "lipsync_core/assets/demo.flac"
+WEB = ROOT / "lipsync_nodes/web"
 DRAWN = {
-    "Talk from a photo": (talk, "talk from a photo"),
-    "Dub a video": (dub, "dub"),
-    "Dub without a trace": (trace, "without a trace"),
-    "Two speakers": (two, "two speakers"),
-    "Long video, file to file": (long, "long"),
-    "Fix sync of an existing clip": (sync, "in sync"),
+    "Lip-sync a photo": (talk, "talk from a photo"),
+    "Lip-sync a video": (dub, "dub"),
+    "Lip-sync without a trace": (trace, "without a trace"),
+    "Lip-sync two speakers": (two, "two speakers"),
+    "Lip-sync a long video": (long, "long"),
+    "Lip-sync repair of a clip": (sync, "in sync"),
     # that template makes no video; its demo folder has this one
-    "Quality check of a folder": (check, "in sync"),
+    "Lip-sync check of a folder": (check, "in sync"),
 }
 
 
 def main() -> None:
+    app().save(ROOT / "example_workflows/Lip-sync app, face and voice.jpg", quality=78)
+    folder().save(ROOT / "example_workflows/Lip-sync a folder.jpg", quality=78)
+    icon().save(WEB / "icon.png", optimize=True)
+    banner().save(WEB / "banner.png", optimize=True)
     for name, (draw, prefix) in DRAWN.items():
         video = max(Path(sys.argv[1]).glob(f"{prefix}_*.mp4"))
-        draw(video).save(ROOT / f"workflows/{name}.jpg", quality=78, optimize=True)
+        draw(video).save(ROOT / f"example_workflows/{name}.jpg", quality=78, optimize=True)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import material
 import pytest
-from client import Client
+from client import Client, Event
 from graph import Graph
+from launch import PATIENCE
 
 REPORT = logging.getLogger("host")  # -o log_cli=true -o log_cli_level=INFO shows it
-CANCEL_SECONDS = 1.0
-MOST_SECONDS = 3.0  # to stop within, however slow a batch was
+# CPU seconds of the host from Cancel to the end; decoder, generator and encoder work at once
+CANCEL_WORK = 2.0
+MOST_WORK = 6.0  # however slow a batch was
+MOST_STEPS = 2  # of the bar after Cancel: the one that was being made, and one on its way
 
 
 def temporary(client: Client) -> set[str]:
@@ -28,19 +31,17 @@ def temporary(client: Client) -> set[str]:
 
 @pytest.fixture(scope="module")
 def long(client: Client, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A clip of a minute in the input folder."""
+    """A clip of 20 s in the input folder."""
     return client.upload(
-        material.long_clip(
-            tmp_path_factory.mktemp("long") / "minute.mp4", 60, width=640, height=480
-        )
+        material.long_clip(tmp_path_factory.mktemp("long") / "long.mp4", 20, width=640, height=480)
     )
 
 
 def busy(graph: Graph, names: dict[str, str], long: str, what: str) -> None:
-    """Half a minute of work."""
+    """Seconds of work."""
     if what == "images":
         media = graph.add("LoadImage", image=names["photo"])
-        audio = {"audio": graph.add("LipSync_LoadAudio", file=long, end=30.0)[0]}
+        audio = {"audio": graph.add("LipSync_LoadAudio", file=long, end=20.0)[0]}
     else:
         media, audio = graph.add("LoadVideo", file=long), {}
     if what in ("video", "images"):
@@ -73,21 +74,22 @@ def test_cancel_in_the_middle(
     share: float,
     stage: tuple[float, float],
 ) -> None:
-    """Within a second or one batch: the slowest of the same stage, doubled, for machines are
-    shared."""
+    """Within one batch: the bar moves no further, and the host works no longer than twice the
+    slowest batch of the same stage took, which is no more than 6 s of its CPU."""
     busy(graph, names, long, what)
     before = temporary(client)
     prompt = client.queue(graph)
     wait_for_progress(client, prompt, share)
-    began = time.monotonic()
     client.interrupt()
+    began, moved = client.server.work(), len(steps_of(client, prompt))
     outcome = client.wait(prompt)
-    waited = time.monotonic() - began
-    REPORT.info("%s: cancelled after %.2f s", what, waited)
+    spent, moved = client.server.work() - began, len(steps_of(client, prompt)) - moved
+    REPORT.info("%s: cancelled after %.2f CPU seconds and %d steps", what, spent, moved)
     assert outcome.status == "interrupted"
-    within = min(MOST_SECONDS, max(CANCEL_SECONDS, 2 * longest_batch(client, prompt, stage)))
-    assert waited < within, f"stopped after {waited:.2f} s; wanted {within:.2f} s"
-    assert temporary(client) == before
+    assert moved <= MOST_STEPS
+    within = min(MOST_WORK, max(CANCEL_WORK, 2 * longest_batch(client, prompt, stage)))
+    assert spent < within, f"stopped after {spent:.2f} CPU seconds; wanted {within:.2f}"
+    assert temporary(client) <= before  # earlier results may have gone with their videos
     following = Graph(client.get("/object_info"))
     again = following.add("LoadVideo", file=names["video"])
     made = following.add("LipSync_Wav2LipGenerate", media=again[0], crf=19.5)
@@ -95,28 +97,34 @@ def test_cancel_in_the_middle(
     client.finish(following)
 
 
-def wait_for_progress(client: Client, prompt: str, share: float, *, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        steps = [
-            e.data
-            for e in list(client.events)
-            if e.kind == "progress" and e.data.get("prompt_id") == prompt
-        ]
-        if steps and steps[-1]["value"] >= share * steps[-1]["max"]:
+def steps_of(client: Client, prompt: str) -> list[Event]:
+    """What the bar of a prompt told."""
+    return [
+        event
+        for event in list(client.events)
+        if event.kind == "progress" and event.data.get("prompt_id") == prompt
+    ]
+
+
+def wait_for_progress(client: Client, prompt: str, share: float, *, seconds: float = 60) -> None:
+    """Wait until the bar has come so far; it may not stand still for ``seconds``."""
+    moved, seen = time.monotonic(), 0
+    while time.monotonic() < moved + seconds * PATIENCE:
+        steps = steps_of(client, prompt)
+        if steps and steps[-1].data["value"] >= share * steps[-1].data["max"]:
             return
+        if len(steps) > seen:
+            moved, seen = time.monotonic(), len(steps)
         ended = client.get(f"/history/{prompt}")
         assert not ended, ended
-        time.sleep(0.05)
-    raise AssertionError(f"no {share:.0%} within {seconds} s: {steps[-1:]}")
+        time.sleep(0.02)
+    raise AssertionError(f"the bar stands still for {seconds} s: {steps[-1:]}")
 
 
 def longest_batch(client: Client, prompt: str, stage: tuple[float, float]) -> float:
     """Seconds: the longest that the bar of the node that ran last stood still between these shares
     of its length."""
-    steps = [
-        e for e in list(client.events) if e.kind == "progress" and e.data.get("prompt_id") == prompt
-    ]
+    steps = steps_of(client, prompt)
     begin, end = stage
     times = [
         e.time
@@ -183,4 +191,4 @@ def test_an_error_leaves_no_temporary_files(
     made = graph.add("LipSync_Wav2LipGenerate", media=video[0], audio=voice[0])
     graph.add("SaveVideo", video=made[0])
     assert client.run(graph).status == "error"
-    assert temporary(client) == before
+    assert temporary(client) <= before  # earlier results may have gone with their videos

@@ -18,7 +18,7 @@ from helpers.webdriver import MISSING
 from helpers.workflow_graphs import to_api
 from page import Page, opened
 
-NAMES = sorted(path.stem for path in (launch.ROOT / "workflows").glob("*.json"))
+NAMES = sorted(path.stem for path in (launch.ROOT / "example_workflows").glob("*.json"))
 CORE = json.loads((launch.ROOT / "tests/nodes/core_nodes.json").read_text(encoding="utf-8"))
 SELECT = """
 app.graph.clear()
@@ -81,24 +81,26 @@ def plain(prompt: Mapping[str, Any]) -> dict[str, Any]:
 @in_a_browser
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_reads_a_template_as_the_tests_do(page: Page, name: str) -> None:
-    graph = read(f"workflows/{name}.json")
+    graph = read(f"example_workflows/{name}.json")
     page.load(graph, name)
     assert (
-        plain(page.to_prompt()) == plain(to_api(graph)) == plain(read(f"workflows/api/{name}.json"))
+        plain(page.to_prompt())
+        == plain(to_api(graph))
+        == plain(read(f"example_workflows/api/{name}.json"))
     )
 
 
 @in_a_browser
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_gives_back_the_api_workflow(page: Page, name: str) -> None:
-    stored = read(f"workflows/api/{name}.json")
+    stored = read(f"example_workflows/api/{name}.json")
     page.load_api(stored, name)
     assert plain(page.to_prompt()) == plain(stored)
 
 
 @in_a_browser
 def test_a_workflow_saved_before_the_newer_inputs_opens_with_their_defaults(page: Page) -> None:
-    graph = read("workflows/Dub a video.json")
+    graph = read("example_workflows/Lip-sync a video.json")
     for node in graph["nodes"]:
         newer = NEWER.get(node["type"], ())
         values = len(
@@ -108,7 +110,7 @@ def test_a_workflow_saved_before_the_newer_inputs_opens_with_their_defaults(page
         node["inputs"] = [slot for slot in node["inputs"] if slot["name"] not in newer]
     page.load(graph, "from before")
     assert page.missing_nodes() == []
-    assert plain(page.to_prompt()) == plain(read("workflows/api/Dub a video.json"))
+    assert plain(page.to_prompt()) == plain(read("example_workflows/api/Lip-sync a video.json"))
 
 
 @in_a_browser
@@ -144,7 +146,7 @@ def test_a_template_and_its_thumbnail_are_served(plainly: Client, name: str) -> 
         with urlopen(
             f"{plainly.server.url}/api/workflow_templates/lipsync/{quote(name)}{suffix}", timeout=30
         ) as answer:
-            assert answer.read() == (launch.ROOT / f"workflows/{name}{suffix}").read_bytes()
+            assert answer.read() == (launch.ROOT / f"example_workflows/{name}{suffix}").read_bytes()
 
 
 @in_a_browser

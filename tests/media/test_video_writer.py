@@ -295,3 +295,17 @@ def test_a_repeatable_picture_is_the_same_every_time(tmp_path: Path) -> None:
     assert torch.equal(whole(first), whole(second))
     assert b"mbtree=0" in first.read_bytes()
     assert b"mbtree=1" in written(tmp_path / "plain.mp4", info, pixels).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["memory", ".wav", ".m4a"])
+def test_sound_lasts_as_long_as_the_picture(tmp_path: Path, kind: str) -> None:
+    voice = click(48000, 0.49, 0.2)
+    source = Audio(torch.from_numpy(voice), 48000)
+    if kind != "memory":
+        codec = {".wav": "pcm_s16le", ".m4a": "aac"}[kind]
+        source = write_sound(tmp_path / f"voice{kind}", voice, 48000, codec=codec)
+    path = written(tmp_path / "a.mp4", INFO, levels(13), AudioSource(source))
+    with av.open(str(path)) as file:
+        lengths = [stream.duration * stream.time_base for stream in file.streams]
+    assert lengths[0] == Fraction(13, 25)  # parts that are joined do not drift
+    assert abs(lengths[1] - lengths[0]) < Fraction(1024, 48000)

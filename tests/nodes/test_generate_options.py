@@ -157,7 +157,7 @@ def test_a_parser_sees_the_faces(
     monkeypatch.setattr(pack.part("lipsync_core.models.hub"), "pull", lambda name, **_: Path(name))
     monkeypatch.setattr(pack.part("lipsync_nodes.dub"), "load_parser", lambda *_: Blind())
     (blend,) = pack.run("BlendSettings", occlusion="parse")
-    images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
+    images, _, mask, *_ = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
     assert float(mask.max()) == 0 and float((images - photo).abs().max()) < 1e-5
 
 
@@ -167,10 +167,10 @@ def test_a_parser_sees_the_faces(
 def test_a_photo_keeps_its_mouth_in_silence(
     pack: Pack, photo: torch.Tensor, late: dict[str, Any]
 ) -> None:
-    images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=late, silence="keep")
+    images, _, mask, *_ = pack.run("Wav2LipGenerate", media=photo, audio=late, silence="keep")
     assert len(images) == 35 and torch.equal(images[:15], photo.expand(15, -1, -1, -1))
     assert float(mask[:15].max()) == 0 and float(mask[25:].max()) > 0.9
-    made, _, _ = pack.run("Wav2LipGenerate", media=photo, audio=late)
+    made, *_ = pack.run("Wav2LipGenerate", media=photo, audio=late)
     assert torch.equal(made[-1], images[-1]) and not torch.equal(made[0], images[0])
 
 
@@ -228,7 +228,7 @@ def test_whoever_speaks_is_heard_and_seen_in_a_video(
     video = VideoFromFile(str(talking))
     for _ in range(2):
         drawn.clear()
-        out, audio, _ = pack.run(
+        out, audio, *_ = pack.run(
             "Wav2LipGenerate", media=video, audio=words, speakers="whoever speaks"
         )
         assert (
@@ -394,8 +394,10 @@ def test_masks_follow_a_mesh(
     assert tracks.tracks[0].dense.shape == (1, 468, 2)
     # mini wants landmarks of its own layout
     (model,) = pack.run("LoadLipSyncModel", model="mini-2 (bundled)")
-    _, _, usual = pack.run("Wav2LipGenerate", media=photo, audio=words, model=model)
-    _, _, small = pack.run("Wav2LipGenerate", media=photo, audio=words, tracks=tracks, model=model)
+    _, _, usual, *_ = pack.run("Wav2LipGenerate", media=photo, audio=words, model=model)
+    _, _, small, *_ = pack.run(
+        "Wav2LipGenerate", media=photo, audio=words, tracks=tracks, model=model
+    )
     places = (small[0] > 0.02).nonzero()
     spread = places.amax(0) - places.amin(0)
     assert 4 < int(spread.max()) <= 18  # the circle's 16 px

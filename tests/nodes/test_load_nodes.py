@@ -131,7 +131,7 @@ def test_a_baseline_speaks_too(
     (voice,) = pack.run("LoadLipSyncModel", model=path.name)
     image, _, _ = pack.run("DemoMedia", clip="portrait")
     words = {"waveform": speech["waveform"][..., :6400], "sample_rate": speech["sample_rate"]}
-    images, _, mask = pack.run("Wav2LipGenerate", media=image, audio=words, model=voice)
+    images, _, mask, *_ = pack.run("Wav2LipGenerate", media=image, audio=words, model=voice)
     assert len(images) > 5 and float((images - image).abs().amax(3)[mask > 0.9].mean()) > 0.01
 
 
@@ -171,7 +171,7 @@ def test_videos_of_a_folder_come_as_lists(
         clip(f"comfy/input/takes/{name}", frames=3)
     (host.base / "input" / "takes" / "notes.txt").write_text("no video")
     assert "takes" in pack.part("lipsync_nodes.host").video_folders()
-    videos, names = pack.run("LoadVideos", folder="takes")
+    videos, names, _ = pack.run("LoadVideos", folder="takes")
     assert names == ["a.mp4", "b.mp4", "c.mkv"]
     assert [Path(video.get_stream_source()).name for video in videos] == names
     assert pack.run("LoadVideos", folder="takes", limit=2)[1] == names[:2]

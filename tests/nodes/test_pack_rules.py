@@ -3,14 +3,17 @@ what its schemas say."""
 
 import ast
 import importlib.util
+import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_host import Host
 from loading import ROOT, Pack
+from PIL import Image
 
 FILES = {path.stem: path for path in sorted((ROOT / "lipsync_nodes").glob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
@@ -110,8 +113,11 @@ spec.loader.exec_module(module)
 assert set(sys.modules) - before == {{"a b (1)"}}, "the root imports something"
 asyncio.run(module.comfy_entrypoint())
 print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & set({HEAVY!r})))
+sys.modules["folder_paths"].models_dir = fake_host.HOST.folder("models")
 async def listed():
-    return [node.GET_SCHEMA() for node in await (await module.comfy_entrypoint()).get_node_list()]
+    extension = await module.comfy_entrypoint()
+    await extension.on_load()
+    return [node.GET_SCHEMA() for node in await extension.get_node_list()]
 assert len(asyncio.run(listed())) == {len(IDS)}
 ours = sorted(name for name in set(sys.modules) - before if name.startswith("a b (1).lipsync"))
 assert 10 < len(ours) <= 20, ours
@@ -155,6 +161,33 @@ def test_every_end_explains_itself(pack: Pack) -> None:
         for end in [*schema.inputs, *schema.outputs]:
             assert len(end.given.get("tooltip", "")) > 10, f"{name}.{end.id}"
     assert len(displayed) == len(IDS)
+
+
+LANGUAGES = ["de", "es", "fr", "ja", "ko", "ru", "zh"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_node_and_input_is_translated(pack: Pack, language: str) -> None:
+    """The page's formatter gives a meaning to @, braces and |."""
+    path = ROOT / f"locales/{language}/nodeDefs.json"
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    assert set(texts) == {f"LipSync_{name}" for name in pack.nodes}
+    for name, node in pack.nodes.items():
+        told, schema = texts[f"LipSync_{name}"], node.GET_SCHEMA()
+        assert told["display_name"] and told["description"] != schema.description
+        assert list(told["inputs"]) == [end.id for end in schema.inputs], name
+        for text in [*told.values(), *(given["tooltip"] for given in told["inputs"].values())]:
+            assert not isinstance(text, str) or (text and not set("@{}|") & set(text)), text
+
+
+def test_the_registry_finds_icon_and_banner_and_leaves_the_workshop_out() -> None:
+    comfy = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["comfy"]
+    left_out = (ROOT / ".comfyignore").read_text(encoding="ascii").split()
+    assert {"tests/", "train/", "benchmarks/"} <= set(left_out)
+    for picture, ratio in (("Icon", 1.0), ("Banner", 21 / 9)):
+        with Image.open(ROOT / comfy[picture]) as opened:
+            assert abs(opened.width / opened.height - ratio) < 0.02
+        assert not any(comfy[picture].startswith(folder) for folder in left_out)
 
 
 def test_numbers_have_bounds_and_widgets_defaults(pack: Pack) -> None:

@@ -36,7 +36,7 @@ def length(audio: dict[str, Any]) -> float:
 
 
 def test_a_photo_speaks(pack: Pack, host: Host, photo: torch.Tensor, words: dict[str, Any]) -> None:
-    images, audio, mask = pack.run("Wav2LipGenerate", media=photo, audio=words)
+    images, audio, mask, *_ = pack.run("Wav2LipGenerate", media=photo, audio=words)
     assert images.shape == (15, 256, 256, 3) and mask.shape == (15, 256, 256)
     assert length(audio) == pytest.approx(0.6)
     changed = (images - photo).abs().amax(3)
@@ -50,7 +50,7 @@ def test_a_photo_speaks(pack: Pack, host: Host, photo: torch.Tensor, words: dict
 def test_the_rate_of_images_is_the_users(
     pack: Pack, photo: torch.Tensor, words: dict[str, Any]
 ) -> None:
-    images, audio, _ = pack.run("Wav2LipGenerate", media=photo, audio=words, fps=10.0)
+    images, audio, *_ = pack.run("Wav2LipGenerate", media=photo, audio=words, fps=10.0)
     assert len(images) == 6 and length(audio) == pytest.approx(0.6)
 
 
@@ -83,7 +83,9 @@ def test_a_video_goes_from_file_to_file(
     pack: Pack, host: Host, talking: Path, words: dict[str, Any]
 ) -> None:
     media = pack.part("lipsync_core.media")
-    video, audio, mask = pack.run("Wav2LipGenerate", media=VideoFromFile(str(talking)), audio=words)
+    video, audio, mask, *_ = pack.run(
+        "Wav2LipGenerate", media=VideoFromFile(str(talking)), audio=words
+    )
     path = Path(video.get_stream_source())
     assert path.parent == host.base / "temp" and host.temporary() == [path.name]
     assert media.probe(path).frames == 15 and length(audio) == pytest.approx(0.6)
@@ -97,7 +99,7 @@ def test_a_video_goes_from_file_to_file(
 
 def test_a_part_of_a_video_speaks_its_own_sound(pack: Pack, talking: Path) -> None:
     part = VideoFromFile(str(talking), start_time=0.4, duration=0.8)
-    video, audio, _ = pack.run("Wav2LipGenerate", media=part)
+    video, audio, *_ = pack.run("Wav2LipGenerate", media=part)
     assert pack.part("lipsync_core.media").probe(video.get_stream_source()).frames == 20
     assert length(audio) == pytest.approx(0.8)
 
@@ -106,7 +108,7 @@ def test_a_video_that_speaks_its_own_sound_stays_as_long(pack: Pack, talking: Pa
     media = pack.part("lipsync_core.media")
     own = pack.run("LoadAudio", video=VideoFromFile(str(talking)))[0]
     assert length(own) > 2  # the last packet of AAC outlasts the picture
-    video, audio, _ = pack.run("Wav2LipGenerate", media=VideoFromFile(str(talking)))
+    video, audio, *_ = pack.run("Wav2LipGenerate", media=VideoFromFile(str(talking)))
     assert media.probe(video.get_stream_source()).frames == 50 and length(audio) == pytest.approx(2)
 
 
@@ -131,7 +133,7 @@ def test_strength_0_shows_the_old_mouth(
     pack: Pack, photo: torch.Tensor, words: dict[str, Any]
 ) -> None:
     (blend,) = pack.run("BlendSettings", strength=0.0)
-    images, _, mask = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
+    images, _, mask, *_ = pack.run("Wav2LipGenerate", media=photo, audio=words, blend=blend)
     assert torch.equal(images, photo.expand_as(images)) and float(mask.max()) == 0
 
 
@@ -151,11 +153,11 @@ def test_another_blend_draws_nothing_and_another_precision_draws_anew(
 ) -> None:
     media = photo if kind == "images" else VideoFromFile(str(talking))
     (model,) = pack.run("LoadLipSyncModel", precision="float32")
-    made, _, _ = pack.run("Wav2LipGenerate", media=media, audio=words, model=model)
+    made, *_ = pack.run("Wav2LipGenerate", media=media, audio=words, model=model)
     assert sum(drawn) == 15
     drawn.clear()
     (blend,) = pack.run("BlendSettings", strength=0.5)
-    mixed, _, _ = pack.run("Wav2LipGenerate", media=media, audio=words, model=model, blend=blend)
+    mixed, *_ = pack.run("Wav2LipGenerate", media=media, audio=words, model=model, blend=blend)
     assert drawn == []
     assert kind == "video" or 0 < float((mixed - photo).abs().sum()) < 0.6 * float(
         (made - photo).abs().sum()
@@ -200,13 +202,13 @@ def test_two_people_speak_at_once(pack: Pack, pair: torch.Tensor, words: dict[st
     tracks = pack.run("DetectFaces", media=pair)[0]
     (one,) = pack.run("SelectFace", tracks=tracks, rule="left", audio=words)
     assert len(one.speakers) == 1 and tracks.speakers == ()
-    images, _, mask = pack.run("Wav2LipGenerate", media=pair, tracks=one)
+    images, _, mask, *_ = pack.run("Wav2LipGenerate", media=pair, tracks=one)
     left, right = (images - pair).abs().amax(3).chunk(2, 2)
     mask_left, mask_right = mask.chunk(2, 2)
     assert float(left[mask_left > 0.9].mean()) > 0.005
     assert float(right.max()) == 0 and float(mask_right.max()) == 0
     (both,) = pack.run("SelectFace", tracks=one, rule="right", audio=words)
-    images, _, mask = pack.run("Wav2LipGenerate", media=pair, tracks=both)
+    images, _, mask, *_ = pack.run("Wav2LipGenerate", media=pair, tracks=both)
     assert images.shape == (15, 256, 512, 3)
     changed = (images - pair).abs().amax(3)
     for half, shown in zip(changed.chunk(2, 2), mask.chunk(2, 2), strict=True):

@@ -9,23 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.workflow_graphs import VIRTUAL, Json, Kind, faults, of_core, of_schema, to_api
+from helpers.workflow_graphs import (
+    BYPASSED,
+    VIRTUAL,
+    Json,
+    Kind,
+    faults,
+    of_core,
+    of_schema,
+    to_api,
+)
 from loading import ROOT, Pack
 from PIL import Image
 
 CORE = Path(__file__).with_name("core_nodes.json")
 VERSIONS = list(json.loads(CORE.read_text(encoding="utf-8")))
 HELP = ROOT / "lipsync_nodes/web/docs"
+APP = "Lip-sync app, face and voice"
 NAMES = [
-    *(
-        "Talk from a photo",
-        "Dub a video",
-        "Dub without a trace",
-        "Two speakers",
-        "Long video, file to file",
-    ),
-    *("Fix sync of an existing clip", "Quality check of a folder"),
+    "Lip-sync a photo",
+    "Lip-sync a video",
+    "Lip-sync without a trace",
+    "Lip-sync two speakers",
+    "Lip-sync a long video",
+    "Lip-sync repair of a clip",
+    "Lip-sync check of a folder",
+    "Lip-sync a folder",
+    APP,
 ]
+WINDOW = (1700, 1000)  # of a graph that opens with readable words in a window of 1600 x 1000 px
+LOADERS = {"image": "LoadImage", "video": "LoadVideo", "audio": "LipSync_LoadAudio"}
 MOST = 60_000  # bytes of a picture: they travel with every installation
 each_template = pytest.mark.parametrize("name", NAMES)
 
@@ -52,18 +65,18 @@ def kinds(pack: Pack, request: pytest.FixtureRequest) -> dict[str, Kind]:
 
 
 def test_the_templates_are_those_of_the_list_each_in_both_forms() -> None:
-    for folder in ("workflows", "workflows/api"):
+    for folder in ("example_workflows", "example_workflows/api"):
         assert {path.stem for path in (ROOT / folder).glob("*.json")} == set(NAMES), folder
 
 
 @each_template
 def test_a_host_accepts_every_node_link_and_value(name: str, kinds: dict[str, Kind]) -> None:
-    assert faults(read(f"workflows/api/{name}.json"), kinds) == []
+    assert faults(read(f"example_workflows/api/{name}.json"), kinds) == []
 
 
 def test_faults_are_found(pack: Pack) -> None:
     kinds = {**ours(pack), **of_core(CORE, VERSIONS[0])}
-    api = read("workflows/api/Dub a video.json")
+    api = read("example_workflows/api/Lip-sync a video.json")
     api["1"]["inputs"]["clip"] = "no-such-clip"
     api["2"]["class_type"] = "LipSync_Gone"
     api["3"]["inputs"] |= {"strength": 1.5, "colour_match": 1}
@@ -84,18 +97,21 @@ def test_faults_are_found(pack: Pack) -> None:
 
 def test_a_link_through_the_generator_keeps_its_type(pack: Pack) -> None:
     kinds = {**ours(pack), **of_core(CORE, VERSIONS[0])}
-    api = read("workflows/api/Dub a video.json")
+    api = read("example_workflows/api/Lip-sync a video.json")
     api["4"]["inputs"]["media"] = ["1", 0]  # images instead of the video
     assert faults(api, kinds) == ["5 SaveVideo: video wants ['VIDEO'], gets IMAGE"]
 
 
 @each_template
 def test_the_drawn_template_is_the_api_one(name: str, kinds: dict[str, Kind]) -> None:
-    graph, stored = read(f"workflows/{name}.json"), read(f"workflows/api/{name}.json")
+    graph, stored = (
+        read(f"example_workflows/{name}.json"),
+        read(f"example_workflows/api/{name}.json"),
+    )
     titles = {
         str(node["id"]): node["title"]
         for node in graph["nodes"]
-        if "title" in node and node["type"] not in VIRTUAL
+        if "title" in node and node["type"] not in VIRTUAL and node.get("mode") != BYPASSED
     }
     assert titles.items() <= {key: node["_meta"]["title"] for key, node in stored.items()}.items()
     assert faults(to_api(graph), kinds) == []
@@ -104,7 +120,7 @@ def test_the_drawn_template_is_the_api_one(name: str, kinds: dict[str, Kind]) ->
 
 @each_template
 def test_the_drawn_links_agree_with_both_their_ends(name: str) -> None:
-    graph = read(f"workflows/{name}.json")
+    graph = read(f"example_workflows/{name}.json")
     nodes = {node["id"]: node for node in graph["nodes"]}
     for link, start, output, end, slot, _ in graph["links"]:
         assert link in nodes[start]["outputs"][output]["links"]
@@ -120,14 +136,11 @@ def test_the_drawn_links_agree_with_both_their_ends(name: str) -> None:
 
 @each_template
 def test_a_template_needs_nothing_but_the_pack(name: str) -> None:
-    """Its media are the demo's, its model the bundled one."""
-    for node in read(f"workflows/api/{name}.json").values():
-        assert node["class_type"] not in (
-            "LipSync_LoadAudio",
-            "LoadImage",
-            "LoadVideo",
-            "LoadAudio",
-        )
+    """Its media are the demo's, its model the bundled one; only an app asks for a face and a
+    voice."""
+    for node in read(f"example_workflows/api/{name}.json").values():
+        loaders = {*LOADERS.values(), "LoadAudio"}
+        assert name == APP or node["class_type"] not in loaders
         assert node["inputs"].get("model", "mini (bundled)") == "mini (bundled)" or isinstance(
             node["inputs"]["model"], list
         )
@@ -140,13 +153,13 @@ def test_a_template_needs_nothing_but_the_pack(name: str) -> None:
 
 @each_template
 def test_a_note_says_what_to_replace_and_nothing_overlaps(name: str) -> None:
-    nodes = read(f"workflows/{name}.json")["nodes"]
+    nodes = read(f"example_workflows/{name}.json")["nodes"]
     (note,) = [node for node in nodes if node["type"] in VIRTUAL]
     text = note["widgets_values"][0]
-    assert "Press Run" in text and "green node" in text
+    assert "green node" in text and ("Press Run" in text or name == APP)
     assert "Load Video" in text or "folder" in text or "Load Image" in text
     green = [node["type"] for node in nodes if node.get("bgcolor") == "#353"]
-    assert green in (["LipSync_DemoMedia"], ["LipSync_LoadVideos"])
+    assert green in ([[]] if name == APP else [["LipSync_DemoMedia"], ["LipSync_LoadVideos"]])
     # with the title bar
     boxes = [(node["pos"][0], node["pos"][1] - 30, *node["size"]) for node in nodes]
     for i, (x, y, width, height) in enumerate(boxes):
@@ -155,8 +168,60 @@ def test_a_note_says_what_to_replace_and_nothing_overlaps(name: str) -> None:
 
 
 @each_template
+def test_a_template_fits_a_window_with_readable_words(name: str) -> None:
+    graph = read(f"example_workflows/{name}.json")
+    boxes = [(*node["pos"], *node["size"]) for node in graph["nodes"]]
+    boxes += [tuple(group["bounding"]) for group in graph["groups"]]
+    for axis, most in enumerate(WINDOW):
+        ends = [box[axis] + box[axis + 2] for box in boxes]
+        assert max(ends) - min(box[axis] for box in boxes) <= most
+
+
+@each_template
+def test_own_media_wait_bypassed_before_the_demo(name: str) -> None:
+    graph = read(f"example_workflows/{name}.json")
+    demo = [node for node in graph["nodes"] if node["type"] == "LipSync_DemoMedia"]
+    waiting = {node["id"]: node["type"] for node in graph["nodes"] if node.get("mode") == BYPASSED}
+    ends = {link[0]: link[1] for link in graph["links"]}
+    wired = {
+        slot["name"]: waiting[ends[slot["link"]]]
+        for node in demo
+        for slot in node["inputs"]
+        if slot["link"] is not None
+    }
+    assert len(wired) == len(waiting) and wired.items() <= LOADERS.items()
+    assert (bool(demo) == bool(wired) and {"image", "video"} & set(wired)) or not demo
+
+
+def test_the_app_asks_for_a_face_and_a_voice_and_shows_the_video() -> None:
+    graph = read(f"example_workflows/{APP}.json")
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert graph["extra"]["linearMode"] is True
+    asked = [(nodes[id]["type"], widget) for id, widget in graph["extra"]["linearData"]["inputs"]]
+    assert asked == [("LoadImage", "image"), ("LipSync_LoadAudio", "file")]
+    for id, widget in graph["extra"]["linearData"]["inputs"]:
+        assert any(slot["name"] == widget for slot in nodes[id]["inputs"])
+    (shown,) = graph["extra"]["linearData"]["outputs"]
+    assert nodes[shown]["type"] == "SaveVideo"
+
+
+def test_a_search_for_lip_sync_finds_every_template_and_the_node_first(pack: Pack) -> None:
+    """The page compares whole words of a template's name, and the beginnings of names of nodes: the
+    shortest one that begins with what is typed comes first."""
+    assert all(name.startswith("Lip-sync ") for name in NAMES)
+    kinds = {name: node.GET_SCHEMA() for name, node in pack.nodes.items()}
+    said = {name: [schema.node_id, schema.display_name] for name, schema in kinds.items()}
+    begun = {
+        name: min((len(word) for word in words if word.lower().startswith("lip")), default=99)
+        for name, words in said.items()
+    }
+    assert min(begun, key=lambda name: begun[name]) == "Wav2LipGenerate"
+    assert sorted(begun.values())[0] < sorted(begun.values())[1]
+
+
+@each_template
 def test_a_thumbnail_lies_beside_it(name: str) -> None:
-    path = ROOT / f"workflows/{name}.jpg"
+    path = ROOT / f"example_workflows/{name}.jpg"
     with Image.open(path) as picture:
         assert picture.format == "JPEG" and 1 <= picture.width / picture.height <= 2
     assert path.stat().st_size < MOST
@@ -174,7 +239,7 @@ def test_the_blueprint_is_the_middle_of_the_dub_template(pack: Pack) -> None:
     # below 0: the subgraph's own two ends
     within = [link for link in links if link[1] > 0 and link[3] > 0]
     api = to_api({"nodes": inside["nodes"], "links": within})
-    stored = untitled(read("workflows/api/Dub a video.json"))
+    stored = untitled(read("example_workflows/api/Lip-sync a video.json"))
     middle = {key: node for key, node in stored.items() if key in api}
     for node in middle.values():
         node["inputs"] = {
