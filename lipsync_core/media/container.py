@@ -106,7 +106,7 @@ def open_source(
         )
     with container:
         if container.format.name in _NOT_MEDIA or not container.streams:
-            raise MediaError(f"{path}: not a media file; wanted audio, video, PNG, JPEG or WebP")
+            raise MediaError(f"{path}: not a media file; expected audio, video, PNG, JPEG or WebP")
         yield container
 
 
@@ -234,7 +234,7 @@ def picture_times(
         return None
     if not stream.codec_context.has_b_frames:  # yet FFmpeg shows H.264 one picture late
         stored = read_packets(container, (stream,), lambda _: None)
-        return {packet.dts: (packet.dts,) * 2 for packet in stored if packet.dts is not None}
+        return {one.dts: (one.dts, one.dts) for one in stored if one.dts is not None}
     times: list[int] = []
     shown: dict[int, int] = {}
     for packet in chain(read_packets(container, (stream,), lambda _: None), (None,)):

@@ -40,11 +40,17 @@ class Timing:
         fps: Rate of the pictures, ``STILL_FPS`` for a single one.
         end: When the last picture ends, in seconds of the container's clock; None when unknown.
         still: Whether the file is a single picture without sound.
+        promised: Seconds of picture by the header; 0 if it does not say.
+        cut_off: Whether the file ends in the middle of a packet.
+        alpha_lost: Whether it has transparency that FFmpeg's decoders leave out (VP8 and VP9).
     """
 
     fps: Fraction
     end: Fraction | None
     still: bool
+    promised: Fraction = Fraction(0)
+    cut_off: bool = False
+    alpha_lost: bool = False
 
 
 def measure_timing(path: Path, start: Fraction = Fraction(0)) -> Timing:
@@ -72,7 +78,7 @@ def measure_timing(path: Path, start: Fraction = Fraction(0)) -> Timing:
 
 @lru_cache(maxsize=64)
 def _measure(path: Path, start: Fraction, version: tuple[int, ...]) -> Timing:
-    del version  # a part of the key: a file that is written again is measured again
+    # ``version`` is a part of the key, so that a file that is written again is measured again
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = find_picture(container, path)
         if is_image(container):
@@ -85,7 +91,15 @@ def _measure(path: Path, start: Fraction, version: tuple[int, ...]) -> Timing:
             begin = head.ticks[0] + math.floor(start / head.time_base)
             shown = head if head.whole else _read(container, stream, begin)
             rate = _rate(replace(shown, ticks=[t for t in shown.ticks if t >= begin]), stream, rate)
-        return Timing(rate, _end(container, stream, head, 1 / rate), still=False)
+        size = version[1]
+        return Timing(
+            rate,
+            _end(container, stream, head, 1 / rate),
+            still=False,
+            promised=(stream.duration or 0) * (stream.time_base or Fraction(0)),
+            cut_off=container.format.name == "mpegts" and all(size % n for n in _TS_PACKETS),
+            alpha_lost=stream.metadata.get("alpha_mode") == "1",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,30 +195,32 @@ def promised_end(container: InputContainer, stream: VideoStream) -> Fraction | N
     return None
 
 
-def describe_truncation(path: Path, zero: Fraction, end: Fraction, period: Fraction) -> str | None:
+def describe_truncation(path: Path, zero: Fraction, end: Fraction) -> str | None:
     """Return what is missing at the end of a file whose picture has been read, None if it is whole.
 
     Args:
         path: The file.
         zero: Time of the first picture, in seconds of the container's clock.
         end: When the last picture that could be decoded ends.
-        period: Seconds of a picture. Less than three do not count: headers round, and leave out
-            what an edit list trims.
     """
-    with open_source(path) as container, raise_media_errors(path, "cannot be read"):
-        stream = find_picture(container, path)
-        if container.format.name == "mpegts" and all(path.stat().st_size % n for n in _TS_PACKETS):
-            return "the file ends in the middle of a packet"
-        promised = (stream.duration or 0) * (stream.time_base or Fraction(0))
-        whole = end - zero >= promised - 3 * period
-        if not stream.duration and container.duration:  # that of the longest stream
+    timing = measure_timing(path)
+    if timing.cut_off:
+        return "the file ends in the middle of a packet"
+    # headers round, and leave out what an edit list trims
+    slack, promised = 3 / timing.fps, timing.promised
+    if timing.still or (promised and end - zero >= promised - slack):
+        return None
+    if not promised:
+        with open_source(path) as container, raise_media_errors(path, "cannot be read"):
+            if not container.duration:  # that of the longest stream
+                return None
             last = Fraction((container.start_time or 0) + container.duration, 1_000_000)
-            promised, limit = last - zero, last - 3 * period
-            whole = end >= limit or _reaches(container, stream, end, limit)
-        if whole:
-            return None
-        there = f"the picture ends at {float(end - zero):.2f}"
-        return f"{there} of the {float(promised):.2f} s that its header promises"
+            limit, stream = last - slack, find_picture(container, path)
+            if end >= limit or _reaches(container, stream, end, limit):
+                return None
+            promised = last - zero
+    there = f"the picture ends at {float(end - zero):.2f}"
+    return f"{there} of the {float(promised):.2f} s that its header promises"
 
 
 def _reaches(
@@ -230,5 +246,5 @@ def find_picture(container: InputContainer, path: Path) -> VideoStream:
     """
     stream = picture_stream(container)
     if stream is None:
-        raise MediaError(f"{path}: holds no picture; wanted a video or a PNG, JPEG or WebP image")
+        raise MediaError(f"{path}: holds no picture; expected a video or a PNG, JPEG or WebP image")
     return stream

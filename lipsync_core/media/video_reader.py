@@ -159,11 +159,11 @@ def _clip(  # noqa: PLR0913
 ) -> "_Clip":
     if chunk < 1 or every < 1 or start < 0 or (stop is not None and stop < start):
         raise ValueError(
-            f"chunk={chunk}, every={every}, start={start}, stop={stop}; wanted 1.., 1.., 0 <= "
+            f"chunk={chunk}, every={every}, start={start}, stop={stop}; expected 1.., 1.., 0 <= "
             "start <= stop"
         )
     if fps is not None and fps <= 0:
-        raise ValueError(f"fps is {fps}; wanted a positive Fraction")
+        raise ValueError(f"fps is {fps}; expected a positive Fraction")
     return _Clip(
         Path(src), None if fps is None else Fraction(fps), every, size, warn_once(on_warning), coded
     )
@@ -271,14 +271,11 @@ class _Clip:
             return
         timing = measure_timing(self.path)
         fps = self.fps or timing.fps
-        with open_source(self.path) as container, raise_media_errors(self.path, "cannot be read"):
-            stream = _picture(container, self.path)
-            # VP8 and VP9, whose alpha FFmpeg's decoders leave out
-            if stream.metadata.get("alpha_mode") == "1":
-                self.warn(
-                    f"{self.path.name}: the transparency is not read; transparent parts show the "
-                    "colour stored under them (often black)"
-                )
+        if timing.alpha_lost:
+            self.warn(
+                f"{self.path.name}: the transparency is not read; transparent parts show the "
+                "colour stored under them (often black)"
+            )
         zero = None
         if start / fps > _SEEK_FROM and not timing.still:
             zero = first_frame_time(self.path)
@@ -308,7 +305,7 @@ class _Clip:
         if time is None:
             raise MediaError(f"{self.path}: no frame of the picture could be decoded")
         end = time + duration
-        lack = period and describe_truncation(self.path, zero or Fraction(0), end, period)
+        lack = describe_truncation(self.path, zero or Fraction(0), end)
         if lack:
             self.warn(f"{self.path.name}: {lack}; the file is incomplete")
 
