@@ -201,7 +201,7 @@ def test_bad_targets_are_media_errors(tmp_path: Path) -> None:
 
 def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(ValueError, match="wanted 32x16"),
+        pytest.raises(ValueError, match="expected 32x16"),
         VideoWriter(tmp_path / "a.mp4", INFO) as out,
     ):
         out.write(Frames(levels(2, width=64)))

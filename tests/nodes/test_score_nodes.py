@@ -45,7 +45,7 @@ def test_images_are_scored_like_the_video_and_leave_no_file(
     [
         (lambda clip: VideoFromFile(str(clip(sound=False))), "no sound"),
         (lambda clip: VideoFromFile(str(clip())), "no face"),
-        (lambda clip: VideoFromFile(str(clip(frames=3))), "wanted"),
+        (lambda clip: VideoFromFile(str(clip(frames=3))), "expected"),
         (lambda clip: torch.zeros(5, 32, 32, 3), "no sound"),
     ],
 )
