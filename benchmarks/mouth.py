@@ -124,7 +124,7 @@ def parse_method(text: str) -> Method:
     pairs = [option.partition("=") for option in listed.split(",") if option]
     if any(not equals for _, equals, _ in pairs):
         raise ValueError(
-            f"{text!r} is no method; wanted MODEL:OPTION=VALUE, such as "
+            f"{text!r} is not a method; expected MODEL:OPTION=VALUE, such as "
             "mini:reference=nearest-closed"
         )
     return Method(text, model, {name: value for name, _, value in pairs})

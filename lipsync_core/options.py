@@ -381,4 +381,4 @@ class Restore:
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength is {self.strength}; wanted 0 (as it is) to 1 (restored)")
+            raise ValueError(f"strength is {self.strength}; expected 0 (as it is) to 1 (restored)")

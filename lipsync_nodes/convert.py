@@ -64,7 +64,7 @@ def frames(image: Tensor) -> Frames:
     if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or not image.is_floating_point():
         raise ValueError(
             f"the image is {tuple(image.shape)} {image.dtype}; "
-            "wanted (frames, height, width, 3) float"
+            "expected (frames, height, width, 3) float"
         )
     if 0 in image.shape:
         raise ValueError(
@@ -76,7 +76,7 @@ def frames(image: Tensor) -> Frames:
     low, high = (float(value) for value in pixels.aminmax())  # NaN where there is one
     if not (low >= 0 and high <= 1):
         _log.warning(
-            "the image has values from %g to %g; wanted 0 to 1: they are clamped, NaN is black",
+            "the image has values from %g to %g; expected 0 to 1: they are clamped, NaN is black",
             low,
             high,
         )
@@ -120,16 +120,20 @@ def audio(value: Any, what: str = "the audio", index: int | None = None) -> Audi
     waveform, sample_rate = _sound_parts(value, what)
     if not isinstance(waveform, Tensor) or waveform.ndim != 3:
         shape = tuple(waveform.shape) if isinstance(waveform, Tensor) else type(waveform).__name__
-        raise ValueError(f"the waveform of {what} is {shape}; wanted (1, channels, samples) float")
+        raise ValueError(
+            f"the waveform of {what} is {shape}; expected (1, channels, samples) float"
+        )
     if not waveform.is_floating_point():
         raise ValueError(
-            f"the waveform of {what} is {waveform.dtype}; wanted float from -1 to 1: divide whole "
+            f"the waveform of {what} is {waveform.dtype}; expected float from -1 to 1: divide "
+            "whole "
             "numbers by their largest value (32768 for int16) where the sound is made"
         )
     batch, channels, length = waveform.shape
     if index is None and batch > 1:
         raise ValueError(
-            f"{what} is a batch of {batch} sounds; wanted one: choose it by 'index' in 'Load Audio "
+            f"{what} is a batch of {batch} sounds; expected one: choose it by 'index' in 'Load "
+            "Audio "
             "(LipSync)', whose input 'audio' takes the batch"
         )
     if not batch or not channels or not length:
@@ -154,13 +158,13 @@ def _sound_parts(value: Any, what: str) -> tuple[Any, Any]:
         raise MediaError(f"{what} is missing: the video has no sound; {_CONNECT}")
     if not isinstance(value, Mapping):
         raise ValueError(
-            f"{what} is {type_name(value)}; wanted an AUDIO with waveform and sample_rate"
+            f"{what} is {type_name(value)}; expected an AUDIO with waveform and sample_rate"
         )
     try:
         return value["waveform"], value["sample_rate"]
     except KeyError as error:
         raise ValueError(
-            f"{what} has no {error} (only {', '.join(map(str, value)) or 'nothing'}); wanted an "
+            f"{what} has no {error} (only {', '.join(map(str, value)) or 'nothing'}); expected an "
             "AUDIO with waveform and sample_rate"
         ) from error
     except Exception as error:  # of the pack that made it, which reads the file on first access
@@ -203,13 +207,14 @@ def boxes_by_frame(value: Any) -> list[Tensor]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(
             f"bboxes is a {type(value).__name__}; "
-            "wanted a box, a list of boxes, or a list for each frame"
+            "expected a box, a list of boxes, or a list for each frame"
         )
     if all(isinstance(item, Mapping) for item in value):
         return [_boxes(value)]
     if not all(isinstance(item, Sequence) and not isinstance(item, str) for item in value):
         raise ValueError(
-            "bboxes mixes boxes and lists; wanted a box, a list of boxes, or a list for each frame"
+            "bboxes mixes boxes and lists; expected a box, a list of boxes, or a list for each "
+            "frame"
         )
     return [_boxes(item) for item in value]
 
@@ -221,11 +226,11 @@ def _boxes(items: Sequence[Any]) -> Tensor:
             x, y, width, height = (float(item[key]) for key in ("x", "y", "width", "height"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"a bounding box is {item!r}; wanted numbers x, y, width and height"
+                f"a bounding box is {item!r}; expected numbers x, y, width and height"
             ) from error
         if not (width > 0 and height > 0 and abs(x) + abs(y) + width + height < float("inf")):
             raise ValueError(
-                f"a bounding box is {item!r}; wanted finite numbers, width and height above 0"
+                f"a bounding box is {item!r}; expected finite numbers, width and height above 0"
             )
         rows.append([x, y, x + width, y + height])
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
@@ -271,7 +276,7 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
     if not isinstance(frames, Sequence):
         raise ValueError(
             f"face_landmarks is a {type(value).__name__}; "
-            "wanted that of ComfyUI's own face landmark node"
+            "expected that of ComfyUI's own face landmark node"
         )
     try:
         boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]
@@ -281,7 +286,7 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
         points = [_rows([five_points_from_mesh(mesh) for mesh in faces], 5, 2) for faces in meshes]
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"face_landmarks cannot be read ({error!r}); wanted those of ComfyUI's own node"
+            f"face_landmarks cannot be read ({error!r}); expected those of ComfyUI's own node"
         ) from error
     size = min([_MESH, *(len(mesh) for faces in meshes for mesh in faces)])
     return boxes, points, [_rows([mesh[:size] for mesh in faces], size, 2) for faces in meshes]

@@ -149,7 +149,8 @@ def videos_in(name: str) -> list[Path]:
     folder = base.resolve() if name == INPUT_FOLDER else _inside(base, name)
     if not folder.is_dir():
         raise MediaError(
-            f"{name!r} is no folder in ComfyUI's input folder; reload the page and choose another"
+            f"{name!r} is not a folder in ComfyUI's input folder; reload the page and choose "
+            "another"
         )
     videos = [folder / file for file in _files(folder, ["video"])]
     if not videos:

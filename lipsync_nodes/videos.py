@@ -139,7 +139,7 @@ def video_source(video: Any) -> VideoSource:
     """
     if not hasattr(video, "get_stream_source"):
         raise ValueError(
-            f"the media is {convert.type_name(video)}; wanted a VIDEO ('Load Video') or an IMAGE "
+            f"the media is {convert.type_name(video)}; expected a VIDEO ('Load Video') or an IMAGE "
             "('Load Image'). A sound belongs to the input 'audio'"
         )
     known = _files.get(video)

@@ -17,7 +17,7 @@ def figures(run: Path, name: str) -> tuple[list[int], list[float]]:
     path = run / "evaluations.jsonl"
     if not path.exists():
         raise TrainingError(
-            f"{path} is not there; wanted the folder of a run that has been evaluated"
+            f"{path} is not there; expected the folder of a run that has been evaluated"
         )
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if not rows or name not in rows[0]:

@@ -98,16 +98,16 @@ class Settings:
     def __post_init__(self) -> None:
         if min(self.windows, self.frames, self.far) < 1:
             raise ValueError(
-                f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more"
+                f"windows {self.windows}, frames {self.frames}, far {self.far}; expected 1 or more"
             )
         weights = self.output_weight, self.truth_weight, self.feature_weight, self.sync_weight
         if min(weights) < 0 or not self.output_weight:
             raise ValueError(
-                f"the weights are {weights}; wanted 0 or more, and more than 0 of the teacher's "
+                f"the weights are {weights}; expected 0 or more, and more than 0 of the teacher's "
                 "output"
             )
         if not 0 <= self.foreign < 1:
-            raise ValueError(f"foreign is {self.foreign}; wanted 0 or more and less than 1")
+            raise ValueError(f"foreign is {self.foreign}; expected 0 or more and less than 1")
 
 
 def student_config(settings: Settings) -> GeneratorConfig:

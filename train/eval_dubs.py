@@ -49,13 +49,13 @@ def read_talking_face(name: str) -> TalkingFace:
             raise TrainingError(
                 f"{name} is a LipWarp, which moves the lips of real pictures and draws none: it "
                 "can neither teach a generator "
-                "nor be the start of one; wanted a network that draws faces: name `mini-2`"
+                "nor be the start of one; expected a network that draws faces: name `mini-2`"
             )
         return face
     model = network_of(Path(name))
     if not isinstance(model, TalkingFace):
         raise TrainingError(
-            f"{name} is a run of a {type(model).__name__}; wanted one that draws faces"
+            f"{name} is a run of a {type(model).__name__}; expected one that draws faces"
         )
     return model.eval()
 
@@ -76,7 +76,7 @@ def begin_mini(job: Job[Any], model: Generator, expert: SyncExpert, name: str) -
         start = read_talking_face(job.args.start)
         if start.config != model.config:
             raise TrainingError(
-                f"{job.args.start} is no `mini-2` for {model.config.framing.kind} crops; wanted "
+                f"{job.args.start} is no `mini-2` for {model.config.framing.kind} crops; expected "
                 "one to begin with"
             )
         model.load_state_dict(start.state_dict())

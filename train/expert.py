@@ -142,14 +142,15 @@ class Settings:
                 "contrastive steps alone"
             )
         if self.clips < 1:
-            raise ValueError(f"clips is {self.clips}; wanted 1 or more")
+            raise ValueError(f"clips is {self.clips}; expected 1 or more")
         if not 2 <= self.windows <= self.stretch + 1:
             raise ValueError(
-                f"windows is {self.windows}; wanted 2 to stretch + 1 = {self.stretch + 1}"
+                f"windows is {self.windows}; expected 2 to stretch + 1 = {self.stretch + 1}"
             )
         if not 1 <= self.apart <= min(self.stretch, 15):
             raise ValueError(
-                f"apart is {self.apart}; wanted 1 to {min(self.stretch, 15)}, or no sound is wrong"
+                f"apart is {self.apart}; expected 1 to {min(self.stretch, 15)}, or no sound is "
+                "wrong"
             )
 
 

@@ -129,11 +129,12 @@ class Settings:
     def __post_init__(self) -> None:
         if min(self.windows, self.frames, self.far) < 1:
             raise ValueError(
-                f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more"
+                f"windows {self.windows}, frames {self.frames}, far {self.far}; expected 1 or more"
             )
         if not (0 < self.held < 1 and 0 <= self.foreign < 1 and self.gap >= 0):
             raise ValueError(
-                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; wanted held between 0 "
+                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; expected held "
+                "between 0 "
                 "and 1, foreign from 0 to "
                 "less than 1, and a gap of 0 or more"
             )
@@ -159,7 +160,7 @@ def started(name: str, out: Path) -> Generator:
     model = load_model(path) if kept else read_talking_face(name)
     if not isinstance(model, Generator) or model.config.references != 1:
         raise TrainingError(
-            f"{name} is a {type(model).__name__}, which is not trained here; wanted `mini-2`, a "
+            f"{name} is a {type(model).__name__}, which is not trained here; expected `mini-2`, a "
             "Wav2Lip generator, or a run "
             "of one"
         )
@@ -202,7 +203,7 @@ def footage(videos: Sequence[Path], out: Path) -> tuple[Path, list[Source]]:
         elif path.is_file():
             found.append((path.resolve().parent, Source(path.name, "video")))
         else:
-            raise LipSyncError(f"{path} does not exist; wanted a video, or a folder of them")
+            raise LipSyncError(f"{path} does not exist; expected a video, or a folder of them")
     try:
         root = Path(os.path.commonpath([folder for folder, _ in found]))
     except ValueError as error:
@@ -397,7 +398,7 @@ def read(job: Job[Settings]) -> Data:
     long = [clip for clip in taught if len(clip.faces) >= settings.frames + 2 * settings.far]
     if seconds < settings.least_seconds or not (long and held_out):
         raise TrainingError(
-            f"{told}: too little to learn from and be judged on, wanted "
+            f"{told}: too little to learn from and be judged on, expected "
             f"{settings.least_seconds:g} s on end; give more footage, and see "
             f"{shards / 'report.html'} for what was left out"
         )

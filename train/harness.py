@@ -426,7 +426,7 @@ def parse_arguments(
 def positive(text: str) -> int:
     """Parse a number of at least 1 from the command line."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}; wanted a number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number of at least 1")
     return int(text)
 
 
@@ -600,7 +600,7 @@ def check_divisible(
     """
     if count % world.size or count < least * world.size:
         raise TrainingError(
-            f"{count} {what} a step for {world.size} processes; wanted a multiple{beside}"
+            f"{count} {what} a step for {world.size} processes; expected a multiple{beside}"
         )
 
 

@@ -115,9 +115,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("talking", "foreign", "far"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted 1 or more")
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if not 1 <= self.apart <= SEARCH:
-            raise ValueError(f"apart is {self.apart}; wanted 1 to {SEARCH}, or no shift is wrong")
+            raise ValueError(f"apart is {self.apart}; expected 1 to {SEARCH}, or no shift is wrong")
 
 
 class Sample(NamedTuple):
@@ -379,7 +379,7 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
     found = np.load(path, mmap_mode="r")
     if found.dtype != np.uint8 or found.shape[1:] != (side, side, 3):
         raise TrainingError(
-            f"{path} holds {found.dtype} {found.shape}; wanted uint8 (N, {side}, {side}, 3), cut "
+            f"{path} holds {found.dtype} {found.shape}; expected uint8 (N, {side}, {side}, 3), cut "
             "as the clips are: "
             "prepare both alike"
         )
@@ -413,7 +413,7 @@ def read(job: Job[Settings]) -> Data:
     if teacher.config.window > settings.frames or teacher.config.framing.kind != MINI.framing.kind:
         raise TrainingError(
             f"{args.teacher} looks at {teacher.config.window} {teacher.config.framing.kind} "
-            f"crops; wanted at most {settings.frames} {MINI.framing.kind} ones: raise frames, or "
+            f"crops; expected at most {settings.frames} {MINI.framing.kind} ones: raise frames, or "
             "name another teacher"
         )
     return Data(clips, held_out, judge, teacher=teacher, photographs=photographs)

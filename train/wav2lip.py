@@ -112,12 +112,12 @@ class Settings:
     def __post_init__(self) -> None:
         if min(self.windows, self.frames, self.far) < 1:
             raise ValueError(
-                f"windows {self.windows}, frames {self.frames}, far {self.far}; wanted 1 or more"
+                f"windows {self.windows}, frames {self.frames}, far {self.far}; expected 1 or more"
             )
         weights = self.sync_weight, self.quality_weight
         if min(weights) < 0 or sum(weights) >= 1:
             raise ValueError(
-                f"sync_weight, quality_weight are {weights}; wanted 0 or more, and less than 1 "
+                f"sync_weight, quality_weight are {weights}; expected 0 or more, and less than 1 "
                 "together"
             )
         if self.expert_learns and self.expert_statistics == "batch":

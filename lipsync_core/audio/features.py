@@ -139,7 +139,8 @@ def log_mel(
 def _only_channel(audio: Audio, rate: int) -> Tensor:
     if audio.rate != rate or audio.samples.shape[0] != 1:
         raise ValueError(
-            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; wanted mono at {rate} "
+            f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; expected mono at "
+            f"{rate} "
             "Hz: "
             "use resample() and mono() first"
         )

@@ -62,7 +62,7 @@ class Edges:
 
     def __post_init__(self) -> None:
         if min(self.attack_ms, self.lead_ms, self.hold_ms, self.release_ms) < 0:
-            raise ValueError(f"{self} has a negative part; wanted 0 ms or more of each")
+            raise ValueError(f"{self} has a negative part; expected 0 ms or more of each")
 
 
 def voice_activity(audio: Audio, *, fps: Fraction, count: int, edges: Edges = Edges()) -> Tensor:

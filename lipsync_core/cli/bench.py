@@ -242,7 +242,7 @@ def read_rows(path: Path) -> "list[Job]":
 
     if path.is_dir():
         raise typer.BadParameter(
-            f"{path} is a folder; wanted a CSV file with the columns face, audio and out"
+            f"{path} is a folder; expected a CSV file with the columns face, audio and out"
         )
     try:
         text = read_text_file(path)
@@ -254,14 +254,15 @@ def read_rows(path: Path) -> "list[Job]":
     (_, header), *rows = lines or [(1, [])]
     columns = _columns(path, header)
     if not rows:
-        raise typer.BadParameter(f"{path} has no rows below its header; wanted one for each clip")
+        raise typer.BadParameter(f"{path} has no rows below its header; expected one for each clip")
     found: list[Job] = []
     written: dict[Path, int] = {}
     dub_rows = DubRows()
     for number, row in rows:
         if len(row) != len(columns):
             raise typer.BadParameter(
-                f"{path}, line {number} has {len(row)} cells; wanted {len(columns)}, as the header"
+                f"{path}, line {number} has {len(row)} cells; expected {len(columns)}, as the "
+                "header"
             )
         cells = {key: cell.strip() for key, cell in zip(columns, row, strict=True)}
         arguments = {"folder": str(path.parent.resolve()), **cells}
@@ -300,7 +301,7 @@ def _columns(path: Path, header: list[str]) -> list[str]:
     )
     if said:
         hint = (
-            "; its columns are separated by semicolons, wanted commas"
+            "; its columns are separated by semicolons; expected commas or tabs"
             if ";" in "".join(header)
             else ""
         )
@@ -340,7 +341,7 @@ class DubRows:
             {key: arguments[key] for key in arguments if key != "folder"},
         )
         if missing := [name for name in ("face", "out") if not cells[name]]:
-            raise ValueError(f"no {' and no '.join(missing)}; wanted a file")
+            raise ValueError(f"no {' and no '.join(missing)}; expected a file")
         words: list[str] = []
         for parameter in self._parser.params:
             words += _words(parameter, cells.get(parameter.name, ""))
@@ -382,7 +383,7 @@ def _words(parameter: Any, cell: str) -> list[str]:
         cell.lower()
     )
     if switch is None:
-        raise ValueError(f"{parameter.name} is {cell!r}; wanted true or false")
+        raise ValueError(f"{parameter.name} is {cell!r}; expected true or false")
     return parameter.opts[:1] if switch else parameter.secondary_opts[:1]
 
 

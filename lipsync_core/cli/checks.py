@@ -55,7 +55,7 @@ def check_folder(folder: Path) -> None:
         LipSyncError: If it is not.
     """
     if not folder.is_dir():
-        raise LipSyncError(f"{folder} is no folder; expected one with videos")
+        raise LipSyncError(f"{folder} is not a folder; expected one with videos")
 
 
 def check_video_output(out: Path, *inputs: Path | None, overwrite: bool) -> None:
@@ -92,5 +92,5 @@ def check_side_output(out: Path, *inputs: Path | None, overwrite: bool) -> None:
         )
     if not out.parent.is_dir():
         raise typer.BadParameter(
-            f"{out.parent} is no folder; create it, or choose another", param_hint="--out"
+            f"{out.parent} is not a folder; create it, or choose another", param_hint="--out"
         )

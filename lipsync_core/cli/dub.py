@@ -35,7 +35,9 @@ def parse_pair(text: str) -> tuple[Path, str]:
     """Split FACE=AUDIO into (audio, face)."""
     face, equals, audio = text.partition("=")
     if not equals or not audio:
-        raise typer.BadParameter(f"{text!r} is no pair; wanted FACE=AUDIO, such as left=anna.wav")
+        raise typer.BadParameter(
+            f"{text!r} is not a pair; expected FACE=AUDIO, such as left=anna.wav"
+        )
     return Path(audio), face
 
 
@@ -45,7 +47,7 @@ def parse_pads(text: str) -> tuple[int, int, int, int]:
         top, bottom, left, right = (int(part) for part in text.replace(",", " ").split())
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} are no pads; wanted 'top bottom left right' in px, such as '0 10 0 0'"
+            f"{text!r} are not pads; expected 'top bottom left right' in px, such as '0 10 0 0'"
         ) from None
     return top, bottom, left, right
 

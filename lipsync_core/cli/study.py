@@ -21,7 +21,7 @@ def parse_method(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
     if not name or not equals or not folder:
         raise typer.BadParameter(
-            f"{text!r} is no method; wanted NAME=FOLDER, such as wav2lip=results/wav2lip"
+            f"{text!r} is not a method; expected NAME=FOLDER, such as wav2lip=results/wav2lip"
         )
     return name, Path(folder)
 

@@ -87,12 +87,13 @@ class Benchmark:
     def __post_init__(self) -> None:
         if self.whole_frame and self.mode != "reference":
             raise ValueError(
-                "whole frames are scored by the paper's scripts; wanted mode reference with them"
+                "whole frames are scored by the paper's scripts; expected mode reference with them"
             )
         names = [*BASELINES, *(Path(model).stem for model in self.models)]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"methods {', '.join(names)}; wanted models of different names, none named like a "
+                f"methods {', '.join(names)}; expected models of different names, none named "
+                "like a "
                 "baseline"
             )
 
@@ -183,12 +184,12 @@ class Bench:
         self.device = select_device(plan.device)
         if not plan.root.is_dir():
             raise LipSyncError(
-                f"{plan.root} is no folder; wanted the one below which the videos lie"
+                f"{plan.root} is not a folder; expected the one below which the videos lie"
             )
         self.scorer = load_scorer(plan.scorer, self.device)
         if not isinstance(self.scorer, SyncNetScorer) and plan.mode == "reference":
             raise ValueError(
-                "mode reference is SyncNet's own protocol; wanted the scorer syncnet, not "
+                "mode reference is SyncNet's own protocol; expected the scorer syncnet, not "
                 f"{plan.scorer}"
             )
         self.networks = {

@@ -144,11 +144,11 @@ def measure_accuracy(  # noqa: PLR0913
         ValueError: If a width is beyond the expert's.
     """
     if not folder.is_dir():
-        raise LipSyncError(f"{folder} is no folder; wanted one with videos in sync")
+        raise LipSyncError(f"{folder} is not a folder; expected one with videos in sync")
     scorer = load_scorer(expert, select_device(device))
     if apart < 1 or min(averaged) < 1 or not all(1 <= width <= scorer.window for width in seen):
         raise ValueError(
-            f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; wanted 1 or more, and "
+            f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; expected 1 or more, and "
             "widths up to the "
             f"{scorer.window} frames of {expert}'s window"
         )
@@ -170,7 +170,7 @@ def measure_accuracy(  # noqa: PLR0913
             on_progress(done + 1, len(paths))
     if len(found) < 2:
         raise LipSyncError(
-            f"{len(found)} of {len(paths)} videos below {folder} are usable; wanted two or "
+            f"{len(found)} of {len(paths)} videos below {folder} are usable; expected two or "
             f"more{_grouped(folder, skipped)}"
         )
     rows = [accuracy(s, k, [clip[s, k] for clip in found]) for s in seen for k in averaged]
@@ -229,7 +229,7 @@ def _seen(crops: Tensor, width: int, scorer: Scorer) -> Tensor:
     span = scorer.window
     if crops.shape[0] < span:
         raise ValueError(
-            f"the face is seen in {crops.shape[0]} frames on end; wanted {span} or more"
+            f"the face is seen in {crops.shape[0]} frames on end; expected {span} or more"
         )
     if width == span:
         return scorer.embed_video(crops)
@@ -270,7 +270,7 @@ def trials(
             false.append(distances[first + run, chance.choice(others) + run].mean())
     if not true:
         raise ValueError(
-            f"{count} windows with sound; wanted {averaged} and as many more {apart} frames away"
+            f"{count} windows with sound; expected {averaged} and as many more {apart} frames away"
         )
     return torch.stack(true), torch.stack(false)
 

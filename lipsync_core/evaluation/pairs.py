@@ -84,7 +84,7 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
         ValueError: If the order is unknown.
     """
     if order not in ("auto", "audio-video", "video-audio"):
-        raise ValueError(f"order is {order!r}; wanted auto, audio-video or video-audio")
+        raise ValueError(f"order is {order!r}; expected auto, audio-video or video-audio")
     try:
         lines = read_text_file(path).split("\n")
     except (OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def read_pairs(path: Path, *, order: Order = "auto") -> list[Pair]:
         pair = Pair(first, second) if order == "audio-video" else Pair(second, first)
         if pair in found:
             raise LipSyncError(
-                f"{path}, line {number} repeats the pair of line {found[pair]}; wanted each once"
+                f"{path}, line {number} repeats the pair of line {found[pair]}; expected each once"
             )
         found[pair] = number
     return list(found)
@@ -117,18 +117,18 @@ def _read_names(path: Path, lines: list[str]) -> dict[int, tuple[str, str]]:
         )
         if len(names) != 2:
             raise LipSyncError(
-                f"{path}, line {number} has {len(names)} names; wanted two, parted by a tab or "
+                f"{path}, line {number} has {len(names)} names; expected two, parted by a tab or "
                 "white space"
             )
         if outside := next(filter(_leads_out, names), None):
             raise LipSyncError(
-                f"{path}, line {number}: {outside} leads out of the root folder; wanted names "
+                f"{path}, line {number}: {outside} leads out of the root folder; expected names "
                 "below it"
             )
         named[number] = names[0], names[1]
     if not named:
         raise LipSyncError(
-            f"{path} holds no pairs; wanted two names a line, parted by a tab or white space"
+            f"{path} holds no pairs; expected two names a line, parted by a tab or white space"
         )
     return named
 
@@ -179,7 +179,7 @@ def draw_pairs(
         LipSyncError: If no pair can be drawn.
     """
     if count is not None and count < 1:
-        raise ValueError(f"{count} pairs; wanted at least 1")
+        raise ValueError(f"{count} pairs; expected at least 1")
     lengths, speaking, unpaired = _measure_lengths(root, leave)
     chance = random.Random(seed)
     partners: dict[str, list[str]] = {}
@@ -194,7 +194,7 @@ def draw_pairs(
         raise LipSyncError(
             f"no pair can be drawn below {root}: {len(unpaired)} files, of which none shows a face "
             "for longer than "
-            "another one speaks; wanted at least two videos of unequal length"
+            "another one speaks; expected at least two videos of unequal length"
         )
     videos = list(partners)
     chance.shuffle(videos)
@@ -208,7 +208,8 @@ def draw_pairs(
     wanted = len(videos) if count is None else count
     if wanted > len(pairs):
         raise LipSyncError(
-            f"{wanted} pairs are wanted, and {root} allows {len(pairs)}; give fewer, or more videos"
+            f"{wanted} pairs were asked for, and {root} allows {len(pairs)}; ask for fewer, "
+            "or give more videos"
         )
     shown = {pair.video for pair in pairs[:wanted]}
     unpaired |= {name: NOT_DRAWN for name in videos if name not in shown}
@@ -251,7 +252,7 @@ def _measure_lengths(
     from ..media import probe, read_audio, read_frames  # not above: lists are read without torch
 
     if not root.is_dir():
-        raise LipSyncError(f"{root} is no folder; wanted one with videos")
+        raise LipSyncError(f"{root} is not a folder; expected one with videos")
     files = [path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES]
     names = sorted(
         path.relative_to(root).as_posix()

@@ -51,7 +51,7 @@ class MiniDetector:
     ) -> None:
         if long_side < 1 or not 0 < min_score < 1:
             raise ValueError(
-                f"got min_score {min_score} and long_side {long_side}; wanted 0 < min_score < 1, "
+                f"got min_score {min_score} and long_side {long_side}; expected 0 < min_score < 1, "
                 "long_side >= 1"
             )
         # channels_last: a third faster on CPUs than planar memory

@@ -34,7 +34,7 @@ class YuNetDetector:
             ) from error
         if not weights.is_file():
             raise WeightsError(
-                f"no file {weights}; wanted YuNet's ONNX file: run `lipsync models pull yunet`"
+                f"no file {weights}; expected YuNet's ONNX file: run `lipsync models pull yunet`"
             )
         try:
             self._net = cv2.FaceDetectorYN.create(

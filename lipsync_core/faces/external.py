@@ -68,17 +68,18 @@ def tracks_from_boxes(
             belong to them.
     """
     if smoothing_s < 0:
-        raise ValueError(f"smoothing_s is {smoothing_s}; wanted 0 s (none) or more")
+        raise ValueError(f"smoothing_s is {smoothing_s}; expected 0 s (none) or more")
     if frames is not None and len(per_frame) != frames:
         raise ValueError(
-            f"there are boxes for {len(per_frame)} frames, and the clip has {frames}; wanted boxes "
+            f"there are boxes for {len(per_frame)} frames, and the clip has {frames}; expected "
+            "boxes "
             "for each frame: "
             "people move, and boxes of one frame say nothing of the others. Leave them out to have "
             "the faces found"
         )
     if points is not None and len(points) != len(per_frame):
         raise ValueError(
-            f"there are points for {len(points)} frames and boxes for {len(per_frame)}; wanted "
+            f"there are points for {len(points)} frames and boxes for {len(per_frame)}; expected "
             "both for all"
         )
     if dense is not None:
@@ -90,7 +91,7 @@ def tracks_from_boxes(
         placed = canonical_points(boxes) if points is None else points[index].float().cpu()
         if placed.shape != (len(boxes), 5, 2) or not bool(placed.isfinite().all()):
             raise ValueError(
-                f"the points of frame {index} are {tuple(placed.shape)}; wanted finite "
+                f"the points of frame {index} are {tuple(placed.shape)}; expected finite "
                 f"({len(boxes)},5,2)"
             )
         landmarks = dense[index].float().cpu() if dense is not None and len(boxes) else None
@@ -129,7 +130,7 @@ def find_points_in_boxes(frame_pixels: Tensor, boxes: Tensor, detector: Detector
         ValueError: If shapes are others.
     """
     if frame_pixels.ndim != 3 or frame_pixels.shape[2] != 3:
-        raise ValueError(f"frame is {tuple(frame_pixels.shape)}; wanted (H,W,3)")
+        raise ValueError(f"frame is {tuple(frame_pixels.shape)}; expected (H,W,3)")
     _check(boxes, "the boxes")
     boxes = boxes.float().cpu()
     points = canonical_points(boxes)
@@ -167,7 +168,7 @@ def five_points_from_mesh(landmarks: Tensor) -> Tensor:
     """
     if landmarks.ndim != 2 or landmarks.shape[0] not in _FIVE or landmarks.shape[1] != 2:
         raise ValueError(
-            f"landmarks are {tuple(landmarks.shape)}; wanted MediaPipe's face mesh, (468,2) or "
+            f"landmarks are {tuple(landmarks.shape)}; expected MediaPipe's face mesh, (468,2) or "
             f"(478,2), or ours, ({POINTS},2)"
         )
     return landmarks[torch.tensor(_FIVE[len(landmarks)], device=landmarks.device)].mean(1)
@@ -177,7 +178,7 @@ def _check_dense(dense: Sequence[Tensor], faces: Sequence[int]) -> None:
     """Dense points (F,K,2) for frames with so many ``faces``, of one layout."""
     if len(dense) != len(faces):
         got = f"there are dense points for {len(dense)} frames and boxes for {len(faces)}"
-        raise ValueError(f"{got}; wanted both for all")
+        raise ValueError(f"{got}; expected both for all")
     kinds = {points.shape[1:] for points, count in zip(dense, faces, strict=True) if count}
     for index, (points, count) in enumerate(zip(dense, faces, strict=True)):
         fits = (
@@ -188,15 +189,15 @@ def _check_dense(dense: Sequence[Tensor], faces: Sequence[int]) -> None:
         )
         if len(points) != count or (count and not fits):
             got = f"the dense points of frame {index} are {tuple(points.shape)}"
-            raise ValueError(f"{got}; wanted finite ({count},K,2), with one K for all frames")
+            raise ValueError(f"{got}; expected finite ({count},K,2), with one K for all frames")
 
 
 def _check(boxes: Tensor, name: str) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
-            f"{name} are {tuple(boxes.shape)}; wanted (F,4): left, top, right, bottom in px"
+            f"{name} are {tuple(boxes.shape)}; expected (F,4): left, top, right, bottom in px"
         )
     if not bool((boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)).all()):
         raise ValueError(
-            f"{name} are {boxes.tolist()}; wanted left < right and top < bottom, in px"
+            f"{name} are {boxes.tolist()}; expected left < right and top < bottom, in px"
         )

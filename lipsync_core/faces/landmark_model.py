@@ -45,7 +45,7 @@ class LandmarkModel:
                 "landmarks need OpenCV: pip install opencv-python-headless"
             ) from error
         if not path.is_file():
-            raise WeightsError(f"no file {path}; wanted InsightFace's 2d106det.onnx")
+            raise WeightsError(f"no file {path}; expected InsightFace's 2d106det.onnx")
         self.path = path
         try:
             # read here, not there: OpenCV opens no path beyond the ASCII ones on Windows
@@ -54,12 +54,13 @@ class LandmarkModel:
         except cv2.error as error:
             reason = str(error).strip().partition("\n")[0]
             raise WeightsError(
-                f"OpenCV cannot run {path} on a 192x192 px picture ({reason}); wanted "
+                f"OpenCV cannot run {path} on a 192x192 px picture ({reason}); expected "
                 "InsightFace's 2d106det.onnx"
             ) from error
         if count != 2 * _POINTS:
             raise WeightsError(
-                f"{path} gives {count} numbers for a face; wanted 212: InsightFace's 2d106det.onnx"
+                f"{path} gives {count} numbers for a face; expected 212: InsightFace's "
+                "2d106det.onnx"
             )
 
     def lips(self, frames: Frames, track: FaceTrack) -> Iterator[tuple[int, Tensor]]:

@@ -76,7 +76,7 @@ def find_closed_frames(openness: Tensor, visible: Tensor, *, fps: Fraction, most
         ValueError: If ``most`` is below 1.
     """
     if most < 1:
-        raise ValueError(f"most is {most}; wanted 1 or more")
+        raise ValueError(f"most is {most}; expected 1 or more")
     frames = visible.nonzero()[:, 0]
     if not len(frames):
         return frames

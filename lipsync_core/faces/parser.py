@@ -47,7 +47,7 @@ class FaceParser:
         self.side = model.config.side if side is None else side
         if self.side < 32:
             raise ValueError(
-                f"side is {self.side} px; wanted at least 32: the network halves it five times"
+                f"side is {self.side} px; expected at least 32: the network halves it five times"
             )
         self.model = prepare_for_inference(model)
         weight = next(self.model.parameters())

@@ -64,7 +64,7 @@ def select_like(
     """
     if len(portraits) != len(tracks):
         raise ValueError(
-            f"got portraits of {len(portraits)} people for {len(tracks)} tracks; wanted as many"
+            f"got portraits of {len(portraits)} people for {len(tracks)} tracks; expected as many"
         )
     pairs = [pair for pair in zip(tracks, portraits, strict=True) if bool(pair[0].visible.any())]
     alike = {person: portrait_similarity(pictures, reference) for person, pictures in pairs}
@@ -208,7 +208,7 @@ def shared_faces(tracks: Sequence[FaceTrack], names: Sequence[str], fps: Fractio
         )
         if bool((same == both).all()):
             raise ValueError(
-                f"{sentence}; wanted a face of its own for each speaker: choose one by its index "
+                f"{sentence}; expected a face of its own for each speaker: choose one by its index "
                 "or x,y, or take one speaker out"
             )
         sentences.append(f"{sentence}, where its mouth speaks both; a table of turns parts them")
@@ -225,7 +225,8 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     kinds = {None if track.dense is None else track.dense.shape[1] for track in tracks}
     if len(kinds) > 1:
         raise ValueError(
-            f"the tracks have dense points of {sorted(map(str, kinds))}; wanted all of one layout, "
+            f"the tracks have dense points of {sorted(map(str, kinds))}; expected all of one "
+            "layout, "
             "or none"
         )
     start = min(track.start for track in tracks)

@@ -39,7 +39,8 @@ def parse_face(text: str) -> FaceSelector:
     if pair := re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*,\s*([0-9]+(?:\.[0-9]*)?)", word):
         return FaceSelector("point", point=(float(pair[1]), float(pair[2])))
     raise ValueError(
-        f"{text!r} names no face; wanted largest, left, right, an index from 0 (counted from left "
+        f"{text!r} names no face; expected largest, left, right, an index from 0 (counted from "
+        "left "
         "to right at first "
         "appearance), or x,y in source pixels, such as 640,200"
     )

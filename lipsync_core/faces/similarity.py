@@ -48,7 +48,7 @@ def pick_portrait_frames(track: FaceTrack, *, most: int = 5) -> list[int]:
         ValueError: If ``most`` is below 1.
     """
     if most < 1:
-        raise ValueError(f"most is {most}; wanted 1 frame or more")
+        raise ValueError(f"most is {most}; expected 1 frame or more")
     seen = track.visible.nonzero()[:, 0]
     apart = (track.points[seen, 0] - track.points[seen, 1]).norm(dim=1)
     parts = torch.arange(len(seen)).tensor_split(min(most, len(seen))) if len(seen) else ()
@@ -76,7 +76,7 @@ def make_portrait(frame_pixels: Tensor, box: Tensor, points: Tensor) -> Tensor:
         or points.shape != (5, 2)
     ):
         got = ", ".join(str(tuple(x.shape)) for x in (frame_pixels, box, points))
-        raise ValueError(f"frame, box and points are {got}; wanted (H,W,3), (4,) and (5,2)")
+        raise ValueError(f"frame, box and points are {got}; expected (H,W,3), (4,) and (5,2)")
     placed = crop_to_frame(box[None].float(), points[None].float(), Framing(), PORTRAIT_SIZE)
     return crop_pictures(frame_pixels[None], placed.to(frame_pixels.device), PORTRAIT_SIZE)[0]
 
@@ -107,7 +107,7 @@ def portrait_similarity(portraits: Tensor, reference: Tensor) -> float:
     ):
         got = f"{tuple(portraits.shape)} and {tuple(reference.shape)}"
         raise ValueError(
-            f"portraits and reference are {got}; wanted (P,3,96,96), P >= 1, and (3,96,96)"
+            f"portraits and reference are {got}; expected (P,3,96,96), P >= 1, and (3,96,96)"
         )
     vectors = torch.stack([describe(picture) for picture in (reference, *portraits)])
     return float((vectors[1:] @ vectors[0]).max())

@@ -82,9 +82,9 @@ def detect_tracks(
     Raises ValueError for ``every`` < 1 or smoothing < 0.
     """
     if every < 1:
-        raise ValueError(f"every is {every}; wanted 1 (each frame) or more")
+        raise ValueError(f"every is {every}; expected 1 (each frame) or more")
     if smoothing < 0:
-        raise ValueError(f"smoothing is {smoothing} s; wanted 0 (none) or more")
+        raise ValueError(f"smoothing is {smoothing} s; expected 0 (none) or more")
     x, y = scale if isinstance(scale, tuple) else (scale, scale)
     stretch = torch.tensor([x, y])
     # as many seconds between two runs as at the usual rate, where a clip has fewer frames

@@ -162,7 +162,7 @@ def read_audio(
     """
     if start < 0 or (stop is not None and stop < start) or (rate is not None and rate < 1):
         raise ValueError(
-            f"rate={rate}, start={start}, stop={stop}; wanted a positive rate, 0 <= start <= stop"
+            f"rate={rate}, start={start}, stop={stop}; expected a positive rate, 0 <= start <= stop"
         )
     info = probe_sound(src, track)
     blocks = read_audio_blocks(

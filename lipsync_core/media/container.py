@@ -106,7 +106,7 @@ def open_source(
         )
     with container:
         if container.format.name in _NOT_MEDIA or not container.streams:
-            raise MediaError(f"{path}: not a media file; wanted audio, video, PNG, JPEG or WebP")
+            raise MediaError(f"{path}: not a media file; expected audio, video, PNG, JPEG or WebP")
         yield container
 
 

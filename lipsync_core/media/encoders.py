@@ -167,7 +167,7 @@ def choose_encoder(
     quality = next(one for one in _QUALITIES if name.startswith(one.begins))
     highest = quality.highest or max(one.highest for one in _QUALITIES)
     if not 0 <= crf <= highest:
-        raise ValueError(f"the crf is {crf:g}; wanted 0 (best) to {highest:g} for {name}")
+        raise ValueError(f"the crf is {crf:g}; expected 0 (best) to {highest:g} for {name}")
     options, warnings = quality.options(crf), list[str]()
     if not quality.highest and crf != DEFAULT_CRF:
         warnings.append(f"the encoder {name} has no crf; its own quality is used")
@@ -176,7 +176,7 @@ def choose_encoder(
     elif preset != DEFAULT_PRESET:
         if quality.presets:
             raise ValueError(
-                f"{preset!r} is no preset of the encoder {name}; wanted one of "
+                f"{preset!r} is not a preset of the encoder {name}; expected one of "
                 f"{', '.join(quality.presets)}"
             )
         warnings.append(f"the encoder {name} has no presets; its own speed is used")
@@ -190,11 +190,11 @@ def _pixel_format(name: str) -> str:
         codec = Codec(name, "w")
     except UnknownCodecError as error:
         raise MediaError(
-            f"there is no encoder {name!r} in this build of FFmpeg; wanted one such as libx264, "
+            f"there is no encoder {name!r} in this build of FFmpeg; expected one such as libx264, "
             "libx265, libvpx-vp9, libsvtav1, prores_ks or ffv1"
         ) from error
     if codec.type != "video":
-        raise ValueError(f"{name} encodes {codec.type}; wanted a picture encoder such as libx264")
+        raise ValueError(f"{name} encodes {codec.type}; expected a picture encoder such as libx264")
     offered = [one.name for one in codec.video_formats or ()]
     wanted = (_OWN_FORMATS.get(name, ""), *_PIXEL_FORMATS)
     found = next((one for one in wanted if one in offered), None)

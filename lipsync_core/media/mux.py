@@ -100,14 +100,16 @@ class AudioSource:
     def __post_init__(self) -> None:
         if self.lead < 0:
             raise ValueError(
-                f"lead={self.lead} s; wanted 0 or more (an earlier sound: a later start)"
+                f"lead={self.lead} s; expected 0 or more (an earlier sound: a later start)"
             )
         if self.start < 0 or (self.stop is not None and self.stop < self.start):
-            raise ValueError(f"start={self.start}, stop={self.stop} s; wanted 0 <= start <= stop")
+            raise ValueError(f"start={self.start}, stop={self.stop} s; expected 0 <= start <= stop")
         if isinstance(self.source, Audio):
             samples = self.source.samples
             if not len(samples):
-                raise ValueError("the audio has no channels; wanted samples (C,T) with C from 1 on")
+                raise ValueError(
+                    "the audio has no channels; expected samples (C,T) with C from 1 on"
+                )
             bad = (~torch.isfinite(samples)).any(dim=0).nonzero()
             if len(bad):
                 at = int(bad[0]) / self.source.rate

@@ -89,7 +89,7 @@ def shift_audio(
             reader = stack.enter_context(open_source(src))
             stream, zero = picture_stream(reader), first_frame_time(src)
             if stream is None or zero is None:
-                raise MediaError(f"{src}: holds no picture; wanted a video")
+                raise MediaError(f"{src}: holds no picture; expected a video")
             writer = stack.enter_context(
                 av.open(file_url(partial), "w", options=container_options(out))
             )
@@ -124,7 +124,7 @@ def suffix_for_copy(src: Path | str) -> str:
     with open_source(Path(src)) as reader:
         stream = picture_stream(reader)
         if stream is None:
-            raise MediaError(f"{src}: holds no picture; wanted a video")
+            raise MediaError(f"{src}: holds no picture; expected a video")
         first = next(iter(stream.index_entries), None)
         if first is not None and first.is_discard:
             suffix = Path(src).suffix.lower()

@@ -31,11 +31,11 @@ def choose_sound(container: InputContainer, track: int | None, warn: Warn) -> Au
     """
     path, streams = path_of_container(container), container.streams.audio
     if not streams:
-        raise MediaError(f"{path}: holds no sound; wanted a file with a sound track")
+        raise MediaError(f"{path}: holds no sound; expected a file with a sound track")
     if track is not None and not 1 <= track <= len(streams):
         tracks = "; ".join(_describe(stream, streams) for stream in streams)
         raise MediaError(
-            f"{path}: there is no sound track {track}; wanted 1 to {len(streams)} ({tracks})"
+            f"{path}: there is no sound track {track}; expected 1 to {len(streams)} ({tracks})"
         )
     known = [stream for stream in streams if has_decoder(stream)]
     if not known or (track is not None and not has_decoder(streams[track - 1])):

@@ -246,5 +246,5 @@ def find_picture(container: InputContainer, path: Path) -> VideoStream:
     """
     stream = picture_stream(container)
     if stream is None:
-        raise MediaError(f"{path}: holds no picture; wanted a video or a PNG, JPEG or WebP image")
+        raise MediaError(f"{path}: holds no picture; expected a video or a PNG, JPEG or WebP image")
     return stream

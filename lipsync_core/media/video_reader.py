@@ -159,11 +159,11 @@ def _clip(  # noqa: PLR0913
 ) -> "_Clip":
     if chunk < 1 or every < 1 or start < 0 or (stop is not None and stop < start):
         raise ValueError(
-            f"chunk={chunk}, every={every}, start={start}, stop={stop}; wanted 1.., 1.., 0 <= "
+            f"chunk={chunk}, every={every}, start={start}, stop={stop}; expected 1.., 1.., 0 <= "
             "start <= stop"
         )
     if fps is not None and fps <= 0:
-        raise ValueError(f"fps is {fps}; wanted a positive Fraction")
+        raise ValueError(f"fps is {fps}; expected a positive Fraction")
     return _Clip(
         Path(src), None if fps is None else Fraction(fps), every, size, warn_once(on_warning), coded
     )

@@ -140,7 +140,7 @@ class VideoWriter:
         if (width, height) != (self._info.width, self._info.height):
             wanted = f"{self._info.width}x{self._info.height}"
             raise ValueError(
-                f"frames are {width}x{height} px; wanted {wanted}, the size that the writer was "
+                f"frames are {width}x{height} px; expected {wanted}, the size that the writer was "
                 "opened with"
             )
         with raise_media_errors(self._path, "cannot be written"):

@@ -23,7 +23,7 @@ class FrameValues:
         if type(other) is not type(self):
             raise ValueError(
                 f"cannot merge {type(other).__name__} into {type(self).__name__}; "
-                "wanted the same metric"
+                "expected the same metric"
             )
         self.values += other.values
 

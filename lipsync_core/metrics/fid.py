@@ -90,7 +90,7 @@ class Moments:
         ValueError for fewer than 2 images.
         """
         if self.count < 2:
-            raise ValueError(f"{self.count} images have no covariance; wanted at least 2")
+            raise ValueError(f"{self.count} images have no covariance; expected at least 2")
         return self.scatter / (self.count - 1)
 
 
@@ -164,7 +164,7 @@ class FID:
 
     def __init__(self, network: Inception, *, region: Region) -> None:
         if region not in ("face", "frame"):
-            raise ValueError(f"region is {region!r}; wanted face or frame")
+            raise ValueError(f"region is {region!r}; expected face or frame")
         self.region: Region = region
         self._network = prepare_for_inference(network)
         self._images: dict[Side, list[Tensor]] = {"real": [], "generated": []}
@@ -183,7 +183,8 @@ class FID:
         """
         if (track is None) != (self.region == "frame"):
             raise ValueError(
-                f"FID of {self.region}s: wanted {'no track' if track else 'the track of the face'}"
+                f"FID of {self.region}s: expected "
+                f"{'no track' if track else 'the track of the face'}"
             )
         waiting = self._images[side]
         for image in _cut_images(frames, track, self._network):

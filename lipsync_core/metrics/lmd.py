@@ -48,7 +48,7 @@ class LandmarkDistance(FrameValues):
                 f"{tuple(real.pixels.shape)} from {real.start}, "
                 f"{tuple(generated.pixels.shape)} from {generated.start}"
             )
-            raise ValueError(f"frames are {got}; wanted the same frames twice")
+            raise ValueError(f"frames are {got}; expected the same frames twice")
         if self.model is None:
             return
         pairs = zip(self.model.lips(real, track), self.model.lips(generated, track), strict=True)

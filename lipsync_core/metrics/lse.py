@@ -63,7 +63,8 @@ def measure_lse(lip: Tensor, sound: Tensor) -> SyncScore:
     """
     if lip.ndim != 2 or lip.shape != sound.shape:
         raise ValueError(
-            f"lip is {tuple(lip.shape)}, sound {tuple(sound.shape)}; wanted two of the same shape "
+            f"lip is {tuple(lip.shape)}, sound {tuple(sound.shape)}; expected two of the same "
+            "shape "
             "(L,1024)"
         )
     if lip.shape[0] == 0:
@@ -354,7 +355,8 @@ def score_reference_tracks(
     for chunk in frames:
         if chunk.start != seen:
             raise ValueError(
-                f"frames {chunk.start} follow frame {seen - 1}; wanted all frames of the clip, in "
+                f"frames {chunk.start} follow frame {seen - 1}; expected all frames of the "
+                "clip, in "
                 "order"
             )
         seen += chunk.pixels.shape[0]

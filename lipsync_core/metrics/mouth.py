@@ -98,10 +98,11 @@ class MouthFollowingMetric:
             ValueError: For tensors of other shapes, or an unknown role.
         """
         if role not in self._pieces:
-            raise ValueError(f"role is {role!r}; wanted dub, truth or source")
+            raise ValueError(f"role is {role!r}; expected dub, truth or source")
         if openings.ndim != 1 or openings.shape != times.shape:
             raise ValueError(
-                f"openings are {tuple(openings.shape)}, times {tuple(times.shape)}; wanted (N,) of "
+                f"openings are {tuple(openings.shape)}, times {tuple(times.shape)}; expected "
+                "(N,) of "
                 "one length"
             )
         self._pieces[role].append((openings.detach().cpu().double(), times.detach().cpu().double()))
@@ -129,7 +130,8 @@ class MouthFollowingMetric:
             if regular is None:
                 seen = int((~openings.isnan()).sum())
                 missing[role] = (
-                    f"the {_NAMES[role]} shows a face in {seen} of {len(openings)} frames; wanted "
+                    f"the {_NAMES[role]} shows a face in {seen} of {len(openings)} frames; "
+                    "expected "
                     "80 %, and 20 or more"
                 )
             else:
@@ -180,7 +182,7 @@ def _check_series(
         if series is not None and len(series) < _LEAST:
             given[role], why[role] = (
                 None,
-                f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; wanted 0.8 s or more",
+                f"the {_NAMES[role]} lasts {len(series) / RATE:.2f} s; expected 0.8 s or more",
             )
     reasons: dict[str, str] = {}
     for names, roles in _NEEDED.items():

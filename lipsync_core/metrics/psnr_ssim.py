@@ -98,7 +98,8 @@ def _check_pairs(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
     if real.shape != generated.shape or real.ndim != 4 or real.shape[-1] != 3:
         got = f"{tuple(real.shape)} and {tuple(generated.shape)}"
         raise ValueError(
-            f"pictures are {got}; wanted two (N,H,W,3) of one shape: cut or resize them alike first"
+            f"pictures are {got}; expected two (N,H,W,3) of one shape: cut or resize them "
+            "alike first"
         )
     return real.cpu(), generated.cpu()
 

@@ -165,7 +165,7 @@ def embed_audio_windows(audio: Audio, scorer: Scorer) -> Tensor:
     if audio.rate != scorer.rate or audio.samples.shape[0] != 1:
         raise ValueError(
             f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; "
-            f"wanted mono at {scorer.rate} Hz: use resample() and mono() first"
+            f"expected mono at {scorer.rate} Hz: use resample() and mono() first"
         )
     seconds = Fraction(audio.samples.shape[1], audio.rate)
     count = math.floor(seconds * scorer.fps) - scorer.window + 1

@@ -56,7 +56,7 @@ def file_format(path: Path) -> Format:
     # safetensors' own limit
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
         return "safetensors"
-    raise WeightsError(f"{path} is {_what(head)}; wanted safetensors or a PyTorch checkpoint")
+    raise WeightsError(f"{path} is {_what(head)}; expected safetensors or a PyTorch checkpoint")
 
 
 def _zip_format(path: Path) -> Format:
@@ -142,7 +142,7 @@ def _load_checkpoint(path: Path) -> object:
             raise WeightsError(
                 f"{path} holds more than tensors: its pickle asks for {wanted[1]}, which was "
                 "refused and not run; "
-                "wanted a file of tensors alone, such as a saved state dict"
+                "expected a file of tensors alone, such as a saved state dict"
             ) from error
         # the pickle errors of torch advise to load the file with its code: never repeat that
         reason = (
@@ -161,7 +161,7 @@ def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
     if _is_state_dict(value):
         return value
     if not isinstance(value, Mapping):
-        raise WeightsError(f"{path} holds a {type(value).__name__}; wanted a state dict")
+        raise WeightsError(f"{path} holds a {type(value).__name__}; expected a state dict")
     inner = {str(key): part for key, part in value.items() if _is_state_dict(part)}
     # Lightning's, and BasicSR's average of the weights beside the last ones
     for name in ("state_dict", "params_ema"):
@@ -174,7 +174,7 @@ def _state_dict(value: object, path: Path) -> dict[str, Tensor]:
         if inner
         else f"none; its keys are {', '.join(map(str, list(value)[:6]))}"
     )
-    raise WeightsError(f"{path}: wanted one state dict; found {found}")
+    raise WeightsError(f"{path}: expected one state dict; found {found}")
 
 
 def _is_state_dict(value: object) -> TypeGuard[dict[str, Tensor]]:
@@ -200,6 +200,7 @@ def _plain_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]
     plain = {".".join(parts): tensors[key] for key, parts in names.items()}
     if len(plain) != len(tensors):
         raise WeightsError(
-            f"{path}: tensors share names once `module.` is taken off; wanted one network's weights"
+            f"{path}: tensors share names once `module.` is taken off; expected one network's "
+            "weights"
         )
     return plain

@@ -246,7 +246,7 @@ def _check_hash(path: Path, wanted: str) -> None:
     got = file_sha256(path)
     if got != wanted:
         raise WeightsError(
-            f"{path.name} has sha256 {got}; wanted {wanted}; delete {path} and pull it again"
+            f"{path.name} has sha256 {got}; expected {wanted}; delete {path} and pull it again"
         )
 
 

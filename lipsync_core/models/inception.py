@@ -34,7 +34,7 @@ class InceptionConfig:
 
     def __post_init__(self) -> None:
         if self.size < _MINIMUM_SIZE:
-            raise ValueError(f"size is {self.size} px; wanted at least {_MINIMUM_SIZE}")
+            raise ValueError(f"size is {self.size} px; expected at least {_MINIMUM_SIZE}")
 
 
 @dataclass(frozen=True, slots=True)

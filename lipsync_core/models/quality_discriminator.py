@@ -84,7 +84,7 @@ def config_for_size(config: QualityDiscriminatorConfig, size: int) -> QualityDis
                 config, blocks=(*blocks, (replace(last, kernel=height), *rest)), size=size
             )
     raise ValueError(
-        f"no discriminator of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32"
+        f"no discriminator of this shape sees faces of {size} px; expected 96 to 384 in steps of 32"
     )
 
 

@@ -92,7 +92,7 @@ def config_for_size(config: SyncExpertConfig, size: int) -> SyncExpertConfig:
             fitted = (*face[:last], replace(face[last], kernel=height), *face[last + 1 :])
             return replace(config, face=fitted, size=size)
     raise ValueError(
-        f"no expert of this shape sees faces of {size} px; wanted 96 to 384 in steps of 32"
+        f"no expert of this shape sees faces of {size} px; expected 96 to 384 in steps of 32"
     )
 
 

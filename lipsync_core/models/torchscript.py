@@ -50,7 +50,7 @@ class _ScriptObject:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError("a module's state is no dictionary")
+            raise pickle.UnpicklingError("a module's state is not a dictionary")
         self.attributes = state
 
 
@@ -200,7 +200,7 @@ class _Archive:
                 ]
         if not found:
             raise ValueError(
-                "no named tensors in it (a frozen module keeps none); wanted one that was not "
+                "no named tensors in it (a frozen module keeps none); expected one that was not "
                 "frozen"
             )
         return found
@@ -229,12 +229,12 @@ class _Archive:
         dtype = cast(torch.dtype, storage.dtype)
         key, (elements,) = _name(storage.key), _naturals((storage.elements,))
         if not re.fullmatch(r"[0-9]+", key):
-            raise ValueError(f"a storage called {key!r}; wanted a number")
+            raise ValueError(f"a storage called {key!r}; expected a number")
         if key not in self.storages:
             data = bytearray(self.read(f"{self.folder}/data/{key}"))
             if len(data) != elements * dtype.itemsize:
                 raise ValueError(
-                    f"storage {key} has {len(data)} bytes; wanted {elements} numbers of {dtype}"
+                    f"storage {key} has {len(data)} bytes; expected {elements} numbers of {dtype}"
                 )
             self.storages[key] = (
                 torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
@@ -257,7 +257,7 @@ class _Archive:
 def _name(value: object) -> str:
     # never shown: its text could be exponentially long
     if not isinstance(value, str) or len(value) > _MAX_NAME:
-        raise ValueError("a name that is no short text")
+        raise ValueError("a name that is not a short text")
     return value
 
 
@@ -277,7 +277,7 @@ def _check_opcodes(data: bytes) -> None:
     PUT takes its memory from its argument, up to 2**32 slots.
     """
     if len(data) > _MAX_PICKLE:
-        raise ValueError(f"its pickle has {len(data)} bytes; wanted at most {_MAX_PICKLE}")
+        raise ValueError(f"its pickle has {len(data)} bytes; expected at most {_MAX_PICKLE}")
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in _OPCODES:
             raise ValueError(f"its pickle uses {opcode.name}, which is refused")

@@ -90,7 +90,9 @@ def header_from_json(text: str) -> Header:
         or set(fields) != wanted
         or not isinstance(fields["config"], dict)
     ):
-        raise ValueError(f"{text[:60]} ...; wanted exactly the fields {', '.join(sorted(wanted))}")
+        raise ValueError(
+            f"{text[:60]} ...; expected exactly the fields {', '.join(sorted(wanted))}"
+        )
     kind = from_dict(str, fields["kind"], "kind")
     if kind not in MODELS:
         raise ValueError(f"kind {kind!r}; known: {', '.join(MODELS)}")
@@ -130,7 +132,7 @@ def save_model(
     kind = next((key for key, (_, network) in MODELS.items() if type(model) is network), None)
     if kind is None:
         raise ValueError(
-            f"{type(model).__name__} is no network of ours; known: {', '.join(MODELS)}"
+            f"{type(model).__name__} is not a network of this package; known: {', '.join(MODELS)}"
         )
     header = Header(kind, model.config, licence, source, origin_sha256)
     # a config that does not survive must not be written
@@ -217,7 +219,7 @@ def load_model(
     wanted = (kind,) if isinstance(kind, str) else kind
     if wanted is not None and found not in wanted:
         raise WeightsError(
-            f"{path} holds {_title(found)}; wanted {' or '.join(map(_title, wanted))}"
+            f"{path} holds {_title(found)}; expected {' or '.join(map(_title, wanted))}"
         )
     return _build(found, config, tensors, path).to(device, dtype)
 
@@ -290,10 +292,10 @@ def _check_fit(
         if tensor.shape != wanted[key].shape:
             got, want = tuple(tensor.shape), tuple(wanted[key].shape)
             raise WeightsError(
-                f"{path}: {key} has shape {got}; wanted {want}; is it of a fork with other sizes?"
+                f"{path}: {key} has shape {got}; expected {want}; is it of a fork with other sizes?"
             )
         if tensor.is_floating_point() != wanted[key].is_floating_point():
-            raise WeightsError(f"{path}: {key} is {tensor.dtype}; wanted {wanted[key].dtype}")
+            raise WeightsError(f"{path}: {key} is {tensor.dtype}; expected {wanted[key].dtype}")
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
                 f"{path}: {key} holds numbers that are not finite; the file is damaged or "

@@ -126,7 +126,9 @@ def make_demo_clip(
         ValueError: ``name`` is another.
     """
     if name not in get_args(DemoName):
-        raise ValueError(f"no demo clip is called {name!r}; wanted {', '.join(get_args(DemoName))}")
+        raise ValueError(
+            f"no demo clip is called {name!r}; expected {', '.join(get_args(DemoName))}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (photo,) = read_frames(_photo())
     image = photo.pixels[0]

@@ -142,7 +142,9 @@ def parse_speakers(
     """
     pairs = [(audio, select)] if isinstance(audio, (str, Path, Audio)) else list(audio or ())
     if not pairs:
-        raise ValueError("no audio; wanted a file, audio in memory, or at least one (audio, face)")
+        raise ValueError(
+            "no audio; expected a file, audio in memory, or at least one (audio, face)"
+        )
     sources = [source if isinstance(source, Audio) else Path(source) for source, _ in pairs]
     faces = [face if isinstance(face, FaceTrack) else parse_face(face) for _, face in pairs]
     return sources, faces

@@ -111,7 +111,7 @@ def measure_following(
             continue
         if probe(path).still:
             if role != "source":
-                raise MediaError(f"{path}: a photograph does not move; wanted a video")
+                raise MediaError(f"{path}: a photograph does not move; expected a video")
             missing[role] = "the source is a photo, whose mouth does not move"
             continue
         try:

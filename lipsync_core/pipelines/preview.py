@@ -63,7 +63,7 @@ def draw_mask_sheet(plan: DubPlan, model: LipSync, *, count: int = 9, width: int
         ValueError: The plan has no frames, or ``count`` or ``width`` is less than 1.
     """
     if width < 1:
-        raise ValueError(f"width is {width} px; wanted 1 or more")
+        raise ValueError(f"width is {width} px; expected 1 or more")
     tracks, length = [face.track for face in plan.faces], len(plan.frame_order)
     visible = {
         frame: _visible_faces(tracks, frame)
@@ -267,10 +267,10 @@ def draw_numbers(pixels: Tensor, boxes: Tensor, labels: Sequence[int | str]) -> 
     if pixels.ndim != 3 or pixels.shape[2] != 3 or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"pixels and boxes are {tuple(pixels.shape)}, {tuple(boxes.shape)}; "
-            "wanted (H,W,3) and (F,4)"
+            "expected (H,W,3) and (F,4)"
         )
     if len(labels) != len(boxes):
-        raise ValueError(f"got {len(labels)} labels for {len(boxes)} boxes; wanted one for each")
+        raise ValueError(f"got {len(labels)} labels for {len(boxes)} boxes; expected one for each")
     picture = Image.fromarray(_bytes(pixels).numpy())
     draw = ImageDraw.Draw(picture)
     height, width, _ = pixels.shape
@@ -332,7 +332,7 @@ def choose_sheet_frames(tracks: Sequence[FaceTrack], count: int, *, most: int = 
         ValueError: ``count`` or ``most`` is less than 1.
     """
     if count < 1 or most < 1:
-        raise ValueError(f"got count {count}, most {most}; wanted 1 or more of each")
+        raise ValueError(f"got count {count}, most {most}; expected 1 or more of each")
     people = torch.zeros(count, dtype=torch.int64)
     for person in tracks:
         people += track_window(person, 0, count).visible.cpu()
@@ -366,7 +366,7 @@ def draw_overview(
             boxes, labels = number_faces(tracks, index)
             tiles.append(draw_numbers(small, boxes * (small.shape[1] / pixels.shape[1]), labels))
     if not tiles:
-        raise ValueError("no frames; wanted at least one")
+        raise ValueError("no frames; expected at least one")
     return tile_pictures(torch.stack(tiles), columns=columns)
 
 

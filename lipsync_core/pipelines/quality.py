@@ -159,7 +159,7 @@ def measure_quality(
     warn = WarningLog(_log)
     selector, target = parse_face(face), select_device(device)
     if region not in ("face", "frame"):
-        raise ValueError(f"region is {region!r}; wanted face or frame")
+        raise ValueError(f"region is {region!r}; expected face or frame")
     if truth is None and landmarks is not None:
         raise ValueError(
             "landmarks tell how far lips are from the true ones; give the true video as well"
@@ -280,7 +280,7 @@ class _FullReference:
             return Figure(None, reason=self._no_fid)
         count = self._fid.moments("real").count
         if count < 2:
-            return Figure(None, reason=f"{count} pictures; wanted at least 2")
+            return Figure(None, reason=f"{count} pictures; expected at least 2")
         result = self._fid.compute()
         if result.note is not None:
             warn(f"FID: {result.note}")
@@ -297,12 +297,12 @@ def _check_videos(
     infos = [probe(path) for path in (video, real) if path is not None]
     for path, info in zip((video, real), infos, strict=False):
         if info.still:
-            raise MediaError(f"{path}: a photograph does not move; wanted a video")
+            raise MediaError(f"{path}: a photograph does not move; expected a video")
     ours, theirs = infos[0], infos[-1]
     if (ours.width, ours.height) != (theirs.width, theirs.height):
         raise ValueError(
             f"{video} has {ours.width}x{ours.height} px and {real} has "
-            f"{theirs.width}x{theirs.height}; wanted the same "
+            f"{theirs.width}x{theirs.height}; expected the same "
             "clip at one size: scale the true one as the other was, and compare again"
         )
     if ours.fps != theirs.fps:

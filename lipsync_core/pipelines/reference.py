@@ -70,7 +70,7 @@ def find_references(
     if kind in ("auto", "current") or clip.still or not whole.visible.any():
         return None
     if most < 1:
-        raise ValueError(f"most is {most}; wanted 1 or more")
+        raise ValueError(f"most is {most}; expected 1 or more")
     by_mouth = kind == "nearest-closed"
     marked = _have_lip_landmarks(whole)
     values, cuts = _measure_mouths(clip, whole, whole.visible & ~marked & by_mouth, on_found)

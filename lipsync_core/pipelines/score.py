@@ -210,10 +210,10 @@ def score(  # noqa: PLR0913
     source = audio if isinstance(audio, Audio) else video if audio is None else Path(audio)
     warn = WarningLog(_log)
     if mode not in ("exact", "reference"):
-        raise ValueError(f"mode is {mode!r}; wanted exact or reference")
+        raise ValueError(f"mode is {mode!r}; expected exact or reference")
     if whole_frame and mode != "reference":
         raise ValueError(
-            "whole frames are scored by the public scripts alone; wanted mode reference with them"
+            "whole frames are scored by the public scripts alone; expected mode reference with them"
         )
     if search_seconds is not None:
         _check_search(search_seconds, mode)
@@ -227,7 +227,7 @@ def score(  # noqa: PLR0913
         )
     info = probe(video)
     if info.still:
-        raise MediaError(f"{video}: a photograph does not move; wanted a video")
+        raise MediaError(f"{video}: a photograph does not move; expected a video")
     footage = open_clip(video, replace(cut, fps=judge.fps), on_warning=warn)
     sound = read_judged_audio(part_of_source(source, video, cut), judge, warn)
     if mode == "reference":
@@ -272,7 +272,7 @@ def load_scorer(name: str | Path, device: torch.device) -> Scorer:
         return SyncNetScorer(model)
     if not isinstance(model, SyncExpert):
         raise ValueError(
-            f"{name} holds a {type(model).__name__}, which scores nothing; wanted judge, syncnet "
+            f"{name} holds a {type(model).__name__}, which scores nothing; expected judge, syncnet "
             "or an expert"
         )
     return ExpertScorer(model, Path(name).name)
@@ -331,7 +331,7 @@ def read_judged_audio(part: AudioSource, judge: Scorer, warn: Callable[[str], No
     seconds, wanted = Fraction(sound.samples.shape[1], sound.rate), judge.window / judge.fps
     if seconds < wanted:
         raise MediaError(
-            f"{path}: the sound lasts {float(seconds):.2f} s; wanted {float(wanted):g} s or more"
+            f"{path}: the sound lasts {float(seconds):.2f} s; expected {float(wanted):g} s or more"
         )
     return sound
 
@@ -373,7 +373,7 @@ def _faces(
     if length < math.floor(SHORTEST * footage.fps):
         seconds = float(length / footage.fps)
         raise MediaError(
-            f"{footage.path}: the picture lasts {seconds:.2f} s; wanted {float(SHORTEST):g} s or "
+            f"{footage.path}: the picture lasts {seconds:.2f} s; expected {float(SHORTEST):g} s or "
             "more"
         )
     if not tracks:

@@ -113,7 +113,7 @@ def speakers(
     video, log, target = Path(video), RunLog(_log, on_progress), select_device(device)
     clip = open_clip(video, cut, on_warning=log.warn)
     if clip.still:
-        raise MediaError(f"{video}: a photograph does not move; wanted a video")
+        raise MediaError(f"{video}: a photograph does not move; expected a video")
     whole = clip.length or 0
     tracks, length = find_people(
         clip,

@@ -318,7 +318,7 @@ def select_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"device {name!r} cannot be used here ({error}); wanted auto, cpu, cuda or mps"
+            f"device {name!r} cannot be used here ({error}); expected auto, cpu, cuda or mps"
         ) from error
 
 

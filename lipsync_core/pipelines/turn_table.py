@@ -59,15 +59,15 @@ def read_turns(path: Path) -> list[TurnRow]:
         lines = [(reader.line_num, _strip_cells(line)) for line in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise LipSyncError(
-            f"{path} cannot be read as a table of turns ({error}); wanted CSV in UTF-8 with the "
+            f"{path} cannot be read as a table of turns ({error}); expected CSV in UTF-8 with the "
             "columns start,end,face"
         ) from error
     lines = [(number, line) for number, line in lines if line]
     if not lines or [cell.lower() for cell in lines[0][1]] != _COLUMNS:
         got = separator.join(lines[0][1]) if lines else "nothing"
-        raise LipSyncError(f"{path} begins with {got!r}; wanted the columns start,end,face")
+        raise LipSyncError(f"{path} begins with {got!r}; expected the columns start,end,face")
     if not lines[1:]:
-        raise LipSyncError(f"{path} holds no turn; wanted a line for each, such as 0.5,2.25,left")
+        raise LipSyncError(f"{path} holds no turn; expected a line for each, such as 0.5,2.25,left")
     return [_parse_row(line, separator, f"{path}, line {number}") for number, line in lines[1:]]
 
 
@@ -106,7 +106,7 @@ def _strip_cells(line: list[str]) -> list[str]:
 def _parse_row(line: list[str], separator: str, place: str) -> TurnRow:
     if len(line) != 3:
         raise LipSyncError(
-            f'{place} has {len(line)} cells; wanted start,end,face, and "x,y" in quotes'
+            f'{place} has {len(line)} cells; expected start,end,face, and "x,y" in quotes'
         )
     times = [cell if separator == "," else cell.replace(",", ".") for cell in line[:2]]
     try:
@@ -115,7 +115,8 @@ def _parse_row(line: list[str], separator: str, place: str) -> TurnRow:
         raise LipSyncError(f"{place}: {error}") from error
     if end <= start:
         raise LipSyncError(
-            f"{place} ends at {line[1]}, which is not after its start at {line[0]}; wanted start < "
+            f"{place} ends at {line[1]}, which is not after its start at {line[0]}; expected "
+            "start < "
             f"end"
         )
     return TurnRow(start, end, face)

@@ -44,7 +44,7 @@ def from_dict(kind: Any, value: Any, name: str, *, defaults: bool = False) -> An
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    raise ValueError(f"{name} is {_shown(value)}; wanted {kind}")
+    raise ValueError(f"{name} is {_shown(value)}; expected {kind}")
 
 
 def _config(kind: type[Any], value: Any, name: str, defaults: bool) -> Any:
@@ -54,7 +54,7 @@ def _config(kind: type[Any], value: Any, name: str, defaults: bool) -> Any:
     needed = {field.name for field in fields if not (defaults and _has_default(field))}
     if not isinstance(value, dict) or not needed <= set(value) <= known:
         got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else _shown(value)
-        raise ValueError(f"{name} has {got}; wanted {sorted(known)}")
+        raise ValueError(f"{name} has {got}; expected {sorted(known)}")
     return kind(
         **{
             key: from_dict(hints[key], value[key], f"{name}.{key}", defaults=defaults)

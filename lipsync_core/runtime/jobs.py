@@ -95,11 +95,11 @@ class Cluster:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"local|auto|(ray://)?[^\s/:]+:\d+", self.address):
             raise ValueError(
-                f"{self.address!r} is no address of a Ray cluster; "
-                "wanted local, auto, HOST:PORT or ray://HOST:PORT"
+                f"{self.address!r} is not an address of a Ray cluster; "
+                "expected local, auto, HOST:PORT or ray://HOST:PORT"
             )
         if self.workers is not None and self.workers < 1:
-            raise ValueError(f"{self.workers} workers; wanted at least 1")
+            raise ValueError(f"{self.workers} workers; expected at least 1")
 
 
 def run_jobs(  # noqa: PLR0913
@@ -142,7 +142,7 @@ def run_jobs(  # noqa: PLR0913
         ValueError: For two jobs with one id.
     """
     if len({job.id for job in jobs}) < len(jobs):
-        raise ValueError("two jobs have the same id; wanted each once")
+        raise ValueError("two jobs have the same id; expected each once")
     known = read_outcomes(results)
     done = _usable_outcomes(jobs, known, again, still, results)
     todo = [job for job in jobs if job.id not in done]
@@ -192,7 +192,7 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
             outcome = Outcome(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise LipSyncError(
-                f"{path}, line {number} is no result ({error}); "
+                f"{path}, line {number} is not a result ({error}); "
                 "correct or remove the line, or name another file"
             ) from error
         found[outcome.id] = outcome

@@ -15,7 +15,9 @@ def parse_seconds(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         values = []
     if not 1 <= len(values) <= 3 or any(v < 0 for v in values) or any(v >= 60 for v in values[1:]):
-        raise ValueError(f"{text!r} is no time; wanted seconds or h:m:s, such as 12.5 or 0:01:30")
+        raise ValueError(
+            f"{text!r} is not a time; expected seconds or h:m:s, such as 12.5 or 0:01:30"
+        )
     return sum((v * 60**k for k, v in enumerate(reversed(values))), Fraction(0))
 
 
@@ -31,7 +33,7 @@ def parse_fps(text: str) -> Fraction:
         fps = Fraction(0)
     if not 0 < fps <= 1000:
         raise ValueError(
-            f"{text!r} is no frame rate; wanted a number or a ratio, such as 25 or 30000/1001"
+            f"{text!r} is not a frame rate; expected a number or a ratio, such as 25 or 30000/1001"
         )
     return fps
 

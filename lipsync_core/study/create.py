@@ -127,12 +127,12 @@ def _find_common_clips(
     """Return the file names that every method has, sorted."""
     if len(methods) < 2:
         raise ValueError(
-            f"{len(methods)} methods; wanted at least two, each with its folder of clips"
+            f"{len(methods)} methods; expected at least two, each with its folder of clips"
         )
     found: dict[str, set[str]] = {}
     for name, path in methods.items():
         if not path.is_dir():
-            raise StudyError(f"{path}, the folder of {name}, is no folder")
+            raise StudyError(f"{path}, the folder of {name}, is not a folder")
         found[name] = {
             file.name
             for file in path.iterdir()

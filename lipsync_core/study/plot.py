@@ -25,7 +25,7 @@ def save_report(report: StudyReport, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StudyError(
-            f"{folder} is no folder for a report ({error.strerror}); give another --out"
+            f"{folder} is not a folder for a report ({error.strerror}); give another --out"
         ) from error
     for name, text in {
         "report.md": report.to_markdown(),

@@ -48,7 +48,7 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _NO_SUCH_LINK = (
-    "This is no valid link of a study. Please open the personal link that you were sent."
+    "This is not a valid link of a study. Please open the personal link that you were sent."
 )
 
 
@@ -239,10 +239,10 @@ def _parse_vote(body: bytes) -> tuple[str, Vote]:
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
-            f"the vote is unreadable ({error!r}); wanted an object with task, preferred, ratings"
+            f"the vote is unreadable ({error!r}); expected an object with task, preferred, ratings"
         ) from error
     if type(task) is not str:
-        raise ValueError("the vote's task is no text")
+        raise ValueError("the vote's task is not a text")
     return task, Vote(preferred, tuple(ratings))
 
 

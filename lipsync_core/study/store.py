@@ -114,7 +114,7 @@ class Vote:
         unplayable = self.preferred is None and not self.ratings
         if not whole or not (answered or unplayable):
             raise ValueError(
-                f"the vote has preferred {self.preferred} and ratings {self.ratings}; wanted a "
+                f"the vote has preferred {self.preferred} and ratings {self.ratings}; expected a "
                 f"place 0..{places - 1} and "
                 f"for each of {places} clips {', '.join(QUESTIONS)} from {SCALE[0]} to {SCALE[-1]}"
             )
@@ -148,7 +148,7 @@ def open_study(folder: Path, *, writing: bool = False) -> Generator[sqlite3.Conn
             make_durable(db)
             (version,) = db.execute("SELECT version FROM study").fetchone()
         except (sqlite3.DatabaseError, TypeError) as error:  # TypeError: an empty table
-            raise StudyError(f"{path} is no study ({error}); restore it from a copy") from error
+            raise StudyError(f"{path} is not a study ({error}); restore it from a copy") from error
         if version != VERSION:
             raise StudyError(f"{path} is of version {version}; this program reads {VERSION}")
         db.execute("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -79,7 +79,7 @@ def load_state(path: Path, parts: Mapping[str, Stateful]) -> Progress:
         return Progress(state["step"], state["best"])
     except FileNotFoundError as error:
         raise TrainingError(
-            f"{path} does not exist; wanted last.pt or best.pt in a run's folder"
+            f"{path} does not exist; expected last.pt or best.pt in a run's folder"
         ) from error
     except (
         Exception
@@ -149,7 +149,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ValueError(
-        f"a batch holds a {type(value).__name__}; wanted tensors, numbers, strings and nests of "
+        f"a batch holds a {type(value).__name__}; expected tensors, numbers, strings and nests of "
         "them"
     )
 

@@ -192,7 +192,7 @@ def two_places(rng: np.random.Generator, count: int, *, far: int) -> tuple[int, 
 def _check_window(expert: SyncExpertConfig | None, frames: int) -> None:
     if expert is not None and expert.window > frames:
         raise TrainingError(
-            f"the expert looks at {expert.window} frames; wanted at most the {frames} that are "
+            f"the expert looks at {expert.window} frames; expected at most the {frames} that are "
             "drawn: raise frames, or name "
             "another expert"
         )
@@ -212,7 +212,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
-            raise ValueError(f"rank {self.rank} of {self.world}; wanted 0 <= rank < world")
+            raise ValueError(f"rank {self.rank} of {self.world}; expected 0 <= rank < world")
 
 
 class Loader(Iterator[Batch]):
@@ -252,10 +252,11 @@ class Loader(Iterator[Batch]):
     ) -> None:
         if batch < 1 or batch % share.world:
             raise ValueError(
-                f"a batch of {batch} for {share.world} processes; wanted a multiple of their number"
+                f"a batch of {batch} for {share.world} processes; expected a multiple of their "
+                "number"
             )
         if threads < 1 or depth < 1:
-            raise ValueError(f"threads {threads}, depth {depth}; wanted 1 or more of each")
+            raise ValueError(f"threads {threads}, depth {depth}; expected 1 or more of each")
         self._draw, self._batch, self._seed, self._share, self._depth = (
             draw,
             batch,

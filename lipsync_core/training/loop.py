@@ -99,7 +99,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("steps", "report_every", "evaluate_every", "save_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; wanted 1 or more")
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
 
 
 def train(
@@ -224,7 +224,7 @@ def _begun(
         if not world.all_equal(progress.step):
             raise TrainingError(
                 f"{out / 'last.pt'} is of step {progress.step} here and of another for other "
-                "processes; wanted a folder "
+                "processes; expected a folder "
                 "that all machines share"
             )
         if not world.is_main:

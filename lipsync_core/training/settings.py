@@ -59,7 +59,7 @@ def load_settings(out: Path, kind: type[S]) -> S:
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{path} holds no run of this kind ({error}); "
-            "wanted a folder with last.pt, best.pt and the settings beside them"
+            "expected a folder with last.pt, best.pt and the settings beside them"
         ) from error
 
 

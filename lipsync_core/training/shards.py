@@ -119,7 +119,7 @@ class Fetched:
     def __getitem__(self, rows: slice, /) -> Array:
         first, stop, step = rows.indices(len(self))
         if step != 1:
-            raise ValueError(f"rows {rows} of a remote array; wanted neighboring ones")
+            raise ValueError(f"rows {rows} of a remote array; expected neighboring ones")
         place = self.part(first, max(first, stop)).place
         data = _remote(self.url, place.offset, place.stop) if place.shape[0] else b""
         return np.frombuffer(data, place.dtype).reshape(place.shape)
@@ -248,7 +248,7 @@ class ShardWriter:
             arrays: arrays by name.
         """
         if "." in name or "/" in name:
-            raise ValueError(f"a clip is called {name!r}; wanted a name without dots and slashes")
+            raise ValueError(f"a clip is called {name!r}; expected a name without dots and slashes")
         tar = self._tar or self._opened()
         places: dict[str, Place] = {}
         for field, array in arrays.items():

@@ -42,7 +42,7 @@ def choose_clips(clips: Sequence[Clip], most: int) -> list[Clip]:
             dubbed with its own sound.
     """
     if most < 1:
-        raise TrainingError(f"{most} clips would be judged; wanted 1 or more")
+        raise TrainingError(f"{most} clips would be judged; expected 1 or more")
     by_speaker: dict[str, list[Clip]] = {}
     for clip in clips:
         by_speaker.setdefault(clip.speaker, []).append(clip)
@@ -191,7 +191,7 @@ def _away(clip: Clip) -> int:
         raise TrainingError(
             f"{clip.name} alone is held out and has {count} frames: too few to be dubbed with its "
             "own sound of elsewhere; "
-            f"wanted {2 * SEARCH + 2}, or a second clip"
+            f"expected {2 * SEARCH + 2}, or a second clip"
         )
     return count // 2
 

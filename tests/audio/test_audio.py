@@ -115,7 +115,7 @@ def test_short_sound_is_padded_and_not_refused(count: int, padding) -> None:
 def test_sound_that_is_not_ready_is_refused() -> None:
     for audio in (Audio(torch.zeros(2, 800), 16000), Audio(torch.zeros(1, 800), 44100)):
         with pytest.raises(
-            ValueError, match=r"channels at \d+ Hz; wanted mono at 16000 Hz: use resample"
+            ValueError, match=r"channels at \d+ Hz; expected mono at 16000 Hz: use resample"
         ):
             log_mel(audio)
 

@@ -196,5 +196,5 @@ def test_faces_in_frames_are_looked_at_as_portraits() -> None:
 
 
 def test_a_side_too_small_is_refused() -> None:
-    with pytest.raises(ValueError, match="side is 16 px; wanted at least 32"):
+    with pytest.raises(ValueError, match="side is 16 px; expected at least 32"):
         FaceParser(small(), side=16)

@@ -49,15 +49,15 @@ def table(folder: Path, text: str) -> Path:
     [
         ("face,audio\na,b\n", "columns missing: out"),
         ("face,audio,out,colour\na,b,c,d\n", "columns no options of dub: 'colour'"),
-        ("face;audio;out\na;b;c\n", "wanted commas"),
+        ("face;audio;out\na;b;c\n", "expected commas"),
         ("face,audio,out,Audio\na,b,c,d\n", "columns there twice: audio"),
         ("", "columns missing: face, audio, out"),
         ("face,out\na,o.mp4\n", "columns missing: audio"),
         ("face,audio,out\n,,\n", "no rows below its header"),
         ("face,audio,out\na,b,o.mp4\n\n,,\nd,e,./o.mp4\n", "lines 2 and 5 both write ./o.mp4"),
-        ("face,audio,out\na,b\n", "line 2 has 2 cells; wanted 3"),
-        ("face,audio,out\n,b,c\n", "line 2: no face; wanted a file"),
-        ("face,audio,out\na,b,\n", "line 2: no out; wanted a file"),
+        ("face,audio,out\na,b\n", "line 2 has 2 cells; expected 3"),
+        ("face,audio,out\n,b,c\n", "line 2: no face; expected a file"),
+        ("face,audio,out\na,b,\n", "line 2: no out; expected a file"),
         (
             "face,audio,out\na,b,c\na,,d\n",
             "line 3: Invalid value for AUDIO: give either AUDIO or --pair",
@@ -67,7 +67,7 @@ def table(folder: Path, text: str) -> Path:
         ("face,audio,out,feather\na,b,c,9\n", "line 2: Invalid value for '--feather'"),
         (
             "face,audio,out,overwrite\na,b,c,maybe\n",
-            "line 2: overwrite is 'maybe'; wanted true or false",
+            "line 2: overwrite is 'maybe'; expected true or false",
         ),
         ("face,audio,out,which\na,b,c,top\n", "line 2: 'top' names no face"),
     ],

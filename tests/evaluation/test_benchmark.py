@@ -157,9 +157,9 @@ def test_only_syncnet_in_the_reference_protocol_gives_lse(
     plan = done[0]
     assert name_scores(replace(plan, scorer="syncnet", mode="reference")) == ("LSE-D", "LSE-C")
     assert name_scores(replace(plan, scorer="syncnet"))[0] == name_scores(plan)[0] == "distance"
-    with pytest.raises(ValueError, match="wanted the scorer syncnet, not judge"):
+    with pytest.raises(ValueError, match="expected the scorer syncnet, not judge"):
         replace(plan, mode="reference").prepare()
-    with pytest.raises(ValueError, match="wanted mode reference with them"):
+    with pytest.raises(ValueError, match="expected mode reference with them"):
         replace(plan, whole_frame=True)
 
 

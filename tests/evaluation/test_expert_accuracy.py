@@ -41,7 +41,7 @@ def test_false_sound_lies_as_far_away_as_said() -> None:
     steps = torch.arange(20.0)[:, None]  # so that a distance tells how many windows lie between
     true, false = trials(steps, steps, 1, 7, random.Random(0))
     assert (true == 0).all() and false.min() >= 7 and len(true) == 20
-    with pytest.raises(ValueError, match="wanted 1 and as many more 30 frames away"):
+    with pytest.raises(ValueError, match="expected 1 and as many more 30 frames away"):
         trials(steps, steps, 1, 30, random.Random(0))
 
 
@@ -64,9 +64,9 @@ def test_a_folder_is_told_row_by_row_with_what_was_skipped(tmp_path: Path) -> No
 
 
 def test_folders_without_videos_are_told(tmp_path: Path) -> None:
-    with pytest.raises(LipSyncError, match=r"0 of 0 videos .* wanted two or more$"):
+    with pytest.raises(LipSyncError, match=r"0 of 0 videos .* expected two or more$"):
         measure_accuracy(tmp_path)
     (tmp_path / "file").write_bytes(b"")
     for name in ("file", "none"):
-        with pytest.raises(LipSyncError, match="is no folder; wanted one with videos"):
+        with pytest.raises(LipSyncError, match="is not a folder; expected one with videos"):
             measure_accuracy(tmp_path / name)

@@ -33,7 +33,7 @@ def test_a_method_is_a_model_with_options(tmp_path: Path) -> None:
         "silence": "close",
     }
     assert parse_method("mini").options == {}
-    with pytest.raises(ValueError, match="wanted MODEL:OPTION=VALUE"):
+    with pytest.raises(ValueError, match="expected MODEL:OPTION=VALUE"):
         parse_method("mini:closed")
 
 

@@ -94,7 +94,7 @@ def test_dense_points_go_wherever_the_track_goes() -> None:
     index = torch.tensor([3, 2, 1, 1, 59])
     shown = reorder_track(whole, 60, index)
     assert shown.dense is not None and torch.equal(shown.dense, whole.dense[index])
-    with pytest.raises(ValueError, match="wanted all of one layout, or none"):
+    with pytest.raises(ValueError, match="expected all of one layout, or none"):
         select([first, replace(second, dense=None)], parse_face("largest"))
     (bare,) = tracks_from_boxes(clip, fps=FPS)
     assert bare.dense is None
@@ -107,7 +107,7 @@ def test_dense_points_go_wherever_the_track_goes() -> None:
         ([torch.zeros(1, 68, 2), torch.zeros(1, 106, 2)], "one K for all"),
         ([torch.zeros(1, 68, 2), torch.zeros(2, 68, 2)], r"frame 1 are \(2, 68, 2\)"),
         ([torch.zeros(1, 68, 3)] * 2, "frame 0"),
-        ([torch.full((1, 68, 2), torch.nan)] * 2, "wanted finite"),
+        ([torch.full((1, 68, 2), torch.nan)] * 2, "expected finite"),
     ],
 )
 def test_dense_points_that_do_not_go_with_the_boxes_are_refused(
@@ -128,7 +128,7 @@ def test_jitter_is_smoothed_by_the_time_that_is_asked_for() -> None:
 
 def test_boxes_of_one_frame_are_no_boxes_of_a_clip() -> None:
     with pytest.raises(
-        ValueError, match="boxes for 1 frames, and the clip has 250; wanted boxes for each frame"
+        ValueError, match="boxes for 1 frames, and the clip has 250; expected boxes for each frame"
     ):
         tracks_from_boxes([boxes(5)], fps=FPS, frames=250)
     with pytest.raises(ValueError, match="points for 2 frames and boxes for 1"):
@@ -146,13 +146,13 @@ def test_boxes_of_one_frame_are_no_boxes_of_a_clip() -> None:
     ],
 )
 def test_impossible_boxes_are_refused(wrong: list[list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"boxes of frame 1 are .* wanted"):
+    with pytest.raises(ValueError, match=r"boxes of frame 1 are .* expected"):
         tracks_from_boxes([boxes(5), torch.tensor(wrong)], fps=FPS)
 
 
 def test_points_that_do_not_go_with_the_boxes_are_refused() -> None:
     for wrong in (torch.zeros(2, 5, 2), torch.full((1, 5, 2), float("nan"))):
-        with pytest.raises(ValueError, match=r"points of frame 0 .* wanted finite \(1,5,2\)"):
+        with pytest.raises(ValueError, match=r"points of frame 0 .* expected finite \(1,5,2\)"):
             tracks_from_boxes([boxes(5)], fps=FPS, points=[wrong])
     with pytest.raises(ValueError, match=r"smoothing_s is -1"):
         tracks_from_boxes([boxes(5)], fps=FPS, smoothing_s=-1)
@@ -210,5 +210,5 @@ def test_five_points_of_a_mesh(count: int) -> None:
         [18, 55],
         [42, 56],
     ]
-    with pytest.raises(ValueError, match=r"\(68, 2\); wanted MediaPipe's face mesh"):
+    with pytest.raises(ValueError, match=r"\(68, 2\); expected MediaPipe's face mesh"):
         five_points_from_mesh(torch.zeros(68, 2))

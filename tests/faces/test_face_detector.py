@@ -182,7 +182,7 @@ def test_nothing_is_found_where_nothing_is(mini: MiniDetector) -> None:
 
 @pytest.mark.parametrize("wrong", [{"min_score": 0.0}, {"min_score": 1.0}, {"long_side": 0}])
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="wanted 0 < min_score < 1"):
+    with pytest.raises(ValueError, match="expected 0 < min_score < 1"):
         MiniDetector(_random_model(), **wrong)  # pyright: ignore[reportArgumentType]
 
 

@@ -103,7 +103,7 @@ def test_invisible_frames_are_not_chosen_and_somebody_seen_is() -> None:
         31,
         *range(40, 45),
     }
-    with pytest.raises(ValueError, match="most is 0; wanted 1 or more"):
+    with pytest.raises(ValueError, match="most is 0; expected 1 or more"):
         find_closed_frames(values, visible, fps=FPS, most=0)
 
 

@@ -44,7 +44,7 @@ def test_portraits_are_spread_out_and_taken_where_the_face_is_nearest() -> None:
     # every visible frame, no other
     assert pick_portrait_frames(track, most=50) == [100, 101, 102, 105, 106, 107, 108, 109]
     assert pick_portrait_frames(person([0, 0])) == []
-    with pytest.raises(ValueError, match="most is 0; wanted 1"):
+    with pytest.raises(ValueError, match="most is 0; expected 1"):
         pick_portrait_frames(track, most=0)
 
 
@@ -85,9 +85,9 @@ def test_wrong_shapes_are_refused(astronaut: Tensor) -> None:
         (face[None], face[None]),
         (face[None], face[1:]),
     ):
-        with pytest.raises(ValueError, match=r"wanted \(P,3,96,96\), P >= 1, and \(3,96,96\)"):
+        with pytest.raises(ValueError, match=r"expected \(P,3,96,96\), P >= 1, and \(3,96,96\)"):
             portrait_similarity(portraits, reference)
-    with pytest.raises(ValueError, match=r"wanted \(H,W,3\), \(4,\) and \(5,2\)"):
+    with pytest.raises(ValueError, match=r"expected \(H,W,3\), \(4,\) and \(5,2\)"):
         make_portrait(astronaut[None], BOX, ASTRONAUT)
 
 

@@ -150,9 +150,9 @@ def test_samples_that_are_no_numbers_are_errors(tmp_path: Path) -> None:
 def test_wrong_arguments_are_value_errors(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "s.wav", np.zeros((1, 100), np.float32), 8000)
     for options in ({"rate": 0}, {"start": -1}, {"start": 2, "stop": 1}):
-        with pytest.raises(ValueError, match="wanted"):
+        with pytest.raises(ValueError, match="expected"):
             read_audio(path, **options)
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         AudioSource(path, start=Fraction(2), stop=Fraction(1))
 
 

@@ -74,13 +74,13 @@ def test_an_encoder_without_quality_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("aac", 18, "veryfast"), "aac encodes audio; wanted a picture encoder"),
+        (("aac", 18, "veryfast"), "aac encodes audio; expected a picture encoder"),
         (("gif", 18, "veryfast"), "takes frames as rgb8"),
-        ((None, -5, "veryfast"), "wanted 0 .best. to 51"),
-        ((None, 52, "veryfast"), "wanted 0 .best. to 51"),
-        (("libvpx-vp9", 64, "veryfast"), "wanted 0 .best. to 63"),
-        ((None, 18, "fastest"), "'fastest' is no preset .* ultrafast"),
-        (("libsvtav1", 18, "slow"), "'slow' is no preset"),
+        ((None, -5, "veryfast"), "expected 0 .best. to 51"),
+        ((None, 52, "veryfast"), "expected 0 .best. to 51"),
+        (("libvpx-vp9", 64, "veryfast"), "expected 0 .best. to 63"),
+        ((None, 18, "fastest"), "'fastest' is not a preset .* ultrafast"),
+        (("libsvtav1", 18, "slow"), "'slow' is not a preset"),
     ],
 )
 def test_wrong_options_are_named(options: tuple[str | None, float, str], words: str) -> None:

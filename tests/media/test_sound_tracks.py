@@ -102,7 +102,7 @@ def test_any_track_can_be_chosen_and_the_one_used_is_named(tmp_path: Path) -> No
 
 def test_a_track_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
     path = write_tracks(tmp_path / "a.mkv", NONE, DEFAULT, languages=("eng", "deu"))
-    with pytest.raises(MediaError, match=r"no sound track 3; wanted 1 to 2 \(1 .*eng.*; 2 .*deu"):
+    with pytest.raises(MediaError, match=r"no sound track 3; expected 1 to 2 \(1 .*eng.*; 2 .*deu"):
         read_audio(path, track=3)
 
 

@@ -437,7 +437,7 @@ def test_wrong_arguments_are_value_errors(clip: Path) -> None:
         {"start": 5, "stop": 4},
         {"fps": Fraction(0)},
     ):
-        with pytest.raises(ValueError, match="wanted"):
+        with pytest.raises(ValueError, match="expected"):
             read_frames(clip, **options)
 
 

@@ -40,7 +40,7 @@ def test_features_agree_with_the_reference_and_folding_keeps_them(network: Incep
 
 
 def test_inception_refuses_pictures_without_a_last_map() -> None:
-    with pytest.raises(ValueError, match="size is 74 px; wanted at least 75"):
+    with pytest.raises(ValueError, match="size is 74 px; expected at least 75"):
         InceptionConfig(size=74)
 
 
@@ -75,7 +75,7 @@ def test_moments_are_numpy_s() -> None:
     np.testing.assert_allclose(
         moments.covariance, np.cov(rows, rowvar=False), rtol=1e-10, atol=1e-12
     )
-    with pytest.raises(ValueError, match="1 images have no covariance; wanted at least 2"):
+    with pytest.raises(ValueError, match="1 images have no covariance; expected at least 2"):
         _ = Moments.of(torch.zeros(1, 8)).covariance
 
 
@@ -172,11 +172,11 @@ def test_the_result_states_its_region_and_its_weakness(tiny: Inception) -> None:
 
 
 def test_faces_and_frames_are_not_mixed(tiny: Inception) -> None:
-    with pytest.raises(ValueError, match="FID of faces: wanted the track of the face"):
+    with pytest.raises(ValueError, match="FID of faces: expected the track of the face"):
         FID(tiny, region="face").update(pictures(1), "real")
-    with pytest.raises(ValueError, match="FID of frames: wanted no track"):
+    with pytest.raises(ValueError, match="FID of frames: expected no track"):
         FID(tiny, region="frame").update(pictures(3), "real", track=track(3))
-    with pytest.raises(ValueError, match="region is 'crop'; wanted face or frame"):
+    with pytest.raises(ValueError, match="region is 'crop'; expected face or frame"):
         FID(tiny, region="crop")  # pyright: ignore[reportArgumentType]
 
 

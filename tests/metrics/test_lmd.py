@@ -90,18 +90,18 @@ def test_no_model_measures_nothing() -> None:
     metric = LandmarkDistance(None)
     metric.update(clip(0), clip(255), face())
     assert metric.compute() is None
-    with pytest.raises(ValueError, match="wanted the same frames twice"):
+    with pytest.raises(ValueError, match="expected the same frames twice"):
         metric.update(clip(0), clip(0, count=3), face())
 
 
 def test_wrong_files_are_told(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     with pytest.raises(
-        WeightsError, match=r"no file .*x\.onnx; wanted InsightFace's 2d106det\.onnx"
+        WeightsError, match=r"no file .*x\.onnx; expected InsightFace's 2d106det\.onnx"
     ):
         LandmarkModel(path)
     path.write_bytes(onnx([[0.0] * 136] * 3, [0.0] * 136))
-    with pytest.raises(WeightsError, match="gives 136 numbers for a face; wanted 212"):
+    with pytest.raises(WeightsError, match="gives 136 numbers for a face; expected 212"):
         LandmarkModel(path)
     for content in (b"", b"no network", onnx([[0.0] * 212] * 3, [0.0] * 212)[:100]):
         path.write_bytes(content)

@@ -198,7 +198,7 @@ def test_a_video_without_a_face_is_told_by_its_name() -> None:
         found.truth is None
         and "true speaker's video shows a face in 0 of 100" in found.reasons["truth"]
     )
-    with pytest.raises(ValueError, match="wanted dub, truth or source"):
+    with pytest.raises(ValueError, match="expected dub, truth or source"):
         metric.update(TRUTH, times, "real")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="of one length"):
         metric.update(TRUTH, times[:-1], "dub")

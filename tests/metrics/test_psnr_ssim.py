@@ -60,7 +60,7 @@ def test_float_pictures_are_the_same_pictures() -> None:
 
 
 def test_wrong_pictures_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 16, 20, 3\) and \(3, 16, 20, 3\); wanted two"):
+    with pytest.raises(ValueError, match=r"\(2, 16, 20, 3\) and \(3, 16, 20, 3\); expected two"):
         PSNR().update(pictures(1, 2), pictures(1, 3))
     with pytest.raises(ValueError, match=r"\(10, 20\) px; SSIM's window needs at least 11"):
         SSIM().update(pictures(1)[:, :10], pictures(1)[:, :10])

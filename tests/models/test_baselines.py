@@ -351,11 +351,12 @@ def test_they_are_saved_loaded_and_dubbed_with(name: str, tmp_path: Path) -> Non
     )
     assert (report.dubbed, report.model) == (5, "weights.safetensors")
     with pytest.raises(
-        WeightsError, match=rf"holds a {name}; wanted a Wav2Lip generator \(generator\)"
+        WeightsError, match=rf"holds a {name}; expected a Wav2Lip generator \(generator\)"
     ):
         load_model(path, kind="generator")
     with pytest.raises(
-        WeightsError, match=r"wanted a Wav2Lip generator \(generator\) or a lipgan or a speech2vid"
+        WeightsError,
+        match=r"expected a Wav2Lip generator \(generator\) or a lipgan or a speech2vid",
     ):
         load_talking_face("judge")
 

@@ -252,7 +252,7 @@ WRONG: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: saved(TRAINING | {"loss": np.float64(1)}),
         r"asks for numpy\S+scalar, which was refused",
     ),
-    "one tensor": (lambda: saved(torch.zeros(3)), "holds a Tensor; wanted a state dict"),
+    "one tensor": (lambda: saved(torch.zeros(3)), "holds a Tensor; expected a state dict"),
     "no state dict": (
         lambda: saved({"epoch": 3, "args": "x"}),
         "found none; its keys are epoch, args",

@@ -95,7 +95,7 @@ def test_the_public_file_loads_strictly(tmp_path: Path, model: FaceParsing) -> N
         torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items()
     )
     with pytest.raises(
-        WeightsError, match=r"holds the BiSeNet face parser \(face_parsing\); wanted .*\(s3fd\)"
+        WeightsError, match=r"holds the BiSeNet face parser \(face_parsing\); expected .*\(s3fd\)"
     ):
         weights.load_model(path, kind="s3fd")
     path.unlink()
@@ -104,7 +104,7 @@ def test_the_public_file_loads_strictly(tmp_path: Path, model: FaceParsing) -> N
 WRONG: dict[str, tuple[dict[str, Tensor | None], str]] = {
     "a label too few": (
         {"conv_out.conv_out.weight": torch.zeros(18, 256, 1, 1)},
-        r"\(18, 256, 1, 1\); wanted \(19, 256",
+        r"\(18, 256, 1, 1\); expected \(19, 256",
     ),
     "a layer too few": (
         {"cp.resnet.layer4.1.bn2.running_var": None},
@@ -120,7 +120,7 @@ WRONG: dict[str, tuple[dict[str, Tensor | None], str]] = {
     ),
     "whole numbers": (
         {"ffm.conv1.weight": torch.zeros(64, 256, 1, 1, dtype=torch.int64)},
-        "is torch.int64; wanted",
+        "is torch.int64; expected",
     ),
 }
 

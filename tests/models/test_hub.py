@@ -234,7 +234,7 @@ def test_a_changed_file_is_refused(served: Hub) -> None:
     path = hub.pull("toy", endpoint=served.endpoint)
     path.write_bytes(CONTENT + b"!")
     for use in (hub.find_file, hub.pull):
-        with pytest.raises(WeightsError, match=f"wanted {SHA256}; delete"):
+        with pytest.raises(WeightsError, match=f"expected {SHA256}; delete"):
             use("toy")
 
 

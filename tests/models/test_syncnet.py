@@ -178,7 +178,7 @@ def test_cepstra_of_nothing_and_of_the_wrong_rate() -> None:
     assert mfcc(sound(np.zeros(0))).shape == (13, 1) and mfcc(
         sound(np.zeros(0)), count=0
     ).shape == (13, 0)
-    with pytest.raises(ValueError, match=r"1 channels at 44100 Hz; wanted mono at 16000 Hz"):
+    with pytest.raises(ValueError, match=r"1 channels at 44100 Hz; expected mono at 16000 Hz"):
         mfcc(Audio(torch.zeros(1, 100), 44100))
 
 

@@ -113,23 +113,23 @@ def with_header(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 BROKEN_HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no JSON": (lambda _: "{", "does not read"),
-    "no object": (lambda _: "[1, 2]", "wanted exactly the fields config, framing"),
+    "no object": (lambda _: "[1, 2]", "expected exactly the fields config, framing"),
     "deep": (lambda _: "[" * 100_000, "does not read"),
-    "no licence": (lambda h: h.__delitem__("licence"), "wanted exactly the fields"),
-    "more fields": (lambda h: h.update(epoch=3), "wanted exactly the fields"),
+    "no licence": (lambda h: h.__delitem__("licence"), "expected exactly the fields"),
+    "more fields": (lambda h: h.update(epoch=3), "expected exactly the fields"),
     "unknown kind": (
         lambda h: h.update(kind="transformer"),
         "kind 'transformer'; known: generator, sync_expert",
     ),
     "kind of a list": (lambda h: h.update(kind=["generator"]), r"kind is \[.generator.\]"),
-    "another kind": (lambda h: h.update(kind="sync_expert"), "config has .*wanted"),
-    "config of a list": (lambda h: h.update(config=[1]), "wanted exactly the fields"),
+    "another kind": (lambda h: h.update(kind="sync_expert"), "config has .*expected"),
+    "config of a list": (lambda h: h.update(config=[1]), "expected exactly the fields"),
     "no slope": (
         lambda h: h["config"].__delitem__("slope"),
-        "config has .*'size'.*; wanted .*'slope'",
+        "config has .*'size'.*; expected .*'slope'",
     ),
     "more config": (lambda h: h["config"].update(dim=512), "config has .*'dim'"),
-    "size of text": (lambda h: h["config"].update(size="16"), r'config\.size is "16"; wanted'),
+    "size of text": (lambda h: h["config"].update(size="16"), r'config\.size is "16"; expected'),
     "size of a float": (lambda h: h["config"].update(size=16.0), r"config\.size is 16\.0"),
     "size of a bool": (lambda h: h["config"].update(size=True), r"config\.size is true"),
     "slope of a bool": (lambda h: h["config"].update(slope=True), r"config\.slope is true"),
@@ -154,7 +154,7 @@ BROKEN_HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "terabytes": (
         lambda h: h["config"]["blocks"][0][0].update(channels=1 << 34),
-        "has shape .*; wanted",
+        "has shape .*; expected",
     ),
 }
 
@@ -180,11 +180,11 @@ BROKEN_TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     ),
     "shape": (
         lambda t: t.update({FIRST: t[FIRST][:, :, :5]}),
-        r"has shape \(4, 3, 5, 7\); wanted \(4, 3, 7, 7\)",
+        r"has shape \(4, 3, 5, 7\); expected \(4, 3, 7, 7\)",
     ),
     "whole numbers": (
         lambda t: t.update({FIRST: t[FIRST].to(torch.int8)}),
-        "is torch.int8; wanted torch.float32",
+        "is torch.int8; expected torch.float32",
     ),
     "NaN": (
         lambda t: t.update({FIRST: t[FIRST] * float("nan")}),
@@ -227,7 +227,9 @@ def test_a_failed_save_leaves_the_old_file(ours: Path) -> None:
     model.config = dataclasses.replace(SMALL, slope="steep")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"config\.slope"):
         weights.save_model(model, ours, **FACTS)
-    with pytest.raises(ValueError, match="Linear is no network of ours; known: generator"):
+    with pytest.raises(
+        ValueError, match="Linear is not a network of this package; known: generator"
+    ):
         weights.save_model(nn.Linear(2, 2), ours, **FACTS)
     assert ours.read_bytes() == old and [path.name for path in ours.parent.iterdir()] == [ours.name]
 
@@ -282,7 +284,9 @@ def test_public_checkpoints_load_and_convert(
         torch.equal(converted[key.removeprefix("module.")], value) for key, value in state.items()
     )
     other = "sync_expert" if kind == "generator" else "generator"
-    with pytest.raises(WeightsError, match=rf"holds .*\({kind}\); wanted a Wav2Lip .*\({other}\)"):
+    with pytest.raises(
+        WeightsError, match=rf"holds .*\({kind}\); expected a Wav2Lip .*\({other}\)"
+    ):
         weights.load_model(path, kind=other)
     path.unlink()
     target.unlink()  # pytest keeps the folder, and these are large

@@ -69,9 +69,9 @@ def test_a_sound_that_is_read_on_first_access_is_taken(pack: Pack) -> None:
 @pytest.mark.parametrize(
     ("media", "says"),
     [
-        ({"waveform": tone(1, 1, 9), "sample_rate": 8000}, "an AUDIO; wanted a VIDEO"),
-        ({"samples": tone(1, 4, 8, 8)}, "a LATENT; wanted a VIDEO"),
-        (["a.mp4"], "a list; wanted a VIDEO"),
+        ({"waveform": tone(1, 1, 9), "sample_rate": 8000}, "an AUDIO; expected a VIDEO"),
+        ({"samples": tone(1, 4, 8, 8)}, "a LATENT; expected a VIDEO"),
+        (["a.mp4"], "a list; expected a VIDEO"),
     ],
 )
 def test_media_of_another_type_are_named(pack: Pack, node: str, media: Any, says: str) -> None:

@@ -72,8 +72,8 @@ def test_sound_goes_in_and_out(convert: ModuleType) -> None:
         ({"waveform": torch.zeros(3, 2, 9), "sample_rate": 8000}, "batch of 3"),
         ({"waveform": torch.zeros(2, 9), "sample_rate": 8000}, r"\(2, 9\)"),
         ({"waveform": torch.zeros(1, 1, 9, dtype=torch.int16), "sample_rate": 8000}, "float"),
-        ({"sample_rate": 8000}, "wanted an AUDIO"),
-        (torch.zeros(1, 1, 9), "wanted an AUDIO"),
+        ({"sample_rate": 8000}, "expected an AUDIO"),
+        (torch.zeros(1, 1, 9), "expected an AUDIO"),
     ],
 )
 def test_what_is_no_sound_says_so(

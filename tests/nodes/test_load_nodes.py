@@ -139,7 +139,7 @@ def test_a_file_that_is_no_generator_says_what_it_is(pack: Pack, host: Host) -> 
     (host.base / "models" / "lipsync" / "judge.safetensors").write_bytes(
         BUNDLED["judge"].read_bytes()
     )
-    with pytest.raises(pack.part("lipsync_core.errors").WeightsError, match="wanted"):
+    with pytest.raises(pack.part("lipsync_core.errors").WeightsError, match="expected"):
         pack.run("LoadLipSyncModel", model="judge.safetensors")
 
 
@@ -184,7 +184,7 @@ def test_videos_of_a_folder_come_as_lists(
 @pytest.mark.parametrize(
     ("folder", "says"),
     [
-        ("gone", "no folder"),
+        ("gone", "not a folder"),
         ("../output", "does not lie"),
         ("empty", "no video"),
         ("(input folder)", "no video"),

@@ -118,5 +118,5 @@ def test_speech_too_quiet_to_be_followed_is_warned_about_once(
 
 def test_no_audio_at_all_is_an_error_that_says_so() -> None:
     for nothing in (None, []):
-        with pytest.raises(ValueError, match="no audio; wanted a file"):
+        with pytest.raises(ValueError, match="no audio; expected a file"):
             parse_speakers(nothing, "largest")  # pyright: ignore[reportArgumentType]

@@ -83,7 +83,7 @@ def test_boxes_beyond_the_picture_are_drawn_at_its_edge() -> None:
 def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="got 1 labels for 2 boxes"):
         draw_numbers(noise(64, 64), torch.zeros(2, 4), [1])
-    with pytest.raises(ValueError, match=r"wanted \(H,W,3\) and \(F,4\)"):
+    with pytest.raises(ValueError, match=r"expected \(H,W,3\) and \(F,4\)"):
         draw_numbers(noise(64, 64)[None], torch.zeros(0, 4), [])
 
 

@@ -158,7 +158,7 @@ def test_a_photo_as_source_has_no_old_lips(folder: Path) -> None:
         == found.reasons["old"]
         == "the source is a photo, whose mouth does not move"
     )
-    with pytest.raises(MediaError, match="does not move; wanted a video"):
+    with pytest.raises(MediaError, match="does not move; expected a video"):
         measure_following(folder / "good.mkv", truth=photo)
 
 

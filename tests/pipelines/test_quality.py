@@ -211,7 +211,7 @@ def test_with_its_network_there_is_a_fid_that_says_how_weak_it_is(
 def test_what_cannot_be_measured_is_an_error(clip: Path, tmp_path: Path) -> None:
     grey = write_video(tmp_path / "grey.mp4", levels(8, width=64, height=64))
     with pytest.raises(
-        ValueError, match=r"grey\.mp4 has 64x64 px and .* has 256x256; wanted the same clip"
+        ValueError, match=r"grey\.mp4 has 64x64 px and .* has 256x256; expected the same clip"
     ):
         measure_quality(grey, clip, finding=FRESH)
     with pytest.raises(NoFaceError, match="no face was found"):

@@ -193,7 +193,7 @@ def test_where_the_frame_itself_is_drawn_from(tmp_path: Path) -> None:
     assert find_references(photograph, tracked(1), "first", length=1, index=index * 0) is None
     unseen = FaceTrack(track.boxes, track.points, torch.zeros(60, dtype=torch.bool))
     assert find_references(pictures, unseen, "nearest-closed", length=60, index=index) is None
-    with pytest.raises(ValueError, match="most is 0; wanted 1 or more"):
+    with pytest.raises(ValueError, match="most is 0; expected 1 or more"):
         find_references(pictures, track, "first", length=60, index=index, most=0)
 
 

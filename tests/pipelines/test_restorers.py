@@ -265,7 +265,7 @@ def test_a_missing_and_a_broken_spandrel_are_told_apart(
 
 
 def test_strength_is_a_share() -> None:
-    with pytest.raises(ValueError, match=r"strength is 1\.5; wanted 0"):
+    with pytest.raises(ValueError, match=r"strength is 1\.5; expected 0"):
         Restore("gfpgan", 1.5)
 
 

@@ -137,9 +137,9 @@ def test_noise_has_no_verdict(talk: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_scored_is_an_error(talk: Path, tmp_path: Path) -> None:
     blip = write_sound(tmp_path / "b.wav", np.ones((1, 2400), np.float32) / 2, 16000)
-    with pytest.raises(MediaError, match=r"sound lasts 0\.15 s; wanted 0\.2 s"):
+    with pytest.raises(MediaError, match=r"sound lasts 0\.15 s; expected 0\.2 s"):
         score(talk, blip, finding=FRESH)
-    with pytest.raises(MediaError, match=r"picture lasts 0\.32 s; wanted 0\.5 s"):
+    with pytest.raises(MediaError, match=r"picture lasts 0\.32 s; expected 0\.5 s"):
         score(cropped(talk, tmp_path / "short.mp4", stop=8), finding=FRESH)
     with pytest.raises(MediaError, match="photograph"):
         score(ASTRONAUT, SPEECH, finding=FRESH)

@@ -276,7 +276,7 @@ def test_who_began_where_another_did_is_named_by_index() -> None:
         ("start,stop,face\n0,1,left\n", "begins with 'start,stop,face'"),
         ("start,end,face\n", "holds no turn"),
         ("start,end,face\n0,1,left\n1,2,640,200\n", "line 3 has 4 cells"),
-        ("start,end,face\n\n0,x,left\n", "line 3: 'x' is no time"),
+        ("start,end,face\n\n0,x,left\n", "line 3: 'x' is not a time"),
         ("start,end,face\n0,1,top\n", "line 2: 'top' names no face"),
         ("start,end,face\n2,2,left\n", "line 2 ends at 2"),
         ('start,end,face\n0,1,"left\n', "cannot be read"),
@@ -333,7 +333,7 @@ def test_the_judge_tells_the_turns(pair: Path, tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(
         app, ["speakers", str(pair), "--out", str(tmp_path / "no" / "t.csv")]
     )
-    assert nowhere.exit_code == 2 and "no folder" in " ".join(
+    assert nowhere.exit_code == 2 and "not a folder" in " ".join(
         nowhere.output.replace("│", " ").split()
     )
 

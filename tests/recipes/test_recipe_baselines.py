@@ -162,16 +162,17 @@ def test_the_pretrained_generator_begins_the_other_run(tmp_path: Path, shards: P
 
 def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path, shards: Path) -> None:
     with pytest.raises(
-        TrainingError, match="1 frames a step for 1 processes; wanted a multiple, and two for each"
+        TrainingError,
+        match="1 frames a step for 1 processes; expected a multiple, and two for each",
     ):
         lipgan.main([run_file(tmp_path, "batch = 1"), str(shards), str(tmp_path / "a")])
-    with pytest.raises(TrainingError, match=r"contrastive_weight is -1\.0; wanted 0 or more"):
+    with pytest.raises(TrainingError, match=r"contrastive_weight is -1\.0; expected 0 or more"):
         lipgan.main(
             [run_file(tmp_path, "contrastive_weight = -1.0"), str(shards), str(tmp_path / "b")]
         )
     with pytest.raises(
         TrainingError,
-        match="references 3, batch 4; wanted 1 or more, and a batch that is a multiple",
+        match="references 3, batch 4; expected 1 or more, and a batch that is a multiple",
     ):
         speech2vid.main(
             [run_file(tmp_path, "references = 3", "batch = 4"), str(shards), str(tmp_path / "c")]

@@ -153,7 +153,7 @@ def test_torchrun_runs_the_same_script_and_goes_on_where_it_was_asked_to_end(
 def test_nothing_to_learn_from_is_said(tmp_path: Path, shards: Path) -> None:
     for before, after, match in (
         ("stretch = 6", "stretch = 6\nsize = 64", "no expert of this shape sees faces of 64 px"),
-        ("clips = ", "clips = 0 #", "clips is 0; wanted 1 or more"),
+        ("clips = ", "clips = 0 #", "clips is 0; expected 1 or more"),
     ):
         run = Path(run_file(tmp_path))
         run.write_text(run.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
@@ -203,7 +203,7 @@ def test_what_this_machine_has_not_is_told(
         expert.main([run_file(tmp_path), str(shards), str(tmp_path), "--device", "cuda"])
     with pytest.raises(SystemExit):
         expert.main([run_file(tmp_path), str(shards), str(tmp_path), "--threads", "0"])
-    assert "wanted a number of at least 1" in capsys.readouterr().err
+    assert "expected a number of at least 1" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_experts_of_every_side_end_in_one_vector() -> None:
                 model = SyncExpert(config_for_size(network, size)).eval()
                 out = model.face_encoder(torch.zeros(1, 15, size // 2, size))
             assert out.shape[2:] == (1, 1)
-        with pytest.raises(ValueError, match="faces of 64 px; wanted 96 to 384"):
+        with pytest.raises(ValueError, match="faces of 64 px; expected 96 to 384"):
             config_for_size(network, 64)
 
 

@@ -61,7 +61,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
 def prepared(talk: Path, start: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shards of a run that is refused once they are made: 30 s are wanted."""
     folder = tmp_path_factory.mktemp("prepared")
-    with pytest.raises(TrainingError, match=r"seen for 5 s: too little .* wanted 30 s"):
+    with pytest.raises(TrainingError, match=r"seen for 5 s: too little .* expected 30 s"):
         run = run_file(folder, least_seconds=30)
         finetune.main([run, str(talk.parent), str(folder / "short"), "--start", start])
     return folder / "short" / "shards"

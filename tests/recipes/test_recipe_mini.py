@@ -238,7 +238,7 @@ def test_torchrun_runs_the_same_script(tmp_path: Path, shards: Path) -> None:
 def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, shards: Path) -> None:
     out = str(tmp_path / "out")
     with pytest.raises(
-        TrainingError, match=r"judge looks at 5 aligned crops; wanted at most 3 aligned ones"
+        TrainingError, match=r"judge looks at 5 aligned crops; expected at most 3 aligned ones"
     ):
         run = run_file(tmp_path)
         Path(run).write_text(
@@ -250,7 +250,7 @@ def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, sha
     run = run_file(tmp_path)
     with pytest.raises(
         TrainingError,
-        match=r"small.npy holds uint8 \(2, 96, 96, 3\); wanted uint8 \(N, 112, 112, 3\)",
+        match=r"small.npy holds uint8 \(2, 96, 96, 3\); expected uint8 \(N, 112, 112, 3\)",
     ):
         mini.main(
             [
@@ -264,8 +264,8 @@ def test_wrong_teachers_photographs_and_settings_are_refused(tmp_path: Path, sha
             ]
         )
     for line, told in (
-        ("apart = 16", "apart is 16; wanted 1 to 15"),
-        ("far = 0", "far is 0; wanted 1 or more"),
+        ("apart = 16", "apart is 16; expected 1 to 15"),
+        ("far = 0", "far is 0; expected 1 or more"),
     ):
         with pytest.raises(TrainingError, match=told):
             mini.main([run_file(tmp_path, line), str(shards), out, "--teacher", "judge"])

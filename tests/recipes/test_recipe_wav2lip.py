@@ -251,9 +251,9 @@ def test_wrong_experts_shards_and_settings_are_refused(
     expert.main([str(tmp_path / "five" / "run.toml"), str(long_shards), str(tmp_path / "five")])
     for line, match in {
         "frames = 3": (
-            "the expert looks at 5 frames; wanted at most the 3 that are drawn: raise frames"
+            "the expert looks at 5 frames; expected at most the 3 that are drawn: raise frames"
         ),
-        "far = 0": "windows 2, frames 5, far 0; wanted 1 or more",
+        "far = 0": "windows 2, frames 5, far 0; expected 1 or more",
     }.items():
         with pytest.raises(TrainingError, match=match):
             few = run_file(tmp_path, line)
@@ -300,5 +300,5 @@ def test_discriminators_of_every_side_give_one_verdict() -> None:
                 1,
                 1,
             )
-    with pytest.raises(ValueError, match="faces of 64 px; wanted 96 to 384"):
+    with pytest.raises(ValueError, match="faces of 64 px; expected 96 to 384"):
         config_for_size(WAV2LIP_DISCRIMINATOR, 64)

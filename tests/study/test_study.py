@@ -103,7 +103,7 @@ def test_plans_come_from_their_seed() -> None:
 @pytest.mark.parametrize("numbers", [(0, 5, 2, 2), (1, 0, 2, 2), (1, 5, 2, 3), (1, 5, 2, 1)])
 def test_impossible_plans_are_refused(numbers: tuple[int, int, int, int]) -> None:
     raters, clips, methods, side_by_side = numbers
-    with pytest.raises(ValueError, match="wanted at"):
+    with pytest.raises(ValueError, match="expected at"):
         draw_plan(raters, clips, methods, side_by_side=side_by_side)
 
 
@@ -478,7 +478,7 @@ def test_the_commands(tmp_path: Path) -> None:
         text for name, folder in folders.items() for text in ("--method", f"{name}={folder}")
     ]
     assert "2 clips, 4 raters, 8 screens" in run("create", study, *methods, "--raters", 4)
-    assert "wanted NAME=FOLDER" in run("create", study, "--method", "nothing", code=2)
+    assert "expected NAME=FOLDER" in run("create", study, "--method", "nothing", code=2)
     with pytest.raises(StudyError, match="no votes yet"):
         report_study(study)
     with pytest.raises(StudyError, match=r"holds no study\.sqlite"):
@@ -515,7 +515,7 @@ def test_another_version_of_the_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_broken_file_is_refused_with_words(tmp_path: Path) -> None:
     (tmp_path / "study.sqlite").write_bytes(b"no database at all" * 50)
-    with pytest.raises(StudyError, match="is no study"), open_study(tmp_path):
+    with pytest.raises(StudyError, match="is not a study"), open_study(tmp_path):
         pass
 
 

@@ -283,7 +283,7 @@ def test_nobody_votes_in_anothers_session(study: Study, desktop: Browser) -> Non
     assert desktop.run(vote, mine, task) == 403
     assert desktop.run(vote, "/s/guessed", task) == 404
     desktop.open(f"http://127.0.0.1:{study.server.port}/s/guessed")
-    assert "no valid link" in desktop.run("return document.body.innerText")
+    assert "not a valid link" in desktop.run("return document.body.innerText")
     assert stored(study) == before
 
 

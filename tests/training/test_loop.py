@@ -301,7 +301,7 @@ def test_the_loader_s_position_is_what_was_taken_not_what_was_prepared() -> None
 def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     assert resume(path, {}) == Progress()
-    with pytest.raises(TrainingError, match="does not exist; wanted last"):
+    with pytest.raises(TrainingError, match="does not exist; expected last"):
         load_state(path, {})
     save_state(path, Progress(3), {"model": nn.Linear(2, 2)})
     for parts in ({"model": nn.Linear(3, 2)}, {"other": nn.Linear(2, 2)}):
@@ -377,7 +377,7 @@ def test_pictures() -> None:
 
 
 def test_plans_are_checked() -> None:
-    with pytest.raises(ValueError, match="save_every is 0; wanted 1 or more"):
+    with pytest.raises(ValueError, match="save_every is 0; expected 1 or more"):
         Plan(steps=3, save_every=0)
 
 

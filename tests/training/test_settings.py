@@ -39,15 +39,15 @@ def test_a_run_is_read_and_what_it_leaves_out_has_its_default(tmp_path: Path) ->
     [
         (
             'network = "small"\nraet = 1.0\n[plan]\nsteps = 7',
-            r"run.toml: the run has .*'raet'.*wanted.*'rate'",
+            r"run.toml: the run has .*'raet'.*expected.*'rate'",
         ),
         ('network = "small"\n[plan]\nsteps = 7\nsaev = 1', "the run.plan has"),
-        ('network = "huge"\n[plan]\nsteps = 7', 'the run.network is "huge"; wanted'),
+        ('network = "huge"\n[plan]\nsteps = 7', 'the run.network is "huge"; expected'),
         ('network = "small"\nrate = "1"\n[plan]\nsteps = 7', "the run.rate is"),
         ('network = "small"\nrate = nan\n[plan]\nsteps = 7', "the run.rate is NaN"),
         ('network = "small"\nhalf = true\n[plan]\nsteps = 7', "the run.half is true"),
         ('network = "small"\n[plan]\nsteps = 7.0', "the run.plan.steps is 7.0"),
-        ('network = "small"\n[plan]\nsteps = 0', "steps is 0; wanted 1 or more"),
+        ('network = "small"\n[plan]\nsteps = 0', "steps is 0; expected 1 or more"),
         ('network = "small"', "the run has"),
         ("network = small", "run.toml: "),
     ],

@@ -155,7 +155,7 @@ def test_windows_and_their_sound_belong_together_and_references_lie_apart() -> N
     assert min(begins) == 0 and max(begins) > 50
     with pytest.raises(NoClipsError, match="none of 2 clips has"):
         WindowDraw(clips(), far=40)
-    with pytest.raises(TrainingError, match="looks at 5 frames; wanted at most the 3"):
+    with pytest.raises(TrainingError, match="looks at 5 frames; expected at most the 3"):
         WindowDraw(clips(), expert=WAV2LIP_EXPERT, frames=3)
     # the shortest
     assert WindowDraw(clips((16,)), far=6)(np.random.default_rng(0))["target"].shape == (5, 2, 2, 3)

@@ -91,7 +91,7 @@ def test_a_clip_alone_is_dubbed_with_its_sound_of_half_a_clip_away(
     short = replace(clips[0], faces=clips[0].faces[:31])
     with pytest.raises(
         TrainingError,
-        match=r"a alone is held out and has 31 frames: .* wanted 32, or a second clip",
+        match=r"a alone is held out and has 31 frames: .* expected 32, or a second clip",
     ):
         choose_clips([short], 3)
     with pytest.raises(TrainingError, match="a alone is held out"):

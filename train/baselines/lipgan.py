@@ -78,7 +78,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.contrastive_weight < 0:
-            raise ValueError(f"contrastive_weight is {self.contrastive_weight}; wanted 0 or more")
+            raise ValueError(f"contrastive_weight is {self.contrastive_weight}; expected 0 or more")
 
 
 Run = harness.Run[Settings, Data, Networks]

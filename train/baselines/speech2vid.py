@@ -62,7 +62,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.references < 1 or self.batch < 1 or self.batch % self.references:
             raise ValueError(
-                f"references {self.references}, batch {self.batch}; wanted 1 or more, and a batch "
+                f"references {self.references}, batch {self.batch}; expected 1 or more, and a "
+                "batch "
                 "that is a multiple"
             )
 

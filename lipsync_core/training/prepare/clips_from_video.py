@@ -78,7 +78,7 @@ class VideoTakes:
 
     def __init__(self, path: Path, detector: Detector) -> None:
         if probe(path).still:
-            raise MediaError(f"{path}: a photograph does not move; wanted a video")
+            raise MediaError(f"{path}: a photograph does not move; expected a video")
         self._footage: VideoClip = open_clip(path, Cut(fps=FPS), on_warning=lambda _: None)
         self._tracks, self.frames = track_faces(self._footage, detector)
         self.takes = [

@@ -39,7 +39,8 @@ class Splitting:
     def __post_init__(self) -> None:
         if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
             raise ValueError(
-                f"val {self.val} and test {self.test}; wanted parts of 1 that leave some for train"
+                f"val {self.val} and test {self.test}; expected parts of 1 that leave some for "
+                "train"
             )
 
     @property

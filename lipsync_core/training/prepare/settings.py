@@ -48,12 +48,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.size < 16 or self.shortest < 5 or self.longest < 2 * self.shortest:
             raise ValueError(
-                f"size {self.size}, shortest {self.shortest}, longest {self.longest}; wanted size "
+                f"size {self.size}, shortest {self.shortest}, longest {self.longest}; expected "
+                "size "
                 ">= 16, shortest >= 5 frames "
                 "(the experts' window), longest at least twice that"
             )
         if self.framing not in ("aligned", "box"):
-            raise ValueError(f"framing is {self.framing!r}; wanted aligned or box")
+            raise ValueError(f"framing is {self.framing!r}; expected aligned or box")
 
     @property
     def margin(self) -> int:

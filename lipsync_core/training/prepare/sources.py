@@ -61,7 +61,8 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
     """
     if not root.is_dir():
         raise LipSyncError(
-            f"{root} is no folder; wanted one with videos, or with the reference's preprocessed "
+            f"{root} is not a folder; expected one with videos, or with the reference's "
+            "preprocessed "
             "folders"
         )
     found: list[Source] = []
@@ -85,7 +86,7 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
         found += [Source(f"{below}{f}", "video") for f in files if Path(f).suffix.lower() in VIDEOS]
     if not found:
         raise LipSyncError(
-            f"{root} holds nothing to prepare; wanted videos ({', '.join(VIDEOS)}), "
+            f"{root} holds nothing to prepare; expected videos ({', '.join(VIDEOS)}), "
             f"or folders with 0.jpg, 1.jpg ... and {SOUND}"
         )
     return sorted(found, key=lambda source: source.name)
@@ -141,14 +142,14 @@ def speaker_names(names: Sequence[str], rule: str | None) -> dict[str, str | Non
         pattern = re.compile(rule)
     except re.error as error:
         raise ValueError(
-            f"--speaker {rule!r} is no regular expression ({error}); wanted one, or "
+            f"--speaker {rule!r} is not a regular expression ({error}); expected one, or "
             f"{', '.join(RULES)}"
         ) from error
     speakers: dict[str, str | None] = {}
     for name in names:
         if (match := pattern.search(name)) is None:
             raise LipSyncError(
-                f"--speaker {rule!r} matches nothing in {name}; wanted an expression that fits "
+                f"--speaker {rule!r} matches nothing in {name}; expected an expression that fits "
                 "every name"
             )
         speakers[name] = match[1] if pattern.groups else match[0]
