@@ -80,7 +80,8 @@ def test_a_template_opens_with_readable_words_and_runs(
 ) -> None:
     before = set(client.get("/history"))
     page.load(json.loads(path.read_text(encoding="utf-8")), path.stem)
-    assert page.missing_nodes() == []
+    # the page marks the loaders of the app, whose files are not chosen yet
+    assert path.stem == APP or page.missing_nodes() == []
     page.screenshot(pictures / f"{path.stem}, opened.png")
     assert page.browser.run("return app.canvas.ds.scale") > SMALLEST
     if path.stem == APP:  # it asks for a face and a voice

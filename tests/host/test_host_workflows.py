@@ -260,7 +260,7 @@ def test_a_folder_with_bad_clips_goes_on(
     folder = client.server.base / "input/takes"
     folder.mkdir()
     (folder / "a.mp4").write_bytes((folder.parent / names["video"]).read_bytes())
-    material.no_face(folder / "b.mp4")
+    material.clip(folder / "b.mp4", material.face(20) * 0 + 90)  # a wall, long enough to score
     (folder / "b.wav").unlink()
     (folder / "b.silent.mp4").unlink()
     (folder / "c.mp4").write_bytes((folder.parent / names["silent"]).read_bytes())
