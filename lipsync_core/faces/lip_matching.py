@@ -82,7 +82,8 @@ def pick_frames(points: Tensor, usable: Tensor, spread: Tensor, most: int) -> Te
     # single frames beyond nearly all others are mostly errors of the landmarks
     low, high = shapes[:, 0].quantile(shapes.new_tensor([0.01, 0.995]))
     inside = (shapes[:, 0] >= low) & (shapes[:, 0] <= high)
-    frames, shapes, turns = frames[inside], shapes[inside], turns[inside]
+    if inside.any():  # of two frames each is beyond the other
+        frames, shapes, turns = frames[inside], shapes[inside], turns[inside]
     features = torch.cat(
         [
             shapes / spread * shapes.new_tensor(_SHAPE_WEIGHTS),

@@ -49,8 +49,7 @@ _LONGEST_GAP = 3600
 # Blocks of a decoder that may follow the end that an edit list states, as the padding of the last
 # packets; if there is more, the statement is wrong.
 _PADDING = 2
-# PyAV 18.1 counts nine planes in a frame of eight planar channels, and crashes; more channels are
-# interleaved.
+# PyAV 18.1 miscounts the planes of frames with more; those are interleaved.
 _MOST_PLANES = 7
 _MISSING = Fraction(1, 10)  # seconds: a sound that ends by more before its promised end is cut off
 

@@ -47,6 +47,8 @@ def _moved_chapters(
     found: list[dict[str, Any]] = []
     for chapter in container.chapters():
         base = chapter["time_base"]
+        if not base:
+            continue
         begin, end = chapter["start"] * base - zero, chapter["end"] * base - zero
         if seconds is not None:
             end = min(end, seconds)

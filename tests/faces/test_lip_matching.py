@@ -50,6 +50,8 @@ def test_only_frames_that_can_be_believed_are_picked() -> None:
     one = torch.zeros(60, dtype=torch.bool)
     one[17] = True
     assert pick_frames(clip, one, SPREAD, 9).tolist() == [17]
+    one[18] = True
+    assert pick_frames(clip, one, SPREAD, 9).tolist() == [17, 18]
 
 
 def test_turned_heads_are_picked_beside_straight_ones() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from client import Client, connected
 from graph import Graph
-from launch import PACK, PLAIN, ROOT, furnish, serving
+from launch import PACK, PATIENCE, PLAIN, ROOT, furnish, serving
 
 FROZEN = Path(__file__).with_name("object_info.json")
 RENEW = "LIPSYNC_RENEW=1 ... -m pytest -m host tests/host -k frozen"
@@ -131,7 +131,8 @@ def test_the_pack_adds_less_than_its_budget_to_the_start(tmp_path: Path) -> None
     assert late.isdisjoint(name.split(".")[0] for name in pulled), pulled
     ours = [name for name in pulled if ".lipsync_nodes" in name or ".lipsync_core" in name]
     assert 10 < len(ours) <= MOST_MODULES, ours
-    assert min(own) < BUDGET and min(whole) <= BUDGET, (own, whole)
+    most = BUDGET * PATIENCE  # a busy machine stretches time, not work
+    assert min(own) < most and min(whole) <= most, (own, whole)
 
 
 def pulled_in(log: str) -> set[str]:

@@ -309,3 +309,17 @@ def test_sound_lasts_as_long_as_the_picture(tmp_path: Path, kind: str) -> None:
         lengths = [stream.duration * stream.time_base for stream in file.streams]
     assert lengths[0] == Fraction(13, 25)  # parts that are joined do not drift
     assert abs(lengths[1] - lengths[0]) < Fraction(1024, 48000)
+
+
+def test_two_runs_that_write_the_same_file_do_not_hurt_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, INFO) as first:
+        first.write(Frames(levels(3)))
+        with VideoWriter(path, INFO) as second:
+            second.write(Frames(levels(5)))
+        with pytest.raises(MediaError, match="exists already"):
+            VideoWriter(path, INFO)
+        path.unlink()
+        first.write(Frames(levels(4)))
+    assert len(whole(path)) == 7
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]

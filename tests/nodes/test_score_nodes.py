@@ -110,9 +110,11 @@ def test_a_videos_picture_is_copied(
     assert torch.equal(pictures(pack, made), pictures(pack, str(path)))
     sound = pack.run("LoadAudio", video=video)[0]
     wanted = speech["waveform"][0]
-    share = torch.nn.functional.cosine_similarity(
-        sound["waveform"][0, :, : wanted.shape[1]], wanted
-    )
+    got = sound["waveform"][0]
+    # MP4's edit list states the end in milliseconds; what follows is padding of the codec
+    assert abs(got.shape[1] - wanted.shape[1]) <= speech["sample_rate"] / 1000
+    common = min(got.shape[1], wanted.shape[1])
+    share = torch.nn.functional.cosine_similarity(got[:, :common], wanted[:, :common])
     assert sound["sample_rate"] == speech["sample_rate"] and float(share) > 0.98
 
 
