@@ -60,10 +60,11 @@ class HubFile:
 
 def _read_table() -> dict[str, HubFile]:
     table = tomllib.loads(Path(__file__).with_name("public_weights.toml").read_text("utf-8"))
-    return {
-        name: HubFile(name, **{**entry, "places": tuple(map(tuple, entry["places"]))})
-        for name, entry in table.items()
-    }
+    entries: dict[str, HubFile] = {}
+    for name, entry in table.items():
+        places = tuple((repo, path, revision) for repo, path, revision in entry.pop("places"))
+        entries[name] = HubFile(name, places=places, **entry)
+    return entries
 
 
 HUB = _read_table()
