@@ -52,7 +52,6 @@ NOT_RUN = {
     "lipsync study": "create and report run in their own tests; serve does not end",
     "lipsync dub face.mp4 speech.wav --model wav2lip-gan": "needs weights from a network",
     "lipsync dub FACE SPEECH --model mine.safetensors": "needs weights of a training run",
-    "lipsync demo": "run by `bootstrap.py demo`",
     "python -m train.": "hours; recipes run for a few steps in their own tests",
     "python train/label_landmarks.py": "needs MediaPipe in an environment of its own",
     "torchrun": "hours",
