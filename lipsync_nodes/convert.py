@@ -63,13 +63,13 @@ def frames(image: Tensor) -> Frames:
     """
     if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or not image.is_floating_point():
         raise ValueError(
-            f"the image is {tuple(image.shape)} {image.dtype}; "
-            "expected (frames, height, width, 3) float"
+            f"the image is {tuple(image.shape)} {image.dtype}; expected (frames, height, width, 3) "
+            "float"
         )
     if 0 in image.shape:
         raise ValueError(
-            f"the image is {tuple(image.shape)}: it holds no pixel; "
-            "connect a batch with frames in it"
+            f"the image is {tuple(image.shape)}: it holds no pixel; connect a batch with frames in "
+            "it"
         )
     pixels = image[..., :3]
     pixels = pixels.expand(*pixels.shape[:3], 3)
@@ -126,15 +126,13 @@ def audio(value: Any, what: str = "the audio", index: int | None = None) -> Audi
     if not waveform.is_floating_point():
         raise ValueError(
             f"the waveform of {what} is {waveform.dtype}; expected float from -1 to 1: divide "
-            "whole "
-            "numbers by their largest value (32768 for int16) where the sound is made"
+            "whole numbers by their largest value (32768 for int16) where the sound is made"
         )
     batch, channels, length = waveform.shape
     if index is None and batch > 1:
         raise ValueError(
             f"{what} is a batch of {batch} sounds; expected one: choose it by 'index' in 'Load "
-            "Audio "
-            "(LipSync)', whose input 'audio' takes the batch"
+            "Audio (LipSync)', whose input 'audio' takes the batch"
         )
     if not batch or not channels or not length:
         raise MediaError(
@@ -206,8 +204,8 @@ def boxes_by_frame(value: Any) -> list[Tensor]:
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(
-            f"bboxes is a {type(value).__name__}; "
-            "expected a box, a list of boxes, or a list for each frame"
+            f"bboxes is a {type(value).__name__}; expected a box, a list of boxes, or a list for "
+            "each frame"
         )
     if all(isinstance(item, Mapping) for item in value):
         return [_boxes(value)]
@@ -275,8 +273,8 @@ def landmarks_by_frame(value: Any) -> tuple[list[Tensor], list[Tensor], list[Ten
     frames = value.get("frames") if isinstance(value, Mapping) else None
     if not isinstance(frames, Sequence):
         raise ValueError(
-            f"face_landmarks is a {type(value).__name__}; "
-            "expected that of ComfyUI's own face landmark node"
+            f"face_landmarks is a {type(value).__name__}; expected that of ComfyUI's own face "
+            "landmark node"
         )
     try:
         boxes = [_rows([face["bbox_xyxy"] for face in faces], 4) for faces in frames]

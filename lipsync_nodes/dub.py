@@ -146,8 +146,7 @@ class DubJob:
         if self.settings.by_turns and self.people is not None and self.people.speakers:
             raise ValueError(
                 "'Select Face' chose who speaks, and speakers is 'whoever speaks': connect the "
-                "tracks of 'Detect Faces' "
-                "itself, or set speakers to 'chosen'"
+                "tracks of 'Detect Faces' itself, or set speakers to 'chosen'"
             )
         if self.people is None or self.settings.by_turns:
             return [(self.speech or own(), "largest")]
@@ -239,8 +238,7 @@ def _dub_file(source: VideoSource, job: DubJob, crf: float) -> tuple[Any, Any, A
     if settings.by_turns and not own and isinstance(source.sound, Audio):
         raise ValueError(
             "who speaks when is heard in a video's own sound, and that of this one is no part of "
-            "its file: save it with "
-            "'Save Video', and connect the file ('Load Video')"
+            "its file: save it with 'Save Video', and connect the file ('Load Video')"
         )
     cut = Cut(source.start, end if own else source.end, None, settings.longer)
     progress = job.progress()

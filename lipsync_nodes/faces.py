@@ -19,8 +19,7 @@ class DetectFaces(io.ComfyNode):
             display_name="Detect Faces",
             category=CATEGORY,
             description="Finds the faces and follows each person from frame to frame, up to the "
-            "next cut. The preview numbers "
-            "them as 'Select Face' counts them.",
+            "next cut. The preview numbers them as 'Select Face' counts them.",
             search_aliases=[
                 "face detection",
                 "face tracking",
@@ -40,8 +39,7 @@ class DetectFaces(io.ComfyNode):
                     options=["mini", "yunet", "s3fd"],
                     default="mini",
                     tooltip="mini is bundled. yunet (0.2 MB, MIT; needs OpenCV) and s3fd (90 MB, "
-                    "no licence known to us for "
-                    "its weights) are downloaded at the first run.",
+                    "no licence known to us for its weights) are downloaded at the first run.",
                 ),
                 io.Float.Input(
                     "min_score",
@@ -66,8 +64,7 @@ class DetectFaces(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="Looks for faces in every n-th frame and follows them in between. "
-                    "Lower is slower, and surer "
-                    "where heads move fast.",
+                    "Lower is slower, and surer where heads move fast.",
                 ),
                 io.Float.Input(
                     "smoothing",

@@ -134,9 +134,9 @@ def find_people_in(clip: Clip, finding: Finding, bboxes: Any, face_landmarks: An
         )
     if not tracks:
         raise NoFaceError(
-            f"no face in {count} frames of {width}x{height} px (searched {TRIED}); lower "
-            f"min_score (now {finding.min_score:g}) or min_size "
-            f"(now {finding.min_size} px), or take another detector (now {finding.detector})"
+            f"no face in {count} frames of {width}x{height} px (searched {TRIED}); lower min_score "
+            f"(now {finding.min_score:g}) or min_size (now {finding.min_size} px), or take another "
+            f"detector (now {finding.detector})"
         )
     return People(tuple(tracks), count, width, height, clip.fps, _portraits(clip, tracks, progress))
 

@@ -116,8 +116,8 @@ def sound_source(sound: Audio) -> VideoSource:
 
 
 NO_MASK = (
-    "a video's mask would take gigabytes, so there is none; "
-    "the images of 'Get Video Components' have one"
+    "a video's mask would take gigabytes, so there is none; the images of 'Get Video Components' "
+    "have one"
 )
 
 _files: "weakref.WeakKeyDictionary[Any, VideoSource]" = weakref.WeakKeyDictionary()

@@ -48,8 +48,8 @@ def read_talking_face(name: str) -> TalkingFace:
         if isinstance(face, LipWarp):
             raise TrainingError(
                 f"{name} is a LipWarp, which moves the lips of real pictures and draws none: it "
-                "can neither teach a generator "
-                "nor be the start of one; expected a network that draws faces: name `mini-2`"
+                "can neither teach a generator nor be the start of one; expected a network that "
+                "draws faces: name `mini-2`"
             )
         return face
     model = network_of(Path(name))

@@ -59,11 +59,11 @@ class Tally:
         recall = 100 * self.found / max(1, self.wanted)
         low, high = (100 * end for end in rate_interval(self.found, self.wanted))
         return (
-            f"recall {recall:5.1f} % ({low:.1f}-{high:.1f}) of {self.wanted:4d}, "
-            f"IoU {np.mean(self.overlaps or [0]):.3f}, "
-            f"points off {100 * np.mean(self.errors or [0]):4.1f} %, "
-            f"from six looks {100 * np.mean(self.settled or [0]):4.1f} %, "
-            f"false {100 * self.false / self.images:5.1f} per 100 of {self.images} images"
+            f"recall {recall:5.1f} % ({low:.1f}-{high:.1f}) of {self.wanted:4d}, IoU "
+            f"{np.mean(self.overlaps or [0]):.3f}, points off "
+            f"{100 * np.mean(self.errors or [0]):4.1f} %, from six looks "
+            f"{100 * np.mean(self.settled or [0]):4.1f} %, false "
+            f"{100 * self.false / self.images:5.1f} per 100 of {self.images} images"
         )
 
 

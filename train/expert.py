@@ -137,9 +137,8 @@ class Settings:
         if self.contrastive_steps < self.plan.steps and projects:
             raise ValueError(
                 f"contrastive_steps is {self.contrastive_steps} of {self.plan.steps}, but with a "
-                "projection the cosine may be "
-                "negative, where the paper's loss has no gradient; set projection = false, or take "
-                "contrastive steps alone"
+                "projection the cosine may be negative, where the paper's loss has no gradient; "
+                "set projection = false, or take contrastive steps alone"
             )
         if self.clips < 1:
             raise ValueError(f"clips is {self.clips}; expected 1 or more")

@@ -133,10 +133,8 @@ class Settings:
             )
         if not (0 < self.held < 1 and 0 <= self.foreign < 1 and self.gap >= 0):
             raise ValueError(
-                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; expected held "
-                "between 0 "
-                "and 1, foreign from 0 to "
-                "less than 1, and a gap of 0 or more"
+                f"held {self.held}, foreign {self.foreign}, gap {self.gap}; expected held between "
+                "0 and 1, foreign from 0 to less than 1, and a gap of 0 or more"
             )
 
 
@@ -161,8 +159,7 @@ def started(name: str, out: Path) -> Generator:
     if not isinstance(model, Generator) or model.config.references != 1:
         raise TrainingError(
             f"{name} is a {type(model).__name__}, which is not trained here; expected `mini-2`, a "
-            "Wav2Lip generator, or a run "
-            "of one"
+            "Wav2Lip generator, or a run of one"
         )
     if not kept:
         licence, source = origin(name)

@@ -53,8 +53,7 @@ BEGAN = "began"  # folder in that of a run, of what it was begun with
 _ENLARGED = 1.25
 OTHER_CROPS = (
     "prepare such ones (python -m train.prepare IN OUT --framing), set framing in the run, and "
-    "take expert and judge of the "
-    "same kind; or take another network"
+    "take expert and judge of the same kind; or take another network"
 )
 
 S = TypeVar("S")
@@ -511,8 +510,8 @@ def read_clips(
     except NoClipsError as error:
         raise NoClipsError(
             f"{error}. A run is judged on clips that it does not learn from: prepare two people or "
-            "more, or again with "
-            "--splits time, which keeps the end of every speaker's footage for that"
+            "more, or again with --splits time, which keeps the end of every speaker's footage for "
+            "that"
         ) from error
     if kinds := {clip.framing.kind for clip in (*taught, *strangers)} - {framing}:
         raise TrainingError(

@@ -38,8 +38,7 @@ NEGATIVES = 8  # of a batch: no face, or one that is far from the middle
 LICENCE = "Apache-2.0"
 SOURCE = (
     "trained by train/landmarks.py on faces that MediaPipe's attention mesh labeled: US Congress "
-    "portraits, GRID and "
-    "other clips"
+    "portraits, GRID and other clips"
 )
 # How often a person's faces are drawn: as often as the square root of their number, but portraits
 # are a thousand people.

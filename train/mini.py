@@ -380,8 +380,7 @@ def read_photographs(path: Path, *, side: int) -> npt.NDArray[np.uint8]:
     if found.dtype != np.uint8 or found.shape[1:] != (side, side, 3):
         raise TrainingError(
             f"{path} holds {found.dtype} {found.shape}; expected uint8 (N, {side}, {side}, 3), cut "
-            "as the clips are: "
-            "prepare both alike"
+            "as the clips are: prepare both alike"
         )
     return found
 

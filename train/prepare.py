@@ -182,9 +182,8 @@ def main(argv: list[str] | None = None) -> None:
         clips, speakers, _ = counts.splits["train"]
         print(
             f"nothing in {', '.join(empty)}, of {clips} clips and {speakers} speakers in train: "
-            "for val of the same people, "
-            "prepare into another folder with --splits time (and a smaller --longest, for more "
-            "clips)"
+            "for val of the same people, prepare into another folder with --splits time (and a "
+            "smaller --longest, for more clips)"
         )
     if counts.shared:
         print(f"in more than one split, as wanted: {', '.join(counts.shared)}")

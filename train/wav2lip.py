@@ -233,8 +233,7 @@ def _check_loss(expert: SyncExpert, name: str) -> None:
     if expert.config.projection:
         raise TrainingError(
             f"{name} was taught by the contrastive loss alone: its cosine may be negative, where "
-            "E_sync has no "
-            "gradient; train an expert with projection = false"
+            "E_sync has no gradient; train an expert with projection = false"
         )
 
 

@@ -140,9 +140,7 @@ def _only_channel(audio: Audio, rate: int) -> Tensor:
     if audio.rate != rate or audio.samples.shape[0] != 1:
         raise ValueError(
             f"audio is {audio.samples.shape[0]} channels at {audio.rate} Hz; expected mono at "
-            f"{rate} "
-            "Hz: "
-            "use resample() and mono() first"
+            f"{rate} Hz: use resample() and mono() first"
         )
     return audio.samples[0]
 

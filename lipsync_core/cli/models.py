@@ -25,8 +25,8 @@ def list_models() -> None:
         here = (hub.weights_folder() / entry.filename).is_file()
         verified = "" if entry.sha256 else "; unverified"
         typer.echo(
-            f"{entry.name:14} {'here' if here else 'not pulled':11} "
-            f"{entry.title}; {entry.licence}{verified}"
+            f"{entry.name:14} {'here' if here else 'not pulled':11} {entry.title}; "
+            f"{entry.licence}{verified}"
         )
 
 

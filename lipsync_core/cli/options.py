@@ -175,9 +175,8 @@ def _parse_width(option: Option, text: str) -> float | _Pixels:
         value = math.nan
     if not low <= value <= high or math.isinf(value):
         raise ValueError(
-            f"{text!r} is not a width; expected a number from {low:g} to {option.maximum:g}, "
-            "or pixels "
-            "such as 12px"
+            f"{text!r} is not a width; expected a number from {low:g} to {option.maximum:g}, or "
+            "pixels such as 12px"
         )
     return value if number == text else _Pixels(value)
 

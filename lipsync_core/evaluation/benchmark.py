@@ -92,9 +92,8 @@ class Benchmark:
         names = [*BASELINES, *(Path(model).stem for model in self.models)]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"methods {', '.join(names)}; expected models of different names, none named "
-                "like a "
-                "baseline"
+                f"methods {', '.join(names)}; expected models of different names, none named like "
+                "a baseline"
             )
 
     @property

@@ -96,11 +96,9 @@ class ExpertReport:
         ]
         notes = (
             f"{self.expert} on {self.clips} clips ({len(self.skipped)} skipped): its windows have "
-            f"{self.window} frames; where "
-            "it is shown fewer, the outer ones repeat the nearest that it is shown, and the sound "
-            "stays as it is. The paper "
-            f"trained an expert for each width instead. False sound: {self.apart} or more frames "
-            "away in the same clip. "
+            f"{self.window} frames; where it is shown fewer, the outer ones repeat the nearest "
+            "that it is shown, and the sound stays as it is. The paper trained an expert for each "
+            f"width instead. False sound: {self.apart} or more frames away in the same clip. "
             "Intervals: 95 %, bootstrap over clips."
         )
         return f"{format_markdown(header, rows)}\n\n{notes}"
@@ -149,8 +147,7 @@ def measure_accuracy(  # noqa: PLR0913
     if apart < 1 or min(averaged) < 1 or not all(1 <= width <= scorer.window for width in seen):
         raise ValueError(
             f"apart={apart}, seen={list(seen)}, averaged={list(averaged)}; expected 1 or more, and "
-            "widths up to the "
-            f"{scorer.window} frames of {expert}'s window"
+            f"widths up to the {scorer.window} frames of {expert}'s window"
         )
     detector, key = load_detector(finding, select_device(device))
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)

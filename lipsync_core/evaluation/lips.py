@@ -197,11 +197,11 @@ def format_lips_section(methods: Mapping[str, Sequence[Result]]) -> str:
 _MEANINGS = (
     f"- Mouth openings by {LANDMARKS}; n: pairs whose sound comes from a video with a face.",
     "- truth: correlation with the lips of the speaker of the sound, the largest within 3/25 s; "
-    "leak: with the old lips; "
-    "chance: of the old lips with the speaker's, so that a good dub leaks no more than chance.",
+    "leak: with the old lips; chance: of the old lips with the speaker's, so that a good dub leaks "
+    "no more than chance.",
     "- old, new: share of old lips and speaker's in a fit by both; movement: the dub's over the "
-    "speaker's; closures: the "
-    "speaker's that the dub has, and the dub's that the speaker has, within 1/25 s.",
+    "speaker's; closures: the speaker's that the dub has, and the dub's that the speaker has, "
+    "within 1/25 s.",
     "- loudness alone: a mouth as open as the sound is loud; frozen mouth: one that does not move.",
 )
 

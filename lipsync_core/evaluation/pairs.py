@@ -193,8 +193,7 @@ def draw_pairs(
     if not partners:
         raise LipSyncError(
             f"no pair can be drawn below {root}: {len(unpaired)} files, of which none shows a face "
-            "for longer than "
-            "another one speaks; expected at least two videos of unequal length"
+            "for longer than another one speaks; expected at least two videos of unequal length"
         )
     videos = list(partners)
     chance.shuffle(videos)

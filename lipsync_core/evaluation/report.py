@@ -65,8 +65,7 @@ def write_report(
             *_list_left_out(methods, unpaired or {}),
             "## The paper's table 1",
             "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures to "
-            "be set beside the above "
-            "only where scorer, mode and data are the same.",
+            "be set beside the above only where scorer, mode and data are the same.",
             format_paper_table(),
         ]
     )
@@ -153,8 +152,7 @@ def _format_fid(folder: Path, method: _Method, real: _Method) -> str:
 def _explain_columns(plan: Benchmark) -> str:
     lines = [
         "- real: the same frames under their own sound; undubbed: under the pair's; copied mouth: "
-        "each frame has the mouth "
-        "of the frame half a clip away, blended in like a dub.",
+        "each frame has the mouth of the frame half a clip away, blended in like a dub.",
         "- offset within 1: pairs with a verdict of at most one frame; without a verdict a pair "
         "does not count as such.",
         "- sharpness: detail of the mouth over that of the rest of the face; border jitter: "
@@ -166,8 +164,7 @@ def _explain_columns(plan: Benchmark) -> str:
     else:
         lines.append(
             f"- FID of {plan.region}s, against the real frames of the same pairs; * biased "
-            "upwards: fewer images than the "
-            f"{FEATURES} features."
+            f"upwards: fewer images than the {FEATURES} features."
         )
     if name_scores(plan)[0] != "LSE-D":
         lines.append(

@@ -72,10 +72,8 @@ def tracks_from_boxes(
     if frames is not None and len(per_frame) != frames:
         raise ValueError(
             f"there are boxes for {len(per_frame)} frames, and the clip has {frames}; expected "
-            "boxes "
-            "for each frame: "
-            "people move, and boxes of one frame say nothing of the others. Leave them out to have "
-            "the faces found"
+            "boxes for each frame: people move, and boxes of one frame say nothing of the others. "
+            "Leave them out to have the faces found"
         )
     if points is not None and len(points) != len(per_frame):
         raise ValueError(

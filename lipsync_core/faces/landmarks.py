@@ -244,14 +244,12 @@ def low_confidence_warning(tracks: Sequence[FaceTrack], *, passed: bool = False)
     if passed:
         return (
             f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, "
-            "covered or drawn), so its mouth "
-            "stays there as it is; another model may do (--model mini-2, or wav2lip after `lipsync "
-            "models pull wav2lip`)"
+            "covered or drawn), so its mouth stays there as it is; another model may do (--model "
+            "mini-2, or wav2lip after `lipsync models pull wav2lip`)"
         )
     return (
         f"in {max(unsure):.0%} of its frames a face shows no clear landmarks (turned away, covered "
-        "or drawn), so its mask "
-        "there follows five points instead of its outline"
+        "or drawn), so its mask there follows five points instead of its outline"
     )
 
 

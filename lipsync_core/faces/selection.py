@@ -226,8 +226,7 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     if len(kinds) > 1:
         raise ValueError(
             f"the tracks have dense points of {sorted(map(str, kinds))}; expected all of one "
-            "layout, "
-            "or none"
+            "layout, or none"
         )
     start = min(track.start for track in tracks)
     count = max(track.start + len(track.visible) for track in tracks) - start

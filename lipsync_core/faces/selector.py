@@ -40,7 +40,5 @@ def parse_face(text: str) -> FaceSelector:
         return FaceSelector("point", point=(float(pair[1]), float(pair[2])))
     raise ValueError(
         f"{text!r} names no face; expected largest, left, right, an index from 0 (counted from "
-        "left "
-        "to right at first "
-        "appearance), or x,y in source pixels, such as 640,200"
+        "left to right at first appearance), or x,y in source pixels, such as 640,200"
     )

@@ -45,8 +45,8 @@ class LandmarkDistance(FrameValues):
         """
         if real.pixels.shape != generated.pixels.shape or real.start != generated.start:
             got = (
-                f"{tuple(real.pixels.shape)} from {real.start}, "
-                f"{tuple(generated.pixels.shape)} from {generated.start}"
+                f"{tuple(real.pixels.shape)} from {real.start}, {tuple(generated.pixels.shape)} "
+                f"from {generated.start}"
             )
             raise ValueError(f"frames are {got}; expected the same frames twice")
         if self.model is None:

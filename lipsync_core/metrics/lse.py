@@ -64,8 +64,7 @@ def measure_lse(lip: Tensor, sound: Tensor) -> SyncScore:
     if lip.ndim != 2 or lip.shape != sound.shape:
         raise ValueError(
             f"lip is {tuple(lip.shape)}, sound {tuple(sound.shape)}; expected two of the same "
-            "shape "
-            "(L,1024)"
+            "shape (L,1024)"
         )
     if lip.shape[0] == 0:
         return _make_empty_score()
@@ -355,9 +354,8 @@ def score_reference_tracks(
     for chunk in frames:
         if chunk.start != seen:
             raise ValueError(
-                f"frames {chunk.start} follow frame {seen - 1}; expected all frames of the "
-                "clip, in "
-                "order"
+                f"frames {chunk.start} follow frame {seen - 1}; expected all frames of the clip, "
+                "in order"
             )
         seen += chunk.pixels.shape[0]
         for track, score in zip(tracks, scores, strict=True):

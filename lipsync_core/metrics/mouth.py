@@ -101,9 +101,8 @@ class MouthFollowingMetric:
             raise ValueError(f"role is {role!r}; expected dub, truth or source")
         if openings.ndim != 1 or openings.shape != times.shape:
             raise ValueError(
-                f"openings are {tuple(openings.shape)}, times {tuple(times.shape)}; expected "
-                "(N,) of "
-                "one length"
+                f"openings are {tuple(openings.shape)}, times {tuple(times.shape)}; expected (N,) "
+                "of one length"
             )
         self._pieces[role].append((openings.detach().cpu().double(), times.detach().cpu().double()))
 
@@ -131,8 +130,7 @@ class MouthFollowingMetric:
                 seen = int((~openings.isnan()).sum())
                 missing[role] = (
                     f"the {_NAMES[role]} shows a face in {seen} of {len(openings)} frames; "
-                    "expected "
-                    "80 %, and 20 or more"
+                    "expected 80 %, and 20 or more"
                 )
             else:
                 series[role] = regular

@@ -62,8 +62,8 @@ class SSIM(FrameValues):
         reals, fakes = _check_pairs(real, generated)
         if min(real.shape[1:3]) < SSIM_WINDOW_PX:
             raise ValueError(
-                f"pictures of {tuple(real.shape[1:3])} px; "
-                f"SSIM's window needs at least {SSIM_WINDOW_PX}"
+                f"pictures of {tuple(real.shape[1:3])} px; SSIM's window needs at least "
+                f"{SSIM_WINDOW_PX}"
             )
         for a, b in zip(reals, fakes, strict=True):
             value = structural_similarity(

@@ -141,8 +141,7 @@ def _load_checkpoint(path: Path) -> object:
         if isinstance(error, pickle.UnpicklingError) and wanted:
             raise WeightsError(
                 f"{path} holds more than tensors: its pickle asks for {wanted[1]}, which was "
-                "refused and not run; "
-                "expected a file of tensors alone, such as a saved state dict"
+                "refused and not run; expected a file of tensors alone, such as a saved state dict"
             ) from error
         # the pickle errors of torch advise to load the file with its code: never repeat that
         reason = (

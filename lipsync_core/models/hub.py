@@ -164,8 +164,7 @@ def pull(
     if wanted is None and not allow_unverified:
         raise WeightsError(
             f"{name} is unverified: no source we trust has published its sha256; "
-            f"`{_pull_command(entry)}` takes it as it "
-            "is and records the hash"
+            f"`{_pull_command(entry)}` takes it as it is and records the hash"
         )
     if path.is_file():
         if wanted is None:

@@ -246,8 +246,7 @@ def _read_foreign(path: Path) -> tuple[str, Any, dict[str, Tensor]]:
     if network.untested:
         _log.warning(
             "%s looks like %s: its layers are known from public code, and no real file was ever "
-            "tried here; look at what it "
-            "draws before you rely on it",
+            "tried here; look at what it draws before you rely on it",
             *(path, network.title),
         )
     return (
@@ -285,8 +284,8 @@ def _check_fit(
     if missing or extra:
         raise WeightsError(
             f"{path} does not fit {network}: {len(missing)} tensors missing "
-            f"({', '.join(missing[:3])}), "
-            f"{len(extra)} unknown ({', '.join(extra[:3])}); is it of a fork with other layers?"
+            f"({', '.join(missing[:3])}), {len(extra)} unknown ({', '.join(extra[:3])}); is it of "
+            "a fork with other layers?"
         )
     for key, tensor in tensors.items():
         if tensor.shape != wanted[key].shape:

@@ -302,8 +302,8 @@ def _check_videos(
     if (ours.width, ours.height) != (theirs.width, theirs.height):
         raise ValueError(
             f"{video} has {ours.width}x{ours.height} px and {real} has "
-            f"{theirs.width}x{theirs.height}; expected the same "
-            "clip at one size: scale the true one as the other was, and compare again"
+            f"{theirs.width}x{theirs.height}; expected the same clip at one size: scale the true "
+            "one as the other was, and compare again"
         )
     if ours.fps != theirs.fps:
         warn(

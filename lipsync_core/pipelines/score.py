@@ -222,8 +222,7 @@ def score(  # noqa: PLR0913
     if mode == "reference" and not isinstance(judge, SyncNetScorer):
         raise ValueError(
             f"mode reference is SyncNet's own protocol, and the scorer is {judge.name}; take the "
-            "scorer syncnet "
-            "(lipsync models pull syncnet), or mode exact"
+            "scorer syncnet (lipsync models pull syncnet), or mode exact"
         )
     info = probe(video)
     if info.still:
@@ -420,9 +419,8 @@ def _score_reference(
     if not tracks:
         raise NoFaceError(
             f"{footage.path}: the reference protocol scores faces of 100 px that it finds in more "
-            "than 100 frames (4 s) of "
-            f"a shot, and none of {len(found)} frames has one; take mode exact, or whole frames "
-            "if they are faces"
+            f"than 100 frames (4 s) of a shot, and none of {len(found)} frames has one; take mode "
+            "exact, or whole frames if they are faces"
         )
     with closing(frames_of("score")) as frames:
         scores = score_reference_tracks(frames, sound, tracks, judge.model)

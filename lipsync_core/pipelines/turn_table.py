@@ -115,8 +115,7 @@ def _parse_row(line: list[str], separator: str, place: str) -> TurnRow:
         raise LipSyncError(f"{place}: {error}") from error
     if end <= start:
         raise LipSyncError(
-            f"{place} ends at {line[1]}, which is not after its start at {line[0]}; expected "
-            "start < "
-            f"end"
+            f"{place} ends at {line[1]}, which is not after its start at {line[0]}; expected start "
+            "< end"
         )
     return TurnRow(start, end, face)

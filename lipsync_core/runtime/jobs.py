@@ -192,8 +192,8 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
             outcome = Outcome(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise LipSyncError(
-                f"{path}, line {number} is not a result ({error}); "
-                "correct or remove the line, or name another file"
+                f"{path}, line {number} is not a result ({error}); correct or remove the line, or "
+                "name another file"
             ) from error
         found[outcome.id] = outcome
     return found

@@ -74,8 +74,8 @@ def draw_plan(
     if raters < 1 or not 2 <= side_by_side <= methods or not 1 <= per_rater <= clips:
         raise ValueError(
             f"{raters} raters, {side_by_side} of {methods} methods side by side, {per_rater} of "
-            f"{clips} clips; expected at "
-            "least 1 rater, 2 methods side by side and 1 clip, and no more of either than there are"
+            f"{clips} clips; expected at least 1 rater, 2 methods side by side and 1 clip, and no "
+            "more of either than there are"
         )
     chance = random.Random(seed)
     arrangements = _make_arrangements(methods, side_by_side, chance)

@@ -145,11 +145,9 @@ class StudyReport:
         places = ", ".join(str(n) for n in self.places)
         return (
             f"{self.finished} of {self.raters} raters finished; {self.votes} of {self.tasks} "
-            f"screens are answered{unplayable}. "
-            f"Preferred by place from the left: {places}. In brackets the 95 % interval (bootstrap "
-            "over raters and clips; "
-            "of alpha over clips). Scores run from 1 to 5; the strength (Bradley-Terry) is the "
-            "chance to be preferred "
+            f"screens are answered{unplayable}. Preferred by place from the left: {places}. In "
+            "brackets the 95 % interval (bootstrap over raters and clips; of alpha over clips). "
+            "Scores run from 1 to 5; the strength (Bradley-Terry) is the chance to be preferred "
             "with all methods side by side."
         )
 
@@ -229,10 +227,8 @@ def _read(db: sqlite3.Connection) -> _Votes:
     screens: dict[str, tuple[int, int, list[int], int]] = {}
     for task, rater, clip, method, chosen in db.execute(
         "SELECT task.id, task.rater, media.clip, media.method, vote.preferred = shown.place FROM "
-        "vote "
-        "JOIN task ON task.id = vote.task JOIN shown ON shown.task = task.id JOIN media ON "
-        "media.id = shown.media "
-        "WHERE vote.preferred IS NOT NULL"
+        "vote JOIN task ON task.id = vote.task JOIN shown ON shown.task = task.id JOIN media ON "
+        "media.id = shown.media WHERE vote.preferred IS NOT NULL"
     ):
         _, _, shown, winner = screens.get(task, (rater, clip, [], -1))
         screens[task] = (rater, clip, [*shown, method], method if chosen else winner)

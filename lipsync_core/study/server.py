@@ -35,9 +35,8 @@ _ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
 _MAX_VOTE_BYTES = 10_000  # a vote on eight clips has 500
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "media-src 'self'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors "
-    "'none'",
+    "media-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "x-robots-tag": "noindex, nofollow",

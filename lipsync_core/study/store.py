@@ -115,8 +115,8 @@ class Vote:
         if not whole or not (answered or unplayable):
             raise ValueError(
                 f"the vote has preferred {self.preferred} and ratings {self.ratings}; expected a "
-                f"place 0..{places - 1} and "
-                f"for each of {places} clips {', '.join(QUESTIONS)} from {SCALE[0]} to {SCALE[-1]}"
+                f"place 0..{places - 1} and for each of {places} clips {', '.join(QUESTIONS)} from "
+                f"{SCALE[0]} to {SCALE[-1]}"
             )
 
 
@@ -187,8 +187,7 @@ def find_next_question(db: sqlite3.Connection, rater: int) -> Question | None:
     """Return the first task without a vote; None when all are done."""
     tasks = db.execute(
         "SELECT task.id, vote.task IS NOT NULL FROM task LEFT JOIN vote ON vote.task = task.id "
-        "WHERE rater = ? "
-        "ORDER BY position",
+        "WHERE rater = ? ORDER BY position",
         (rater,),
     ).fetchall()
     done = sum(voted for _, voted in tasks)

@@ -155,8 +155,7 @@ def _check_margin(facts: Mapping[str, Any], source: Source) -> None:
     if "size" in facts and facts["margin"] != facts["size"] // 12:
         raise LipSyncError(
             f"{source} holds crops of {facts['size']} px with {facts['margin']} px around them; "
-            "expected a twelfth, "
-            f"{facts['size'] // 12} px: prepare again"
+            f"expected a twelfth, {facts['size'] // 12} px: prepare again"
         )
 
 

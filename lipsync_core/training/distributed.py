@@ -121,8 +121,7 @@ def join_processes(device: str = "auto") -> Generator[World]:
         if here.index >= torch.cuda.device_count():
             raise TrainingError(
                 f"process {here.index + 1} of this machine has no GPU of its own; there are "
-                f"{torch.cuda.device_count()}: "
-                "start so many processes"
+                f"{torch.cuda.device_count()}: start so many processes"
             )
         torch.cuda.set_device(here)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)

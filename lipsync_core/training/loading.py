@@ -193,8 +193,7 @@ def _check_window(expert: SyncExpertConfig | None, frames: int) -> None:
     if expert is not None and expert.window > frames:
         raise TrainingError(
             f"the expert looks at {expert.window} frames; expected at most the {frames} that are "
-            "drawn: raise frames, or name "
-            "another expert"
+            "drawn: raise frames, or name another expert"
         )
 
 

@@ -152,7 +152,6 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError as error:
         raise TrainingError(
             f"TensorBoard cannot be imported ({error}); pip install 'lipsync-core[train]', or set "
-            "tensorboard = false in "
-            "the run's [plan]"
+            "tensorboard = false in the run's [plan]"
         ) from error
     return SummaryWriter(str(folder), purge_step=step + 1)

@@ -224,8 +224,7 @@ def _begun(
         if not world.all_equal(progress.step):
             raise TrainingError(
                 f"{out / 'last.pt'} is of step {progress.step} here and of another for other "
-                "processes; expected a folder "
-                "that all machines share"
+                "processes; expected a folder that all machines share"
             )
         if not world.is_main:
             yield progress, None
@@ -244,8 +243,7 @@ def _learn(
         save_batch(path, step, batch)
         raise NotFiniteError(
             f"step {step}: {error}. The batch is in {path.name}; what was saved before is sound: "
-            "lower the rate "
-            "or clip_norm, or repair the data, and start again"
+            "lower the rate or clip_norm, or repair the data, and start again"
         ) from error
 
 

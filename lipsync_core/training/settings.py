@@ -58,8 +58,8 @@ def load_settings(out: Path, kind: type[S]) -> S:
         return from_dict(kind, kept, "the run", defaults=True)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{path} holds no run of this kind ({error}); "
-            "expected a folder with last.pt, best.pt and the settings beside them"
+            f"{path} holds no run of this kind ({error}); expected a folder with last.pt, best.pt "
+            "and the settings beside them"
         ) from error
 
 
@@ -109,8 +109,7 @@ def save_settings(
             )
             raise TrainingError(
                 f"{run} holds a run with other settings ({differences}); take another folder, or "
-                "delete "
-                f"{path.relative_to(run).as_posix()} to go on with the new ones all the same"
+                f"delete {path.relative_to(run).as_posix()} to go on with the new ones all the same"
             )
         return
     fields = dataclasses.asdict(settings) | ({} if recipe is None else {_RECIPE: recipe})

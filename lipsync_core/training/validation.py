@@ -140,8 +140,8 @@ def compare_pictures(
         if clip.framing.kind != judge.config.framing.kind:
             raise TrainingError(
                 f"the shards hold {clip.framing.kind} crops, the judge wants "
-                f"{judge.config.framing.kind} ones; name an expert "
-                "that was trained on such shards as the judge"
+                f"{judge.config.framing.kind} ones; name an expert that was trained on such shards "
+                "as the judge"
             )
         other = voices[i % len(voices)] if voices else clips[(i + 1) % len(clips)]
         yield _examined(model, clip, other, judge, teacher)
@@ -190,8 +190,7 @@ def _away(clip: Clip) -> int:
     if count // 2 <= SEARCH:
         raise TrainingError(
             f"{clip.name} alone is held out and has {count} frames: too few to be dubbed with its "
-            "own sound of elsewhere; "
-            f"expected {2 * SEARCH + 2}, or a second clip"
+            f"own sound of elsewhere; expected {2 * SEARCH + 2}, or a second clip"
         )
     return count // 2
 

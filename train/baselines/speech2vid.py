@@ -63,8 +63,7 @@ class Settings:
         if self.references < 1 or self.batch < 1 or self.batch % self.references:
             raise ValueError(
                 f"references {self.references}, batch {self.batch}; expected 1 or more, and a "
-                "batch "
-                "that is a multiple"
+                "batch that is a multiple"
             )
 
 

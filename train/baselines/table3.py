@@ -240,9 +240,8 @@ def main(argv: list[str] | None = None) -> None:
             print_line(table(rows[-1:]).splitlines()[-1])
     text = table(rows) + (
         f"\n\nOff-sync accuracy, then the judge's ({args.judge}, L2) verdicts on {len(strangers)} "
-        "held-out clips; 95 % "
-        "intervals, bootstrap over clips. The paper: accuracy / LSE-D / LSE-C by SyncNet on LRS2, "
-        "which compare with ours "
+        "held-out clips; 95 % intervals, bootstrap over clips. The paper: accuracy / LSE-D / LSE-C "
+        "by SyncNet on LRS2, which compare with ours "
         "in order alone.\n"
     )
     with atomic_write(args.out / "table3.md") as part:

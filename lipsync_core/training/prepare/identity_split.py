@@ -79,8 +79,7 @@ def same_people(
     if len(number) > MOST_BY_LIKENESS:
         raise LipSyncError(
             f"{len(number)} takes are too many to tell people apart by their faces (at most "
-            f"{MOST_BY_LIKENESS}); "
-            "give --speaker folder, file, or an expression"
+            f"{MOST_BY_LIKENESS}); give --speaker folder, file, or an expression"
         )
     member = np.array([number[take] for take in takes])
     means = np.zeros((len(number), prints.shape[1] - sum(PRINT)))

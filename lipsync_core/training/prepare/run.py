@@ -119,8 +119,7 @@ def prepare(  # noqa: PLR0913
             if waiting := sum(map(unfinished, outcomes)):
                 raise LipSyncError(
                     f"the disk of {out} is full: {len(outcomes) - waiting} of {len(outcomes)} "
-                    "sources are done and kept; "
-                    "free disk space and run the same command again"
+                    "sources are done and kept; free disk space and run the same command again"
                 )
             duplicates = gather(
                 out,

@@ -49,9 +49,8 @@ class Settings:
         if self.size < 16 or self.shortest < 5 or self.longest < 2 * self.shortest:
             raise ValueError(
                 f"size {self.size}, shortest {self.shortest}, longest {self.longest}; expected "
-                "size "
-                ">= 16, shortest >= 5 frames "
-                "(the experts' window), longest at least twice that"
+                "size >= 16, shortest >= 5 frames (the experts' window), longest at least twice "
+                "that"
             )
         if self.framing not in ("aligned", "box"):
             raise ValueError(f"framing is {self.framing!r}; expected aligned or box")

@@ -62,8 +62,7 @@ def find_sources(root: Path, *, leave: Path | None = None) -> list[Source]:
     if not root.is_dir():
         raise LipSyncError(
             f"{root} is not a folder; expected one with videos, or with the reference's "
-            "preprocessed "
-            "folders"
+            "preprocessed folders"
         )
     found: list[Source] = []
 
