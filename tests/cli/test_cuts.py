@@ -28,7 +28,7 @@ def test_a_cut_after_the_end_says_where_the_video_ends(
         "mask": ["-o", str(tmp_path / "m.png")],
         "speakers": [],
     }
-    with pytest.raises(MediaError, match=r"from 5 s on of its 0\.80 s; begin the cut earlier"):
+    with pytest.raises(MediaError, match=r"from 5 s on; begin the cut earlier \(it lasts 0\.80 s"):
         if command == "score":
             score(video, cut=Cut(Fraction(5)))
         else:

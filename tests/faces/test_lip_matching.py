@@ -167,8 +167,9 @@ def test_looks_follow_what_is_heard_where_lips_are_moved(reference: str) -> None
     def looks(*heard: Audio, silence: str = "generate"):
         audio = read_audio_inputs(heard, sync.config.features.rate, warn=log.warn)
         options = PlanOptions(silence=silence, reference=reference)  # type: ignore[arg-type]
-        people = [track], COUNT
-        plan = plan_dub(media, audio, Speakers([track] * 2), sync, options, people=people, log=log)
+        beside = replace(track, boxes=track.boxes + 500, points=track.points + 500)
+        people, speakers = ([track, beside], COUNT), Speakers([track, beside])
+        plan = plan_dub(media, audio, speakers, sync, options, people=people, log=log)
         assert len(plan.frame_order) == COUNT
         return [face.references for face in plan.faces]
 

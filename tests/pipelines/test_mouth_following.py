@@ -296,6 +296,9 @@ def test_the_command_prints_the_figures_and_what_they_mean(
 
     monkeypatch.setattr(quality, "measure_quality", lambda *_, **__: report)
     monkeypatch.setattr(mouth_following, "measure_following", lips)
+    for name in ("dub.mp4", "truth.mkv", "s.mkv"):
+        (tmp_path / name).write_bytes(b"read by none of the functions below")
+    monkeypatch.chdir(tmp_path)
     arguments = ["quality", str(tmp_path / "dub.mp4")]
     found = CliRunner().invoke(app, [*arguments, "--truth", "truth.mkv"])
     assert found.exit_code == 0 and asked["truth"] == Path("truth.mkv") and asked["source"] is None

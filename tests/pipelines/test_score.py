@@ -273,6 +273,6 @@ def test_a_plot_of_several_faces_and_of_none_that_tells(tmp_path: Path) -> None:
     assert (tmp_path / "a.svg").stat().st_size > 5000  # its words are drawn as outlines
     with pytest.raises(MediaError, match="exists"):
         plot_scores(report, tmp_path / "a.svg")
-    with pytest.raises(MediaError, match=r"is a \.png"):
+    with pytest.raises(MediaError, match=r"\.docx; use \.png"):
         plot_scores(report, tmp_path / "a.docx")
     assert len(list(tmp_path.iterdir())) == 1

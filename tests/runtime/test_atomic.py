@@ -11,7 +11,7 @@ import pytest
 from lipsync_core.runtime.atomic import remove_stale, temporary_name
 
 _WRITING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from lipsync_core.cli import main as commands
 from lipsync_core.runtime.atomic import atomic_write, temporary_name
@@ -22,6 +22,8 @@ def write():
         print("writing", flush=True)
         time.sleep(60)
 
+if hasattr(signal, "SIGHUP"):  # ignored under nohup, and so by its children
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 commands.app = write
 commands.main()
 """

@@ -46,7 +46,7 @@ def talk(talking_head: Path) -> Path:
 def pictures(src: Path, folder: Path, *, missing: range) -> None:
     """As the reference's preprocessing leaves a video."""
     folder.mkdir(parents=True)
-    for piece in read_frames(src, stop=75):
+    for piece in read_frames(src, stop=100):
         for i, picture in enumerate(piece.pixels, piece.start):
             if i not in missing:
                 box = (52 + i % 3, 42 - i % 2, 175 + i % 2, 190)  # every frame has a box of its own
@@ -181,7 +181,7 @@ def test_the_same_command_again_does_nothing_and_new_sources_are_added(
     added = [e for s in ("train", "val") for e in read_index(here / s) if e.speaker == "cleo"]
     assert [(e.facts["start"], e.facts["frames"], e.facts["offset_frames"]) for e in added] == [
         (0, 40, 0),
-        (50, 25, 0),
+        (50, 50, 0),
     ]
     ann = by_speaker(here)["ann"][0]
     (cleo,) = [c for s in ("train", "val") for c in load_clips(here / s) if c.name == added[0].name]

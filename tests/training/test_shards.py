@@ -115,7 +115,7 @@ def test_clips_from_object_storage_are_those_on_disk(tmp_path: Path) -> None:
         assert torch.equal(one.mels([-3, 0, 14], lead_ms=40), other.mels([-3, 0, 14], lead_ms=40))
     rows = part(there[0].faces, 2, 9)
     assert np.array_equal(rows[1:3], here[0].faces[3:5]) and len(rows) == 7 and len(rows[4:4]) == 0
-    with pytest.raises(ValueError, match="neighbouring"):
+    with pytest.raises(ValueError, match="neighboring"):
         rows[::2]
     with pytest.raises(LipSyncError, match="no prepared clips"):
         load_clips("memory://nowhere")
