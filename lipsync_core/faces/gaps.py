@@ -26,8 +26,8 @@ def confirm_gaps(
 
     Args:
         tracks: Tracks in px of the clip.
-        guessed: For each track (N,) bool, the visible frames in which a detector found nobody: each
-            gap lies between two sightings.
+        guessed: For each track (N,) bool, the visible frames in which a detector found no face;
+            each gap lies between two sightings.
         pictures: Gives single frames of the clip; those that it does not give are not confirmed.
 
     Returns:

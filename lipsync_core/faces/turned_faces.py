@@ -53,7 +53,7 @@ _COPIES = (*(_Copy(steps) for steps in (2, -2, 4, 1, -1, 3, -3)), _Copy(shrunk=2
 class TurnedFaces:
     """Finds the faces of a clip whatever their roll, at little cost where they are upright.
 
-    A picture in which the detector finds nobody is searched in turned and smaller copies; while
+    A picture in which the detector finds no face is searched in turned and smaller copies; while
     that is in vain, ever more rarely. What is found there, or is far from upright, is looked at
     again in an upright crop, which places it exactly and drops false alarms.
 
@@ -110,7 +110,7 @@ class TurnedFaces:
         return _best_first([_pick(found, kept), closer])
 
     def _find_turned(self, picture: Tensor, search: bool) -> Detections:
-        """Find the faces of a picture in which nobody is upright."""
+        """Find the faces of a picture in which none is upright."""
         if self._copy != _UPRIGHT:
             found = self._search(picture, [self._copy])
             if len(found.scores):

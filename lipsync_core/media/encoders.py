@@ -84,7 +84,7 @@ _QUALITIES = (
     _Quality(
         "libvpx", 63, lambda crf: {**_crf(crf), "b": "100M", "deadline": "good", "cpu-used": "4"}
     ),
-    _Quality("libsvtav1", 63, lambda crf: {**_crf(crf)}, _SVT_PRESETS),
+    _Quality("libsvtav1", 63, _crf, _SVT_PRESETS),
     _Quality("libaom-av1", 63, lambda crf: {**_crf(crf), "cpu-used": "6", "row-mt": "1"}),
     *(
         _Quality(name, 51, lambda crf: {"rc": "vbr", "cq": f"{crf:g}", "b": "0"}, _NVENC_PRESETS)

@@ -372,7 +372,7 @@ def test_slow_footage_is_looked_at_as_often_in_seconds() -> None:
 
 
 def followed(pixels: Tensor, *, again: Tensor | None = None) -> list[FaceTrack]:
-    """Tracks of a film of which ``again`` is seen where a detector found nobody."""
+    """Tracks of a film of which ``again`` is seen where a detector found no face."""
     shown = pixels if again is None else again
     return detect_tracks(
         [Frames(part, i * 10) for i, part in enumerate(pixels.split(10))],

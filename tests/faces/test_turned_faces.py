@@ -85,7 +85,7 @@ def test_upright_faces_cost_nothing_and_a_known_roll_little(detector: Counting) 
 
 
 def test_searches_in_vain_become_rare() -> None:
-    class Nobody:
+    class EmptyDetector:
         pictures = 0
 
         def detect(self, pixels: Tensor) -> list[Detections]:
@@ -94,16 +94,16 @@ def test_searches_in_vain_become_rare() -> None:
                 pixels
             )
 
-    nobody, picture = Nobody(), torch.zeros(8, 8, 3)
-    faces = TurnedFaces(nobody)
+    detector, picture = EmptyDetector(), torch.zeros(8, 8, 3)
+    faces = TurnedFaces(detector)
     searched: list[int] = []
     for run in range(120):
-        before = nobody.pictures
+        before = detector.pictures
         faces.detect([picture], starts=[run == 100])
-        if nobody.pictures > before + 1:
+        if detector.pictures > before + 1:
             searched.append(run)
     assert searched == [0, 3, 12, 39, 72, 100]
-    runs = detector_runs.DetectorRuns(nobody, 5)
+    runs = detector_runs.DetectorRuns(detector, 5)
     runs.run([Frames(torch.zeros(10, 8, 8, 3, dtype=torch.uint8))])
     assert [frame for frame, _ in runs.found] == [0, 5, 9]
 
