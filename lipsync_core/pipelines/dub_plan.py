@@ -11,7 +11,13 @@ from torch import Tensor
 from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
-from ..faces.landmarks import SURE, confidence_weights, low_confidence_warning
+from ..faces.landmarks import (
+    SURE,
+    confidence_weights,
+    low_confidence_warning,
+    to_own_layout,
+    unusable_landmarks_warning,
+)
 from ..faces.selection import select, shared_faces
 from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
@@ -236,6 +242,11 @@ def plan_dub(
                 speakers.turns, found, timeline, audio.sources[0], options=options, log=log
             )
     moves_lips = isinstance(model.model, LipWarp)
+    if moves_lips:
+        unusable = unusable_landmarks_warning([track for track, _ in faces])
+        if unusable:
+            log.warn(unusable)
+        faces = [(to_own_layout(track), turns) for track, turns in faces]
     doubt = low_confidence_warning([track for track, _ in faces], passed=moves_lips)
     if doubt and (moves_lips or model.blend.mask != "box"):
         log.warn(doubt)
