@@ -55,6 +55,12 @@ _NEUTRAL, _CLOSED = 0.05, 0.1
 # Standard deviations from the closed mouth above which there is speech: beyond, shapes of real
 # speech spread by 1.0.
 _VOICED, _MOST_RAISED = 0.25, 1.6
+# The share of the frames with speech in which lips close, chosen on validation clips; the predicted
+# opening at that quantile is taken for a closed mouth, as far as it is at most this many standard
+# deviations and this share of the widest opening. For unfamiliar voices the network's dips are too
+# shallow to be closures.
+_CLOSED_SHARE, _MOST_CLOSED, _MOST_CLOSED_SHARE = 0.08, 1.0, 0.4
+_WIDEST = 0.95  # quantile
 _LIKELY = (-1.0, 3.5)  # standard deviations from the closed mouth; values beyond are clamped
 # Colors of the inside of a mouth if the picture shows none: of the dark, of the tongue and of the
 # lips' inner side relative to the skin's; of teeth a base, and a share of the skin's brightness.
@@ -78,10 +84,12 @@ class LipRange:
     Attributes:
         neutral: (3,) the closed mouth.
         spread: (3,) standard deviations of speech.
+        closed: Predicted opening, in standard deviations, up to which the mouth is closed.
     """
 
     neutral: Tensor
     spread: Tensor
+    closed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +139,9 @@ def measure_range(shapes: Tensor, prior: LipRange) -> LipRange:
 
 
 def raise_range(own: LipRange, said: Tensor) -> LipRange:
-    """Widen a range if the network is unsure of a voice and predicts shapes close to the mean.
+    """Suit a range to a voice of which the network is unsure.
+
+    It then predicts shapes close to the mean: neither wide open nor closed.
 
     Args:
         own: The person's range.
@@ -139,13 +149,17 @@ def raise_range(own: LipRange, said: Tensor) -> LipRange:
             nothing.
 
     Returns:
-        A range in which the lips move as far as other speakers' do.
+        A range in which the lips close as often as other speakers' do, and move as far.
     """
     voiced = said[:, 0][said[:, 0] > _VOICED]
     if len(voiced) < 25:
         return own
-    gain = (1 / voiced.std().clamp_min(1e-3)).clamp(1, _MOST_RAISED)
-    return LipRange(own.neutral, own.spread * gain.to(own.spread))
+    low, high = voiced.quantile(voiced.new_tensor([_CLOSED_SHARE, _WIDEST])).tolist()
+    closed = min(low, _MOST_CLOSED, _MOST_CLOSED_SHARE * high)
+    stretch = high / (high - closed)  # the widest opening stays
+    gain = (1 / (stretch * voiced.std()).clamp_min(1e-3)).clamp(1, _MOST_RAISED)
+    scale = own.spread.new_tensor([stretch, 1, 1]) * gain.to(own.spread)
+    return LipRange(own.neutral, own.spread * scale, closed)
 
 
 def scale_shape(said: Tensor, own: LipRange) -> Tensor:
@@ -158,7 +172,10 @@ def scale_shape(said: Tensor, own: LipRange) -> Tensor:
     Returns:
         (N,3) opening, width and jaw in distances of the outer eye corners.
     """
-    shape = own.neutral.to(said) + own.spread.to(said) * said.clamp(*_LIKELY)
+    said = said.clamp(*_LIKELY)
+    opening = torch.where(said[:, :1] > 0, (said[:, :1] - own.closed).clamp_min(0), said[:, :1])
+    said = torch.cat([opening, said[:, 1:]], 1)
+    shape = own.neutral.to(said) + own.spread.to(said) * said
     return torch.cat([shape[:, :1].clamp_min(0), shape[:, 1:]], 1)
 
 

@@ -491,15 +491,20 @@ def test_half_precision_is_for_other_models(clip: Tensor) -> None:
     assert low.lip_range(person(20, dense=False)).neutral.device.type == "cpu"
 
 
-def test_lips_move_as_far_as_speakers_do_where_the_voice_is_unsure() -> None:
-    own = LipRange(torch.tensor([0.0, 0.6, 0.8]), torch.tensor([0.05, 0.03, 0.04]))
-    sure = torch.stack([torch.linspace(0.3, 3.8, 50)] * 3, 1)  # spreads by 1.0
-    torch.testing.assert_close(raise_range(own, sure).spread, own.spread, rtol=0.02, atol=0)
-    unsure = torch.stack([torch.linspace(1.0, 3.4, 50)] * 3, 1)  # spreads by 0.7
+def test_lips_move_and_close_as_speakers_do_where_the_voice_is_unsure() -> None:
+    own = LipRange(torch.tensor([0.02, 0.6, 0.8]), torch.tensor([0.05, 0.03, 0.04]))
+    sure = torch.stack([torch.cat([torch.full((5,), 0.3), torch.linspace(0.3, 3.8, 50)])] * 3, 1)
+    torch.testing.assert_close(raise_range(own, sure).spread[1:], own.spread[1:], rtol=0.1, atol=0)
+    unsure = torch.stack([torch.linspace(0.8, 2.4, 50)] * 3, 1)  # spreads by 0.5, is never closed
     raised = raise_range(own, unsure)
-    assert 1.3 < float(raised.spread[0] / own.spread[0]) < 1.6 and torch.equal(
-        raised.neutral, own.neutral
-    )
+    assert 1.2 < float(raised.spread[1] / own.spread[1]) <= 1.6
+    assert torch.equal(raised.neutral, own.neutral) and 0.8 < raised.closed < 1.0
+    before, after = scale_shape(unsure, own)[:, 0], scale_shape(unsure, raised)[:, 0]
+    assert not bool((before <= own.neutral[0]).any())
+    assert 2 <= int((after <= own.neutral[0]).sum()) <= 6  # of 50
+    assert float(after.max()) >= float(before.max())
+    vowel = torch.full((50, 3), 2.0)  # sung: no dip to be deepened
+    assert bool((scale_shape(vowel, raise_range(own, vowel))[:, 0] > 0.08).all())
     still = raise_range(own, torch.full((50, 3), 1.5))  # no more than so far
-    torch.testing.assert_close(still.spread, own.spread * 1.6)
+    torch.testing.assert_close(still.spread[1:], own.spread[1:] * 1.6)
     assert raise_range(own, unsure[:10]) is own and raise_range(own, torch.zeros(50, 3)) is own
