@@ -243,7 +243,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Read the command line, measure, and print the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--root", type=Path, default=Path())
     parser.add_argument("--cache", type=Path, required=True, help="folder of the dubs")
