@@ -191,6 +191,26 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Overlays:
+    """Burnt-in captions and logos over a face, which lie still in the picture.
+
+    Attributes:
+        index: (N,) int64, for each frame of the track the number of its mask; -1 for none.
+        masks: K masks (h,w) in [0,1], how much of each place is covered.
+        places: (K,4) xyxy in px, the rectangle of the picture that each mask covers.
+    """
+
+    index: Tensor
+    masks: tuple[Tensor, ...]
+    places: Tensor
+
+    def __post_init__(self) -> None:
+        k = len(self.masks)
+        _check(self.index.dtype == torch.int64, "index", self.index, "(N,) int64")
+        _check(self.places.shape == (k, 4), "places", self.places, f"({k},4)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
     """One person over the clip frames ``start`` .. ``start+N-1``.
 
@@ -208,6 +228,7 @@ class FaceTrack:
         dense_scores: (N,) in [0,1], the landmark network's confidence in each frame; None when
             unknown. Scores without ``dense`` mean that landmarks were searched for and mostly not
             found.
+        overlays: Captions and logos over the face; None for none, or if they were not looked for.
     """
 
     boxes: Tensor
@@ -217,9 +238,13 @@ class FaceTrack:
     scene: int = 0
     dense: Tensor | None = None
     dense_scores: Tensor | None = None
+    overlays: Overlays | None = None
 
     def __post_init__(self) -> None:
         n = self.visible.shape[0]
+        if self.overlays is not None:
+            index = self.overlays.index
+            _check(index.shape == (n,), "overlays.index", index, f"({n},)")
         _check(
             self.visible.ndim == 1 and self.visible.dtype == torch.bool,
             "visible",

@@ -12,6 +12,7 @@ from ..audio.vad import Silence, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import SURE, confidence_weights, low_confidence_warning
+from ..faces.overlays import covered_frames
 from ..faces.selection import select, shared_faces
 from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
@@ -239,6 +240,9 @@ def plan_dub(
     doubt = low_confidence_warning([track for track, _ in faces], passed=moves_lips)
     if doubt and (moves_lips or model.blend.mask != "box"):
         log.warn(doubt)
+    covered = overlay_note([track for track, _ in faces])
+    if covered:
+        log.warn(covered)
     small = small_mouth_warning([track for track, _ in faces])
     if small:
         log.warn(small)
@@ -436,6 +440,17 @@ def choose_reference(reference: Reference, silence: Silence, model: TalkingFace)
     if reference in ("auto", "current"):
         return "nearest-closed" if silence == "close" else "current"
     return reference
+
+
+def overlay_note(tracks: Sequence[FaceTrack]) -> str | None:
+    """Say that captions or logos over faces are kept; None without any."""
+    count = sum(int(covered_frames(track).sum()) for track in tracks)
+    if not count:
+        return None
+    return (
+        f"a caption or logo lies over a face in {count} frames of the clip; it is kept as it is, "
+        "and the mouth moves behind it"
+    )
 
 
 def small_mouth_warning(tracks: Sequence[FaceTrack]) -> str | None:

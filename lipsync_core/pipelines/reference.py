@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..blend.occlusion import pick_clearest
+from ..blend.overlays import OverlayCover, fill_overlays
 from ..faces.landmarks import confident_frames
 from ..faces.lip_matching import find_sharp_frames, match_frames, measure_head_turns, pick_frames
 from ..faces.mouth_openness import find_closed_frames, measure_openness, nearest_index
+from ..faces.overlays import covered_frames
 from ..faces.shot_boundaries import CutState, find_cuts
 from ..faces.tracking import track_window
 from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
@@ -21,7 +23,7 @@ from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import Clip
 from ..options import Reference
 from ..runtime.prefetch import prefetch
-from ..types import FaceTrack, Frames, References, YuvFrames
+from ..types import FaceTrack, Frames, References, YuvFrames, size_of
 from .track_faces import SearchCallback
 
 _CANDIDATES = 8  # frames among which the one without occlusion is chosen
@@ -77,9 +79,10 @@ def find_references(
     if whole.dense is not None and bool(marked.any()):
         values[marked] = mouth_opening(whole.dense[marked].float())
     stretches = _stretches(whole, cuts)
+    usable = _prefer_uncovered(whole, whole.visible)
     parts: list[Tensor] = []
     for a, b in stretches:
-        visible, share = whole.visible[a:b], max(1, most * (b - a) // length)
+        visible, share = usable[a:b], max(1, most * (b - a) // length)
         if by_mouth:
             visible = _measured_alike(visible, marked[a:b])
         parts.append(
@@ -124,7 +127,7 @@ def match_references(
         The pictures; None in photos and without landmarks: each frame is its own reference.
     """
     whole = track_window(track, 0, length)
-    usable = confident_frames(whole)
+    usable = _prefer_uncovered(whole, confident_frames(whole))
     if clip.still or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
         return None
     dense = whole.dense.float()
@@ -174,6 +177,12 @@ def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References 
     best = int(pick_clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
     return References(found.patches[one], found.boxes[one], found.points[one], found.index)
+
+
+def _prefer_uncovered(whole: FaceTrack, usable: Tensor) -> Tensor:
+    """(T,) bool: the usable frames without captions over the face, if they are a fifth or more."""
+    free = usable & ~covered_frames(whole)
+    return free if 5 * int(free.sum()) >= int(usable.sum()) else usable
 
 
 def _have_lip_landmarks(whole: FaceTrack) -> Tensor:
@@ -246,9 +255,15 @@ def _cut_references(clip: Clip, whole: FaceTrack, chosen: Tensor, index: Tensor)
     boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()
     areas = _patch_areas(boxes, points, clip.size)
     area_of = dict(zip(chosen.tolist(), areas, strict=True))
-    patches = tuple(
-        _cut_patch(picture, area_of[frame]) for frame, picture in clip.pick_coded(chosen.tolist())
-    )
+    cover = None if whole.overlays is None else OverlayCover(whole.overlays)
+
+    def cut(frame: int, picture: Frames | YuvFrames) -> Frames | YuvFrames:
+        if cover is not None:  # what lies over this frame must not travel to others
+            over = cover.at(torch.tensor([frame]), size_of(picture))
+            picture = fill_overlays(picture, over)
+        return _cut_patch(picture, area_of[frame])
+
+    patches = tuple(cut(frame, picture) for frame, picture in clip.pick_coded(chosen.tolist()))
     assert len(patches) == len(chosen)  # all were read before
     corners = boxes.new_tensor([area[:2] for area in areas])
     dense = None if whole.dense is None else whole.dense[chosen].float() - corners[:, None]

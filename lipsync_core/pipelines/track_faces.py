@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import repeat
 
 import torch
@@ -15,6 +16,8 @@ from ..faces.detector_yunet import YuNetDetector
 from ..faces.external import find_points_in_boxes, tracks_from_boxes
 from ..faces.landmark_model import LandmarkModel, with_landmarks
 from ..faces.landmarks import VERSION, LandmarkFinder, add_dense_points
+from ..faces.overlays import VERSION as OVERLAYS
+from ..faces.overlays import OverlaySearch
 from ..faces.parser import FaceParser
 from ..faces.shot_boundaries import find_cuts
 from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, track_window
@@ -123,7 +126,7 @@ def track_faces(
     marked = (
         None
         if key is None or landmarks is None
-        else derived_key(key, dense=landmarks.version, by=VERSION)
+        else derived_key(key, dense=landmarks.version, by=VERSION, overlays=OVERLAYS)
     )
     if marked is not None and (known := load_tracks(marked, stop)) is not None:
         return known
@@ -196,7 +199,9 @@ def add_landmarks(
     pace: Pace = Pace(),
     on_found: SearchCallback | None = None,
 ) -> list[FaceTrack]:
-    """Find the dense landmarks of tracked people, in frames reduced as for the detector.
+    """Find dense landmarks of tracked people, and what lies still over their faces.
+
+    Both in frames reduced as for the detector.
 
     Args:
         clip: The source pictures.
@@ -207,7 +212,7 @@ def add_landmarks(
         on_found: Called with ``count`` at times, so that the caller can stop the search.
 
     Returns:
-        The tracks as ``add_dense_points`` gives them.
+        The tracks as ``add_dense_points`` gives them, with their overlays.
     """
     if not people:
         return list(people)
@@ -220,7 +225,10 @@ def add_landmarks(
                     on_found(count)
 
     smoothing = pace.smoothing * float(clip.fps)
-    return add_dense_points(people, watched(), landmarks, scale=clip.scale, smoothing=smoothing)
+    search = OverlaySearch(people, clip.scale, float(clip.fps))
+    frames = watched() if clip.still else search.watch(watched())
+    found = add_dense_points(people, frames, landmarks, scale=clip.scale, smoothing=smoothing)
+    return search.finish(found)
 
 
 def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
@@ -237,12 +245,14 @@ def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     whole = track_window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
     scores = None if whole.dense_scores is None else whole.dense_scores[index]
+    overlays = whole.overlays
     return FaceTrack(
         whole.boxes[index],
         whole.points[index],
         whole.visible[index],
         dense=dense,
         dense_scores=scores,
+        overlays=None if overlays is None else replace(overlays, index=overlays.index[index]),
     )
 
 
