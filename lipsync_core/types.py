@@ -229,6 +229,7 @@ class FaceTrack:
             unknown. Scores without ``dense`` mean that landmarks were searched for and mostly not
             found.
         overlays: Captions and logos over the face; None for none, or if they were not looked for.
+        pixel_aspect: Width of a pixel as shown, divided by its height.
     """
 
     boxes: Tensor
@@ -239,6 +240,7 @@ class FaceTrack:
     dense: Tensor | None = None
     dense_scores: Tensor | None = None
     overlays: Overlays | None = None
+    pixel_aspect: float = 1.0
 
     def __post_init__(self) -> None:
         n = self.visible.shape[0]
@@ -267,6 +269,7 @@ class References:
         points: (K,5,2) points of the face in px of its patch.
         index: (T,) int64, the patch used for each output frame.
         dense: (K,L,2) landmarks in px of its patch; None without landmarks.
+        pixel_aspect: Width of a pixel as shown, divided by its height.
     """
 
     patches: tuple[Frames | YuvFrames, ...]
@@ -274,6 +277,7 @@ class References:
     points: Tensor
     index: Tensor
     dense: Tensor | None = None
+    pixel_aspect: float = 1.0
 
     def __post_init__(self) -> None:
         k = len(self.patches)

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.crop import pixel_grid
-from ..image.yuv import LUMA
 from ..types import FaceTrack, Frames, Overlays
 
 VERSION = 1
@@ -26,9 +24,10 @@ _BLOCK, _BLOCKS = 4, 3  # such frames whose sums are kept together, and blocks o
 _STEADY = 0.25  # spread of an edge's slope as a share of it, at most
 _FAINT, _CLEAR, _SHARP = 16.0, 32.0, 48.0  # slopes in levels of 255 per px
 _ACTIVE = 7.0  # levels by which the picture round an edge varies over a window
-# Areas of edges as shares of the face's width squared: of a window that is kept, and of those by
-# which an overlay is accepted.
-_KEPT, _AMID_MOTION, _SHARP_AREA = 0.008, 0.0045, 0.015
+# Areas of edges by which an overlay is accepted, as shares of the face's width squared, and the
+# part of them with which a window is kept that may show the same overlay as an accepted one.
+_AMID_MOTION, _SHARP_AREA, _KEPT = 0.0045, 0.015, 0.5
+_BESIDE = 0.15  # of the face's width: how far from its landmarks an edge is over the face
 _MOVED = 0.02  # of the face's width: the least movement of landmarks under an accepted edge
 _REACH = 0.12  # of the face's width: how far from accepted edges fainter ones belong to them
 _AROUND = 0.06  # of the face's width: what "round an edge" means
@@ -37,24 +36,34 @@ _SAME = 0.6  # share of the smaller of two masks that both have, where they show
 _PLAIN, _STILL = 8.0, 3.0  # levels: spread over place and time of a plain box behind a text
 
 
-@dataclass(slots=True)
 class _Sums:
-    """Sums over the frames of a block: slopes across and down, their squares, luma, its square."""
+    """Sums over the frames of a block, (h,w): luma, its square, and the squares of its slopes."""
 
-    first: int
-    count: int = 0
-    across: Tensor | float = 0.0
-    down: Tensor | float = 0.0
-    slope2: Tensor | float = 0.0
-    luma: Tensor | float = 0.0
-    luma2: Tensor | float = 0.0
+    def __init__(self, first: int, luma: Tensor) -> None:
+        self.first = first
+        self.count = 0
+        self.luma, self.luma2, self.slope2 = (torch.zeros_like(luma) for _ in range(3))
 
     def add(self, luma: Tensor) -> None:
-        across, down = F.pad(luma.diff(dim=1), (0, 1)), F.pad(luma.diff(dim=0), (0, 0, 0, 1))
-        self.across, self.down = across + self.across, down + self.down
-        self.slope2 = across.square().addcmul_(down, down) + self.slope2
-        self.luma, self.luma2 = luma + self.luma, luma.square() + self.luma2
+        """Add a frame (h,w)."""
+        across, down = luma.diff(dim=1), luma.diff(dim=0)
+        self.luma += luma
+        self.luma2.addcmul_(luma, luma)
+        self.slope2[:, :-1].addcmul_(across, across)
+        self.slope2[:-1].addcmul_(down, down)
         self.count += 1
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """Return the mean slopes (h,w) across and down."""
+        mean = self.luma / self.count
+        return F.pad(mean.diff(dim=1), (0, 1)), F.pad(mean.diff(dim=0), (0, 0, 0, 1))
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        both = _Sums(self.first, self.luma)
+        both.count = self.count + other.count
+        both.luma, both.luma2 = self.luma + other.luma, self.luma2 + other.luma2
+        both.slope2 = self.slope2 + other.slope2
+        return both
 
 
 @dataclass(slots=True)
@@ -87,14 +96,15 @@ class _Area:
         width: Of the face, median.
         blocks: The last blocks, the current one last.
         windows: Windows with many steady edges.
-        open: The last window and its mean slopes, if the block after it is still to come.
+        open: The last window, its mean slopes across and down and its steady edges, if the block
+            after it is still to come.
     """
 
     box: tuple[int, int, int, int]
     width: float
     blocks: list[_Sums] = field(default_factory=list[_Sums])
     windows: list[_Window] = field(default_factory=list[_Window])
-    open: tuple[_Window, Tensor, Tensor] | None = None
+    open: tuple[_Window, Tensor, Tensor, Tensor] | None = None
 
 
 class OverlaySearch:
@@ -133,8 +143,8 @@ class OverlaySearch:
                 self._areas[number] = area
                 x0, y0, x1, y1 = area.box
                 if x1 - x0 > 2 and y1 - y0 > 2:
-                    cut = picture[y0:y1, x0:x1].cpu().float()
-                    self._add(area, index, cut @ (cut.new_tensor(LUMA) * scale))
+                    # green is most of the luma, and a third of the work
+                    self._add(area, index, picture[y0:y1, x0:x1, 1].cpu().float() * scale)
 
     def _add(self, area: _Area, index: int, luma: Tensor) -> None:
         blocks = area.blocks
@@ -142,13 +152,13 @@ class OverlaySearch:
             blocks.clear()
             area.open = None
         if not blocks or blocks[-1].count == _BLOCK:
-            blocks.append(_Sums(index))
+            blocks.append(_Sums(index, luma))
         blocks[-1].add(luma)
         if blocks[-1].count < _BLOCK:
             return
         if area.open is not None:
-            window, across, down = area.open
-            share = _share_there(blocks[-1], across, down, window.steady)
+            window, *edges = area.open
+            share = _share_there(blocks[-1], *edges)
             window.stop += round(share * _BLOCK * self._step)
             area.open = None
         del blocks[: -_BLOCKS - 1]
@@ -158,34 +168,31 @@ class OverlaySearch:
     def _close_window(self, area: _Area) -> None:
         """Keep the window of the last blocks if it holds many steady edges."""
         *before, a, b, c = area.blocks
-        count = a.count + b.count + c.count
-        across, down = (a.across + b.across + c.across) / count, (a.down + b.down + c.down) / count
+        sums = a + b + c
+        across, down = sums.slopes()
         slope2 = across.square() + down.square()
-        spread2 = ((a.slope2 + b.slope2 + c.slope2) / count - slope2).clamp_min(0)
+        spread2 = (sums.slope2 / sums.count - slope2).clamp_min(0)
         steady = (slope2 >= _FAINT**2) & (spread2 <= _STEADY**2 * slope2)
         clear = steady & (slope2 >= _CLEAR**2)
-        unit = area.width**2
-        if int(clear.sum()) < _KEPT * unit:
+        least = _KEPT * area.width**2
+        if int(clear.sum()) < least * _AMID_MOTION:
             return
-        luma = (a.luma + b.luma + c.luma) / count
-        varied = ((a.luma2 + b.luma2 + c.luma2) / count - luma.square()).clamp_min(0).sqrt()
-        reach = max(1, int(_AROUND * area.width))
+        luma = sums.luma / sums.count
+        varied = (sums.luma2 / sums.count - luma.square()).clamp_min(0).sqrt()
         loose = (~steady).float()
-        around = _average(varied * loose, reach) / _average(loose, reach).clamp_min(0.05)
+        around = _average(torch.stack([varied * loose, loose]), _AROUND * area.width)
+        amid = clear & (around[0] >= _ACTIVE * around[1].clamp_min(0.05))
+        sharp = steady & (slope2 >= _SHARP**2)
+        if int(amid.sum()) < least * _AMID_MOTION and int(sharp.sum()) < least * _SHARP_AREA:
+            return
+        boxes = _find_boxes(steady, luma, varied, max(1, int(_AROUND * area.width)))
         first, stop = a.first, c.first + _BLOCK * self._step
-        window = _Window(
-            first,
-            stop,
-            steady | _find_boxes(steady, luma, varied, reach),
-            clear & (around >= _ACTIVE),
-            steady & (slope2 >= _SHARP**2),
-            (first, stop),
-        )
+        window = _Window(first, stop, steady | boxes, amid, sharp, (first, stop))
         if before:
             share = _share_there(before[-1], across, down, steady)
             window.first -= round(share * _BLOCK * self._step)
         area.windows.append(window)
-        area.open = (window, across, down)
+        area.open = (window, across, down, steady)
 
     def finish(self, tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
         """Return the tracks, as many as were given, with what lies over them.
@@ -217,31 +224,34 @@ class OverlaySearch:
         return replace(track, overlays=Overlays(index, tuple(masks), place.expand(len(masks), 4)))
 
     def _accept(self, track: FaceTrack, area: _Area, run: Sequence[_Window]) -> bool:
+        """Whether the edges of a run of windows lie over the face and not on it."""
         unit = area.width**2
         for window in run:
-            if int(window.amid.sum()) >= _AMID_MOTION * unit:
+            near, moved = self._look_at_face(track, area, window)
+            amid, sharp = int((window.amid & near).sum()), int((window.sharp & moved).sum())
+            if amid >= _AMID_MOTION * unit or sharp >= _SHARP_AREA * unit:
                 return True
-            if int(window.sharp.sum()) >= _SHARP_AREA * unit and track.dense is not None:
-                moved = self._measure_motion(track, area, window)
-                if int((window.sharp & moved).sum()) >= _SHARP_AREA * unit:
-                    return True
         return False
 
-    def _measure_motion(self, track: FaceTrack, area: _Area, window: _Window) -> Tensor:
-        """(h,w) bool: where the nearest landmarks move during a window."""
-        assert track.dense is not None
+    def _look_at_face(
+        self, track: FaceTrack, area: _Area, window: _Window
+    ) -> tuple[Tensor, Tensor]:
+        """(h,w) bool: the edges of a window by the face, and those where the face moves."""
+        edges = window.amid | window.sharp
+        near, moved = torch.zeros_like(edges), torch.zeros_like(edges)
         first, stop = (max(frame - track.start, 0) for frame in window.frames)
         seen = track.visible[first:stop]
-        points = track.dense[first:stop][seen].float() / self._stretch
-        x0, y0, x1, y1 = area.box
-        moved = torch.zeros(y1 - y0, x1 - x0, dtype=torch.bool)
+        points = track.points if track.dense is None else track.dense
+        points = points[first:stop][seen].float() / self._stretch
         if not len(points):
-            return moved
+            return near, moved
         ranges = (points.amax(0) - points.amin(0)).norm(dim=1)
-        grid = pixel_grid(y1 - y0, x1 - x0, points) + points.new_tensor([x0, y0])[:, None, None]
-        near = torch.cdist(grid[:, window.sharp].T, points.mean(0)).topk(3, largest=False).indices
-        moved[window.sharp] = ranges[near].amin(1) >= max(1.0, _MOVED * area.width)
-        return moved
+        places = edges.nonzero().flip(1) + points.new_tensor(area.box[:2]) + 0.5
+        nearest = torch.cdist(places, points.mean(0)).topk(3, largest=False)
+        near[edges] = nearest.values[:, 0] <= _BESIDE * area.width
+        moving = ranges[nearest.indices].amin(1) >= max(1.0, _MOVED * area.width)
+        moved[edges] = moving & (track.dense is not None) & near[edges]
+        return near, moved
 
 
 def covered_frames(track: FaceTrack) -> Tensor:
@@ -263,16 +273,19 @@ def _place_area(track: FaceTrack, stretch: Tensor, size: tuple[int, int]) -> _Ar
 
 def _share_there(block: _Sums, across: Tensor, down: Tensor, steady: Tensor) -> float:
     """The share of a block's frames, in [0,1], in which the steady edges of a window are there."""
-    dot = (block.across * across + block.down * down)[steady] / block.count
+    own_across, own_down = block.slopes()
+    dot = (own_across * across + own_down * down)[steady]
     share = (dot / (across.square() + down.square())[steady]).median()
     # of an edge that is there a little noise is left out, of none some is found
     return float(((share - 0.1) / 0.8).clamp(0, 1))
 
 
-def _average(x: Tensor, reach: int) -> Tensor:
-    side = 2 * reach + 1
-    rows = F.avg_pool2d(x[None, None], (side, 1), 1, (reach, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, side), 1, (0, reach), count_include_pad=False)[0, 0]
+def _average(x: Tensor, reach: float) -> Tensor:
+    """(C,h,w) averages over squares of about ``reach`` px to each side, on a coarser grid."""
+    step = max(1, int(reach / 1.5))
+    coarse = F.avg_pool2d(x[None], step, ceil_mode=True)
+    coarse = F.avg_pool2d(coarse, 3, 1, 1, count_include_pad=False)
+    return F.interpolate(coarse, scale_factor=step)[0, :, : x.shape[1], : x.shape[2]]
 
 
 def _grow(mask: Tensor, reach: int) -> Tensor:

@@ -254,7 +254,8 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     overlays = Overlays(covered, tuple(masks), torch.cat(places)) if masks else None
     scored = scores if any(track.dense_scores is not None for track in tracks) else None
     scene = min(track.scene for track in tracks)
-    return FaceTrack(boxes, points, visible, start, scene, dense, scored, overlays)
+    aspect = tracks[0].pixel_aspect
+    return FaceTrack(boxes, points, visible, start, scene, dense, scored, overlays, aspect)
 
 
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:

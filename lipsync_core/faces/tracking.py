@@ -187,7 +187,17 @@ def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
     if overlays is not None:
         index = F.pad(overlays.index[first:last], (before, after), value=-1)
         overlays = replace(overlays, index=index)
-    return FaceTrack(boxes, points, visible, start, person.scene, dense, scores, overlays)
+    return FaceTrack(
+        boxes,
+        points,
+        visible,
+        start,
+        person.scene,
+        dense,
+        scores,
+        overlays,
+        person.pixel_aspect,
+    )
 
 
 def cut_tracks(people: Sequence[FaceTrack], stop: int) -> list[FaceTrack]:

@@ -33,6 +33,7 @@ from ..blend.lip_warp import (
 from ..blend.overlays import Cover, OverlayCover, fill_overlays, lay_overlays
 from ..faces.landmarks import confident_frames
 from ..faces.parser import FaceParser
+from ..image.affine import square_places
 from ..image.landmarks import POINTS, lip_shapes
 from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import prepare_for_inference
@@ -269,7 +270,8 @@ class LipSync:
         sure = confident_frames(track)
         if track.dense is None or track.dense.shape[1] != POINTS or not sure.any():
             return self.model.prior
-        return measure_range(lip_shapes(track.dense[sure].float()), self.model.prior)
+        dense = square_places(track.dense[sure].float(), track.pixel_aspect)
+        return measure_range(lip_shapes(dense), self.model.prior)
 
     @torch.inference_mode()
     def lip_shapes(self, audio: Audio, fps: Fraction, count: int, *, batch: int = 256) -> Tensor:

@@ -129,13 +129,19 @@ def track_faces(
         else derived_key(key, dense=landmarks.version, by=VERSION, overlays=OVERLAYS)
     )
     if marked is not None and (known := load_tracks(marked, stop)) is not None:
-        return known
+        return _with_aspect(clip, known[0]), known[1]
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
     if landmarks is not None:
         people = add_landmarks(clip, people, count, landmarks, pace=pace, on_found=on_found)
     if marked is not None:
         store_tracks(marked, people, count, ended=count < stop)
-    return people, count
+    return _with_aspect(clip, people), count
+
+
+def _with_aspect(clip: Clip, people: Sequence[FaceTrack]) -> list[FaceTrack]:
+    """``people`` with the shape of the clip's pixels."""
+    aspect = float(clip.pixel_aspect)
+    return [replace(person, pixel_aspect=aspect) for person in people]
 
 
 def _cache_key(clip: Clip, detector_key: tuple[str, str] | None, pace: Pace) -> str | None:
@@ -253,6 +259,7 @@ def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
         dense=dense,
         dense_scores=scores,
         overlays=None if overlays is None else replace(overlays, index=overlays.index[index]),
+        pixel_aspect=person.pixel_aspect,
     )
 
 
@@ -385,7 +392,7 @@ def track_boxes(
         smoothing_s=smoothing,
         pictures=clip.pick,
     )
-    return tracks, count
+    return _with_aspect(clip, tracks), count
 
 
 def _for_all(values: Sequence[Tensor], count: int) -> Sequence[Tensor]:
