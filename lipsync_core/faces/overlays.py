@@ -7,6 +7,7 @@ clips of talking people the edges of a face itself reach 0.0027 of its width squ
 rule and 0.0078 by the second; drawn captions and logos 0.006 and 0.019 or more in 95 of 100 clips.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -22,17 +23,17 @@ VERSION = 1
 _RATE = 12.5  # frames per second that are looked at
 _BLOCK, _BLOCKS = 4, 3  # such frames whose sums are kept together, and blocks of a window
 _STEADY = 0.25  # spread of an edge's slope as a share of it, at most
-_FAINT, _CLEAR, _SHARP = 16.0, 32.0, 48.0  # slopes in levels of 255 per px
+_FAINT, _CLEAR, _SHARP = 16.0, 24.0, 48.0  # slopes in levels of 255 per px
 _ACTIVE = 7.0  # levels by which the picture round an edge varies over a window
 # Areas of edges by which an overlay is accepted, as shares of the face's width squared, and the
 # part of them with which a window is kept that may show the same overlay as an accepted one.
-_AMID_MOTION, _SHARP_AREA, _KEPT = 0.0045, 0.015, 0.5
+_AMID_MOTION, _SHARP_AREA, _KEPT = 0.006, 0.015, 0.5
 _BESIDE = 0.15  # of the face's width: how far from its landmarks an edge is over the face
 _MOVED = 0.02  # of the face's width: the least movement of landmarks under an accepted edge
 _REACH = 0.12  # of the face's width: how far from accepted edges fainter ones belong to them
 _AROUND = 0.06  # of the face's width: what "round an edge" means
 _STROKE = 0.03  # of the face's width: half of the widest stroke that is filled
-_SAME = 0.6  # share of the smaller of two masks that both have, where they show one overlay
+_SAME = 0.5  # share of the larger of two masks that both have, where they show one overlay
 _PLAIN, _STILL = 8.0, 3.0  # levels: spread over place and time of a plain box behind a text
 
 
@@ -88,6 +89,22 @@ class _Window:
 
 
 @dataclass(slots=True)
+class _Edges:
+    """Mean slopes across and down (K,) of the steady edges (h,w) of a window."""
+
+    steady: Tensor
+    across: Tensor
+    down: Tensor
+
+    def show_in(self, luma: Tensor) -> bool:
+        """Whether at least half of the edges are in a frame (h,w)."""
+        across = F.pad(luma.diff(dim=1), (0, 1))[self.steady]
+        down = F.pad(luma.diff(dim=0), (0, 0, 0, 1))[self.steady]
+        dot = across * self.across + down * self.down
+        return bool((dot / (self.across.square() + self.down.square())).median() >= 0.5)
+
+
+@dataclass(slots=True)
 class _Area:
     """What is collected about one track, in reduced px.
 
@@ -96,15 +113,16 @@ class _Area:
         width: Of the face, median.
         blocks: The last blocks, the current one last.
         windows: Windows with many steady edges.
-        open: The last window, its mean slopes across and down and its steady edges, if the block
-            after it is still to come.
+        open: The last window and its edges, while the overlay may go on after it.
+        recent: The last frames (h,w) with their numbers, also those that are not looked at.
     """
 
     box: tuple[int, int, int, int]
     width: float
     blocks: list[_Sums] = field(default_factory=list[_Sums])
     windows: list[_Window] = field(default_factory=list[_Window])
-    open: tuple[_Window, Tensor, Tensor, Tensor] | None = None
+    open: tuple[_Window, _Edges] | None = None
+    recent: deque[tuple[int, Tensor]] = field(default_factory=deque[tuple[int, Tensor]])
 
 
 class OverlaySearch:
@@ -135,39 +153,44 @@ class OverlaySearch:
         for number, track in enumerate(self._tracks):
             for index, picture in enumerate(frames.pixels, frames.start):
                 place = index - track.start
-                if index % self._step or not 0 <= place < len(track.visible):
-                    continue
-                if not bool(track.visible[place]):
+                if not 0 <= place < len(track.visible) or not bool(track.visible[place]):
                     continue
                 area = self._areas[number] or _place_area(track, self._stretch, size)
                 self._areas[number] = area
                 x0, y0, x1, y1 = area.box
                 if x1 - x0 > 2 and y1 - y0 > 2:
                     # green is most of the luma, and a third of the work
-                    self._add(area, index, picture[y0:y1, x0:x1, 1].cpu().float() * scale)
+                    cut = picture[y0:y1, x0:x1, 1].cpu()
+                    self._add(area, index, cut.contiguous() if scale == 1 else cut * scale)
 
     def _add(self, area: _Area, index: int, luma: Tensor) -> None:
-        blocks = area.blocks
-        if blocks and index >= blocks[-1].first + (_BLOCK + 1) * self._step:  # was away
+        recent, blocks = area.recent, area.blocks
+        if recent and index > recent[-1][0] + 1:  # was away
+            recent.clear()
             blocks.clear()
             area.open = None
-        if not blocks or blocks[-1].count == _BLOCK:
-            blocks.append(_Sums(index, luma))
-        blocks[-1].add(luma)
-        if blocks[-1].count < _BLOCK:
-            return
+        recent.append((index, luma))
+        if len(recent) > (_BLOCKS + 1) * _BLOCK * self._step:
+            recent.popleft()
         if area.open is not None:
-            window, *edges = area.open
-            share = _share_there(blocks[-1], *edges)
-            window.stop += round(share * _BLOCK * self._step)
-            area.open = None
-        del blocks[: -_BLOCKS - 1]
-        if len(blocks) >= _BLOCKS:
-            self._close_window(area)
+            window, edges = area.open
+            if edges.show_in(luma.float()):
+                window.stop = index + 1
+            else:
+                area.open = None
+        if index % self._step:
+            return
+        if not blocks or blocks[-1].count == _BLOCK:
+            blocks.append(_Sums(index, luma.float()))
+        blocks[-1].add(luma.float())
+        if blocks[-1].count == _BLOCK:
+            del blocks[:-_BLOCKS]
+            if len(blocks) == _BLOCKS:
+                self._close_window(area)
 
     def _close_window(self, area: _Area) -> None:
         """Keep the window of the last blocks if it holds many steady edges."""
-        *before, a, b, c = area.blocks
+        a, b, c = area.blocks
         sums = a + b + c
         across, down = sums.slopes()
         slope2 = across.square() + down.square()
@@ -186,13 +209,16 @@ class OverlaySearch:
         if int(amid.sum()) < least * _AMID_MOTION and int(sharp.sum()) < least * _SHARP_AREA:
             return
         boxes = _find_boxes(steady, luma, varied, max(1, int(_AROUND * area.width)))
-        first, stop = a.first, c.first + _BLOCK * self._step
+        first, stop = a.first, area.recent[-1][0] + 1
         window = _Window(first, stop, steady | boxes, amid, sharp, (first, stop))
-        if before:
-            share = _share_there(before[-1], across, down, steady)
-            window.first -= round(share * _BLOCK * self._step)
+        edges = _Edges(steady, across[steady], down[steady])
+        for index, picture in reversed(area.recent):
+            if index < window.first:
+                if not edges.show_in(picture.float()):
+                    break
+                window.first = index
         area.windows.append(window)
-        area.open = (window, across, down, steady)
+        area.open = (window, edges)
 
     def finish(self, tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
         """Return the tracks, as many as were given, with what lies over them.
@@ -271,15 +297,6 @@ def _place_area(track: FaceTrack, stretch: Tensor, size: tuple[int, int]) -> _Ar
     return _Area(box, float(width.median()))
 
 
-def _share_there(block: _Sums, across: Tensor, down: Tensor, steady: Tensor) -> float:
-    """The share of a block's frames, in [0,1], in which the steady edges of a window are there."""
-    own_across, own_down = block.slopes()
-    dot = (own_across * across + own_down * down)[steady]
-    share = (dot / (across.square() + down.square())[steady]).median()
-    # of an edge that is there a little noise is left out, of none some is found
-    return float(((share - 0.1) / 0.8).clamp(0, 1))
-
-
 def _average(x: Tensor, reach: float) -> Tensor:
     """(C,h,w) averages over squares of about ``reach`` px to each side, on a coarser grid."""
     step = max(1, int(reach / 1.5))
@@ -322,7 +339,7 @@ def _chain(windows: Sequence[_Window]) -> list[list[_Window]]:
         last = runs[-1][-1] if runs else None
         if last is not None and window.frames[0] < last.frames[1]:
             both = int((window.steady & last.steady).sum())
-            if both >= _SAME * min(int(window.steady.sum()), int(last.steady.sum())):
+            if both >= _SAME * max(int(window.steady.sum()), int(last.steady.sum())):
                 runs[-1].append(window)
                 continue
         runs.append([window])
