@@ -29,8 +29,9 @@ class DemoMedia(io.ComfyNode):
             display_name="Demo Media",
             category=CATEGORY,
             description="A face and a voice to try the other nodes with; nothing is downloaded. "
-            "Your own media, if connected, take their place. The photograph is NASA's "
-            "portrait of the astronaut Eileen Collins (public domain), the speech is synthetic.",
+            "Your own media, if connected, take their place. The photograph is an official "
+            "portrait of a former member of the US Congress (public domain), the speech is "
+            "synthetic.",
             search_aliases=["lip sync example", "sample face", "test video", "wav2lip demo"],
             inputs=[
                 io.Combo.Input(

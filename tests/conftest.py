@@ -60,7 +60,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def talking_head(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds of the astronaut's head, 224 px wide, speaking by `mini-2`: read it only."""
+    """Five seconds of the demo's head, 174 px wide, speaking by `mini-2`: read it only."""
     from helpers.heads import write_head
 
     from lipsync_core.pipelines.demo import make_demo_clip

@@ -25,6 +25,7 @@ _HOMES = {
     "quality": ("quality", "quality_command"),
     "score": ("score", "score_command"),
     "speakers": ("speakers", "speakers_command"),
+    "visemes": ("visemes", "visemes_command"),
     "demo": ("main", "demo_command"),
     "models": ("models", "app"),
     "study": ("study", "app"),

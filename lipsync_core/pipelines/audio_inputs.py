@@ -76,7 +76,7 @@ def read_audio_inputs(
         ValueError: Audio in memory holds no finite samples.
     """
     parts = [part_of_source(source, face, cut) for source in sources]
-    speech = [_read_speech(part, rate, warn) for part in parts]
+    speech = [read_speech(part, rate, warn) for part in parts]
     output = parts[0] if len(parts) == 1 else _mix_sources(parts, warn)
     tracks = [track_used(source, cut.audio_track) for source in sources if isinstance(source, Path)]
     return AudioInputs(
@@ -136,7 +136,20 @@ def read_mono(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audi
     )
 
 
-def _read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
+def read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Audio:
+    """Read speech for a model, with a warning if it is silent or quiet.
+
+    Args:
+        part: What is read; audio in memory whole.
+        rate: The model's sample rate in Hz.
+        warn: Called with each warning.
+
+    Returns:
+        (1,T) at ``rate``.
+
+    Raises:
+        MediaError: A file cannot be read, or holds no sound there.
+    """
     speech = read_mono(part, rate, warn)
     name = "the audio" if isinstance(part.source, Audio) else str(part.source)
     if speech.samples.shape[1] == 0:

@@ -1,4 +1,4 @@
-"""The demo: scikit-image's photo of an astronaut, a spoken sentence, the bundled weights."""
+"""The demo: a bundled portrait with a closed mouth, a spoken sentence, the bundled weights."""
 
 import math
 from collections.abc import Iterator
@@ -21,9 +21,10 @@ from .dub import Finding, dub
 from .preview import tile_pictures
 
 SPEECH = Path(__file__).parents[1] / "assets" / "demo.flac"
+PHOTO = Path(__file__).parents[1] / "assets" / "demo.jpg"
 DemoName = Literal["portrait", "talking", "out of sync", "two people"]
 LATE = Fraction(1, 5)  # seconds: the sound of "out of sync"
-_HEAD = (slice(0, 224), slice(112, 336))  # where it is in the photograph
+_WHOLE = (slice(None), slice(None))  # of each frame: the head fills the photograph
 _FPS = Fraction(25)
 # how far the camera sways, as a part of the picture, and how long that takes
 _SWAY, _SWAY_SECONDS = 0.02, 3.0
@@ -35,8 +36,8 @@ def demo(
 ) -> tuple[Path, Path]:
     """Dub a photo, and draw a contact sheet of the result.
 
-    The picture is NASA's portrait of the astronaut Eileen Collins (public domain),
-    ``skimage.data.astronaut()``.
+    The picture is an official portrait of a former member of the US Congress (public domain;
+    ``assets/demo.md``). Its mouth is closed.
 
     Args:
         folder: Where ``demo.mp4`` and ``demo.png`` are written.
@@ -56,14 +57,14 @@ def demo(
     if sheet.exists() and not overwrite:
         raise MediaError(f"{sheet} exists; choose another folder or allow overwriting")
     dub(
-        _photo(),
+        PHOTO,
         SPEECH,
         video,
         finding=Finding(cache=False),
         encoding=Encoding(overwrite=overwrite),
         on_progress=on_progress,
     )
-    imsave(sheet, make_contact_sheet(video, _HEAD), check_contrast=False)
+    imsave(sheet, make_contact_sheet(video, _WHOLE), check_contrast=False)
     return video, sheet
 
 
@@ -130,7 +131,7 @@ def make_demo_clip(
             f"no demo clip is called {name!r}; expected {', '.join(get_args(DemoName))}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (photo,) = read_frames(_photo())
+    (photo,) = read_frames(PHOTO)
     image = photo.pixels[0]
     speech = read_audio(SPEECH, rate=None, mono=False)
     if name == "two people":
@@ -150,12 +151,6 @@ def make_demo_clip(
         shift_audio(talking, late, LATE)
     silence = torch.zeros(speech.samples.shape[0], round(LATE * speech.rate))
     return DemoClip(image, late, Audio(torch.cat([silence, speech.samples], 1), speech.rate))
-
-
-def _photo() -> Path:
-    import skimage.data
-
-    return Path(skimage.data.__file__).parent / "astronaut.png"
 
 
 def _sway(image: Tensor, count: int, out: Path) -> None:

@@ -29,6 +29,7 @@ from lipsync_core.image.landmarks import (
     IRISES,
     JAW,
     NOSE_BRIDGE,
+    OUTER_LIPS,
     lip_shapes,
 )
 from lipsync_core.image.yuv import to_rgb
@@ -191,6 +192,35 @@ def test_paint_is_where_a_mouth_was_closed_and_opens() -> None:
         & (rows <= high[1]).all()
     )
     assert torch.equal(paint_inside(faces, move, share=torch.zeros(1, 1, 1, 1)), faces)
+
+
+def test_lips_part_in_the_middle_and_hold_together_in_the_corners() -> None:
+    source = face(0.0)
+    (points,) = place_lips(source, source, lip_shapes(source) + torch.tensor([[0.15, 0, 0]]))
+    inner, outer = points[INNER_LIPS, 1], points[OUTER_LIPS, 1]
+    gaps = inner[1:10] - inner[11:].flip(0)
+    assert float(gaps[0]) < 0.5 * float(gaps[4]) and float(gaps[8]) < 0.5 * float(gaps[4])
+    assert float(gaps.min()) >= 0
+    before = source[0, OUTER_LIPS, 1] - source[0, INNER_LIPS, 1]
+    thickness = (outer - inner)[[5, 15]] / before[[5, 15]]
+    assert bool((thickness > 0.6).all() & (thickness < 1.2).all())
+
+
+@pytest.mark.parametrize("skin", [(0.35, 0.22, 0.16), (0.85, 0.65, 0.55)])
+def test_teeth_hang_from_above_in_a_mouth_that_is_open_enough(
+    skin: tuple[float, float, float],
+) -> None:
+    source, faces = face(0.0), torch.tensor(skin)[None, :, None, None].expand(1, 3, SIZE, SIZE)
+    brightest: list[float] = []
+    for opening in (0.03, 0.2):
+        move = move_lips(source, source, lip_shapes(source) + torch.tensor([[opening, 0, 0]]), SIZE)
+        paint, alpha = paint_mouth_inside(faces, move)
+        shown = (paint.mean(1) * (alpha[:, 0] > 0.99))[0]
+        assert bool((shown.nonzero()[:, 0] > 0).all())
+        brightest.append(float(shown.max()) / (sum(skin) / 3))
+    rows = shown.amax(1)[shown.amax(1) > 0]
+    assert float(rows[: len(rows) // 2].max()) > 1.5 * float(rows[len(rows) // 2 :].max())
+    assert brightest[0] < 0.5 < 0.7 < brightest[1]
 
 
 @pytest.mark.parametrize(("opening", "wanted"), [(0.2, 0.2), (0.2, 0.1), (0.1, 0.2)])

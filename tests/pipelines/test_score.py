@@ -27,7 +27,7 @@ from lipsync_core.media import (
 from lipsync_core.metrics.lse import score_whole_frame
 from lipsync_core.models.syncnet import SyncNet, SyncNetConfig
 from lipsync_core.models.weights import load_model, save_model
-from lipsync_core.pipelines.dub import Finding, dub
+from lipsync_core.pipelines.dub import Finding
 from lipsync_core.pipelines.score import ScoreReport, TrackScore, explain_score, score, shift_sound
 from lipsync_core.pipelines.score_plot import plot_scores
 from lipsync_core.types import Frames, SyncScore, VideoInfo
@@ -35,25 +35,23 @@ from lipsync_core.types import Frames, SyncScore, VideoInfo
 ASTRONAUT = Path(skimage.data.__file__).parent / "astronaut.png"
 SPEECH = Path(lipsync_core.__file__).parent / "assets" / "demo.flac"
 FRESH = Finding(cache=False)
+SIDE = 224
 
 
 @pytest.fixture(scope="module")
-def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The astronaut's head, 8 s long, speaking by `mini-2`; the judge never taught it."""
-    folder = tmp_path_factory.mktemp("talk")
-    whole = dub(ASTRONAUT, SPEECH, folder / "whole.mp4", model="mini-2", finding=FRESH).out
-    return cropped(whole, folder / "talk.mp4")
+def talk(talking_head: Path) -> Path:
+    """The astronaut's head, 5 s long, speaking by `mini-2`; the judge never taught it."""
+    return talking_head
 
 
 def cropped(src: Path, out: Path, *, fps: Fraction | None = None, stop: int | None = None) -> Path:
-    """Her head alone, which is quicker to read, with the sound of ``src``."""
+    """``src`` at another frame rate, or its first frames, with its sound."""
     rate = fps or probe(src).fps
     with VideoWriter(
-        out, VideoInfo(256, 256, rate, None), AudioSource(src), preset="ultrafast", crf=12
+        out, VideoInfo(SIDE, SIDE, rate, None), AudioSource(src), preset="ultrafast", crf=12
     ) as writer:
         for piece in read_frames(src, fps=rate, stop=stop):
-            pixels = piece.pixels if piece.pixels.shape[1] == 256 else piece.pixels[:, :256, 96:352]
-            writer.write(Frames(pixels, piece.start))
+            writer.write(Frames(piece.pixels, piece.start))
     return out
 
 
@@ -68,7 +66,7 @@ def test_a_dub_is_in_sync(talk: Path) -> None:
     found = only(report)
     assert (found.offset_frames, found.offset_ms, found.search_frames) == (0, 0.0, 15)
     assert found.confidence > 0.2 and found.uncertainty is not None and found.uncertainty < 1
-    assert (report.tracks[0].first_frame, report.tracks[0].last_frame) == (0, 205)
+    assert (report.tracks[0].first_frame, report.tracks[0].last_frame) == (0, 124)
     assert (report.scorer, report.mode, report.fps, report.scorer_fps, report.warnings) == (
         "judge",
         "exact",
@@ -76,10 +74,10 @@ def test_a_dub_is_in_sync(talk: Path) -> None:
         25,
         (),
     )
-    assert told[-1] == ("score", 206, 206)
+    assert told[-1] == ("score", 125, 125)
 
 
-@pytest.mark.parametrize("offset", [-10, -3, 2, 7])
+@pytest.mark.parametrize("offset", [-10, 2, 7])
 def test_moved_sound_is_found_and_mended(talk: Path, tmp_path: Path, offset: int) -> None:
     """Sound moved ahead by ``offset`` frames is early by them; delayed by what was found, it is in
     sync."""
@@ -99,7 +97,7 @@ def test_other_rates_are_resampled_in_time(talk: Path, tmp_path: Path, fps: Frac
     found = only(report)
     assert found.offset_frames is not None and abs(found.offset_frames) <= 1
     # of the video's own
-    assert report.tracks[0].last_frame == pytest.approx(8.24 * fps, abs=2 * float(fps) / 25)
+    assert report.tracks[0].last_frame == pytest.approx(5 * fps - 1, abs=2 * float(fps) / 25)
 
 
 def test_json_is_as_promised(talk: Path) -> None:
@@ -120,7 +118,7 @@ def test_json_is_as_promised(talk: Path) -> None:
 
 
 def test_silence_has_no_verdict_and_says_so(talk: Path, tmp_path: Path) -> None:
-    silence = write_sound(tmp_path / "s.wav", np.zeros((1, 16000 * 8), np.float32), 16000)
+    silence = write_sound(tmp_path / "s.wav", np.zeros((1, 16000 * 5), np.float32), 16000)
     report = score(talk, silence, finding=FRESH)
     (track,) = json.loads(report.to_json())["tracks"]
     assert track["offset_frames"] is track["offset_ms"] is track["uncertainty"] is None
@@ -130,7 +128,7 @@ def test_silence_has_no_verdict_and_says_so(talk: Path, tmp_path: Path) -> None:
 
 
 def test_noise_has_no_verdict(talk: Path, tmp_path: Path) -> None:
-    noise = 0.1 * np.random.RandomState(0).standard_normal((1, 16000 * 8)).astype(np.float32)
+    noise = 0.1 * np.random.RandomState(0).standard_normal((1, 16000 * 5)).astype(np.float32)
     found = only(score(talk, write_sound(tmp_path / "n.wav", noise, 16000), finding=FRESH))
     assert found.offset_frames is None and found.reason is not None and "flat" in found.reason
 
