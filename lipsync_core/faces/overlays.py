@@ -97,11 +97,11 @@ class _Edges:
     down: Tensor
 
     def show_in(self, luma: Tensor) -> bool:
-        """Whether at least half of the edges are in a frame (h,w)."""
+        """Whether most of the edges are in a frame (h,w), if faintly."""
         across = F.pad(luma.diff(dim=1), (0, 1))[self.steady]
         down = F.pad(luma.diff(dim=0), (0, 0, 0, 1))[self.steady]
         dot = across * self.across + down * self.down
-        return bool((dot / (self.across.square() + self.down.square())).median() >= 0.5)
+        return bool((dot / (self.across.square() + self.down.square())).median() >= 0.3)
 
 
 @dataclass(slots=True)
