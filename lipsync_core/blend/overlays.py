@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..image.affine import Box
-from ..types import AnyFrames, Overlays, YuvFrames, size_of
+from ..types import AnyFrames, Frames, Overlays, YuvFrames, size_of
 
 _MARGIN = 16  # px round an overlay from which it is filled
 
@@ -114,7 +114,9 @@ def lay_overlays(frames: AnyFrames, clean: AnyFrames, done: AnyFrames, cover: Co
     return out
 
 
-def _parts(frames: AnyFrames, number: int, box: Box, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _parts(
+    frames: Frames | YuvFrames, number: int, box: Box, mask: Tensor
+) -> list[tuple[Tensor, Tensor]]:
     """Views (C,h,w) of the planes of a frame within ``box``, and the mask at their resolution."""
     x0, y0, x1, y1 = box
     mask = mask.to(frames.pixels.device)

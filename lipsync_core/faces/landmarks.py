@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..image.affine import apply, crop_to_frame, invert
 from ..image.crop import crop_frames, crop_pictures
-from ..image.landmarks import INNER_LIPS, JAW, OUTER_LIPS, POINTS
+from ..image.landmarks import INNER_LIPS, JAW, LIP_LAYOUTS, OUTER_LIPS, POINTS, to_own_points
 from ..models.face_landmarks import FRAMING, FaceLandmarks
 from ..models.layers import prepare_for_inference
 from ..models.precision import Precision, choose_dtype
@@ -195,6 +195,44 @@ def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:
                     1, part.shape[1:]
                 )
     return out
+
+
+def to_own_layout(track: FaceTrack) -> FaceTrack:
+    """Give a track the 102 points of our own layout in place of another layout's.
+
+    Args:
+        track: a face, with dense points of any layout or none.
+
+    Returns:
+        The track; without dense points if its own cannot be converted (``to_own_points``).
+    """
+    if track.dense is None or track.dense.shape[1] == POINTS or not bool(track.visible.any()):
+        return track
+    # what lies in frames without the face has no meaning, and may not count as a mouth
+    seen = to_own_points(track.dense[track.visible])
+    if seen is None:
+        return replace(track, dense=None)
+    dense = torch.zeros(len(track.visible), POINTS, 2)
+    dense[track.visible] = seen.cpu()
+    return replace(track, dense=dense)
+
+
+def unusable_landmarks_warning(tracks: Sequence[FaceTrack]) -> str | None:
+    """A sentence for a report where given landmarks do not say where lips are, or None."""
+    kinds = {
+        track.dense.shape[1]
+        for track in tracks
+        if track.dense is not None and to_own_layout(track).dense is None
+    }
+    if not kinds:
+        return None
+    counts = ", ".join(map(str, sorted(kinds)))
+    known = ", ".join(map(str, sorted(LIP_LAYOUTS)))
+    return (
+        f"the {counts} landmarks given for a face do not show its lips (expected a layout of "
+        f"{known} points, with a mouth 0.2 to 1.5 times as wide as the eyes are apart), so lips "
+        "are found by the bundled network"
+    )
 
 
 def confident_frames(track: FaceTrack) -> Tensor:

@@ -34,7 +34,8 @@ _REACH = 0.12  # of the face's width: how far from accepted edges fainter ones b
 _AROUND = 0.06  # of the face's width: what "round an edge" means
 _STROKE = 0.03  # of the face's width: half of the widest stroke that is filled
 _SAME = 0.5  # share of the larger of two masks that both have, where they show one overlay
-_PLAIN, _STILL = 8.0, 3.0  # levels: spread over place and time of a plain box behind a text
+# Levels: spread over place and time of a plain box behind a text, and how far it is from a face.
+_PLAIN, _STILL, _UNLIKE_FACE = 8.0, 3.0, 40.0
 
 
 class _Sums:
@@ -313,23 +314,15 @@ def _grow(mask: Tensor, reach: int) -> Tensor:
 
 
 def _find_boxes(steady: Tensor, luma: Tensor, varied: Tensor, reach: int) -> Tensor:
-    """(h,w) bool: plain, still rectangles behind lines of text."""
-    found = torch.zeros_like(steady)
-    lines = _grow(steady, max(1, reach // 2))
-    lines = F.pad((lines.sum(1) > 2 * reach).int(), (1, 1)).diff().nonzero()[:, 0].view(-1, 2)
-    for top, bottom in lines.tolist():
-        columns = steady[top:bottom].any(0).nonzero()[:, 0]
-        if not len(columns):
-            continue
-        part = (slice(top, bottom), slice(int(columns[0]), int(columns[-1]) + 1))
-        between = ~_grow(steady, 1)[part]
-        if int(between.sum()) < 0.1 * between.numel():
-            continue
-        level = luma[part][between]
-        plain = (varied[part][between] <= _STILL) & ((level - level.median()).abs() <= _PLAIN)
-        if float(plain.float().mean()) >= 0.8:
-            found[part] = True
-    return found
+    """(h,w) bool: the plain, still box behind a text, of another brightness than the face."""
+    still = (varied <= _STILL) & ~steady
+    beside, face = luma[still & _grow(steady, 2)], luma[(varied > _STILL) & ~steady]
+    if not len(beside):
+        return still & False
+    level = beside.median()
+    if (level - (face if len(face) else luma).median()).abs() < _UNLIKE_FACE:
+        return still & False
+    return still & ((luma - level).abs() <= _PLAIN) & _grow(steady, 2 * reach)
 
 
 def _chain(windows: Sequence[_Window]) -> list[list[_Window]]:

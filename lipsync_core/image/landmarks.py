@@ -4,7 +4,9 @@ Lengths are in distances between the outer corners of the eyes, so that size and
 not matter; a turned head still shortens them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -157,3 +159,81 @@ def _distance(points: Tensor, pair: Pair) -> Tensor:
 
 def _eye_distance(points: Tensor, layout: LipLayout) -> Tensor:
     return _distance(points, layout.eyes).clamp_min(1e-6)
+
+
+# iBUG's 68 points: their indices in InsightFace's 2d106det, by the map that many projects carry
+# (see ``blend.landmark_masks``), and the lines along which ours lie.
+_IBUG_IN_106 = (
+    *(1, 10, 12, 14, 16, 3, 5, 7, 0, 23, 21, 19, 32, 30, 28, 26, 17),
+    *(43, 48, 49, 51, 50, 102, 103, 104, 105, 101),
+    *(72, 73, 74, 86, 78, 79, 80, 85, 84),
+    *(35, 41, 42, 39, 37, 36, 89, 95, 96, 93, 91, 90),
+    *(52, 64, 63, 71, 67, 68, 61, 58, 59, 53, 56, 55),
+    *(65, 66, 62, 70, 69, 57, 60, 54),
+)
+# Points of a line of iBUG's points, how many of ours lie on it at equal parts, and how many of
+# these at its end the next line begins with.
+_Line = tuple[Sequence[int], int, int]
+_IBUG_LINES: tuple[_Line, ...] = (
+    ((48, 59, 58, 57, 56, 55, 54), 11, 1),  # outer lips
+    ((54, 53, 52, 51, 50, 49, 48), 11, 1),
+    ((60, 67, 66, 65, 64), 11, 1),  # inner lips
+    ((64, 63, 62, 61, 60), 11, 1),
+    (range(17), 21, 0),  # jaw
+    ((36, 37, 38, 39), 5, 1),  # eyes
+    ((39, 40, 41, 36), 5, 1),
+    ((42, 43, 44, 45), 5, 1),
+    ((45, 46, 47, 42), 5, 1),
+    (range(17, 22), 5, 0),  # brows
+    (range(22, 27), 5, 0),
+    (range(27, 31), 6, 0),  # nose
+    (range(31, 36), 5, 0),
+    ((31, 35), 2, 0),
+)
+_LEAST_WIDTH, _MOST_WIDTH = 0.2, 1.5  # of a mouth, in distances of the outer eye corners
+
+
+def to_own_points(points: Tensor) -> Tensor | None:
+    """Convert landmarks of another layout to the 102 points.
+
+    Args:
+        points: (N,K,2) of one of ``LIP_LAYOUTS``: ours, iBUG's 68 (dlib), InsightFace's 106, or
+            MediaPipe's 468 or 478.
+
+    Returns:
+        (N,102,2): the same vertices of a mesh, and places on the lines between points of the
+        others. None for other layouts, and if the mouths are not mouths: less than 0.2 or more than
+        1.5 distances of the outer eye corners wide in most frames.
+    """
+    count = points.shape[1]
+    if count not in LIP_LAYOUTS or not len(points):
+        return None
+    points = points.float()
+    width = mouth_width(points).nan_to_num(0).median()
+    if not _LEAST_WIDTH < float(width) < _MOST_WIDTH:
+        return None
+    if count == POINTS:
+        return points
+    if count in (468, 478):
+        kept = [vertex for vertex in MEDIAPIPE_VERTICES if vertex < count]
+        own = points[:, kept]
+    else:
+        own = _ibug_weights().to(points) @ (points[:, _IBUG_IN_106] if count == 106 else points)
+    if own.shape[1] < POINTS:  # without irises: the middles of the eyes
+        eyes = [own[:, eye].mean(1, keepdim=True) for eye in (LEFT_EYE, RIGHT_EYE)]
+        own = torch.cat([own, *eyes], 1)
+    return own
+
+
+@lru_cache(maxsize=1)
+def _ibug_weights() -> Tensor:
+    """Return (100,68) weights of iBUG's points in ours without the irises."""
+    rows: list[Tensor] = []
+    for line, count, shared in _IBUG_LINES:
+        for place in torch.linspace(0, len(line) - 1, count)[: count - shared].tolist():
+            first = min(int(place), len(line) - 2)
+            row = torch.zeros(68)
+            row[line[first]] += 1 - (place - first)
+            row[line[first + 1]] += place - first
+            rows.append(row)
+    return torch.stack(rows)

@@ -31,10 +31,10 @@ from ..blend.lip_warp import (
     scale_shape,
 )
 from ..blend.overlays import Cover, OverlayCover, fill_overlays, lay_overlays
-from ..faces.landmarks import confident_frames
+from ..faces.landmarks import confident_frames, to_own_layout
 from ..faces.parser import FaceParser
 from ..image.affine import square_places
-from ..image.landmarks import POINTS, lip_shapes
+from ..image.landmarks import lip_shapes, to_own_points
 from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import prepare_for_inference
 from ..models.lip_warp import LipWarp
@@ -247,6 +247,8 @@ class LipSync:
         Yields:
             The chunks with new mouths.
         """
+        if isinstance(self.model, LipWarp):
+            faces = [replace(face, track=to_own_layout(face.track)) for face in faces]
         streams = [self._start(number, face, fps) for number, face in enumerate(faces)]
         inputs: FaceInputs = self._cropper
         if still is not None:
@@ -264,11 +266,12 @@ class LipSync:
         """Return how the lips of a person move, by the landmarks of their track if it has any.
 
         Args:
-            track: With our own dense landmarks, or without: then people's usual range.
+            track: With dense landmarks, or without: then people's usual range.
         """
         assert isinstance(self.model, LipWarp)
+        track = to_own_layout(track)
         sure = confident_frames(track)
-        if track.dense is None or track.dense.shape[1] != POINTS or not sure.any():
+        if track.dense is None or not sure.any():
             return self.model.prior
         dense = square_places(track.dense[sure].float(), track.pixel_aspect)
         return measure_range(lip_shapes(dense), self.model.prior)
@@ -428,9 +431,8 @@ class LipSync:
         assert isinstance(self.model, LipWarp) and faces.dense is not None
         if sources is None:
             return faces.dense
-        if sources.dense is None or sources.dense.shape[1] != POINTS:  # another layout
-            return self.model.find(sources.pixels).to(faces.dense)
-        return sources.dense.to(faces.dense)
+        own = None if sources.dense is None else to_own_points(sources.dense)
+        return (self.model.find(sources.pixels) if own is None else own).to(faces.dense)
 
     def _compute_opacity(
         self, frames: Frames | YuvFrames, rendered: Sequence[_RenderedFace]

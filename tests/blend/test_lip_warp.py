@@ -28,11 +28,13 @@ from lipsync_core.image.landmarks import (
     INNER_LIPS,
     IRISES,
     JAW,
+    MEDIAPIPE_VERTICES,
     NOSE_BRIDGE,
     OUTER_LIPS,
     lip_shapes,
 )
 from lipsync_core.image.yuv import to_rgb
+from lipsync_core.models.face_landmarks import FaceLandmarks
 from lipsync_core.models.lip_warp import LipWarp, LipWarpConfig
 from lipsync_core.models.weights import load_talking_face, read_header, save_model
 from lipsync_core.options import Blend
@@ -328,19 +330,39 @@ def test_the_stream_does_not_depend_on_the_chunks(
 
 
 @pytest.mark.parametrize("references", [False, True])
-def test_landmarks_of_another_layout_are_found_anew(
-    sync: LipSync, clip: Tensor, references: bool
+@pytest.mark.parametrize("dense", [torch.rand(COUNT, 98, 2), torch.full((COUNT, 106, 2), 50.0)])
+def test_landmarks_that_show_no_lips_are_found_by_the_model(
+    sync: LipSync, clip: Tensor, references: bool, dense: Tensor
 ) -> None:
-    """As where there are none: those of a file (``--landmarks``) or of a mesh, of faces and of the
-    pictures drawn from."""
+    """As where there are none: those of an unknown layout, or all in one place."""
     bare = person(20, dense=False)
-    other = replace(
-        bare, dense=torch.rand(COUNT, 106, 2, generator=torch.Generator().manual_seed(7)) * 50
-    )
+    other = replace(bare, dense=dense)
     got = [
         spoken(sync, clip, 4, roles(track, clip, references=references)) for track in (bare, other)
     ]
     assert torch.equal(*got) and not torch.equal(got[0], clip)
+
+
+def mesh_of(own: Tensor, count: int) -> Tensor:
+    """(N,count,2): a mesh whose vertices are our points where it has them."""
+    mesh = torch.zeros(len(own), 478, 2)
+    mesh[:, list(MEDIAPIPE_VERTICES)] = own
+    return mesh[:, :count]
+
+
+@pytest.mark.parametrize("count", [468, 478])
+@pytest.mark.parametrize("references", [False, True])
+def test_lips_are_taken_from_a_given_mesh(
+    sync: LipSync, clip: Tensor, monkeypatch: pytest.MonkeyPatch, count: int, references: bool
+) -> None:
+    monkeypatch.setattr(FaceLandmarks, "forward", None)  # the bundled network has nothing to do
+    track = person(20)
+    assert track.dense is not None
+    meshed = replace(track, dense=mesh_of(track.dense, count))
+    got, wanted = (
+        spoken(sync, clip, 4, roles(one, clip, references=references)) for one in (meshed, track)
+    )
+    assert torch.equal(got, wanted) and not torch.equal(got, clip)
 
 
 def test_a_still_is_the_stream_of_its_frame(sync: LipSync, clip: Tensor) -> None:

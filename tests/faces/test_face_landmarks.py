@@ -19,6 +19,8 @@ from lipsync_core.faces.landmarks import (
     fill_missing_points,
     low_confidence_warning,
     smooth_dense,
+    to_own_layout,
+    unusable_landmarks_warning,
 )
 from lipsync_core.faces.selection import join_tracks
 from lipsync_core.faces.tracking import track_window
@@ -320,3 +322,25 @@ def test_a_model_that_moves_lips_says_which_frames_it_leaves() -> None:
     assert low_confidence_warning([doubtful]) is None
     said = low_confidence_warning([doubtful], passed=True)
     assert said is not None and "stays" in said and "mini-2" in said
+
+
+@pytest.mark.parametrize(("count", "usable"), [(468, True), (98, False)])
+def test_given_points_become_ours_where_the_face_is_seen_or_the_report_says_why_not(
+    count: int, usable: bool
+) -> None:
+    mesh = 10 + 80 * torch.rand(1, 478, 2, generator=torch.Generator().manual_seed(2))
+    mesh[0, [33, 263, 61, 291]] = torch.tensor([[20.0, 30], [80, 30], [35, 70], [65, 70]])
+    seen = face()
+    seen = replace(
+        seen,
+        visible=torch.arange(COUNT) != 1,
+        dense=mesh[:, :count].repeat(COUNT, 1, 1).index_fill(0, torch.tensor([1]), 0),
+    )
+    own, said = to_own_layout(seen), unusable_landmarks_warning([seen, face()])
+    assert (own.dense is not None) == usable == (said is None)
+    if own.dense is not None:
+        assert own.dense.shape == (COUNT, POINTS, 2) and not own.dense[1].any()
+        torch.testing.assert_close(own.dense[0, :100], mesh[0, list(MEDIAPIPE_VERTICES[:100])])
+        assert to_own_layout(own) is own
+    else:
+        assert said is not None and "98 landmarks" in said and "bundled network" in said

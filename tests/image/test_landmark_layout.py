@@ -5,11 +5,19 @@ import torch
 from torch import Tensor
 
 from lipsync_core.image.landmarks import (
+    INNER_LIPS,
+    JAW,
+    LEFT_EYE,
     LIP_LAYOUTS,
     MEDIAPIPE_VERTICES,
+    NOSE_BASE,
+    OUTER_LIPS,
+    POINTS,
+    RIGHT_EYE,
     jaw_drop,
     mouth_opening,
     mouth_width,
+    to_own_points,
 )
 
 
@@ -57,3 +65,42 @@ def test_unknown_layouts_are_told(shape: tuple[int, ...]) -> None:
         ValueError, match=r"\(N,68,2\), \(N,102,2\), \(N,106,2\), \(N,468,2\), \(N,478,2\)"
     ):
         mouth_opening(torch.zeros(shape))
+
+
+def test_points_of_other_layouts_become_ours() -> None:
+    ibug = face(68) + torch.rand(1, 68, 2, generator=torch.Generator().manual_seed(1))
+    own = to_own_points(ibug)
+    assert own is not None and own.shape == (1, POINTS, 2)
+    same = {
+        OUTER_LIPS.start: 48,
+        OUTER_LIPS.start + 5: 57,
+        OUTER_LIPS.start + 10: 54,
+        OUTER_LIPS.start + 15: 51,
+        INNER_LIPS.start: 60,
+        INNER_LIPS.start + 10: 64,
+        JAW.start: 0,
+        JAW.start + 10: 8,
+        LEFT_EYE.start: 36,
+        RIGHT_EYE.start + 4: 45,
+        NOSE_BASE.start + 2: 33,
+    }
+    torch.testing.assert_close(own[:, list(same)], ibug[:, list(same.values())])
+    torch.testing.assert_close(mouth_width(own), mouth_width(ibug))
+    mesh = face(478)
+    for count in (468, 478):
+        converted = to_own_points(mesh[:, :count])
+        assert converted is not None
+        torch.testing.assert_close(mouth_opening(converted), mouth_opening(mesh))
+
+
+def test_insightfaces_points_become_ours() -> None:
+    small = face(106)
+    own = to_own_points(small)
+    assert own is not None
+    for measure in (mouth_width, jaw_drop):
+        torch.testing.assert_close(measure(own), measure(small))
+
+
+@pytest.mark.parametrize("points", [torch.rand(2, 98, 2), torch.ones(2, 68, 2), face(468) * 0])
+def test_points_that_show_no_mouth_are_not_converted(points: Tensor) -> None:
+    assert to_own_points(points) is None
