@@ -74,6 +74,11 @@ def derived_key(key: str, **more: Setting) -> str:
     return hashlib.sha256(json.dumps([key, more], sort_keys=True).encode()).hexdigest()
 
 
+def has_tracks(key: str) -> bool:
+    """Whether tracks are stored under ``key``."""
+    return _path(key).is_file()
+
+
 def load_tracks(key: str, stop: int | None = None) -> tuple[list[FaceTrack], int] | None:
     """Load tracks from the cache.
 

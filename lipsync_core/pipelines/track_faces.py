@@ -13,6 +13,7 @@ from ..faces import Detector
 from ..faces.detector_mini import MiniDetector
 from ..faces.detector_s3fd import S3FDDetector
 from ..faces.detector_yunet import YuNetDetector
+from ..faces.extension import extend_tracks
 from ..faces.external import find_points_in_boxes, tracks_from_boxes
 from ..faces.landmark_model import LandmarkModel, with_landmarks
 from ..faces.landmarks import VERSION, LandmarkFinder, add_dense_points
@@ -21,7 +22,7 @@ from ..faces.overlays import OverlaySearch
 from ..faces.parser import FaceParser
 from ..faces.shot_boundaries import find_cuts
 from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, track_window
-from ..media.clip import DETECT_SIDE, Clip
+from ..media.clip import DETECT_SIDE, Clip, VideoClip
 from ..models.face_detector import FaceDetector
 from ..models.face_landmarks import FaceLandmarks
 from ..models.face_parsing import FaceParsing
@@ -32,9 +33,10 @@ from ..models.weights import load_model, weights_file
 from ..options import Finding, Pace
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames
-from .track_cache import derived_key, load_tracks, store_tracks, track_key
+from .track_cache import derived_key, has_tracks, load_tracks, store_tracks, track_key
 
 _AT_ONCE = 8  # frames
+_SETTLED_SECONDS = 1
 _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 
@@ -130,12 +132,47 @@ def track_faces(
     )
     if marked is not None and (known := load_tracks(marked, stop)) is not None:
         return _with_aspect(clip, known[0]), known[1]
+    final = key if landmarks is None else marked
+    begin, old = _find_resumption(clip, final, stop, pace)
+    if final is not None and old is not None and isinstance(clip, VideoClip):
+        rest, count = track_faces(
+            replace(clip, first=clip.first + begin),
+            detector,
+            stop=stop - begin,
+            pace=pace,
+            landmarks=landmarks,
+            on_found=None if on_found is None else lambda done: on_found(begin + done),
+        )
+        rest = [replace(t, start=t.start + begin, scene=t.scene + begin) for t in rest]
+        people = extend_tracks(old, rest, begin, begin + _settled(clip))
+        count += begin
+        store_tracks(final, people, count, ended=count < stop)
+        return _with_aspect(clip, people), count
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
     if landmarks is not None:
         people = add_landmarks(clip, people, count, landmarks, pace=pace, on_found=on_found)
     if marked is not None:
         store_tracks(marked, people, count, ended=count < stop)
     return _with_aspect(clip, people), count
+
+
+def _settled(clip: Clip) -> int:
+    """Frames after the beginning of a search from which on its tracks are as if begun before."""
+    return round(_SETTLED_SECONDS * clip.fps)
+
+
+def _find_resumption(
+    clip: Clip, key: str | None, stop: int, pace: Pace
+) -> tuple[int, list[FaceTrack] | None]:
+    """From which frame on a stored search of fewer frames is continued, and its tracks if any."""
+    stored = None if key is None or not has_tracks(key) else load_tracks(key)
+    if stored is None or stored[1] >= stop:
+        return 0, None
+    scene = max((track.scene for track in stored[0]), default=0)
+    # the detector runs on the frames on which it would without the interruption
+    begin = scene + max(stored[1] - 2 * _settled(clip) - scene, 0) // pace.every * pace.every
+    worthwhile = 2 * begin >= stored[1]  # else little is saved
+    return (begin, stored[0]) if worthwhile else (0, None)
 
 
 def _with_aspect(clip: Clip, people: Sequence[FaceTrack]) -> list[FaceTrack]:
