@@ -191,6 +191,26 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Overlays:
+    """Burnt-in captions and logos over a face, which lie still in the picture.
+
+    Attributes:
+        index: (N,) int64, for each frame of the track the number of its mask; -1 for none.
+        masks: K masks (h,w) in [0,1], how much of each place is covered.
+        places: (K,4) xyxy in px, the rectangle of the picture that each mask covers.
+    """
+
+    index: Tensor
+    masks: tuple[Tensor, ...]
+    places: Tensor
+
+    def __post_init__(self) -> None:
+        k = len(self.masks)
+        _check(self.index.dtype == torch.int64, "index", self.index, "(N,) int64")
+        _check(self.places.shape == (k, 4), "places", self.places, f"({k},4)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FaceTrack:
     """One person over the clip frames ``start`` .. ``start+N-1``.
 
@@ -208,6 +228,8 @@ class FaceTrack:
         dense_scores: (N,) in [0,1], the landmark network's confidence in each frame; None when
             unknown. Scores without ``dense`` mean that landmarks were searched for and mostly not
             found.
+        overlays: Captions and logos over the face; None for none, or if they were not looked for.
+        pixel_aspect: Width of a pixel as shown, divided by its height.
     """
 
     boxes: Tensor
@@ -217,9 +239,14 @@ class FaceTrack:
     scene: int = 0
     dense: Tensor | None = None
     dense_scores: Tensor | None = None
+    overlays: Overlays | None = None
+    pixel_aspect: float = 1.0
 
     def __post_init__(self) -> None:
         n = self.visible.shape[0]
+        if self.overlays is not None:
+            index = self.overlays.index
+            _check(index.shape == (n,), "overlays.index", index, f"({n},)")
         _check(
             self.visible.ndim == 1 and self.visible.dtype == torch.bool,
             "visible",
@@ -242,6 +269,7 @@ class References:
         points: (K,5,2) points of the face in px of its patch.
         index: (T,) int64, the patch used for each output frame.
         dense: (K,L,2) landmarks in px of its patch; None without landmarks.
+        pixel_aspect: Width of a pixel as shown, divided by its height.
     """
 
     patches: tuple[Frames | YuvFrames, ...]
@@ -249,6 +277,7 @@ class References:
     points: Tensor
     index: Tensor
     dense: Tensor | None = None
+    pixel_aspect: float = 1.0
 
     def __post_init__(self) -> None:
         k = len(self.patches)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NoFaceError
-from ..types import FaceTrack
+from ..types import FaceTrack, Overlays
 from .landmarks import fill_missing_points
 from .selector import FaceSelector
 from .similarity import portrait_similarity
@@ -235,6 +235,9 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
     (kind,) = kinds
     dense = None if kind is None else torch.zeros(count, kind, 2)
     scores = torch.ones(count)  # full confidence
+    covered = torch.full((count,), -1, dtype=torch.int64)
+    masks: list[Tensor] = []
+    places: list[Tensor] = [torch.zeros(0, 4)]
     for track in tracks:
         frames = track.start - start + track.visible.nonzero()[:, 0]
         boxes[frames], points[frames] = track.boxes[track.visible], track.points[track.visible]
@@ -242,11 +245,17 @@ def join_tracks(tracks: Sequence[FaceTrack]) -> FaceTrack:
             dense[frames] = track.dense[track.visible]
         if track.dense_scores is not None:
             scores[frames] = track.dense_scores[track.visible]
+        if track.overlays is not None:
+            index = track.overlays.index[track.visible]
+            covered[frames] = torch.where(index < 0, -1, index + len(masks))
+            masks += track.overlays.masks
+            places.append(track.overlays.places)
         visible[frames] = True
+    overlays = Overlays(covered, tuple(masks), torch.cat(places)) if masks else None
     scored = scores if any(track.dense_scores is not None for track in tracks) else None
-    return FaceTrack(
-        boxes, points, visible, start, min(track.scene for track in tracks), dense, scored
-    )
+    scene = min(track.scene for track in tracks)
+    aspect = tracks[0].pixel_aspect
+    return FaceTrack(boxes, points, visible, start, scene, dense, scored, overlays, aspect)
 
 
 def _nobody(scenes: list[list[FaceTrack]], name: str) -> str:

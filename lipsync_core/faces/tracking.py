@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -183,7 +183,21 @@ def track_window(person: FaceTrack, start: int, count: int) -> FaceTrack:
         if person.dense_scores is None
         else F.pad(person.dense_scores[first:last], (before, after))
     )
-    return FaceTrack(boxes, points, visible, start, person.scene, dense, scores)
+    overlays = person.overlays
+    if overlays is not None:
+        index = F.pad(overlays.index[first:last], (before, after), value=-1)
+        overlays = replace(overlays, index=index)
+    return FaceTrack(
+        boxes,
+        points,
+        visible,
+        start,
+        person.scene,
+        dense,
+        scores,
+        overlays,
+        person.pixel_aspect,
+    )
 
 
 def cut_tracks(people: Sequence[FaceTrack], stop: int) -> list[FaceTrack]:

@@ -52,7 +52,14 @@ _UPRIGHT = math.radians(20)  # crops by boxes are not turned with faces rolled l
 FFHQ = Framing(points=tuple((x / 512, y / 512) for x, y in _FFHQ_512))
 
 
-def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) -> Tensor:
+def square_places(places: Tensor, aspect: float) -> Tensor:
+    """Map places (...,2) in px of a width of ``aspect`` heights to square px."""
+    return places if aspect == 1 else places * places.new_tensor([aspect, 1.0])
+
+
+def crop_to_frame(
+    boxes: Tensor, points: Tensor, framing: Framing, size: int, *, aspect: float = 1.0
+) -> Tensor:
     """Place crops on faces.
 
     Args:
@@ -60,10 +67,15 @@ def crop_to_frame(boxes: Tensor, points: Tensor, framing: Framing, size: int) ->
         points: (N,5,2) frame px.
         framing: How they are placed.
         size: Side of the crops in px.
+        aspect: Width of a frame px as shown, divided by its height: crops show faces as they look.
 
     Returns:
         (N,2,3) maps from crop px to frame px.
     """
+    if aspect != 1:
+        squared = square_places(boxes.unflatten(1, (2, 2)), aspect).flatten(1)
+        maps = crop_to_frame(squared, square_places(points, aspect), framing, size)
+        return maps / maps.new_tensor([[aspect], [1.0]])
     if framing.kind in ("box", "square"):
         return _crop_boxes(boxes, points, framing, size)
     template = torch.tensor(framing.points, device=points.device, dtype=points.dtype) * size

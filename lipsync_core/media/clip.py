@@ -37,6 +37,11 @@ class Clip(Protocol):
         ...
 
     @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel as shown, divided by its height."""
+        ...
+
+    @property
     def still(self) -> bool:
         """Whether it is a single picture that lasts as long as the speech."""
         ...
@@ -139,6 +144,11 @@ class VideoClip:
     def size(self) -> tuple[int, int]:
         """Width and height in px."""
         return self.info.width, self.info.height
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width of a pixel as shown, divided by its height."""
+        return self.info.pixel_aspect
 
     @property
     def still(self) -> bool:
@@ -279,6 +289,11 @@ class ImageClip:
     def size(self) -> tuple[int, int]:
         """Width and height in px."""
         return self.pixels.shape[2], self.pixels.shape[1]
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Images have square pixels."""
+        return Fraction(1)
 
     @property
     def still(self) -> bool:

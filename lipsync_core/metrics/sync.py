@@ -137,7 +137,11 @@ def meter_tracks(
             if part.visible.any():
                 here = part.visible
                 matrices = crop_to_frame(
-                    part.boxes[here].float(), part.points[here].float(), scorer.framing, scorer.size
+                    part.boxes[here].float(),
+                    part.points[here].float(),
+                    scorer.framing,
+                    scorer.size,
+                    aspect=part.pixel_aspect,
                 )
                 there = chunk if bool(here.all()) else replace(chunk, pixels=chunk.pixels[here])
                 crops = crop_frames(

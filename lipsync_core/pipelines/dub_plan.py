@@ -18,6 +18,7 @@ from ..faces.landmarks import (
     to_own_layout,
     unusable_landmarks_warning,
 )
+from ..faces.overlays import covered_frames
 from ..faces.selection import select, shared_faces
 from ..faces.selector import FaceSelector, parse_face
 from ..media import AudioSource, probe
@@ -241,18 +242,7 @@ def plan_dub(
             faces = _assign_turns(
                 speakers.turns, found, timeline, audio.sources[0], options=options, log=log
             )
-    moves_lips = isinstance(model.model, LipWarp)
-    if moves_lips:
-        unusable = unusable_landmarks_warning([track for track, _ in faces])
-        if unusable:
-            log.warn(unusable)
-        faces = [(to_own_layout(track), turns) for track, turns in faces]
-    doubt = low_confidence_warning([track for track, _ in faces], passed=moves_lips)
-    if doubt and (moves_lips or model.blend.mask != "box"):
-        log.warn(doubt)
-    small = small_mouth_warning([track for track, _ in faces])
-    if small:
-        log.warn(small)
+    faces = _check_tracks(faces, model, log)
     planner = _FacePlanner(timeline, model, options, log)
     speech = audio.speech_per_face(len(faces))
     dubs: list[FaceDub] = []
@@ -263,6 +253,23 @@ def plan_dub(
     if planner.reference == "auto":
         log.progress("find references", len(faces), len(faces))
     return DubPlan(clip, timeline.order, tuple(dubs), audio.output, len(found))
+
+
+def _check_tracks(
+    faces: Sequence[_SpeakingFace], model: LipSync, log: RunLog
+) -> list[_SpeakingFace]:
+    """Return ``faces`` in the layout that the model needs; warn of what will be seen in a dub."""
+    moves_lips, warnings = isinstance(model.model, LipWarp), list[str | None]()
+    if moves_lips:
+        warnings.append(unusable_landmarks_warning([track for track, _ in faces]))
+        faces = [(to_own_layout(track), turns) for track, turns in faces]
+    tracks = [track for track, _ in faces]
+    if moves_lips or model.blend.mask != "box":
+        warnings.append(low_confidence_warning(tracks, passed=moves_lips))
+    for warning in (*warnings, overlay_note(tracks), small_mouth_warning(tracks)):
+        if warning:
+            log.warn(warning)
+    return list(faces)
 
 
 def plan_preview(clip: Clip, tracks: Sequence[FaceTrack], length: int, model: LipSync) -> DubPlan:
@@ -447,6 +454,17 @@ def choose_reference(reference: Reference, silence: Silence, model: TalkingFace)
     if reference in ("auto", "current"):
         return "nearest-closed" if silence == "close" else "current"
     return reference
+
+
+def overlay_note(tracks: Sequence[FaceTrack]) -> str | None:
+    """Say that captions or logos over faces are kept; None without any."""
+    count = sum(int(covered_frames(track).sum()) for track in tracks)
+    if not count:
+        return None
+    return (
+        f"a caption or logo lies over a face in {count} frames of the clip; it is kept as it is, "
+        "and the mouth moves behind it"
+    )
 
 
 def small_mouth_warning(tracks: Sequence[FaceTrack]) -> str | None:

@@ -137,7 +137,8 @@ class FaceCropper:
         """Return the faces' maps and points, on the device of ``frames``."""
         device, size = frames.pixels.device, self._config.size
         boxes, points = track.boxes[index].float(), track.points[index].float()
-        matrices = crop_to_frame(boxes, points, self._config.framing, size)
+        aspect = track.pixel_aspect
+        matrices = crop_to_frame(boxes, points, self._config.framing, size, aspect=aspect)
         inverse = invert(matrices)
         dense = None
         if track.dense is not None:
@@ -162,7 +163,11 @@ class FaceCropper:
             return faces
         config = self._model.config.landmarks
         maps = crop_to_frame(
-            track.boxes[index].float(), track.points[index].float(), config.framing, config.size
+            track.boxes[index].float(),
+            track.points[index].float(),
+            config.framing,
+            config.size,
+            aspect=track.pixel_aspect,
         )
         crops = crop_frames(frames, maps.to(frames.pixels.device), config.size)
         weight = next(self._model.parameters())

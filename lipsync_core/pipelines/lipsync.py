@@ -30,8 +30,10 @@ from ..blend.lip_warp import (
     paint_mouth_inside,
     scale_shape,
 )
+from ..blend.overlays import Cover, OverlayCover, fill_overlays, lay_overlays
 from ..faces.landmarks import confident_frames, to_own_layout
 from ..faces.parser import FaceParser
+from ..image.affine import square_places
 from ..image.landmarks import lip_shapes, to_own_points
 from ..models.generator import TalkingFace, TalkingFaceConfig
 from ..models.layers import prepare_for_inference
@@ -61,6 +63,7 @@ class _FaceStream:
         references: Crops of the references, if there are any.
         state: What its last frame hands to the next chunk.
         lips: How its lips move, if the model moves lips.
+        cover: Captions and logos over it, if there are any.
     """
 
     number: int
@@ -68,6 +71,7 @@ class _FaceStream:
     references: ReferenceCrops | None
     state: BlendState
     lips: LipRange | None
+    cover: OverlayCover | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -269,7 +273,8 @@ class LipSync:
         sure = confident_frames(track)
         if track.dense is None or not sure.any():
             return self.model.prior
-        return measure_range(lip_shapes(track.dense[sure].float()), self.model.prior)
+        dense = square_places(track.dense[sure].float(), track.pixel_aspect)
+        return measure_range(lip_shapes(dense), self.model.prior)
 
     @torch.inference_mode()
     def lip_shapes(self, audio: Audio, fps: Fraction, count: int, *, batch: int = 256) -> Tensor:
@@ -301,7 +306,9 @@ class LipSync:
         if isinstance(self.model, LipWarp):
             lips = face.lip_range or self.lip_range(face.track)
         state = self._blender.start(fps, reference=reference)
-        return _FaceStream(number, face, references, state, lips)
+        overlays = face.track.overlays
+        cover = None if overlays is None else OverlayCover(overlays)
+        return _FaceStream(number, face, references, state, lips, cover)
 
     def _render_face(
         self, frames: AnyFrames, stream: _FaceStream, inputs: FaceInputs, fps: Fraction
@@ -316,7 +323,9 @@ class LipSync:
             visible = visible & (opacity > 0)
         if not visible.any():
             return frames, None
-        selected, index = _select(frames, visible), stream_index[visible]
+        source, index = _select(frames, visible), stream_index[visible]
+        cover = _find_cover(stream, track_index[visible], source)
+        selected = fill_overlays(source, cover)
         opacity = None if opacity is None else opacity[visible]
         planes = self._recall(stream, frames)
         pixels = planes is None or self._needs_pixels
@@ -332,6 +341,7 @@ class LipSync:
         blended = self._blender.composite(
             selected, mouth, faces, mask, index, stream.state, opacity
         )
+        blended = lay_overlays(source, selected, blended, cover)
         rendered = _RenderedFace(visible, faces, mask, opacity, self._moves and not mouth.whole)
         return _merge(frames, visible, blended), rendered
 
@@ -467,6 +477,11 @@ class LipSync:
         weight = next(self.model.parameters())
         windows = self.config.features.windows(audio, fps, start, count)
         return windows.to(weight.device, weight.dtype)
+
+
+def _find_cover(stream: _FaceStream, index: Tensor, frames: Frames | YuvFrames) -> Cover:
+    """What lies over a face in ``frames``, the track's frames ``index`` (N,)."""
+    return () if stream.cover is None else stream.cover.at(index, size_of(frames))
 
 
 def _make_source(offset: Tensor, weight: Tensor, sources: SourceCrops | None) -> PixelSource:

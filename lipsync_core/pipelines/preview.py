@@ -132,7 +132,8 @@ class _MaskDrawer:
         """Where a ``face`` is in its ``picture``, and what the mask depends on, as in a dub."""
         model, device = self._model, picture.pixels.device
         boxes, points = face.boxes.float(), face.points.float()
-        matrices = crop_to_frame(boxes, points, self._framing, self._size)
+        aspect = face.pixel_aspect
+        matrices = crop_to_frame(boxes, points, self._framing, self._size, aspect=aspect)
         inverse = invert(matrices)
         dense = None if face.dense is None else apply(inverse, face.dense.float()).to(device)
         pixels, labels, placed = None, None, matrices.to(device)

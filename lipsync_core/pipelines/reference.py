@@ -10,18 +10,29 @@ import torch
 from torch import Tensor
 
 from ..blend.occlusion import pick_clearest
+from ..blend.overlays import OverlayCover, fill_overlays
 from ..faces.landmarks import confident_frames
 from ..faces.lip_matching import find_sharp_frames, match_frames, measure_head_turns, pick_frames
 from ..faces.mouth_openness import find_closed_frames, measure_openness, nearest_index
+from ..faces.overlays import covered_frames
 from ..faces.shot_boundaries import CutState, find_cuts
 from ..faces.tracking import track_window
-from ..image.affine import Box, Framing, apply, clip_box, crop_bounds, crop_to_frame, invert
+from ..image.affine import (
+    Box,
+    Framing,
+    apply,
+    clip_box,
+    crop_bounds,
+    crop_to_frame,
+    invert,
+    square_places,
+)
 from ..image.crop import crop_frames, crop_pictures
 from ..image.landmarks import LIP_LAYOUTS, POINTS, mouth_opening
 from ..media.clip import Clip
 from ..options import Reference
 from ..runtime.prefetch import prefetch
-from ..types import FaceTrack, Frames, References, YuvFrames
+from ..types import FaceTrack, Frames, References, YuvFrames, size_of
 from .track_faces import SearchCallback
 
 _CANDIDATES = 8  # frames among which the one without occlusion is chosen
@@ -75,11 +86,13 @@ def find_references(
     marked = _have_lip_landmarks(whole)
     values, cuts = _measure_mouths(clip, whole, whole.visible & ~marked & by_mouth, on_found)
     if whole.dense is not None and bool(marked.any()):
-        values[marked] = mouth_opening(whole.dense[marked].float())
+        dense = square_places(whole.dense[marked].float(), whole.pixel_aspect)
+        values[marked] = mouth_opening(dense)
     stretches = _stretches(whole, cuts)
+    usable = _prefer_uncovered(whole, whole.visible)
     parts: list[Tensor] = []
     for a, b in stretches:
-        visible, share = whole.visible[a:b], max(1, most * (b - a) // length)
+        visible, share = usable[a:b], max(1, most * (b - a) // length)
         if by_mouth:
             visible = _measured_alike(visible, marked[a:b])
         parts.append(
@@ -124,10 +137,10 @@ def match_references(
         The pictures; None in photos and without landmarks: each frame is its own reference.
     """
     whole = track_window(track, 0, length)
-    usable = confident_frames(whole)
+    usable = _prefer_uncovered(whole, confident_frames(whole))
     if clip.still or whole.dense is None or whole.dense.shape[1] != POINTS or not usable.any():
         return None
-    dense = whole.dense.float()
+    dense = square_places(whole.dense.float(), whole.pixel_aspect)
     stretches = _stretches(whole, torch.zeros_like(whole.visible))
     picked: list[Tensor] = []
     for a, b in stretches:
@@ -167,13 +180,26 @@ def find_unoccluded(clip: Clip, track: FaceTrack, *, length: int) -> References 
         return None
     tried = frames[torch.linspace(0, len(frames) - 1, min(_CANDIDATES, len(frames))).long()]
     found = _cut_references(clip, whole, tried, torch.zeros(1, dtype=torch.long))
-    maps = crop_to_frame(found.boxes, found.points, Framing(), _CROP_SIZE)
+    aspect = track.pixel_aspect
+    maps = crop_to_frame(found.boxes, found.points, Framing(), _CROP_SIZE, aspect=aspect)
     crops = torch.cat(
         [crop_frames(patch, maps[i : i + 1], _CROP_SIZE) for i, patch in enumerate(found.patches)]
     )
     best = int(pick_clearest(crops, apply(invert(maps), found.points)))
     one = slice(best, best + 1)
-    return References(found.patches[one], found.boxes[one], found.points[one], found.index)
+    return References(
+        found.patches[one],
+        found.boxes[one],
+        found.points[one],
+        found.index,
+        pixel_aspect=track.pixel_aspect,
+    )
+
+
+def _prefer_uncovered(whole: FaceTrack, usable: Tensor) -> Tensor:
+    """(T,) bool: the usable frames without captions over the face, if they are a fifth or more."""
+    free = usable & ~covered_frames(whole)
+    return free if 5 * int(free.sum()) >= int(usable.sum()) else usable
 
 
 def _have_lip_landmarks(whole: FaceTrack) -> Tensor:
@@ -244,20 +270,31 @@ def _nearest_places(chosen: Tensor, stretches: list[tuple[int, int]], length: in
 def _cut_references(clip: Clip, whole: FaceTrack, chosen: Tensor, index: Tensor) -> References:
     """Cut the ``chosen`` frames to patches round the face; whole frames are not kept."""
     boxes, points = whole.boxes[chosen].float(), whole.points[chosen].float()
-    areas = _patch_areas(boxes, points, clip.size)
+    areas = _patch_areas(boxes, points, clip.size, whole.pixel_aspect)
     area_of = dict(zip(chosen.tolist(), areas, strict=True))
-    patches = tuple(
-        _cut_patch(picture, area_of[frame]) for frame, picture in clip.pick_coded(chosen.tolist())
-    )
+    cover = None if whole.overlays is None else OverlayCover(whole.overlays)
+
+    def cut(frame: int, picture: Frames | YuvFrames) -> Frames | YuvFrames:
+        if cover is not None:  # what lies over this frame must not travel to others
+            over = cover.at(torch.tensor([frame]), size_of(picture))
+            picture = fill_overlays(picture, over)
+        return _cut_patch(picture, area_of[frame])
+
+    patches = tuple(cut(frame, picture) for frame, picture in clip.pick_coded(chosen.tolist()))
     assert len(patches) == len(chosen)  # all were read before
     corners = boxes.new_tensor([area[:2] for area in areas])
     dense = None if whole.dense is None else whole.dense[chosen].float() - corners[:, None]
     return References(
-        patches, boxes - corners.repeat(1, 2), points - corners[:, None], index, dense
+        patches,
+        boxes - corners.repeat(1, 2),
+        points - corners[:, None],
+        index,
+        dense,
+        whole.pixel_aspect,
     )
 
 
-def _patch_areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[Box]:
+def _patch_areas(boxes: Tensor, points: Tensor, size: tuple[int, int], aspect: float) -> list[Box]:
     """For each face the area in px that a crop by its points or by its box may need.
 
     It includes what moves into the crop. Its sides are even, because chroma has half the size, so
@@ -267,7 +304,7 @@ def _patch_areas(boxes: Tensor, points: Tensor, size: tuple[int, int]) -> list[B
     grown = torch.cat([boxes[:, :2] - _MARGIN * sides, boxes[:, 2:] + _MARGIN * sides], 1)
     crop = (-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
     aligned = boxes.new_tensor(
-        crop_bounds(crop_to_frame(boxes, points, Framing(), 1), crop, margin=4)
+        crop_bounds(crop_to_frame(boxes, points, Framing(), 1, aspect=aspect), crop, margin=4)
     )
     low, high = torch.minimum(grown, aligned)[:, :2], torch.maximum(grown, aligned)[:, 2:]
     halves = torch.cat([(low / 2).floor(), (high / 2).ceil()], 1).int().tolist()

@@ -193,7 +193,7 @@ def _restore_face(frames: AnyFrames, face: _Face, restorer: Restorer) -> AnyFram
         x[track_index[visible]].float().to(frames.pixels.device)
         for x in (face.track.boxes, face.track.points)
     )
-    matrices = crop_to_frame(boxes, points, FFHQ, SIZE)
+    matrices = crop_to_frame(boxes, points, FFHQ, SIZE, aspect=face.track.pixel_aspect)
     pixels = crop_frames(selected, matrices, SIZE)
     faces = FaceCrops(matrices, apply(invert(matrices), points), pixels=pixels)
     blender = Blender(replace(restorer.blend, occlusion="ignore"), SIZE)

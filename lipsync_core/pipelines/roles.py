@@ -167,7 +167,8 @@ class ReferenceCrops:
         """
         if references is None:
             return None
-        matrices = crop_to_frame(references.boxes, references.points, framing, size)
+        aspect = references.pixel_aspect
+        matrices = crop_to_frame(references.boxes, references.points, framing, size, aspect=aspect)
         matrices = matrices.to(references.patches[0].pixels.device)
         return cls(references, matrices, size, prepare)
 

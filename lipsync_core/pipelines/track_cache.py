@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..faces.tracking import cut_tracks
 from ..runtime.cache_folder import find_cache_folder
-from ..types import FaceTrack
+from ..types import FaceTrack, Overlays
 
 _VERSION = 5
 """Version of the file and of the tracking; raise it when either changes, to ignore old entries."""
@@ -72,6 +72,11 @@ def track_key(
 def derived_key(key: str, **more: Setting) -> str:
     """Compute the key of a result of the tracks under ``key`` that also depends on ``more``."""
     return hashlib.sha256(json.dumps([key, more], sort_keys=True).encode()).hexdigest()
+
+
+def has_tracks(key: str) -> bool:
+    """Whether tracks are stored under ``key``."""
+    return _path(key).is_file()
 
 
 def load_tracks(key: str, stop: int | None = None) -> tuple[list[FaceTrack], int] | None:
@@ -190,7 +195,32 @@ def _pack(entry: _Entry, key: str) -> dict[str, Tensor]:
             "dense_scores": torch.cat(parts),
             "scored": torch.tensor([s is not None for s in scores]),
         }
+    tensors |= _pack_overlays(tracks)
     return {**tensors, "digest": _digest(tensors, key)}
+
+
+def _pack_overlays(tracks: list[FaceTrack]) -> dict[str, Tensor]:
+    """What lies over faces; nothing if nothing does."""
+    if all(track.overlays is None for track in tracks):
+        return {}
+    packed: dict[str, Tensor] = {}
+    for number, track in enumerate(tracks):
+        if track.overlays is not None:
+            packed[f"overlays.{number}.index"] = track.overlays.index
+            packed[f"overlays.{number}.places"] = track.overlays.places.float().contiguous()
+            packed[f"overlays.{number}.masks"] = torch.stack(
+                [(mask * 255).round().to(torch.uint8) for mask in track.overlays.masks]
+            )
+    return packed
+
+
+def _unpack_overlays(tensors: dict[str, Tensor], number: int) -> Overlays | None:
+    index = tensors.get(f"overlays.{number}.index")
+    if index is None:
+        return None
+    masks = tensors[f"overlays.{number}.masks"]
+    places = tensors[f"overlays.{number}.places"]
+    return Overlays(index, tuple(mask.float() / 255 for mask in masks), places)
 
 
 def _unpack(tensors: dict[str, Tensor], key: str) -> _Entry:
@@ -209,8 +239,10 @@ def _unpack(tensors: dict[str, Tensor], key: str) -> _Entry:
     counts = [length if there else 0 for length, there in zip(lengths, scored, strict=True)]
     rated = tensors["dense_scores"].split(counts) if any(scored) else [None] * len(starts)
     scores = [part if there else None for part, there in zip(rated, scored, strict=True)]
+    over = [_unpack_overlays(tensors, number) for number in range(len(starts))]
     tracks = [
-        FaceTrack(*values) for values in zip(*parts, starts, scenes, dense, scores, strict=True)
+        FaceTrack(*values)
+        for values in zip(*parts, starts, scenes, dense, scores, over, strict=True)
     ]
     return _Entry(tracks, int(tensors["frames"]), bool(tensors["ended"]))
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import repeat
 
 import torch
@@ -12,13 +13,16 @@ from ..faces import Detector
 from ..faces.detector_mini import MiniDetector
 from ..faces.detector_s3fd import S3FDDetector
 from ..faces.detector_yunet import YuNetDetector
+from ..faces.extension import extend_tracks
 from ..faces.external import find_points_in_boxes, tracks_from_boxes
 from ..faces.landmark_model import LandmarkModel, with_landmarks
 from ..faces.landmarks import VERSION, LandmarkFinder, add_dense_points
+from ..faces.overlays import VERSION as OVERLAYS
+from ..faces.overlays import OverlaySearch
 from ..faces.parser import FaceParser
 from ..faces.shot_boundaries import find_cuts
 from ..faces.tracking import SMOOTHING_SECONDS, detect_tracks, track_window
-from ..media.clip import DETECT_SIDE, Clip
+from ..media.clip import DETECT_SIDE, Clip, VideoClip
 from ..models.face_detector import FaceDetector
 from ..models.face_landmarks import FaceLandmarks
 from ..models.face_parsing import FaceParsing
@@ -29,9 +33,10 @@ from ..models.weights import load_model, weights_file
 from ..options import Finding, Pace
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames
-from .track_cache import derived_key, load_tracks, store_tracks, track_key
+from .track_cache import derived_key, has_tracks, load_tracks, store_tracks, track_key
 
 _AT_ONCE = 8  # frames
+_SETTLED_SECONDS = 1
 _DETECTOR_WEIGHTS = {"mini": "face_detector", "yunet": "yunet", "s3fd": "s3fd"}
 
 
@@ -123,16 +128,57 @@ def track_faces(
     marked = (
         None
         if key is None or landmarks is None
-        else derived_key(key, dense=landmarks.version, by=VERSION)
+        else derived_key(key, dense=landmarks.version, by=VERSION, overlays=OVERLAYS)
     )
     if marked is not None and (known := load_tracks(marked, stop)) is not None:
-        return known
+        return _with_aspect(clip, known[0]), known[1]
+    final = key if landmarks is None else marked
+    begin, old = _find_resumption(clip, final, stop, pace)
+    if final is not None and old is not None and isinstance(clip, VideoClip):
+        rest, count = track_faces(
+            replace(clip, first=clip.first + begin),
+            detector,
+            stop=stop - begin,
+            pace=pace,
+            landmarks=landmarks,
+            on_found=None if on_found is None else lambda done: on_found(begin + done),
+        )
+        rest = [replace(t, start=t.start + begin, scene=t.scene + begin) for t in rest]
+        people = extend_tracks(old, rest, begin, begin + _settled(clip))
+        count += begin
+        store_tracks(final, people, count, ended=count < stop)
+        return _with_aspect(clip, people), count
     people, count = _track_without_dense(clip, detector, stop, key, pace, on_found)
     if landmarks is not None:
         people = add_landmarks(clip, people, count, landmarks, pace=pace, on_found=on_found)
     if marked is not None:
         store_tracks(marked, people, count, ended=count < stop)
-    return people, count
+    return _with_aspect(clip, people), count
+
+
+def _settled(clip: Clip) -> int:
+    """Frames after the beginning of a search from which on its tracks are as if begun before."""
+    return round(_SETTLED_SECONDS * clip.fps)
+
+
+def _find_resumption(
+    clip: Clip, key: str | None, stop: int, pace: Pace
+) -> tuple[int, list[FaceTrack] | None]:
+    """From which frame on a stored search of fewer frames is continued, and its tracks if any."""
+    stored = None if key is None or not has_tracks(key) else load_tracks(key)
+    if stored is None or stored[1] >= stop:
+        return 0, None
+    scene = max((track.scene for track in stored[0]), default=0)
+    # the detector runs on the frames on which it would without the interruption
+    begin = scene + max(stored[1] - 2 * _settled(clip) - scene, 0) // pace.every * pace.every
+    worthwhile = 2 * begin >= stored[1]  # else little is saved
+    return (begin, stored[0]) if worthwhile else (0, None)
+
+
+def _with_aspect(clip: Clip, people: Sequence[FaceTrack]) -> list[FaceTrack]:
+    """``people`` with the shape of the clip's pixels."""
+    aspect = float(clip.pixel_aspect)
+    return [replace(person, pixel_aspect=aspect) for person in people]
 
 
 def _cache_key(clip: Clip, detector_key: tuple[str, str] | None, pace: Pace) -> str | None:
@@ -196,7 +242,9 @@ def add_landmarks(
     pace: Pace = Pace(),
     on_found: SearchCallback | None = None,
 ) -> list[FaceTrack]:
-    """Find the dense landmarks of tracked people, in frames reduced as for the detector.
+    """Find dense landmarks of tracked people, and what lies still over their faces.
+
+    Both in frames reduced as for the detector.
 
     Args:
         clip: The source pictures.
@@ -207,7 +255,7 @@ def add_landmarks(
         on_found: Called with ``count`` at times, so that the caller can stop the search.
 
     Returns:
-        The tracks as ``add_dense_points`` gives them.
+        The tracks as ``add_dense_points`` gives them, with their overlays.
     """
     if not people:
         return list(people)
@@ -220,7 +268,10 @@ def add_landmarks(
                     on_found(count)
 
     smoothing = pace.smoothing * float(clip.fps)
-    return add_dense_points(people, watched(), landmarks, scale=clip.scale, smoothing=smoothing)
+    search = OverlaySearch(people, clip.scale, float(clip.fps))
+    frames = watched() if clip.still else search.watch(watched())
+    found = add_dense_points(people, frames, landmarks, scale=clip.scale, smoothing=smoothing)
+    return search.finish(found)
 
 
 def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
@@ -237,12 +288,15 @@ def reorder_track(person: FaceTrack, length: int, index: Tensor) -> FaceTrack:
     whole = track_window(person, 0, length)
     dense = None if whole.dense is None else whole.dense[index]
     scores = None if whole.dense_scores is None else whole.dense_scores[index]
+    overlays = whole.overlays
     return FaceTrack(
         whole.boxes[index],
         whole.points[index],
         whole.visible[index],
         dense=dense,
         dense_scores=scores,
+        overlays=None if overlays is None else replace(overlays, index=overlays.index[index]),
+        pixel_aspect=person.pixel_aspect,
     )
 
 
@@ -375,7 +429,7 @@ def track_boxes(
         smoothing_s=smoothing,
         pictures=clip.pick,
     )
-    return tracks, count
+    return _with_aspect(clip, tracks), count
 
 
 def _for_all(values: Sequence[Tensor], count: int) -> Sequence[Tensor]:

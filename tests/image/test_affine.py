@@ -244,3 +244,18 @@ def test_float64_gradients_of_the_warp() -> None:
         [turn(10, 1.2, 0.7, -0.4, torch.float64), turn(-20, 0.8, 0.3, 0.6, torch.float64)]
     )
     assert torch.autograd.gradcheck(lambda p: warp(p, maps, (5, 6), padding="zeros"), (pixels,))
+
+
+@pytest.mark.parametrize("kind", ["aligned", "eyes", "box", "square"])
+@pytest.mark.parametrize("aspect", [4 / 3, 64 / 45, 2.0])
+def test_crops_show_faces_of_anamorphic_pictures_as_they_look(kind: str, aspect: float) -> None:
+    """The crop of a squeezed picture holds what the crop of the picture itself does."""
+    points = torch.tensor([ALIGNED]) * 90 + torch.tensor([40.0, 30.0])
+    boxes = torch.tensor([[35.0, 25.0, 135.0, 150.0]])
+    squeeze = torch.tensor([1 / aspect, 1.0])
+    framing = Framing(kind)
+    whole = crop_to_frame(boxes, points, framing, 64)
+    squeezed = crop_to_frame(
+        boxes * squeeze.repeat(2), points * squeeze, framing, 64, aspect=aspect
+    )
+    torch.testing.assert_close(squeezed, whole * squeeze[:, None])

@@ -1,6 +1,7 @@
 """Stored tracks: they come back as they were, or not at all."""
 
 import logging
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,7 @@ from helpers.media import write_video
 from torch import Tensor
 
 from lipsync_core.faces.detector_s3fd import canonical_points
+from lipsync_core.faces.extension import extend_tracks
 from lipsync_core.media.clip import Cut, open_clip
 from lipsync_core.pipelines.track_cache import cache_dir, load_tracks, store_tracks, track_key
 from lipsync_core.pipelines.track_faces import Pace, track_faces
@@ -240,3 +242,37 @@ def test_a_shorter_search_does_not_replace_a_longer_one() -> None:
     store_tracks(KEY, people(), 40)
     store_tracks(KEY, people(1), 30)
     assert same(load_tracks(KEY), people())
+
+
+def test_a_longer_speech_continues_the_search(tmp_path: Path) -> None:
+    """Only the new frames and those of two seconds before are searched."""
+    shades = torch.linspace(0, 255, 32).byte()[:, None].expand(40, 16, 32, 3)
+    path, seen = (
+        write_video(tmp_path / "slow.mp4", shades.contiguous(), fps=Fraction(5)),
+        list[int](),
+    )
+    assert len(searched(path, seen, stop=30)[0].visible) == 30
+    (continued,) = searched(path, seen)
+    assert seen == [30, 20]
+    shutil.rmtree(cache_dir())
+    (whole,) = searched(path, seen)
+    assert torch.equal(continued.visible, whole.visible) and continued.scene == whole.scene == 0
+    torch.testing.assert_close(continued.boxes, whole.boxes)
+    searched(path, seen, stop=35)
+    assert seen == [30, 20, 40, 0]
+
+
+def test_continued_tracks_keep_people_apart() -> None:
+    """One who stays, one who left, one who comes back to the same place, one who is new."""
+
+    def there(x: float, first: int, last: int, *, scene: int = 0) -> FaceTrack:
+        box = torch.tensor([[x, 10.0, x + 30, 40.0]]).repeat(last - first, 1)
+        points = canonical_points(box)
+        return FaceTrack(box, points, torch.ones(last - first, dtype=torch.bool), first, scene)
+
+    stays, left, back = there(0, 0, 60), there(100, 0, 30), there(200, 0, 30)
+    later = [there(0, 40, 90, scene=40), there(200, 70, 90, scene=40), there(300, 65, 90, scene=65)]
+    tracks = extend_tracks([stays, left, back], later, 40, 50)
+    spans = [(int(t.boxes[-1, 0]), t.start, len(t.visible), int(t.visible.sum())) for t in tracks]
+    assert spans == [(100, 0, 30, 30), (0, 0, 90, 90), (200, 0, 90, 50), (300, 65, 25, 25)]
+    assert [track.scene for track in tracks] == [0, 0, 0, 65]
