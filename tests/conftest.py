@@ -29,44 +29,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.name.startswith(LONGEST))  # otherwise as they were
 
 
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes that pytest-xdist starts."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `demo_clip` finds what it has made already: all but the two people. Made once, for all
-    processes that pytest-xdist starts: read it, and change nothing in it.
-
-    The talking one is dubbed by mini-2, of whose lips the judge is sure in a few seconds: what
-    needs it are tests of scoring, preparing and training, not of lips."""
+    processes: read it, and change nothing in it."""
     from filelock import FileLock  # torch brings it
 
-    from lipsync_core.pipelines.demo import SPEECH, make_demo_clip
-    from lipsync_core.pipelines.dub import dub
-    from lipsync_core.pipelines.track_faces import Finding
+    from lipsync_core.pipelines.demo import make_demo_clip
 
-    base = tmp_path_factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root = _shared_folder(tmp_path_factory)
     with FileLock(root / "demo.lock"):
-        if not (root / "demo" / "talking.mp4").exists():
-            silent = make_demo_clip(root / "demo", "portrait").video
-            dub(
-                silent,
-                SPEECH,
-                root / "demo" / "talking.mp4",
-                model="mini-2",
-                finding=Finding(cache=False),
-            )
         make_demo_clip(root / "demo", "out of sync")
     return root / "demo"
 
 
 @pytest.fixture(scope="session")
-def talking_head(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five seconds of the demo's head, 174 px wide, speaking by `mini-2`: read it only."""
-    from helpers.heads import write_head
+def talking_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds of the astronaut's head, 224 px wide, speaking by `mini-2`: read it only.
 
-    from lipsync_core.pipelines.demo import make_demo_clip
+    The judge is sure of its lips in a few seconds: what needs it are tests of scoring, preparing
+    and training, not of lips."""
+    import skimage.data
+    from filelock import FileLock
+    from PIL import Image
 
-    out = tmp_path_factory.mktemp("talk") / "talk.mp4"
-    return write_head(make_demo_clip(demo_folder, "talking").video, out)
+    from lipsync_core.pipelines.demo import SPEECH
+    from lipsync_core.pipelines.dub import dub
+    from lipsync_core.pipelines.track_faces import Finding
+
+    root = _shared_folder(tmp_path_factory)
+    photo, whole, head = root / "head.png", root / "whole.mkv", root / "head.mp4"
+    with FileLock(root / "head.lock"):
+        if not head.exists():
+            from helpers.heads import write_head
+
+            Image.fromarray(skimage.data.astronaut()[:224, 112:336]).save(photo)
+            dub(photo, SPEECH, whole, model="mini-2", finding=Finding(cache=False))
+            write_head(whole, head)
+    return head
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ class _Window:
     Attributes:
         first: Frame from which its edges are there.
         stop: Frame before which they are.
-        steady: (h,w) bool, its steady edges and the plain box behind them.
+        edges: (h,w) bool, its steady edges and the plain box behind them.
         amid: (h,w) bool, clear edges with motion round them.
         sharp: (h,w) bool, sharp edges.
         frames: (first, stop) of the frames that it was measured on.
@@ -83,7 +83,7 @@ class _Window:
 
     first: int
     stop: int
-    steady: Tensor
+    edges: Tensor
     amid: Tensor
     sharp: Tensor
     frames: tuple[int, int]
@@ -91,16 +91,16 @@ class _Window:
 
 @dataclass(slots=True)
 class _Edges:
-    """Mean slopes across and down (K,) of the steady edges (h,w) of a window."""
+    """Mean slopes across and down (K,) of the steady edges of a window, and their places (h,w) bool."""
 
-    steady: Tensor
+    places: Tensor
     across: Tensor
     down: Tensor
 
     def show_in(self, luma: Tensor) -> bool:
         """Whether most of the edges are in a frame (h,w), if faintly."""
-        across = F.pad(luma.diff(dim=1), (0, 1))[self.steady]
-        down = F.pad(luma.diff(dim=0), (0, 0, 0, 1))[self.steady]
+        across = F.pad(luma.diff(dim=1), (0, 1))[self.places]
+        down = F.pad(luma.diff(dim=0), (0, 0, 0, 1))[self.places]
         dot = across * self.across + down * self.down
         return bool((dot / (self.across.square() + self.down.square())).median() >= 0.3)
 
@@ -331,8 +331,8 @@ def _chain(windows: Sequence[_Window]) -> list[list[_Window]]:
     for window in windows:
         last = runs[-1][-1] if runs else None
         if last is not None and window.frames[0] < last.frames[1]:
-            both = int((window.steady & last.steady).sum())
-            if both >= _SAME * max(int(window.steady.sum()), int(last.steady.sum())):
+            both = int((window.edges & last.edges).sum())
+            if both >= _SAME * max(int(window.edges.sum()), int(last.edges.sum())):
                 runs[-1].append(window)
                 continue
         runs.append([window])
@@ -341,7 +341,7 @@ def _chain(windows: Sequence[_Window]) -> list[list[_Window]]:
 
 def _join(run: Sequence[_Window], width: float) -> Tensor:
     """(h,w) in [0,1]: the soft mask of an overlay by the windows that show it."""
-    often = torch.stack([window.steady for window in run]).float().mean(0) >= 0.5
+    often = torch.stack([window.edges for window in run]).float().mean(0) >= 0.5
     sure = torch.stack([window.amid | window.sharp for window in run]).any(0) & often
     kept = often & _grow(sure, max(2, int(_REACH * width)))
     kept = kept | F.pad(kept[:, :-1], (1, 0)) | F.pad(kept[:-1], (0, 0, 1, 0))  # both ends of edges

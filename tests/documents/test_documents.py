@@ -230,7 +230,7 @@ def test_every_reason_for_not_running_is_needed() -> None:
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory, talking_head: Path) -> Path:
     """The files that the commands name: small clips of a photo, half a second of sound."""
     folder = tmp_path_factory.mktemp("inputs")
     time = np.arange(8000) / 16000
@@ -246,7 +246,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Path:
     for name, picture in pictures.items():
         write_clip(folder / f"{name}.mp4", picture, 16, Fraction(25))
     write_clip(folder / "long.mp4", photo, 110, Fraction(1))
-    shutil.copy(demo_folder / "talking.mp4", folder / "talk.mp4")
+    shutil.copy(talking_head, folder / "talk.mp4")
     (folder / "jobs.csv").write_text("face,audio,out\nface.mp4,speech.wav,batch.mp4\n")
     return folder
 

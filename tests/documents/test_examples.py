@@ -92,8 +92,8 @@ def test_own_tracks_need_no_detector(
     assert largest_difference(inputs / "face.mp4", tmp_path / "out.mp4") > 20
 
 
-def test_a_score_is_printed(demo_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run("score", demo_folder / "talking.mp4")
+def test_a_score_is_printed(talking_head: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("score", talking_head)
     assert "face 0: sound 0 ms" in capsys.readouterr().out
 
 

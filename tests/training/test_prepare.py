@@ -39,7 +39,7 @@ APART = Splitting(val=0.3, test=0)
 
 @pytest.fixture(scope="module")
 def talk(talking_head: Path) -> Path:
-    """Five seconds of the demo's head, speaking by `mini-2`."""
+    """Five seconds of the astronaut's head, speaking by `mini-2`."""
     return talking_head
 
 
@@ -49,7 +49,7 @@ def pictures(src: Path, folder: Path, *, missing: range) -> None:
     for piece in read_frames(src, stop=100):
         for i, picture in enumerate(piece.pixels, piece.start):
             if i not in missing:
-                box = (34 + i % 3, 42 - i % 2, 140 + i % 2, 174)  # every frame has a box of its own
+                box = (52 + i % 3, 42 - i % 2, 175 + i % 2, 190)  # every frame has a box of its own
                 Image.fromarray(picture.numpy()).crop(box).save(folder / f"{i}.jpg", quality=95)
     write_sound(
         folder / "audio.wav",
