@@ -91,7 +91,7 @@ class _Window:
 
 @dataclass(slots=True)
 class _Edges:
-    """Mean slopes across and down (K,) of the steady edges of a window, and their places (h,w) bool."""
+    """The steady edges of a window: places (h,w) bool, mean slopes across and down (K,)."""
 
     places: Tensor
     across: Tensor
