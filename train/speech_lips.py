@@ -19,7 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_core.audio.features import log_mel, window_start
+from lipsync_core.audio.features import (
+    MelFeatures,
+    log_mel,
+    mean_columns,
+    mean_spectrum,
+    subtract_spectrum,
+    window_start,
+)
 from lipsync_core.image.landmarks import MEDIAPIPE_VERTICES, lip_shapes
 from lipsync_core.media import read_audio
 from lipsync_core.models.speech_lips import SpeechLips, SpeechLipsConfig
@@ -51,6 +58,7 @@ class Talk:
         starts: (N,) the first column of each frame's window.
         shape: (N,3) lip shapes in distances of the outer eye corners.
         target: (N,3) the same as the network predicts them.
+        spectrum: (80,) mean spectrum of the sound.
         offset: frames by which the lips are late.
     """
 
@@ -60,6 +68,7 @@ class Talk:
     starts: Tensor
     shape: Tensor
     target: Tensor
+    spectrum: Tensor
     offset: int = 0
 
     def windows(self, frames: Tensor, steps: int) -> Tensor:
@@ -98,7 +107,8 @@ def read_talk(source: Path, labels: Path, person: str, config: SpeechLipsConfig)
     mel = log_mel(
         audio, first=first, count=int(starts[-1]) + config.features.steps, features=config.features
     ).float()
-    return Talk(source.name, person, mel, starts, rows, rows)
+    spectrum = mean_spectrum(audio, config.features).float()
+    return Talk(source.name, person, mel, starts, rows, rows, spectrum)
 
 
 def read_talks(
@@ -199,6 +209,33 @@ def silence(count: int, steps: int, rng: torch.Generator) -> Tensor:
     return mel
 
 
+def subtract_mean(windows: Tensor, features: MelFeatures) -> Tensor:
+    """Subtract from windows (K,80,T) of one clip the mean spectrum of their columns."""
+    mean = mean_columns(windows.transpose(0, 1).flatten(1))
+    return subtract_spectrum(windows, mean, features)
+
+
+def relative_silence(heard: list[Tensor], config: SpeechLipsConfig, rng: torch.Generator) -> Tensor:
+    """Draw windows without speech: of pauses in talks, and of sounds that are silent throughout.
+
+    Args:
+        heard: windows (K,80,T) of each talk, before their means are subtracted.
+        config: the network's configuration.
+        rng: the generator.
+
+    Returns:
+        (SILENT,80,T) less the mean spectra of the talks, or of the silence itself.
+    """
+    drawn = silence(SILENT, config.features.steps, rng)
+    rows = []
+    for window in drawn:
+        talk = int(torch.randint(-len(heard), len(heard), (), generator=rng))
+        around = heard[talk] if talk >= 0 else window[None]
+        mean = mean_columns(around.transpose(0, 1).flatten(1))
+        rows.append(subtract_spectrum(window, mean, config.features))
+    return torch.stack(rows)
+
+
 def step_loss(
     net: SpeechLips, talks: dict[str, list[Talk]], weights: Tensor, rng: torch.Generator
 ) -> Tensor:
@@ -219,8 +256,9 @@ def step_loss(
         frames = torch.randint(low, high, (WINDOWS,), generator=rng)
         heard.append(augment(talk.windows(frames, steps), rng))
         wanted.append(talk.target[frames + talk.offset])
-    heard.append(silence(SILENT, steps, rng))
     wanted.append(torch.zeros(SILENT, 3))
+    quiet = relative_silence(heard, net.config, rng)
+    heard = [*(subtract_mean(windows, net.config.features) for windows in heard), quiet]
     found, right = net(torch.cat(heard)[:, None]), torch.cat(wanted)
     return (
         F.smooth_l1_loss(found, right, reduction="none").mul(torch.tensor([2.0, 1.0, 1.0])).mean()
@@ -230,7 +268,9 @@ def step_loss(
 @torch.inference_mode()
 def predict(net: SpeechLips, talk: Talk) -> Tensor:
     """Return the shapes (N,3) that the network predicts for a clip."""
-    return net(talk.windows(torch.arange(len(talk.starts)), net.config.features.steps)[:, None])
+    features = net.config.features
+    windows = talk.windows(torch.arange(len(talk.starts)), features.steps)
+    return net(subtract_spectrum(windows, talk.spectrum, features)[:, None])
 
 
 def correlations(found: Tensor, talk: Talk, lags: int) -> list[tuple[float, int]]:

@@ -6,6 +6,9 @@ import math
 import types
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+# metadata of a field that files of an earlier version lack: they mean its default
+ADDED_LATER = {"added later": True}
+
 
 def from_dict(kind: Any, value: Any, name: str, *, defaults: bool = False) -> Any:
     """Convert ``value`` to the annotated type ``kind``, strictly.
@@ -51,7 +54,11 @@ def _config(kind: type[Any], value: Any, name: str, defaults: bool) -> Any:
     hints = get_type_hints(kind)
     fields = dataclasses.fields(kind)
     known = {field.name for field in fields}
-    needed = {field.name for field in fields if not (defaults and _has_default(field))}
+    needed = {
+        field.name
+        for field in fields
+        if not (_has_default(field) and (defaults or field.metadata.get("added later")))
+    }
     if not isinstance(value, dict) or not needed <= set(value) <= known:
         got = sorted(cast(dict[str, Any], value)) if isinstance(value, dict) else _shown(value)
         raise ValueError(f"{name} has {got}; expected {sorted(known)}")

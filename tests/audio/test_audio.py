@@ -15,6 +15,7 @@ from lipsync_core.audio.features import (
     SILENCE,
     MelFeatures,
     log_mel,
+    mean_spectrum,
     mel_basis,
     mel_length,
     mel_windows,
@@ -169,6 +170,35 @@ def test_a_window_holds_the_columns_from_its_start() -> None:
         early[0, 0, :, 8:], whole[:, :8]
     )
     assert mel_windows(audio, fps, 3, 0).shape == (0, 1, 80, 16)
+
+
+def test_level_and_tone_of_a_recording_matter_less_with_a_relative_spectrum() -> None:
+    """A microphone that changes level and tone changes windows by a tenth of that at 0.9."""
+    speech = sound(signals()["speech"])
+    quiet = sound(0.3 * speech.samples[0])
+    for share, part in ((0.0, 1.0), (0.9, 0.1)):
+        features = MelFeatures(relative=share)
+        windows = [mel_windows(x, Fraction(25), 5, 20, features=features) for x in (speech, quiet)]
+        difference = (windows[0] - windows[1]).median()
+        assert float(difference) == pytest.approx(part * 8 * 10.458 / 100, abs=0.02)
+
+
+def test_windows_of_a_relative_spectrum_are_the_same_in_pieces() -> None:
+    features = MelFeatures(relative=0.9)
+    speech = sound(signals()["speech"])
+    whole = mel_windows(speech, Fraction(25), 0, 40, features=features)
+    pieces = [mel_windows(speech, Fraction(25), i, 8, features=features) for i in range(0, 40, 8)]
+    assert torch.equal(torch.cat(pieces), whole)
+
+
+def test_the_mean_spectrum_is_of_the_louder_half_and_silence_is_not_raised() -> None:
+    speech = sound(signals()["speech"])
+    padded = sound(torch.cat([speech.samples[0], torch.zeros(speech.samples.shape[1])]))
+    features = MelFeatures(relative=0.9)
+    whole, half = (mean_spectrum(x, features).mean() for x in (padded, speech))
+    assert SILENCE / 2 < whole < half
+    still = mel_windows(sound(torch.zeros(8000)), Fraction(25), 0, 5, features=features)
+    assert float(still.max()) == pytest.approx(SILENCE + 0.9 * 2)
 
 
 @pytest.mark.parametrize("fps", RATES)
