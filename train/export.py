@@ -23,6 +23,7 @@ RECIPES = {
     "lipgan": "train.baselines.lipgan",
     "mini": "train.mini",
     "speech2vid": "train.baselines.speech2vid",
+    "speech_lips": "train.speech_lips",
     "wav2lip": "train.wav2lip",
 }
 

@@ -17,7 +17,7 @@ from lipsync_core.models.face_landmarks import FaceLandmarks
 from lipsync_core.models.lip_warp import KNOTS, LipWarp, LipWarpConfig
 from lipsync_core.models.speech_lips import SHAPE, SpeechLips
 from lipsync_core.models.weights import load_model, save_model
-from train.speech_lips import TEACHING, Talk, normalize, predict, read_talks
+from train.talks import TEACHING, Talk, normalize, predict, read_talks
 
 LICENCE = "Apache-2.0"
 SOURCE = (
@@ -42,7 +42,7 @@ def curves(net: SpeechLips, talks: list[Talk]) -> tuple[Tensor, Tensor]:
         own = [talk for talk in talks if talk.person == person]
         index = torch.linspace(0, 1, _DRAWN)
         for rows, out in (
-            (torch.cat([predict(net, talk) for talk in own]), said),
+            (torch.cat([predict(net, talk, net.config.features) for talk in own]), said),
             (torch.cat([t.target for t in own]), true),
         ):
             out.append(torch.stack([rows[:, i].quantile(index) for i in range(SHAPE)]))
@@ -80,8 +80,7 @@ def main() -> None:
     ).eval()
     model.speech.load_state_dict(speech.state_dict())
     model.landmarks.load_state_dict(landmarks.state_dict())
-    talks = read_talks(args.data, args.labels, TEACHING, speech.config)
-    normalize(talks)
+    talks = normalize(read_talks(args.data, args.labels, TEACHING, speech.config.features))
     heard, shown = curves(speech, talks)
     people = sorted({talk.person for talk in talks})
     every = [
