@@ -4,10 +4,10 @@ Importing this does no I/O and loads no network; torch and the media library com
 name that needs them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._version import __version__ as __version__
+from .runtime.lazy_names import import_on_use
 
 if TYPE_CHECKING:
     from .errors import LipSyncError, MediaError, NoFaceError, WeightsError
@@ -44,11 +44,4 @@ _HOMES = {
     "types": ("Audio", "FaceTrack", "Frames"),
 }
 
-
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(import_module(f".{home}", __name__), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = import_on_use(globals(), _HOMES)

@@ -187,7 +187,7 @@ class DubOptions:
             "silence": self.silence,
             "reference": self.reference,
             "speakers": self.speakers,
-            "who": self.who_speaks(),
+            "who": self.who_speaks() or None,
             "pads": None if self.pads is None else parse_pads(self.pads),
             "lead_ms": self.lead_ms,
             "device": self.device,

@@ -134,6 +134,21 @@ def mouth_width(points: Tensor) -> Tensor:
     return _distance(points, layout.corners) / _eye_distance(points, layout)
 
 
+def mouth_aspect(points: Tensor) -> Tensor:
+    """Measure the mouth aspect ratio (MAR): the gap of the inner lips over the mouth's width.
+
+    Args:
+        points: See ``mouth_opening``.
+
+    Returns:
+        (N,) 0 and more. Here, unlike openings in distances between the eyes, how far the head is
+        away or turned up matters for both parts alike.
+    """
+    layout = _layout(points)
+    gaps = torch.stack([_distance(points, pair) for pair in layout.gaps])
+    return gaps.mean(0) / _distance(points, layout.corners).clamp_min(1e-6)
+
+
 def jaw_drop(points: Tensor) -> Tensor:
     """Measure how far the chin is from the base of the nose; see ``mouth_opening``."""
     layout = _layout(points)

@@ -4,8 +4,9 @@ Only this package imports ``av``. It is loaded with the first name that needs it
 be checked before.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..runtime.lazy_names import import_on_use
 
 if TYPE_CHECKING:
     from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
@@ -43,11 +44,4 @@ _HOMES = {
     "video_writer": ("VideoWriter",),
 }
 
-
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(import_module(f".{home}", __name__), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = import_on_use(globals(), _HOMES)

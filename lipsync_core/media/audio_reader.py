@@ -23,6 +23,7 @@ from .container import (
     Warn,
     decode_sound,
     first_frame_audio_time,
+    is_mp4,
     open_source,
     path_of_container,
     raise_media_errors,
@@ -39,9 +40,9 @@ _BLOCK = 1 << 16  # samples given to the resampler at once
 # seconds decoded and dropped after a seek: decoders carry state (MP3 reservoir, AAC overlap)
 _SEEK_PREROLL = 1
 _SEEK_FROM = 4  # seconds: nearer to the start than this, reading from it is as quick as seeking
-# Containers whose seeks land on exact times; others (raw MP3 and AAC) guess from the bit rate and
-# are read through.
-_SEEKABLE = ("mov,", "matroska", "wav", "flac", "ogg", "mpegts")
+# Beside MP4: containers whose seeks land on exact times; others (raw MP3 and AAC) guess from the
+# bit rate and are read through.
+_SEEKABLE = ("matroska", "wav", "flac", "ogg", "mpegts")
 # seconds: time stamps off by less are rounding, by more a gap in the track
 _JITTER = Fraction(1, 50)
 # seconds of silence that a time stamp may ask for; more is taken to be a damaged time stamp
@@ -368,7 +369,7 @@ def _decoded(
         if (
             seconds > _SEEK_FROM
             and zero is not None
-            and container.format.name.startswith(_SEEKABLE)
+            and (is_mp4(container) or container.format.name.startswith(_SEEKABLE))
         ):
             container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
         blocks, last = _float_blocks(container, stream, zero or Fraction(0), warn), None

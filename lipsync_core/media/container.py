@@ -115,6 +115,11 @@ def path_of_container(container: InputContainer) -> Path:
     return Path(container.name.removeprefix("file:"))
 
 
+def is_mp4(container: InputContainer) -> bool:
+    """Return whether a file is of the family of MP4 (MOV, M4A, 3GP, HEIC, ...), with edit lists."""
+    return container.format.name.startswith("mov,")
+
+
 def is_image(container: InputContainer) -> bool:
     """Return whether the file is of a kind that holds a single picture (PNG, JPEG, WebP, ...)."""
     name = container.format.name
@@ -291,7 +296,7 @@ def first_frame_audio_time(src: Path | str) -> Fraction | None:
         if stream is None:
             return None
         time = frame_time(first_frame(moved, stream)) or Fraction(0)
-        if not moved.format.name.startswith("mov,"):
+        if not is_mp4(moved):
             return time
         with open_source(src, {"advanced_editlist": "0"}) as unmoved:
             return time + _picture_shift(moved, unmoved)

@@ -8,7 +8,7 @@ from pathlib import Path
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from .container import path_of_container
+from .container import is_mp4, path_of_container
 from .sound_tracks import has_decoder
 
 # Streaming encoders, which cannot go back to fill in a size, write 0 or the largest that they know.
@@ -24,9 +24,7 @@ def padding_begins(container: InputContainer, stream: AudioStream) -> Fraction |
     Returns:
         Seconds of the container's clock, None for other containers.
     """
-    if not container.format.name.startswith("mov,"):
-        return None
-    return _stated_end(stream)
+    return _stated_end(stream) if is_mp4(container) else None
 
 
 def promised_end(container: InputContainer, stream: AudioStream) -> Fraction | None:
@@ -38,7 +36,7 @@ def promised_end(container: InputContainer, stream: AudioStream) -> Fraction | N
         Seconds of the container's clock, None if the file does not say.
     """
     name = container.format.name
-    if name.startswith(("mov,", "flac")):
+    if is_mp4(container) or name == "flac":
         return _stated_end(stream)
     if name.startswith("matroska"):
         clock = _CLOCK.match(stream.metadata.get("DURATION", ""))
