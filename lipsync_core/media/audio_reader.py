@@ -24,11 +24,13 @@ from .container import (
     decode_sound,
     first_frame_audio_time,
     is_mp4,
+    joined_parts,
     open_source,
     path_of_container,
     raise_media_errors,
     warn_once,
 )
+from .edit_list import MEDIA_CLOCK, Part, sound_of_part
 from .sound_ends import padding_begins, promised_end
 from .sound_tracks import choose_sound
 
@@ -99,6 +101,9 @@ def first_sample_time(src: Path | str, track: int | None = None) -> Fraction:
         raise_media_errors(Path(src), "the sound cannot be decoded"),
     ):
         stream = choose_sound(container, track, lambda _: None)
+        parts = joined_parts(container, stream)
+        if parts:
+            return parts[0].begin
         for frame in decode_sound(container, stream, lambda _: None):
             if frame.pts is not None and frame.time_base is not None:
                 return frame.pts * frame.time_base
@@ -365,13 +370,13 @@ def _decoded(
         stream = choose_sound(container, track, warn)
         if zero is None and stream.start_time is not None and stream.time_base is not None:
             zero = stream.start_time * stream.time_base
-        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
-        if (
-            seconds > _SEEK_FROM
-            and zero is not None
-            and (is_mp4(container) or container.format.name.startswith(_SEEKABLE))
-        ):
-            container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
+        seconds = Fraction(begin, stream.rate)
+        parts = joined_parts(container, stream)
+        if parts:
+            yield from _decoded_parts(path, track, parts, (zero or 0) + seconds, warn)
+            return
+        if zero is not None:
+            _seek_before(container, stream, zero + seconds, seconds)
         blocks, last = _float_blocks(container, stream, zero or Fraction(0), warn), None
         for time, samples, rate in _without_padding(blocks, padding_begins(container, stream)):
             yield time, samples, rate
@@ -384,6 +389,27 @@ def _decoded(
                 f"{path.name}: the sound ends at {float(last):.2f} of the {float(promised):.2f} s "
                 "that its header promises; the file is incomplete"
             )
+
+
+def _decoded_parts(
+    path: Path, track: int | None, parts: tuple[Part, ...], time: Fraction, warn: Warn
+) -> Iterator[_Timed]:
+    """Yield the blocks of a track whose edit list joins parts, from the part at ``time`` on."""
+    for part in parts:
+        if part.end > time:
+            with open_source(path, MEDIA_CLOCK) as container:
+                stream = choose_sound(container, track, warn)
+                _seek_before(container, stream, part.media, part.media)
+                yield from sound_of_part(_float_blocks(container, stream, Fraction(0), warn), part)
+
+
+def _seek_before(
+    container: InputContainer, stream: AudioStream, time: Fraction, distance: Fraction
+) -> None:
+    """Go to before ``time`` if seeking is exact and passes over enough of ``distance`` seconds."""
+    seekable = is_mp4(container) or container.format.name.startswith(_SEEKABLE)
+    if seekable and distance - _SEEK_PREROLL > _SEEK_FROM:
+        container.seek(math.floor((time - _SEEK_PREROLL) / (stream.time_base or 1)), stream=stream)
 
 
 def _float_blocks(

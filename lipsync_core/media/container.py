@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from .edit_list import Part, read_joined_parts
 from .paths import check_input_path
 from .pillow_reader import is_animated_webp, is_tiled, read_animated_webp, read_tiled
 
@@ -118,6 +119,13 @@ def path_of_container(container: InputContainer) -> Path:
 def is_mp4(container: InputContainer) -> bool:
     """Return whether a file is of the family of MP4 (MOV, M4A, 3GP, HEIC, ...), with edit lists."""
     return container.format.name.startswith("mov,")
+
+
+def joined_parts(container: InputContainer, stream: Stream) -> tuple[Part, ...]:
+    """Return the parts of a track that an edit list joins, none where FFmpeg plays it rightly."""
+    if not is_mp4(container):
+        return ()
+    return read_joined_parts(path_of_container(container), stream.id)
 
 
 def is_image(container: InputContainer) -> bool:
@@ -267,6 +275,9 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
         MediaError: If no frame can be decoded.
     """
     for frame in decode_video(container, stream, lambda _: None):
+        parts = joined_parts(container, stream)
+        if parts and frame.time_base is not None:
+            frame.pts = round(parts[0].begin / frame.time_base)
         return frame
     raise MediaError(f"{path_of_container(container)}: no frame of the picture could be decoded")
 
@@ -296,7 +307,7 @@ def first_frame_audio_time(src: Path | str) -> Fraction | None:
         if stream is None:
             return None
         time = frame_time(first_frame(moved, stream)) or Fraction(0)
-        if not is_mp4(moved):
+        if not is_mp4(moved) or joined_parts(moved, stream):
             return time
         with open_source(src, {"advanced_editlist": "0"}) as unmoved:
             return time + _picture_shift(moved, unmoved)

@@ -15,11 +15,13 @@ from ..errors import MediaError
 from .container import (
     is_image,
     is_in_decoding_order,
+    joined_parts,
     open_source,
     path_of_container,
     picture_stream,
     raise_media_errors,
 )
+from .edit_list import MEDIA_CLOCK, Part
 from .frame_rate import MAX_FPS, rate_of_ticks
 from .pillow_reader import is_animated_webp, read_animated_webp
 
@@ -81,6 +83,9 @@ def _measure(path: Path, start: Fraction, version: tuple[int, ...]) -> Timing:
     # ``version`` is a part of the key, so that a file that is written again is measured again
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = find_picture(container, path)
+        parts = joined_parts(container, stream)
+        if parts:
+            return _measure_joined(path, parts)
         if is_image(container):
             return Timing(STILL_FPS, None, still=True)
         head = _read(container, stream)
@@ -100,6 +105,14 @@ def _measure(path: Path, start: Fraction, version: tuple[int, ...]) -> Timing:
             cut_off=container.format.name == "mpegts" and all(size % n for n in _TS_PACKETS),
             alpha_lost=stream.metadata.get("alpha_mode") == "1",
         )
+
+
+def _measure_joined(path: Path, parts: tuple[Part, ...]) -> Timing:
+    """Measure the pictures of an MP4 file whose edit list joins parts, of one rate."""
+    with open_source(path, MEDIA_CLOCK) as container:
+        stream = find_picture(container, path)
+        rate = _rate(_read(container, stream), stream)
+    return Timing(rate, parts[-1].end, still=False, promised=parts[-1].end - parts[0].begin)
 
 
 @dataclass(frozen=True, slots=True)

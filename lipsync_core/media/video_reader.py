@@ -1,7 +1,7 @@
 """Read what a video or picture file holds, and its frames at a constant rate."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import dropwhile
@@ -23,10 +23,12 @@ from .container import (
     first_frame_time,
     frame_time,
     is_in_decoding_order,
+    joined_parts,
     open_source,
     raise_media_errors,
     warn_once,
 )
+from .edit_list import MEDIA_CLOCK, pictures_of_part
 from .filters import deinterlace
 from .pixel_format import (
     BT709,
@@ -310,12 +312,23 @@ class _Clip:
             self.warn(f"{self.path.name}: {lack}; the file is incomplete")
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
-        """Decode from a keyframe at or before ``target`` to the end of the file.
+        """Decode from a keyframe at or before ``target`` to the end of the file, part by part.
 
         ``target`` is in seconds of the container's clock; None: from the start.
         """
+        with open_source(self.path) as container:
+            parts = joined_parts(container, _picture(container, self.path))
+        if not parts:
+            yield from self._decoded_from(target, {})
+        for part in parts:
+            if target is None or part.end > target:
+                yield from pictures_of_part(self._decoded_from(part.media, MEDIA_CLOCK), part)
+
+    def _decoded_from(
+        self, target: Fraction | None, options: Mapping[str, str]
+    ) -> Iterator[VideoFrame]:
         for margin in () if target is None else _SEEK_MARGINS:
-            with open_source(self.path) as container:
+            with open_source(self.path, options) as container:
                 stream = _picture(container, self.path)
                 assert target is not None and stream.time_base is not None
                 if is_in_decoding_order(container, stream):
@@ -333,7 +346,7 @@ class _Clip:
                     yield frame
                     yield from frames
                     return
-        with open_source(self.path) as container:
+        with open_source(self.path, options) as container:
             stream = _picture(container, self.path)
             yield from decode_video(container, stream, self.warn)
 

@@ -29,7 +29,7 @@ from .encoders import (
     choose_encoder,
     open_encoder,
 )
-from .mux import AudioSource, Track, add_audio_stream, add_other_streams
+from .mux import LATER_THAN_ANYTHING, AudioSource, Track, add_audio_stream, add_other_streams
 from .output_path import container_options, move_into_place
 from .paths import check_output_path
 from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
@@ -53,6 +53,7 @@ class VideoWriter:
         audio: the sound. It is copied packet by packet if the container takes its codec and it is
             not cut at its start; otherwise it is encoded as AAC (Opus in WebM) at its own rate. It
             ends with the picture, a copied track to within one packet.
+        keep_sound: do not cut sound that outlasts the picture.
         extra_tracks_from: a file whose further sound tracks and subtitles are copied if the
             container takes them; ``on_warning`` is called with the others.
             Its tags and chapters are kept, where ``metadata`` gives no others.
@@ -90,11 +91,13 @@ class VideoWriter:
         extra_tracks_from: Path | None = None,
         extra_start: Fraction = Fraction(0),
         extra_seconds: Fraction | None = None,
+        keep_sound: bool = False,
         on_warning: Warn | None = None,
     ) -> None:
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
         self._overwrite = overwrite
+        self._keep_sound = keep_sound
         check_output_path(self._path, overwrite=overwrite)
         self._info = info
         self._warn = warn_once(on_warning)
@@ -176,7 +179,7 @@ class VideoWriter:
                 self._out.mux(self._stream.encode(None))
                 end = self._count / self._info.fps
                 for track in self._tracks:
-                    track.finish(end, end)
+                    track.finish(LATER_THAN_ANYTHING if self._keep_sound else end, end)
                 self._out.close()
             self._whole = True
 

@@ -103,7 +103,7 @@ def commands() -> list[Command]:
         lines, inline, _ = split_code(newest(path))
         for text in lines:
             if PROGRAM.match(text):
-                found[" ".join(shlex.split(text, comments=True))] = True
+                found[shlex.join(shlex.split(text, comments=True))] = True
                 found[text.split("  #")[0].strip()] = True
         for text in inline:
             if PROGRAM.match(text):
