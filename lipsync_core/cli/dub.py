@@ -18,7 +18,7 @@ from ..options import (
     Restore,
     Silence,
 )
-from ..pipelines.turn_table import read_turns
+from ..pipelines.turn_subtitles import parse_who, read_any_turns
 from .checks import check_inputs, check_video_output
 from .options import AsJson, Device, FaceFile, Model, Which, expand_options
 from .progress import Bar
@@ -90,8 +90,17 @@ class DubOptions:
     speakers: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|TABLE",
-            help="Who speaks AUDIO, and when: auto, or a table (see `lipsync speakers`).",
+            metavar="auto|FILE",
+            help="Who speaks AUDIO, and when: auto, a table (see `lipsync speakers`), subtitles "
+            "with names, or RTTM.",
+        ),
+    ] = None
+    who: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FACE",
+            rich_help_panel="Faces",
+            help="The face of a name in such subtitles, once per name; none: off screen.",
         ),
     ] = None
     model: Model = "mini"
@@ -178,12 +187,24 @@ class DubOptions:
             "silence": self.silence,
             "reference": self.reference,
             "speakers": self.speakers,
+            "who": self.who_speaks() or None,
             "pads": None if self.pads is None else parse_pads(self.pads),
             "lead_ms": self.lead_ms,
             "device": self.device,
             "precision": self.precision,
             "batch": self.batch,
         }
+
+    def who_speaks(self) -> dict[str, str]:
+        """Return the face of each name in subtitles.
+
+        Raises:
+            typer.BadParameter: If a text is no NAME=FACE, or no file has names.
+        """
+        try:
+            return parse_who(self.who or [])
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--who") from None
 
     def input_files(self) -> list[Path]:
         """List the files that the dub reads, besides bundled and pulled weights."""
@@ -219,7 +240,7 @@ class DubOptions:
             finding=self.finding,
         )
         if self.speakers not in (None, "auto"):
-            read_turns(Path(self.speakers))
+            read_any_turns(Path(self.speakers), self.who_speaks())
         from ..media.encoders import check_encoder
 
         encoding = self.encoding

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -99,6 +99,7 @@ def dub(  # noqa: PLR0913
     silence: Silence = "generate",
     reference: Reference = "auto",
     speakers: Path | str | None = None,
+    who: Mapping[str, str] | None = None,
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     encoding: Encoding = Encoding(),
@@ -131,8 +132,10 @@ def dub(  # noqa: PLR0913
         reference: Which pictures of a person mouths are drawn from. A mouth that closes in silence
             is drawn from ``nearest-closed``.
         speakers: Who speaks the one audio when, instead of ``select``: a table (``read_turns``;
-            its times are the output's), or "auto" to detect the active speaker by the video's own
+            its times are the output's), subtitles with names or a diarization
+            (``read_subtitle_turns``), or "auto" to detect the active speaker by the video's own
             sound, or by ``audio`` if it has none. Everybody else keeps their own mouth.
+        who: The face of each name in such subtitles, or ``none`` for a voice off screen.
         cut: The part of the video that is dubbed.
         finding: How faces are found and tracked.
         encoding: How the output is encoded.
@@ -159,7 +162,7 @@ def dub(  # noqa: PLR0913
     """
     face, out, log = Path(face), Path(out), RunLog(_logger, on_progress)
     sources, faces = parse_speakers(audio, select)
-    turns = read_speaker_turns(speakers, len(sources), face, cached=drawings is not None)
+    turns = read_speaker_turns(speakers, len(sources), face, who=who, cached=drawings is not None)
     refuse_inputs(out, face, *(source for source in sources if isinstance(source, Path)))
     with log.clock("total"):
         clip, target = open_clip(face, cut, on_warning=log.warn), select_device(device)
