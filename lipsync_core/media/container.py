@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
-from .edit_list import Part, read_joined_parts
+from .edit_list import Part, lacks_index, read_joined_parts
 from .paths import check_input_path
 from .pillow_reader import is_animated_webp, is_tiled, read_animated_webp, read_tiled
 
@@ -60,12 +60,15 @@ def warn_once(on_warning: Warn | None) -> Warn:
 
 
 @contextmanager
-def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
+def raise_media_errors(
+    path: Path, doing: str, guess: Callable[[Path], str] | None = None
+) -> Generator[None, None, None]:
     """Turn errors of FFmpeg inside the block into MediaErrors.
 
     Args:
         path: the file that the message names.
         doing: what was being done, for the message.
+        guess: returns what may be wrong with the file, for the message.
 
     Raises:
         MediaError: If FFmpeg fails.
@@ -73,7 +76,17 @@ def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
     try:
         yield
     except FFmpegError as error:
-        raise MediaError(f"{path}: {doing} ({error.strerror})") from error
+        why = "" if guess is None else f"; {guess(path)}"
+        raise MediaError(f"{path}: {doing}{why} ({error.strerror})") from error
+
+
+def _guess_damage(path: Path) -> str:
+    if lacks_index(path):
+        return (
+            "it broke off before its index (moov) was complete: copy it again, or recover the "
+            "recording with the recorder or a repair program"
+        )
+    return "it is damaged, truncated or of another kind"
 
 
 def file_url(path: Path) -> str:
@@ -99,9 +112,7 @@ def open_source(
     """
     path = Path(src)
     check_input_path(path)
-    with raise_media_errors(
-        path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
-    ):
+    with raise_media_errors(path, "cannot be opened as audio or video", _guess_damage):
         container = av.open(
             file_url(path), "r", options={**_OPTIONS, **(options or {})}, metadata_errors="replace"
         )

@@ -39,6 +39,7 @@ from .container import (
     picture_times,
     read_packets,
 )
+from .encoders import keeps_aspect, tag_for_players
 from .sound_tracks import choose_sound, has_decoder, other_tracks
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
@@ -217,12 +218,10 @@ class CopiedTracks:
         self._out = out
         self._zero = zero
         self._stop = stop
-        self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
-        for stream in streams:
-            self._streams[stream.index].metadata.update(stream.metadata)
         name = path_of_container(container).name
         if any(joined_parts(container, stream) for stream in streams):
             raise CannotCopy(f"{name}: its edit list joins several parts of a track")
+        self._streams = {stream.index: _add_copy(out, stream, name) for stream in streams}
         can_hide = out.format.name in _HIDING
         self._packets = _decodable(
             _dated(_timed(container, streams, warn)), zero, name, can_hide, warn
@@ -271,6 +270,23 @@ class CopiedTracks:
             if packet.stream.type == "audio" and 0 < missing * packet.time_base < 1:
                 packet.duration = (packet.duration or 0) + missing
             self._out.mux_one(packet)
+
+
+def _add_copy(out: OutputContainer, stream: Stream, name: str) -> Stream:
+    # opaque: the decoder gives its name, as there may be no encoder for a codec (AV1)
+    copy = out.add_stream_from_template(stream, opaque=True)
+    copy.metadata.update(stream.metadata)
+    if isinstance(stream, VideoStream) and isinstance(copy, VideoStream):
+        tag_for_players(out, copy)
+        aspect, codec = stream.sample_aspect_ratio, stream.codec_context.codec.canonical_name
+        if aspect and aspect != 1:
+            if not keeps_aspect(out.format.name, codec):
+                raise CannotCopy(
+                    f"{name}: its pixels are not square, which {out.format.name} is not told of "
+                    f"{codec} that is copied"
+                )
+            copy.codec_context.sample_aspect_ratio = aspect
+    return copy
 
 
 def _timed(

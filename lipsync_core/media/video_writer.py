@@ -27,6 +27,7 @@ from .encoders import (
     Encoder,
     add_picture,
     choose_encoder,
+    keeps_aspect,
     open_encoder,
 )
 from .mux import LATER_THAN_ANYTHING, AudioSource, Track, add_audio_stream, add_other_streams
@@ -148,6 +149,8 @@ class VideoWriter:
             )
         with raise_media_errors(self._path, "cannot be written"):
             for frame in self._pictures(frames):
+                if self._square is not None:
+                    frame = frame.reformat(*self._square, interpolation="LANCZOS")
                 frame.pts, frame.time_base = self._count, 1 / self._info.fps
                 self._count += 1
                 self._out.mux(self._stream.encode(frame))
@@ -210,7 +213,10 @@ class VideoWriter:
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         context = stream.codec_context
         context.time_base = 1 / info.fps
-        if info.pixel_aspect != 1:
+        self._square = self._square_size(stream)
+        if self._square is not None:
+            stream.width, stream.height = self._square
+        elif info.pixel_aspect != 1:
             context.sample_aspect_ratio = info.pixel_aspect
         tags = _written_tags(info.colour, encoder)
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
@@ -221,6 +227,19 @@ class VideoWriter:
             encoder.pixel_format,
             ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range),
         )
+
+    def _square_size(self, stream: VideoStream) -> tuple[int, int] | None:
+        """Width and height in square pixels, None if the file keeps the shape of the pixels."""
+        aspect, codec = self._info.pixel_aspect, stream.codec_context.codec.canonical_name
+        if aspect == 1 or keeps_aspect(self._out.format.name, codec):
+            return None
+        width = 2 * round(stream.width * max(aspect, Fraction(1)) / 2)
+        height = 2 * round(stream.height / min(aspect, Fraction(1)) / 2)
+        self._warn(
+            f"{self._path.name}: the pixels are not square ({aspect}), which {self._suffix} is not "
+            f"told of {codec}; the picture is scaled to {width}x{height} px (.mp4 keeps it)"
+        )
+        return width, height
 
     def _padded(self, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         bottom, right = self._pad

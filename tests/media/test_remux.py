@@ -248,3 +248,17 @@ def test_sound_of_an_avi_without_b_frames_stays_with_its_picture(tmp_path: Path)
     shift_audio(src, out, Fraction(0))
     assert heard(src) == 0.5
     assert heard(out) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_av1_is_copied_and_pixels_keep_their_shape(tmp_path: Path) -> None:
+    silence, warnings = Audio(torch.zeros(1, 4000), 8000), list[str]()
+    info = VideoInfo(96, 64, Fraction(25), None, pixel_aspect=Fraction(4, 3))
+    src = tmp_path / "a.mp4"
+    with VideoWriter(src, info, codec="libsvtav1") as out:  # its decoder has another name
+        out.write(Frames(levels(3, width=96, height=64)))
+    for target in ("b.mp4", "b.mkv"):  # PyAV cannot tell Matroska the shape
+        shift_audio(src, tmp_path / target, Fraction(0), audio=silence, on_warning=warnings.append)
+        assert probe(tmp_path / target).pixel_aspect == Fraction(4, 3)
+    assert torch.equal(pixels(tmp_path / "b.mp4"), pixels(src))
+    assert level_of(pixels(tmp_path / "b.mkv")) == [0, 1, 2]
+    assert len(warnings) == 1 and "encoded again" in warnings[0]
