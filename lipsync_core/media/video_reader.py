@@ -18,6 +18,7 @@ from ..errors import MediaError
 from ..types import Frames, VideoInfo, YuvFrames
 from .container import (
     Warn,
+    clock_jumps,
     decode_video,
     first_frame,
     first_frame_time,
@@ -335,7 +336,7 @@ class _Clip:
             with open_source(self.path, options) as container:
                 stream = _picture(container, self.path)
                 assert target is not None and stream.time_base is not None
-                if is_in_decoding_order(container, stream):
+                if is_in_decoding_order(container, stream) or clock_jumps(container):
                     break
                 try:
                     container.seek(math.floor((target - margin) / stream.time_base), stream=stream)
