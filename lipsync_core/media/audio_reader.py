@@ -21,6 +21,7 @@ from ..types import Audio
 from .channels import useful_channels
 from .container import (
     Warn,
+    clock_jumps,
     decode_sound,
     first_frame_audio_time,
     is_mp4,
@@ -408,7 +409,7 @@ def _seek_before(
 ) -> None:
     """Go to before ``time`` if seeking is exact and passes over enough of ``distance`` seconds."""
     seekable = is_mp4(container) or container.format.name.startswith(_SEEKABLE)
-    if seekable and distance - _SEEK_PREROLL > _SEEK_FROM:
+    if seekable and not clock_jumps(container) and distance - _SEEK_PREROLL > _SEEK_FROM:
         container.seek(math.floor((time - _SEEK_PREROLL) / (stream.time_base or 1)), stream=stream)
 
 

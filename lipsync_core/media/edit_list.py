@@ -1,7 +1,8 @@
-"""Read edit lists of MP4 files that join several parts of a track, which FFmpeg gets wrong.
+"""Read the boxes of MP4 files: edit lists that join several parts of a track, missing indexes.
 
-libavformat (62.12) plays the beginning of the track during pauses between parts, joins sound at
-whole packets, and shows pictures up to some frames early where a part begins between two of them.
+FFmpeg gets such edit lists wrong: libavformat (62.12) plays the beginning of the track during
+pauses between parts, joins sound at whole packets, and shows pictures up to some frames early where
+a part begins between two of them.
 """
 
 import struct
@@ -54,6 +55,15 @@ def read_joined_parts(path: Path, track: int) -> tuple[Part, ...]:
     return parts if len(parts) > 1 else ()
 
 
+def lacks_index(path: Path) -> bool:
+    """Return whether a file is an MP4 that breaks off before the end of its index."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        ends = {kind: end for kind, _, end in _headers(file, 0, size)}
+    index = ends.get(b"moov", ends.get(b"meta", size + 1))
+    return next(iter(ends), b"") == b"ftyp" and index > size
+
+
 def _read_tracks(file: BinaryIO, size: int) -> dict[int, tuple[Part, ...]]:
     """The parts of each track by its number, empty for files in fragments."""
     tracks: dict[int, tuple[Part, ...]] = {}
@@ -79,6 +89,18 @@ def _read_tracks(file: BinaryIO, size: int) -> dict[int, tuple[Part, ...]]:
 
 def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, bytes]]:
     """(kind, content) of the small boxes with times, in file order; ISO/IEC 14496-12."""
+    for kind, begin, after in _headers(file, at, end):
+        if kind in _BOXES:
+            yield from _boxes(file, begin, min(end, after))
+            if kind == b"moov":
+                return
+        elif kind in (b"mvhd", b"tkhd", b"mdhd", b"elst", b"mvex"):
+            file.seek(begin)
+            yield kind, file.read(after - begin)
+
+
+def _headers(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, place of the content, place after it) of the boxes from ``at`` to ``end``."""
     while at + 8 <= end:
         file.seek(at)
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -88,14 +110,7 @@ def _boxes(file: BinaryIO, at: int, end: int) -> Iterator[tuple[bytes, bytes]]:
         size = size or end - at  # 0: to the end of the file
         if size < head:
             return
-        if kind in _BOXES:
-            yield from _boxes(file, at + head, min(end, at + size))
-            if kind == b"moov":
-                return
-        elif kind in (b"mvhd", b"tkhd", b"mdhd", b"elst"):
-            yield kind, file.read(size - head)
-        elif kind == b"mvex":
-            yield kind, b""
+        yield kind, at + head, at + size
         at += size
 
 

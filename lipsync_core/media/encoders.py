@@ -263,9 +263,17 @@ def add_picture(out: OutputContainer, encoder: Encoder, fps: Fraction, where: st
         ) from error
     assert isinstance(stream, VideoStream)
     stream.pix_fmt = encoder.pixel_format
+    tag_for_players(out, stream)
     if encoder.full_range:
         stream.codec_context.color_range = 2
     return stream
+
+
+def tag_for_players(out: OutputContainer, stream: VideoStream) -> None:
+    """Give HEVC in MP4 the tag under which QuickTime, Safari and iPhones show it."""
+    codec = stream.codec_context.codec.canonical_name
+    if codec == "hevc" and out.format.name in ("mp4", "mov", "ipod"):
+        stream.codec_context.codec_tag = "hvc1"  # FFmpeg writes hev1
 
 
 def open_encoder(context: VideoCodecContext, encoder: Encoder, where: str) -> None:

@@ -39,7 +39,7 @@ from .container import (
     picture_times,
     read_packets,
 )
-from .encoders import keeps_aspect
+from .encoders import keeps_aspect, tag_for_players
 from .sound_tracks import choose_sound, has_decoder, other_tracks
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
@@ -277,6 +277,7 @@ def _add_copy(out: OutputContainer, stream: Stream, name: str) -> Stream:
     copy = out.add_stream_from_template(stream, opaque=True)
     copy.metadata.update(stream.metadata)
     if isinstance(stream, VideoStream) and isinstance(copy, VideoStream):
+        tag_for_players(out, copy)
         aspect, codec = stream.sample_aspect_ratio, stream.codec_context.codec.canonical_name
         if aspect and aspect != 1:
             if not keeps_aspect(out.format.name, codec):
