@@ -31,8 +31,8 @@ _BATCH = 24  # crops at once
 _LEAST = 21  # openings: correlations of fewer mean nothing
 _LEAST_SEEN = 0.5  # of the frames that were measured
 # Measured on 3 s each of seven clips, dubbed with mini and mini-2. In deviations of a typical
-# speaker: a silent mouth moves by 0.08, a drawn face that was seen to move hardly by 0.18, the least
-# of those that were seen to speak by 0.26 (a smile, whose lips the network sees less apart).
+# speaker: a silent mouth moves by 0.08, a drawn face that was seen to move hardly by 0.18, the
+# least of those that were seen to speak by 0.26 (a smile, whose lips the network sees less apart).
 STILL, SLIGHT, SILENT = 0.12, 0.2, 0.05
 HELD = 0.5  # of the movement asked for: a pause moves little
 # Correlation: mini's dubs 0.65 to 0.99; with other speech than their own at most 0.51, and two of
