@@ -18,6 +18,7 @@ from ..errors import LipSyncError, MediaError, NoFaceError, WeightsError
 # In the order of `lipsync --help`: the module and the Typer app or function in it.
 _HOMES = {
     "dub": ("dub", "dub_command"),
+    "check": ("check", "check_command"),
     "bench": ("bench", "bench_command"),
     "batch": ("bench", "batch_command"),
     "expert": ("bench", "expert_command"),

@@ -101,7 +101,7 @@ def test_padding_of_a_clips_own_sound_asks_for_no_more_frames(
     ("level", "warning"), [(0.1, None), (0.01, "is quiet (speech at -40 dBFS)"), (0.0, "is silent")]
 )
 @pytest.mark.parametrize("file", [True, False])
-def test_speech_too_quiet_to_be_followed_is_warned_about_once(
+def test_quiet_speech_is_raised_and_warned_about_once(
     tmp_path: Path, level: float, warning: str | None, file: bool
 ) -> None:
     noise = np.random.default_rng(0).normal(0, level, (1, RATE)).astype(np.float32)
@@ -113,7 +113,10 @@ def test_speech_too_quiet_to_be_followed_is_warned_about_once(
     )
     warnings: list[str] = []
     inputs = read_audio_inputs([source], RATE, warn=warnings.append)
-    assert torch.equal(inputs.speech[0].samples, torch.from_numpy(talk))
+    gain = 10 if level == 0.01 else 1  # quiet speech reaches models at -20 dBFS
+    torch.testing.assert_close(
+        inputs.speech[0].samples, gain * torch.from_numpy(talk), rtol=0.02, atol=0
+    )
     assert len(warnings) == (warning is not None) and (warning or "") in "".join(warnings)
 
 
