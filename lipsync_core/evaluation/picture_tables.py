@@ -125,6 +125,8 @@ def make_attempt(result: Result) -> Attempt:
         face=result["face"],
         moved=result["moved"],
         offset_frames=result["offset_frames"],
+        truth=result["mouth"]["truth"],
+        truth_lag=result["mouth"]["truth_lag"],
     )
 
 

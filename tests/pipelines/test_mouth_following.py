@@ -277,6 +277,8 @@ def test_a_video_under_its_own_sound_has_no_old_lips(folder: Path) -> None:
     found = judge().compare(looked_at(folder, "source.mkv"), original(folder, sound="source.mkv"))
     assert found["truth"] == pytest.approx(1) and found["leak"] is None
     assert found["reasons"]["new"] == "the true speaker's video is the source itself"
+    loud = judge().references(original(folder, sound="source.mkv"))["loudness alone"]
+    assert loud["new"] is None and loud["truth"] is not None
 
 
 def test_the_command_prints_the_figures_and_what_they_mean(
