@@ -90,6 +90,28 @@ def bench_command(  # noqa: PLR0913
     fid: Annotated[
         Literal["face", "frame"], typer.Option(help="Part of the picture for FID.")
     ] = "face",
+    silence: Annotated[
+        bool,
+        typer.Option(
+            "--silence", help="Also dub every face with silence, which shows old lips that leak."
+        ),
+    ] = False,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Dubs that another tool made: NUMBER.mp4 (five digits) or FACE--SPEECH.mp4; can "
+            "be repeated.",
+        ),
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]COMMAND",
+            help="A program that makes one dub, with {face}, {audio} and {out} in its words; no "
+            "shell reads it; can be repeated.",
+        ),
+    ] = None,
     ray: Ray = None,
     workers: Workers = None,
     threads: Threads = None,
@@ -102,6 +124,7 @@ def bench_command(  # noqa: PLR0913
     from ..evaluation.pairs import draw_pairs, read_pairs
 
     check_folder(root)
+    folders, commands = _read_peers(outputs, command)
     listed = None if pairs is None else read_pairs(pairs, order=order)
     check_inputs(weights=(*(model or ["mini"]), scorer))
     from ..evaluation.benchmark import Benchmark
@@ -117,6 +140,9 @@ def bench_command(  # noqa: PLR0913
         fid,
         device,
         batch,
+        silence=silence,
+        outputs=folders,
+        commands=commands,
     )
     cluster = _cluster(ray, workers)
     # with its models loaded, because reading all videos for the draw takes long; Ray's workers may
@@ -145,11 +171,28 @@ def bench_command(  # noqa: PLR0913
     )
     typer.echo(write_report(plan, outcomes, pairs=source, unpaired=unpaired))
     typer.echo(
-        f"wrote {out / 'table.md'} and distributions.png; every result is in results.jsonl",
+        f"wrote {out / 'table.md'}, table.html and distributions.png; every result is in "
+        "results.jsonl",
         err=True,
     )
     if all(outcome.error is not None for outcome in outcomes):
         raise typer.Exit(1)
+
+
+def _read_peers(
+    outputs: list[str] | None, commands: list[str] | None
+) -> tuple[tuple[tuple[str, Path], ...], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Read --outputs and --command; typer.BadParameter for what cannot be meant."""
+    from ..evaluation.peers import parse_command, parse_outputs
+
+    try:
+        folders = [parse_outputs(text) for text in outputs or []]
+        found = tuple(parse_command(text) for text in commands or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    for _, folder in folders:
+        check_folder(folder)
+    return tuple((name, folder.resolve()) for name, folder in folders), found
 
 
 def batch_command(

@@ -119,6 +119,13 @@ def report(
         Path | None,
         typer.Option(help="Folder for report.md, .json and .png; by default the study."),
     ] = None,
+    measures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measures of the same clips: results.jsonl of bench, or CSV with the columns "
+            "method, clip and one for each measure; their rank correlation with people is reported."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of the table.")
     ] = False,
@@ -130,7 +137,7 @@ def report(
     from ..study.plot import save_report
     from ..study.report import report_study
 
-    found = report_study(folder)
+    found = report_study(folder, measures=measures)
     save_report(found, folder if out is None else out)
     typer.echo(found.to_json() if as_json else found.to_markdown())
 

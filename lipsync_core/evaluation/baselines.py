@@ -1,8 +1,8 @@
-"""Baseline that any method must beat: the clip's own mouth at the wrong time."""
+"""Baselines that any method must beat: the clip's own mouth, at the wrong time or frozen."""
 
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 from ..blend.composite import Patch, composite
@@ -42,6 +42,29 @@ def copy_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iter
     )
     for i, (frame, partner) in enumerate(zip(own, chain(later, earlier), strict=True)):
         yield _copy_chunk(frame, partner, person, i, (i + half) % count)
+
+
+def freeze_mouth(path: Path, fps: Fraction, person: FaceTrack, count: int) -> Iterator[Frames]:
+    """Yield the first frames of a video, each with the mouth of the middle frame with the face.
+
+    Args:
+        path: The video.
+        fps: Rate at which to read it.
+        person: The face, from frame 0; frames that do not show it stay unchanged.
+        count: Number of frames.
+
+    Yields:
+        The frames.
+    """
+    own = read_frames(path, chunk=1, fps=fps, stop=count)
+    shown = person.visible[:count].nonzero()[:, 0].tolist()
+    if not shown:
+        yield from own
+        return
+    kept = shown[len(shown) // 2]
+    (partner,) = read_frames(path, chunk=1, fps=fps, start=kept, stop=kept + 1)
+    for i, (frame, still) in enumerate(zip(own, repeat(partner))):
+        yield _copy_chunk(frame, still, person, i, kept)
 
 
 def _copy_chunk(frame: Frames, partner: Frames, person: FaceTrack, here: int, there: int) -> Frames:

@@ -1,14 +1,16 @@
 """Benchmark of the paper: methods dub pairs of face and speech, and scorers score the results."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..audio.features import mel_length
 from ..audio.ops import frame_count
@@ -16,16 +18,14 @@ from ..errors import LipSyncError, WeightsError
 from ..faces.selection import select
 from ..faces.selector import FaceSelector
 from ..faces.tracking import track_window
-from ..media import AudioSource, VideoWriter, probe, read_audio, read_frames
+from ..media import probe, read_audio
 from ..media.clip import VideoClip
 from ..metrics.fid import Region, extract_features
-from ..metrics.no_reference import BorderJitter, Sharpness
+from ..metrics.success import RULES_VERSION
 from ..metrics.sync_embedder import SyncNetScorer
 from ..models.hub import file_sha256
 from ..models.inception import Inception
 from ..models.weights import load_model, load_talking_face, weights_file
-from ..options import Cut, Encoding
-from ..pipelines.dub import dub
 from ..pipelines.mouth_following import MouthMeter
 from ..pipelines.score import Mode, ScoreReport, load_scorer, score
 from ..pipelines.track_faces import (
@@ -37,17 +37,17 @@ from ..pipelines.track_faces import (
 )
 from ..runtime.jobs import Job, Outcome
 from ..runtime.paths import same_file
-from ..types import FaceTrack, Frames, VideoInfo
-from .baselines import copy_mouth
 from .lips import LipJudge, Original
+from .making import BASELINES, Maker, Scene
+from .measures import VERSION, describe_protocol, measure_picture, measure_silence
+from .page import find_box
 from .pairs import Pair
+from .peers import find_output
 
-BASELINES = ("real", "undubbed", "copied mouth")
 Network = TypeVar("Network", bound=nn.Module)
 
 _SCRIPT_FPS = Fraction(25)
 _SCRIPT_COLUMNS = 16  # of the mel spectrogram in one window
-_CHUNK = 16  # frames read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,9 @@ class Benchmark:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         batch: Frames generated at once.
         finding: Detector and tracking.
+        silence: Also dub every face with silence, which shows old lips that leak.
+        outputs: Names and folders of dubs that other tools made (``peers.find_output``).
+        commands: Names and words of commands that make one dub each (``peers.run_command``).
     """
 
     root: Path
@@ -83,23 +86,39 @@ class Benchmark:
     device: str = "auto"
     batch: int = 8
     finding: Finding = Finding()
+    silence: bool = False
+    outputs: tuple[tuple[str, Path], ...] = ()
+    commands: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if self.whole_frame and self.mode != "reference":
             raise ValueError(
                 "whole frames are scored by the paper's scripts; expected mode reference with them"
             )
-        names = [*BASELINES, *(Path(model).stem for model in self.models)]
+        names = [
+            *BASELINES,
+            *(Path(model).stem for model in self.models),
+            *(name for name, _ in (*self.outputs, *self.commands)),
+        ]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"methods {', '.join(names)}; expected models of different names, none named like "
                 "a baseline"
             )
+        bad = [name for name in names if re.search(r'[<>:"/\\|?*\x00-\x1f]', name)]
+        if bad:
+            raise ValueError(f"{bad[0]!r} is a method's name; expected one that can name a folder")
 
     @property
     def methods(self) -> dict[str, str]:
         """Return the models by the names under which tables show them."""
         return {Path(model).stem: model for model in self.models}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return all methods in the order of the tables: baselines, models, other tools."""
+        others = [name for name, _ in (*self.outputs, *self.commands)]
+        return (*BASELINES, *self.methods, *others)
 
     def jobs(self, pairs: Sequence[Pair]) -> list[Job]:
         """List one job for each pair and method, pair by pair.
@@ -126,23 +145,30 @@ class Benchmark:
             "finding": f"{self.finding.detector} {self.finding.min_score}",
             "fid": None if explain_missing_fid() else self.region,
             "landmarks_sha256": file_sha256(weights_file("face_landmarks")),
+            "measures": [VERSION, RULES_VERSION],
+            "silence": self.silence,
         }
-        return [
-            Job(
-                f"{number:05} {method}",
-                {
+        folders, commands = dict(self.outputs), dict(self.commands)
+        found: list[Job] = []
+        for number, pair in enumerate(pairs):
+            for method in self.names:
+                arguments: dict[str, Any] = {
                     "pair": number,
                     "audio": pair.audio,
                     "video": pair.video,
                     "method": method,
                     "sha256": weights.get(method),
                     **common,
-                },
-                (str(self.root / pair.audio), str(self.root / pair.video)),
-            )
-            for number, pair in enumerate(pairs)
-            for method in (*BASELINES, *weights)
-        ]
+                }
+                inputs = [str(self.root / pair.audio), str(self.root / pair.video)]
+                if method in commands:
+                    arguments["command"] = list(commands[method])
+                if method in folders:
+                    made = find_output(folders[method], number, pair)
+                    arguments["output"] = None if made is None else str(made)
+                    inputs += [] if made is None else [str(made)]
+                found.append(Job(f"{number:05} {method}", arguments, tuple(inputs)))
+        return found
 
     def prepare(self) -> "Bench":
         """Load the models and return the callable that runs the jobs.
@@ -201,7 +227,17 @@ class Bench:
             else self._loaded("fid-inception", "fid_inception", Inception)
         )
         self.detector, self.key = load_detector(plan.finding, self.device)
-        self.lips = LipJudge(MouthMeter(load_landmarks(self.device), self.detector, self.key))
+        self.meter = MouthMeter(load_landmarks(self.device), self.detector, self.key)
+        self.lips = LipJudge(self.meter)
+        self.maker = Maker(
+            self.networks,
+            dict(plan.outputs),
+            dict(plan.commands),
+            boxed=plan.mode == "reference",
+            finding=plan.finding,
+            device=plan.device,
+            batch=plan.batch,
+        )
 
     def _loaded(self, name: str, kind: str, wanted: type[Network]) -> Network:
         network = load_model(name, kind=kind, device=self.device)
@@ -218,9 +254,10 @@ class Bench:
 
         Returns:
             The video's path below ``out``, its number of frames and of those without the face, the
-            score of its longest face track, sharpness and border jitter, whose lips it follows
-            ("mouth"; see ``LipJudge``; with the undubbed video also "mouth_references"), and the
-            file of its FID features or null.
+            score of its longest face track, the figures of its picture and of the shapes of its
+            lips, whose lips it follows ("mouth"; see ``LipJudge``; with the undubbed video also
+            "mouth_references"), those of a dub with silence or null, the file of its FID features
+            or null, and "measured": what the figures depend on (``describe_protocol``).
         """
         name = f"{arguments['method']}/{arguments['pair']:05}"
         out, features = (
@@ -237,54 +274,96 @@ class Bench:
             raise
 
     def _result(self, arguments: Mapping[str, Any], out: Path, features: Path) -> dict[str, Any]:
-        scene = self._scene(
-            self.plan.root / arguments["video"], self.plan.root / arguments["audio"]
-        )
-        method = arguments["method"]
+        number, method = arguments["pair"], arguments["method"]
+        pair = Pair(arguments["audio"], arguments["video"])
+        scene = self._scene(self.plan.root / pair.video, self.plan.root / pair.audio)
         out.parent.mkdir(parents=True, exist_ok=True)
-        self._make(method, scene, out)
+        started = time.perf_counter()
+        self.maker.make(method, scene, out, number=number, pair=pair)
+        seconds = time.perf_counter() - started
         real = method == "real"
         # the truth is what the file shows, not our encoding of it
         seen = scene.video if real else out
-        # these files are not searched for faces again
-        finding = replace(self.plan.finding, cache=False)
         # the scripts score the real files themselves; else they are encoded and cut like the others
         scored = scene.video if real and self.plan.mode == "reference" else out
-        report = score(
-            scored,
+        found = _scored(self._score(scored))
+        sound = scene.video if real else scene.audio
+        original = Original(
+            scene.video, sound, scene.person, scene.info.fps, lambda: scene.frames(scene.video)
+        )
+        old = self.lips.source_points(original)
+        points, picture = measure_picture(
+            scene.frames(scene.video), scene.frames(seen), scene.person, old, self.meter
+        )
+        finding = f"{self.plan.finding.detector} {self.plan.finding.min_score}"
+        return {
+            "out": out.relative_to(self.plan.out).as_posix(),
+            "frames": scene.count,
+            "missing_seconds": float((scene.count - len(points)) / scene.info.fps),
+            "box": find_box(
+                scene.person.boxes[scene.person.visible], scene.info.width, scene.info.height
+            ),
+            "without_face": scene.count - int(scene.person.visible.sum()),
+            "made_in_seconds": None if method in BASELINES else round(seconds, 2),
+            **found,
+            **picture,
+            **self.lips.shapes(points, original),
+            **self._mouths(method, points, original),
+            "silence": self._silence(method, scene, out, old),
+            "fid_features": self._features(scene, seen, features),
+            "measured": describe_protocol(
+                scored, self.scorer, mode=self.plan.mode, detector=finding
+            ),
+        }
+
+    def _score(self, video: Path, audio: Path | None = None) -> ScoreReport:
+        # these files are not searched for faces again
+        finding = replace(self.plan.finding, cache=False)
+        return score(
+            video,
+            audio,
             scorer=self.scorer,
             mode=self.plan.mode,
             whole_frame=self.plan.whole_frame,
             finding=finding,
             device=self.plan.device,
         )
-        return {
-            "out": out.relative_to(self.plan.out).as_posix(),
-            "frames": scene.count,
-            "without_face": scene.count - int(scene.person.visible.sum()),
-            **_scored(report),
-            **_looks(scene.frames(seen), scene.person),
-            **self._lips(method, scene, seen),
-            "fid_features": self._features(scene, seen, features),
-        }
 
-    def _lips(self, method: str, scene: "_Scene", seen: Path) -> dict[str, Any]:
-        """Measure whose lips ``seen`` shows.
+    def _mouths(self, method: str, points: Tensor, original: Original) -> dict[str, Any]:
+        """Measure whose lips a dub shows.
 
         One method of each pair also gets the reference mouths, which have no video.
         """
-        sound = scene.video if method == "real" else scene.audio
-        original = Original(
-            scene.video, sound, scene.person, scene.info.fps, lambda: scene.frames(scene.video)
-        )
-        mouth = {"mouth": self.lips.compare(scene.frames(seen), original)}
-        return (
-            {**mouth, "mouth_references": self.lips.references(original)}
-            if method == "undubbed"
-            else mouth
-        )
+        mouth = {"mouth": self.lips.compare(points, original)}
+        if method != "undubbed":
+            return mouth
+        return {**mouth, "mouth_references": self.lips.references(original)}
 
-    def _scene(self, video: Path, audio: Path) -> "_Scene":
+    def _silence(
+        self, method: str, scene: Scene, out: Path, old: Tensor
+    ) -> dict[str, float | None] | None:
+        """Measure a dub with silence, or the source's own mouth as that of the undubbed video.
+
+        The scores are those against the source's own sound.
+        """
+        if not self.plan.silence:
+            return None
+        if method == "undubbed":
+            return measure_silence(old)
+        if not self.maker.can_speak_anything(method):
+            return None
+        made = out.with_name(f"{out.stem}.silence.mp4")
+        made.unlink(missing_ok=True)
+        self.maker.make(method, scene, made, silent=True)
+        points = self.meter.along(scene.frames(made), scene.person)
+        found = _scored(self._score(made, scene.video))
+        return {
+            **measure_silence(points),
+            "confidence": found["confidence"],
+            "distance": found["distance"],
+        }
+
+    def _scene(self, video: Path, audio: Path) -> Scene:
         info = probe(video)
         scripts = self.plan.mode == "reference"
         footage = VideoClip(video, replace(info, fps=_SCRIPT_FPS) if scripts else info)
@@ -304,49 +383,9 @@ class Bench:
             raise LipSyncError(f"{video} has {count} frames; the speech wants {wanted}")
         if scripts and away:
             raise LipSyncError(f"{video} shows no face in {away} of {count} frames")
-        return _Scene(video, footage.info, audio, count, person)
+        return Scene(video, footage.info, audio, count, person)
 
-    def _make(self, method: str, scene: "_Scene", out: Path) -> None:
-        """Write the video of a method."""
-        encoding, fps = Encoding(overwrite=True, repeatable=True), scene.info.fps
-        if method in BASELINES:
-            copied = method == "copied mouth"
-            pieces = (
-                copy_mouth(scene.video, fps, scene.person, scene.count)
-                if copied
-                else scene.frames(scene.video)
-            )
-            spoken = scene.video if method == "real" else scene.audio
-            sound = AudioSource(spoken, keep_early=not same_file(spoken, scene.video))
-            with VideoWriter(
-                out,
-                scene.info,
-                sound,
-                crf=encoding.crf,
-                preset=encoding.preset,
-                repeatable=True,
-                overwrite=True,
-            ) as writer:
-                for piece in pieces:
-                    writer.write(piece)
-            return
-        network = self.networks[method]
-        boxed = self.plan.mode == "reference" and network.config.framing.kind == "box"
-        dub(
-            scene.video,
-            scene.audio,
-            out,
-            model=network,
-            model_name=method,
-            cut=Cut(end=scene.count / fps, fps=fps, longer="trim"),
-            finding=self.plan.finding,
-            encoding=encoding,
-            pads=(0, 0, 0, 0) if boxed else None,
-            device=self.plan.device,
-            batch=self.plan.batch,
-        )
-
-    def _features(self, scene: "_Scene", video: Path, out: Path) -> str | None:
+    def _features(self, scene: Scene, video: Path, out: Path) -> str | None:
         """Write the FID features of ``video`` to ``out`` if their network is available."""
         if self.inception is None:
             return None
@@ -355,33 +394,6 @@ class Bench:
         out.parent.mkdir(parents=True, exist_ok=True)
         save_file({"features": found}, out)
         return out.relative_to(self.plan.out).as_posix()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scene:
-    """Pair whose video was read and whose face was found.
-
-    The first ``count`` frames of ``video`` at the rate of ``info`` are dubbed with ``audio``; they
-    show ``person``.
-    """
-
-    video: Path
-    info: VideoInfo
-    audio: Path
-    count: int
-    person: FaceTrack
-
-    def frames(self, video: Path) -> Iterator[Frames]:
-        """Read the same frames of another file."""
-        return read_frames(video, chunk=_CHUNK, fps=self.info.fps, stop=self.count)
-
-
-def _looks(frames: Iterable[Frames], person: FaceTrack) -> dict[str, float | None]:
-    sharpness, jitter = Sharpness(), BorderJitter()
-    for piece in frames:
-        sharpness.update(piece, person)
-        jitter.update(piece, person)
-    return {"sharpness": sharpness.compute(), "border_jitter": jitter.compute()}
 
 
 def frames_of_scripts(samples: int) -> int:

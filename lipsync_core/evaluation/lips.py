@@ -7,10 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import LipSyncError
+from ..image.landmarks import mouth_opening
 from ..media import probe, read_audio
+from ..metrics.lip_shapes import LipDistance, MouthDivergence, ProcrustesDisparity
 from ..metrics.mouth import (
     FIGURES,
     RATE,
@@ -20,16 +23,16 @@ from ..metrics.mouth import (
     compare_openings,
     resample_openings,
 )
-from ..metrics.mouth_baselines import freeze_openings, loudness_openings
+from ..metrics.mouth_baselines import loudness_openings
 from ..pipelines.mouth_following import LANDMARKS, SAME_VIDEO, MouthMeter, frame_times
 from ..types import FaceTrack, Frames
 from .tables import bootstrap_mean, format_markdown
 
-REFERENCES = ("loudness alone", "frozen mouth")
+REFERENCES = ("loudness alone",)
 """Mouths that are series of openings, of which no video is made."""
 
 _LAG_SECONDS = 0.2  # of the true speaker's video beyond the end of the dub
-_KEPT = 4  # series of openings of earlier videos: methods of one pair follow each other
+_KEPT = 4  # landmarks of earlier videos: methods of one pair follow each other
 _REASONS = 5  # that are listed under the table
 
 Result = Mapping[str, Any]
@@ -61,11 +64,11 @@ class LipJudge:
         self._meter = meter
         self._known: dict[tuple[str, Path, int], Tensor | str] = {}
 
-    def compare(self, frames: Iterable[Frames], original: Original) -> dict[str, Any]:
+    def compare(self, made: Tensor, original: Original) -> dict[str, Any]:
         """Compare one dub.
 
         Args:
-            frames: The dub's frames from its first.
+            made: (N,102,2) landmarks of the dub's frames from its first (``MouthMeter.along``).
             original: What it was made of.
 
         Returns:
@@ -73,21 +76,54 @@ class LipJudge:
             these, and "landmarks".
         """
         metric, missing = MouthFollowingMetric(), dict[Role, str]()
-        made, old = self._meter.along(frames, original.person), self._source(original)
-        metric.update(made, frame_times(original.fps, len(made)), "dub")
-        metric.update(old, frame_times(original.fps, len(old)), "source")
+        old = self.source_points(original)
+        metric.update(mouth_opening(made), frame_times(original.fps, len(made)), "dub")
+        metric.update(mouth_opening(old), frame_times(original.fps, len(old)), "source")
         true = self._truth(original)
         if isinstance(true, str):
             missing["truth"] = true
         else:
-            metric.update(true, self._meter.times(original.sound, len(true)), "truth")
+            times = self._meter.times(original.sound, len(true))
+            metric.update(mouth_opening(true), times, "truth")
         found = metric.compute(missing=missing)
         if original.source == original.sound:
             found = _without(found, dict.fromkeys(("leak", "chance", "old", "new"), SAME_VIDEO))
         return {**found.to_values(), "landmarks": LANDMARKS}
 
+    def shapes(self, made: Tensor, original: Original) -> dict[str, float | bool | None]:
+        """Measure how far the mouth of a dub moves, and its shapes against the true speaker's.
+
+        Args:
+            made: See ``compare``.
+            original: What it was made of.
+
+        Returns:
+            "face" (share of frames with landmarks), "mar_divergence", "moved", and, against the
+            speaker of the sound at the same moments, "pd", "pcld" and "csld"
+            (``metrics.lip_shapes``); None where they cannot be had.
+        """
+        movement, disparity, distance = MouthDivergence(), ProcrustesDisparity(), LipDistance()
+        movement.update(made)
+        true = self._truth(original)
+        if not isinstance(true, str) and len(true) and len(made):
+            at = frame_times(original.fps, len(made)) + 1e-9
+            shown = torch.searchsorted(self._meter.times(original.sound, len(true)), at, right=True)
+            beside = true[(shown - 1).clamp(0, len(true) - 1)]
+            disparity.update(made, beside)
+            distance.update(made, beside)
+        pcld, csld = distance.compute()
+        seen = ~made.isnan().flatten(1).any(1)
+        return {
+            "face": float(seen.double().mean()) if len(seen) else 0.0,
+            "mar_divergence": movement.compute(),
+            "moved": movement.moved(),
+            "pd": disparity.compute(),
+            "pcld": pcld,
+            "csld": csld,
+        }
+
     def references(self, original: Original) -> dict[str, dict[str, Any]]:
-        """Compare the mouths without a video: one opened by loudness alone, and a frozen one.
+        """Compare the mouth without a video: one opened by loudness alone.
 
         Args:
             original: Input of a dub.
@@ -95,22 +131,26 @@ class LipJudge:
         Returns:
             The same as ``compare``, by the names of ``REFERENCES``.
         """
-        true, old = self._truth(original), self._source(original)
+        true, old = self._truth(original), self.source_points(original)
         missing: dict[Role, str] = {"truth": true} if isinstance(true, str) else {}
-        times = None if isinstance(true, str) else self._meter.times(original.sound, len(true))
-        wanted = None if isinstance(true, str) or times is None else resample_openings(true, times)
-        source = resample_openings(old, frame_times(original.fps, len(old)))
+        wanted = None
+        if not isinstance(true, str):
+            times = self._meter.times(original.sound, len(true))
+            wanted = resample_openings(mouth_opening(true), times)
+        source = resample_openings(mouth_opening(old), frame_times(original.fps, len(old)))
         loud = loudness_openings(read_audio(original.sound))[: round(_seconds(original) * RATE)]
-        frozen = None if source is None else freeze_openings(source)
         by_loudness = _without(
             compare_openings(loud, wanted, source, missing=missing),
             {"movement": "loudness is in no distance between eyes"},
         )
-        still = compare_openings(frozen, wanted, source, missing=missing)
-        found = zip(REFERENCES, (by_loudness, still), strict=True)
-        return {name: {**figures.to_values(), "landmarks": LANDMARKS} for name, figures in found}
+        if original.source == original.sound:  # two equal series have no fit of their own
+            same: dict[str, str] = dict.fromkeys(("leak", "chance", "old", "new"), SAME_VIDEO)
+            by_loudness = _without(by_loudness, same)
+        (name,) = REFERENCES
+        return {name: {**by_loudness.to_values(), "landmarks": LANDMARKS}}
 
-    def _source(self, original: Original) -> Tensor:
+    def source_points(self, original: Original) -> Tensor:
+        """Find the landmarks of the source's frames, (N,102,2), NaN without a face."""
         length = len(original.person.visible)
         found = self._remembered(
             "source",
@@ -122,14 +162,14 @@ class LipJudge:
         return found
 
     def _truth(self, original: Original) -> Tensor | str:
-        """Return openings of the video that the audio comes from, or why there are none."""
+        """Return landmarks of the video that the audio comes from, or why there are none."""
         sound, seconds = original.sound, _seconds(original) + _LAG_SECONDS
 
         def look() -> Tensor | str:
             try:
                 if probe(sound).still:
                     return "the sound comes from a file that shows a still picture"
-                return self._meter.openings(sound, seconds=seconds)
+                return self._meter.landmarks(sound, seconds=seconds)
             except LipSyncError as error:
                 return f"the sound's file shows no face: {error}"
 
@@ -202,7 +242,7 @@ _MEANINGS = (
     "- old, new: share of old lips and speaker's in a fit by both; movement: the dub's over the "
     "speaker's; closures: the speaker's that the dub has, and the dub's that the speaker has, "
     "within 1/25 s.",
-    "- loudness alone: a mouth as open as the sound is loud; frozen mouth: one that does not move.",
+    "- loudness alone: a mouth as open as the sound is loud, of which there is no video.",
 )
 
 

@@ -4,16 +4,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from safetensors.torch import load_file
 
 from ..metrics.fid import MomentStream, frechet_distance
+from ..metrics.success import SuccessFigures
 from ..models.inception import FEATURES
 from ..runtime.atomic import atomic_write
 from ..runtime.jobs import Outcome
-from .benchmark import BASELINES, Benchmark, explain_missing_fid
+from .benchmark import Benchmark, explain_missing_fid
 from .lips import format_lips_section
+from .making import BASELINES
+from .page import write_html, write_sheet
 from .pairs import NOT_DRAWN
+from .picture_tables import (
+    compute_discrepancy,
+    explain_success,
+    format_agreement_section,
+    format_picture_section,
+    format_silence_section,
+    make_attempt,
+    rate_success,
+)
+from .spread import SPREADS
 from .tables import bootstrap_mean, format_markdown, format_paper_table, plot_distributions
 
 _SHOWN = 20  # failures, and files left out, by name
@@ -26,6 +40,7 @@ class _Method:
     name: str
     results: Mapping[int, Mapping[str, Any]]
     failures: Sequence[Outcome]
+    own_sound: frozenset[int] = frozenset()
 
     def values(self, key: str) -> list[float]:
         return [float(result[key]) for result in self.results.values() if result[key] is not None]
@@ -38,7 +53,7 @@ def write_report(
     pairs: str,
     unpaired: Mapping[str, str] | None = None,
 ) -> str:
-    """Write ``table.md`` and ``distributions.png`` into ``plan.out``.
+    """Write ``table.md``, ``table.html``, ``distributions.png`` and ``worst/`` into ``plan.out``.
 
     Args:
         plan: The benchmark.
@@ -49,7 +64,9 @@ def write_report(
     Returns:
         The page.
     """
-    methods = [_collect_method(name, outcomes) for name in (*BASELINES, *plan.methods)]
+    methods = [_collect_method(name, outcomes) for name in plan.names]
+    results = {method.name: list(method.results.values()) for method in methods}
+    success = {m.name: rate_success(results[m.name], len(m.failures)) for m in methods}
     distance, confidence = name_scores(plan)
     title = (
         f"{Path(plan.scorer).name}, mode {plan.mode}{', whole frames' if plan.whole_frame else ''}"
@@ -59,18 +76,26 @@ def write_report(
             "# Benchmark",
             f"Pairs: {pairs}. Scorer: {title}. Mean and 95 % bootstrap interval over the pairs "
             "that succeeded (n).",
-            _format_table(plan, methods, distance, confidence),
-            _explain_columns(plan),
-            format_lips_section({method.name: list(method.results.values()) for method in methods}),
+            _format_table(plan, methods, success, distance, confidence),
+            "\n".join([_explain_columns(plan), explain_success(success)]),
+            "![Distributions of the figures](distributions.png)",
+            format_lips_section(results),
+            format_picture_section(results),
+            *filter(None, [format_silence_section(results), _format_discrepancy(methods)]),
+            *filter(None, [format_agreement_section([r for m in results.values() for r in m])]),
+            *_show_worst(plan, methods),
             *_list_left_out(methods, unpaired or {}),
             "## The paper's table 1",
-            "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures to "
-            "be set beside the above only where scorer, mode and data are the same.",
+            "SyncNet by the paper's scripts on its own test sets (Prajwal et al. 2020): figures "
+            "to be set beside the above only where scorer, mode and data are the same. Measured "
+            "again: by arXiv 2602.00189 with the public weights, which others found too; on LRS2 "
+            "they do not reach what the paper prints.",
             format_paper_table(),
         ]
     )
     with atomic_write(plan.out / "table.md") as part:
         part.write_text(text + "\n", encoding="utf-8")
+    write_html(text, plan.out / "table.html", title="Benchmark")
     quantities = {
         distance: "distance",
         confidence: "confidence",
@@ -94,22 +119,88 @@ def name_scores(plan: Benchmark) -> tuple[str, str]:
     return ("LSE-D", "LSE-C") if plan.mode == "reference" else ("distance", "confidence")
 
 
+_WORST = 10
+
+
+def _show_worst(plan: Benchmark, methods: Sequence[_Method]) -> list[str]:
+    """List the worst clips of all methods but the baselines, with sheets of their faces.
+
+    First those that broke a rule of success, then those whose lips follow the new speech least.
+    """
+    clips = [
+        (make_attempt(result).broken_rule(), result["mouth"]["new"], method.name, pair, result)
+        for method in methods
+        if method.name not in BASELINES
+        for pair, result in method.results.items()
+        if (plan.out / result["out"]).is_file()
+    ]
+    if not clips:
+        return []
+    clips.sort(key=lambda clip: (clip[0] is None, 1.0 if clip[1] is None else clip[1], *clip[2:4]))
+    parts = ["## Worst clips", "Above the source, below the dub. By broken rules, then by `new`."]
+    for rule, new, name, pair, result in clips[:_WORST]:
+        sheet = plan.out / f"worst/{pair:05} {name}.jpg".replace(" ", "_")
+        face = plan.out / f"videos/undubbed/{pair:05}.mp4"
+        made = plan.out / result["out"]
+        why = f"broke the rule {rule}" if rule else "no rule broken"
+        follows = "unknown" if new is None else f"{new:.2f}"
+        line = f"[{name}, pair {pair:05}]({_address(result['out'])}): {why}; new {follows}"
+        if face.is_file():
+            write_sheet(face, made, sheet, frames=result["frames"], box=tuple(result["box"]))
+            address = _address(sheet.relative_to(plan.out).as_posix())
+            line = f"{line} ![source and dub]({address})"
+        parts.append(line)
+    return parts
+
+
+def _address(path: str) -> str:
+    return quote(path)
+
+
+def _format_discrepancy(methods: Sequence[_Method]) -> str:
+    """Write LSD, where some pairs have the face's own sound and some another."""
+    lines = [
+        f"- {method.name}: {found:.3f}"
+        for method in methods
+        if (
+            found := compute_discrepancy(
+                [(pair in method.own_sound, result) for pair, result in method.results.items()]
+            )
+        )
+        is not None
+    ]
+    if not lines:
+        return ""
+    note = "Difference of scores between pairs with the face's own sound and with another, best 0."
+    return "\n\n".join(["## Sync discrepancy (LSD)", note, "\n".join(lines)])
+
+
 def _collect_method(name: str, outcomes: Sequence[Outcome]) -> _Method:
     own = [outcome for outcome in outcomes if outcome.arguments["method"] == name]
     results = {
         outcome.arguments["pair"]: outcome.result for outcome in own if outcome.result is not None
     }
-    return _Method(name, results, [outcome for outcome in own if outcome.error is not None])
+    own_sound = frozenset(
+        outcome.arguments["pair"]
+        for outcome in own
+        if outcome.arguments["audio"] == outcome.arguments["video"]
+    )
+    return _Method(name, results, [o for o in own if o.error is not None], own_sound)
 
 
 def _format_table(
-    plan: Benchmark, methods: Sequence[_Method], distance: str, confidence: str
+    plan: Benchmark,
+    methods: Sequence[_Method],
+    success: Mapping[str, SuccessFigures],
+    distance: str,
+    confidence: str,
 ) -> str:
     region = f"FID ({plan.region})"
     header = [
         "method",
         "n",
         "failed",
+        "success ↑",
         f"{distance} ↓",
         f"{confidence} ↑",
         "offset within 1",
@@ -121,7 +212,8 @@ def _format_table(
             method.name,
             str(len(method.results)),
             str(len(method.failures)),
-            *(str(bootstrap_mean(method.values(key))) for key in ("distance", "confidence")),
+            "–" if success[method.name].rate is None else f"{success[method.name].rate:.0%}",
+            *(_format_score(method, methods[0], key) for key in ("distance", "confidence")),
             f"{sum(abs(value) <= 1 for value in method.values('offset_frames'))} of "
             f"{len(method.results)}",
             _format_fid(plan.out, method, methods[0]),
@@ -130,6 +222,17 @@ def _format_table(
         for method in methods
     ]
     return format_markdown(header, rows)
+
+
+ABOVE = "‡"
+
+
+def _format_score(method: _Method, real: _Method, key: str) -> str:
+    """Format a mean score, marked where it is better than real video's: no better dub for that."""
+    found = bootstrap_mean(method.values(key))
+    truth = bootstrap_mean(real.values(key))
+    better = found.mean < truth.mean if key == "distance" else found.mean > truth.mean
+    return f"{found}{ABOVE if method is not real and better else ''}"
 
 
 def _format_fid(folder: Path, method: _Method, real: _Method) -> str:
@@ -152,7 +255,11 @@ def _format_fid(folder: Path, method: _Method, real: _Method) -> str:
 def _explain_columns(plan: Benchmark) -> str:
     lines = [
         "- real: the same frames under their own sound; undubbed: under the pair's; copied mouth: "
-        "each frame has the mouth of the frame half a clip away, blended in like a dub.",
+        "each frame has the mouth of the frame half a clip away, blended in like a dub; frozen "
+        "mouth: all frames have that of one.",
+        f"- {ABOVE} beyond real video, which is not better: the dub pleases the scorer more than "
+        "people's own lips do.",
+        *_explain_spread(plan),
         "- offset within 1: pairs with a verdict of at most one frame; without a verdict a pair "
         "does not count as such.",
         "- sharpness: detail of the mouth over that of the rest of the face; border jitter: "
@@ -172,6 +279,21 @@ def _explain_columns(plan: Benchmark) -> str:
             "and LSE-C."
         )
     return "\n".join(lines)
+
+
+def _explain_spread(plan: Benchmark) -> list[str]:
+    spread = SPREADS.get((Path(plan.scorer).name, plan.mode))
+    if spread is None:
+        return [
+            "- How much these scores change when one clip is only encoded otherwise was not "
+            "measured for this scorer; for SyncNet others found 0.4 on average and 1.2 at most "
+            "(THEval, arXiv 2511.04520)."
+        ]
+    return [
+        f"- The same clip encoded in {spread.encodings} ways (codecs, rates, qualities) differs by "
+        f"up to {spread.distance:.3f} in distance and {spread.confidence:.3f} in confidence: less "
+        "than that between two methods says nothing."
+    ]
 
 
 def _list_left_out(methods: Sequence[_Method], unpaired: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from ..runtime.lazy_names import import_on_use
 
 if TYPE_CHECKING:
     from .audio_reader import SoundInfo, probe_sound, read_audio, resample_pyav
+    from .descriptions import describe_codecs
     from .mux import AudioSource
     from .paths import check_output_path, refuse_inputs
     from .remux import shift_audio, suffix_for_copy
@@ -22,6 +23,7 @@ __all__ = [
     "SoundInfo",
     "VideoWriter",
     "check_output_path",
+    "describe_codecs",
     "probe",
     "probe_sound",
     "read_audio",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "audio_reader": ("SoundInfo", "probe_sound", "read_audio", "resample_pyav"),
+    "descriptions": ("describe_codecs",),
     "mux": ("AudioSource",),
     "paths": ("check_output_path", "refuse_inputs"),
     "remux": ("shift_audio", "suffix_for_copy"),

@@ -21,14 +21,17 @@ from ..types import Audio
 from .channels import useful_channels
 from .container import (
     Warn,
+    clock_jumps,
     decode_sound,
     first_frame_audio_time,
     is_mp4,
+    joined_parts,
     open_source,
     path_of_container,
     raise_media_errors,
     warn_once,
 )
+from .edit_list import MEDIA_CLOCK, Part, sound_of_part
 from .sound_ends import padding_begins, promised_end
 from .sound_tracks import choose_sound
 
@@ -99,6 +102,9 @@ def first_sample_time(src: Path | str, track: int | None = None) -> Fraction:
         raise_media_errors(Path(src), "the sound cannot be decoded"),
     ):
         stream = choose_sound(container, track, lambda _: None)
+        parts = joined_parts(container, stream)
+        if parts:
+            return parts[0].begin
         for frame in decode_sound(container, stream, lambda _: None):
             if frame.pts is not None and frame.time_base is not None:
                 return frame.pts * frame.time_base
@@ -365,13 +371,13 @@ def _decoded(
         stream = choose_sound(container, track, warn)
         if zero is None and stream.start_time is not None and stream.time_base is not None:
             zero = stream.start_time * stream.time_base
-        seconds = Fraction(begin, stream.rate) - _SEEK_PREROLL
-        if (
-            seconds > _SEEK_FROM
-            and zero is not None
-            and (is_mp4(container) or container.format.name.startswith(_SEEKABLE))
-        ):
-            container.seek(math.floor((zero + seconds) / (stream.time_base or 1)), stream=stream)
+        seconds = Fraction(begin, stream.rate)
+        parts = joined_parts(container, stream)
+        if parts:
+            yield from _decoded_parts(path, track, parts, (zero or 0) + seconds, warn)
+            return
+        if zero is not None:
+            _seek_before(container, stream, zero + seconds, seconds)
         blocks, last = _float_blocks(container, stream, zero or Fraction(0), warn), None
         for time, samples, rate in _without_padding(blocks, padding_begins(container, stream)):
             yield time, samples, rate
@@ -386,25 +392,50 @@ def _decoded(
             )
 
 
+def _decoded_parts(
+    path: Path, track: int | None, parts: tuple[Part, ...], time: Fraction, warn: Warn
+) -> Iterator[_Timed]:
+    """Yield the blocks of a track whose edit list joins parts, from the part at ``time`` on."""
+    for part in parts:
+        if part.end > time:
+            with open_source(path, MEDIA_CLOCK) as container:
+                stream = choose_sound(container, track, warn)
+                _seek_before(container, stream, part.media, part.media)
+                yield from sound_of_part(_float_blocks(container, stream, Fraction(0), warn), part)
+
+
+def _seek_before(
+    container: InputContainer, stream: AudioStream, time: Fraction, distance: Fraction
+) -> None:
+    """Go to before ``time`` if seeking is exact and passes over enough of ``distance`` seconds."""
+    seekable = is_mp4(container) or container.format.name.startswith(_SEEKABLE)
+    if seekable and not clock_jumps(container) and distance - _SEEK_PREROLL > _SEEK_FROM:
+        container.seek(math.floor((time - _SEEK_PREROLL) / (stream.time_base or 1)), stream=stream)
+
+
 def _float_blocks(
     container: InputContainer, stream: AudioStream, following: Fraction, warn: Warn
 ) -> Iterator[_Timed]:
     """Decode from the current position on; blocks without a time follow the one before."""
-    rate, channels = stream.rate, stream.channels
+    # kept, as the decoder changes them with the sound
+    rate, channels, layout = stream.rate, stream.channels, stream.layout.name
     planar = channels <= _MOST_PLANES
-    to_float = AudioResampler("fltp" if planar else "flt", stream.layout, rate)
+    converters: dict[tuple[str, str, int], AudioResampler] = {}
     for frame in decode_sound(container, stream, warn):
         known = frame.pts is not None and frame.time_base is not None
         begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
-        if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
-            raise MediaError(
-                f"{path_of_container(container)}: rate or channels of the sound change at "
-                f"{float(begins):.2f} s; convert it"
-            )
-        for part in to_float.resample(frame):
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind not in converters:
+            if converters:
+                warn(
+                    f"{path_of_container(container).name}: rate or channels of the sound change at "
+                    f"{float(begins):.2f} s; it is converted to those of its beginning"
+                )
+            converters[kind] = AudioResampler("fltp" if planar else "flt", layout, rate)
+        for part in converters[kind].resample(frame):
             samples = part.to_ndarray()
             yield begins, samples if planar else samples.reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
-        following = begins + Fraction(frame.samples, rate)
+        following = begins + Fraction(frame.samples, frame.sample_rate)
 
 
 def _without_padding(blocks: Iterable[_Timed], end: Fraction | None) -> Iterator[_Timed]:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from .clock_jumps import JOINABLE, Jump, Stamp, find_jumps, move_packet
+from .edit_list import Part, lacks_index, read_joined_parts
 from .paths import check_input_path
 from .pillow_reader import is_animated_webp, is_tiled, read_animated_webp, read_tiled
 
@@ -33,6 +36,7 @@ _NOT_MEDIA = frozenset({"tty"})
 _IN_DECODING_ORDER = "avi"
 # Only the named file is read: no network and no numbered picture series.
 _NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
+_SCANNED = 2 << 30  # bytes in which jumps of the clock are looked for
 _OPTIONS = {"protocol_whitelist": "file", "pattern_type": "none"}
 
 
@@ -59,12 +63,15 @@ def warn_once(on_warning: Warn | None) -> Warn:
 
 
 @contextmanager
-def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
+def raise_media_errors(
+    path: Path, doing: str, guess: Callable[[Path], str] | None = None
+) -> Generator[None, None, None]:
     """Turn errors of FFmpeg inside the block into MediaErrors.
 
     Args:
         path: the file that the message names.
         doing: what was being done, for the message.
+        guess: returns what may be wrong with the file, for the message.
 
     Raises:
         MediaError: If FFmpeg fails.
@@ -72,7 +79,17 @@ def raise_media_errors(path: Path, doing: str) -> Generator[None, None, None]:
     try:
         yield
     except FFmpegError as error:
-        raise MediaError(f"{path}: {doing} ({error.strerror})") from error
+        why = "" if guess is None else f"; {guess(path)}"
+        raise MediaError(f"{path}: {doing}{why} ({error.strerror})") from error
+
+
+def _guess_damage(path: Path) -> str:
+    if lacks_index(path):
+        return (
+            "it broke off before its index (moov) was complete: copy it again, or recover the "
+            "recording with the recorder or a repair program"
+        )
+    return "it is damaged, truncated or of another kind"
 
 
 def file_url(path: Path) -> str:
@@ -98,9 +115,7 @@ def open_source(
     """
     path = Path(src)
     check_input_path(path)
-    with raise_media_errors(
-        path, "cannot be opened as audio or video; it is damaged, truncated or of another kind"
-    ):
+    with raise_media_errors(path, "cannot be opened as audio or video", _guess_damage):
         container = av.open(
             file_url(path), "r", options={**_OPTIONS, **(options or {})}, metadata_errors="replace"
         )
@@ -118,6 +133,41 @@ def path_of_container(container: InputContainer) -> Path:
 def is_mp4(container: InputContainer) -> bool:
     """Return whether a file is of the family of MP4 (MOV, M4A, 3GP, HEIC, ...), with edit lists."""
     return container.format.name.startswith("mov,")
+
+
+def joined_parts(container: InputContainer, stream: Stream) -> tuple[Part, ...]:
+    """Return the parts of a track that an edit list joins, none where FFmpeg plays it rightly."""
+    if not is_mp4(container):
+        return ()
+    return read_joined_parts(path_of_container(container), stream.id)
+
+
+def clock_jumps(container: InputContainer) -> tuple[Jump, ...]:
+    """Return where the clock of a file jumps, if it is of a kind that can be joined end to end.
+
+    The last results are kept.
+    """
+    if container.format.name not in JOINABLE:
+        return ()
+    path = path_of_container(container)
+    stat = path.stat()
+    return _scan_clock(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _scan_clock(path: Path, version: tuple[int, ...]) -> tuple[Jump, ...]:
+    # ``version`` is a part of the key, so that a file that is written again is scanned again
+    stamps: list[Stamp] = []
+    at = 0
+    with open_source(path) as container, suppress(FFmpegError):
+        for packet in container.demux(*container.streams.video, *container.streams.audio):
+            at = packet.pos or at  # of several frames in one packet of the file, the first has it
+            if packet.dts is not None and packet.size:
+                end = packet.dts + (packet.duration or 0)
+                stamps.append(Stamp(at, packet.stream_index, packet.dts, end))
+            if at > _SCANNED:
+                break
+    return find_jumps(stamps)
 
 
 def is_image(container: InputContainer) -> bool:
@@ -145,6 +195,12 @@ def read_packets(
 
     A truncated file ends early with a warning.
     """
+    jumps = clock_jumps(container)
+    if jumps:
+        warn(
+            f"{path_of_container(container).name}: the clock jumps ({len(jumps)} times), as in "
+            "files that were joined; the parts are played one after another"
+        )
     demuxed = container.demux(*streams)
     while True:
         try:
@@ -157,6 +213,7 @@ def read_packets(
             return
         if packet is None:
             return
+        move_packet(packet, jumps)
         if packet.size:  # the empty ones at the end only ask the decoder to flush
             yield packet
 
@@ -267,6 +324,9 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
         MediaError: If no frame can be decoded.
     """
     for frame in decode_video(container, stream, lambda _: None):
+        parts = joined_parts(container, stream)
+        if parts and frame.time_base is not None:
+            frame.pts = round(parts[0].begin / frame.time_base)
         return frame
     raise MediaError(f"{path_of_container(container)}: no frame of the picture could be decoded")
 
@@ -296,7 +356,7 @@ def first_frame_audio_time(src: Path | str) -> Fraction | None:
         if stream is None:
             return None
         time = frame_time(first_frame(moved, stream)) or Fraction(0)
-        if not is_mp4(moved):
+        if not is_mp4(moved) or joined_parts(moved, stream):
             return time
         with open_source(src, {"advanced_editlist": "0"}) as unmoved:
             return time + _picture_shift(moved, unmoved)

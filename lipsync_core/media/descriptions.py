@@ -57,3 +57,23 @@ def _moved_chapters(
             ticks = {"start": round(begin / base), "end": round(end / base)}
             found.append({**chapter, **ticks, "id": len(found)})
     return found
+
+
+def describe_codecs(path: Path) -> str:
+    """Name the codecs of a file's first picture and first sound.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Such as "h264 yuv420p 25 fps, aac 16000 Hz"; "no sound" without one.
+    """
+    with open_source(path) as container:
+        parts: list[str] = []
+        for video in container.streams.video[:1]:
+            context = video.codec_context
+            parts.append(f"{context.name} {context.pix_fmt} {video.average_rate} fps")
+        for audio in container.streams.audio[:1]:
+            context = audio.codec_context
+            parts.append(f"{context.name} {context.sample_rate} Hz")
+        return ", ".join(parts if container.streams.audio else [*parts, "no sound"])

@@ -29,6 +29,8 @@ _PIXEL_FORMATS = (
 # Encoders that have one of these, but are asked for to get another.
 _OWN_FORMATS = {"libx264rgb": "rgb24", "ffv1": "bgr0", "png": "rgb24", "mjpeg": "yuvj420p"}
 _CONTAINERS = {".mp4": "mp4", ".m4v": "ipod", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+# Codecs whose own data hold the shape of the pixels, which PyAV (18.1) cannot tell Matroska.
+_HOLD_ASPECT = frozenset({"h264", "hevc", "mpeg4", "mjpeg", "mpeg1video", "mpeg2video"})
 _X26X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
@@ -134,6 +136,16 @@ class Encoder:
             height % 2 if chroma.chroma_height() == 1 else 0,
             width % 2 if chroma.chroma_width() == 1 else 0,
         )
+
+
+def keeps_aspect(container: str, codec: str) -> bool:
+    """Return whether pixels that are not square keep their shape in a file.
+
+    Args:
+        container: FFmpeg's name of the container.
+        codec: FFmpeg's name of the codec.
+    """
+    return container not in ("matroska", "webm") or codec in _HOLD_ASPECT
 
 
 def choose_encoder(
@@ -251,9 +263,17 @@ def add_picture(out: OutputContainer, encoder: Encoder, fps: Fraction, where: st
         ) from error
     assert isinstance(stream, VideoStream)
     stream.pix_fmt = encoder.pixel_format
+    tag_for_players(out, stream)
     if encoder.full_range:
         stream.codec_context.color_range = 2
     return stream
+
+
+def tag_for_players(out: OutputContainer, stream: VideoStream) -> None:
+    """Give HEVC in MP4 the tag under which QuickTime, Safari and iPhones show it."""
+    codec = stream.codec_context.codec.canonical_name
+    if codec == "hevc" and out.format.name in ("mp4", "mov", "ipod"):
+        stream.codec_context.codec_tag = "hvc1"  # FFmpeg writes hev1
 
 
 def open_encoder(context: VideoCodecContext, encoder: Encoder, where: str) -> None:

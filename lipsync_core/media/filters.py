@@ -40,6 +40,37 @@ def deinterlace(frames: Iterable[VideoFrame], warn: Warn, name: str) -> Iterator
     yield from () if graph is None else _filter(graph, None)
 
 
+def fit(
+    frames: Iterable[VideoFrame], size: tuple[int, int] | None, warn: Warn, name: str
+) -> Iterator[VideoFrame]:
+    """Scale frames of another size into ``size``, between black bars; others pass unchanged.
+
+    Args:
+        frames: Decoded frames in order.
+        size: Width and height in px; None for that of the first frame.
+        warn: Called for each other size.
+        name: Name of the file, for the warning.
+
+    Yields:
+        As many frames, with their times.
+    """
+    graphs: dict[tuple[int, int, str], Graph] = {}
+    for frame in frames:
+        width, height = size = size or (frame.width, frame.height)
+        if (frame.width, frame.height) == size:
+            yield frame
+            continue
+        warn(
+            f"{name}: the picture changes its size from {width}x{height} to {frame.width}x"
+            f"{frame.height} px; it is fitted into the first"
+        )
+        if _kind(frame) not in graphs:
+            scale = f"scale={width}:{height}:force_original_aspect_ratio=decrease:flags=area"
+            pad = f"pad={width}:{height}:-1:-1"  # in the middle
+            graphs[_kind(frame)] = _graph(frame, [scale, pad])
+        yield from _filter(graphs[_kind(frame)], frame)
+
+
 def display_matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     """Return a, b, c, d of the matrix by which a player shows a frame.
 

@@ -33,11 +33,13 @@ from .audio_reader import (
 from .container import (
     Warn,
     first_frame_audio_time,
+    joined_parts,
     open_source,
     path_of_container,
     picture_times,
     read_packets,
 )
+from .encoders import keeps_aspect, tag_for_players
 from .sound_tracks import choose_sound, has_decoder, other_tracks
 
 # What players can be expected to play in each container; a superset may be legal. None: anything.
@@ -70,6 +72,7 @@ _COPIED_TEXT: dict[str, frozenset[str]] = {
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _BITS_PER_CHANNEL = 96_000  # per second: 192 kb/s stereo, transparent for AAC-LC
 _REORDERED = 32  # packets: more than any codec holds back (16 in H.264 and HEVC)
+LATER_THAN_ANYTHING = Fraction(1 << 40)  # seconds
 _HIDING = frozenset({"mp4", "mov", "ipod"})  # containers with edit lists
 # seconds that a copied track may begin before the picture without being cut
 _ALIGNED = Fraction(1, 1000)
@@ -169,14 +172,13 @@ def add_other_streams(
     for stream in (*other_tracks(container, replaced, warn), *container.streams.subtitles):
         codec = stream.codec_context.name if has_decoder(stream) else "of an unknown kind"
         allowed = (_COPIED_SOUND if stream.type == "audio" else _COPIED_TEXT).get(suffix)
-        if allowed is None or codec in allowed:
+        joined = joined_parts(container, stream)
+        if not joined and (allowed is None or codec in allowed):
             kept.append(stream)
         else:
             kind = "sound" if stream.type == "audio" else "subtitle"
-            warn(
-                f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {suffix} cannot "
-                "hold it"
-            )
+            reason = "its edit list joins parts" if joined else f"{suffix} cannot hold it"
+            warn(f"{source.name}: {kind} track {stream.index} ({codec}) is dropped; {reason}")
     if not kept:
         return None
     return CopiedTracks(
@@ -189,12 +191,19 @@ def add_other_streams(
     )
 
 
+class CannotCopy(MediaError):
+    """Packets of a track that show something else when they are copied."""
+
+
 class CopiedTracks:
     """Streams of one file, copied packet by packet.
 
     Args:
         zero: time of the file's clock at which the first frame is shown.
         stop: seconds after it from which on nothing is copied.
+
+    Raises:
+        CannotCopy: If the copy of a picture would show other pictures, also while it is written.
     """
 
     def __init__(
@@ -209,10 +218,10 @@ class CopiedTracks:
         self._out = out
         self._zero = zero
         self._stop = stop
-        self._streams = {stream.index: out.add_stream_from_template(stream) for stream in streams}
-        for stream in streams:
-            self._streams[stream.index].metadata.update(stream.metadata)
         name = path_of_container(container).name
+        if any(joined_parts(container, stream) for stream in streams):
+            raise CannotCopy(f"{name}: its edit list joins several parts of a track")
+        self._streams = {stream.index: _add_copy(out, stream, name) for stream in streams}
         can_hide = out.format.name in _HIDING
         self._packets = _decodable(
             _dated(_timed(container, streams, warn)), zero, name, can_hide, warn
@@ -261,6 +270,23 @@ class CopiedTracks:
             if packet.stream.type == "audio" and 0 < missing * packet.time_base < 1:
                 packet.duration = (packet.duration or 0) + missing
             self._out.mux_one(packet)
+
+
+def _add_copy(out: OutputContainer, stream: Stream, name: str) -> Stream:
+    # opaque: the decoder gives its name, as there may be no encoder for a codec (AV1)
+    copy = out.add_stream_from_template(stream, opaque=True)
+    copy.metadata.update(stream.metadata)
+    if isinstance(stream, VideoStream) and isinstance(copy, VideoStream):
+        tag_for_players(out, copy)
+        aspect, codec = stream.sample_aspect_ratio, stream.codec_context.codec.canonical_name
+        if aspect and aspect != 1:
+            if not keeps_aspect(out.format.name, codec):
+                raise CannotCopy(
+                    f"{name}: its pixels are not square, which {out.format.name} is not told of "
+                    f"{codec} that is copied"
+                )
+            copy.codec_context.sample_aspect_ratio = aspect
+    return copy
 
 
 def _timed(
@@ -328,7 +354,7 @@ def _decodable(
         The packets in file order.
 
     Raises:
-        MediaError: If pictures that must be hidden cannot be.
+        CannotCopy: If pictures that must be hidden cannot be.
     """
     hidden: list[Packet[Stream]] = []
     begun = False
@@ -359,17 +385,14 @@ def _decodable(
 
 
 def _check_hidden(hidden: "list[Packet[Stream]]", begun: bool, name: str, can_hide: bool) -> None:
-    """Raise a MediaError where ``hidden`` pictures would be shown in what is written."""
+    """Raise CannotCopy where ``hidden`` pictures would be shown in what is written."""
     if not begun and not can_hide:
-        raise MediaError(
-            f"{name} is cut between key frames: pictures before the cut must stay in the file "
-            "without being shown, which only .mp4 and .mov can do; write one of these"
+        raise CannotCopy(
+            f"{name} is cut between key frames: pictures before the cut would have to stay in the "
+            "file without being shown, which only .mp4 and .mov can do"
         )
     if begun and any(packet.is_keyframe for packet in hidden):
-        raise MediaError(
-            f"{name}: its edit list joins parts that begin between key frames, which cannot be "
-            "copied; export the clip from an editor first"
-        )
+        raise CannotCopy(f"{name}: its edit list hides key frames between pictures that it shows")
 
 
 class EncodedTrack:
@@ -423,6 +446,9 @@ Track = CopiedTracks | EncodedTrack
 
 def _can_copy(sound: AudioSource, suffix: str) -> bool:
     assert isinstance(sound.source, Path)
+    with open_source(sound.source) as container:
+        if joined_parts(container, choose_sound(container, sound.track, lambda _: None)):
+            return False
     allowed = _COPIED_SOUND[suffix]
     if allowed is not None and probe_sound(sound.source, sound.track).codec not in allowed:
         return False

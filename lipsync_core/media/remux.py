@@ -24,13 +24,23 @@ from .container import (
     warn_once,
 )
 from .descriptions import copy_description
-from .mux import AudioSource, CopiedTracks, Track, add_audio_stream, add_other_streams
+from .mux import (
+    LATER_THAN_ANYTHING,
+    AudioSource,
+    CannotCopy,
+    CopiedTracks,
+    Track,
+    add_audio_stream,
+    add_other_streams,
+)
 from .output_path import container_options, move_into_place
 from .paths import check_output_path, refuse_inputs
+from .video_reader import probe, read_coded
+from .video_writer import VideoWriter
 
 _STEP = 1  # seconds of one track that are written before the next has its turn
 _MP4_PICTURES = {"h264", "hevc", "av1", "libdav1d", "mpeg4"}  # decoders; dav1d's is that of AV1
-_END = Fraction(1 << 40)  # seconds: later than anything
+_CRF = 12.0  # of a picture that cannot be copied
 
 
 def shift_audio(
@@ -51,6 +61,9 @@ def shift_audio(
     takes it. Nothing is cut at the end, where the sound may outlast the picture; silence follows
     sound that is encoded and shorter. Further sound tracks, subtitles, tags and chapters are
     copied.
+
+    A picture that begins between key frames, in a container that cannot hide what comes before, and
+    one whose edit list joins several parts are encoded again, with a warning.
 
     Args:
         src: clip whose picture is copied packet by packet.
@@ -75,8 +88,6 @@ def shift_audio(
         refuse_inputs(out, source)
         probe_sound(source, track)  # raises for a file without sound
     check_output_path(out, overwrite=overwrite)
-    remove_stale(out)
-    partial = temporary_name(out)
     sound = AudioSource(
         source,
         start=max(-delay, Fraction(0)),
@@ -84,6 +95,24 @@ def shift_audio(
         track=track,
         keep_early=not same_file(source, src),
     )
+    try:
+        _copy(src, out, sound, overwrite, warn, on_progress)
+    except CannotCopy as reason:
+        warn(f"{reason}; the picture is encoded again (CRF {_CRF:.0f})")
+        _encode(src, out, sound, overwrite, warn, on_progress)
+
+
+def _copy(
+    src: Path,
+    out: Path,
+    sound: AudioSource,
+    overwrite: bool,
+    warn: Warn,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Copy the picture of ``src`` packet by packet. CannotCopy where that would show others."""
+    remove_stale(out)
+    partial = temporary_name(out)
     try:
         with raise_media_errors(out, "cannot be written"), ExitStack() as stack:
             reader = stack.enter_context(open_source(src))
@@ -107,10 +136,39 @@ def shift_audio(
                 if on_progress is not None:
                     on_progress(until, seconds)
             for one in tracks:
-                one.finish(_END, picture.end)
+                one.finish(LATER_THAN_ANYTHING, picture.end)
         move_into_place(partial, out, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _encode(
+    src: Path,
+    out: Path,
+    sound: AudioSource,
+    overwrite: bool,
+    warn: Warn,
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Encode the picture of ``src`` with little loss."""
+    info = probe(src)
+    with VideoWriter(
+        out,
+        info,
+        sound,
+        crf=_CRF,
+        overwrite=overwrite,
+        extra_tracks_from=src,
+        keep_sound=True,
+        on_warning=warn,
+    ) as writer:
+        done = 0
+        for frames in read_coded(src, on_warning=warn):
+            writer.write(frames)
+            done += len(frames.pixels)
+            if on_progress is not None:
+                total = info.frames or done
+                on_progress(int(min(done, total) / info.fps), int(total / info.fps))
 
 
 def suffix_for_copy(src: Path | str) -> str:

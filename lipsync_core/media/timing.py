@@ -12,14 +12,18 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
+from .clock_jumps import move_packet
 from .container import (
+    clock_jumps,
     is_image,
     is_in_decoding_order,
+    joined_parts,
     open_source,
     path_of_container,
     picture_stream,
     raise_media_errors,
 )
+from .edit_list import MEDIA_CLOCK, Part
 from .frame_rate import MAX_FPS, rate_of_ticks
 from .pillow_reader import is_animated_webp, read_animated_webp
 
@@ -81,13 +85,19 @@ def _measure(path: Path, start: Fraction, version: tuple[int, ...]) -> Timing:
     # ``version`` is a part of the key, so that a file that is written again is measured again
     with open_source(path) as container, raise_media_errors(path, "cannot be read"):
         stream = find_picture(container, path)
+        parts = joined_parts(container, stream)
+        if parts:
+            return _measure_joined(path, parts)
         if is_image(container):
             return Timing(STILL_FPS, None, still=True)
         head = _read(container, stream)
         if head.whole and head.count == 1 and not container.streams.audio:
             return Timing(STILL_FPS, None, still=True)
-        rate = _rate(head, stream)
-        if start and head.ticks:
+        jumps = clock_jumps(container)
+        # a part may end with a pause, as its sound may outlast its pictures
+        even = [t for t in head.ticks if not jumps or t < jumps[0].begin]
+        rate = _rate(replace(head, ticks=even), stream)
+        if start and head.ticks and not jumps:
             begin = head.ticks[0] + math.floor(start / head.time_base)
             shown = head if head.whole else _read(container, stream, begin)
             rate = _rate(replace(shown, ticks=[t for t in shown.ticks if t >= begin]), stream, rate)
@@ -96,10 +106,20 @@ def _measure(path: Path, start: Fraction, version: tuple[int, ...]) -> Timing:
             rate,
             _end(container, stream, head, 1 / rate),
             still=False,
-            promised=(stream.duration or 0) * (stream.time_base or Fraction(0)),
+            promised=Fraction(0)
+            if jumps
+            else (stream.duration or 0) * (stream.time_base or Fraction(0)),
             cut_off=container.format.name == "mpegts" and all(size % n for n in _TS_PACKETS),
             alpha_lost=stream.metadata.get("alpha_mode") == "1",
         )
+
+
+def _measure_joined(path: Path, parts: tuple[Part, ...]) -> Timing:
+    """Measure the pictures of an MP4 file whose edit list joins parts, of one rate."""
+    with open_source(path, MEDIA_CLOCK) as container:
+        stream = find_picture(container, path)
+        rate = _rate(_read(container, stream), stream)
+    return Timing(rate, parts[-1].end, still=False, promised=parts[-1].end - parts[0].begin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +147,15 @@ def _read(container: InputContainer, stream: VideoStream, begin: int | None = No
         return _read_webp(container)
     packets: list[tuple[int | None, int | None, int]] = []
     size, whole = 0, False
+    jumps = clock_jumps(container)
     try:
         if begin is not None:
             container.seek(begin, stream=stream)
         for packet in container.demux(stream):
-            if packet.is_corrupt or size > _BYTES or len(packets) == _PACKETS:
+            # the end is found by seeking, but not where the clock jumps
+            if not jumps and (packet.is_corrupt or size > _BYTES or len(packets) == _PACKETS):
                 break
+            move_packet(packet, jumps)
             if packet.size and not packet.is_discard:
                 packets.append((packet.pts, packet.dts, packet.duration or 0))
             size += packet.size
@@ -212,7 +235,8 @@ def describe_truncation(path: Path, zero: Fraction, end: Fraction) -> str | None
         return None
     if not promised:
         with open_source(path) as container, raise_media_errors(path, "cannot be read"):
-            if not container.duration:  # that of the longest stream
+            # of the longest stream
+            if not container.duration or clock_jumps(container):
                 return None
             last = Fraction((container.start_time or 0) + container.duration, 1_000_000)
             limit, stream = last - slack, find_picture(container, path)

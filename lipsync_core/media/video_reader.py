@@ -1,7 +1,7 @@
 """Read what a video or picture file holds, and its frames at a constant rate."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import dropwhile
@@ -18,16 +18,19 @@ from ..errors import MediaError
 from ..types import Frames, VideoInfo, YuvFrames
 from .container import (
     Warn,
+    clock_jumps,
     decode_video,
     first_frame,
     first_frame_time,
     frame_time,
     is_in_decoding_order,
+    joined_parts,
     open_source,
     raise_media_errors,
     warn_once,
 )
-from .filters import deinterlace
+from .edit_list import MEDIA_CLOCK, pictures_of_part
+from .filters import deinterlace, fit
 from .pixel_format import (
     BT709,
     ToCoded,
@@ -276,24 +279,28 @@ class _Clip:
                 f"{self.path.name}: the transparency is not read; transparent parts show the "
                 "colour stored under them (often black)"
             )
-        zero = None
+        first = None
         if start / fps > _SEEK_FROM and not timing.still:
-            zero = first_frame_time(self.path)
-        target = None if zero is None else zero + start / fps
+            with open_source(self.path) as container:
+                first = first_frame(container, _picture(container, self.path))
         period = Fraction(0) if timing.still else 1 / timing.fps
-        yield from resample_times(self._timed(target, zero, period), fps)
+        yield from resample_times(self._timed(first, start / fps, period), fps)
 
     def _timed(
-        self, target: Fraction | None, zero: Fraction | None, period: Fraction
+        self, first: VideoFrame | None, start: Fraction, period: Fraction
     ) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
         """Yield (time, duration, frame), times in seconds after clip frame 0.
 
-        ``zero`` (default: the first frame) gives that time. ``period`` is added if the file gives
-        no time.
+        It is read from the file's ``first`` frame on, or, if that is given, from ``start`` seconds
+        after it. ``period`` is added if the file gives no time.
         """
+        zero = None if first is None else frame_time(first) or Fraction(0)
+        target = None if zero is None else zero + start
+        size = None if first is None else (first.width, first.height)
         time: Fraction | None = None
         duration = period
-        for frame in deinterlace(self._decoded(target), self.warn, self.path.name):
+        frames = deinterlace(self._decoded(target), self.warn, self.path.name)
+        for frame in fit(frames, size, self.warn, self.path.name):
             stamp = frame_time(frame)
             if stamp is None:
                 stamp = (zero or Fraction(0)) if time is None else time + duration
@@ -310,15 +317,26 @@ class _Clip:
             self.warn(f"{self.path.name}: {lack}; the file is incomplete")
 
     def _decoded(self, target: Fraction | None) -> Iterator[VideoFrame]:
-        """Decode from a keyframe at or before ``target`` to the end of the file.
+        """Decode from a keyframe at or before ``target`` to the end of the file, part by part.
 
         ``target`` is in seconds of the container's clock; None: from the start.
         """
+        with open_source(self.path) as container:
+            parts = joined_parts(container, _picture(container, self.path))
+        if not parts:
+            yield from self._decoded_from(target, {})
+        for part in parts:
+            if target is None or part.end > target:
+                yield from pictures_of_part(self._decoded_from(part.media, MEDIA_CLOCK), part)
+
+    def _decoded_from(
+        self, target: Fraction | None, options: Mapping[str, str]
+    ) -> Iterator[VideoFrame]:
         for margin in () if target is None else _SEEK_MARGINS:
-            with open_source(self.path) as container:
+            with open_source(self.path, options) as container:
                 stream = _picture(container, self.path)
                 assert target is not None and stream.time_base is not None
-                if is_in_decoding_order(container, stream):
+                if is_in_decoding_order(container, stream) or clock_jumps(container):
                     break
                 try:
                     container.seek(math.floor((target - margin) / stream.time_base), stream=stream)
@@ -333,7 +351,7 @@ class _Clip:
                     yield frame
                     yield from frames
                     return
-        with open_source(self.path) as container:
+        with open_source(self.path, options) as container:
             stream = _picture(container, self.path)
             yield from decode_video(container, stream, self.warn)
 

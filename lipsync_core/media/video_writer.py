@@ -27,9 +27,10 @@ from .encoders import (
     Encoder,
     add_picture,
     choose_encoder,
+    keeps_aspect,
     open_encoder,
 )
-from .mux import AudioSource, Track, add_audio_stream, add_other_streams
+from .mux import LATER_THAN_ANYTHING, AudioSource, Track, add_audio_stream, add_other_streams
 from .output_path import container_options, move_into_place
 from .paths import check_output_path
 from .pixel_format import BT709, ToYuv, default_matrix, to_bytes
@@ -53,6 +54,7 @@ class VideoWriter:
         audio: the sound. It is copied packet by packet if the container takes its codec and it is
             not cut at its start; otherwise it is encoded as AAC (Opus in WebM) at its own rate. It
             ends with the picture, a copied track to within one packet.
+        keep_sound: do not cut sound that outlasts the picture.
         extra_tracks_from: a file whose further sound tracks and subtitles are copied if the
             container takes them; ``on_warning`` is called with the others.
             Its tags and chapters are kept, where ``metadata`` gives no others.
@@ -90,11 +92,13 @@ class VideoWriter:
         extra_tracks_from: Path | None = None,
         extra_start: Fraction = Fraction(0),
         extra_seconds: Fraction | None = None,
+        keep_sound: bool = False,
         on_warning: Warn | None = None,
     ) -> None:
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
         self._overwrite = overwrite
+        self._keep_sound = keep_sound
         check_output_path(self._path, overwrite=overwrite)
         self._info = info
         self._warn = warn_once(on_warning)
@@ -145,6 +149,8 @@ class VideoWriter:
             )
         with raise_media_errors(self._path, "cannot be written"):
             for frame in self._pictures(frames):
+                if self._square is not None:
+                    frame = frame.reformat(*self._square, interpolation="LANCZOS")
                 frame.pts, frame.time_base = self._count, 1 / self._info.fps
                 self._count += 1
                 self._out.mux(self._stream.encode(frame))
@@ -176,7 +182,7 @@ class VideoWriter:
                 self._out.mux(self._stream.encode(None))
                 end = self._count / self._info.fps
                 for track in self._tracks:
-                    track.finish(end, end)
+                    track.finish(LATER_THAN_ANYTHING if self._keep_sound else end, end)
                 self._out.close()
             self._whole = True
 
@@ -207,7 +213,10 @@ class VideoWriter:
         stream.width, stream.height = info.width + self._pad[1], info.height + self._pad[0]
         context = stream.codec_context
         context.time_base = 1 / info.fps
-        if info.pixel_aspect != 1:
+        self._square = self._square_size(stream)
+        if self._square is not None:
+            stream.width, stream.height = self._square
+        elif info.pixel_aspect != 1:
             context.sample_aspect_ratio = info.pixel_aspect
         tags = _written_tags(info.colour, encoder)
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
@@ -218,6 +227,19 @@ class VideoWriter:
             encoder.pixel_format,
             ColourTags(tags.primaries, tags.transfer, matrix, tags.full_range),
         )
+
+    def _square_size(self, stream: VideoStream) -> tuple[int, int] | None:
+        """Width and height in square pixels, None if the file keeps the shape of the pixels."""
+        aspect, codec = self._info.pixel_aspect, stream.codec_context.codec.canonical_name
+        if aspect == 1 or keeps_aspect(self._out.format.name, codec):
+            return None
+        width = 2 * round(stream.width * max(aspect, Fraction(1)) / 2)
+        height = 2 * round(stream.height / min(aspect, Fraction(1)) / 2)
+        self._warn(
+            f"{self._path.name}: the pixels are not square ({aspect}), which {self._suffix} is not "
+            f"told of {codec}; the picture is scaled to {width}x{height} px (.mp4 keeps it)"
+        )
+        return width, height
 
     def _padded(self, planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         bottom, right = self._pad

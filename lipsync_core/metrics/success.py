@@ -16,11 +16,13 @@ RULES: Mapping[str, str] = {
     "finite": "no figure is infinite or not a number",
     "face": "a face is seen in 90 % of its frames",
     "moved": "its mouth moved (deviation of the mouth aspect ratio 0.01 or more)",
-    "in_sync": "the scorer gives an offset, of at most 1 frame",
+    "in_sync": "the scorer's offset is at most 1 frame; where it has no verdict, the lips follow "
+    "the speaker of the sound (correlation 0.5 or more, at most 1/25 s early or late)",
 }
 """What a dub must do to count as a success, in the order in which it is checked."""
 
 _LEAST_FACE, _MOST_MISSING_SECONDS, _MOST_OFFSET = 0.9, 0.2, 1
+_LEAST_TRUTH = 0.5  # of a correlation: unrelated mouths reach 0.2 to 0.4 at their best lag
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Attempt:
         face: Share of its frames in which landmarks find the face, in [0,1].
         moved: Whether its mouth moved.
         offset_frames: Its offset by the sync scorer, None without a verdict.
+        truth: Correlation of its lips with those of the speaker (``MouthFollowing``), None without
+            that speaker's video.
+        truth_lag: Lag of ``truth`` in 1/25 s.
     """
 
     finished: bool = True
@@ -42,6 +47,8 @@ class Attempt:
     face: float | None = None
     moved: bool | None = None
     offset_frames: int | None = None
+    truth: float | None = None
+    truth_lag: int | None = None
 
     def broken_rule(self) -> str | None:
         """Return the name of the first rule of ``RULES`` that it breaks; None for a success."""
@@ -53,9 +60,16 @@ class Attempt:
             "finite": self.finite,
             "face": self.face is not None and self.face >= _LEAST_FACE,
             "moved": bool(self.moved),
-            "in_sync": self.offset_frames is not None and abs(self.offset_frames) <= _MOST_OFFSET,
+            "in_sync": self._is_in_sync(),
         }
         return next((name for name, kept_it in kept.items() if not kept_it), None)
+
+    def _is_in_sync(self) -> bool:
+        if self.offset_frames is not None:
+            return abs(self.offset_frames) <= _MOST_OFFSET
+        if self.truth is None or self.truth_lag is None:
+            return False
+        return self.truth >= _LEAST_TRUTH and abs(self.truth_lag) <= _MOST_OFFSET
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,9 @@ def read_speech(part: AudioSource, rate: int, warn: Callable[[str], None]) -> Au
         raise MediaError(f"{name} has no sound{when}; give a longer one")
     level = speech_level(speech)
     if level == -math.inf:
-        warn(f"{name} is silent: mouths will not speak; give audio with speech")
+        used = None if isinstance(part.source, Audio) else track_used(part.source, part.track)
+        other = "" if used is None else f", or take another track (--audio-track) than {used}"
+        warn(f"{name} is silent: mouths will not speak; give audio with speech{other}")
     elif level < _QUIET_DBFS:
         warn(
             f"{name} is quiet (speech at {level:.0f} dBFS), and lips follow it less; raise it to "

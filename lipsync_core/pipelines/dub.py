@@ -2,11 +2,12 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -23,7 +24,6 @@ from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import AudioInputs, read_audio_inputs
 from .dub_plan import (
-    DubPlan,
     People,
     PlanOptions,
     Speakers,
@@ -33,6 +33,7 @@ from .dub_plan import (
     read_speaker_turns,
 )
 from .lipsync import LipSync
+from .mouth_verdict import MouthVerdict, MouthWatch
 from .reference import Reference
 from .render import render
 from .restore import Restorer, restorer_for
@@ -63,6 +64,7 @@ class DubReport:
         audio_tracks: Which sound track was used of each file of speech that has several.
         passed_reasons: Number of frames passed through by the reason: no face found, speaker
             silent, or face turned away, covered or drawn.
+        mouths: Whether the mouth of each speaking face moved, and followed the speech.
     """
 
     out: Path
@@ -79,11 +81,19 @@ class DubReport:
     warped_by: str = ""
     audio_tracks: tuple[str, ...] = ()
     passed_reasons: dict[str, int] = field(default_factory=dict[str, int])
+    mouths: tuple[MouthVerdict, ...] = ()
+
+    def is_as_bad_as(self, limit: Literal["doubtful", "failed"]) -> bool:
+        """Whether a mouth is ``failed``, or, for ``doubtful``, any is not ``good``."""
+        if limit == "failed":
+            return any(mouth.verdict == "failed" for mouth in self.mouths)
+        return any(mouth.verdict != "good" for mouth in self.mouths)
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return json.dumps({**values, "out": str(self.out), "fps": str(self.fps)})
+        mouths = [mouth.to_values() for mouth in self.mouths]
+        return json.dumps({**values, "out": str(self.out), "fps": str(self.fps), "mouths": mouths})
 
 
 def dub(  # noqa: PLR0913
@@ -99,6 +109,7 @@ def dub(  # noqa: PLR0913
     silence: Silence = "generate",
     reference: Reference = "auto",
     speakers: Path | str | None = None,
+    who: Mapping[str, str] | None = None,
     cut: Cut = Cut(),
     finding: Finding = Finding(),
     encoding: Encoding = Encoding(),
@@ -131,8 +142,10 @@ def dub(  # noqa: PLR0913
         reference: Which pictures of a person mouths are drawn from. A mouth that closes in silence
             is drawn from ``nearest-closed``.
         speakers: Who speaks the one audio when, instead of ``select``: a table (``read_turns``;
-            its times are the output's), or "auto" to detect the active speaker by the video's own
+            its times are the output's), subtitles with names or a diarization
+            (``read_subtitle_turns``), or "auto" to detect the active speaker by the video's own
             sound, or by ``audio`` if it has none. Everybody else keeps their own mouth.
+        who: The face of each name in such subtitles, or ``none`` for a voice off screen.
         cut: The part of the video that is dubbed.
         finding: How faces are found and tracked.
         encoding: How the output is encoded.
@@ -159,7 +172,7 @@ def dub(  # noqa: PLR0913
     """
     face, out, log = Path(face), Path(out), RunLog(_logger, on_progress)
     sources, faces = parse_speakers(audio, select)
-    turns = read_speaker_turns(speakers, len(sources), face, cached=drawings is not None)
+    turns = read_speaker_turns(speakers, len(sources), face, who=who, cached=drawings is not None)
     refuse_inputs(out, face, *(source for source in sources if isinstance(source, Path)))
     with log.clock("total"):
         clip, target = open_clip(face, cut, on_warning=log.warn), select_device(device)
@@ -177,7 +190,13 @@ def dub(  # noqa: PLR0913
                 clip, inputs, Speakers(faces, turns), sync, options, people=people, log=log
             )
             chunks = render(plan, sync, log=log, restorer=restorer, batch=batch, caches=drawings)
-            written = _write(chunks, writer, plan, log, on_frames)
+            watch = MouthWatch(plan, device=target)
+            written = _write(chunks, writer, watch, log, on_frames)
+            with log.clock("check mouths"):
+                mouths = watch.conclude(sync)
+    for mouth in mouths:
+        if mouth.verdict in ("doubtful", "failed"):
+            log.warn(mouth.reason)
     dubbed = int(plan.dubbed_frames().sum())
     return DubReport(
         out,
@@ -194,13 +213,14 @@ def dub(  # noqa: PLR0913
         warped_by=describe_warp(),
         audio_tracks=inputs.tracks,
         passed_reasons=plan.count_reasons(),
+        mouths=mouths,
     )
 
 
 def _write(
     chunks: Iterator[RenderedChunk[Frames | YuvFrames]],
     writer: VideoWriter,
-    plan: DubPlan,
+    watch: MouthWatch,
     log: RunLog,
     on_frames: Callable[[Frames | YuvFrames], None] | None,
 ) -> int:
@@ -208,12 +228,14 @@ def _write(
     written = 0
     with closing(prefetch(chunks)) as rendered:
         for chunk in rendered:
+            with log.clock("check mouths"):
+                watch.see(chunk.frames)
             if on_frames is not None:
                 on_frames(chunk.frames)
             with log.clock("write"):
                 writer.write(chunk.frames)
             written += len(chunk.frames.pixels)
-            log.progress("dub", written, len(plan.frame_order))
+            log.progress("dub", written, watch.frames)
     return written
 
 

@@ -1,6 +1,6 @@
 """Plan a dub: which audio drives which face, in which frames of the output, drawn from what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -34,7 +34,8 @@ from .roles import FaceDub
 from .run_log import RunLog
 from .speakers import detect_source_turns, match_rows, speaking_faces, turn_opacity
 from .track_faces import Finding, find_people, reorder_track
-from .turn_table import TurnRow, read_turns
+from .turn_subtitles import SUBTITLES, read_any_turns
+from .turn_table import TurnRow
 
 Speech = Path | str | Audio
 """A file with sound, or audio in memory."""
@@ -158,14 +159,20 @@ def parse_speakers(
 
 
 def read_speaker_turns(
-    speakers: Path | str | None, sources: int, face: Path, *, cached: bool
+    speakers: Path | str | None,
+    sources: int,
+    face: Path,
+    *,
+    who: Mapping[str, str] | None = None,
+    cached: bool,
 ) -> Turns | None:
     """Read who speaks when.
 
     Args:
-        speakers: A table of turns, "auto", or None.
+        speakers: A table of turns, subtitles with names, a diarization, "auto", or None.
         sources: Number of audio inputs, which must be 1 for turns.
         face: The face video or photo.
+        who: The face of each name in subtitles or a diarization.
         cached: Whether the caller keeps what the generator draws, by pairs of audio and face.
 
     Returns:
@@ -175,6 +182,11 @@ def read_speaker_turns(
         ValueError: Turns do not go with the other inputs, or the table does not exist.
         LipSyncError: The table cannot be read.
     """
+    if who and (speakers is None or Path(speakers).suffix.lower() not in SUBTITLES):
+        raise ValueError(
+            f"who names faces, and speakers is {speakers}; expected a file with names "
+            f"({', '.join(SUBTITLES)})"
+        )
     if speakers is None:
         return None
     if sources > 1:
@@ -185,7 +197,7 @@ def read_speaker_turns(
     if cached:
         raise ValueError("drawings are kept for pairs of audio and face; give none with speakers")
     if speakers != "auto":
-        return tuple(read_turns(Path(speakers)))
+        return tuple(read_any_turns(Path(speakers), who))
     if probe(face).still:
         raise ValueError(
             f"{face} is a photo, whose speakers cannot be detected; give a table of turns"

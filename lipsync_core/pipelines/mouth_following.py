@@ -17,7 +17,7 @@ from ..faces import Detector
 from ..faces.landmarks import SURE, LandmarkFinder
 from ..faces.selection import select
 from ..faces.selector import FaceSelector, parse_face
-from ..image.landmarks import mouth_opening
+from ..image.landmarks import POINTS, mouth_opening
 from ..media import probe, read_frames
 from ..media.clip import VideoClip
 from ..metrics.mouth import MouthFollowing, MouthFollowingMetric, Role
@@ -158,6 +158,21 @@ class MouthMeter:
             MediaError: For a file that cannot be read.
             NoFaceError: Without the face.
         """
+        return mouth_opening(self.landmarks(video, selector, seconds=seconds))
+
+    def landmarks(
+        self, video: Path, selector: FaceSelector = FaceSelector(), *, seconds: float | None = None
+    ) -> Tensor:
+        """Find the landmarks of a video; see ``openings``.
+
+        Args:
+            video: A file.
+            selector: Face to measure.
+            seconds: Seconds to measure; None for all.
+
+        Returns:
+            (N,102,2) in px, NaN where no face is seen.
+        """
         info = probe(video)
         stop = sys.maxsize if seconds is None else math.floor(seconds * info.fps) + 1
         self._say(f"find faces in {video.name}", 0, info.frames or 0)
@@ -171,18 +186,18 @@ class MouthMeter:
             return self.along(self._told(frames, video, count), person)
 
     def along(self, frames: Iterable[Frames], person: FaceTrack) -> Tensor:
-        """Measure the mouth of a face that was found before.
+        """Find the landmarks of a face that was found before.
 
         Args:
             frames: All frames of a clip in order, from its first.
             person: The face.
 
         Returns:
-            (N,) openings, NaN in frames where the face is not visible or the landmarks are unsure.
+            (N,102,2) in px, NaN in frames where the face is not visible or the landmarks are
+            unsure.
         """
-        return torch.cat(
-            [measure_openings(piece, person, self._finder) for piece in frames] or [torch.zeros(0)]
-        )
+        found = [measure_landmarks(piece, person, self._finder) for piece in frames]
+        return torch.cat(found or [torch.zeros(0, POINTS, 2)])
 
     @staticmethod
     def times(video: Path, count: int) -> Tensor:
@@ -203,6 +218,32 @@ class MouthMeter:
             self._say(f"measure lips in {video.name}", piece.start + len(piece.pixels), count)
 
 
+def measure_landmarks(frames: Frames, person: FaceTrack, finder: LandmarkFinder) -> Tensor:
+    """Find the landmarks of a face in each frame.
+
+    Args:
+        frames: N frames.
+        person: The face.
+        finder: Finds the landmarks.
+
+    Returns:
+        (N,102,2) in px, NaN in frames where the face is not visible or the finder is less sure than
+        ``faces.landmarks.SURE``.
+    """
+    found = torch.full((len(frames.pixels), POINTS, 2), torch.nan)
+    at = torch.arange(len(found)) + frames.start - person.start
+    inside = (at >= 0) & (at < len(person.visible))
+    here = inside.nonzero()[:, 0]
+    here = here[person.visible.cpu()[at[here]]]
+    if not len(here):
+        return found
+    points, scores = finder.find(
+        Frames(frames.pixels[here]), person.boxes[at[here]], person.points[at[here]]
+    )
+    found[here] = torch.where((scores >= SURE)[:, None, None], points, torch.nan)
+    return found
+
+
 def measure_openings(frames: Frames, person: FaceTrack, finder: LandmarkFinder) -> Tensor:
     """Measure how far a mouth is open.
 
@@ -212,21 +253,10 @@ def measure_openings(frames: Frames, person: FaceTrack, finder: LandmarkFinder) 
         finder: Finds the landmarks.
 
     Returns:
-        (N,) openings in distances between the outer corners of the eyes, NaN in frames where the
-        face is not visible or the finder is less sure than ``faces.landmarks.SURE``.
+        (N,) openings in distances between the outer corners of the eyes, NaN as in
+        ``measure_landmarks``.
     """
-    openings = torch.full((len(frames.pixels),), torch.nan)
-    at = torch.arange(len(openings)) + frames.start - person.start
-    inside = (at >= 0) & (at < len(person.visible))
-    here = inside.nonzero()[:, 0]
-    here = here[person.visible.cpu()[at[here]]]
-    if not len(here):
-        return openings
-    points, scores = finder.find(
-        Frames(frames.pixels[here]), person.boxes[at[here]], person.points[at[here]]
-    )
-    openings[here] = torch.where(scores >= SURE, mouth_opening(points), torch.nan)
-    return openings
+    return mouth_opening(measure_landmarks(frames, person, finder))
 
 
 def frame_times(fps: Fraction, count: int) -> Tensor:

@@ -289,8 +289,6 @@ _work: Work | Exception | None = None  # of a process of ProcessWorkers, or why 
 
 def _start_process(prepare: Callable[[], Work], threads: int) -> None:
     """Set up a new process."""
-    import torch
-
     global _work
     parent = os.getppid()
 
@@ -301,11 +299,20 @@ def _start_process(prepare: Callable[[], Work], threads: int) -> None:
         os._exit(1)
 
     threading.Thread(target=orphan, daemon=True).start()
-    torch.set_num_threads(threads)
+    _limit_threads(threads)
     try:
         _work = prepare()
     except Exception as error:  # no fault of a job: it is raised where the jobs are handed out
         _work = error
+
+
+def _limit_threads(threads: int) -> None:
+    """Give torch so many threads, now or when it is imported, which takes seconds."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _run_in_process(job: Job, attempts: int) -> Outcome:
@@ -392,9 +399,7 @@ class _Worker:
     """A Ray actor: one process that holds the models; it prepares again if Ray restarts it."""
 
     def __init__(self, prepare: Callable[[], Work], attempts: int, threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
+        _limit_threads(threads)
         self._prepare, self._attempts = prepare, attempts
         self._work: Work | None = None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .measures import MeasureAgreement, Unit, compare_measures, read_measures
 from .statistics import (
     LEVEL,
     Floats,
@@ -86,6 +87,7 @@ class StudyReport:
         agreement: Krippendorff's ordinal alpha for each question.
         places: How often each place, from the left, was preferred; uneven counts mean that raters
             favor a side.
+        measures: How far automatic measures agree with the ratings, if any were given.
     """
 
     title: str
@@ -97,6 +99,7 @@ class StudyReport:
     methods: tuple[MethodReport, ...]
     agreement: Mapping[str, Estimate]
     places: tuple[int, ...]
+    measures: tuple[MeasureAgreement, ...] = ()
 
     def to_json(self) -> str:
         """Return the report as JSON text."""
@@ -134,6 +137,10 @@ class StudyReport:
         lines.append(
             _row(["Krippendorff's alpha", *(_figure(self.agreement[q], 2) for q in QUESTIONS)])
         )
+        if self.measures:
+            lines += ["", _row(["measure", "clips", *QUESTIONS]), _row(["---"] * 5)]
+            lines += [_row(_measure_cells(one)) for one in self.measures]
+            lines += ["", "Spearman's rank correlation with the mean ratings of the clips."]
         return "\n".join([*lines, ""])
 
     def _sentence(self) -> str:
@@ -168,22 +175,26 @@ class _Votes:
     clips: int
 
 
-def report_study(folder: Path) -> StudyReport:
+def report_study(folder: Path, *, measures: Path | None = None) -> StudyReport:
     """Report the votes in a study's folder so far.
 
     The folder is only read; the study may go on.
 
     Args:
         folder: Folder of the study.
+        measures: Automatic measures of the same clips (``read_measures``), to be compared with the
+            ratings.
 
     Returns:
         The results with their intervals.
 
     Raises:
-        StudyError: There are no votes, or there is no study.
+        StudyError: There are no votes, there is no study, or no measure is of its clips.
     """
+    values = None if measures is None else read_measures(measures)
     with open_study(folder) as db:
         votes = _read(db)
+        clips = [name for (name,) in db.execute("SELECT name FROM clip ORDER BY id")]
         (title,) = db.execute("SELECT title FROM study").fetchone()
         counts = {name: _count(db, query) for name, query in _COUNTS.items()}
         widest = _count(db, "SELECT max(place) + 1 FROM shown")
@@ -198,6 +209,7 @@ def report_study(folder: Path) -> StudyReport:
         methods=_methods(votes),
         agreement=_agreement(votes),
         places=tuple(places),
+        measures=() if values is None else compare_measures(_mean_ratings(votes, clips), values),
         **counts,
     )
 
@@ -329,6 +341,19 @@ def _estimates(values: Floats, samples: Floats, voted: tuple[Ints, Ints]) -> lis
     ]
 
 
+def _mean_ratings(votes: _Votes, clips: Sequence[str]) -> dict[str, dict[Unit, float]]:
+    """Compute the mean rating of each clip of each method, by question."""
+    given: dict[str, dict[Unit, list[int]]] = {question: {} for question in QUESTIONS}
+    rows: list[list[int]] = votes.ratings.tolist()
+    for _, clip, method, question, value in rows:
+        unit = votes.methods[method], Path(clips[clip]).stem
+        given[QUESTIONS[question]].setdefault(unit, []).append(value)
+    return {
+        question: {unit: sum(values) / len(values) for unit, values in units.items()}
+        for question, units in given.items()
+    }
+
+
 def _agreement(votes: _Votes) -> dict[str, Estimate]:
     """Compute alpha for each question over all units (a clip of a method)."""
     result: dict[str, Estimate] = {}
@@ -352,6 +377,14 @@ def _agreement(votes: _Votes) -> dict[str, Estimate]:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _measure_cells(one: MeasureAgreement) -> list[str]:
+    cells = [one.measure.replace("|", "\\|"), str(one.count)]
+    for question in QUESTIONS:
+        low, high = one.intervals[question] or (None, None)
+        cells.append(_figure(Estimate(one.correlations[question], low, high), 2))
+    return cells
 
 
 def _figure(estimate: Estimate, digits: int) -> str:

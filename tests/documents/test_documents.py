@@ -103,7 +103,7 @@ def commands() -> list[Command]:
         lines, inline, _ = split_code(newest(path))
         for text in lines:
             if PROGRAM.match(text):
-                found[" ".join(shlex.split(text, comments=True))] = True
+                found[shlex.join(shlex.split(text, comments=True))] = True
                 found[text.split("  #")[0].strip()] = True
         for text in inline:
             if PROGRAM.match(text):
@@ -247,6 +247,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, talking_head: Path) -> Path
         write_clip(folder / f"{name}.mp4", picture, 16, Fraction(25))
     write_clip(folder / "long.mp4", photo, 110, Fraction(1))
     shutil.copy(talking_head, folder / "talk.mp4")
+    (folder / "talk.srt").write_text(
+        "1\n00:00:00,000 --> 00:00:00,400\nAnna: Hello.\n\n2\n00:00:00,4 --> 00:00:01,0\nBen: Yes.\n"
+    )
     (folder / "jobs.csv").write_text("face,audio,out\nface.mp4,speech.wav,batch.mp4\n")
     return folder
 

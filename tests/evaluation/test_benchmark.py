@@ -29,7 +29,7 @@ from lipsync_core.runtime.jobs import Cluster, Outcome, run_jobs
 from lipsync_core.types import Audio, FaceTrack
 
 PAIRS = [Pair("short.mp4", "long.mp4"), Pair("short.mp4", "gone.mp4")]
-METHODS = ["real", "undubbed", "copied mouth", "mini"]
+METHODS = ["real", "undubbed", "copied mouth", "frozen mouth", "mini"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def done(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmar
 def test_every_method_makes_and_scores_every_pair(done: tuple[Benchmark, list[Outcome]]) -> None:
     plan, outcomes = done
     assert [outcome.arguments["method"] for outcome in outcomes] == 2 * METHODS
-    for outcome in outcomes[:4]:
+    for outcome in outcomes[:5]:
         assert outcome.error is None and outcome.result is not None
         video = plan.out / outcome.result["out"]
         shown = sum(piece.pixels.shape[0] for piece in read_frames(video))
@@ -87,17 +87,20 @@ def test_every_method_makes_and_scores_every_pair(done: tuple[Benchmark, list[Ou
         assert probe_sound(video).rate == 16000
         assert 0 < outcome.result["distance"] < 2 and outcome.result["sharpness"] > 0
         assert outcome.result["fid_features"] is None and outcome.result["tracks"] == 1
-    for outcome in outcomes[4:]:
+        assert outcome.result["untouched_change"] < 6 and outcome.result["face"] >= 0
+        assert outcome.result["measured"]["codec"].startswith("h264 yuv420p 25 fps, aac 16000")
+        assert outcome.result["silence"] is None
+    for outcome in outcomes[5:]:
         assert outcome.result is None and "gone.mp4" in str(outcome.error)
 
 
 def lips_of(page: str) -> str:
-    return page[page.index("## Whose lips") : page.index("## Failures")]
+    return page[page.index("## Whose lips") : page.index("## Shapes and picture")]
 
 
 def test_every_result_says_whose_lips_it_shows(done: tuple[Benchmark, list[Outcome]]) -> None:
     plan, outcomes = done
-    results = {outcome.arguments["method"]: outcome.result or {} for outcome in outcomes[:4]}
+    results = {outcome.arguments["method"]: outcome.result or {} for outcome in outcomes[:5]}
     for method, result in results.items():
         assert {"truth", "leak", "movement", "reasons", "landmarks"} <= set(result["mouth"])
         assert ("mouth_references" in result) == (method == "undubbed")
@@ -107,7 +110,7 @@ def test_every_result_says_whose_lips_it_shows(done: tuple[Benchmark, list[Outco
         and results["mini"]["mouth"]["chance"] is not None
     )
     table = lips_of(write_report(plan, outcomes, pairs="two of our own"))
-    for name in [*METHODS, "loudness alone", "frozen mouth"]:
+    for name in [*METHODS, "loudness alone"]:
         assert f"| {name} " in table
 
 
@@ -117,7 +120,8 @@ def test_the_report_counts_failures_and_keeps_the_paper_apart(
     plan, outcomes = done
     page = write_report(plan, outcomes, pairs="two of our own", unpaired={"x.mp4": "not drawn"})
     assert page.strip() == (plan.out / "table.md").read_text(encoding="utf-8").strip()
-    lines = page.replace(lips_of(page), "").splitlines()
+    main, paper = page.split("## Whose lips")[0], page[page.index("## The paper's table") :]
+    lines = (main + paper).splitlines()
     rows = {
         line.split("|")[1].strip(): line.split("|")[2:] for line in lines if line.startswith("| ")
     }
@@ -130,12 +134,17 @@ def test_the_report_counts_failures_and_keeps_the_paper_apart(
     ours = page.split("## The paper")[0]
     assert (
         "LSE-D ↓" not in ours
-        and "Failures: 4" in ours
+        and "Failures: 5" in ours
         and "- not drawn: 1" in ours
         and "network is not on this" in ours
     )
     (reason,) = [line for line in ours.splitlines() if line.startswith("- 00001")]
     assert reason.startswith("- 00001, all methods: ") and "gone.mp4" in reason
+    assert rows["Wav2Lip, measured again"][1].strip() == "7.151 / 6.761 / 4.922"
+    text = (plan.out / "table.html").read_text(encoding="utf-8")
+    assert text.count("<table>") == page.count("\n|-") and "<h2>Worst clips</h2>" in text
+    sheet = "worst/00000_mini.jpg"
+    assert f'<img src="{sheet}"' in text and (plan.out / sheet).read_bytes()[:2] == b"\xff\xd8"
     image = (plan.out / "distributions.png").read_bytes()
     assert image.startswith(b"\x89PNG") and len(image) > 10_000
 
@@ -146,7 +155,7 @@ def test_a_pair_that_fails_leaves_no_video_of_an_earlier_run(root: Path, tmp_pat
     for path in stale:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"of other pairs")
-    job = plan.jobs(PAIRS)[3]
+    job = plan.jobs(PAIRS)[4]
     (outcome,) = run_jobs([job], plan.prepare, tmp_path / "r.jsonl", attempts=1, threads=1)
     assert job.id == "00001 real" and outcome.error and not any(path.exists() for path in stale)
 
@@ -177,13 +186,13 @@ def test_the_reference_mode_dubs_and_scores_as_the_scripts_do(
     pairs = [Pair("short.mp4", "long.mp4"), Pair("long.mp4", "short.mp4")]
     outcomes = run_jobs(plan.jobs(pairs), plan.prepare, tmp_path / "r.jsonl", attempts=1, threads=1)
     wanted = frames_of_scripts(read_audio(root / "short.mp4").samples.shape[1])
-    assert [outcome.result and outcome.result["frames"] for outcome in outcomes[:4]] == [wanted] * 4
+    assert [outcome.result and outcome.result["frames"] for outcome in outcomes[:5]] == [wanted] * 5
     assert (
         sum(piece.pixels.shape[0] for piece in read_frames(plan.out / "videos/mini/00000.mp4"))
         == wanted
         < 22
     )
-    assert all("has 22 frames; the speech wants" in str(outcome.error) for outcome in outcomes[4:])
+    assert all("has 22 frames; the speech wants" in str(outcome.error) for outcome in outcomes[5:])
     page = write_report(plan, outcomes, pairs="two")
     assert "LSE-D ↓" in page.split("\n## ")[0] and "syncnet, mode reference, whole frames" in page
 
@@ -194,7 +203,7 @@ def test_weights_of_another_hash_are_another_job(done: tuple[Benchmark, list[Out
     assert [job.arguments for job in jobs] == [
         json.loads(outcome.to_json())["arguments"] for outcome in outcomes
     ]
-    assert jobs[3].arguments["sha256"] and jobs[0].arguments["scorer_sha256"]
+    assert jobs[4].arguments["sha256"] and jobs[0].arguments["scorer_sha256"]
     with pytest.raises(ValueError, match="different names"):
         replace(plan, models=("mini", "elsewhere/mini.safetensors"))
 
@@ -223,7 +232,7 @@ def test_with_its_network_there_is_a_fid_that_says_how_weak_it_is(
     rows = [
         line.split("|") for line in page.split("\n## ")[0].splitlines() if line.startswith("| ")
     ]
-    cells = {row[1].strip(): row[7].strip() for row in rows}
+    cells = {row[1].strip(): row[8].strip() for row in rows}
     assert cells["undubbed"].endswith("*")
     assert (
         cells["real"] == "–"

@@ -9,13 +9,16 @@ from helpers.streams import FPS, mini, moving_clip, person, pieces, voice, whole
 from torch import Tensor
 from torch.nn import functional as F
 
+from lipsync_core import Cut
 from lipsync_core.blend.overlays import OverlayCover, fill_overlays, lay_overlays
 from lipsync_core.faces.overlays import OverlaySearch, covered_frames
 from lipsync_core.faces.selection import join_tracks
 from lipsync_core.faces.tracking import track_window
+from lipsync_core.media.clip import open_clip
+from lipsync_core.pipelines.demo import make_demo_clip
 from lipsync_core.pipelines.lipsync import LipSync
 from lipsync_core.pipelines.track_cache import load_tracks, store_tracks
-from lipsync_core.pipelines.track_faces import reorder_track
+from lipsync_core.pipelines.track_faces import Finding, find_people, reorder_track
 from lipsync_core.types import ColourTags, FaceTrack, Frames, Overlays, YuvFrames
 
 SIDE, COUNT = 96, 56
@@ -72,6 +75,15 @@ def test_a_face_without_a_caption_has_none(moving: bool) -> None:
     """Also not one that keeps still, whose own edges stay where they are."""
     pixels, track = moving_face(moving=moving)
     assert search(pixels, track).overlays is None
+
+
+def test_the_line_between_the_lips_of_a_face_that_sways_is_no_caption(demo_folder: Path) -> None:
+    """It keeps its place, because the face moves along it."""
+    video = make_demo_clip(demo_folder, "portrait").video
+    (track,), _ = find_people(
+        open_clip(video, Cut()), Finding(cache=False), torch.device("cpu"), stop=60
+    )
+    assert track.overlays is None and track.visible.all()
 
 
 def overlay(count: int, size: tuple[int, int], part: tuple[slice, slice]) -> Overlays:

@@ -129,18 +129,22 @@ def cut_copy(src: Path, out: Path, at: Fraction) -> Path:
     return out
 
 
-def set_edit_list(path: Path, edits: list[tuple[Fraction, Fraction]]) -> None:
-    """Replace the first edit list of an MP4 file that ends with its ``moov`` box.
+def set_edit_list(
+    path: Path, edits: list[tuple[Fraction | None, Fraction]], track: int = 0
+) -> None:
+    """Replace the edit list of a track of an MP4 file that ends with its ``moov`` box.
 
-    edits: (seconds of the media at which a part begins, its seconds).
+    edits: (seconds of the media at which a part begins, None for a pause; its seconds).
     """
     data = bytearray(path.read_bytes())
     found = list(_boxes(data, 0, len(data)))
-    kind, at, size = next(box for box in found if box[0] == b"elst")
-    _, header, _ = next(box for box in found if box[0] == b"mdhd")
+    kind, at, size = [box for box in found if box[0] == b"elst"][track]
+    _, header, _ = [box for box in found if box[0] == b"mdhd"][track]
     scale = struct.unpack_from(">I", data, header + 20)[0]
     body = struct.pack(">II", 0, len(edits)) + b"".join(
-        struct.pack(">IiI", round(seconds * 1000), round(start * scale), 0x10000)
+        struct.pack(
+            ">IiI", round(seconds * 1000), -1 if start is None else round(start * scale), 0x10000
+        )
         for start, seconds in edits
     )
     for _, outer, length in found:

@@ -3,15 +3,16 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError
-from lipsync_core.media import VideoWriter, read_frames
+from lipsync_core.media import VideoWriter, read_frames, shift_audio
 from lipsync_core.media.encoders import check_encoder, choose_encoder
-from lipsync_core.types import Frames, VideoInfo
+from lipsync_core.types import Audio, Frames, VideoInfo
 
 _WIDTH, _HEIGHT = 258, 130
 
@@ -111,3 +112,21 @@ def test_wrong_options_are_usage_errors_before_anything_is_loaded(
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["dub", str(face), str(voice), *wrong])
     assert result.exit_code == 2 or isinstance(result.exception, ValueError)  # ``main`` exits by 2
+
+
+def test_hevc_has_the_tag_under_which_apple_players_show_it(tmp_path: Path) -> None:
+    path, stream = tmp_path / "a.mp4", tmp_path / "a.ts"
+    written(path, "libx265")
+    _as_transport_stream(path, stream)
+    shift_audio(stream, tmp_path / "b.mov", Fraction(0), audio=Audio(torch.zeros(1, 8000), 8000))
+    for out in (path, tmp_path / "b.mov"):
+        assert b"hvc1" in out.read_bytes() and b"hev1" not in out.read_bytes()
+
+
+def _as_transport_stream(path: Path, out: Path) -> None:
+    with av.open(str(path)) as reader, av.open(str(out), "w") as writer:
+        copy = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                writer.mux(packet)

@@ -296,6 +296,34 @@ def test_transparent_pictures_say_over_what_they_are_laid(tmp_path: Path, name: 
     assert len(warnings) == 1 and "transparen" in warnings[0] and "black" in warnings[0]
 
 
+@pytest.mark.parametrize("start", [0, 70])
+def test_a_picture_that_changes_its_size_is_fitted_into_the_first(
+    tmp_path: Path, start: int
+) -> None:
+    path, warnings = tmp_path / "a.webm", list[str]()  # as browsers record a phone that is turned
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("libvpx", 25)
+        track.width, track.height, track.pix_fmt = 64, 32, "yuv420p"
+        for first, (width, height) in ((0, (64, 32)), (60, (32, 64))):
+            encoder = av.CodecContext.create("libvpx", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+            frame = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), "rgb24")
+            packets = []
+            for index in range(60):
+                frame.pts, frame.time_base = first + index, Fraction(1, 25)
+                packets += encoder.encode(frame.reformat(format="yuv420p"))
+            for packet in [*packets, *encoder.encode(None)]:
+                packet.stream = track
+                file.mux(packet)
+    parts = read_frames(path, start=start, on_warning=warnings.append)
+    pixels = torch.cat([part.pixels for part in parts]).float().mean(dim=(1, 3))
+    assert pixels.shape == (120 - start, 64)
+    assert (pixels[-1, 26:38] > 190).all() and (pixels[-1, :22] < 10).all()  # 16 px wide, with bars
+    assert (pixels[0] > 190).all() == (start == 0)
+    assert len(warnings) == 1 and "from 64x32 to 32x64" in warnings[0]
+
+
 def test_an_alpha_channel_without_transparent_parts_is_no_warning(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8, 4), 255, np.uint8)).save(tmp_path / "a.png")
     warnings: list[str] = []

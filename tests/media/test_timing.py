@@ -7,11 +7,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.media import levels, write_video
+import torch
+from helpers.media import LOSSLESS, click, level_of, levels, write_video
 
 from lipsync_core.errors import MediaError
-from lipsync_core.media import probe, probe_sound, read_frames
+from lipsync_core.media import probe, probe_sound, read_audio, read_frames
 from lipsync_core.media.clip import Cut, open_clip
+from lipsync_core.media.clock_jumps import Stamp, find_jumps
 from lipsync_core.media.frame_rate import rate_of_ticks
 
 MS = Fraction(1, 1000)
@@ -239,3 +241,47 @@ def test_web_pages_and_lfs_pointers_are_named(
     for read in (probe, probe_sound):
         with pytest.raises(MediaError, match=words):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("later", [0, 7200])  # the second part's clock starts again, or jumps ahead
+def test_transport_streams_that_were_joined_are_played_one_after_another(
+    tmp_path: Path, later: int
+) -> None:
+    path, warnings = tmp_path / "joined.ts", list[str]()
+    for part, begin in enumerate((0, later, 2 * later)):
+        with av.open(str(tmp_path / "part.ts"), "w") as file:
+            picture = file.add_stream("libx264", 25, options=LOSSLESS)
+            picture.width, picture.height, picture.pix_fmt = 32, 16, "yuv420p"
+            sound = file.add_stream("mp2", 48000, layout="mono")
+            for index, image in enumerate(levels(60)[part * 20 : part * 20 + 20].numpy()):
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
+                frame.pts, frame.time_base = 25 * begin + index, Fraction(1, 25)
+                file.mux(picture.encode(frame))
+            samples = (click(48000, 0.8, 0.4) * 32767).astype(np.int16)
+            voice = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+            voice.sample_rate, voice.time_base = 48000, Fraction(1, 48000)
+            voice.pts = 48000 * begin
+            file.mux([*picture.encode(None), *sound.encode(voice), *sound.encode(None)])
+        with path.open("ab") as joined:
+            joined.write((tmp_path / "part.ts").read_bytes())
+    pixels = torch.cat([part.pixels for part in read_frames(path, on_warning=warnings.append)])
+    shown = level_of(pixels)
+    assert sorted(set(shown)) == list(range(60)) and shown == sorted(shown) and len(shown) < 65
+    assert probe(path).fps == 25 and probe(path).frames == len(shown)
+    assert any("clock jumps (2 times)" in warning for warning in warnings)
+    wave = read_audio(path, rate=None).samples[0]
+    for part in range(3):  # the click is heard in the middle of each part
+        first, end = shown.index(20 * part) / 25, (shown.index(20 * part) + 20) / 25
+        heard = int(wave[int(first * 48000) : int(end * 48000)].argmax()) / 48000
+        assert heard == pytest.approx(0.4, abs=0.05)
+
+
+def test_a_hole_in_one_stream_is_no_jump_of_the_clock() -> None:
+    picture = [Stamp(1000 * i, 0, 3600 * i, 3600 * i + 3600) for i in range(750)]
+    sound = [
+        Stamp(1000 * i + 9, 1, 3600 * i, 3600 * i + 3600) for i in (*range(50), *range(700, 750))
+    ]
+    assert find_jumps([*picture, *sound]) == ()
+    later = [one._replace(position=one.position + 10**6) for one in [*picture, *sound]]
+    (jump,) = find_jumps([*picture, *sound, *later])
+    assert (jump.position, jump.shift) == (10**6, 750 * 3600)

@@ -323,3 +323,18 @@ def test_two_runs_that_write_the_same_file_do_not_hurt_each_other(tmp_path: Path
         first.write(Frames(levels(4)))
     assert len(whole(path)) == 7
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"), [(Fraction(4, 3), (128, 64)), (Fraction(3, 4), (96, 86))]
+)
+def test_pixels_are_squared_where_their_shape_cannot_be_kept(
+    tmp_path: Path, aspect: Fraction, size: tuple[int, int]
+) -> None:
+    warnings, path = list[str](), tmp_path / "a.webm"
+    info = VideoInfo(96, 64, Fraction(25), None, pixel_aspect=aspect)
+    with VideoWriter(path, info, on_warning=warnings.append) as out:
+        out.write(Frames(levels(3, width=96, height=64)))
+    written = probe(path)
+    assert (written.width, written.height, written.pixel_aspect) == (*size, 1)
+    assert len(warnings) == 1 and f"{size[0]}x{size[1]}" in warnings[0]

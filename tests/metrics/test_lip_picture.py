@@ -132,3 +132,11 @@ def test_pieces_change_no_bit(size: int) -> None:
         part = slice(start, start + size)
         color.update(Frames(source[part]), Frames(made[part]), points()[part], points()[part])
     assert color.compute() == whole.compute() is not None
+
+
+def test_a_picture_that_shakes_flickers_and_one_that_is_blurred_does_not() -> None:
+    source = grain(2.0)
+    shaken = torch.stack([frame.roll(i % 2, 1) for i, frame in enumerate(source)])
+    assert fed(Flicker(), source, shaken) > 1
+    assert fed(Flicker(), source, grain(4.0)) == 0
+    assert fed(UntouchedPicture(), source, shaken).change > 1

@@ -127,3 +127,35 @@ def test_pieces_change_no_bit() -> None:
         return [metric.compute() for metric in (*ratios, *shapes)]
 
     assert fed(1) == fed(7) == fed(COUNT + 1)
+
+
+DAMAGES = {
+    "frozen": lambda: mouths(0.1).repeat(COUNT, 1, 1),
+    "late": lambda: talk(6),
+    "old lips": lambda: mouths(*(0.1 * (1 + (torch.arange(COUNT) * 0.7).sin())).tolist()),
+    "shaking": lambda: talk() + 2 * torch.randn(COUNT, 102, 2, generator=SEED.manual_seed(0)),
+}
+SEED = torch.Generator()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_every_damage_costs_agreement_with_the_truth(name: str) -> None:
+    damaged, divergence = DAMAGES[name](), MouthDivergence()
+    distance, disparity = LipDistance(), ProcrustesDisparity()
+    distance.update(damaged, talk())
+    disparity.update(damaged, talk())
+    pcld, csld = distance.compute()
+    assert pcld is not None and csld is not None and pcld < 0.97 and csld < 0.99
+    assert (disparity.compute() or 0) > 0.003
+    divergence.update(damaged)
+    assert divergence.moved() is (name != "frozen")
+
+
+def test_landmarks_that_tremble_pass_for_a_mouth_that_moves() -> None:
+    """What the divergence cannot tell, as the documents say."""
+    trembling = mouths(0.1).repeat(COUNT, 1, 1)
+    trembling = trembling + torch.randn(COUNT, 102, 2, generator=SEED.manual_seed(0))
+    divergence, distance = MouthDivergence(), LipDistance()
+    divergence.update(trembling)
+    distance.update(trembling, talk())
+    assert divergence.moved() is True and abs(distance.compute()[0] or 0) < 0.3

@@ -39,6 +39,15 @@ def test_every_rule_can_be_broken_and_is_counted_once() -> None:
     assert SuccessRate().compute().rate is None
 
 
+def test_lips_decide_where_the_scorer_has_no_verdict_and_only_there() -> None:
+    unsure = replace(GOOD, offset_frames=None)
+    assert unsure.broken_rule() == "in_sync"
+    assert replace(unsure, truth=0.8, truth_lag=-1).broken_rule() is None
+    assert replace(unsure, truth=0.4, truth_lag=0).broken_rule() == "in_sync"
+    assert replace(unsure, truth=0.8, truth_lag=2).broken_rule() == "in_sync"
+    assert replace(GOOD, offset_frames=5, truth=0.9, truth_lag=0).broken_rule() == "in_sync"
+
+
 def test_scores_of_silent_dubs_are_averaged() -> None:
     silent = SilentSync()
     for confidence, distance in ((1.0, 9.0), (2.0, 8.0), (math.nan, 8.0)):

@@ -166,10 +166,11 @@ def test_a_training_step_agrees_with_the_reference(
     The generator's gradients are ill-conditioned: over a batch of two, train-mode batch norms of
     1x1 maps leave little but signs. Against a float64 run, the reference itself is off by 1.4e-4 in
     the sync loss and by up to 27 % in gradient norms with the expert in train mode, by 0.8 % in
-    eval mode; here the two float32 runs differed by 4 % and 0.1 %. The modes lie apart by factors
-    of 500, which is what the loose bound of the first tells.
+    eval mode; the two float32 runs differed by 4 % and 0.1 % on a CPU with AVX-512, by 53 % and 2 %
+    on one with AVX2. The modes lie apart by factors of 500, which is what the loose bound of the
+    first tells.
     """
-    rel = {"train": 0.3, "eval": 0.01}[mode]
+    rel = {"train": 0.6, "eval": 0.03}[mode]
     generator, expert, judge = (
         copy.deepcopy(m).train() for m in (generator, expert, discriminator)
     )

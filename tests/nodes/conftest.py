@@ -15,7 +15,7 @@ from fake_host import HOST, Host
 from loading import Pack
 
 from lipsync_core.media import AudioSource, VideoWriter, read_audio
-from lipsync_core.pipelines.demo import SPEECH, make_demo_clip
+from lipsync_core.pipelines.demo import SPEECH
 from lipsync_core.types import Frames, VideoInfo
 
 
@@ -46,16 +46,15 @@ def pack(host: Host, loaded_pack: Pack) -> Pack:
 
 
 @pytest.fixture(scope="session")
-def talking(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def talking(talking_head: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seconds of a face that speaks."""
     folder = tmp_path_factory.mktemp("talking")
-    whole = make_demo_clip(demo_folder, "talking").video
     from lipsync_core.media.clip import open_clip
     from lipsync_core.options import Cut
 
-    footage = open_clip(whole, Cut(Fraction(0), Fraction(2)))
+    footage = open_clip(talking_head, Cut(Fraction(0), Fraction(2)))
     path = folder / "short.mp4"
-    with VideoWriter(path, footage.info, AudioSource(whole, stop=Fraction(2))) as out:
+    with VideoWriter(path, footage.info, AudioSource(talking_head, stop=Fraction(2))) as out:
         for chunk in footage.coded(chunk=8):
             out.write(chunk)
     return path

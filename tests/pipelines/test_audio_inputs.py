@@ -4,6 +4,7 @@ import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -114,6 +115,18 @@ def test_speech_too_quiet_to_be_followed_is_warned_about_once(
     inputs = read_audio_inputs([source], RATE, warn=warnings.append)
     assert torch.equal(inputs.speech[0].samples, torch.from_numpy(talk))
     assert len(warnings) == (warning is not None) and (warning or "") in "".join(warnings)
+
+
+def test_a_silent_track_beside_another_says_how_to_take_that(tmp_path: Path) -> None:
+    path, warnings = tmp_path / "two.mkv", list[str]()
+    with av.open(str(path), "w") as file:  # as cameras with a microphone on each track write it
+        tracks = [file.add_stream("pcm_s16le", RATE, layout="mono") for _ in range(2)]
+        for level, track in zip((0, 3000), tracks, strict=True):
+            frame = av.AudioFrame.from_ndarray(np.full((1, RATE), level, np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            file.mux([*track.encode(frame), *track.encode(None)])
+    read_audio_inputs([path], RATE, warn=warnings.append)
+    assert len(warnings) == 1 and "--audio-track) than two.mkv: sound track 1" in warnings[0]
 
 
 def test_no_audio_at_all_is_an_error_that_says_so() -> None:

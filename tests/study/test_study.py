@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,7 @@ from lipsync_core.cli.main import app
 from lipsync_core.errors import MediaError
 from lipsync_core.media import read_audio, read_frames
 from lipsync_core.study.create import CreatedStudy, create_study
+from lipsync_core.study.measures import compare_measures, read_measures
 from lipsync_core.study.plan import draw_plan, make_latin_rows
 from lipsync_core.study.report import report_study
 from lipsync_core.study.server import make_application, serve
@@ -449,7 +451,45 @@ def test_the_report_finds_what_simulated_raters_prefer(tmp_path: Path) -> None:
         assert 0.3 < alpha.low < alpha.value < alpha.high < 0.9
     shares = [m.share.value for m in report.methods]
     assert shares == sorted(shares, reverse=True)
-    assert report_study(created.folder).to_json() == report.to_json()
+    # a measure that says what raters were made to prefer, its reverse, and noise
+    rows = ["method,clip,good,bad,noise"]
+    for m, name in enumerate(METHODS):
+        for clip in names_of_clips(created.folder):
+            value = means[m, 0] + chance.normal(0, 0.1)
+            rows.append(f"{name},{clip},{value},{-value},{chance.normal()}")
+    (tmp_path / "measures.csv").write_text("\n".join(rows), encoding="utf-8")
+    compared = report_study(created.folder, measures=tmp_path / "measures.csv")
+    assert replace(compared, measures=()).to_json() == report.to_json()
+    found = {one.measure: one for one in compared.measures}
+    assert found["good"].count == 60 and list(found)[-1] == "noise"
+    good, noise = found["good"], found["noise"]
+    assert good.correlations["sync"] > 0.75 and abs(noise.correlations["sync"]) < 0.35
+    assert found["bad"].correlations["sync"] == pytest.approx(-good.correlations["sync"])
+    low, high = good.intervals["sync"]
+    assert 0.6 < low < good.correlations["sync"] < high < 1
+    assert "| good | 60 | 0." in compared.to_markdown()
+
+
+def names_of_clips(study: Path) -> list[str]:
+    with open_study(study) as db:
+        return [name for (name,) in db.execute("SELECT name FROM clip ORDER BY id")]
+
+
+def test_measures_of_the_benchmark_are_read_and_others_refused(tmp_path: Path) -> None:
+    line = {"arguments": {"method": "mini", "pair": 3}, "result": None}
+    good = {**line, "result": {"confidence": 0.5, "frames": 9, "mouth": {"new": 1, "reasons": {}}}}
+    (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, (line, good))))
+    unit = ("mini", "00003")
+    assert read_measures(tmp_path / "results.jsonl") == {
+        "confidence": {unit: 0.5},
+        "mouth new": {unit: 1.0},
+    }
+    for text in ("a,b\n1,2\n", "method,clip,x\nm,c,word\n", "method,clip,x\n"):
+        (tmp_path / "m.csv").write_text(text)
+        with pytest.raises(StudyError, match="expected"):
+            read_measures(tmp_path / "m.csv")
+    with pytest.raises(StudyError, match="names of methods and clips"):
+        compare_measures({q: {} for q in QUESTIONS}, {"x": {unit: 1.0}})
 
 
 def test_a_method_that_nobody_has_seen_yet_has_no_figures(tmp_path: Path) -> None:

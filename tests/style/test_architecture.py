@@ -191,7 +191,9 @@ def test_heavy_and_optional_packages_stay_where_they_belong() -> None:
             "models.checkpoint",
             "models.torchscript",
         ), module
-        assert everything.isdisjoint({"subprocess", "multiprocessing"}), module
+        assert "multiprocessing" not in everything, module
+        # other tools are run beside ours, without a shell
+        assert "subprocess" not in everything or module == "evaluation.peers", module
 
 
 def test_no_printing_outside_the_command_line() -> None:
