@@ -29,6 +29,7 @@ from ..lipsync_core.pipelines.dub_plan import (
     plan_dub,
 )
 from ..lipsync_core.pipelines.lipsync import LipSync
+from ..lipsync_core.pipelines.mouth_verdict import MouthVerdict, MouthWatch
 from ..lipsync_core.pipelines.reference import Reference
 from ..lipsync_core.pipelines.render import render
 from ..lipsync_core.pipelines.restore import restorer_for
@@ -279,14 +280,18 @@ def _dub_file(source: VideoSource, job: DubJob, crf: float) -> tuple[Any, Any, A
         convert.audio_value(pad_or_trim(mix(heard), seconds)),
         host.blocked(NO_MASK),
         float(report.fps),
-        _report(report.dubbed, report.frames, report.fps, report.warnings),
+        _report(report.dubbed, report.fps, report.mouths, report.warnings, of=report.frames),
     )
 
 
-def _report(dubbed: int, frames: int, fps: Fraction, warnings: Sequence[str]) -> str:
-    """What was done, in words, and each warning on a line of its own."""
-    done = f"{dubbed} of {frames} frames dubbed, {float(fps):g} frames per second"
-    return "\n".join([done, *warnings])
+def _report(
+    dubbed: int, fps: Fraction, mouths: Sequence[MouthVerdict], warnings: Sequence[str], *, of: int
+) -> str:
+    """What was done, in words, whether each mouth moved, and each warning on a line of its own."""
+    done = f"{dubbed} of {of} frames dubbed, {float(fps):g} frames per second"
+    said = [f"mouth {mouth.verdict}: {mouth.reason}" for mouth in mouths]
+    told = {mouth.reason for mouth in mouths}
+    return "\n".join([done, *said, *(text for text in warnings if text not in told)])
 
 
 def _picture_end(source: VideoSource, info: VideoInfo) -> Fraction | None:
@@ -355,7 +360,8 @@ def dub_images(
         settings.restorer, settings.blend, host.device(), precision=job.voice.precision
     )
 
-    def run(batch: int) -> tuple[Tensor, Tensor]:
+    def run(batch: int) -> tuple[Tensor, Tensor, tuple[MouthVerdict, ...]]:
+        watch = MouthWatch(plan, device=host.device())
         images, opacity = torch.empty(count, height, width, 3), torch.empty(count, height, width)
         caches = job.caches(batch, str(clip.fps), count=len(plan.faces))
         for chunk in render(
@@ -365,14 +371,15 @@ def dub_images(
             assert isinstance(chunk.frames, Frames) and chunk.opacity is not None
             images[chunk.frames.start : stop] = chunk.frames.pixels
             opacity[chunk.frames.start : stop] = chunk.opacity
+            watch.see(chunk.frames)
             progress.show(chunk.frames)
             progress("dub", stop, count)
-        return images, opacity
+        return images, opacity, watch.conclude(sync)
 
-    images, opacity = host.halving(batch, run)
+    images, opacity, mouths = host.halving(batch, run)
     sound = pad_or_trim(mix([audio for audio, _ in pairs]), count / clip.fps)
     dubbed = int((opacity.amax((1, 2)) > 0).sum())
-    report = _report(dubbed, count, clip.fps, log.warn.messages)
+    report = _report(dubbed, clip.fps, mouths, log.warn.messages, of=count)
     return (
         convert.image(images),
         convert.audio_value(sound),

@@ -1,12 +1,14 @@
 """``lipsync dub``: its options, and the call of ``dub`` that they stand for."""
 
+import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from ..errors import LipSyncError
 from ..options import (
     Blend,
     Cut,
@@ -26,8 +28,22 @@ from .progress import Bar
 if TYPE_CHECKING:
     from ..models.generator import TalkingFace
     from ..pipelines.dub import DubReport
+    from ..pipelines.score import ScoreReport
     from ..types import ProgressCallback
 
+UNCONVINCING = 6
+"""Exit code of a dub that was written, and is as bad as ``--fail-on`` says."""
+
+FailOn = Annotated[
+    Literal["doubtful", "failed"] | None,
+    typer.Option(
+        help="Exit with code 6 if a mouth did not move (failed), or if it is not clear that it "
+        "followed the speech (doubtful). The video is written."
+    ),
+]
+Offset = Annotated[
+    bool, typer.Option("--offset", help="Let the judge measure the offset afterwards (slow).")
+]
 _RESTORE = re.compile(r"(.+?)(?::([\d.]+))?(?::(mouth|lower|face|box))?")  # NAME:STRENGTH:MASK
 
 
@@ -248,7 +264,9 @@ class DubOptions:
 
 
 @expand_options
-def dub_command(options: DubOptions, as_json: AsJson = False) -> None:
+def dub_command(
+    options: DubOptions, fail_on: FailOn = None, offset: Offset = False, as_json: AsJson = False
+) -> None:
     """Make the face of a video or photo speak."""
     options.check()
     from ..runtime.prefetch import share_cores
@@ -256,7 +274,21 @@ def dub_command(options: DubOptions, as_json: AsJson = False) -> None:
     share_cores()
     with Bar() as bar:
         report = run_dub(options, on_progress=bar)
-    _print_report(report, as_json)
+        score = _score(report.out, options.device, bar) if offset else None
+    _print_report(report, score, as_json)
+    if fail_on is not None and report.is_as_bad_as(fail_on):
+        raise typer.Exit(UNCONVINCING)
+
+
+def _score(out: Path, device: str, on_progress: "ProgressCallback") -> "ScoreReport | None":
+    """Let the bundled judge measure the offset of the dub; None, and why, where it cannot."""
+    from ..pipelines.score import score
+
+    try:
+        return score(out, device=device, on_progress=on_progress)
+    except LipSyncError as error:
+        typer.echo(f"warning: no offset: {error}", err=True)
+        return None
 
 
 def run_dub(
@@ -283,18 +315,27 @@ def run_dub(
     return dub(**arguments, on_progress=on_progress)
 
 
-def _print_report(report: "DubReport", as_json: bool) -> None:
+def _print_report(report: "DubReport", score: "ScoreReport | None", as_json: bool) -> None:
     if as_json:
-        print(report.to_json())
+        values = json.loads(report.to_json())
+        scored = {} if score is None else {"score": json.loads(score.to_json())}
+        print(json.dumps(values | scored))
         return
     from rich.console import Console
     from rich.table import Table
+
+    from ..pipelines.score import explain_score
 
     table = Table(title=str(report.out), show_header=False)
     table.add_row("frames", f"{report.frames} at {float(report.fps):g} fps")
     table.add_row("dubbed", f"{report.dubbed}; {report.passed_through} passed through")
     for reason, count in report.passed_reasons.items():
         table.add_row("passed through", f"{count}: {reason}")
+    for mouth in report.mouths:
+        table.add_row("mouth", f"{mouth.verdict}: {mouth.reason}")
+    if score is not None:
+        for face in score.tracks:
+            table.add_row("offset", explain_score(face.score, score.fps))
     for track in report.audio_tracks:
         table.add_row("sound", track)
     table.add_row("model", f"{report.model}, faces by {report.detector}")

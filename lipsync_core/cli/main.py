@@ -133,7 +133,8 @@ def exit_on_signals() -> None:
 def main() -> None:
     """Run `lipsync`.
 
-    Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 130 Ctrl-C, 143 SIGTERM, 1 anything else.
+    Exit codes: 2 usage, 3 no face, 4 media, 5 weights, 6 ``--fail-on``, 130 Ctrl-C, 143 SIGTERM,
+    1 anything else.
     """
     exit_on_signals()
     logging.basicConfig(

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -23,7 +24,6 @@ from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
 from .audio_inputs import AudioInputs, read_audio_inputs
 from .dub_plan import (
-    DubPlan,
     People,
     PlanOptions,
     Speakers,
@@ -33,6 +33,7 @@ from .dub_plan import (
     read_speaker_turns,
 )
 from .lipsync import LipSync
+from .mouth_verdict import MouthVerdict, MouthWatch
 from .reference import Reference
 from .render import render
 from .restore import Restorer, restorer_for
@@ -63,6 +64,7 @@ class DubReport:
         audio_tracks: Which sound track was used of each file of speech that has several.
         passed_reasons: Number of frames passed through by the reason: no face found, speaker
             silent, or face turned away, covered or drawn.
+        mouths: Whether the mouth of each speaking face moved, and followed the speech.
     """
 
     out: Path
@@ -79,11 +81,19 @@ class DubReport:
     warped_by: str = ""
     audio_tracks: tuple[str, ...] = ()
     passed_reasons: dict[str, int] = field(default_factory=dict[str, int])
+    mouths: tuple[MouthVerdict, ...] = ()
+
+    def is_as_bad_as(self, limit: Literal["doubtful", "failed"]) -> bool:
+        """Whether a mouth is ``failed``, or, for ``doubtful``, any is not ``good``."""
+        if limit == "failed":
+            return any(mouth.verdict == "failed" for mouth in self.mouths)
+        return any(mouth.verdict != "good" for mouth in self.mouths)
 
     def to_json(self) -> str:
         """One JSON object; fps as "25" or "30000/1001"."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return json.dumps({**values, "out": str(self.out), "fps": str(self.fps)})
+        mouths = [mouth.to_values() for mouth in self.mouths]
+        return json.dumps({**values, "out": str(self.out), "fps": str(self.fps), "mouths": mouths})
 
 
 def dub(  # noqa: PLR0913
@@ -180,7 +190,13 @@ def dub(  # noqa: PLR0913
                 clip, inputs, Speakers(faces, turns), sync, options, people=people, log=log
             )
             chunks = render(plan, sync, log=log, restorer=restorer, batch=batch, caches=drawings)
-            written = _write(chunks, writer, plan, log, on_frames)
+            watch = MouthWatch(plan, device=target)
+            written = _write(chunks, writer, watch, log, on_frames)
+            with log.clock("check mouths"):
+                mouths = watch.conclude(sync)
+    for mouth in mouths:
+        if mouth.verdict in ("doubtful", "failed"):
+            log.warn(mouth.reason)
     dubbed = int(plan.dubbed_frames().sum())
     return DubReport(
         out,
@@ -197,13 +213,14 @@ def dub(  # noqa: PLR0913
         warped_by=describe_warp(),
         audio_tracks=inputs.tracks,
         passed_reasons=plan.count_reasons(),
+        mouths=mouths,
     )
 
 
 def _write(
     chunks: Iterator[RenderedChunk[Frames | YuvFrames]],
     writer: VideoWriter,
-    plan: DubPlan,
+    watch: MouthWatch,
     log: RunLog,
     on_frames: Callable[[Frames | YuvFrames], None] | None,
 ) -> int:
@@ -211,12 +228,14 @@ def _write(
     written = 0
     with closing(prefetch(chunks)) as rendered:
         for chunk in rendered:
+            with log.clock("check mouths"):
+                watch.see(chunk.frames)
             if on_frames is not None:
                 on_frames(chunk.frames)
             with log.clock("write"):
                 writer.write(chunk.frames)
             written += len(chunk.frames.pixels)
-            log.progress("dub", written, len(plan.frame_order))
+            log.progress("dub", written, watch.frames)
     return written
 
 
