@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.affine import apply, scale_of
+from ..image.affine import apply_to_planes, scale_of
 from ..image.crop import pixel_grid
 from ..image.landmarks import IRISES, JAW, NOSE_BASE
 from ..options import Blend
@@ -361,7 +361,7 @@ def fade_outside_pictures(source: PixelSource) -> Tensor:
     size, offset = source.offset.shape[-1], source.offset
     maps = source.crop_to_picture.to(offset)
     grid = pixel_grid(size, size, offset)
-    places = apply(maps, (grid + offset).flatten(2).mT).mT.unflatten(2, (size, size))
+    places = apply_to_planes(maps, grid + offset)
     sizes = [size_of(picture)[::-1] for picture in source.pictures]
     ends = offset.new_tensor(sizes)[:, :, None, None]
     reach = _PICTURE_EDGE * scale_of(maps)[:, None, None, None]

@@ -9,8 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image.affine import apply, place_patches, scale_of
-from ..image.crop import pixel_grid, sample_affine, sample_window, warp_crops
+from ..image.affine import apply_to_planes, place_patches, scale_of
+from ..image.crop import (
+    bounds_of,
+    enlarge,
+    pixel_grid,
+    sample_affine,
+    sample_window,
+    warp_crops,
+)
 from ..image.yuv import from_rgb
 from ..types import AnyFrames, Frames, YuvFrames
 from .texture import Place, Texture, add_texture
@@ -174,12 +181,17 @@ def _list_strengths(strength: float | Tensor, count: int) -> list[float]:
 class _PlaneGroup:
     """The planes of frames that have one resolution, and the faces in the same values.
 
+    Crops (N,?,S+2,S+2) have a rim of one pixel: outside its crop a mask is 0, so that the rim is 0
+    and the repeated border of a warp continues it.
+
     Attributes:
         planes: (N,C,H,W) of the frames.
         out: (N,C,H,W), a view of the result, which is written.
-        face: (N,C,S,S) what is added to the moved pixels: the painted faces times what the sources
-            leave of them, less the seam correction.
-        weights: (N,K,S,S) of the K sources in the result; None without sources.
+        smooth: Crops of what varies slowly: the mask, with sources also x and y in each source's
+            picture in px of these planes, and last the C values of the seam correction, if any.
+        sharp: Crops of what has fine detail: C values of the painted face, and the weights of the
+            K sources; ``paint`` says for which faces.
+        paint: Whether each face has painted pixels; the weight of its only source is 1 if not.
         pictures: For each source the planes (C,H,W) of each face's picture.
         scale: Pixels of these planes per pixel of the frame.
         top: The largest value.
@@ -187,8 +199,9 @@ class _PlaneGroup:
 
     planes: Tensor
     out: Tensor
-    face: Tensor
-    weights: Tensor | None
+    smooth: Tensor
+    sharp: Tensor
+    paint: Sequence[bool]
     pictures: Sequence[Sequence[Tensor] | Tensor]
     scale: float
     top: int
@@ -201,18 +214,24 @@ def _split_planes(
     face, seam, (rest, weights) = patch.face, patch.seam, _share_out(patch.sources)
     if rest is None and seam is not None:
         face, seam = face - seam, None
+    paint = [True] * len(face)
+    if rest is not None and len(patch.sources) == 1:
+        paint = rest.flatten(1).any(1).tolist()
     face = face.clamp(0, 1)
     if isinstance(frames, YuvFrames):
-        face = from_rgb(face, frames.colour)
+        # converting takes time, and most faces are moved alone
+        face = from_rgb(face, frames.colour) if any(paint) else face
         if seam is not None:
-            seam = from_rgb(seam, frames.colour) - from_rgb(0 * seam[:1], frames.colour)
+            seam = from_rgb(seam, frames.colour) - from_rgb(0 * seam[:1, :, :1, :1], frames.colour)
         scales, tops, cuts = (1.0, 0.5), (255, 255), (0, 1, 3)
     else:
         top = 255 if out.pixels.dtype == torch.uint8 else 1
         face, seam = face * top, None if seam is None else seam * top
         scales, tops, cuts = (1.0,), (top,), (0, 3)
-    face = face if rest is None else face * rest
-    face = face if seam is None else face - seam
+    if rest is not None and any(paint):
+        face = face * rest
+    mask = F.pad(patch.mask, (1, 1, 1, 1))
+    places = [_locate_pixels(source, patch.crop_to_frame) for source in patch.sources]
     groups: list[_PlaneGroup] = []
     for number, (first, last) in enumerate(pairwise(cuts)):
         planes = _planes_of(frames)[number]
@@ -222,12 +241,20 @@ def _split_planes(
             else [_planes_of(p)[number][0] for p in source.pictures]
             for source in patch.sources
         ]
+        smooth = [
+            mask,
+            *(place if scales[number] == 1 else place * scales[number] for place in places),
+        ]
+        sharp = [face[:, first:last], *([] if weights is None else [weights])]
+        if seam is not None:
+            smooth.append(_add_rim(seam[:, first:last]))
         groups.append(
             _PlaneGroup(
                 planes,
                 _planes_of(out)[number],
-                face[:, first:last],
-                weights,
+                torch.cat(smooth, 1),
+                _add_rim(torch.cat(sharp, 1)) if any(paint) else face,
+                paint,
                 pictures,
                 scales[number],
                 tops[number],
@@ -254,74 +281,16 @@ def _planes_of(frames: Frames | YuvFrames) -> list[Tensor]:
     return [frames.pixels.permute(0, 3, 1, 2)]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layers:
-    """What is warped from the crops into the frames, in one pass.
-
-    Attributes:
-        alpha: (N,1,h,w) the mask.
-        face: (N,C,h,w) the painted face, weighted.
-        share: (N,K,h,w) the weights of K pixel sources, or None.
-        source: (N,2*K,h,w) x and y in each source's picture, in px, or None.
-    """
-
-    alpha: Tensor
-    face: Tensor
-    share: Tensor | None
-    source: Tensor | None
-
-    def warp(self, number: int, square: Tensor, size: tuple[int, int]) -> "Layers":
-        """Warp the layers of one face.
-
-        Args:
-            number: Of the face.
-            square: (1,2,3) map from the result's unit square to that of the crop.
-            size: Height and width of the result.
-
-        Returns:
-            Layers of one face, all tensors without the first dimension.
-        """
-        layers = (self.alpha, self.face, self.share, self.source)
-        present = [x[number : number + 1] for x in layers if x is not None]
-        warped = sample_affine(torch.cat(present, 1), square, size)[0]
-        parts = iter(warped.split([x.shape[1] for x in present]))
-        alpha, face = next(parts), next(parts)
-        share, source = (None if x is None else next(parts) for x in layers[2:])
-        return Layers(alpha, face, share, source)
-
-
-def _make_layers(group: _PlaneGroup, patch: Patch) -> Layers:
-    """Return layers (N,C,S+2,S+2) with a rim of one pixel.
-
-    Outside its crop a mask is 0: the rim is 0, and the warp's repeated border continues it.
-    """
-    share = source = None
-    if group.weights is not None:
-        share = _add_rim(group.weights)
-        maps = [
-            patch.crop_to_frame if source.crop_to_picture is None else source.crop_to_picture
-            for source in patch.sources
-        ]
-        source = torch.cat(
-            [
-                _locate_pixels(_add_rim(source.offset), map_ * group.scale)
-                for source, map_ in zip(patch.sources, maps, strict=True)
-            ],
-            1,
-        )
-    alpha = F.pad(patch.mask, (1, 1, 1, 1))
-    return Layers(alpha, _add_rim(group.face), share, source)
-
-
 def _add_rim(x: Tensor) -> Tensor:
     return F.pad(x, (1, 1, 1, 1), mode="replicate")
 
 
-def _locate_pixels(offset: Tensor, crop_to_picture: Tensor) -> Tensor:
+def _locate_pixels(source: PixelSource, crop_to_frame: Tensor) -> Tensor:
     """Return (N,2,S+2,S+2) places in pictures that the pixels of crops with rims come from."""
+    map_ = crop_to_frame if source.crop_to_picture is None else source.crop_to_picture
+    offset = _add_rim(source.offset)
     height, width = offset.shape[2:]
-    places = pixel_grid(height, width, offset) - 1 + offset
-    return apply(crop_to_picture, places.flatten(2).mT).mT.unflatten(2, (height, width))
+    return apply_to_planes(map_, pixel_grid(height, width, offset) - 1 + offset)
 
 
 def _composite_planes(
@@ -335,21 +304,29 @@ def _composite_planes(
     """Write the faces into the planes ``group.out``."""
     height, width = group.planes.shape[2:]
     crop_to_planes = patch.crop_to_frame * group.scale
-    layers = _make_layers(group, patch)
-    boxes, squares = place_patches(
-        crop_to_planes, extents, (width, height), patch.mask.shape[-1], rim=1
+    scales = scale_of(crop_to_planes).tolist()
+    # what varies slowly is warped at twice the resolution of the crops, and enlarged
+    steps = [max(1, int(scale / 2)) if patch.sources else 1 for scale in scales]
+    boxes, grids, squares = place_patches(
+        crop_to_planes, extents, (width, height), patch.mask.shape[-1], steps=steps, rim=1
     )
-    steps = scale_of(crop_to_planes).tolist()
     for i, (x0, y0, x1, y1) in enumerate(boxes):
         if x1 <= x0 or y1 <= y0 or not strengths[i]:
             continue
-        layer = layers.warp(i, squares[i : i + 1], (y1 - y0, x1 - x0))
+        size = (y1 - y0, x1 - x0)
+        coarse = sample_affine(group.smooth[i : i + 1], squares[0][i : i + 1], grids[i])[0]
+        sharp = None
+        if group.paint[i]:
+            sharp = sample_affine(group.sharp[i : i + 1], squares[1][i : i + 1], size)[0]
         here = (i, slice(None), slice(y0, y1), slice(x0, x1))
         old = group.planes[here]
-        old = old.to(torch.promote_types(old.dtype, layer.face.dtype))
-        place = None if texture is None else Place(texture.index[i], x0, y0, steps[i])
-        face = _render_face(group, i, layer, old, texture, place)
-        face, alpha = face.clamp(0, group.top).to(old.dtype), layer.alpha.to(old.dtype)
+        old = old.to(torch.promote_types(old.dtype, coarse.dtype))
+        place = None if texture is None else Place(texture.index[i], x0, y0, scales[i])
+        smooth = enlarge(coarse, steps[i], size)
+        alpha, face = smooth[:1], _render_face(group, i, coarse, smooth, sharp)
+        if texture is not None and place is not None:
+            face = add_texture(face, old.to(face.dtype), place, texture=texture, top=group.top)
+        face, alpha = face.clamp_(0, group.top).to(old.dtype), alpha.to(old.dtype)
         if edge == "paste":
             alpha = (alpha > 0.5).to(alpha.dtype)
         new = torch.lerp(old, face, alpha if strengths[i] == 1 else alpha * strengths[i])
@@ -357,24 +334,29 @@ def _composite_planes(
 
 
 def _render_face(
-    group: _PlaneGroup,
-    number: int,
-    layer: Layers,
-    old: Tensor,
-    texture: Texture | None,
-    place: Place | None,
+    group: _PlaneGroup, number: int, coarse: Tensor, smooth: Tensor, sharp: Tensor | None
 ) -> Tensor:
-    """Return (C,h,w) a face in its frame: paint with texture, or paint and moved pixels."""
-    face = layer.face
-    if texture is not None and place is not None:
-        own = old.to(face.dtype)
-        face = add_texture(face, own, place, texture=texture, top=group.top)
-    if layer.source is None or layer.share is None:
-        return face
-    parts = zip(group.pictures, layer.source.split(2), layer.share.split(1), strict=True)
-    for pictures, places, share in parts:
-        face = torch.addcmul(face, sample_window(pictures[number], places), share)
-    return face
+    """Return (C,h,w) a face in its frame: paint and moved pixels, less the seam correction.
+
+    Args:
+        group: The planes.
+        number: Of the face.
+        coarse: (?,h',w') the layers of ``group.smooth``, before they were enlarged.
+        smooth: (?,h,w) the same afterwards; overwritten.
+        sharp: (?,h,w) the layers of ``group.sharp``; None for a face without paint.
+    """
+    colors, count = group.planes.shape[1], len(group.pictures)
+    face = None if sharp is None else sharp[:colors]
+    for k, pictures in enumerate(group.pictures):
+        at = slice(1 + 2 * k, 3 + 2 * k)
+        moved = sample_window(pictures[number], smooth[at], bounds_of(coarse[at]))
+        if face is None or sharp is None:
+            face = moved
+        else:
+            face = torch.addcmul(face, moved, sharp[colors + k : colors + k + 1])
+    assert face is not None
+    seam = smooth[1 + 2 * count :]
+    return face.sub_(seam) if len(seam) else face
 
 
 def _find_extents(mask: Tensor) -> Tensor | None:

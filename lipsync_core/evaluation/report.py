@@ -137,6 +137,8 @@ def _show_worst(plan: Benchmark, methods: Sequence[_Method]) -> list[str]:
     if not clips:
         return []
     clips.sort(key=lambda clip: (clip[0] is None, 1.0 if clip[1] is None else clip[1], *clip[2:4]))
+    for stale in (plan.out / "worst").glob("*.jpg"):  # of an earlier report
+        stale.unlink()
     parts = ["## Worst clips", "Above the source, below the dub. By broken rules, then by `new`."]
     for rule, new, name, pair, result in clips[:_WORST]:
         sheet = plan.out / f"worst/{pair:05} {name}.jpg".replace(" ", "_")

@@ -5,6 +5,7 @@ spans [i, i+1)).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -171,6 +172,12 @@ def apply(matrix: Tensor, points: Tensor) -> Tensor:
     return points @ matrix[..., :2].mT + matrix[..., 2][:, None]
 
 
+def apply_to_planes(matrix: Tensor, places: Tensor) -> Tensor:
+    """Map planes of places (N,2,h,w) by (N,2,3) maps."""
+    moved = torch.baddbmm(matrix[..., 2:], matrix[..., :2], places.flatten(2))
+    return moved.unflatten(2, places.shape[2:])
+
+
 def translation(offset: Tensor) -> Tensor:
     """Return (N,2,3) maps that shift by ``offset`` (N,2)."""
     eye = torch.eye(2, device=offset.device, dtype=offset.dtype).expand(offset.shape[0], 2, 2)
@@ -234,20 +241,29 @@ def clip_box(box: Box, width: int, height: int) -> Box:
 
 
 def place_patches(
-    crop_to_frame: Tensor, extents: Tensor, frame: tuple[int, int], size: int, *, rim: int = 0
-) -> tuple[list[Box], Tensor]:
-    """Return the frame rectangle that each crop's extent covers, and its map to the crop.
+    crop_to_frame: Tensor,
+    extents: Tensor,
+    frame: tuple[int, int],
+    size: int,
+    *,
+    steps: Sequence[int],
+    rim: int = 0,
+) -> tuple[list[Box], list[tuple[int, int]], tuple[Tensor, Tensor]]:
+    """Return the frame rectangle that each crop's extent covers, and its maps to the crop.
 
     Args:
         crop_to_frame: (N,2,3) maps.
         extents: (N,4) xyxy in crop px: the part of each crop that matters.
         frame: Width and height of the frame in px.
         size: Side of the crops in px.
+        steps: N sides in px of the cells of coarse grids on the rectangles. A grid of larger cells
+            than 1 px has one more all round.
         rim: Pixels that have been added to the crops on each side.
 
     Returns:
-        N rectangles within the frame, empty (x1 <= x0 or y1 <= y0) if the extent lies outside,
-        and (N,2,3) maps from their unit squares to those of the crops, for ``sample_affine``.
+        N rectangles within the frame, empty (x1 <= x0 or y1 <= y0) if the extent lies outside;
+        heights and widths of the grids; and twice (N,2,3) maps for ``sample_affine`` to unit
+        squares of the crops: from those of the grids, and from those of the rectangles.
     """
     width, height = frame
     boxes = [
@@ -258,5 +274,16 @@ def place_patches(
     corners = crop_to_frame.new_tensor([box[:2] for box in boxes])
     with_rim = compose(crop_to_frame, translation(crop_to_frame.new_full((len(boxes), 2), -rim)))
     to_crop = compose(invert(with_rim), translation(corners))
-    side = size + 2 * rim
-    return boxes, unit_maps(to_crop, [(side, side)] * len(boxes), sizes)
+    crops = [(size + 2 * rim, size + 2 * rim)] * len(boxes)
+    squares = unit_maps(to_crop, crops, sizes)
+    if all(step == 1 for step in steps):
+        return boxes, [(h, w) for w, h in sizes], (squares, squares)
+    margins = [int(step > 1) for step in steps]
+    grids = [
+        (-(-w // step) + 2 * margin, -(-h // step) + 2 * margin)
+        for (w, h), step, margin in zip(sizes, steps, margins, strict=True)
+    ]
+    cells = crop_to_frame.new_tensor(steps)[:, None, None]
+    place = translation(-crop_to_frame.new_tensor(margins)[:, None].expand(-1, 2)) * cells
+    cell_squares = unit_maps(compose(to_crop, place), crops, grids)
+    return boxes, [(h, w) for w, h in grids], (cell_squares, squares)

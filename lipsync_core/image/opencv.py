@@ -63,7 +63,9 @@ def remap(
     cv2: Any = load_opencv()
     flags = cv2.INTER_CUBIC if mode == "bicubic" else cv2.INTER_LINEAR
     border = cv2.BORDER_CONSTANT if padding == "zeros" else cv2.BORDER_REPLICATE
-    pixels, places = pixels.detach().contiguous(), places.detach().contiguous()
+    pixels, places = pixels.detach().contiguous(), places.detach()
+    if places.stride(3) != 1:  # rows may lie apart
+        places = places.contiguous()
     out = pixels.new_empty(*pixels.shape[:2], *places.shape[2:])
     for planes, (x, y), results in zip(pixels.numpy(), places.numpy(), out.numpy(), strict=True):
         for plane, result in zip(planes, results, strict=True):
@@ -109,10 +111,10 @@ def warp_affine(
 
 def _pixel_matrices(
     squares: Tensor, source: Sequence[int], target: Sequence[int]
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+) -> "list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]":
     """Turn maps between unit squares into maps between px, first pixels' centers at 0.
 
-    In numpy, whose calls cost a tenth of torch's for single matrices.
+    In Python's own numbers: for single matrices, calls of torch and numpy cost ten times as much.
 
     Args:
         squares: (N,2,3) maps from the result's unit square to the picture's.
@@ -120,13 +122,27 @@ def _pixel_matrices(
         target: Width and height of the result.
 
     Returns:
-        (N,2,3) maps from px of the result to px of the picture.
+        N maps (2,3) from px of the result to px of the picture.
     """
-    maps = squares.detach().double().numpy()
-    half = np.array(source)[:, None] / 2
-    step = 2 / np.array(target)
-    shift = maps[..., 2:] + maps[..., :2] @ (step / 2 - 1)[:, None]
-    return np.concatenate([maps[..., :2] * half * step, (shift + 1) * half - 0.5], -1)
+    width, height = target
+    matrices: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
+    for rows in squares.tolist():
+        matrix: list[list[float]] = []
+        for (a, b, c), side in zip(rows, source, strict=True):
+            shift = c + a * (1 / width - 1) + b * (1 / height - 1)
+            matrix.append([a * side / width, b * side / height, (shift + 1) * side / 2 - 0.5])
+        matrices.append(np.array(matrix))
+    return matrices
+
+
+def enlarge(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge (C,h,w) float32 bilinearly to (C,*size)."""
+    cv2: Any = load_opencv()
+    planes = planes.detach().contiguous()
+    out = planes.new_empty(len(planes), *size)
+    for plane, result in zip(planes.numpy(), out.numpy(), strict=True):
+        cv2.resize(plane, size[::-1], result, interpolation=cv2.INTER_LINEAR)
+    return out
 
 
 def average_blocks(pixels: Tensor, step: int) -> Tensor:
@@ -135,7 +151,12 @@ def average_blocks(pixels: Tensor, step: int) -> Tensor:
     pixels = pixels.detach()
     size = (pixels.shape[2] // step, pixels.shape[3] // step)
     out = pixels.new_empty(*pixels.shape[:2], *size)
+    halves = (step & -step).bit_length() - 1
     for planes, results in zip(pixels.numpy(), out.numpy(), strict=True):
         for plane, result in zip(planes, results, strict=True):
+            # blocks of 2 px are averaged three times as fast as larger ones
+            for _ in range(halves - (step & (step - 1) == 0)):
+                half = (plane.shape[1] // 2, plane.shape[0] // 2)
+                plane = cv2.resize(plane, half, interpolation=cv2.INTER_AREA)
             cv2.resize(plane, size[::-1], result, interpolation=cv2.INTER_AREA)
     return out

@@ -417,21 +417,25 @@ def _float_blocks(
     container: InputContainer, stream: AudioStream, following: Fraction, warn: Warn
 ) -> Iterator[_Timed]:
     """Decode from the current position on; blocks without a time follow the one before."""
-    rate, channels = stream.rate, stream.channels
+    # kept, as the decoder changes them with the sound
+    rate, channels, layout = stream.rate, stream.channels, stream.layout.name
     planar = channels <= _MOST_PLANES
-    to_float = AudioResampler("fltp" if planar else "flt", stream.layout, rate)
+    converters: dict[tuple[str, str, int], AudioResampler] = {}
     for frame in decode_sound(container, stream, warn):
         known = frame.pts is not None and frame.time_base is not None
         begins: Fraction = frame.pts * frame.time_base if known else following  # pyright: ignore
-        if (frame.sample_rate, len(frame.layout.channels)) != (rate, channels):
-            raise MediaError(
-                f"{path_of_container(container)}: rate or channels of the sound change at "
-                f"{float(begins):.2f} s; convert it"
-            )
-        for part in to_float.resample(frame):
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind not in converters:
+            if converters:
+                warn(
+                    f"{path_of_container(container).name}: rate or channels of the sound change at "
+                    f"{float(begins):.2f} s; it is converted to those of its beginning"
+                )
+            converters[kind] = AudioResampler("fltp" if planar else "flt", layout, rate)
+        for part in converters[kind].resample(frame):
             samples = part.to_ndarray()
             yield begins, samples if planar else samples.reshape(-1, channels).T, rate  # pyright: ignore[reportReturnType]
-        following = begins + Fraction(frame.samples, rate)
+        following = begins + Fraction(frame.samples, frame.sample_rate)
 
 
 def _without_padding(blocks: Iterable[_Timed], end: Fraction | None) -> Iterator[_Timed]:

@@ -20,7 +20,7 @@ class SpeechLipsConfig:
     """
 
     width: int = 128
-    features: MelFeatures = MelFeatures(steps=41, lead_ms=275, relative=0.9)
+    features: MelFeatures = MelFeatures(steps=41, lead_ms=275)
 
 
 class SpeechLips(nn.Module):

@@ -296,3 +296,19 @@ def test_a_sound_that_is_cut_off_is_warned_about(tmp_path: Path, name: str) -> N
     promise = rf"{name}: the sound ends at 0\.\d\d of the 1\.0\d s that its header promises"
     assert sum(re.match(promise, warning) is not None for warning in warnings) == 1
     read_audio(path, stop=1000, on_warning=pytest.fail)
+
+
+def test_channels_that_change_are_converted_to_those_of_the_beginning(tmp_path: Path) -> None:
+    path, warnings = tmp_path / "a.ts", list[str]()  # as broadcasts change between programs
+    for layout, channels in (("stereo", 2), ("mono", 1)):
+        part = write_sound(
+            tmp_path / "part.ts", click(48000, 1, 0.5, channels), 48000, codec="mp2", layout=layout
+        )
+        with path.open("ab") as joined:
+            joined.write(part.read_bytes())
+    sound = read_audio(path, rate=None, mono=False, on_warning=warnings.append).samples
+    assert sound.shape[0] == 2 and click_time(sound[:, :48000], 48000) == pytest.approx(
+        0.5, abs=0.02
+    )
+    assert click_time(sound[:, 48000:], 48000) == pytest.approx(0.5, abs=0.05)
+    assert sum("channels of the sound change" in warning for warning in warnings) == 1

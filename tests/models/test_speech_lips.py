@@ -1,7 +1,6 @@
 """From speech to the shape of the lips: how far the network looks ahead, and that it is the same in
 any company."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -25,9 +24,7 @@ def noise(seed: int = 0, *, count: int = 32000) -> torch.Tensor:
 
 
 def heard(samples: torch.Tensor, frame: int = FRAME) -> torch.Tensor:
-    """The window of a frame, whose mean spectrum, of the whole sound, is not subtracted."""
-    features = replace(SpeechLipsConfig().features, relative=0.0)
-    return features.windows(Audio(samples, 16000), FPS, frame, 1)
+    return SpeechLipsConfig().features.windows(Audio(samples, 16000), FPS, frame, 1)
 
 
 @torch.inference_mode()

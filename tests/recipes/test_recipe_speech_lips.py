@@ -23,6 +23,7 @@ RUN = """
 folders = ["train/one", "train/two"]
 held_out = ["val/three"]
 width = 8
+relative = 0.9
 [plan]
 steps = 3
 save_every = 9
