@@ -37,6 +37,7 @@ JITTER_FRAMES = 60
 LONGEST_PX = 1920  # a frame is not blown up past this to reach a band
 # not coins.png: it shows heads
 EMPTY = ("coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "page.png", "rocket.jpg")
+TURNS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # lower ends of bands of the nose's offset
 Detect = Callable[[Tensor], Detections]
 
 
@@ -189,6 +190,32 @@ def recall(
     return tallies
 
 
+def print_turns(title: str, files: list[Path], reference: Detect, detect: Detect) -> None:
+    """Print recall by how far faces are turned: the nose's offset along the line of the eyes.
+
+    Args:
+        title: name of the clips.
+        files: videos.
+        reference: the detector whose faces count as true, with their points.
+        detect: the detector.
+    """
+    tallies = [[0, 0] for _ in TURNS]
+    for file in files:
+        for image in frames(file, 12):
+            truth, found = reference(torch.from_numpy(image)), detect(torch.from_numpy(image))
+            matched = {row for row, _ in match(box_iou(truth.boxes, found.boxes))}
+            for row, points in enumerate(truth.points):
+                eyes = points[1] - points[0]
+                offset = (points[2] - points[:2].mean(0)) @ eyes / eyes.square().sum()
+                tally = tallies[sum(float(offset.abs()) >= turn for turn in TURNS[1:])]
+                tally[0] += row in matched
+                tally[1] += 1
+    for turn, (matches, wanted) in zip(TURNS, tallies, strict=True):
+        print(
+            f"  {title}: nose offset from {turn} of the eye distance: {matches} of {wanted} found"
+        )
+
+
 def false_alarms(detectors: dict[str, Detect]) -> dict[str, tuple[int, int]]:
     """Count faces found on five of scikit-image's pictures without faces.
 
@@ -260,6 +287,7 @@ def main() -> None:
         "--weights", default="face_detector", help="a name or path that load_model takes"
     )
     parser.add_argument("--quick", action="store_true", help="val rows only, few frames, no jitter")
+    parser.add_argument("--turns", action="store_true", help="only recall by turn of the head")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -283,6 +311,10 @@ def main() -> None:
         "test": [f for f in test if f not in grid and f.suffix != ".md"],
         "grid": grid,
     }
+    if args.turns:
+        for title in ("val", "test"):
+            print_turns(title, rows[title], detectors["yunet"], detectors["mini"])
+        return
     if args.quick:
         rows.pop("test")
     for title, files in rows.items():
