@@ -4,7 +4,7 @@
         [--method mini] [--seconds 8]
 
 Pairs, methods and the cache of dubs are those of ``benchmarks/mouth.py``. Faces and landmarks are
-the project's own, found in the source; in the dub landmarks are found anew at the same places.
+the project's own, found in the source; in the dub landmarks are found again at the same places.
 Every third frame is measured, together with the frame before it. Per pair:
 
 color: distance (CIE 1976) of the mean color of the lips from that in the same frame of the source;

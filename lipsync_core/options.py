@@ -18,6 +18,7 @@ BlendKind = Literal["paste", "feather", "pyramid", "poisson", "seamless"]
 ColorMatch = Literal["spread", "covariance"]
 Occlusion = Literal["ignore", "compare", "parse"]
 Longer = Literal["pingpong", "loop", "hold", "trim"]
+Shorter = Literal["trim", "keep", "keep-sound"]
 DetectorName = Literal["mini", "yunet", "s3fd"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Silence = Literal["keep", "close", "generate"]
@@ -194,6 +195,8 @@ class Cut:
         end: Where it ends, in seconds; None for the end of the file.
         fps: Frame rate of the output; None for the source's.
         longer: How the picture continues if the speech outlasts it. A photo just stays.
+        shorter: What follows the speech if the picture outlasts it: nothing, or the rest of the
+            picture with its own mouth, in silence or with its own sound.
         audio_track: Number of the sound track that is read of a file with several, from 1; None
             for the default one.
         max_side: Longest side of the output in px; None for the source's.
@@ -227,6 +230,16 @@ class Cut:
             flags=("--when-audio-is-longer",),
         ),
     ] = "pingpong"
+    shorter: Annotated[
+        Shorter,
+        Option(
+            "What follows the speech if the video is longer.",
+            "trim: nothing. keep: the rest of the video in silence. keep-sound: the rest with its "
+            "own sound.",
+            panel="Advanced",
+            flags=("--when-audio-is-shorter",),
+        ),
+    ] = "trim"
     audio_track: Annotated[
         int | None,
         Option(

@@ -37,12 +37,18 @@ UNCONVINCING = 6
 FailOn = Annotated[
     Literal["doubtful", "failed"] | None,
     typer.Option(
+        rich_help_panel="Advanced",
         help="Exit with code 6 if a mouth did not move (failed), or if it is not clear that it "
-        "followed the speech (doubtful). The video is written."
+        "followed the speech (doubtful). The video is written.",
     ),
 ]
 Offset = Annotated[
-    bool, typer.Option("--offset", help="Let the judge measure the offset afterwards (slow).")
+    bool,
+    typer.Option(
+        "--offset",
+        rich_help_panel="Advanced",
+        help="Let the judge measure the offset afterwards (slow).",
+    ),
 ]
 _RESTORE = re.compile(r"(.+?)(?::([\d.]+))?(?::(mouth|lower|face|box))?")  # NAME:STRENGTH:MASK
 

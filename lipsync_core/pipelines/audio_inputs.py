@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ..audio.ops import frame_count, mix, mix_to_mono, resample, speech_level
 from ..errors import MediaError
-from ..media import AudioSource, probe_sound, read_audio, track_used
+from ..media import AudioSource, probe, probe_sound, read_audio, track_used
 from ..options import Cut
 from ..runtime.paths import same_file
 from ..types import Audio
@@ -29,6 +32,8 @@ class AudioInputs:
         output: For the output file: the source, or the mix of several.
         tracks: Which sound track was read of each file that has several.
         own_sound: Whether all of it is the face video's own sound.
+        picture_seconds: Length of the picture, at least, if it goes on after the speech; 0 if it
+            does not.
     """
 
     sources: tuple[Path | Audio, ...]
@@ -36,10 +41,15 @@ class AudioInputs:
     output: AudioSource
     tracks: tuple[str, ...] = ()
     own_sound: bool = False
+    picture_seconds: Fraction = Fraction(0)
 
     def count_frames(self, fps: Fraction) -> int:
-        """Number of output frames at ``fps``: as many as the longest speech takes."""
-        return max(frame_count(speech, fps) for speech in self.speech)
+        """Number of output frames at ``fps``: as many as the longest speech or the picture takes.
+
+        A picture that goes on may end a little before.
+        """
+        longest = max(frame_count(speech, fps) for speech in self.speech)
+        return max(longest, math.ceil(self.picture_seconds * fps))
 
     def outlasts(self, frames: int, fps: Fraction) -> bool:
         """Whether it is longer than its own picture by more than a codec's padding."""
@@ -86,6 +96,61 @@ def read_audio_inputs(
         tracks=tuple(track for track in tracks if track),
         own_sound=all(same_file(source, face) for source in sources),
     )
+
+
+def continue_picture(
+    audio: AudioInputs, face: Path, cut: Cut, warn: Callable[[str], None]
+) -> AudioInputs:
+    """Let a video go on after the speech, in silence or with its own sound.
+
+    Args:
+        audio: The speech, and the sound of the output.
+        face: The video.
+        cut: The part of it that is dubbed, and which of both it is.
+        warn: Called with warnings about damaged files, and if the video has no sound.
+
+    Returns:
+        The inputs, with a sound of the output that is as long as the picture; the same if nothing
+        follows the speech.
+
+    Raises:
+        MediaError: A file cannot be read.
+    """
+    info = probe(face)
+    if cut.shorter == "trim" or info.still or info.frames is None:
+        return audio
+    # one second more than its header says; what lasts longer than the picture is not written
+    end = min(info.frames / info.fps, cut.end or math.inf) + 1
+    seconds = Fraction(end) - cut.start
+    said = _read_whole(audio.output, warn)
+    missing = round(seconds * said.rate) - said.samples.shape[1]
+    if missing <= 0:
+        return audio
+    rest = said.samples.new_zeros((len(said.samples), missing))
+    if cut.shorter == "keep-sound":
+        own = _read_rest(face, cut, Fraction(said.samples.shape[1], said.rate), said, warn)
+        rest[:, : own.shape[1]] = own[:, :missing]
+    whole = Audio(torch.cat([said.samples, rest], 1), said.rate)
+    return replace(audio, output=AudioSource(whole), picture_seconds=seconds)
+
+
+def _read_rest(
+    face: Path, cut: Cut, spoken: Fraction, like: Audio, warn: Callable[[str], None]
+) -> Tensor:
+    """The own sound of a video (C,T) after ``spoken`` seconds of the cut, in the rate of another.
+
+    It has the other's channels: as they are if there are as many, else their mean in each.
+    """
+    start = cut.start + spoken
+    try:
+        own = _read_whole(AudioSource(face, start, cut.end, track=cut.audio_track), warn)
+    except MediaError as error:
+        warn(f"the rest of the video stays silent: {error}")
+        return like.samples[:, :0]
+    own = resample(own, like.rate)
+    if len(own.samples) != len(like.samples):
+        own = mix_to_mono(own, warn)
+    return own.samples.expand(len(like.samples), -1)
 
 
 def part_of_source(source: Path | Audio, face: Path | None, cut: Cut) -> AudioSource:

@@ -22,7 +22,7 @@ from ..models.weights import load_talking_face
 from ..options import Blend, Cut, Encoding, Restore
 from ..runtime.prefetch import prefetch
 from ..types import FaceTrack, Frames, ProgressCallback, YuvFrames
-from .audio_inputs import AudioInputs, read_audio_inputs
+from .audio_inputs import AudioInputs, continue_picture, read_audio_inputs
 from .dub_plan import (
     People,
     PlanOptions,
@@ -125,7 +125,7 @@ def dub(  # noqa: PLR0913
 ) -> DubReport:
     """Write a video in which the mouths of a video or photo speak other audio.
 
-    The output is as long as the speech.
+    The output is as long as the speech, unless ``cut.shorter`` keeps the rest of the video.
 
     Args:
         face: The video or photo.
@@ -184,6 +184,7 @@ def dub(  # noqa: PLR0913
         restorer = restorer_for(restore, blend, target, precision=precision)
         rate = sync.config.features.rate
         inputs = read_audio_inputs(sources, rate, face=face, cut=cut, warn=log.warn)
+        inputs = continue_picture(inputs, face, cut, log.warn)
         options = PlanOptions(cut, silence, reference, finding, target)
         with _open_writer(out, clip, inputs, cut.start, encoding, name, log) as writer:
             plan = plan_dub(

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..audio.vad import Silence, opacity_and_activity, voice_activity
+from ..audio.ops import frame_count
+from ..audio.vad import Silence, activity_curve, opacity_and_activity, voice_activity
 from ..blend.lip_warp import LipRange, raise_range, scale_shape
 from ..errors import NoFaceError
 from ..faces.landmarks import (
@@ -255,6 +257,8 @@ def plan_dub(
                 speakers.turns, found, timeline, audio.sources[0], options=options, log=log
             )
     faces = _check_tracks(faces, model, log)
+    if audio.picture_seconds:
+        faces = _end_with_speech(faces, audio, clip.fps, count)
     planner = _FacePlanner(timeline, model, options, log)
     speech = audio.speech_per_face(len(faces))
     dubs: list[FaceDub] = []
@@ -265,6 +269,18 @@ def plan_dub(
     if planner.reference == "auto":
         log.progress("find references", len(faces), len(faces))
     return DubPlan(clip, timeline.order, tuple(dubs), audio.output, len(found))
+
+
+def _end_with_speech(
+    faces: Sequence[_SpeakingFace], audio: AudioInputs, fps: Fraction, count: int
+) -> list[_SpeakingFace]:
+    """Return ``faces`` with new mouths that fade out where their speech ends."""
+    ended: list[_SpeakingFace] = []
+    for (track, turns), speech in zip(faces, audio.speech_per_face(len(faces)), strict=True):
+        seconds = speech.samples.shape[1] / speech.rate
+        curve = activity_curve(torch.tensor([[0.0, seconds]]).double(), fps=fps, count=count)
+        ended.append((track, curve if turns is None else curve * turns))
+    return ended
 
 
 def _check_tracks(
@@ -319,10 +335,13 @@ def count_output_frames(clip: Clip, length: int, audio: AudioInputs, longer: Lon
         longer: How the picture continues if the speech outlasts it.
 
     Returns:
-        As many as the longest speech takes; no more than ``length`` if a video is trimmed, or if
-        its own sound lasts hardly longer, which Matroska, MPEG-TS and AVI do not tell from padding.
+        As many as the longest speech takes, or the picture if it goes on after that; no more than
+        ``length`` if a video is trimmed, or if its own sound lasts hardly longer, which Matroska,
+        MPEG-TS and AVI do not tell from padding.
     """
     count = audio.count_frames(clip.fps)
+    if audio.picture_seconds and not clip.still:
+        count = max(length, max(frame_count(speech, clip.fps) for speech in audio.speech))
     trims = longer == "trim" or not audio.outlasts(length, clip.fps)
     return min(count, length) if trims and not clip.still else count
 

@@ -30,16 +30,16 @@ _WANTED = 25  # openings: of short dubs more a second
 _BATCH = 24  # crops at once
 _LEAST = 21  # openings: correlations of fewer mean nothing
 _LEAST_SEEN = 0.5  # of the frames that were measured
-# Measured on 3 s each of seven clips, dubbed with mini and mini-2. In deviations of a typical
-# speaker: a silent mouth moves by 0.08, a drawn face that was seen to move hardly by 0.18, the
-# least of those that were seen to speak by 0.26 (a smile, whose lips the network sees less apart).
+# Chosen on six clips and a photo, 3 s each, dubbed with mini and mini-2; on no others were they
+# tried. In deviations of a typical speaker: a silent mouth moves by 0.08, a drawn, nearly still
+# face by 0.18, the least of the speaking ones by 0.26 (a smile, whose lips the network sees less
+# apart).
 STILL, SLIGHT, SILENT = 0.12, 0.2, 0.05
 HELD = 0.5  # of the movement asked for: a pause moves little
-# Correlation: mini's dubs 0.65 to 0.99; with other speech than their own at most 0.51, and two of
-# 64 above 0.45.
+# Correlation: mini's dubs 0.65 to 0.99; with other speech than their own at most 0.51, and few of
+# 64 at 0.45 or more.
 FOLLOWS = 0.45
-# Weight of the old opening: mini up to 0.43, mini-2, whose lips were seen to follow the old words,
-# 0.72 to 0.93.
+# Weight of the old opening: mini up to 0.43, mini-2 0.72 to 0.93 on three speaking clips.
 LEAKS = 0.5
 _DRAWN = 0.5  # opacity from which a frame shows the new mouth rather than the old one
 

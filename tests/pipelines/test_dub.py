@@ -19,7 +19,14 @@ from helpers.media import write_video
 
 from lipsync_core import Cut, Encoding, MediaError, NoFaceError, WeightsError, dub
 from lipsync_core.cli.dub import parse_pair
-from lipsync_core.media import probe, probe_sound, read_audio
+from lipsync_core.media import (
+    AudioSource,
+    VideoWriter,
+    probe,
+    probe_sound,
+    read_audio,
+    read_frames,
+)
 from lipsync_core.pipelines.demo import SPEECH
 from lipsync_core.runtime.timecode import parse_fps, parse_seconds
 from lipsync_core.types import Audio
@@ -80,6 +87,28 @@ def test_when_the_speech_is_longer(tmp_path: Path, longer: str, frames: int) -> 
     for i, source in enumerate(expected.get(longer, [0, 1, 2, 3, 4])):
         differences = (shown[i] - moving[:, 200:].float()).abs().mean((1, 2, 3))
         assert int(differences.argmin()) == source
+
+
+@pytest.mark.parametrize("shorter", ["keep", "keep-sound"])
+def test_the_rest_of_a_video_follows_a_shorter_speech(tmp_path: Path, shorter: str) -> None:
+    """With its own mouth, and in silence or with its own sound."""
+    silent = clip(tmp_path / "silent.mkv", portrait().expand(20, -1, -1, -1))
+    face = tmp_path / "face.mkv"
+    own = Audio(0.2 * torch.ones(2, 16000), 20000)  # 0.8 s
+    with VideoWriter(face, probe(silent), AudioSource(own), crf=1) as out:
+        for piece in read_frames(silent):
+            out.write(piece)
+    cut = Cut(shorter=shorter)  # type: ignore[arg-type]
+    speech = read_audio(tone(tmp_path / "a.wav", 0.4), rate=None, mono=False)
+    report = dub(face, speech, tmp_path / "out.mkv", cut=cut, finding=FRESH)
+    assert (report.frames, report.passed_through) == (20, report.frames - report.dubbed)
+    assert 10 <= report.dubbed <= 15  # fades out
+    close = (pixels(report.out)[15:].int() - pixels(face)[15:].int()).abs().float()
+    assert float(close.mean()) < 2  # coded again
+    heard = read_audio(report.out, rate=None)
+    assert heard.samples.shape[1] / heard.rate == pytest.approx(0.8, abs=0.06)
+    rest = heard.samples[0, round(0.5 * heard.rate) : round(0.7 * heard.rate)].mean()
+    assert float(rest) == pytest.approx(0.2 if shorter == "keep-sound" else 0, abs=0.03)
 
 
 def test_a_cut_is_the_output(tmp_path: Path) -> None:
