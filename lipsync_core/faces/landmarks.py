@@ -17,7 +17,7 @@ from ..models.precision import Precision, choose_dtype
 from ..types import FaceTrack, Frames, YuvFrames
 from .tracking import smooth_values
 
-VERSION = 2
+VERSION = 3
 """Of what ``add_dense_points`` computes: raise it when that changes, and no stored landmarks of
 before are used again."""
 
@@ -157,14 +157,27 @@ def add_dense_points(
         counts = [len(here) for here in seen]
         found, sure = finder.look(torch.cat(crops))
         each = zip(
-            tracks, dense, scores, seen, found.split(counts), sure.split(counts), strict=True
+            tracks, dense, scores, seen, found.split(counts), sure.split(counts), maps, strict=True
         )
-        for track, points, score, here, own, certain in each:
-            points[here - track.start], score[here - track.start] = own, certain
+        size = (chunk.pixels.shape[2], chunk.pixels.shape[1])
+        for track, points, score, here, own, certain, to_frame in each:
+            at = here - track.start
+            points[at] = own
+            score[at] = certain.cpu() * _lips_inside(apply(to_frame[at], own.cpu()), size)
     return [
         _finished(track, points, score, own, stretch, smoothing)
         for track, points, score, own in zip(tracks, dense, scores, maps, strict=True)
     ]
+
+
+def _lips_inside(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N,) 1 where all lips of landmarks (N,102,2) are inside a frame of (width, height), else 0.
+
+    The network guesses what the frame cuts off, and is sure of it.
+    """
+    first, last = LIPS[POINTS]
+    lips = points[:, first:last]
+    return ((lips >= 0) & (lips <= lips.new_tensor(size))).all(2).all(1).float()
 
 
 def smooth_dense(dense: Tensor, visible: Tensor, sigma: float) -> Tensor:

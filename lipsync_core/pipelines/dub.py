@@ -63,7 +63,7 @@ class DubReport:
         warped_by: Library, with its version, that moves pixels on the CPU.
         audio_tracks: Which sound track was used of each file of speech that has several.
         passed_reasons: Number of frames passed through by the reason: no face found, speaker
-            silent, or face turned away, covered or drawn.
+            silent, or face turned away, covered, cut off or drawn.
         mouths: Whether the mouth of each speaking face moved, and followed the speech.
     """
 

@@ -80,7 +80,7 @@ class DubPlan:
         passed = ~self.dubbed_frames()
         reasons = {
             "no face found": passed & ~there,
-            "face turned away, covered or drawn": passed & there & ~clear,
+            "face turned away, covered, cut off or drawn": passed & there & ~clear,
             "speaker silent": passed & clear,
         }
         return {reason: int(frames.sum()) for reason, frames in reasons.items() if frames.any()}

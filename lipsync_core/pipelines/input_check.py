@@ -211,8 +211,8 @@ def _check_person(name: str, person: FaceTrack, count: int) -> list[CheckRow]:
             *_judge(
                 (unclear > SOME_UNCLEAR, "doubtful"),
                 (unclear > MOST_UNCLEAR, "will fail"),
-                advice="turned away, covered or drawn: mini leaves the mouth as it is there; try "
-                "--model mini-2",
+                advice="turned away, covered, cut off or drawn: mini leaves the mouth as it is "
+                "there; try --model mini-2",
             ),
         ),
         CheckRow(

@@ -231,7 +231,8 @@ def _unknown(seen: int, tried: int) -> MouthVerdict:
         )
     return MouthVerdict(
         "unknown",
-        f"the lips are clear in only {seen} of {tried} frames (turned away, covered or drawn)",
+        f"the lips are clear in only {seen} of {tried} frames (turned away, covered, cut off or "
+        "drawn)",
         measured=seen,
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.media import write_video
 from torch import Tensor
+from torch.nn import functional as F
 
 from lipsync_core.blend.landmark_masks import LAYOUTS, outline_mask
 from lipsync_core.faces.landmarks import (
@@ -37,10 +38,12 @@ from lipsync_core.image.landmarks import (
     RIGHT_BROW,
     RIGHT_EYE,
 )
+from lipsync_core.media import read_frames
 from lipsync_core.media.clip import ImageClip, open_clip
 from lipsync_core.models.face_landmarks import FaceLandmarks, FaceLandmarksConfig
 from lipsync_core.options import Cut
-from lipsync_core.pipelines.track_faces import reorder_track, track_faces
+from lipsync_core.pipelines.demo import PHOTO
+from lipsync_core.pipelines.track_faces import Finding, find_people, reorder_track, track_faces
 from lipsync_core.types import Detections, FaceTrack, Frames
 
 COUNT = 12
@@ -83,6 +86,21 @@ def pieces(frames: Frames, size: int) -> list[Frames]:
 def dense_of(track: FaceTrack) -> Tensor:
     assert track.dense is not None
     return track.dense
+
+
+@pytest.mark.parametrize("share", [0.04, 0.1])
+def test_a_mouth_that_the_frame_cuts_off_is_not_trusted(share: float) -> None:
+    """The demo's face, whose middle is so far into the width of a frame."""
+    (photo,) = read_frames(PHOTO)
+    picture = F.interpolate(photo.pixels.permute(0, 3, 1, 2).float(), scale_factor=1.5)
+    height, width = picture.shape[2:]
+    wide = torch.full((1, 3, height, 640), 120.0)
+    left = round(share * 640 - width / 2)
+    begin, end = max(left, 0), min(left + width, 640)
+    wide[..., begin:end] = picture[..., begin - left : end - left]
+    image = ImageClip(wide.byte().permute(0, 2, 3, 1), Fraction(25))
+    (track,), _ = find_people(image, Finding(cache=False), torch.device("cpu"), stop=1)
+    assert bool(confident_frames(track).all()) == (share == 0.1)
 
 
 def test_lips_that_move_move_no_crop() -> None:

@@ -44,6 +44,6 @@ def test_frames_without_a_new_mouth_are_counted_by_their_reason() -> None:
     plan = DubPlan(clip, torch.arange(4), (face,), AudioSource(sound), 1)
     assert plan.count_reasons() == {
         "no face found": 1,
-        "face turned away, covered or drawn": 1,
+        "face turned away, covered, cut off or drawn": 1,
         "speaker silent": 1,
     }
