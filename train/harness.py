@@ -415,10 +415,13 @@ def parse_arguments(
             "default": 1,
             "help": "of torch, in each process (default %(default)s)",
         },
-        **{f"--{name}": keywords for name, keywords in options.items()},
+        **{f"--{name}": keywords for name, keywords in options.items() if name != "start"},
     }
     for name, keywords in arguments.items():
         parser.add_argument(name, **keywords)
+    if "start" in options:
+        # torchrun refuses a script's --start: it could mean its own --start-method
+        parser.add_argument("--start-from", "--start", dest="start", **options["start"])
     return parser.parse_args(argv)
 
 

@@ -21,7 +21,7 @@ PROGRAM = """
 import dataclasses, json, re, sys
 from pathlib import Path
 from lipsync_core import Cut, Encoding, Finding, dub
-from lipsync_core.models.generator import MINI, Generator
+from lipsync_core.models.wav2lip import MINI, Generator
 
 class PassThrough(Generator):
     def decode(self, mel, skips, target, reference):

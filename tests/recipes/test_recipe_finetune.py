@@ -144,7 +144,7 @@ def test_another_start_counts_until_there_is_a_checkpoint(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_torchrun_runs_the_same_script(tmp_path: Path, talk: Path, start: str) -> None:
     run, out = run_file(tmp_path, steps=1), str(tmp_path / "anna")
-    told = torchrun("finetune", run, str(talk), out, "--start", start)
+    told = torchrun("finetune", run, str(talk), out, "--start-from", start)
     assert " sync " in next(row for row in told.splitlines() if row.startswith("1 l1"))
     assert (
         told.count("anna.safetensors: try it") == 1
